@@ -1,0 +1,127 @@
+"""What passes between the loader, a detector and its evaluation: padded values in frozen dataclasses.
+
+Legend of shape suffixes: N images, H W canvas height and width, G truths an image (padded to 16, 64, 256, ...),
+D detections an image (padded). Boxes are x0 y0 x1 y1, float32, in pixels of the resized image, without +1.
+Labels: 0 is background and padding, 1..C are the classes in the data set's order.
+
+Everything that code on the host needs to know (sizes, ids) is kept on the host as well, so that nothing ever
+reads it back from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]  # height, width, in pixels
+
+_Structure = TypeVar("_Structure", bound="TensorStructure")
+
+
+@dataclass(frozen=True)
+class TensorStructure:
+    """A frozen dataclass whose tensors move together; other fields stay on the host."""
+
+    def _map(self: _Structure, change: Callable[[Tensor], Tensor]) -> _Structure:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif isinstance(value, TensorStructure):
+                changed[field.name] = value._map(change)
+        return replace(self, **changed)
+
+    def to(self: _Structure, device: torch.device | str) -> _Structure:
+        """The same value on `device`; copies from pinned memory do not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self: _Structure) -> _Structure:
+        """The same value in page-locked memory, from where copies to a GPU are asynchronous."""
+        return self._map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class ImageBatch(TensorStructure):
+    """Images on one canvas.
+
+    pixels_N3HW: uint8 RGB, 0..255; what lies beyond an image's size is padding.
+    sizes_hw_N2: int64, height and width of each image on the canvas (top left), on the device.
+    sizes_hw: the same numbers on the host.
+    """
+
+    pixels_N3HW: Tensor
+    sizes_hw_N2: Tensor
+    sizes_hw: tuple[Size, ...]
+
+    def __len__(self) -> int:
+        return self.pixels_N3HW.shape[0]
+
+
+@dataclass(frozen=True)
+class Masks(TensorStructure):
+    """Instance masks of a whole batch in one flat array, never padded to G.
+
+    bits_M: uint8 0/1, all masks row by row, one after the other, each of its image's size (h x w).
+    image_index_K: int64, image of each mask; truth_index_K: int64, its place among that image's truths.
+    offsets: host, start of each of the K masks in `bits_M`, and the end.
+    """
+
+    bits_M: Tensor
+    image_index_K: Tensor
+    truth_index_K: Tensor
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Targets(TensorStructure):
+    """The truth of one ImageBatch, padded to G truths an image.
+
+    boxes_NG4 float32; labels_NG int64; valid_NG bool (False: padding); crowd_NG bool; difficult_NG bool.
+    ignore_NG bool: truths that are neither to be found nor to be punished; set by the recipe's `crowd` and
+        `difficult` fields (a truth that the recipe drops is not here at all).
+    draw_seeds_N: int64, one key an image from seed, iteration and image id: all random draws for that image
+        follow from it, so that they do not depend on the number of processes.
+    image_ids, original_sizes_hw: host; the ids in the data set and the sizes on disk (after EXIF rotation).
+    """
+
+    boxes_NG4: Tensor
+    labels_NG: Tensor
+    valid_NG: Tensor
+    crowd_NG: Tensor
+    difficult_NG: Tensor
+    ignore_NG: Tensor
+    draw_seeds_N: Tensor
+    image_ids: tuple[int, ...]
+    original_sizes_hw: tuple[Size, ...]
+    masks: Masks | None = None
+
+
+@dataclass(frozen=True)
+class Detections(TensorStructure):
+    """What a detector found, best first, padded to D an image.
+
+    boxes_ND4 float32 in pixels of the resized image; scores_ND float32 in 0..1; labels_ND int64 (1..C);
+    valid_ND bool (False: padding).
+    """
+
+    boxes_ND4: Tensor
+    scores_ND: Tensor
+    labels_ND: Tensor
+    valid_ND: Tensor
+    masks: Masks | None = None
+
+
+def padded_count(count: int, steps: tuple[int, ...] = (16, 64, 256)) -> int:
+    """`count` truths rounded up to a short list of sizes, beyond its end to multiples of its last; never cut.
+
+    Few distinct sizes mean few distinct shapes, which is what compiled steps and allocators like.
+    """
+    for step in steps:
+        if count <= step:
+            return step
+    return -(-count // steps[-1]) * steps[-1]
