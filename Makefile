@@ -1,0 +1,43 @@
+# Everything a newcomer types. Each target sets up what it needs; a second run starts at once.
+#   make demo    two backbones trained and compared on the sample set; ends with the report's path
+#   make test    the fast tests (about ten minutes on two cores at most)
+#   make lint    format, style, types, layers
+#   make bench   our speed side by side with the peers'
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+
+.PHONY: demo test slow lint bench setup clean
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: setup.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Vertebra needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; say: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing torch, torchvision and the rest into $(VENV) (several GB, minutes, once) ..."
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e ".[test]"
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python tools/prepare_data.py sample --data $(DEMO)/data
+	$(BIN)/python tools/compare.py --config configs/sample/demo.yaml --data $(DEMO)/data --output $(DEMO) --resume
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "slow"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/backbone.py
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

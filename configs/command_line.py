@@ -1,0 +1,131 @@
+"""From a command line to a recipe: defaults < YAML < flags.
+
+`--config FILE` names a recipe, on disk or among those that are installed (`configs/voc_c4.yaml` or
+`detection/voc_c4.yaml`); all other flags are the recipe's own fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema import Recipe
+
+INSTALLED = Path(__file__).parent
+
+_Recipe = TypeVar("_Recipe", bound=Recipe)
+
+
+class RecipeError(ValueError):
+    """A command line or recipe that cannot be used; the tools exit with 2."""
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe: a path, or a name below `configs/`. Raises RecipeError with the known names."""
+    path = Path(name)
+    inside = INSTALLED / (path.relative_to("configs") if path.parts[:1] == ("configs",) else path)
+    for candidate in (path, inside, inside.with_suffix(".yaml")):
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(file.relative_to(INSTALLED)) for file in INSTALLED.rglob("*.yaml"))
+    near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(known)}"
+    raise RecipeError(f"no recipe {name}; {hint}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; RecipeError names the file when it is something else."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} holds a {type(values).__name__}, not `field: value` lines")
+    return values
+
+
+def load_recipe(kind: type[_Recipe], path: Path) -> _Recipe:
+    """The recipe in `path`. Raises RecipeError naming the file, the field and the nearest known field."""
+    try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {'; '.join(_faults(kind, error))}") from None
+
+
+def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    sentences = []
+    for fault in error.errors():
+        place = [str(part) for part in fault["loc"]]
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1)
+            mend = f", did you mean {near[0]}?" if near else ""
+            sentences.append(f"there is no field {'.'.join(place)}{mend}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            sentences.append(f"{'.'.join(place)}: {message}" if place else message)
+    return sentences
+
+
+def _fields_at(kind: type[BaseModel], place: list[str]) -> list[str]:
+    for part in place:
+        inner = kind.model_fields[part].annotation if part in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)
+
+
+def take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of `--flag VALUE` or `--flag=VALUE`, and the arguments without it."""
+    value, rest, position = None, [], 0
+    while position < len(arguments):
+        argument = arguments[position]
+        if argument == flag:
+            if position + 1 == len(arguments) or arguments[position + 1].startswith("--"):
+                raise RecipeError(f"{flag} needs a value")
+            value, position = arguments[position + 1], position + 2
+        elif argument.startswith(flag + "="):
+            value, position = argument.split("=", 1)[1], position + 1
+        else:
+            rest.append(argument)
+            position += 1
+    return value, rest
+
+
+def parse_recipe(
+    kind: type[_Recipe], arguments: list[str] | None = None, *, description: str, default: str | None = None
+) -> _Recipe:
+    """The recipe of a command line.
+
+    default: the recipe when there is no --config. Raises RecipeError; `--help` and faulty flags exit by themselves
+    (0 and 2), with the nearest known flag.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    config, arguments = take_flag(arguments, "--config")
+    name = config or default
+    base = load_recipe(kind, find_recipe(name)) if name else kind()
+    base = _length_by_flag_wins(base, arguments)
+    origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
+    try:
+        return tyro.cli(kind, default=base, args=arguments, description=description + origin)
+    except ValidationError as error:
+        raise RecipeError("; ".join(_faults(kind, error))) from None
+
+
+def _length_by_flag_wins(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+    """Length is iterations or epochs: the one given as a flag replaces the other one of the file."""
+    solver = getattr(recipe, "solver", None)
+    if solver is None:
+        return recipe
+    for given, other in (("epochs", "iterations"), ("iterations", "epochs")):
+        if any(a == f"--solver.{given}" or a.startswith(f"--solver.{given}=") for a in arguments):
+            return recipe.model_copy(update={"solver": solver.model_copy(update={other: None})})
+    return recipe

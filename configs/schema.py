@@ -1,0 +1,259 @@
+"""What can be set: the recipes of backbone training, detector training and comparison, as plain data.
+
+A recipe is a frozen pydantic model. Every field is a flag of its tool (`--solver.lr 0.02`), a key of its YAML file,
+and a line of the resolved `config.yaml` in the run directory. Nothing here imports torch or another room, so that
+`--help` answers at once; `configs.build` turns a recipe into parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# Not part of the protocol: what a comparison varies (backbone, weights, seed) and what cannot change a result
+# (paths, workers, logging, the device count at equal global batch).
+NOT_PROTOCOL = frozenset(
+    {"backbone", "width", "shortcut", "stride_in", "weights", "seed", "data", "output", "resume", "device", "gpus"}
+    | {"workers", "log_period", "checkpoint_period", "eval_period"}
+)
+
+# A data set's name -> (training images, test images), each a `+`-joined list of sources of `data.open_detection`.
+DETECTION_SETS: dict[str, tuple[str, str]] = {
+    "voc07": ("voc2007/trainval", "voc2007/test"),
+    "voc12": ("voc2012/trainval", "voc2007/test"),
+    "voc0712": ("voc2007/trainval+voc2012/trainval", "voc2007/test"),
+    "voc0712pp": ("voc2007/trainval+voc2007/test+voc2012/trainval", "voc2012/test"),
+    "coco": ("coco/train2017", "coco/val2017"),
+    "sample": ("sample/train", "sample/val"),
+    "json": ("", ""),
+}
+
+# The recipe that a data set gets when no --config names another.
+DEFAULT_RECIPES: dict[str, str] = {
+    "voc07": "detection/voc_c4.yaml",
+    "voc12": "detection/voc_c4.yaml",
+    "voc0712": "detection/voc_c4.yaml",
+    "voc0712pp": "detection/voc_c4.yaml",
+    "coco": "detection/coco_c4_1x.yaml",
+    "json": "detection/coco_c4_1x.yaml",
+    "sample": "sample/detection.yaml",
+}
+
+
+class Solver(Recipe):
+    """Optimisation. Iterations are optimiser steps on the global batch."""
+
+    batch_size: int = Field(256, ge=1, description="Images in one step, over all devices.")
+    iterations: int | None = Field(None, ge=1, description="Length of the training in steps; or say epochs.")
+    epochs: float | None = Field(None, gt=0, description="Length of the training in passes over the data.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is the papers'.")
+    lr: float = Field(0.1, gt=0, description="Learning rate after the warm-up, for this batch size.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    nesterov: bool = Field(False, description="Nesterov's momentum instead of the classical one.")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
+    decay_norms: bool = Field(True, description="Decay norms' scales and all biases too, as the papers do.")
+    schedule: Literal["constant", "steps", "cosine", "plateau"] = Field(
+        "steps", description="steps: times gamma at each milestone; plateau: times gamma when the error stalls."
+    )
+    milestones: tuple[float, ...] = Field(
+        (), description="Fractions of the training at which the rate drops, e.g. 0.6667 0.8889 (60k, 80k of 90k)."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
+    warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    warmup_factor: float = Field(0.001, ge=0, le=1, description="Share of lr at the first step of the warm-up.")
+    accumulate: int = Field(1, ge=1, description="Parts into which a step's batch is cut to save memory.")
+    grad_clip: float | None = Field(None, gt=0, description="Largest gradient norm; none: not clipped.")
+
+    @model_validator(mode="after")
+    def _milestones_are_fractions(self) -> Solver:
+        if any(not 0 < fraction < 1 for fraction in self.milestones):
+            raise ValueError(
+                f"solver.milestones are fractions of the training between 0 and 1, not {self.milestones}; "
+                "write 60k of 90k iterations as 0.6667"
+            )
+        return self
+
+
+class RunRecipe(Recipe):
+    """What every training has: the network, where it runs, where it writes."""
+
+    backbone: str = Field("r50", description="r18..r152, plain18/34, vgg11..19[_bn], cifar_*, torchvision:N, timm:N.")
+    width: float = Field(1.0, gt=0, description="Factor on all channel counts.")
+    shortcut: Literal["A", "B", "C"] = Field("B", description="A zero-padded, B projections where needed, C all.")
+    stride_in: Literal["1x1", "3x3"] = Field("3x3", description="Where a bottleneck strides: paper, torchvision.")
+    data: Path | None = Field(None, description="Directory of the data set.")
+    output: Path | None = Field(None, description="Run directory; default runs/JOB_BACKBONE_DATA_SEED.")
+    resume: bool = Field(False, description="Continue the run in --output; does nothing if it is finished.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
+    gpus: int = Field(1, ge=1, description="Processes to start on this machine (as torchrun does).")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device is fast at it, else fp32."
+    )
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
+    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    log_period: int = Field(20, ge=1, description="Steps between log lines.")
+    checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")
+
+
+class ClassificationInput(Recipe):
+    """Views of an image in training and at test (1 centre crop)."""
+
+    size: int = Field(224, ge=8, description="Side of the square that the network sees, pixels.")
+    resize: int = Field(256, ge=8, description="Shorter side before the centre crop at test, pixels.")
+    augment: Literal["crop", "pad", "none"] = Field(
+        "crop", description="crop: random resized crop; pad: 4 px padding and a random crop (CIFAR)."
+    )
+    min_scale: float = Field(0.08, gt=0, le=1, description="Smallest share of the image's area in a random crop.")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
+
+
+class BackboneRecipe(RunRecipe):
+    """Train a backbone as a classifier on a folder of classes."""
+
+    weights: Path | None = Field(None, description="Start from these weights; the classifier starts anew.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N training images (for trials).")
+    input: ClassificationInput = ClassificationInput()
+    zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass moved to the other classes.")
+    recompute_norms: int = Field(
+        50_000, ge=0, description="Training images over which norm statistics are computed exactly at the end."
+    )
+    solver: Solver = Solver()
+
+
+class DetectionInput(Recipe):
+    """Sizes and augmentation of detection images, in pixels."""
+
+    shorter_side: tuple[int, ...] = Field((600,), description="Shorter side; several: drawn for each image.")
+    test_shorter_side: int = Field(600, ge=16, description="Shorter side at test.")
+    longer_side: int = Field(1000, ge=16, description="Upper bound of the longer side.")
+    canvases: tuple[tuple[int, int], ...] = Field(
+        (), description="Height and width of the canvases in training; none: chosen from the sizes."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    crowd: Literal["drop", "ignore"] = Field("ignore", description="Crowd regions in training.")
+    difficult: Literal["train", "drop", "ignore"] = Field("train", description="VOC's difficult objects in training.")
+    keep_empty: bool = Field(True, description="Keep images without objects as negatives.")
+
+
+class Detector(Recipe):
+    """Faster R-CNN on a cut backbone (He et al. 2015, appendix A)."""
+
+    cut_stride: int = Field(16, description="Stride at which the backbone is cut: below once an image, above per RoI.")
+    roi_size: int | None = Field(None, ge=1, description="Pooled cells a side; none: what the head declares.")
+    pooling: Literal["align", "pool"] = Field("align", description="RoIAlign, or the 2015 paper's RoIPool.")
+    freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
+    norms: Literal["frozen", "trained"] = Field("frozen", description="Batch norms: constant (paper) or trained.")
+    anchor_sizes: tuple[int, ...] = Field((32, 64, 128, 256, 512), description="Roots of the anchors' areas, pixels.")
+    anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), description="Anchors' height over width.")
+    rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the trunk's.")
+    rpn_samples: int = Field(256, ge=1, description="Anchors an image in the RPN's loss, up to half positive.")
+    rpn_nms: float = Field(0.7, gt=0, le=1, description="IoU of the proposals' NMS.")
+    rpn_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the RPN; 0: L1; 2015: 0.111.")
+    proposals_before_nms: tuple[int, int] = Field((12000, 6000), description="In training, at test.")
+    proposals: tuple[int, int] = Field((2000, 1000), description="After NMS, in training, at test.")
+    rois: int = Field(512, ge=1, description="Regions an image in the head's loss.")
+    roi_positive: float = Field(0.25, gt=0, lt=1, description="Largest share of positive regions.")
+    roi_background_from: float = Field(0.0, ge=0, lt=0.5, description="Lowest IoU of background regions; 2015: 0.1.")
+    box_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the head; 0: L1; 2015: 1.0.")
+    class_agnostic: bool = Field(False, description="One box for all classes instead of one a class.")
+
+
+class DetectionTest(Recipe):
+    """What happens to a detector's boxes at test, and which figures are made of them."""
+
+    score: float = Field(0.05, ge=0, lt=1, description="Lowest score.")
+    nms: float = Field(0.5, gt=0, le=1, description="IoU of the per-class NMS; VOC 2015: 0.3.")
+    detections: int = Field(100, ge=1, description="Most detections an image.")
+    voc_metric: Literal["voc07", "voc10"] = Field("voc07", description="11 points, or area under the curve.")
+    voc_pixels: Literal["inclusive", "exact"] = Field("inclusive", description="Box sides with the devkit's +1.")
+    batch_size: int = Field(1, ge=1, description="Images at a time.")
+
+
+class DetectionRecipe(RunRecipe):
+    """Train Faster R-CNN on any backbone, and evaluate it."""
+
+    dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
+    train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json.")
+    test_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2007/test, json:B.json.")
+    weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
+    limit: int | None = Field(None, ge=1, description="Use only the first N training images (for trials).")
+    input: DetectionInput = DetectionInput()
+    model: Detector = Detector()
+    solver: Solver = Solver(
+        batch_size=16, lr=0.02, iterations=90_000, milestones=(0.6667, 0.8889), warmup_iterations=1000
+    )
+    test: DetectionTest = DetectionTest()
+
+    @model_validator(mode="after")
+    def _dataset_is_known(self) -> DetectionRecipe:
+        if self.dataset not in DETECTION_SETS:
+            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
+        return self
+
+    def sources(self) -> tuple[str, str]:
+        """Training and test sources as `data.open_detection` takes them.
+
+        Raises ValueError when the data set is `json` and a source is missing.
+        """
+        default_train, default_test = DETECTION_SETS[self.dataset]
+        train = self.train_source or default_train
+        test = self.test_source or default_test
+        if not train or not test:
+            raise ValueError(
+                "--dataset json needs both --train-source json:TRAIN.json and --test-source json:TEST.json"
+            )
+        return train, test
+
+
+class CompareRecipe(Recipe):
+    """A small matrix of backbones and seeds under one protocol, run one after the other."""
+
+    backbones: tuple[str, ...] = Field((), description="The backbones to compare; the first is the baseline.")
+    dataset: str = Field("sample", description=f"One of {', '.join(DETECTION_SETS)}.")
+    data: Path | None = Field(None, description="Directory of the detection data set.")
+    seeds: int = Field(1, ge=1, description="Runs of each backbone.")
+    weights: tuple[str, ...] = Field(
+        (), description="BACKBONE=FILE, BACKBONE=torchvision or BACKBONE=none; without it, pre-train."
+    )
+    pretrain: str | None = Field(None, description="Recipe with which backbones without weights are pre-trained.")
+    pretrain_data: Path | None = Field(None, description="Folder of classes for the pre-training.")
+    detection: str | None = Field(None, description="Recipe of the detectors; none: the data set's.")
+    output: Path = Field(Path("runs/compare"), description="Where the runs and the report go.")
+    gpus: int = Field(1, ge=1, description="Processes for each job.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
+    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    resume: bool = Field(False, description="Continue the matrix in --output; finished runs are kept.")
+    dry_run: bool = Field(False, description="Print the plan and stop.")
+    report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    walk("", recipe.model_dump(mode="json"))
+    return flat
+
+
+def protocol_fields(recipe: Recipe) -> dict[str, Any]:
+    """The fields that make two runs comparable: everything but NOT_PROTOCOL."""
+    return {name: value for name, value in flatten(recipe).items() if name not in NOT_PROTOCOL}

@@ -1,0 +1,35 @@
+"""Packaging: the rooms are real top-level packages, listed by name; tools, tests and benchmarks are not installed."""
+
+from setuptools import find_packages, setup
+
+ROOMS = ["backbones", "detectors", "data", "evaluation", "engine", "configs"]
+
+setup(
+    name="vertebra",
+    version="0.1.0",
+    description="Train an image backbone, plug it into a detector, and measure what it is worth in mAP",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=ROOMS + [f"{room}.*" for room in ROOMS]),
+    package_data={"configs": ["**/*.yaml"], "evaluation": ["report/*.j2", "report/*.css", "report/*.js"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "numpy>=1.24",
+        "pycocotools>=2.0.8",
+        # 2.0.8 is the last release under the MIT licence.
+        "albumentations==2.0.8",
+        "opencv-python-headless>=4.9",
+        "pydantic>=2.6",
+        "tyro>=0.9.2",
+        "PyYAML>=6.0",
+        "safetensors>=0.4.3",
+        "tensorboard>=2.14",
+        "Jinja2>=3.1",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "timm": ["timm>=1.0"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "timm>=1.0", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+    },
+)

@@ -1,0 +1,66 @@
+"""What every tool does around its job: check the installation, end in a sentence rather than a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+
+ROOMS = ("backbones", "detectors", "data", "evaluation", "engine", "configs")
+HOUSE = Path(__file__).resolve().parent.parent
+
+
+def check_installation() -> None:
+    """Exit with a sentence when a room is missing or is another package's."""
+    for room in ROOMS:
+        spec = find_spec(room)
+        if spec is None:
+            sys.exit(f"Vertebra is not installed here: no package {room!r}. Run: pip install -e {HOUSE}")
+        places = [Path(place).resolve() for place in spec.submodule_search_locations or ()]
+        if not any((place / "__init__.py").is_file() and _is_ours(place) for place in places):
+            sys.exit(
+                f"The package {room!r} that Python finds is {places[0] if places else spec.origin}, not Vertebra's. "
+                f"Use an environment of its own: python -m venv .venv && .venv/bin/pip install -e {HOUSE}"
+            )
+
+
+def _is_ours(place: Path) -> bool:
+    return place.parent == HOUSE or (place.parent / "configs" / "schema.py").is_file()
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a tool and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/143 interrupted.
+
+    Errors that are meant for people (ValueError, OSError and their kin) are printed as one sentence; others are
+    faults of ours and keep their traceback. VERTEBRA_TRACEBACK=1 shows it for all.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("VERTEBRA_TRACEBACK"):
+            raise
+        code = _explain(error)
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    if interrupted := getattr(error, "exit_code", None):
+        print(error, file=sys.stderr)
+        return int(interrupted)
+    if type(error).__name__ == "RecipeError":
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    meant_for_people = isinstance(error, (ValueError, OSError, ImportError))
+    if not meant_for_people and type(error).__module__.split(".")[0] not in ROOMS:
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return 1
