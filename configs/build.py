@@ -1,0 +1,1 @@
+"""From a recipe to parts: the only module that reads recipes and knows all rooms."""

@@ -1,0 +1,97 @@
+"""Recipes: defaults < YAML < flags, and what is wrong is said in a sentence."""
+
+import pytest
+import yaml
+
+from configs.command_line import INSTALLED, RecipeError, find_recipe, load_recipe, parse_recipe, take_flag
+from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, protocol_fields
+
+KINDS = {"imagenet": BackboneRecipe, "cifar10": BackboneRecipe, "detection": DetectionRecipe}
+SAMPLE_KINDS = {"objects": BackboneRecipe, "detection": DetectionRecipe, "demo": CompareRecipe}
+
+
+def kind_of(path):
+    return SAMPLE_KINDS[path.stem] if path.parent.name == "sample" else KINDS[path.parent.name]
+
+
+def parse(kind, *arguments, default=None):
+    return parse_recipe(kind, list(arguments), description="A test.", default=default)
+
+
+@pytest.mark.parametrize("path", sorted(INSTALLED.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_installed_recipe_is_valid_and_says_how_to_run_it(path):
+    load_recipe(kind_of(path), path)
+    assert path.read_text().startswith("# ")
+
+
+def test_flags_beat_the_file_and_the_file_beats_the_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("solver: {lr: 0.5, batch_size: 8}\n")
+    recipe = parse(BackboneRecipe, "--config", str(file), "--solver.lr", "0.25")
+    assert (recipe.solver.lr, recipe.solver.batch_size, recipe.solver.momentum) == (0.25, 8, 0.9)
+
+
+def test_a_resolved_recipe_is_itself_a_recipe(tmp_path):
+    recipe = parse(DetectionRecipe, "--input.canvases", "64", "96", default="detection/voc_c4.yaml")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(DetectionRecipe, file) == recipe
+
+
+def test_an_unknown_field_names_the_file_and_the_nearest_field(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("solver: {learning_rat: 0.5, weight_decai: 1}\n")
+    with pytest.raises(RecipeError, match=r"mine\.yaml.*solver\.weight_decai, did you mean weight_decay"):
+        load_recipe(BackboneRecipe, file)
+
+
+def test_what_is_not_yaml_is_said(tmp_path):
+    file = tmp_path / "broken.yaml"
+    file.write_text("solver: [1, 2\n")
+    with pytest.raises(RecipeError, match=r"broken\.yaml is not YAML"):
+        load_recipe(BackboneRecipe, file)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match=r"did you mean detection/voc_c4\.yaml"):
+        find_recipe("detection/voc_c5.yaml")
+
+
+def test_an_unknown_flag_names_the_nearest_and_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(BackboneRecipe, "--solver.epocs", "3")
+    assert stop.value.code == 2
+    assert "--solver.epochs" in capsys.readouterr().err
+
+
+def test_milestones_in_iterations_are_refused_with_the_mend():
+    with pytest.raises(SystemExit) as stop:
+        parse(BackboneRecipe, "--solver.milestones", "60000")
+    assert stop.value.code == 2
+
+
+def test_epochs_as_a_flag_replace_the_files_iterations(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("solver: {iterations: 100}\n")
+    recipe = parse(BackboneRecipe, "--config", str(file), "--solver.epochs", "2")
+    assert recipe.solver.iterations is None and recipe.solver.epochs == 2
+
+
+def test_the_protocol_leaves_out_what_a_comparison_varies():
+    one = parse(DetectionRecipe, "--backbone", "r18", "--seed", "1", "--weights", "a", "--workers", "0")
+    two = parse(DetectionRecipe, "--backbone", "vgg16", "--seed", "2", "--weights", "b", "--data", "there")
+    assert protocol_fields(one) == protocol_fields(two)
+    assert protocol_fields(one) != protocol_fields(parse(DetectionRecipe, "--test.nms", "0.3"))
+    assert "solver.lr" in flatten(one)
+
+
+def test_json_data_needs_both_sources():
+    with pytest.raises(ValueError, match="--train-source"):
+        parse(DetectionRecipe, "--dataset", "json").sources()
+
+
+def test_take_flag_reads_both_spellings():
+    assert take_flag(["a", "--config", "x", "b"], "--config") == ("x", ["a", "b"])
+    assert take_flag(["--config=x"], "--config") == ("x", [])
+    with pytest.raises(RecipeError, match="needs a value"):
+        take_flag(["--config"], "--config")
