@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -218,8 +219,9 @@ class DetectionRecipe(RunRecipe):
 
 
 class CompareRecipe(Recipe):
-    """A small matrix of backbones and seeds under one protocol, run one after the other."""
+    """Finished runs to report on, or a small matrix of backbones and seeds under one protocol."""
 
+    runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to compare.")
     backbones: tuple[str, ...] = Field((), description="The backbones to compare; the first is the baseline.")
     dataset: str = Field("sample", description=f"One of {', '.join(DETECTION_SETS)}.")
     data: Path | None = Field(None, description="Directory of the detection data set.")
@@ -237,6 +239,16 @@ class CompareRecipe(Recipe):
     resume: bool = Field(False, description="Continue the matrix in --output; finished runs are kept.")
     dry_run: bool = Field(False, description="Print the plan and stop.")
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
+
+    @model_validator(mode="after")
+    def _weights_name_their_backbone(self) -> CompareRecipe:
+        for entry in self.weights:
+            name, equals, _ = entry.partition("=")
+            if not equals or (self.backbones and name not in self.backbones):
+                raise ValueError(
+                    f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
+                )
+        return self
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What every tool does around its job: check the installation, end in a sentence rather than a traceback."""
+"""What every tool does around its job: check the installation, end in a sentence rather than a traceback.
+
+Importing this module makes the check, so the tools import it before any room.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +67,6 @@ def _explain(error: Exception) -> int:
         raise error
     print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+check_installation()

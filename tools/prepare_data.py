@@ -1,0 +1,158 @@
+"""Prepare a data set, or check one.
+
+python tools/prepare_data.py sample --data DIR          draw the embedded sample set (seconds, no download)
+python tools/prepare_data.py voc07  --data DIR          unpack the owner's archives found in DIR, and check
+python tools/prepare_data.py voc12 | coco | cifar10     likewise
+python tools/prepare_data.py check  --data DIR --source voc2007/trainval      list all faults of any data set in one pass
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from common import run_tool
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The owner's files of one data set, and the sources that lie in them."""
+
+    home: str
+    files: tuple[str, ...]
+    sources: tuple[str, ...]
+    into: str = "."
+
+
+ARCHIVES = {
+    "voc07": Archives(
+        home="the PASCAL VOC 2007 page (host.robots.ox.ac.uk/pascal/VOC/voc2007)",
+        files=("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"),
+        sources=("voc2007/trainval", "voc2007/test"),
+    ),
+    "voc12": Archives(
+        home="the PASCAL VOC 2012 page (host.robots.ox.ac.uk/pascal/VOC/voc2012)",
+        files=("VOCtrainval_11-May-2012.tar",),
+        sources=("voc2012/trainval",),
+    ),
+    "coco": Archives(
+        home="the COCO page (cocodataset.org, Download)",
+        files=("train2017.zip", "val2017.zip", "annotations_trainval2017.zip"),
+        sources=("coco/train2017", "coco/val2017"),
+    ),
+    "cifar10": Archives(
+        home="the CIFAR page (cs.toronto.edu/~kriz/cifar.html)",
+        files=("cifar-10-python.tar.gz", "cifar10_jpg.tar.xz"),
+        sources=("train", "test"),
+    ),
+}
+
+Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
+
+
+def sample(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    scenes: Annotated[tuple[int, int], tyro.conf.arg(help="Scenes for training, for test.")] = (0, 0),
+    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (0, 0),
+) -> int:
+    """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
+    from dataclasses import replace
+
+    from data.sample import SampleSpec, write_sample_set
+
+    spec = SampleSpec(seed=seed)
+    if any(scenes):
+        spec = replace(spec, train_scenes=scenes[0], val_scenes=scenes[1])
+    if any(objects):
+        spec = replace(spec, train_objects=objects[0], val_objects=objects[1])
+    summary = write_sample_set(data, spec)
+    print(f"The sample set is in {data}: {summary}")
+    return 0
+
+
+def _official(name: str, data: Path) -> int:
+    archives = ARCHIVES[name]
+    from tqdm import tqdm
+
+    found = [data / file for file in archives.files if (data / file).is_file()]
+    for file in tqdm(found, desc="unpacking", disable=not found, unit="archive"):
+        _unpack(file, data)
+    faults = 0
+    for source in archives.sources:
+        faults += _check(data, source, f" Get {' and '.join(archives.files)} from {archives.home}, put them into {data}")
+    return 1 if faults else 0
+
+
+def _unpack(file: Path, into: Path) -> None:
+    """Unpack once: a mark beside the archive says that it was done whole."""
+    import tarfile
+    import zipfile
+
+    done = file.with_name(file.name + ".unpacked")
+    if done.exists():
+        return
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(into)
+    else:
+        with tarfile.open(file) as archive:
+            archive.extractall(into, filter="data")
+    done.touch()
+
+
+def voc07(data: Data) -> int:
+    """PASCAL VOC 2007: trainval and test."""
+    return _official("voc07", data)
+
+
+def voc12(data: Data) -> int:
+    """PASCAL VOC 2012: trainval."""
+    return _official("voc12", data)
+
+
+def coco(data: Data) -> int:
+    """COCO 2017: train and val."""
+    return _official("coco", data)
+
+
+def cifar10(data: Data) -> int:
+    """CIFAR-10: the python batches, or a copy as image folders."""
+    return _official("cifar10", data)
+
+
+def check(
+    data: Data,
+    source: Annotated[
+        str,
+        tyro.conf.arg(help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders."),
+    ],
+) -> int:
+    """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates."""
+    return 1 if _check(data, source) else 0
+
+
+def _check(data: Path, source: str, mend: str = "") -> int:
+    from data.check import check_classification, check_detection
+
+    try:
+        checker = check_detection if "/" in source or ":" in source else check_classification
+        faults = checker(data, source)
+    except (ValueError, OSError) as error:
+        print(f"{source}: {error}.{mend}" if mend else f"{source}: {error}")
+        return 1
+    for fault in faults:
+        print(f"{source}: {fault}")
+    print(f"{source}: {len(faults)} faults" if faults else f"{source}: no faults")
+    return len(faults)
+
+
+def main() -> int:
+    commands = {f.__name__: f for f in (sample, voc07, voc12, coco, cifar10, check)}
+    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+
+
+if __name__ == "__main__":
+    run_tool(main)
