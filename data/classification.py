@@ -1,0 +1,122 @@
+"""Answers requests for classification batches: reads, decodes, transforms, into one array a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from data.batches import Batch
+from data.cache import PixelCache, bound_mb
+from data.decode import decode_bytes, read_bytes, shrink_factor, stored_size
+from data.errors import BadSample, DataError
+from data.records import ClassificationDataset
+from data.sampling import Request, TrainPlan, draw_seed
+from data.transforms import ClassificationTransform
+
+RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
+_PROBES = 16  # images looked at to guess what all of them take in memory
+_Sample = TypeVar("_Sample")
+
+
+class ClassificationReader:
+    """chosen_I: the indices of the data set that are used; requests count along it. plan: None in tests."""
+
+    def __init__(
+        self,
+        dataset: ClassificationDataset,
+        chosen_I: np.ndarray,
+        transform: ClassificationTransform,
+        *,
+        seed: int,
+        plan: TrainPlan | None,
+        cache_mb: int | None,
+        world_size: int,
+    ) -> None:
+        self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
+        self.seed, self.plan = seed, plan
+        self.cache: PixelCache | None = None
+        if dataset.pixels_IHW3 is None and cache_mb != 0:
+            bound = bound_mb(cache_mb, self._mean_image_bytes(), len(chosen_I), world_size)
+            self.cache = PixelCache(len(chosen_I), bound) if bound else None
+
+    def __call__(self, request: Request) -> Batch:
+        size = self.transform.size
+        pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
+        used: list[int] = []
+        skipped: list[str] = []
+        for slot, wanted in enumerate(request.indices):
+
+            def sample(place: int, slot: int = slot) -> int:
+                index = int(self.chosen_I[place])
+                rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index))
+                pixels_NHW3[slot] = self.transform(self._image(place, index), rng)
+                return index
+
+            used.append(try_samples(sample, wanted, request, self.plan, self.seed, skipped))
+        pixels_N3HW = torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2)
+        labels_N = torch.from_numpy(self.dataset.labels_I[used])
+        return Batch((pixels_N3HW, labels_N), tuple(used), tuple(skipped), request.iteration)
+
+    def _image(self, place: int, index: int) -> np.ndarray:
+        if self.dataset.pixels_IHW3 is not None:
+            return self.dataset.pixels_IHW3[index]
+        if self.cache is not None and (kept := self.cache.get(place)) is not None:
+            return kept
+        path = self.dataset.paths[index]
+        content = read_bytes(path)
+        shrink = 1
+        if self.cache is None and (size_hw := stored_size(content)) is not None:
+            wanted = self.transform.wanted_shorter
+            shrink = shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
+        image_HW3 = decode_bytes(content, path, shrink=shrink)
+        if self.cache is not None:
+            self.cache.put(place, image_HW3)
+        return image_HW3
+
+    def _mean_image_bytes(self) -> float:
+        """Of a few images, by their headers; infinite (so: no cache) where they do not tell."""
+        sizes = []
+        for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
+            try:
+                size_hw = stored_size(read_bytes(self.dataset.paths[int(index)]))
+            except BadSample:
+                continue
+            if size_hw is None:
+                return float("inf")
+            sizes.append(3 * size_hw[0] * size_hw[1])
+        return float(np.mean(sizes)) if sizes else float("inf")
+
+
+def try_samples(
+    sample: Callable[[int], _Sample],
+    wanted: int,
+    request: Request,
+    plan: TrainPlan | None,
+    seed: int,
+    skipped: list[str],
+) -> _Sample:
+    """sample(wanted), or in training, if that image is bad, of others of its group; adds to `skipped`.
+
+    The substitutes are drawn from (seed, iteration, wanted), so they too are the same on every run.
+    """
+    if plan is None:
+        return sample(wanted)
+    candidates: Sequence[int] = (wanted,)
+    try:
+        return sample(wanted)
+    except BadSample as error:
+        skipped.append(f"{error.path}: {error.reason}")
+        rng = np.random.default_rng([seed & ((1 << 64) - 1), request.iteration, wanted])
+        candidates = rng.choice(plan.members[request.group], RETRIES).tolist()
+    for place in candidates:
+        try:
+            return sample(place)
+        except BadSample as error:
+            skipped.append(f"{error.path}: {error.reason}")
+    raise DataError(
+        f"{RETRIES + 1} images in a row cannot be used, the last being {skipped[-1]}; "
+        "`python tools/prepare_data.py check` lists all that is wrong"
+    )

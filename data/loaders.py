@@ -1,0 +1,147 @@
+"""Loaders of batches: torch's DataLoader around a plan of requests and a reader that answers them.
+
+Legend: N images of a batch, H W canvas, G truths an image. A request goes to a worker, which decodes straight
+into one array a batch; pixels stay uint8, in the memory order of channels_last, until they are on the device.
+
+Host memory is bounded: annotations are flat arrays shared by all workers, each worker prepares at most two
+batches ahead, and a cache of decoded images keeps to its megabytes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data.batches import Batch
+from data.cache import FORK
+from data.classification import ClassificationReader
+from data.errors import DataError
+from data.records import ClassificationDataset
+from data.sampling import Request, TrainPlan, TrainRequests, evenly, sequential_requests
+from data.transforms import ClassificationTransform
+
+PREFETCH_BATCHES = 2  # a worker
+
+
+class Loader:
+    """An iterable of Batch with a length; iterating anew begins anew. Errors in workers arrive as they were."""
+
+    def __init__(self, reader: Callable[[Request], Batch], requests: Sequence[Request], workers: int) -> None:
+        self.reader, self.requests = reader, requests
+        self._loader: DataLoader[Any] = DataLoader(
+            _Answers(reader),
+            sampler=requests,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=PREFETCH_BATCHES if workers else None,
+            worker_init_fn=_start_worker if workers else None,
+            multiprocessing_context=FORK if workers else None,
+            generator=torch.Generator(),  # else torch draws from the global one at every start
+        )
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for answer in self._loader:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+
+
+class _Answers(Dataset[Any]):
+    def __init__(self, reader: Callable[[Request], Batch]) -> None:
+        self._reader = reader
+
+    def __getitem__(self, request: Request) -> Batch | DataError:  # type: ignore[override]
+        try:
+            return self._reader(request)
+        except DataError as error:  # raised in a worker, it would come home wrapped in a traceback
+            return error
+
+
+def _start_worker(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # one worker, one core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def classification_loader(
+    dataset: ClassificationDataset,
+    *,
+    train: bool,
+    global_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    size: int,
+    resize: int | None = None,
+    augment: str = "none",
+    min_scale: float = 0.08,
+    flip: float = 0.0,
+    seed: int = 0,
+    workers: int = 0,
+    start_iteration: int = 0,
+    iterations: int | None = None,
+    limit: int | None = None,
+    cache_mb: int | None = None,
+) -> Loader:
+    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64).
+
+    train: iterations start_iteration <= t < `iterations` (None: one epoch), augmented, each process its equal
+    share of every global batch. Otherwise: every image once over all processes, in order, never augmented.
+    size: of the square the model sees, in pixels. resize: the shorter side before the crop (None: size).
+    augment: see ClassificationTransform. flip: a chance. limit: only that many images, evenly spaced.
+    cache_mb: decoded images kept in memory, in megabytes a process; None: all, where that is below 2 GB and
+    in training; 0: none. Raises DataError.
+    """
+    transform = ClassificationTransform(
+        size=size,
+        shorter=resize or size,
+        augment=augment if train else "none",
+        min_scale=min_scale,
+        flip=flip if train else 0.0,
+    )
+    chosen = evenly(len(dataset), limit)
+    groups = np.zeros(len(chosen), np.int64)
+    requests, plan = _requests(
+        groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations
+    )
+    reader = ClassificationReader(
+        dataset, chosen, transform, seed=seed, plan=plan, cache_mb=cache_mb if train or cache_mb else 0,
+        world_size=world_size,
+    )  # fmt: skip
+    return Loader(reader, requests, workers)
+
+
+def _requests(
+    groups: np.ndarray,
+    where: object,
+    train: bool,
+    global_batch: int,
+    rank: int,
+    world_size: int,
+    seed: int,
+    start: int,
+    stop: int | None,
+) -> tuple[Sequence[Request], TrainPlan | None]:
+    if not len(groups):
+        raise DataError(f"{where}: no images to load; check the data set and the limit")
+    if not train:
+        return sequential_requests(groups, global_batch=global_batch, rank=rank, world_size=world_size), None
+    if global_batch % world_size:
+        raise DataError(
+            f"a global batch of {global_batch} images does not divide among {world_size} processes; "
+            "make it a multiple"
+        )
+    plan = TrainPlan(groups, global_batch, seed)
+    if stop is None:
+        stop = start + -(-len(groups) // global_batch)
+    return TrainRequests(plan, rank=rank, world_size=world_size, start=start, stop=stop), plan

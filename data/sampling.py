@@ -1,0 +1,120 @@
+"""Which images an iteration sees: pure functions of the iteration, whatever the number of processes.
+
+Legend: I images, B images of a global batch (over all processes). A group is a set of images that share a
+canvas; every batch of training is of one group.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_MASK = (1 << 64) - 1
+
+
+def draw_seed(seed: int, iteration: int, image_id: int) -> int:
+    """The key of all random draws for one image in one iteration, 0 .. 2**63 - 1."""
+    state = np.random.SeedSequence([seed & _MASK, iteration & _MASK, image_id & _MASK])
+    return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked for: one process's share of the global batch of `iteration`."""
+
+    iteration: int
+    indices: tuple[int, ...]
+    group: int
+
+
+class TrainPlan:
+    """Batch of iteration t, without an end: every group is an endless stream of its own epochs' permutations,
+    cut into batches; a batch that an epoch leaves incomplete is filled from the next. The batches that an epoch
+    completes come in a random order, keyed by (seed, epoch) as the permutations are. So all images are seen
+    equally often, even those of a group smaller than a batch.
+    """
+
+    def __init__(self, groups_I: np.ndarray, global_batch: int, seed: int) -> None:
+        self.groups_I = np.asarray(groups_I)
+        self.global_batch = global_batch
+        self.seed = seed & _MASK
+        present = np.unique(self.groups_I)
+        self.members = {int(group): np.flatnonzero(self.groups_I == group) for group in present}
+        self._permutation = functools.lru_cache(maxsize=64)(self._permute)
+        self._completed = functools.lru_cache(maxsize=4)(self._complete)
+
+    def batch(self, iteration: int) -> tuple[int, np.ndarray]:
+        """The group of global batch `iteration`, and its B indices."""
+        lower, upper = 0, (iteration + 1) * self.global_batch * len(self.members) + 1
+        epoch = bisect_right(range(lower, upper), iteration, key=self._batches_before) - 1
+        group, number = self._completed(epoch)[iteration - self._batches_before(epoch)]
+        size = len(self.members[group])
+        places_B = np.arange(number * self.global_batch, (number + 1) * self.global_batch)
+        epochs_B, ranks_B = places_B // size, places_B % size
+        permutations = {int(e): self._permutation(int(e), group) for e in np.unique(epochs_B)}
+        return group, np.asarray([permutations[int(e)][r] for e, r in zip(epochs_B, ranks_B)])
+
+    def _batches_before(self, epoch: int) -> int:
+        return sum(epoch * len(members) // self.global_batch for members in self.members.values())
+
+    def _complete(self, epoch: int) -> list[tuple[int, int]]:
+        """(group, number of the batch in its stream) of the batches that this epoch completes, shuffled."""
+        done = [
+            (group, number)
+            for group, members in self.members.items()
+            for number in range(
+                epoch * len(members) // self.global_batch, (epoch + 1) * len(members) // self.global_batch
+            )
+        ]
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(done))
+        return [done[i] for i in order]
+
+    def _permute(self, epoch: int, group: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch, group]).permutation(self.members[group])
+
+
+class TrainRequests(Sequence[Request]):
+    """One process's requests for iterations start <= t < stop; each process has an equal share of each batch."""
+
+    def __init__(self, plan: TrainPlan, *, rank: int, world_size: int, start: int, stop: int) -> None:
+        self.plan, self.iterations = plan, range(start, max(start, stop))
+        share = plan.global_batch // world_size
+        self.share = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return len(self.iterations)
+
+    def __getitem__(self, place):  # type: ignore[override]
+        iteration = self.iterations[place]
+        group, indices_B = self.plan.batch(iteration)
+        return Request(iteration, tuple(indices_B[self.share].tolist()), group)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (self[place] for place in range(len(self)))
+
+
+def sequential_requests(
+    groups_I: np.ndarray, *, global_batch: int, rank: int, world_size: int
+) -> list[Request]:
+    """Every image once over all processes, in order. Global batches are the same for any number of processes,
+    so that an image's canvas, and with it its detections to the last bit of padding, is so too; a process with
+    no share in the last batch does not have it. A batch of several groups has group -1.
+    """
+    requests = []
+    for iteration, first in enumerate(range(0, len(groups_I), global_batch)):
+        count = min(global_batch, len(groups_I) - first)
+        begin, end = first + count * rank // world_size, first + count * (rank + 1) // world_size
+        if begin < end:
+            requests.append(Request(iteration, tuple(range(begin, end)), first))
+    return requests
+
+
+def evenly(count: int, limit: int | None) -> np.ndarray:
+    """Indices of `limit` of `count` images, evenly spaced, so that data sorted by class keep all classes."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.arange(limit) * count // limit

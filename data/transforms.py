@@ -1,0 +1,117 @@
+"""From decoded images to what a network sees. Randomness is never global: every draw comes from the given rng.
+
+Classification is the hot path (thousands of small images a second) and uses OpenCV directly: crop first, then
+one resize. Detection hands image, boxes and masks to albumentations in one call, which keeps them in step.
+Albumentations takes seconds to import and is imported only here, when a detection transform is first made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+AUGMENTS = ("none", "crop", "pad", "scale")
+PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256, 480]
+Decode = Callable[[tuple[float, float]], np.ndarray]
+
+
+def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area averaging where it gets smaller (no aliasing), linear where it gets larger."""
+    import cv2
+
+    if image_HW3.shape[:2] == (height, width):
+        return image_HW3
+    smaller = height * width < image_HW3.shape[0] * image_HW3.shape[1]
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return cv2.resize(image_HW3, (width, height), interpolation=how)
+
+
+def resize_shorter(image_HW3: np.ndarray, shorter: int) -> np.ndarray:
+    height, width = image_HW3.shape[:2]
+    scale = shorter / min(height, width)
+    return resize(image_HW3, max(shorter, round(height * scale)), max(shorter, round(width * scale)))
+
+
+def centre_crop(image_HW3: np.ndarray, size: int, shorter: int) -> np.ndarray:
+    """The middle size x size of the image with its shorter side at `shorter` (>= size): the usual test view."""
+    image_HW3 = resize_shorter(image_HW3, shorter)
+    top, left = ((side - size) // 2 for side in image_HW3.shape[:2])
+    return image_HW3[top : top + size, left : left + size]
+
+
+def random_resized_crop(
+    image_HW3: np.ndarray, size: int, min_scale: float, rng: np.random.Generator
+) -> np.ndarray:
+    """A crop of min_scale..1 of the area and of an aspect ratio of 3/4..4/3, resized (Szegedy et al. 2014, §6)."""
+    height, width = image_HW3.shape[:2]
+    for _ in range(10):
+        area = rng.uniform(min_scale, 1.0) * height * width
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_w <= width and 0 < crop_h <= height:
+            break
+    else:  # an image longer than 4:3 whose whole height does not do: the middle, at the nearest ratio
+        crop_w = min(width, max(1, round(height * 4 / 3)))
+        crop_h = min(height, max(1, round(width * 4 / 3)))
+    top, left = int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1))
+    return resize(image_HW3[top : top + crop_h, left : left + crop_w], size, size)
+
+
+def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """He et al. 2015, §4.2: an eighth of the size (4 px of 32) of zeros on each side, and a random crop."""
+    pad = size // 8
+    top, left = rng.integers(-pad, pad + 1, 2)
+    shifted = np.zeros((size, size, 3), np.uint8)
+    rows, columns = slice(max(0, -top), min(size, size - top)), slice(max(0, -left), min(size, size - left))
+    shifted[rows, columns] = image_HW3[
+        max(0, top) : min(size, size + top), max(0, left) : min(size, size + left)
+    ]
+    return shifted
+
+
+def random_scale_crop(image_HW3: np.ndarray, size: int, shorter: int, rng: np.random.Generator) -> np.ndarray:
+    """He et al. 2015, §3.4: shorter side drawn from [shorter, 480/256 shorter], and a random crop.
+
+    Cropped before it is resized, so that no pixel is made in vain.
+    """
+    height, width = image_HW3.shape[:2]
+    side = size * min(height, width) / rng.uniform(shorter, shorter * PAPER_SCALES)
+    crop = max(1, min(round(side), height, width))
+    top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+    return resize(image_HW3[top : top + crop, left : left + crop], size, size)
+
+
+class ClassificationTransform:
+    """One image to size x size.
+
+    augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (random_resized_crop), "pad"
+    (pad_crop), "scale" (random_scale_crop). flip: chance of a mirrored image.
+    """
+
+    def __init__(self, *, size: int, shorter: int, augment: str, min_scale: float, flip: float) -> None:
+        if augment not in AUGMENTS:
+            raise ValueError(f"augment {augment!r} is not known; choose from {', '.join(AUGMENTS)}")
+        if shorter < size:
+            raise ValueError(f"resize {shorter} is below the crop's size {size}; set it to {size} or more")
+        self.size, self.shorter, self.augment = size, shorter, augment
+        self.min_scale, self.flip = min_scale, flip
+
+    @property
+    def wanted_shorter(self) -> float:
+        """Shorter side of the source below which detail would be lost, in pixels."""
+        if self.augment == "crop":
+            return self.size / math.sqrt(self.min_scale * 3 / 4)
+        return self.shorter * (PAPER_SCALES if self.augment == "scale" else 1)
+
+    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.augment == "crop":
+            view = random_resized_crop(image_HW3, self.size, self.min_scale, rng)
+        elif self.augment == "pad":
+            view = pad_crop(centre_crop(image_HW3, self.size, self.size), self.size, rng)
+        elif self.augment == "scale":
+            view = random_scale_crop(image_HW3, self.size, self.shorter, rng)
+        else:
+            view = centre_crop(image_HW3, self.size, self.shorter)
+        return view[:, ::-1] if self.flip > 0 and rng.random() < self.flip else view
