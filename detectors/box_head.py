@@ -1,0 +1,143 @@
+"""The detector's second stage (Fast R-CNN): which class is each region, and where exactly does its box end?
+
+Legend: N images, P proposals an image, G padded truths, R regions an image, M = N * R, C classes, K = C + 1
+classes with background (0), Q box codes a region (C, or 1 if they do not depend on the class), V features of
+a region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detectors.boxes import Weights, encode, take
+from detectors.losses import cross_entropy, global_count, masked_sum, smooth_l1
+from detectors.matching import Matcher
+from detectors.postprocess import PostProcess
+from detectors.rpn import Proposals
+from detectors.sampling import Sampler
+from detectors.structures import Detections, ImageBatch, Targets
+
+BOX_HEAD_STREAM = 2  # tells the box head's random draws from the RPN's
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What the second stage learns from.
+
+    boxes_NR4; labels_NR int64, 0 is background; truth_NR4: the box of the truth, anything for background;
+    valid_NR bool: False for slots that nothing could fill. truth_index_NR: the place of that truth among G.
+    """
+
+    boxes_NR4: Tensor
+    labels_NR: Tensor
+    truth_NR4: Tensor
+    truth_index_NR: Tensor
+    valid_NR: Tensor
+
+
+class BoxPredictor(nn.Module):
+    """Two sibling linear layers on a region's features (Fast R-CNN, §2.1)."""
+
+    def __init__(self, in_features: int, classes: int, *, class_agnostic: bool = False) -> None:
+        super().__init__()
+        self.classes = classes
+        self.class_agnostic = class_agnostic
+        self.scores = nn.Linear(in_features, classes + 1)
+        self.deltas = nn.Linear(in_features, 4 * (1 if class_agnostic else classes))
+        for layer, std in ((self.scores, 0.01), (self.deltas, 0.001)):  # Fast R-CNN, §2.3
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, vectors_MV: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits MK and box deltas MQ4."""
+        return self.scores(vectors_MV), self.deltas(vectors_MV).unflatten(1, (-1, 4))
+
+
+class BoxHead(nn.Module):
+    """Pools regions, runs the network above the cut on each, classifies and refines them.
+
+    pool: (features NCHW, boxes NR4) -> M x C x bins x bins. head: that -> vectors MV. delta_weights: (10, 10,
+    5, 5) are the paper's normalisation by 0.1, 0.1, 0.2, 0.2. append_truth: the truth boxes join the
+    proposals in training (Fast R-CNN's code, detectron2, torchvision), so that there are positives from the
+    first step on.
+    """
+
+    def __init__(
+        self,
+        pool: nn.Module,
+        head: nn.Module,
+        predictor: BoxPredictor,
+        *,
+        postprocess: PostProcess | None = None,
+        matcher: Matcher | None = None,
+        samples: int = 512,
+        positive_fraction: float = 0.25,
+        append_truth: bool = True,
+        delta_weights: Weights = (10.0, 10.0, 5.0, 5.0),
+        beta: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.head = head
+        self.predictor = predictor
+        self.postprocess = postprocess or PostProcess()
+        self.matcher = matcher or Matcher(positive=0.5, negative=0.5)
+        self.sampler = Sampler(count=samples, positive_fraction=positive_fraction, stream=BOX_HEAD_STREAM)
+        self.append_truth = append_truth
+        self.delta_weights = delta_weights
+        self.beta = beta
+
+    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits NRK and box deltas NRQ4 of the given regions."""
+        logits_MK, deltas_MQ4 = self.predictor(self.head(self.pool(features_NCHW, boxes_NR4)))
+        shape = boxes_NR4.shape[:2]
+        return logits_MK.unflatten(0, shape), deltas_MQ4.unflatten(0, shape)
+
+    @torch.no_grad()
+    def sample(self, proposals: Proposals, targets: Targets) -> Regions:
+        """Draw the regions to learn from, a fixed number an image."""
+        boxes_NP4, valid_NP = proposals.boxes_NP4, proposals.valid_NP
+        if self.append_truth:
+            boxes_NP4 = torch.cat([boxes_NP4, targets.boxes_NG4], dim=1)
+            valid_NP = torch.cat([valid_NP, targets.valid_NG & ~targets.ignore_NG], dim=1)
+        matches = self.matcher(boxes_NP4, valid_NP, targets)
+        samples = self.sampler(matches, targets.draw_seeds_N)
+        truth_index_NR = take(matches.truth_NA, samples.index_NS)
+        return Regions(
+            boxes_NR4=take(boxes_NP4, samples.index_NS),
+            labels_NR=take(targets.labels_NG, truth_index_NR) * samples.positive_NS,
+            truth_NR4=take(targets.boxes_NG4, truth_index_NR),
+            truth_index_NR=truth_index_NR,
+            valid_NR=samples.valid_NS,
+        )
+
+    def losses(self, features_NCHW: Tensor, proposals: Proposals, targets: Targets) -> dict[str, Tensor]:
+        """Both losses are divided by the number of sampled regions, background included (of the whole batch),
+        so that a positive region weighs the same however many there are (Fast R-CNN, §2.3; detectron2)."""
+        regions = self.sample(proposals, targets)
+        return self.losses_of(regions, *self(features_NCHW, regions.boxes_NR4))
+
+    def losses_of(self, regions: Regions, logits_NRK: Tensor, deltas_NRQ4: Tensor) -> dict[str, Tensor]:
+        """The losses of given predictions."""
+        count = global_count(regions.valid_NR)
+        positive_NR = (regions.labels_NR > 0) & regions.valid_NR
+        if self.predictor.class_agnostic:
+            deltas_NR4 = deltas_NRQ4.squeeze(2)
+        else:
+            code_NR11 = (regions.labels_NR - 1).clamp(min=0)[..., None, None]
+            deltas_NR4 = deltas_NRQ4.gather(2, code_NR11.expand(-1, -1, 1, 4)).squeeze(2)
+        wanted_NR4 = encode(regions.truth_NR4, regions.boxes_NR4, self.delta_weights)
+        class_loss_NR = cross_entropy(logits_NRK, regions.labels_NR)
+        box_loss_NR = smooth_l1(deltas_NR4, wanted_NR4, self.beta)
+        return {
+            "loss_box_cls": masked_sum(class_loss_NR, regions.valid_NR) / count,
+            "loss_box_reg": masked_sum(box_loss_NR, positive_NR) / count,
+        }
+
+    def detect(self, features_NCHW: Tensor, proposals: Proposals, images: ImageBatch) -> Detections:
+        """Classify and refine all proposals, and keep the best."""
+        logits_NPK, deltas_NPQ4 = self(features_NCHW, proposals.boxes_NP4)
+        return self.postprocess(proposals, logits_NPK, deltas_NPQ4, images, self.delta_weights)

@@ -1,0 +1,46 @@
+"""Losses in float32, summed over what was sampled and divided by how much was sampled in the whole batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def global_count(selected: Tensor) -> Tensor:
+    """How many of `selected` (bool) are set, at least 1, as the mean over all processes; float32 scalar.
+
+    A sum divided by it and averaged over processes (as DDP does with gradients) is the sum over the global
+    batch divided by the global count: the number of processes changes nothing. Detectron2 divides by each
+    process's own count instead.
+    """
+    count = selected.sum().float()
+    world_size = 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        world_size = torch.distributed.get_world_size()
+        torch.distributed.all_reduce(count)
+    return count.clamp(min=1) / world_size
+
+
+def smooth_l1(predicted_X4: Tensor, wanted_X4: Tensor, beta: float) -> Tensor:
+    """Smooth L1 loss summed over the last dimension, shape X (Fast R-CNN, §2.3).
+
+    Quadratic for differences below `beta`; beta 0 is L1, the paper's sigma s is beta 1/s² (RPN: 1/9).
+    """
+    return F.smooth_l1_loss(predicted_X4.float(), wanted_X4, reduction="none", beta=beta).sum(dim=-1)
+
+
+def binary_cross_entropy(logits_X: Tensor, positive_X: Tensor) -> Tensor:
+    """Of sigmoid(logits), shape X."""
+    return F.binary_cross_entropy_with_logits(logits_X.float(), positive_X.float(), reduction="none")
+
+
+def cross_entropy(logits_XK: Tensor, labels_X: Tensor) -> Tensor:
+    """Of softmax(logits), shape X."""
+    logits_MK = logits_XK.flatten(0, -2).float()
+    return F.cross_entropy(logits_MK, labels_X.flatten(), reduction="none").view(labels_X.shape)
+
+
+def masked_sum(losses_X: Tensor, selected_X: Tensor) -> Tensor:
+    """The sum of the selected losses; what is not selected may be anything, infinite included."""
+    return losses_X.where(selected_X, losses_X.new_zeros(())).sum()

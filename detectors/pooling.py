@@ -1,0 +1,107 @@
+"""Region of interest pooling: a fixed grid of features for every box, whatever its size.
+
+Legend: N images, R regions an image, M = N * R regions of the batch in order of images, C channels, H W
+feature map, B bins a side, S most samples in a bin. Regions are in pixels of the image; feature (i, j) is
+centred on pixel ((j + 0.5) * stride, (i + 0.5) * stride).
+"""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+# Above so many intermediate values (0.5 GB in bf16) RoIAlign is left to torchvision's kernel.
+MOST_PARTIAL_VALUES = 2**28
+
+
+class RoIAlign(nn.Module):
+    """Mean of bilinear samples in every bin (Mask R-CNN, §3), "aligned": half a cell is half a cell.
+
+    samples: in each bin and direction; 0 takes as many as the bin has cells, rounded up (detectron2's
+    default).
+
+    Bilinear weights are products of a weight of the row and one of the column, and so is the mean over a
+    bin's samples. So the whole operation is two matrix products, in whatever precision the features have: to
+    the kernel in torchvision equal in float32, to rounding, but in its backward pass, without atomic
+    additions, deterministic, and on a CPU several times faster (11x for 96 regions of 14 x 14 bins, 256
+    channels, bf16).
+    """
+
+    def __init__(self, bins: int, stride: int, samples: int = 0) -> None:
+        super().__init__()
+        self.bins = bins
+        self.stride = stride
+        self.samples = samples
+
+    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
+        """Regions M x C x B x B, channels last."""
+        images, channels, rows, columns = features_NCHW.shape
+        regions = boxes_NR4.shape[1]
+        if images * regions * self.bins * columns * channels > MOST_PARTIAL_VALUES:
+            return self._by_kernel(features_NCHW, boxes_NR4)
+        x0_M, y0_M, x1_M, y1_M = (boxes_NR4.float().reshape(-1, 4) / self.stride - 0.5).unbind(-1)
+        row_MBH = axis_weights(y0_M, y1_M - y0_M, self.bins, rows, self.samples).to(features_NCHW.dtype)
+        column_MBW = axis_weights(x0_M, x1_M - x0_M, self.bins, columns, self.samples).to(features_NCHW.dtype)
+        features_NHX = features_NCHW.permute(0, 2, 3, 1).reshape(images, rows, columns * channels)
+        partial_NRX = row_MBH.view(images, regions * self.bins, rows) @ features_NHX
+        partial_MBWC = partial_NRX.view(images * regions, self.bins, columns, channels)
+        return (column_MBW.unsqueeze(1) @ partial_MBWC).permute(0, 3, 1, 2)
+
+    def _by_kernel(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
+        pooled_MCBB = torchvision.ops.roi_align(
+            features_NCHW.float(),
+            with_image_index(boxes_NR4),
+            output_size=self.bins,
+            spatial_scale=1 / self.stride,
+            sampling_ratio=self.samples,
+            aligned=True,
+        )
+        return pooled_MCBB.to(features_NCHW.dtype, memory_format=torch.channels_last)
+
+
+def axis_weights(start_M: Tensor, length_M: Tensor, bins: int, extent: int, samples: int = 0) -> Tensor:
+    """What each of `extent` cells adds to each bin along one axis, M x bins x extent; lengths in cells.
+
+    Samples up to one cell outside take the outermost cell's value, those further out are 0, as in
+    torchvision.
+    """
+    device = start_M.device
+    bin_M11 = (length_M / bins).view(-1, 1, 1)
+    if samples > 0:
+        most, count_M11 = samples, torch.full_like(bin_M11, samples)
+    else:
+        most = -(-extent // bins)
+        count_M11 = bin_M11.ceil().clamp(1, most)
+    sample_S = torch.arange(most, device=device)
+    within_MBS = torch.arange(bins, device=device).view(-1, 1) + (sample_S + 0.5) / count_M11
+    at_MBS = start_M.view(-1, 1, 1) + within_MBS * bin_M11
+    counts_MBS = (sample_S < count_M11) & (at_MBS >= -1) & (at_MBS <= extent)
+    at_MBS1 = at_MBS.clamp(0, extent - 1).unsqueeze(-1)
+    hat_MBSX = (1 - (at_MBS1 - torch.arange(extent, device=device)).abs_()).clamp_(min=0)
+    return (hat_MBSX * (counts_MBS / count_M11).unsqueeze(-1)).sum(dim=2)
+
+
+class RoIPool(nn.Module):
+    """Maximum over every bin, its borders rounded to whole cells (Fast R-CNN, §2.1)."""
+
+    def __init__(self, bins: int, stride: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.stride = stride
+
+    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
+        """Regions M x C x B x B, channels last."""
+        pooled_MCBB = torchvision.ops.roi_pool(
+            features_NCHW.float(), with_image_index(boxes_NR4), self.bins, 1 / self.stride
+        )
+        return pooled_MCBB.to(features_NCHW.dtype, memory_format=torch.channels_last)
+
+
+def with_image_index(boxes_NR4: Tensor) -> Tensor:
+    """Boxes as torchvision's kernels want them: M x 5, the image's place in the batch first."""
+    images, regions = boxes_NR4.shape[:2]
+    image_M = torch.arange(images, device=boxes_NR4.device).repeat_interleave(
+        regions, output_size=images * regions
+    )
+    return torch.cat([image_M.unsqueeze(1).to(boxes_NR4.dtype), boxes_NR4.reshape(-1, 4)], dim=1)

@@ -1,0 +1,78 @@
+"""From scores and deltas of all proposals to the few boxes that a detector reports.
+
+Legend: N images, P proposals an image, C classes, K = C + 1 with background (0), Q box codes a proposal (C or
+1), T candidates (proposal, class) an image, D detections an image (padded).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detectors.boxes import Weights, clip, decode, take
+from detectors.nms import nms_by_class
+from detectors.rpn import Proposals
+from detectors.structures import Detections, ImageBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcess:
+    """Score above `score_threshold`, non-maximum suppression by class at `nms_iou`, the best `detections` an
+    image.
+
+    candidates: pairs of proposal and class, best first, that enter the suppression. More than that many above
+    the threshold happen in untrained detectors only.
+    """
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    detections: int = 100
+    candidates: int = 1000
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        proposals: Proposals,
+        logits_NPK: Tensor,
+        deltas_NPQ4: Tensor,
+        images: ImageBatch,
+        delta_weights: Weights,
+    ) -> Detections:
+        probability_NPC = logits_NPK.float().softmax(dim=-1)[..., 1:]
+        classes = probability_NPC.shape[2]
+        usable_NPC = (probability_NPC > self.score_threshold) & proposals.valid_NP.unsqueeze(-1)
+        scores_NPC = probability_NPC.masked_fill(~usable_NPC, float("-inf")).flatten(1)
+        best = scores_NPC.topk(min(self.candidates, scores_NPC.shape[1]))
+        proposal_NT, class_NT = best.indices // classes, best.indices % classes
+
+        codes = deltas_NPQ4.shape[2]
+        code_NT = proposal_NT * codes + (class_NT if codes > 1 else 0)
+        deltas_NT4 = take(deltas_NPQ4.flatten(1, 2), code_NT)
+        boxes_NT4 = decode(deltas_NT4, take(proposals.boxes_NP4, proposal_NT), delta_weights)
+        boxes_NT4 = clip(boxes_NT4, images.sizes_hw_N2)
+        usable_NT = (boxes_NT4[..., 2:] > boxes_NT4[..., :2]).all(dim=-1) & boxes_NT4.isfinite().all(dim=-1)
+        boxes_NT4 = boxes_NT4.where(usable_NT.unsqueeze(-1), 0)
+        scores_NT = best.values.masked_fill(~usable_NT, float("-inf"))
+
+        extent_px = max(images.pixels_N3HW.shape[-2:])
+        kept = [
+            nms_by_class(
+                boxes_T4,
+                scores_T,
+                class_T,
+                iou=self.nms_iou,
+                count=self.detections,
+                classes=classes,
+                extent_px=extent_px,
+            )
+            for boxes_T4, scores_T, class_T in zip(boxes_NT4, scores_NT, class_NT)
+        ]
+        index_ND, valid_ND = (torch.stack(parts) for parts in zip(*kept))
+        return Detections(
+            boxes_ND4=take(boxes_NT4, index_ND) * valid_ND.unsqueeze(-1),
+            scores_ND=take(scores_NT, index_ND).where(valid_ND, 0),
+            labels_ND=(take(class_NT, index_ND) + 1) * valid_ND,
+            valid_ND=valid_ND,
+        )
