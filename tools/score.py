@@ -1,0 +1,184 @@
+"""Score anyone's predictions: COCO results JSON against COCO JSON truth.
+
+python tools/score.py --truth GT.json --predictions DT.json --metric coco|coco-segm|voc07|voc10 [--json OUT]
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from common import run_tool
+
+MEANINGS = {
+    "AP": "mean over IoU .50:.05:.95",
+    "AP50": "IoU .50",
+    "AP75": "IoU .75",
+    "APs": "objects under 32 x 32 px",
+    "APm": "32 x 32 to 96 x 96 px",
+    "APl": "over 96 x 96 px",
+    "AR1": "average recall, 1 detection an image",
+    "AR10": "10 detections",
+    "AR100": "100 detections",
+    "ARs": "under 32 x 32 px",
+    "ARm": "32 x 32 to 96 x 96 px",
+    "ARl": "over 96 x 96 px",
+}
+
+
+def _arg(help_: str) -> Any:
+    return tyro.conf.arg(help=help_)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score COCO results JSON against COCO JSON truth. All figures are on a 0-100 scale."""
+
+    truth: Annotated[
+        Path, _arg("COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")
+    ]
+    predictions: Annotated[Path, _arg("COCO results JSON: image_id, category_id, bbox xywh, score.")]
+    metric: Annotated[
+        Literal["coco", "coco-segm", "voc07", "voc10"],
+        _arg("COCO's twelve figures on boxes or masks; VOC AP, 11-point (voc07) or area (voc10)."),
+    ]
+    iou: Annotated[float | None, _arg("IoU a match needs, VOC metrics only [0.5].")] = None
+    pixels: Annotated[
+        Literal["exact", "inclusive"] | None,
+        _arg(
+            "VOC metrics only [exact]. exact: x + width is the box's edge, as in Vertebra's files, where this is "
+            "the devkit's figure. inclusive: x + width is the last pixel inside (width = xmax - xmin), IoU adds 1."
+        ),
+    ] = None
+    difficult: Annotated[
+        Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
+    ] = "ignore"
+    per_class: Annotated[bool, _arg("Show each class.")] = False
+    resamples: Annotated[
+        int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")
+    ] = 0
+    json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
+
+
+def main() -> int:
+    options = tyro.cli(Score, description=(__doc__ or "").split("\n")[0])
+    voc = options.metric.startswith("voc")
+    wrong = _wrong_flags(options, voc)
+    if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
+    result = _score_voc(options) if voc else _score_coco(options)
+    if options.json:
+        from evaluation.files import write_json
+
+        write_json(
+            options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result}
+        )
+        print(f"Written to {options.json}")
+    return 0
+
+
+def _wrong_flags(options: Score, voc: bool) -> str | None:
+    if not voc and (options.iou is not None or options.pixels is not None):
+        return f"--iou and --pixels belong to the VOC metrics, not to {options.metric}"
+    if options.iou is not None and not 0 < options.iou <= 1:
+        return f"--iou is above 0 and at most 1, not {options.iou}"
+    if options.metric == "coco-segm" and options.resamples:
+        return "--resamples is for boxes, not for coco-segm"
+    if options.resamples < 0:
+        return f"--resamples is 0 or more, not {options.resamples}"
+    return None
+
+
+def _score_coco(options: Score) -> dict[str, Any]:
+    from evaluation.coco import coco_figures
+    from evaluation.files import read_truth
+
+    truth = read_truth(options.truth)
+    iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
+    figures = coco_figures(truth, options.predictions, iou_type=iou_type, difficult=options.difficult)
+    print(f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images")
+    _table((name, _number(value), MEANINGS[name]) for name, value in figures.figures.items())
+    if options.per_class:
+        columns = ("AP", "AP50", "APs", "APm", "APl")
+        print()
+        _table(
+            [
+                ("class", *columns, "truths"),
+                *(
+                    (name, *(_number(values[column]) for column in columns), str(figures.truths[name]))
+                    for name, values in figures.per_class.items()
+                ),
+            ]
+        )
+    interval = _interval(options, truth, metric="coco50")
+    return {"metric": options.metric, **figures.to_dict(), **interval}
+
+
+def _score_voc(options: Score) -> dict[str, Any]:
+    from evaluation.files import read_truth
+    from evaluation.voc import voc_figures
+
+    truth = read_truth(options.truth)
+    metric: Any = options.metric
+    how: dict[str, Any] = {"iou": options.iou or 0.5, "pixels": options.pixels or "exact"}
+    figures = voc_figures(truth, options.predictions, metric=metric, difficult=options.difficult, **how)
+    reading = "11-point" if metric == "voc07" else "area under the curve"
+    print(
+        f"VOC AP, {reading}, IoU >= {figures.iou:g}, pixels {figures.pixels}, difficult objects "
+        f"{'ignored' if figures.difficult == 'ignore' else 'counted'}, {len(truth['images'])} images"
+    )
+    with_truth = sum(count > 0 for count in figures.truths.values())
+    _table([("mAP", _number(figures.mAP), f"mean over {with_truth} classes with truths")])
+    if options.per_class:
+        print()
+        rows = (
+            (name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items()
+        )
+        _table([("class", "AP", "truths"), *rows])
+    return {**figures.to_dict(), **_interval(options, truth, metric=metric, **how)}
+
+
+def _interval(options: Score, truth: dict[str, Any], **how: Any) -> dict[str, Any]:
+    if not options.resamples:
+        return {}
+    from evaluation.bootstrap import bootstrap_interval
+
+    interval = bootstrap_interval(
+        truth, options.predictions, difficult=options.difficult, resamples=options.resamples, **how
+    )
+    name = "AP50" if how["metric"] == "coco50" else "mAP"
+    print(
+        f"95 % interval of {name} over {options.resamples} resamples of the images: "
+        f"{_number(interval.low)} to {_number(interval.high)}"
+    )
+    return {"interval": {"figure": name, **interval.to_dict()}}
+
+
+def _number(value: float) -> str:
+    return "no truth" if math.isnan(value) else f"{value:.2f}"
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns aligned: names and notes to the left, figures to the right."""
+    rows = list(rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column == 0 or not _is_figure(rows[-1][column]) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
+        print("  " + "  ".join(cells).rstrip())
+
+
+def _is_figure(cell: str) -> bool:
+    return cell == "no truth" or cell.replace(".", "", 1).isdigit()
+
+
+if __name__ == "__main__":
+    run_tool(main)
