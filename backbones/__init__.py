@@ -1,0 +1,6 @@
+"""Image networks with one contract: stages with names and strides, logits, and the cut at a stride. torch only."""
+
+from backbones.base import Backbone, BackboneError, Cut, FeatureSpec
+from backbones.catalog import create_backbone, list_backbones
+
+__all__ = ["Backbone", "BackboneError", "Cut", "FeatureSpec", "create_backbone", "list_backbones"]

@@ -1,0 +1,307 @@
+"""The contract of every backbone: a chain of named stages and a classifier, and the cut at a stride.
+
+Legend of shape suffixes: N images, R regions, C channels, H W height and width, D length of a vector.
+
+A network is described by data, not by a class for each use: a `Stage` names the modules it needs and a function
+that runs them from whatever module owns them. So the whole network, the trunk below a cut and the head above it
+run the same code on the same modules, and all three call their parameters by the same names in files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backbones.norms import freeze_norms
+
+Run = Callable[[nn.Module, Tensor], Tensor]  # run(owner, x): the owner has the modules by their names
+
+# Mean and standard deviation of ImageNet's pixels, RGB, as torchvision's weights were trained with, on 0..255.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+class BackboneError(ValueError):
+    """A network that was asked for something it cannot do; the message is the sentence for the user."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a feature map is: its number of channels, and how many pixels one step on it spans."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One link of the chain.
+
+    key: name of its output ("c2" has stride 4, "c5" has stride 32).
+    spec: channels and stride of the output.
+    modules: dotted names of the modules it needs.
+    run: run(owner, x_NCHW) -> NCHW.
+    """
+
+    key: str
+    spec: FeatureSpec
+    modules: tuple[str, ...]
+    run: Run
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What lies between the last feature map and the classifier: run(owner, x_NCHW) -> vectors_ND."""
+
+    modules: tuple[str, ...]
+    run: Run
+    channels: int
+
+
+class PixelNorm(nn.Module):
+    """RGB pixels 0..255 to zero mean and unit variance; what lies beyond an image's size becomes 0.
+
+    mean, std: per channel, on the 0..255 scale. Buffers that are not saved: they are part of `identity()`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = PIXEL_MEAN, std: Sequence[float] = PIXEL_STD) -> None:
+        super().__init__()
+        # Plain numbers as well, so that they can be told on any device, meta included.
+        self.mean_values, self.std_values = tuple(mean), tuple(std)
+        self.register_buffer("mean", torch.tensor(self.mean_values).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.std_values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> Tensor:
+        """uint8 or float pixels, and optionally the sizes (h, w) of the images, to float channels_last."""
+        x = pixels_N3HW.to(self.mean.dtype, memory_format=torch.channels_last)
+        x = (x - self.mean) / self.std
+        if sizes_hw_N2 is None:
+            return x
+        rows_H = torch.arange(x.shape[2], device=x.device)
+        columns_W = torch.arange(x.shape[3], device=x.device)
+        below_NH = rows_H >= sizes_hw_N2[:, 0, None]
+        right_NW = columns_W >= sizes_hw_N2[:, 1, None]
+        return x.masked_fill_((below_NH[:, :, None] | right_NW[:, None, :])[:, None], 0.0)
+
+
+def share(owner: nn.Module, names: Sequence[str], into: nn.Module) -> None:
+    """Gives `into` the modules of `owner` with those dotted names, under the same names; nothing is copied."""
+    for name in names:
+        *parents, last = name.split(".")
+        place = into
+        for parent in parents:
+            if parent not in place._modules:
+                place.add_module(parent, nn.Module())
+            place = place.get_submodule(parent)
+        place.add_module(last, owner.get_submodule(name))
+
+
+class Trunk(nn.Module):
+    """What runs once an image: pixel normalisation and the stages up to the cut. Parameters: `out_channels`, `stride`."""
+
+    def __init__(self, backbone: Backbone, chain: Sequence[Stage]) -> None:
+        super().__init__()
+        self.pixel_norm = backbone.pixel_norm
+        self._chain = tuple(chain)
+        self.out_channels, self.stride = chain[-1].spec.channels, chain[-1].spec.stride
+        for stage in chain:
+            share(backbone, stage.modules, into=self)
+
+    def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> Tensor:
+        """RGB pixels 0..255 to the feature map at the cut, NCHW."""
+        x = self.pixel_norm(pixels_N3HW, sizes_hw_N2)
+        for stage in self._chain:
+            x = stage.run(self, x)
+        return x
+
+
+class RegionHead(nn.Module):
+    """What runs once a region: the network above the cut, without its classifier.
+
+    roi_size: height and width of a pooled region; in_channels: its channels; out_channels: length of the vector.
+    """
+
+    def __init__(self, backbone: Backbone, chain: Sequence[Stage], in_channels: int, roi_size: int) -> None:
+        super().__init__()
+        self._chain, self._tail = tuple(chain), backbone._tail
+        self.in_channels, self.out_channels, self.roi_size = in_channels, backbone._tail.channels, roi_size
+        for part in (*self._chain, self._tail):
+            share(backbone, part.modules, into=self)
+
+    def forward(self, regions_RCHW: Tensor) -> Tensor:
+        """Pooled regions to vectors_RD."""
+        # RoI pooling gives NCHW; one reorder here, instead of one in each convolution that reads the regions.
+        x = regions_RCHW.contiguous(memory_format=torch.channels_last)
+        for stage in self._chain:
+            x = stage.run(self, x)
+        return self._tail.run(self, x)
+
+
+class Cut(NamedTuple):
+    """A backbone in two: below the cut once an image, above it once a region. Modules are shared, not copied."""
+
+    trunk: Trunk
+    head: RegionHead
+
+
+class Backbone(nn.Module):
+    """A chain of stages and a classifier. Subclasses make the modules, then call `_finish`.
+
+    Outside names of modules (torchvision's, timm's) are children of this module, so its own attributes keep clear
+    of `features`, `stages`, `head`, `stem` and the like.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        *,
+        width: float = 1.0,
+        mean: Sequence[float] = PIXEL_MEAN,
+        std: Sequence[float] = PIXEL_STD,
+    ) -> None:
+        super().__init__()
+        self.name, self.num_classes, self.width = name, num_classes, width
+        self.pixel_norm = PixelNorm(mean, std)
+
+    def _finish(self, chain: Sequence[Stage], tail: Tail, classifier: str, native_size: int = 224) -> None:
+        """Says how the modules are chained; `native_size` is the image side for which the net was drawn."""
+        self._chain, self._tail, self.classifier_name = tuple(chain), tail, classifier
+        self._native_size = native_size
+        # NHWC is what convolutions run fastest in, on CPUs with oneDNN and on tensor cores.
+        self.to(memory_format=torch.channels_last)
+
+    @cached_property
+    def feature_specs(self) -> dict[str, FeatureSpec]:
+        """Channels and stride of every map in `feature_maps`."""
+        return {stage.key: stage.spec for stage in self._chain if self._is_public(stage)}
+
+    def normalise(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> Tensor:
+        """Raw RGB pixels 0..255 to the network's input, channels_last; 0 beyond the images' sizes, where given."""
+        return self.pixel_norm(pixels_N3HW, sizes_hw_N2)
+
+    def forward(self, pixels_N3HW: Tensor) -> Tensor:
+        """Raw RGB pixels 0..255 to logits_NC, float32 under autocast too."""
+        x = self.pixel_norm(pixels_N3HW)
+        for stage in self._chain:
+            x = stage.run(self, x)
+        vectors_ND = self._tail.run(self, x)
+        return self.get_submodule(self.classifier_name)(vectors_ND).float()
+
+    def feature_maps(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> dict[str, Tensor]:
+        """Raw RGB pixels 0..255 to the maps named in `feature_specs`, finest first."""
+        x = self.pixel_norm(pixels_N3HW, sizes_hw_N2)
+        maps: dict[str, Tensor] = {}
+        for stage in self._chain:
+            x = stage.run(self, x)
+            if self._is_public(stage):
+                maps[stage.key] = x
+        return maps
+
+    def cut(self, stride: int = 16, roi_size: int | None = None) -> Cut:
+        """The network in two at the first map of that stride (He et al. 2015, appendix A).
+
+        roi_size: side of a pooled region; by default what the map measures in the image the net was drawn for
+        (224 px at stride 16: 14). Raises BackboneError where there is no map of that stride.
+        """
+        strides = [stage.spec.stride for stage in self._chain]
+        if stride not in self._cut_strides():
+            raise BackboneError(
+                f"{self.name} cannot be cut at stride {stride}; it has maps at strides "
+                f"{', '.join(map(str, self._cut_strides()))}."
+            )
+        below = strides.index(stride) + 1
+        trunk = Trunk(self, self._chain[:below])
+        head = RegionHead(self, self._above(below), trunk.out_channels, self._roi_size(stride, roi_size))
+        return Cut(trunk, head)
+
+    def freeze(self, stride: int) -> None:
+        """Fixes every stage up to that stride: parameters are not trained, norms are constant; 0 fixes nothing.
+
+        ResNet, stride 4: conv1 and conv2_x. VGG, stride 4: conv1_x and conv2_x (see `VGG.freeze`). No graph is kept
+        of frozen stages, as neither pixels nor parameters ask for a gradient.
+        """
+        if stride not in (0, 1, 2, 4, 8, 16, 32):
+            raise BackboneError(
+                f"{self.name} cannot be frozen up to stride {stride}: 0, 2, 4, 8, 16 or 32 is meant."
+            )
+        for stage in self._chain:
+            if self._freezes(stage, stride):
+                for name in stage.modules:
+                    module = self.get_submodule(name)
+                    module.requires_grad_(False)
+                    freeze_norms(module)
+
+    def identity(self) -> dict[str, Any]:
+        """What weights must agree with to be used in this network; JSON-able, goes into their provenance."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "width": self.width,
+            "shortcut": None,
+            "stride_in": None,
+            "channel_order": "RGB",
+            "pixel_mean": list(self.pixel_norm.mean_values),
+            "pixel_std": list(self.pixel_norm.std_values),
+        }
+
+    def _is_public(self, stage: Stage) -> bool:
+        return stage.spec.stride >= 4
+
+    def _cut_strides(self) -> list[int]:
+        return sorted({stage.spec.stride for stage in self._chain if self._is_public(stage)})
+
+    def _above(self, below: int) -> tuple[Stage, ...]:
+        """Stages of the head when `below` stages are in the trunk."""
+        return self._chain[below:]
+
+    def _roi_size(self, stride: int, asked: int | None) -> int:
+        return asked if asked is not None else self._native_size // stride
+
+    def _freezes(self, stage: Stage, stride: int) -> bool:
+        return stage.spec.stride <= stride
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, in multiples of 8 (what vector units and tensor cores like), at least 8."""
+    return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+
+
+def stage_key(stride: int) -> str:
+    """The name of a map: "c2" at stride 4 .. "c5" at stride 32."""
+    return f"c{int(math.log2(stride))}"
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation of every convolution and hidden linear layer, in place (He et al. 2015b, §2.2).
+
+    Convolutions: normal, variance 2 / (outputs fed by one input). Norms: the identity. Biases: 0.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def initialise_classifier(linear: nn.Linear) -> None:
+    """Small weights, so that all classes start about equally likely."""
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+
+
+def check_width(name: str, width: float) -> None:
+    """Raises BackboneError unless the width factor is a positive number."""
+    if not (width > 0 and math.isfinite(width)):
+        raise BackboneError(f"{name} cannot have width {width}: a factor above 0 is meant, such as 0.5.")

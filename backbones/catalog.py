@@ -1,0 +1,91 @@
+"""Names to networks: the one visible table."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from backbones import cifar, resnet, vgg
+from backbones.base import Backbone, BackboneError
+
+Maker = Callable[..., Backbone]
+
+RESNETS: dict[str, Maker] = {f"r{depth}": partial(resnet.ResNet, depth) for depth in resnet.DEPTHS}
+PLAIN: dict[str, Maker] = {
+    f"plain{depth}": partial(resnet.ResNet, depth, residual=False) for depth in (18, 34)
+}
+VGGS: dict[str, Maker] = {
+    f"vgg{depth}{'_bn' * batch_norm}": partial(vgg.VGG, depth, batch_norm=batch_norm)
+    for batch_norm in (False, True)
+    for depth in vgg.DEPTHS
+}
+# The depths of the paper; any other 6n+2 is made too.
+CIFAR: dict[str, Maker] = {
+    f"cifar_{kind}{depth}": partial(cifar.CifarNet, depth, residual=kind == "r")
+    for kind, depths in {"r": (20, 32, 44, 56, 110, 1202), "plain": (20, 32, 44, 56, 110)}.items()
+    for depth in depths
+}
+MAKERS = {**RESNETS, **PLAIN, **VGGS, **CIFAR}
+OUTSIDE = ("torchvision", "timm")
+
+
+def list_backbones() -> tuple[str, ...]:
+    """Names of our networks; besides, `cifar_rN` and `cifar_plainN` for any 6n+2, `torchvision:NAME`, `timm:NAME`."""
+    return tuple(MAKERS)
+
+
+def create_backbone(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    width: float = 1.0,
+    shortcut: str = "B",
+    stride_in: str = "3x3",
+    dilate_last: bool = False,
+    zero_init_last: bool = False,
+) -> Backbone:
+    """The network of that name with random weights (from torch's global generator), in training mode.
+
+    name: one of `list_backbones()`, `torchvision:NAME` or `timm:NAME`. width: factor on all channels.
+    shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others, so that
+    one recipe serves all; `identity()` tells what was built. dilate_last and zero_init_last: see `ResNet`.
+    Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
+    """
+    if ":" in name:
+        return _outside(name, num_classes, width)
+    options: dict[str, Any] = {"num_classes": num_classes, "width": width}
+    if name in RESNETS or name in PLAIN:
+        options |= {"dilate_last": dilate_last, "zero_init_last": zero_init_last}
+        options |= {"shortcut": shortcut, "stride_in": stride_in}
+    elif dilate_last:
+        raise BackboneError(f"{name} cannot be built with a dilated last stage; the ResNets can.")
+    if name in MAKERS:
+        return MAKERS[name](**options)
+    if found := re.fullmatch(r"cifar_(r|plain)(\d+)", name):
+        return cifar.CifarNet(int(found[2]), residual=found[1] == "r", **options)
+    raise BackboneError(f"There is no backbone {name!r}; the nearest name is {_nearest(name)!r}.")
+
+
+def _nearest(name: str) -> str:
+    # "resnet50" and "vgg-16" are what people type; r50 and vgg16 is what they mean.
+    plain = name.lower().replace("resnet", "r").replace("-", "").replace("_bn", "_bn")
+    return difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.0)[0]
+
+
+def _outside(name: str, num_classes: int, width: float) -> Backbone:
+    from backbones import adapters
+
+    library, _, model = name.partition(":")
+    if library not in OUTSIDE:
+        raise BackboneError(
+            f"There is no backbone {name!r}: outside networks are torchvision:NAME or timm:NAME."
+        )
+    if width != 1:
+        raise BackboneError(
+            f"{name} has no width factor; only our own networks have one ({width} was asked for)."
+        )
+    make = adapters.from_torchvision if library == "torchvision" else adapters.from_timm
+    return make(model, num_classes)

@@ -1,0 +1,33 @@
+"""What a network costs: parameters, and multiply-adds as He et al. 2015 (table 1) count FLOPs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(module: nn.Module, *, trained_only: bool = False) -> int:
+    """Number of parameters (shared ones once; running statistics are none); `trained_only`: those with a gradient."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
+
+
+def count_flops(module: nn.Module, *inputs: Any, method: str = "forward", **named_inputs: Any) -> int:
+    """Multiply-adds of all convolutions and matrix products in one call of `module` on these inputs, in its mode.
+
+    Norms, activations, pooling and additions are not counted, as in the paper. Counted is what is computed, not what
+    the layers are, so branches, heads run on many regions and meta tensors (for the cost alone, without the work) are
+    all right; `method` names another method than forward, such as "detect". The mode (training or not) is left as is.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        getattr(module, method)(*inputs, **named_inputs)
+    return counter.get_total_flops() // 2  # torch counts a multiply-add as two
+
+
+def image_flops(module: nn.Module, height: int = 224, width: int = 224) -> int:
+    """Multiply-adds for one image of that size in pixels; works on the meta device."""
+    device = next(module.parameters()).device
+    return count_flops(module, torch.zeros(1, 3, height, width, dtype=torch.uint8, device=device))

@@ -1,0 +1,174 @@
+"""Convolution and batch normalisation: running them as one, fixing them, and their statistics over a whole set.
+
+Legend of shape suffixes: N images, C channels, H W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False) -> Tensor:
+    """ReLU(norm(conv(x))), the ReLU if asked for; the one way in which our nets run a convolution.
+
+    A norm that does not use the batch's statistics (frozen, or in evaluation) is only a scale and an offset: it is
+    folded into the convolution, which saves a pass over the map forward, one backward, and the memory of one map.
+    The weight that is trained, decayed and saved stays the unfolded one; its gradient passes through the scale.
+    """
+    if isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm):
+        weight, bias = folded(conv, norm)
+        y = F.conv2d(x_NCHW, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+    else:
+        y = conv(x_NCHW)
+        if norm is not None:
+            y = norm(y)
+    return F.relu(y, inplace=True) if relu else y
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals `conv` followed by `norm` as a constant; differentiable."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale_C = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    mean_C = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return conv.weight * scale_C.view(-1, 1, 1, 1), norm.bias - mean_C * scale_C
+
+
+def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    if norm.training or norm.running_mean is None or not norm.affine or conv.padding_mode != "zeros":
+        return False
+    # Someone looks at the layers one by one (layer responses, activation statistics): let them see each.
+    return not (
+        norm._forward_hooks or norm._forward_pre_hooks or conv._forward_hooks or conv._forward_pre_hooks
+    )
+
+
+class _Frozen:
+    """Mixed into a norm's class: it stays a constant scale and offset whatever mode the network is put in."""
+
+    def train(self, mode: bool = True) -> Any:
+        return nn.Module.train(self, False)  # type: ignore[arg-type]
+
+
+class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
+    """Batch normalisation with fixed statistics, scale and offset; same parameter and buffer names as before."""
+
+
+@cache
+def _frozen_class(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+    if kind is nn.BatchNorm2d:
+        return FrozenBatchNorm2d
+    return type(f"Frozen{kind.__name__}", (_Frozen, kind), {})
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Makes every batch norm in `module` a constant scale and offset, in training mode too, in place.
+
+    Names in files do not change; objects that share the norm see it frozen. Norms of other kinds (which hold no
+    statistics) are left as they are.
+    """
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            if not isinstance(norm, _Frozen):
+                norm.__class__ = _frozen_class(type(norm))
+            norm.requires_grad_(False)
+            norm.eval()
+
+
+@torch.no_grad()
+def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -> int:
+    """Sets every batch norm's statistics to the mean and variance over all given images; returns how many there were.
+
+    He et al. 2015, appendix A: "we compute the BN statistics (means and variances) for each layer on the ImageNet
+    training set". Each layer normalises with its batch's statistics meanwhile, as in training; what is set are the
+    exact population figures of its inputs (not a mean over batches of their variances, nor a moving average).
+    Frozen norms keep theirs. In a distributed group the sums of all processes are added, so each brings its share.
+
+    pixel_batches: tensors as the network takes them; moved to its device. A network without batch norm reads none
+    of them and returns 0.
+    """
+    was_training = {module: module.training for module in backbone.modules()}
+    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = [norm for norm in norms if not isinstance(norm, _Frozen)]
+    if not norms:
+        return 0
+    device = next(backbone.parameters()).device
+    momenta = [norm.momentum for norm in norms]
+    sums = [_Sums(norm) for norm in norms]
+    backbone.eval()  # dropout and the like off, only the norms see their batch
+    images = 0
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = (
+                1.0  # running figures become those of the last batch, which the kernel has computed anyway
+            )
+        for pixels_NCHW in pixel_batches:
+            backbone(pixels_NCHW.to(device))
+            images += len(pixels_NCHW)
+            for one in sums:
+                one.add_last_batch()
+    finally:
+        for norm, momentum, one in zip(norms, momenta, sums):
+            norm.momentum = momentum
+            one.stop()
+        for module, training in was_training.items():
+            module.training = training
+    if dist.is_available() and dist.is_initialized():
+        images = _add_over_processes(sums, images, device)
+    if images == 0:
+        raise ValueError("Norm statistics cannot be computed over no images at all; give at least one batch.")
+    for one in sums:
+        one.write()
+    return images
+
+
+class _Sums:
+    """Count, sum and sum of squares of one norm's inputs, per channel, in float64."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        self.norm = norm
+        self.batch_count = 0
+        self._hook = norm.register_forward_pre_hook(self._count)
+        self.before = [norm.running_mean.clone(), norm.running_var.clone()]  # type: ignore[union-attr]
+        self.totals_3C = torch.zeros(
+            3, norm.num_features, dtype=torch.float64, device=norm.running_mean.device
+        )  # type: ignore[union-attr]
+
+    def _count(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.batch_count = inputs[0].numel() // inputs[0].shape[1]
+
+    def add_last_batch(self) -> None:
+        n = self.batch_count
+        mean_C, var_C = self.norm.running_mean.double(), self.norm.running_var.double()  # type: ignore[union-attr]
+        # The running variance is the unbiased one; its sum of squares is that of n - 1.
+        square_sum_C = var_C * (n - 1) + n * mean_C.square()
+        self.totals_3C += torch.stack([torch.full_like(mean_C, n), n * mean_C, square_sum_C])
+
+    def stop(self) -> None:
+        """Takes the hook away and puts the statistics back that stood before."""
+        self._hook.remove()
+        self.norm.running_mean.copy_(self.before[0])  # type: ignore[union-attr]
+        self.norm.running_var.copy_(self.before[1])  # type: ignore[union-attr]
+
+    def write(self) -> None:
+        count_C, sum_C, square_sum_C = self.totals_3C
+        mean_C = sum_C / count_C
+        self.norm.running_mean.copy_(mean_C)  # type: ignore[union-attr]
+        self.norm.running_var.copy_((square_sum_C / count_C - mean_C.square()).clamp_(min=0))  # type: ignore[union-attr]
+
+
+def _add_over_processes(sums: list[_Sums], images: int, device: torch.device) -> int:
+    flat = torch.cat([one.totals_3C.flatten() for one in sums] + [sums[0].totals_3C.new_tensor([images])])
+    dist.all_reduce(flat)
+    *totals, image_total = flat.split([one.totals_3C.numel() for one in sums] + [1])
+    for one, total in zip(sums, totals):
+        one.totals_3C = total.view(3, -1)
+    return int(image_total.item())

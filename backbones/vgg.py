@@ -1,0 +1,124 @@
+"""VGG-11, 13, 16, 19 with and without batch norm (Simonyan & Zisserman 2014, table 1). Parameter names: torchvision's.
+
+Legend of shape suffixes: N images, R regions, C channels, H W height and width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.base import (
+    Backbone,
+    BackboneError,
+    FeatureSpec,
+    Stage,
+    Tail,
+    check_width,
+    initialise,
+    initialise_classifier,
+    scaled,
+)
+from backbones.norms import conv_norm
+
+# Convolutions in each of the five blocks; a block ends at a 2x2 max pooling.
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+FULL_MAP = 7  # side of the map that fc6 reads
+
+Layer = tuple[str, str | None]  # names of a convolution and of its norm
+
+
+def run_block(owner: nn.Module, x_NCHW: Tensor, *, layers: tuple[Layer, ...], pool: bool) -> Tensor:
+    """One block: the pooling that ends the block before, then its convolutions with their ReLUs."""
+    if pool:
+        x_NCHW = F.max_pool2d(x_NCHW, kernel_size=2, stride=2)
+    for conv, norm in layers:
+        norm_module = None if norm is None else owner.get_submodule(norm)
+        x_NCHW = conv_norm(x_NCHW, owner.get_submodule(conv), norm_module, relu=True)  # type: ignore[arg-type]
+    return x_NCHW
+
+
+def run_tail(owner: Any, x_NCHW: Tensor) -> Tensor:
+    """fc6 and fc7, each with ReLU and dropout: maps of any size, pooled to 7x7 where they are not, to vectors."""
+    if x_NCHW.shape[2:] != (FULL_MAP, FULL_MAP):
+        x_NCHW = F.adaptive_avg_pool2d(x_NCHW, FULL_MAP)
+    x_ND = x_NCHW.flatten(1)
+    for name in ("0", "3"):
+        x_ND = F.relu(owner.classifier.get_submodule(name)(x_ND), inplace=True)
+        x_ND = F.dropout(x_ND, p=0.5, training=owner.training)
+    return x_ND
+
+
+class VGG(Backbone):
+    """VGG of 11, 13, 16 or 19 layers.
+
+    batch_norm: a norm after each convolution. width: factor on all channels, those of fc6 and fc7 too.
+    Maps: c2 is the last of conv3_x (stride 4), c3 of conv4_x (8), c4 of conv5_x (16), c5 is pool5 (32).
+    """
+
+    def __init__(
+        self, depth: int, num_classes: int = 1000, *, batch_norm: bool = False, width: float = 1.0
+    ) -> None:
+        name = f"vgg{depth}" + "_bn" * batch_norm
+        if depth not in DEPTHS:
+            raise BackboneError(f"There is no {name}: VGG has {', '.join(map(str, DEPTHS))} layers.")
+        check_width(name, width)
+        super().__init__(name, num_classes, width=width)
+        layers: list[nn.Module] = []
+        chain: list[Stage] = []
+        inputs = 3
+        for index, (count, base) in enumerate(zip(DEPTHS[depth], CHANNELS)):
+            outputs = scaled(base, width)
+            names: list[Layer] = []
+            for _ in range(count):
+                place = len(layers)
+                layers += [
+                    nn.Conv2d(inputs, outputs, 3, padding=1),
+                    *([nn.BatchNorm2d(outputs)] * batch_norm),
+                    nn.ReLU(),
+                ]
+                names.append((f"features.{place}", f"features.{place + 1}" if batch_norm else None))
+                inputs = outputs
+            layers.append(nn.MaxPool2d(2, 2))
+            modules = tuple(part for layer in names for part in layer if part is not None)
+            run = partial(run_block, layers=tuple(names), pool=index > 0)
+            chain.append(Stage(f"c{index}", FeatureSpec(outputs, 2**index), modules, run))
+        chain.append(Stage("c5", FeatureSpec(inputs, 32), (), partial(run_block, layers=(), pool=True)))
+        self.features = nn.Sequential(*layers)
+        hidden = scaled(4096, width)
+        self.classifier = nn.Sequential(
+            nn.Linear(inputs * FULL_MAP * FULL_MAP, hidden), nn.ReLU(), nn.Dropout(),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(),
+            nn.Linear(hidden, num_classes),
+        )  # fmt: skip
+        initialise(self)
+        initialise_classifier(self.classifier[6])  # type: ignore[arg-type]
+        self._finish(chain, Tail(("classifier.0", "classifier.3"), run_tail, hidden), "classifier.6")
+
+    def freeze(self, stride: int) -> None:
+        """Fixes the layers whose output is pooled on the way to that stride; 0 fixes nothing.
+
+        Stride 4 fixes conv1_x and conv2_x, as Fast and Faster R-CNN do (Girshick 2015, §4.5), not conv3_x, although
+        its output has stride 4 as well; stride 32 fixes all convolutions.
+        """
+        super().freeze(stride)
+
+    def _freezes(self, stage: Stage, stride: int) -> bool:
+        return stage.spec.stride < stride
+
+    def _above(self, below: int) -> tuple[Stage, ...]:
+        # RoI pooling takes the place of pool5, so that regions reach fc6 with 7x7 (Girshick 2015, §2.1).
+        return tuple(stage for stage in self._chain[below:] if stage.key != "c5")
+
+    def _roi_size(self, stride: int, asked: int | None) -> int:
+        fixed = FULL_MAP * max(1, 16 // stride)
+        if asked not in (None, fixed):
+            raise BackboneError(
+                f"{self.name} cut at stride {stride} needs roi_size {fixed}, as fc6 reads {FULL_MAP}x{FULL_MAP} maps; "
+                f"{asked} was asked for."
+            )
+        return fixed
