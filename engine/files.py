@@ -1,0 +1,90 @@
+"""Files that are either whole or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+
+class DiskFull(OSError):
+    """There was no room for a file; whatever stood there before is untouched."""
+
+
+class _WatchedFile:
+    """A file that remembers why a write failed.
+
+    Libraries that write through native code (torch's zip writer) turn an OSError of ours into errors of their own.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as failure:
+            self.failure = failure
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Lets `write` fill a temporary file beside `path`, and puts it in the place of `path` once it is on the disk.
+
+    A crash at any moment leaves either the old file or the new one. Raises DiskFull, with `path` as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    failure: OSError | None = None
+    try:
+        with open(temporary, "wb") as file:
+            watched = _WatchedFile(file)
+            try:
+                write(cast(BinaryIO, watched))
+                file.flush()
+                os.fsync(file.fileno())
+            except Exception:
+                failure = watched.failure
+                raise
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        cause = failure or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                cause.errno,
+                f"The disk is full: {path} could not be written (what stood there before is kept). "
+                "Free some space and run the same command again, with --resume for a training.",
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as readable JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a rename in `directory` survive a power cut, where the system lets directories be synced."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,105 @@
+"""Optimisers with their parameter groups, and the learning rate of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, decay_norms: bool = True, decay_biases: bool = True
+) -> list[dict[str, Any]]:
+    """The trained parameters of `model` in one or two groups: those that decay, and those that do not.
+
+    Frozen parameters are left out; a parameter that two modules share comes once. He et al. 2015 decay everything;
+    Goyal et al. 2017, §5.1 spare the norms' scale and offset.
+    Raises ValueError where nothing is left to train.
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for parameter, is_norm, is_bias in _trained_parameters(model):
+        decays = decay_norms if is_norm else (decay_biases or not is_bias)
+        (decayed if decays else spared).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("Nothing is left to train: every parameter is frozen; freeze fewer stages.")
+    return groups
+
+
+def sgd(
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 1e-4,
+    decay_norms: bool = True,
+    decay_biases: bool = True,
+) -> SGD:
+    """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4."""
+    groups = parameter_groups(
+        model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases
+    )
+    return _with_base_rates(SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups)))
+
+
+def adamw(
+    model: nn.Module,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.05,
+    decay_norms: bool = False,
+    decay_biases: bool = False,
+) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it."""
+    groups = parameter_groups(
+        model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases
+    )
+    return _with_base_rates(AdamW(groups, lr=lr, betas=betas, fused=_can_fuse(groups)))
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
+    """Every group's learning rate becomes its base rate times `factor`; returns the first group's. Host only."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """All that `optimizer` steps, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool, bool]]:
+    """Each trained parameter once, with whether it is a norm's and whether it is a bias."""
+    seen: set[int] = set()
+    for module in model.modules():
+        is_norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter, is_norm, name == "bias" or name.endswith("_bias")
+
+
+def _with_base_rates(optimizer: Any) -> Any:
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _can_fuse(groups: list[dict[str, Any]]) -> bool:
+    """Whether one kernel can update everything: floating point on the CPU or on CUDA.
+
+    A fused step reads, updates and writes each weight once, and can be called off on the device (see `guard`).
+    """
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return all(p.device.type in ("cpu", "cuda") and torch.is_floating_point(p) for p in parameters)
