@@ -1,4 +1,4 @@
-"""Image networks with one contract: stages with names and strides, logits, and the cut at a stride. torch only."""
+"""Image networks with one contract: stages with names and strides, logits, and the cut at a stride."""
 
 from backbones.base import Backbone, BackboneError, Cut, FeatureSpec
 from backbones.catalog import create_backbone, list_backbones

@@ -2,9 +2,10 @@
 
 Legend of shape suffixes: N images, R regions, C channels, H W height and width, D length of a vector.
 
-A network is described by data, not by a class for each use: a `Stage` names the modules it needs and a function
-that runs them from whatever module owns them. So the whole network, the trunk below a cut and the head above it
-run the same code on the same modules, and all three call their parameters by the same names in files.
+A network is described by data, not by a class for each use: a `Stage` names the modules it needs and a
+function that runs them from whatever module owns them. So the whole network, the trunk below a cut and the
+head above it run the same code on the same modules, and all three call their parameters by the same names in
+files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from backbones.norms import freeze_norms
 
 Run = Callable[[nn.Module, Tensor], Tensor]  # run(owner, x): the owner has the modules by their names
 
-# Mean and standard deviation of ImageNet's pixels, RGB, as torchvision's weights were trained with, on 0..255.
+# Mean and standard deviation of ImageNet's pixels, RGB, as torchvision's weights expect them, on 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
@@ -94,7 +95,7 @@ class PixelNorm(nn.Module):
 
 
 def share(owner: nn.Module, names: Sequence[str], into: nn.Module) -> None:
-    """Gives `into` the modules of `owner` with those dotted names, under the same names; nothing is copied."""
+    """Gives `into` the modules of `owner` with those dotted names, under the same names, uncopied."""
     for name in names:
         *parents, last = name.split(".")
         place = into
@@ -106,7 +107,10 @@ def share(owner: nn.Module, names: Sequence[str], into: nn.Module) -> None:
 
 
 class Trunk(nn.Module):
-    """What runs once an image: pixel normalisation and the stages up to the cut. Parameters: `out_channels`, `stride`."""
+    """What runs once an image: pixel normalisation and the stages up to the cut.
+
+    out_channels, stride: those of the map it ends in.
+    """
 
     def __init__(self, backbone: Backbone, chain: Sequence[Stage]) -> None:
         super().__init__()
@@ -127,15 +131,17 @@ class Trunk(nn.Module):
 class RegionHead(nn.Module):
     """What runs once a region: the network above the cut, without its classifier.
 
-    roi_size: height and width of a pooled region; in_channels: its channels; out_channels: length of the vector.
+    roi_size: height and width of a pooled region; in_channels: its channels; out_channels: length of the
+    vector.
     """
 
     def __init__(self, backbone: Backbone, chain: Sequence[Stage], in_channels: int, roi_size: int) -> None:
         super().__init__()
         self._chain, self._tail = tuple(chain), backbone._tail
         self.in_channels, self.out_channels, self.roi_size = in_channels, backbone._tail.channels, roi_size
-        for part in (*self._chain, self._tail):
-            share(backbone, part.modules, into=self)
+        for stage in self._chain:
+            share(backbone, stage.modules, into=self)
+        share(backbone, self._tail.modules, into=self)
 
     def forward(self, regions_RCHW: Tensor) -> Tensor:
         """Pooled regions to vectors_RD."""
@@ -147,7 +153,7 @@ class RegionHead(nn.Module):
 
 
 class Cut(NamedTuple):
-    """A backbone in two: below the cut once an image, above it once a region. Modules are shared, not copied."""
+    """A backbone in two: below the cut once an image, above it once a region. Modules are shared."""
 
     trunk: Trunk
     head: RegionHead
@@ -156,8 +162,8 @@ class Cut(NamedTuple):
 class Backbone(nn.Module):
     """A chain of stages and a classifier. Subclasses make the modules, then call `_finish`.
 
-    Outside names of modules (torchvision's, timm's) are children of this module, so its own attributes keep clear
-    of `features`, `stages`, `head`, `stem` and the like.
+    Outside names of modules (torchvision's, timm's) are children of this module, so its own attributes keep
+    clear of `features`, `stages`, `head`, `stem` and the like.
     """
 
     def __init__(
@@ -186,7 +192,7 @@ class Backbone(nn.Module):
         return {stage.key: stage.spec for stage in self._chain if self._is_public(stage)}
 
     def normalise(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> Tensor:
-        """Raw RGB pixels 0..255 to the network's input, channels_last; 0 beyond the images' sizes, where given."""
+        """Raw RGB pixels 0..255 to the network's input, channels_last; beyond the images' sizes 0."""
         return self.pixel_norm(pixels_N3HW, sizes_hw_N2)
 
     def forward(self, pixels_N3HW: Tensor) -> Tensor:
@@ -225,15 +231,13 @@ class Backbone(nn.Module):
         return Cut(trunk, head)
 
     def freeze(self, stride: int) -> None:
-        """Fixes every stage up to that stride: parameters are not trained, norms are constant; 0 fixes nothing.
+        """Fixes every stage up to that stride: parameters stay, norms are constant; 0 fixes nothing.
 
-        ResNet, stride 4: conv1 and conv2_x. VGG, stride 4: conv1_x and conv2_x (see `VGG.freeze`). No graph is kept
-        of frozen stages, as neither pixels nor parameters ask for a gradient.
+        ResNet, stride 4: conv1 and conv2_x. VGG, stride 4: conv1_x and conv2_x (see `VGG.freeze`). No graph
+        is kept of frozen stages, as neither pixels nor parameters ask for a gradient.
         """
         if stride not in (0, 1, 2, 4, 8, 16, 32):
-            raise BackboneError(
-                f"{self.name} cannot be frozen up to stride {stride}: 0, 2, 4, 8, 16 or 32 is meant."
-            )
+            raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}: 0, 2, 4, 8, 16 or 32 is meant.")
         for stage in self._chain:
             if self._freezes(stage, stride):
                 for name in stage.modules:

@@ -14,9 +14,7 @@ from backbones.base import Backbone, BackboneError
 Maker = Callable[..., Backbone]
 
 RESNETS: dict[str, Maker] = {f"r{depth}": partial(resnet.ResNet, depth) for depth in resnet.DEPTHS}
-PLAIN: dict[str, Maker] = {
-    f"plain{depth}": partial(resnet.ResNet, depth, residual=False) for depth in (18, 34)
-}
+PLAIN: dict[str, Maker] = {f"plain{depth}": partial(resnet.ResNet, depth, residual=False) for depth in (18, 34)}
 VGGS: dict[str, Maker] = {
     f"vgg{depth}{'_bn' * batch_norm}": partial(vgg.VGG, depth, batch_norm=batch_norm)
     for batch_norm in (False, True)
@@ -33,7 +31,7 @@ OUTSIDE = ("torchvision", "timm")
 
 
 def list_backbones() -> tuple[str, ...]:
-    """Names of our networks; besides, `cifar_rN` and `cifar_plainN` for any 6n+2, `torchvision:NAME`, `timm:NAME`."""
+    """Names of our networks. Besides: any 6n+2 of the CIFAR nets, `torchvision:NAME`, `timm:NAME`."""
     return tuple(MAKERS)
 
 
@@ -50,9 +48,9 @@ def create_backbone(
     """The network of that name with random weights (from torch's global generator), in training mode.
 
     name: one of `list_backbones()`, `torchvision:NAME` or `timm:NAME`. width: factor on all channels.
-    shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others, so that
-    one recipe serves all; `identity()` tells what was built. dilate_last and zero_init_last: see `ResNet`.
-    Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
+    shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
+    so that one recipe serves all; `identity()` tells what was built. dilate_last and zero_init_last: see
+    `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
     """
     if ":" in name:
         return _outside(name, num_classes, width)
@@ -71,21 +69,17 @@ def create_backbone(
 
 def _nearest(name: str) -> str:
     # "resnet50" and "vgg-16" are what people type; r50 and vgg16 is what they mean.
-    plain = name.lower().replace("resnet", "r").replace("-", "").replace("_bn", "_bn")
+    plain = name.lower().replace("resnet", "r").replace("-", "")
     return difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.0)[0]
 
 
 def _outside(name: str, num_classes: int, width: float) -> Backbone:
-    from backbones import adapters
+    from backbones.adapters import from_timm, from_torchvision
 
     library, _, model = name.partition(":")
     if library not in OUTSIDE:
-        raise BackboneError(
-            f"There is no backbone {name!r}: outside networks are torchvision:NAME or timm:NAME."
-        )
+        raise BackboneError(f"There is no backbone {name!r}: outside networks are torchvision:NAME or timm:NAME.")
     if width != 1:
-        raise BackboneError(
-            f"{name} has no width factor; only our own networks have one ({width} was asked for)."
-        )
-    make = adapters.from_torchvision if library == "torchvision" else adapters.from_timm
+        raise BackboneError(f"{name} has no width factor; only our own networks have one ({width} was asked for).")
+    make = from_torchvision if library == "torchvision" else from_timm
     return make(model, num_classes)

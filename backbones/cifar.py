@@ -28,13 +28,11 @@ CIFAR_STD = (62.993, 62.089, 66.705)
 class CifarNet(Backbone):
     """A 3x3 layer, then 2n layers on each of maps of 32, 16 and 8 px with 16, 32 and 64 channels.
 
-    depth: 6n + 2 (20, 32, 44, 56, 110, 1202). residual: False for a plain net. All shortcuts are of option A, so a
-    residual net has exactly its plain counterpart's parameters. Maps: c0, c1, c2 at strides 1, 2, 4.
+    depth: 6n + 2 (20, 32, 44, 56, 110, 1202). residual: False for a plain net. All shortcuts are of option A,
+    so a residual net has exactly its plain counterpart's parameters. Maps: c0, c1, c2 at strides 1, 2, 4.
     """
 
-    def __init__(
-        self, depth: int, num_classes: int = 10, *, residual: bool = True, width: float = 1.0
-    ) -> None:
+    def __init__(self, depth: int, num_classes: int = 10, *, residual: bool = True, width: float = 1.0) -> None:
         name = f"cifar_r{depth}" if residual else f"cifar_plain{depth}"
         if depth < 8 or (depth - 2) % 6:
             below = max(8, depth - (depth - 2) % 6)

@@ -20,7 +20,7 @@ class Classifier(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, pixels_N3HW: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
-        """RGB pixels 0..255 and classes 0..C-1 to `loss_cls` and, for the log, the batch's `top1` in per cent."""
+        """RGB pixels 0..255 and classes 0..C-1 to `loss_cls` and, for the log, `top1` in per cent."""
         logits_NC = self.backbone(pixels_N3HW)
         return {
             "loss_cls": F.cross_entropy(logits_NC, labels_N, label_smoothing=self.label_smoothing),

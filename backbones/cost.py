@@ -10,16 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(module: nn.Module, *, trained_only: bool = False) -> int:
-    """Number of parameters (shared ones once; running statistics are none); `trained_only`: those with a gradient."""
+    """Number of parameters, shared ones once; `trained_only`: of those that ask for a gradient."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
 
 
 def count_flops(module: nn.Module, *inputs: Any, method: str = "forward", **named_inputs: Any) -> int:
-    """Multiply-adds of all convolutions and matrix products in one call of `module` on these inputs, in its mode.
+    """Multiply-adds of all convolutions and matrix products in one call of `module`.
 
-    Norms, activations, pooling and additions are not counted, as in the paper. Counted is what is computed, not what
-    the layers are, so branches, heads run on many regions and meta tensors (for the cost alone, without the work) are
-    all right; `method` names another method than forward, such as "detect". The mode (training or not) is left as is.
+    Norms, activations, pooling and additions are not counted, as in the paper. Counted is what is computed,
+    not what the layers are, so branches, heads run on many regions and meta tensors (for the cost alone,
+    without the work) are all right; `method` names another method than forward, such as "detect". The mode
+    (training or not) is left as is.
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -1,4 +1,4 @@
-"""Convolution and batch normalisation: running them as one, fixing them, and their statistics over a whole set.
+"""Convolution and batch norm: run as one, made constant, and with statistics over a whole set.
 
 Legend of shape suffixes: N images, C channels, H W height and width.
 """
@@ -19,13 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False) -> Tensor:
     """ReLU(norm(conv(x))), the ReLU if asked for; the one way in which our nets run a convolution.
 
-    A norm that does not use the batch's statistics (frozen, or in evaluation) is only a scale and an offset: it is
-    folded into the convolution, which saves a pass over the map forward, one backward, and the memory of one map.
-    The weight that is trained, decayed and saved stays the unfolded one; its gradient passes through the scale.
+    A norm that does not use the batch's statistics (frozen, or in evaluation) is only a scale and an offset:
+    it is folded into the convolution, which saves a pass over the map forward, one backward, and the memory
+    of one map. The weight that is trained, decayed and saved stays the unfolded one; its gradient passes
+    through the scale.
     """
     if isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm):
-        weight, bias = folded(conv, norm)
-        y = F.conv2d(x_NCHW, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+        y = conv._conv_forward(x_NCHW, *folded(conv, norm))
     else:
         y = conv(x_NCHW)
         if norm is not None:
@@ -34,7 +34,7 @@ def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: 
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals `conv` followed by `norm` as a constant; differentiable."""
+    """Weight and bias of the convolution that equals `conv` and then `norm` as a constant; differentiable."""
     assert norm.running_var is not None and norm.running_mean is not None
     scale_C = norm.weight * (norm.running_var + norm.eps).rsqrt()
     mean_C = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
@@ -42,27 +42,25 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    if norm.training or norm.running_mean is None or not norm.affine or conv.padding_mode != "zeros":
+    if norm.training or norm.running_mean is None or not norm.affine:
         return False
     # Someone looks at the layers one by one (layer responses, activation statistics): let them see each.
-    return not (
-        norm._forward_hooks or norm._forward_pre_hooks or conv._forward_hooks or conv._forward_pre_hooks
-    )
+    return not (norm._forward_hooks or norm._forward_pre_hooks or conv._forward_hooks or conv._forward_pre_hooks)
 
 
 class _Frozen:
     """Mixed into a norm's class: it stays a constant scale and offset whatever mode the network is put in."""
 
-    def train(self, mode: bool = True) -> Any:
-        return nn.Module.train(self, False)  # type: ignore[arg-type]
+    def train(self: Any, mode: bool = True) -> Any:
+        return nn.Module.train(self, False)
 
 
 class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
-    """Batch normalisation with fixed statistics, scale and offset; same parameter and buffer names as before."""
+    """Batch normalisation with fixed statistics, scale and offset; names in files as before."""
 
 
 @cache
-def _frozen_class(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+def _frozen_class(kind: Any) -> Any:
     if kind is nn.BatchNorm2d:
         return FrozenBatchNorm2d
     return type(f"Frozen{kind.__name__}", (_Frozen, kind), {})
@@ -71,8 +69,8 @@ def _frozen_class(kind: type[_BatchNorm]) -> type[_BatchNorm]:
 def freeze_norms(module: nn.Module) -> None:
     """Makes every batch norm in `module` a constant scale and offset, in training mode too, in place.
 
-    Names in files do not change; objects that share the norm see it frozen. Norms of other kinds (which hold no
-    statistics) are left as they are.
+    Names in files do not change; objects that share the norm see it frozen. Norms of other kinds (which hold
+    no statistics) are left as they are.
     """
     for norm in module.modules():
         if isinstance(norm, _BatchNorm):
@@ -84,15 +82,16 @@ def freeze_norms(module: nn.Module) -> None:
 
 @torch.no_grad()
 def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -> int:
-    """Sets every batch norm's statistics to the mean and variance over all given images; returns how many there were.
+    """Sets all batch norms to the mean and variance over the given images; returns how many there were.
 
-    He et al. 2015, appendix A: "we compute the BN statistics (means and variances) for each layer on the ImageNet
-    training set". Each layer normalises with its batch's statistics meanwhile, as in training; what is set are the
-    exact population figures of its inputs (not a mean over batches of their variances, nor a moving average).
-    Frozen norms keep theirs. In a distributed group the sums of all processes are added, so each brings its share.
+    He et al. 2015, appendix A: "we compute the BN statistics (means and variances) for each layer on the
+    ImageNet training set". Each layer normalises with its batch's statistics meanwhile, as in training; what
+    is set are the exact population figures of its inputs (not a mean over batches of their variances, nor a
+    moving average). Frozen norms keep theirs. In a distributed group the sums of all processes are added, so
+    each brings its share.
 
-    pixel_batches: tensors as the network takes them; moved to its device. A network without batch norm reads none
-    of them and returns 0.
+    pixel_batches: tensors as the network takes them; moved to its device. A network without batch norm reads
+    none of them and returns 0.
     """
     was_training = {module: module.training for module in backbone.modules()}
     norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
@@ -107,9 +106,7 @@ def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -
     try:
         for norm in norms:
             norm.train()
-            norm.momentum = (
-                1.0  # running figures become those of the last batch, which the kernel has computed anyway
-            )
+            norm.momentum = 1.0  # running figures become those of the last batch, which the kernel has computed anyway
         for pixels_NCHW in pixel_batches:
             backbone(pixels_NCHW.to(device))
             images += len(pixels_NCHW)
@@ -134,35 +131,34 @@ class _Sums:
     """Count, sum and sum of squares of one norm's inputs, per channel, in float64."""
 
     def __init__(self, norm: _BatchNorm) -> None:
-        self.norm = norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        self.mean_C, self.var_C = norm.running_mean, norm.running_var
+        self.before = self.mean_C.clone(), self.var_C.clone()
+        self.totals_3C = torch.zeros(3, len(self.mean_C), dtype=torch.float64, device=self.mean_C.device)
         self.batch_count = 0
         self._hook = norm.register_forward_pre_hook(self._count)
-        self.before = [norm.running_mean.clone(), norm.running_var.clone()]  # type: ignore[union-attr]
-        self.totals_3C = torch.zeros(
-            3, norm.num_features, dtype=torch.float64, device=norm.running_mean.device
-        )  # type: ignore[union-attr]
 
     def _count(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.batch_count = inputs[0].numel() // inputs[0].shape[1]
 
     def add_last_batch(self) -> None:
         n = self.batch_count
-        mean_C, var_C = self.norm.running_mean.double(), self.norm.running_var.double()  # type: ignore[union-attr]
-        # The running variance is the unbiased one; its sum of squares is that of n - 1.
+        mean_C, var_C = self.mean_C.double(), self.var_C.double()
+        # The running variance is the unbiased one, over n - 1.
         square_sum_C = var_C * (n - 1) + n * mean_C.square()
         self.totals_3C += torch.stack([torch.full_like(mean_C, n), n * mean_C, square_sum_C])
 
     def stop(self) -> None:
         """Takes the hook away and puts the statistics back that stood before."""
         self._hook.remove()
-        self.norm.running_mean.copy_(self.before[0])  # type: ignore[union-attr]
-        self.norm.running_var.copy_(self.before[1])  # type: ignore[union-attr]
+        self.mean_C.copy_(self.before[0])
+        self.var_C.copy_(self.before[1])
 
     def write(self) -> None:
         count_C, sum_C, square_sum_C = self.totals_3C
         mean_C = sum_C / count_C
-        self.norm.running_mean.copy_(mean_C)  # type: ignore[union-attr]
-        self.norm.running_var.copy_((square_sum_C / count_C - mean_C.square()).clamp_(min=0))  # type: ignore[union-attr]
+        self.mean_C.copy_(mean_C)
+        self.var_C.copy_((square_sum_C / count_C - mean_C.square()).clamp_(min=0))
 
 
 def _add_over_processes(sums: list[_Sums], images: int, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Residual nets and the plain nets beside them (He et al. 2015, §3.3, table 1). Names of parameters: torchvision's.
+"""Residual nets and the plain nets beside them (He et al. 2015, §3.3, table 1), with torchvision's names.
 
 Legend of shape suffixes: N images, C channels, H W height and width.
 """
@@ -45,8 +45,8 @@ def conv(size: int, inputs: int, outputs: int, stride: int = 1, dilation: int = 
 class Block(nn.Module):
     """What both blocks share: the shortcut. `inputs` and `outputs` are channels.
 
-    shortcut: "A" identity, zero-padded where channels grow; "B" a 1x1 projection there; "C" a projection in every
-    block; None: no shortcut at all (plain nets).
+    shortcut: "A" identity, zero-padded where channels grow; "B" a 1x1 projection there; "C" a projection in
+    every block; None: no shortcut at all (plain nets).
     """
 
     downsample: nn.Sequential | None
@@ -106,7 +106,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 (fig. 5, right). The stride is in the first 1x1 in the paper, in the 3x3 in torchvision."""
+    """1x1, 3x3, 1x1 (fig. 5, right). The stride is in the first 1x1 (paper) or in the 3x3 (torchvision)."""
 
     expansion = 4
     last_norm = "bn3"

@@ -1,4 +1,4 @@
-"""VGG-11, 13, 16, 19 with and without batch norm (Simonyan & Zisserman 2014, table 1). Parameter names: torchvision's.
+"""VGG-11, 13, 16, 19 with and without batch norm (Simonyan & Zisserman 2014, table 1); torchvision's names.
 
 Legend of shape suffixes: N images, R regions, C channels, H W height and width.
 """
@@ -43,7 +43,7 @@ def run_block(owner: nn.Module, x_NCHW: Tensor, *, layers: tuple[Layer, ...], po
 
 
 def run_tail(owner: Any, x_NCHW: Tensor) -> Tensor:
-    """fc6 and fc7, each with ReLU and dropout: maps of any size, pooled to 7x7 where they are not, to vectors."""
+    """fc6 and fc7, each with ReLU and dropout: maps of any size, made 7x7 where they are not, to vectors."""
     if x_NCHW.shape[2:] != (FULL_MAP, FULL_MAP):
         x_NCHW = F.adaptive_avg_pool2d(x_NCHW, FULL_MAP)
     x_ND = x_NCHW.flatten(1)
@@ -60,9 +60,7 @@ class VGG(Backbone):
     Maps: c2 is the last of conv3_x (stride 4), c3 of conv4_x (8), c4 of conv5_x (16), c5 is pool5 (32).
     """
 
-    def __init__(
-        self, depth: int, num_classes: int = 1000, *, batch_norm: bool = False, width: float = 1.0
-    ) -> None:
+    def __init__(self, depth: int, num_classes: int = 1000, *, batch_norm: bool = False, width: float = 1.0) -> None:
         name = f"vgg{depth}" + "_bn" * batch_norm
         if depth not in DEPTHS:
             raise BackboneError(f"There is no {name}: VGG has {', '.join(map(str, DEPTHS))} layers.")
@@ -102,8 +100,8 @@ class VGG(Backbone):
     def freeze(self, stride: int) -> None:
         """Fixes the layers whose output is pooled on the way to that stride; 0 fixes nothing.
 
-        Stride 4 fixes conv1_x and conv2_x, as Fast and Faster R-CNN do (Girshick 2015, §4.5), not conv3_x, although
-        its output has stride 4 as well; stride 32 fixes all convolutions.
+        Stride 4 fixes conv1_x and conv2_x, as Fast and Faster R-CNN do (Girshick 2015, §4.5), not conv3_x,
+        although its output has stride 4 as well; stride 32 fixes all convolutions.
         """
         super().freeze(stride)
 
@@ -118,7 +116,7 @@ class VGG(Backbone):
         fixed = FULL_MAP * max(1, 16 // stride)
         if asked not in (None, fixed):
             raise BackboneError(
-                f"{self.name} cut at stride {stride} needs roi_size {fixed}, as fc6 reads {FULL_MAP}x{FULL_MAP} maps; "
-                f"{asked} was asked for."
+                f"{self.name} cut at stride {stride} needs roi_size {fixed}, as fc6 reads "
+                f"{FULL_MAP}x{FULL_MAP} maps; {asked} was asked for."
             )
         return fixed
