@@ -49,12 +49,6 @@ class PixelCache:
         self._places[index, 0] = start + 1  # last: from here on readers see the image
 
 
-def bound_mb(cache_mb: int | None, mean_image_bytes: float, count: int, share: int = 1) -> int:
-    """Megabytes a cache may take: as told, or (None) what all images need where that is below 2 GB.
-
-    share: processes on this machine that each keep a cache.
-    """
-    if cache_mb is not None:
-        return cache_mb
-    needed_mb = int(count * mean_image_bytes * 1.1 / (1 << 20)) + 1
-    return needed_mb if needed_mb <= 2048 // share else 0
+def needed_mb(image_bytes: float, count: int) -> float:
+    """Megabytes that `count` images of that mean size take, with a tenth to spare."""
+    return count * image_bytes * 1.1 / (1 << 20)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from data.annotations import unite
 from data.cifar import find_batches, read_batches
+from data.coco import read_coco
 from data.errors import DataError
 from data.imagenet import find_split, read_folders
-from data.records import ClassificationDataset
+from data.records import ClassificationDataset, DetectionDataset
+from data.voc import read_voc
 
+VOC_SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
+JSON_SOURCE = re.compile(r"(coco|sample)/(\w+)", re.IGNORECASE)
+HOMES = {"coco": "coco", "sample": "scenes"}  # where in the data directory a set usually lies
 SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its scenes
 
 
@@ -34,6 +41,51 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
             f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches"
         )
     return read_folders(root, split)
+
+
+def open_detection(root: Path | str, source: str, *, segmentations: bool = True) -> DetectionDataset:
+    """Images with boxes.
+
+    source: "voc2007/trainval", "coco/train2017", "sample/train", "json:ANNOTATIONS.json" (a path, from the
+    current directory or `root`), or several joined by "+", of the same classes. segmentations: False leaves out
+    polygons and RLE, most of a large set's memory. Raises DataError.
+    """
+    root = Path(root)
+    check_root(root)
+    parts = source.split("+")
+    years = [VOC_SOURCE.fullmatch(part) for part in parts]
+    if all(years):
+        return read_voc(root, [(match[1], match[2]) for match in years if match], source)
+    return unite([_open_one(root, part, segmentations) for part in parts], source)
+
+
+def _open_one(root: Path, source: str, segmentations: bool) -> DetectionDataset:
+    if match := VOC_SOURCE.fullmatch(source):
+        return read_voc(root, [(match[1], match[2])], source)
+    annotations, base, images = find_json(root, source)
+    return read_coco(annotations, base, images, source, segmentations=segmentations)
+
+
+def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
+    """Annotation file, the folder that file names are relative to, and the folder of images (None: look)."""
+    if source.startswith("json:"):
+        given = Path(source.removeprefix("json:"))
+        annotations = given if given.is_file() or given.is_absolute() else root / given
+        return annotations, root, None
+    if not (match := JSON_SOURCE.fullmatch(source)):
+        raise DataError(
+            f"source {source!r} is not known; write voc2007/trainval, coco/train2017, sample/train or json:FILE"
+        )
+    kind, split = match[1].lower(), match[2]
+    for base in (root / HOMES[kind], root):
+        annotations = base / "annotations" / f"instances_{split}.json"
+        if annotations.is_file():
+            folders = [base / "images" / split, base / split]
+            return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
+    command = f"python tools/prepare_data.py {kind} --data {root}"
+    raise DataError(
+        f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/; run {command}"
+    )
 
 
 def check_root(root: Path) -> None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
-
 import numpy as np
 import torch
 
 from data.batches import Batch
-from data.cache import PixelCache, bound_mb
+from data.cache import PixelCache, needed_mb
 from data.decode import decode_bytes, read_bytes, shrink_factor, stored_size
-from data.errors import BadSample, DataError
+from data.errors import BadSample
 from data.records import ClassificationDataset
-from data.sampling import Request, TrainPlan, draw_seed
+from data.sampling import Request, TrainPlan, draw_seed, try_samples
 from data.transforms import ClassificationTransform
 
-RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
 _PROBES = 16  # images looked at to guess what all of them take in memory
-_Sample = TypeVar("_Sample")
 
 
 class ClassificationReader:
@@ -32,15 +27,15 @@ class ClassificationReader:
         *,
         seed: int,
         plan: TrainPlan | None,
-        cache_mb: int | None,
-        world_size: int,
+        cache_mb: int,
     ) -> None:
         self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
         self.seed, self.plan = seed, plan
         self.cache: PixelCache | None = None
-        if dataset.pixels_IHW3 is None and cache_mb != 0:
-            bound = bound_mb(cache_mb, self._mean_image_bytes(), len(chosen_I), world_size)
-            self.cache = PixelCache(len(chosen_I), bound) if bound else None
+        if dataset.pixels_IHW3 is None and cache_mb:
+            # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
+            if needed_mb(self._mean_image_bytes(), len(chosen_I)) <= cache_mb:
+                self.cache = PixelCache(len(chosen_I), cache_mb)
 
     def __call__(self, request: Request) -> Batch:
         size = self.transform.size
@@ -55,7 +50,7 @@ class ClassificationReader:
                 pixels_NHW3[slot] = self.transform(self._image(place, index), rng)
                 return index
 
-            used.append(try_samples(sample, wanted, request, self.plan, self.seed, skipped))
+            used.append(try_samples(sample, wanted, request, self.plan, skipped))
         pixels_N3HW = torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2)
         labels_N = torch.from_numpy(self.dataset.labels_I[used])
         return Batch((pixels_N3HW, labels_N), tuple(used), tuple(skipped), request.iteration)
@@ -88,35 +83,3 @@ class ClassificationReader:
                 return float("inf")
             sizes.append(3 * size_hw[0] * size_hw[1])
         return float(np.mean(sizes)) if sizes else float("inf")
-
-
-def try_samples(
-    sample: Callable[[int], _Sample],
-    wanted: int,
-    request: Request,
-    plan: TrainPlan | None,
-    seed: int,
-    skipped: list[str],
-) -> _Sample:
-    """sample(wanted), or in training, if that image is bad, of others of its group; adds to `skipped`.
-
-    The substitutes are drawn from (seed, iteration, wanted), so they too are the same on every run.
-    """
-    if plan is None:
-        return sample(wanted)
-    candidates: Sequence[int] = (wanted,)
-    try:
-        return sample(wanted)
-    except BadSample as error:
-        skipped.append(f"{error.path}: {error.reason}")
-        rng = np.random.default_rng([seed & ((1 << 64) - 1), request.iteration, wanted])
-        candidates = rng.choice(plan.members[request.group], RETRIES).tolist()
-    for place in candidates:
-        try:
-            return sample(place)
-        except BadSample as error:
-            skipped.append(f"{error.path}: {error.reason}")
-    raise DataError(
-        f"{RETRIES + 1} images in a row cannot be used, the last being {skipped[-1]}; "
-        "`python tools/prepare_data.py check` lists all that is wrong"
-    )

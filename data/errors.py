@@ -13,7 +13,8 @@ class BadSample(DataError):
     def __init__(self, path: object, reason: str, mend: str = "") -> None:
         self.path = str(path)
         self.reason = reason
+        self.mend = mend
         super().__init__(f"{path}: {reason}{'; ' + mend if mend else ''}")
 
-    def __reduce__(self):  # worker processes send it home
-        return type(self), (self.path, self.reason)
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:  # worker processes send it home
+        return type(self), (self.path, self.reason, self.mend)

@@ -19,13 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.batches import Batch
 from data.cache import FORK
+from data.canvases import choose_canvases, default_canvases
 from data.classification import ClassificationReader
+from data.detection import DetectionReader, TruthPolicy
 from data.errors import DataError
-from data.records import ClassificationDataset
+from data.records import ClassificationDataset, DetectionDataset
 from data.sampling import Request, TrainPlan, TrainRequests, evenly, sequential_requests
 from data.transforms import ClassificationTransform
 
 PREFETCH_BATCHES = 2  # a worker
+DEFAULT_CACHE_MB = 2048
 
 
 class Loader:
@@ -99,8 +102,8 @@ def classification_loader(
     share of every global batch. Otherwise: every image once over all processes, in order, never augmented.
     size: of the square the model sees, in pixels. resize: the shorter side before the crop (None: size).
     augment: see ClassificationTransform. flip: a chance. limit: only that many images, evenly spaced.
-    cache_mb: decoded images kept in memory, in megabytes a process; None: all, where that is below 2 GB and
-    in training; 0: none. Raises DataError.
+    cache_mb: memory for decoded images, MB, taken only where all of them fit. None: in training 2048 over all
+    processes, at test none; 0: none. Raises DataError.
     """
     transform = ClassificationTransform(
         size=size,
@@ -110,15 +113,82 @@ def classification_loader(
         flip=flip if train else 0.0,
     )
     chosen = evenly(len(dataset), limit)
+    if cache_mb is None:
+        cache_mb = DEFAULT_CACHE_MB // world_size if train else 0
     groups = np.zeros(len(chosen), np.int64)
     requests, plan = _requests(
         groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations
     )
-    reader = ClassificationReader(
-        dataset, chosen, transform, seed=seed, plan=plan, cache_mb=cache_mb if train or cache_mb else 0,
-        world_size=world_size,
-    )  # fmt: skip
+    reader = ClassificationReader(dataset, chosen, transform, seed=seed, plan=plan, cache_mb=cache_mb)
     return Loader(reader, requests, workers)
+
+
+def detection_loader(
+    dataset: DetectionDataset,
+    *,
+    train: bool,
+    global_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    shorter_sides: Sequence[int],
+    longer_side: int,
+    canvases: Sequence[tuple[int, int]] = (),
+    flip: float = 0.0,
+    crowd: str = "ignore",
+    difficult: str = "train",
+    keep_empty: bool = True,
+    masks: bool = False,
+    seed: int = 0,
+    workers: int = 0,
+    start_iteration: int = 0,
+    iterations: int | None = None,
+    limit: int | None = None,
+) -> Loader:
+    """Batches whose inputs are (ImageBatch, Targets).
+
+    train: iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share of
+    every global batch, which has one canvas. Otherwise: every image once over all processes, in order, at the
+    last of `shorter_sides`, never mirrored; a batch's canvas is the smallest that holds its images' canvases.
+    shorter_sides: one is drawn an image; longer_side bounds the other. canvases: (height, width), of which each
+    image takes the smallest on which it is largest; none: data.canvases.default_canvases. flip: a chance.
+    crowd, difficult: see TruthPolicy. keep_empty: in training, keep images without a normal truth. masks: with
+    instance masks. limit: only that many images, evenly spaced. Raises DataError.
+    """
+    sides = tuple(shorter_sides) if train else tuple(shorter_sides)[-1:]
+    canvases = tuple(canvases) or default_canvases(max(sides), longer_side)
+    policy = TruthPolicy(crowd, difficult)
+    chosen = evenly(len(dataset), limit)
+    if train and not keep_empty:
+        chosen = chosen[_has_truth(dataset, policy)[chosen]]
+    groups = choose_canvases(dataset.sizes_hw_I2[chosen], max(sides), longer_side, canvases)
+    requests, plan = _requests(
+        groups, dataset.source, train, global_batch, rank, world_size, seed, start_iteration, iterations
+    )
+    if not train:  # by number of the global batch
+        each_I2 = np.asarray(canvases)[groups]
+        batches = [each_I2[first : first + global_batch] for first in range(0, len(groups), global_batch)]
+        canvases = tuple((int(batch[:, 0].max()), int(batch[:, 1].max())) for batch in batches)
+    reader = DetectionReader(
+        dataset,
+        chosen,
+        canvases=canvases,
+        shorter_sides=sides,
+        longer_side=longer_side,
+        flip=flip if train else 0.0,
+        policy=policy,
+        masks=masks,
+        seed=seed,
+        plan=plan,
+    )
+    return Loader(reader, requests, workers)
+
+
+def _has_truth(dataset: DetectionDataset, policy: TruthPolicy) -> np.ndarray:
+    """Of each image, whether it has a truth that is neither dropped nor ignored."""
+    crowd_K, difficult_K = dataset.crowd_K, dataset.difficult_K
+    normal_K = policy.keep(crowd_K, difficult_K) & ~policy.ignore(crowd_K, difficult_K)
+    before = np.concatenate([[0], np.cumsum(normal_K)])
+    return before[dataset.starts[1:]] > before[dataset.starts[:-1]]
 
 
 def _requests(
@@ -135,7 +205,10 @@ def _requests(
     if not len(groups):
         raise DataError(f"{where}: no images to load; check the data set and the limit")
     if not train:
-        return sequential_requests(groups, global_batch=global_batch, rank=rank, world_size=world_size), None
+        requests = sequential_requests(
+            len(groups), global_batch=global_batch, rank=rank, world_size=world_size
+        )
+        return requests, None
     if global_batch % world_size:
         raise DataError(
             f"a global batch of {global_batch} images does not divide among {world_size} processes; "

@@ -186,11 +186,9 @@ class DetectionDataset:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def fingerprint(self) -> str:
-        """sha256 over classes, image list and annotations; the same wherever the files lie."""
+        """sha256 over classes, image list and annotations, wherever the files lie, whether or not with masks."""
         digest = hashlib.sha256(json.dumps([self.class_names, self.category_ids]).encode())
         self.file_names.update_hash(digest)
-        if self.segmentations is not None:
-            self.segmentations.update_hash(digest)
         for array, kind in (
             (self.image_ids_I, "<i8"),
             (self.sizes_hw_I2, "<i4"),
@@ -199,6 +197,7 @@ class DetectionDataset:
             (self.labels_K, "<i8"),
             (self.crowd_K, "u1"),
             (self.difficult_K, "u1"),
+            (self.areas_K, "<f8"),
         ):
             digest.update(np.ascontiguousarray(array.astype(kind)))
         return digest.hexdigest()

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from data.errors import BadSample, DataError
+
+RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
 _MASK = (1 << 64) - 1
+_Sample = TypeVar("_Sample")
 
 
 def draw_seed(seed: int, iteration: int, image_id: int) -> int:
@@ -97,19 +102,18 @@ class TrainRequests(Sequence[Request]):
         return (self[place] for place in range(len(self)))
 
 
-def sequential_requests(
-    groups_I: np.ndarray, *, global_batch: int, rank: int, world_size: int
-) -> list[Request]:
-    """Every image once over all processes, in order. Global batches are the same for any number of processes,
-    so that an image's canvas, and with it its detections to the last bit of padding, is so too; a process with
-    no share in the last batch does not have it. A batch of several groups has group -1.
+def sequential_requests(count: int, *, global_batch: int, rank: int, world_size: int) -> list[Request]:
+    """Every one of `count` images once over all processes, in order; group is the number of the global batch.
+
+    Global batches are the same for any number of processes, and so is the canvas of an image, and with it its
+    detections. A process that has no share in a batch skips it.
     """
     requests = []
-    for iteration, first in enumerate(range(0, len(groups_I), global_batch)):
-        count = min(global_batch, len(groups_I) - first)
-        begin, end = first + count * rank // world_size, first + count * (rank + 1) // world_size
+    for iteration, first in enumerate(range(0, count, global_batch)):
+        size = min(global_batch, count - first)
+        begin, end = first + size * rank // world_size, first + size * (rank + 1) // world_size
         if begin < end:
-            requests.append(Request(iteration, tuple(range(begin, end)), first))
+            requests.append(Request(iteration, tuple(range(begin, end)), iteration))
     return requests
 
 
@@ -118,3 +122,32 @@ def evenly(count: int, limit: int | None) -> np.ndarray:
     if limit is None or limit >= count:
         return np.arange(count)
     return np.arange(limit) * count // limit
+
+
+def try_samples(
+    sample: Callable[[int], _Sample],
+    wanted: int,
+    request: Request,
+    plan: TrainPlan | None,
+    skipped: list[str],
+) -> _Sample:
+    """sample(wanted), or in training, if that image is bad, of another of its group; adds to `skipped`.
+
+    The substitutes are drawn from (seed, iteration, wanted), so they too are the same on every run. Without a
+    plan (at test) a bad image is an error, as RETRIES bad ones in a row are in training.
+    """
+    if plan is None:
+        return sample(wanted)
+    rng = None
+    for _ in range(RETRIES + 1):
+        try:
+            return sample(wanted)
+        except BadSample as error:
+            skipped.append(f"{error.path}: {error.reason}")
+            if rng is None:
+                rng = np.random.default_rng([plan.seed, request.iteration, wanted])
+            wanted = int(rng.choice(plan.members[request.group]))
+    raise DataError(
+        f"{RETRIES + 1} images in a row cannot be used, the last being {skipped[-1]}; "
+        "`python tools/prepare_data.py check` lists all that is wrong"
+    )

@@ -8,13 +8,13 @@ Albumentations takes seconds to import and is imported only here, when a detecti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from typing import Any
 
 import numpy as np
 
 AUGMENTS = ("none", "crop", "pad", "scale")
 PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256, 480]
-Decode = Callable[[tuple[float, float]], np.ndarray]
 
 
 def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -115,3 +115,59 @@ class ClassificationTransform:
         else:
             view = centre_crop(image_HW3, self.size, self.shorter)
         return view[:, ::-1] if self.flip > 0 and rng.random() < self.flip else view
+
+
+class DetectionTransform:
+    """Image, boxes and masks to a given size, mirrored or not, by albumentations.
+
+    Which size and whether mirrored is decided by the caller from its keyed draws, so albumentations itself has
+    nothing to draw. A pipeline for each size is made once (0.3 ms) and kept.
+    """
+
+    def __init__(self, kept: int = 512) -> None:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
+        import albumentations  # noqa: F401  (here, in the parent: workers inherit it instead of importing it)
+
+        self._kept = kept
+        self._pipelines: dict[tuple[int, int, bool, bool], Any] = {}
+
+    def __call__(
+        self,
+        image_HW3: np.ndarray,
+        boxes_G4: np.ndarray,
+        masks_GHW: np.ndarray | None,
+        *,
+        size_hw: tuple[int, int],
+        flip: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The three in pixels of `size_hw`; all truths stay, in their order."""
+        height, width = image_HW3.shape[:2]
+        smaller = size_hw[0] * size_hw[1] < height * width
+        pipeline = self._pipeline(*size_hw, flip, smaller)
+        if masks_GHW is not None and len(masks_GHW):
+            moved = pipeline(image=image_HW3, bboxes=boxes_G4, masks=masks_GHW)
+            masks = np.ascontiguousarray(moved["masks"])
+        else:
+            moved = pipeline(image=image_HW3, bboxes=boxes_G4)
+            masks = None if masks_GHW is None else np.zeros((0, *size_hw), np.uint8)
+        boxes = np.asarray(moved["bboxes"], np.float32).reshape(-1, 4)
+        if len(boxes) != len(boxes_G4):
+            raise RuntimeError(f"albumentations made {len(boxes)} boxes of {len(boxes_G4)}")
+        return moved["image"], boxes, masks
+
+    def _pipeline(self, height: int, width: int, flip: bool, smaller: bool) -> Any:
+        key = (height, width, flip, smaller)
+        if key not in self._pipelines:
+            import albumentations as A
+            import cv2
+
+            if len(self._pipelines) >= self._kept:
+                self._pipelines.clear()
+            steps: list[Any] = [
+                A.Resize(height, width, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR, p=1)
+            ]
+            if flip:
+                steps.append(A.HorizontalFlip(p=1))
+            boxes = A.BboxParams(format="pascal_voc", min_area=0, min_visibility=0)
+            self._pipelines[key] = A.Compose(steps, bbox_params=boxes)
+        return self._pipelines[key]

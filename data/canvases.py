@@ -1,0 +1,52 @@
+"""How large an image gets, and the canvas it lies on: both from the image's own size alone.
+
+Few canvases mean few shapes for compiled steps, and images of one canvas waste little padding on each other.
+Sizes are (height, width) in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MULTIPLE = 32  # the coarsest stride of a backbone
+ASPECTS = (1.0, 4 / 3, 3 / 2)  # what cameras make; the last canvas holds whatever is longer
+Size = tuple[int, int]
+
+
+def default_canvases(shorter: int, longer: int) -> tuple[Size, ...]:
+    """A short list that holds every image of that shorter and at most that longer side, square to longest."""
+    longest = max(shorter, longer)
+    sides = sorted({_up(min(round(shorter * aspect), longest)) for aspect in (*ASPECTS, longest / shorter)})
+    short = _up(shorter)
+    landscape = [(short, long) for long in sides]
+    return tuple(landscape + [(long, short) for long in sides if long != short])
+
+
+def choose_canvases(
+    sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases: Sequence[Size]
+) -> np.ndarray:
+    """Index of each image's canvas: of those on which it can be largest, the smallest."""
+    canvases_C2 = np.asarray(canvases, np.float64)
+    sizes_I2 = np.asarray(sizes_hw_I2, np.float64)
+    wanted_I = np.minimum(shorter / sizes_I2.min(axis=1), longer / sizes_I2.max(axis=1))
+    resized_I12 = np.round(sizes_I2 * wanted_I[:, None])[:, None]
+    shrunk_IC = np.minimum(1.0, (canvases_C2 / resized_I12).min(axis=2))
+    best_IC = shrunk_IC >= shrunk_IC.max(axis=1, keepdims=True) - 1e-9
+    return np.where(best_IC, canvases_C2.prod(axis=1), np.inf).argmin(axis=1)
+
+
+def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
+    """The size an image gets: shorter side as told, unless the longer side or the canvas bounds it."""
+    height, width = size_hw
+    scale = min(shorter / min(size_hw), longer / max(size_hw))
+    scale = min(scale, (canvas_hw[0] + 0.5) / height, (canvas_hw[1] + 0.5) / width)
+    return (
+        min(canvas_hw[0], max(1, round(height * scale))),
+        min(canvas_hw[1], max(1, round(width * scale))),
+    )
+
+
+def _up(side: int) -> int:
+    return -(-side // MULTIPLE) * MULTIPLE

@@ -1,0 +1,175 @@
+"""Answers requests for detection batches: images on one canvas, and their truths in step with them.
+
+Legend: N images of a batch, G truths an image (padded in the batch), H W an image's resized height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.batches import Batch
+from data.canvases import Size, resized
+from data.decode import decode_bytes, read_bytes, shrink_factor
+from data.masks import decode_masks
+from data.records import DetectionDataset
+from data.sampling import Request, TrainPlan, draw_seed, try_samples
+from data.transforms import DetectionTransform
+from detectors.structures import ImageBatch, Masks, Targets, padded_count
+
+
+@dataclass(frozen=True)
+class TruthPolicy:
+    """What becomes of special truths. crowd: "drop" or "ignore"; difficult: "train", "drop" or "ignore".
+
+    Dropped truths are gone from the targets; ignored ones are there and flagged; others are normal.
+    """
+
+    crowd: str
+    difficult: str
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("crowd", ("drop", "ignore")), ("difficult", ("train", "drop", "ignore"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is not known; choose {' or '.join(allowed)}"
+                )
+
+    def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
+        dropped_G = np.zeros(len(crowd_G), bool)
+        if self.crowd == "drop":
+            dropped_G |= crowd_G
+        if self.difficult == "drop":
+            dropped_G |= difficult_G
+        return ~dropped_G
+
+    def ignore(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
+        return crowd_G | difficult_G if self.difficult == "ignore" else crowd_G.copy()
+
+
+@dataclass
+class _Sample:
+    index: int
+    seed: int
+    pixels_HW3: np.ndarray
+    boxes_G4: np.ndarray
+    kept_G: np.ndarray  # places of these truths among all of the data set
+    masks_GHW: np.ndarray | None
+
+
+class DetectionReader:
+    """chosen_I: the indices of the data set that are used; requests count along it. canvases: by a request's
+    group. plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw."""
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        chosen_I: np.ndarray,
+        *,
+        canvases: Sequence[Size],
+        shorter_sides: Sequence[int],
+        longer_side: int,
+        flip: float,
+        policy: TruthPolicy,
+        masks: bool,
+        seed: int,
+        plan: TrainPlan | None,
+    ) -> None:
+        self.dataset, self.chosen_I, self.canvases = dataset, chosen_I, canvases
+        self.shorter_sides, self.longer_side, self.flip = tuple(shorter_sides), longer_side, flip
+        self.policy, self.masks, self.seed, self.plan = policy, masks, seed, plan
+        self.transform = DetectionTransform()
+
+    def __call__(self, request: Request) -> Batch:
+        canvas_hw = self.canvases[request.group]
+        skipped: list[str] = []
+
+        def read(place: int) -> _Sample:
+            return self._sample(int(self.chosen_I[place]), request.iteration, canvas_hw)
+
+        samples = [try_samples(read, place, request, self.plan, skipped) for place in request.indices]
+        images = _image_batch(samples, canvas_hw)
+        targets = self._targets(samples)
+        return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
+
+    def _sample(self, index: int, iteration: int, canvas_hw: Size) -> _Sample:
+        dataset = self.dataset
+        size_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
+        key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]))
+        rng = np.random.default_rng(key)
+        shorter = self.shorter_sides[int(rng.integers(len(self.shorter_sides)))]
+        flip = bool(rng.random() < self.flip)
+        resized_hw = resized(size_hw, shorter, self.longer_side, canvas_hw)
+        path = dataset.path(index)
+        shrink = shrink_factor(size_hw, resized_hw)
+        image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+
+        start, stop = dataset.starts[index : index + 2].tolist()
+        keep_G = self.policy.keep(dataset.crowd_K[start:stop], dataset.difficult_K[start:stop])
+        kept_G = start + np.flatnonzero(keep_G)
+        boxes_G4 = dataset.boxes_G4(index)[keep_G]
+        scale_hw = (image_HW3.shape[0] / size_hw[0], image_HW3.shape[1] / size_hw[1])
+        boxes_G4 *= np.array([scale_hw[1], scale_hw[0]] * 2, np.float32)  # 1, unless decoded shrunken
+        masks_GHW = (
+            decode_masks(dataset, kept_G, boxes_G4, image_HW3.shape[:2], size_hw) if self.masks else None
+        )
+        pixels_HW3, boxes_G4, masks_GHW = self.transform(
+            image_HW3, boxes_G4, masks_GHW, size_hw=resized_hw, flip=flip
+        )
+        return _Sample(index, key, pixels_HW3, boxes_G4, kept_G, masks_GHW)
+
+    def _targets(self, samples: Sequence[_Sample]) -> Targets:
+        dataset, count = self.dataset, len(samples)
+        padded = padded_count(max(len(sample.kept_G) for sample in samples))
+        boxes_NG4 = np.zeros((count, padded, 4), np.float32)
+        labels_NG = np.zeros((count, padded), np.int64)
+        valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
+        for n, sample in enumerate(samples):
+            g, kept_G = len(sample.kept_G), sample.kept_G
+            boxes_NG4[n, :g] = sample.boxes_G4
+            labels_NG[n, :g] = dataset.labels_K[kept_G]
+            valid_NG[n, :g] = True
+            crowd_NG[n, :g] = dataset.crowd_K[kept_G]
+            difficult_NG[n, :g] = dataset.difficult_K[kept_G]
+            ignore_NG[n, :g] = self.policy.ignore(crowd_NG[n, :g], difficult_NG[n, :g])
+        indices = [sample.index for sample in samples]
+        return Targets(
+            boxes_NG4=torch.from_numpy(boxes_NG4),
+            labels_NG=torch.from_numpy(labels_NG),
+            valid_NG=torch.from_numpy(valid_NG),
+            crowd_NG=torch.from_numpy(crowd_NG),
+            difficult_NG=torch.from_numpy(difficult_NG),
+            ignore_NG=torch.from_numpy(ignore_NG),
+            draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+            image_ids=tuple(dataset.image_ids_I[indices].tolist()),
+            original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
+            masks=_flat_masks(samples) if self.masks else None,
+        )
+
+
+def _image_batch(samples: Sequence[_Sample], canvas_hw: Size) -> ImageBatch:
+    pixels_NHW3 = np.zeros((len(samples), *canvas_hw, 3), np.uint8)
+    for n, sample in enumerate(samples):
+        height, width = sample.pixels_HW3.shape[:2]
+        pixels_NHW3[n, :height, :width] = sample.pixels_HW3
+    sizes_hw = tuple((s.pixels_HW3.shape[0], s.pixels_HW3.shape[1]) for s in samples)
+    return ImageBatch(
+        torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), torch.tensor(sizes_hw, dtype=torch.int64), sizes_hw
+    )
+
+
+def _flat_masks(samples: Sequence[_Sample]) -> Masks:
+    """All masks of the batch in one row; see detectors.structures.Masks."""
+    all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
+    lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
+    counts = [len(sample.kept_G) for sample in samples]
+    truths = [np.arange(count) for count in counts]
+    return Masks(
+        bits_M=torch.from_numpy(np.concatenate([masks.reshape(-1) for masks in all_masks])),
+        image_index_K=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
+        truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
+        offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
+    )
