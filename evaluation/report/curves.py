@@ -1,0 +1,55 @@
+"""Training curves from the lines of metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Point = tuple[float, float]
+
+
+def total_loss(line: Mapping[str, Any]) -> float | None:
+    """The line's total loss: `loss`, or the sum of its parts `loss_*`; None where it has neither or is not finite."""
+    if isinstance(line.get("loss"), (int, float)):
+        total = float(line["loss"])
+    else:
+        parts = [value for name, value in line.items() if name.startswith("loss_") and isinstance(value, (int, float))]
+        if not parts:
+            return None
+        total = float(sum(parts))
+    return total if math.isfinite(total) else None
+
+
+def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """(iteration, total loss) of every training line."""
+    losses = ((line["iteration"], total_loss(line)) for line in metrics if "AP" not in line)
+    return [(float(iteration), loss) for iteration, loss in losses if loss is not None]
+
+
+def ap_curve(metrics: Sequence[Mapping[str, Any]], name: str = "AP") -> list[Point]:
+    """(iteration, figure 0-100) of every evaluation line that has the figure."""
+    return [(float(line["iteration"]), float(line[name])) for line in metrics if _is_figure(line.get(name))]
+
+
+def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
+    """A centred mean over `share` of the points, without lag; at the ends over the half that is there."""
+    half = max(0, round(len(points) * share / 2))
+    smooth = []
+    for index, (x, _) in enumerate(points):
+        window = [y for _, y in points[max(0, index - half) : index + half + 1]]
+        smooth.append((x, sum(window) / len(window)))
+    return smooth
+
+
+def thinned(points: Sequence[Point], most: int = 240) -> list[Point]:
+    """At most about `most` points, evenly picked, the last one kept."""
+    step = max(1, math.ceil(len(points) / most))
+    kept = list(points[::step])
+    if points and kept[-1] != points[-1]:
+        kept.append(points[-1])
+    return kept
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

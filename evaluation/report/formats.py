@@ -1,0 +1,97 @@
+"""How figures are written in the report: one place, so that HTML and Markdown cannot differ."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
+NBSP = "\u00a0"  # keeps a number and its unit on one line
+
+
+def known(value: float | None) -> float | None:
+    """The value, or None for what a metric says where there is nothing to measure (NaN, or COCO's -1)."""
+    return None if value is None or not math.isfinite(value) or value < 0 else float(value)
+
+
+def ap(value: float | None) -> str:
+    """A figure on the 0-100 scale with one decimal."""
+    return NONE if value is None else f"{value:.1f}".replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign: '+6.0', '−0.3', '0.0'."""
+    if value is None:
+        return NONE
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return NONE if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def ratio(value: float | None) -> str:
+    """'0.98 ×', from 10 on without decimals."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}{NBSP}{TIMES}" if value < 10 else f"{value:.0f}{NBSP}{TIMES}"
+
+
+def count(value: float | None) -> str:
+    """Large numbers as 11.7 M, 1.82 G."""
+    if value is None:
+        return NONE
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{_significant(value / size)}{NBSP}{unit}"
+    return f"{value:g}"
+
+
+def seconds(value: float | None) -> str:
+    """A time per image in ms below a second."""
+    if value is None:
+        return NONE
+    return f"{_significant(value * 1000)}{NBSP}ms" if value < 1 else f"{_significant(value)}{NBSP}s"
+
+
+def duration(value: float | None) -> str:
+    """A training time: '42 s', '4 min 10 s', '3 h 05 min'."""
+    if value is None:
+        return NONE
+    whole = round(value)
+    if whole < 60:
+        return f"{whole}{NBSP}s"
+    if whole < 3600:
+        return f"{whole // 60}{NBSP}min {whole % 60:02d}{NBSP}s"
+    return f"{whole // 3600}{NBSP}h {whole % 3600 // 60:02d}{NBSP}min"
+
+
+def percent(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}{NBSP}%"
+
+
+def plain(value: object) -> str:
+    """Any protocol value as text."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(part) for part in value) or NONE
+    return str(value)
+
+
+def markdown(text: object) -> str:
+    """Text for a Markdown cell or line: what Markdown or HTML would read as markup is escaped."""
+    escaped = re.sub(r"([\\`*_\[\]|<>#])", r"\\\1", str(text))
+    return " ".join(escaped.split())
+
+
+def _significant(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,87 @@
+"""What the report says in words. Every number here is also in the tables, written by the same `formats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.report import formats
+
+
+def headline(runs: Sequence[Mapping[str, Any]], lead: Mapping[str, Any]) -> str:
+    """Which backbone makes the better detector, and by how much AP; `lead` is the comparison of the best two or of
+    the pair, its `b` the better one where they can be told apart."""
+    difference = lead["differences"]["AP"]
+    better, other = (lead["b"], lead["a"]) if difference["value"] >= 0 else (lead["a"], lead["b"])
+    if not difference["distinguishable"]:
+        if len(runs) > 2:
+            return f"{better} leads {len(runs)} detectors, but is not distinguishable from {other}"
+        return f"{lead['a']} and {lead['b']} are not distinguishable as detectors"
+    by = formats.ap(abs(difference["value"]))
+    if len(runs) > 2:
+        return f"{better} makes the best of {len(runs)} detectors: {by} AP above {other}, the next"
+    return f"{better} makes the better detector: {by} AP above {other}"
+
+
+def accuracy_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str:
+    """AP and AP50 of the two, with the intervals of their difference."""
+    a, b, sign = lead["a"], lead["b"], 1
+    if lead["differences"]["AP"]["value"] < 0:
+        a, b, sign = b, a, -1
+    told = []
+    for name in ("AP", "AP50"):
+        difference = lead["differences"][name]
+        low, high = sorted((sign * difference["low"], sign * difference["high"]))
+        including = "" if difference["distinguishable"] else ", which includes 0"
+        told.append(
+            f"{formats.ap(by_label[b]['figures'][name])} {name} against "
+            f"{a + chr(8217) + 's ' if name == 'AP' else ''}{formats.ap(by_label[a]['figures'][name])}, "
+            f"{'a difference of ' if name == 'AP' else ''}{formats.signed(sign * difference['value'])} "
+            f"(95 % interval {formats.interval(low, high)}{including})"
+        )
+    return f"{b} reaches {told[0]}, and {told[1]}."
+
+
+def cost_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What the better one costs beside the other: FLOPs, time and parameters, those that are known."""
+    a, b = lead["a"], lead["b"]
+    turned = lead["differences"]["AP"]["value"] < 0
+    if turned:
+        a, b = b, a
+    cost_a, cost_b = by_label[a]["cost"], by_label[b]["cost"]
+    told = []
+    for name, what, write in (
+        ("flops", "the FLOPs", formats.count),
+        ("time_per_image_s", "the time per image", formats.seconds),
+        ("parameters", "the parameters", formats.count),
+    ):
+        ratio = lead["ratios"].get(name)
+        if ratio:
+            ratio = 1 / ratio if turned else ratio
+            told.append(f"{formats.ratio(ratio)} {what} ({write(cost_b[name])} against {write(cost_a[name])})")
+    if not told:
+        return None
+    listed = told[0] if len(told) == 1 else ", ".join(told[:-1]) + " and " + told[-1]
+    return f"{b} takes {listed}."
+
+
+def notes(
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    images: int,
+    resamples: int,
+    pretraining: str | None,
+    sample_hash: str | None,
+) -> list[str]:
+    """The honesty lines: what the intervals cover, unequal pre-training, where the sample set comes from."""
+    seeds = {formats.plain(run["seed"]) for run in runs}
+    seed_text = f"seed {seeds.pop()}" if len(seeds) == 1 else "different seeds"
+    lines = [
+        f"One seed each ({seed_text}): the interval covers image sampling only (paired bootstrap over {images} images, "
+        f"{resamples} resamples), not what another training seed would change."
+    ]
+    if pretraining:
+        lines.append(pretraining)
+    if sample_hash:
+        lines.append(f"Images: the generated sample set, generator {sample_hash}.")
+    return lines
