@@ -1,1 +1,180 @@
-"""From a recipe to parts: the only module that reads recipes and knows all rooms."""
+"""From a recipe to parts: what every training needs, and the classifier's. Detectors: `configs.build_detection`.
+
+These two modules alone read recipes and know all rooms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from backbones import Backbone, create_backbone
+from backbones.classifier import Classifier
+from configs.command_line import RecipeError
+from configs.schema import BackboneRecipe, RunRecipe, Solver
+from data import classification_loader, open_classification
+from data.records import ClassificationDataset
+from engine import precision as precisions
+from engine.distributed import World
+from engine.optim import OPTIMIZERS
+from engine.schedule import Constant, Cosine, MultiStep, Plateau, Schedule, Warmup
+from engine.weights import check_provenance, load_into, load_weights
+
+# What a run directory may be continued with other values of: nothing here changes a result.
+MAY_DIFFER = frozenset(
+    {
+        "data",
+        "output",
+        "resume",
+        "device",
+        "gpus",
+        "workers",
+        "log_period",
+        "checkpoint_period",
+        "eval_period",
+    }
+)
+
+
+def iterations_of(solver: Solver, images: int) -> int:
+    """Steps of the training: `iterations`, or `epochs` over that many images, rounded up."""
+    if solver.iterations is not None:
+        return solver.iterations
+    if solver.epochs is None:
+        raise RecipeError("the length of the training is missing: give --solver.iterations or --solver.epochs")
+    return max(1, -(-int(solver.epochs * images) // solver.batch_size))
+
+
+def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
+    """The optimiser over all trained parameters of `model`."""
+    options: dict[str, Any] = {"lr": solver.lr, "weight_decay": solver.weight_decay}
+    options |= {"decay_norms": solver.decay_norms, "decay_biases": solver.decay_norms}
+    if solver.optimizer == "sgd":
+        options |= {"momentum": solver.momentum, "nesterov": solver.nesterov}
+    make: Any = OPTIMIZERS[solver.optimizer]
+    return make(model, **options)
+
+
+def build_schedule(solver: Solver, iterations: int, *, figure: str) -> Schedule:
+    """The learning rate's factor as a function of the step; `figure`: what a plateau looks at."""
+    schedule: Schedule
+    if solver.schedule == "steps":
+        milestones = tuple(round(fraction * iterations) for fraction in solver.milestones)
+        schedule = MultiStep(milestones, solver.gamma)
+    elif solver.schedule == "cosine":
+        schedule = Cosine(iterations)
+    elif solver.schedule == "plateau":
+        schedule = Plateau(figure, gamma=solver.gamma)
+    else:
+        schedule = Constant()
+    if solver.warmup_iterations:
+        schedule = Warmup(schedule, solver.warmup_iterations, solver.warmup_factor)
+    return schedule
+
+
+def build_backbone(recipe: RunRecipe, num_classes: int, *, zero_init: bool = False) -> Backbone:
+    """The recipe's network with random weights, drawn from torch's global generator."""
+    return create_backbone(
+        recipe.backbone,
+        num_classes=num_classes,
+        width=recipe.width,
+        shortcut=recipe.shortcut,
+        stride_in=recipe.stride_in,
+        zero_init_last=zero_init,
+    )
+
+
+def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifier, dict[str, Any] | None]:
+    """The network to train, and the provenance of what it starts from."""
+    backbone = build_backbone(recipe, num_classes, zero_init=recipe.zero_init_residual)
+    origin = None
+    if recipe.weights is not None:
+        state, origin = load_weights(recipe.weights)
+        check_identity(origin, backbone, recipe.weights)
+        classifier = backbone.classifier_name
+        load_into(backbone, state, recipe.weights, allow_missing=(classifier,), ignore=(classifier,))
+    return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin
+
+
+def check_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:
+    """Refuse weights of another architecture, channel order, normalisation or stride placement."""
+    if "backbone" in origin:
+        expected = {name: value for name, value in backbone.identity().items() if name != "num_classes"}
+        check_provenance(origin["backbone"], expected, path)
+
+
+def need_data(recipe: RunRecipe) -> Path:
+    """The data set's directory. Raises RecipeError where the recipe has none."""
+    if recipe.data is None:
+        raise RecipeError("--data is missing: the directory of the data set")
+    return recipe.data
+
+
+def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
+    """Images and labels of one split."""
+    return open_classification(need_data(recipe), split)
+
+
+def share_of_batch(solver: Solver, world: World) -> int:
+    """Images of a step that are in memory at once, over all processes. Raises RecipeError where they do not divide."""
+    parts = solver.accumulate * world.size
+    if solver.batch_size % parts:
+        raise RecipeError(
+            f"solver.batch_size {solver.batch_size} does not divide by {world.size} processes x "
+            f"{solver.accumulate} accumulated parts = {parts}"
+        )
+    return solver.batch_size // solver.accumulate
+
+
+def class_train_loader(
+    recipe: BackboneRecipe, dataset: ClassificationDataset, world: World, *, start: int, iterations: int
+) -> Any:
+    """Batches of the steps from `start` on."""
+    view, solver = recipe.input, recipe.solver
+    return classification_loader(
+        dataset,
+        train=True,
+        global_batch=share_of_batch(solver, world),
+        rank=world.rank,
+        world_size=world.size,
+        size=view.size,
+        resize=view.resize,
+        augment=view.augment,
+        min_scale=view.min_scale,
+        flip=view.flip,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        start_iteration=start * solver.accumulate,
+        iterations=iterations * solver.accumulate,
+        limit=recipe.limit,
+        cache_mb=view.cache_mb,
+    )
+
+
+def class_test_loader(
+    recipe: BackboneRecipe, dataset: ClassificationDataset, world: World, *, limit: int | None = None
+) -> Any:
+    """Every image once, one centre crop."""
+    view = recipe.input
+    return classification_loader(
+        dataset,
+        train=False,
+        global_batch=min(recipe.solver.batch_size, 64) * world.size,
+        rank=world.rank,
+        world_size=world.size,
+        size=view.size,
+        resize=view.resize,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        limit=limit,
+    )
+
+
+def autocast_of(device: torch.device, precision: str) -> Callable[[], Any]:
+    """A maker of autocast contexts, for evaluation."""
+    return lambda: precisions.autocast(device, precision)

@@ -23,7 +23,19 @@ class Recipe(BaseModel):
 # Not part of the protocol: what a comparison varies (backbone, weights, seed) and what cannot change a result
 # (paths, workers, logging, the device count at equal global batch).
 NOT_PROTOCOL = frozenset(
-    {"backbone", "width", "shortcut", "stride_in", "weights", "seed", "data", "output", "resume", "device", "gpus"}
+    {
+        "backbone",
+        "width",
+        "shortcut",
+        "stride_in",
+        "weights",
+        "seed",
+        "data",
+        "output",
+        "resume",
+        "device",
+        "gpus",
+    }
     | {"workers", "log_period", "checkpoint_period", "eval_period"}
 )
 
@@ -63,10 +75,12 @@ class Solver(Recipe):
     weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
     decay_norms: bool = Field(True, description="Decay norms' scales and all biases too, as the papers do.")
     schedule: Literal["constant", "steps", "cosine", "plateau"] = Field(
-        "steps", description="steps: times gamma at each milestone; plateau: times gamma when the error stalls."
+        "steps",
+        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls.",
     )
     milestones: tuple[float, ...] = Field(
-        (), description="Fractions of the training at which the rate drops, e.g. 0.6667 0.8889 (60k, 80k of 90k)."
+        (),
+        description="Fractions of the training at which the rate drops, e.g. 0.6667 0.8889 (60k, 80k of 90k).",
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
     warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
@@ -128,7 +142,9 @@ class BackboneRecipe(RunRecipe):
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass moved to the other classes.")
     recompute_norms: int = Field(
-        50_000, ge=0, description="Training images over which norm statistics are computed exactly at the end."
+        50_000,
+        ge=0,
+        description="Training images over which norm statistics are computed exactly at the end.",
     )
     solver: Solver = Solver()
 
@@ -178,7 +194,6 @@ class DetectionTest(Recipe):
     nms: float = Field(0.5, gt=0, le=1, description="IoU of the per-class NMS; VOC 2015: 0.3.")
     detections: int = Field(100, ge=1, description="Most detections an image.")
     voc_metric: Literal["voc07", "voc10"] = Field("voc07", description="11 points, or area under the curve.")
-    voc_pixels: Literal["inclusive", "exact"] = Field("inclusive", description="Box sides with the devkit's +1.")
     batch_size: int = Field(1, ge=1, description="Images at a time.")
 
 

@@ -10,6 +10,10 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from configs.schema import RunRecipe
 
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
@@ -33,6 +37,12 @@ def check_installation() -> None:
 
 def _is_ours(place: Path) -> bool:
     return place.parent == HOUSE or (place.parent / "configs" / "schema.py").is_file()
+
+
+def default_output(job: str, recipe: RunRecipe, data: str) -> Path:
+    """Where a run goes that was not told: runs/JOB_BACKBONE_DATA_SEED."""
+    backbone = recipe.backbone.replace(":", "-").replace("/", "-")
+    return Path("runs") / f"{job}_{backbone}_{data}_{recipe.seed}"
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

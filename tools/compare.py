@@ -40,7 +40,15 @@ def safe(name: str) -> str:
 
 def plan(recipe: CompareRecipe) -> tuple[list[Job], list[Path]]:
     """The jobs in order, and the run directories that the report compares."""
-    common = ("--device", recipe.device, "--workers", str(recipe.workers), "--gpus", str(recipe.gpus), "--resume")
+    common = (
+        "--device",
+        recipe.device,
+        "--workers",
+        str(recipe.workers),
+        "--gpus",
+        str(recipe.gpus),
+        "--resume",
+    )
     weights = dict(entry.split("=", 1) for entry in recipe.weights)
     detection = recipe.detection or DEFAULT_RECIPES.get(recipe.dataset)
     if detection is None:
@@ -55,7 +63,14 @@ def plan(recipe: CompareRecipe) -> tuple[list[Job], list[Path]]:
         for seed in range(recipe.seeds):
             output = recipe.output / f"{safe(backbone)}_seed{seed}"
             command = (
-                *(sys.executable, str(TOOLS / "train_det.py"), "--config", detection, "--dataset", recipe.dataset),
+                *(
+                    sys.executable,
+                    str(TOOLS / "train_det.py"),
+                    "--config",
+                    detection,
+                    "--dataset",
+                    recipe.dataset,
+                ),
                 *("--backbone", backbone, "--data", str(recipe.data), "--weights", weights[backbone]),
                 *("--seed", str(seed), "--output", str(output), *common),
             )
@@ -75,7 +90,14 @@ def _pretraining(recipe: CompareRecipe, backbone: str, common: tuple[str, ...]) 
         )
     output = recipe.output / f"{safe(backbone)}_backbone"
     command = (
-        *(sys.executable, str(TOOLS / "train_backbone.py"), "--config", recipe.pretrain, "--backbone", backbone),
+        *(
+            sys.executable,
+            str(TOOLS / "train_backbone.py"),
+            "--config",
+            recipe.pretrain,
+            "--backbone",
+            backbone,
+        ),
         *("--data", str(data), "--output", str(output), *common),
     )
     return Job(f"pre-training of {backbone}", output, command)
@@ -112,8 +134,11 @@ def run_jobs(jobs: list[Job], *, resume: bool) -> int:
         print(f"\n=== [{number}/{len(jobs)}] {job.name}", flush=True)
         code = subprocess.run(job.command).returncode
         if code:
-            print(f"{job.name} ended with {code}; its log is {job.output / 'log.txt'}. "
-                  "The same command with --resume goes on from here.", file=sys.stderr)
+            print(
+                f"{job.name} ended with {code}; its log is {job.output / 'log.txt'}. "
+                "The same command with --resume goes on from here.",
+                file=sys.stderr,
+            )
             return code if 0 < code < 256 else 1
     return 0
 

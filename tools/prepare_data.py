@@ -1,9 +1,10 @@
 """Prepare a data set, or check one.
 
-python tools/prepare_data.py sample --data DIR          draw the embedded sample set (seconds, no download)
-python tools/prepare_data.py voc07  --data DIR          unpack the owner's archives found in DIR, and check
-python tools/prepare_data.py voc12 | coco | cifar10     likewise
-python tools/prepare_data.py check  --data DIR --source voc2007/trainval      list all faults of any data set in one pass
+sample draws the embedded sample set (seconds, no download): python tools/prepare_data.py sample --data DIR
+
+voc07, voc12, coco, cifar10 unpack the owner's archives found in DIR, and check them.
+
+check lists all faults of any data set in one pass: python tools/prepare_data.py check --data DIR
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def sample(
     data: Data,
     seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
     scenes: Annotated[tuple[int, int], tyro.conf.arg(help="Scenes for training, for test.")] = (0, 0),
-    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (0, 0),
+    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (
+        0,
+        0,
+    ),
 ) -> int:
     """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
     from dataclasses import replace
@@ -82,7 +86,9 @@ def _official(name: str, data: Path) -> int:
         _unpack(file, data)
     faults = 0
     for source in archives.sources:
-        faults += _check(data, source, f" Get {' and '.join(archives.files)} from {archives.home}, put them into {data}")
+        faults += _check(
+            data, source, f" Get {' and '.join(archives.files)} from {archives.home}, put them into {data}"
+        )
     return 1 if faults else 0
 
 
@@ -127,7 +133,9 @@ def check(
     data: Data,
     source: Annotated[
         str,
-        tyro.conf.arg(help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders."),
+        tyro.conf.arg(
+            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders."
+        ),
     ],
 ) -> int:
     """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates."""

@@ -39,9 +39,7 @@ def _arg(help_: str) -> Any:
 class Score:
     """Score COCO results JSON against COCO JSON truth. All figures are on a 0-100 scale."""
 
-    truth: Annotated[
-        Path, _arg("COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")
-    ]
+    truth: Annotated[Path, _arg("COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")]
     predictions: Annotated[Path, _arg("COCO results JSON: image_id, category_id, bbox xywh, score.")]
     metric: Annotated[
         Literal["coco", "coco-segm", "voc07", "voc10"],
@@ -51,17 +49,16 @@ class Score:
     pixels: Annotated[
         Literal["exact", "inclusive"] | None,
         _arg(
-            "VOC metrics only [exact]. exact: x + width is the box's edge, as in Vertebra's files, where this is "
-            "the devkit's figure. inclusive: x + width is the last pixel inside (width = xmax - xmin), IoU adds 1."
+            "VOC metrics only [exact]. exact: x + width is the box's edge, as in Vertebra's files, where "
+            "this is the devkit's figure. inclusive: x + width is the last pixel inside (width = xmax - "
+            "xmin), so IoU adds 1."
         ),
     ] = None
     difficult: Annotated[
         Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
     ] = "ignore"
     per_class: Annotated[bool, _arg("Show each class.")] = False
-    resamples: Annotated[
-        int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")
-    ] = 0
+    resamples: Annotated[int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")] = 0
     json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
 
 
@@ -76,9 +73,7 @@ def main() -> int:
     if options.json:
         from evaluation.files import write_json
 
-        write_json(
-            options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result}
-        )
+        write_json(options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
         print(f"Written to {options.json}")
     return 0
 
@@ -137,9 +132,7 @@ def _score_voc(options: Score) -> dict[str, Any]:
     _table([("mAP", _number(figures.mAP), f"mean over {with_truth} classes with truths")])
     if options.per_class:
         print()
-        rows = (
-            (name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items()
-        )
+        rows = ((name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items())
         _table([("class", "AP", "truths"), *rows])
     return {**figures.to_dict(), **_interval(options, truth, metric=metric, **how)}
 

@@ -1,0 +1,194 @@
+"""From a detection recipe to parts: pre-trained backbones, the detector around them, its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones import Backbone
+from backbones.norms import freeze_norms
+from configs.build import build_backbone, check_identity, need_data, share_of_batch
+from configs.command_line import RecipeError
+from configs.schema import DetectionRecipe
+from data import detection_loader, open_detection
+from data.records import DetectionDataset
+from detectors.anchors import AnchorGrid
+from detectors.box_head import BoxHead, BoxPredictor
+from detectors.faster_rcnn import FasterRCNN
+from detectors.matching import Matcher
+from detectors.pooling import RoIAlign, RoIPool
+from detectors.postprocess import PostProcess
+from detectors.rpn import RPN, ProposalLimits, RPNHead
+from engine.distributed import World
+from engine.weights import load_into, load_weights
+
+Weights = tuple[dict[str, torch.Tensor], dict[str, Any]]
+
+# torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
+TORCHVISION_WEIGHTS = {
+    **{f"r{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)},
+    **{f"vgg{depth}": f"VGG{depth}_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}_bn": f"VGG{depth}_BN_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+}
+
+
+def build_pretrained(recipe: DetectionRecipe) -> tuple[Backbone, dict[str, Any]]:
+    """The recipe's backbone with its weights loaded, and a record of where they come from.
+
+    Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
+    that never learn are no baseline.
+    """
+    if not recipe.weights:
+        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
+    if recipe.weights == "none":
+        if recipe.model.norms == "frozen" or recipe.model.freeze_stride > 0:
+            raise RecipeError(
+                "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
+                "(and use the same for the backbone that it is compared with)"
+            )
+        return build_backbone(recipe, 1000), {"source": "none"}
+    if recipe.weights == "torchvision":
+        state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
+    else:
+        place = Path(recipe.weights)
+        state, origin = load_weights(place)
+    identity = origin.get("backbone", {})
+    backbone = build_backbone(recipe, int(identity.get("num_classes", 1000)))
+    check_identity(origin, backbone, place)
+    load_into(backbone, state, place)
+    return backbone, {"source": recipe.weights, **origin}
+
+
+def torchvision_weights(name: str) -> Weights:
+    """torchvision's ImageNet weights of one of our networks. Raises ValueError where it has none."""
+    if name not in TORCHVISION_WEIGHTS:
+        raise ValueError(f"torchvision has no weights for {name}; it has them for {', '.join(TORCHVISION_WEIGHTS)}")
+    import torchvision
+
+    weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"torchvision's weights for {name} cannot be had from {weights.url} ({error}); fetch that file where there "
+            "is a network and give it as --weights FILE"
+        ) from error
+    figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
+    return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
+
+
+def build_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
+    """Faster R-CNN on the cut backbone, in train mode."""
+    settings = recipe.model
+    if settings.norms == "frozen":
+        freeze_norms(backbone)
+    backbone.freeze(settings.freeze_stride)
+    trunk, head = backbone.cut(stride=settings.cut_stride, roi_size=settings.roi_size)
+    anchors = AnchorGrid(scales=settings.anchor_sizes, ratios=settings.anchor_ratios, stride=trunk.stride)
+    before, after = settings.proposals_before_nms, settings.proposals
+    rpn = RPN(
+        RPNHead(trunk.out_channels, anchors.per_cell, settings.rpn_channels),
+        anchors,
+        train_limits=ProposalLimits(before_nms=before[0], after_nms=after[0]),
+        test_limits=ProposalLimits(before_nms=before[1], after_nms=after[1]),
+        samples=settings.rpn_samples,
+        beta=settings.rpn_beta,
+        nms_iou=settings.rpn_nms,
+    )
+    pooling = RoIAlign if settings.pooling == "align" else RoIPool
+    box_head = BoxHead(
+        pooling(head.roi_size, trunk.stride),
+        head,
+        BoxPredictor(head.out_channels, classes, class_agnostic=settings.class_agnostic),
+        postprocess=PostProcess(
+            score_threshold=recipe.test.score, nms_iou=recipe.test.nms, detections=recipe.test.detections
+        ),
+        matcher=Matcher(positive=0.5, negative=0.5, negative_from=settings.roi_background_from),
+        samples=settings.rois,
+        positive_fraction=settings.roi_positive,
+        beta=settings.box_beta,
+    )
+    detector = FasterRCNN(trunk=trunk, rpn=rpn, box_head=box_head)
+    return detector.to(memory_format=torch.channels_last)
+
+
+BACKBONE_PARTS = ("trunk.", "box_head.head.")
+
+
+def detector_state(detector: FasterRCNN) -> dict[str, torch.Tensor]:
+    """The detector's tensors with the backbone's under the names of the uncut network: `backbone.layer1.0...`."""
+    return {_file_name(name): tensor for name, tensor in detector.state_dict().items()}
+
+
+def load_detector_state(detector: FasterRCNN, state: dict[str, torch.Tensor], path: Path) -> None:
+    """The inverse of `detector_state`; every key must be there."""
+    names = {_file_name(name): name for name in detector.state_dict()}
+    load_into(detector, {names.get(name, name): tensor for name, tensor in state.items()}, path)
+
+
+def _file_name(name: str) -> str:
+    for part in BACKBONE_PARTS:
+        if name.startswith(part):
+            return "backbone." + name.removeprefix(part)
+    return name
+
+
+def open_sets(recipe: DetectionRecipe) -> tuple[DetectionDataset, DetectionDataset]:
+    """Training and test set. Raises ValueError where they do not have the same classes."""
+    train, test = (open_detection(need_data(recipe), source) for source in recipe.sources())
+    if train.class_names != test.class_names:
+        only = sorted(set(train.class_names) ^ set(test.class_names))
+        raise ValueError(
+            f"training set {train.source} and test set {test.source} have different classes: "
+            f"{', '.join(only) or 'the same ones in another order'}"
+        )
+    return train, test
+
+
+def detection_train_loader(
+    recipe: DetectionRecipe, dataset: DetectionDataset, world: World, *, start: int, iterations: int
+) -> Any:
+    """Batches of the steps from `start` on."""
+    view, solver = recipe.input, recipe.solver
+    return detection_loader(
+        dataset,
+        train=True,
+        global_batch=share_of_batch(solver, world),
+        rank=world.rank,
+        world_size=world.size,
+        shorter_sides=view.shorter_side,
+        longer_side=view.longer_side,
+        canvases=view.canvases,
+        flip=view.flip,
+        crowd=view.crowd,
+        difficult=view.difficult,
+        keep_empty=view.keep_empty,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        start_iteration=start * solver.accumulate,
+        iterations=iterations * solver.accumulate,
+        limit=recipe.limit,
+    )
+
+
+def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World) -> Any:
+    """Every image once, in the data set's order."""
+    view = recipe.input
+    return detection_loader(
+        dataset,
+        train=False,
+        global_batch=recipe.test.batch_size * world.size,
+        rank=world.rank,
+        world_size=world.size,
+        shorter_sides=(view.test_shorter_side,),
+        longer_side=view.longer_side,
+        canvases=(),
+        flip=0.0,
+        crowd="ignore",
+        difficult="train",
+        seed=recipe.seed,
+        workers=recipe.workers,
+        iterations=None,
+    )

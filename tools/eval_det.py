@@ -1,0 +1,127 @@
+"""Evaluate a trained detector again: predictions, COCO's and VOC's figures, cost.
+
+python tools/eval_det.py RUN_DIR
+
+python tools/eval_det.py RUN_DIR --test-source voc2007/test --data VOCdevkit --output OTHER_DIR
+
+python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCdevkit --output OTHER_DIR
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from common import run_tool
+
+from configs.command_line import RecipeError, load_recipe
+from configs.schema import DetectionRecipe
+
+if TYPE_CHECKING:
+    from engine.distributed import World
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which detector, on which images."""
+
+    run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_det.py.")]] = None
+    weights: Annotated[Path | None, tyro.conf.arg(help="A detector's weights, instead of a run directory.")] = None
+    dataset: Annotated[str | None, tyro.conf.arg(help="Another data set than in training.")] = None
+    test_source: Annotated[str | None, tyro.conf.arg(help="Another test set: voc2007/test, json:B.json.")] = None
+    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
+    output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
+    score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
+    nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
+    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
+    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    precision: Annotated[
+        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
+    ] = "recipe"
+
+
+def main() -> int:
+    settings = tyro.cli(Settings, description=__doc__)
+    if (settings.run is None) == (settings.weights is None):
+        raise RecipeError("name either a run directory, or --weights FILE; see --help")
+
+    from engine import distributed
+
+    if settings.gpus > 1 and not distributed.is_under_launcher():
+        return distributed.relaunch(settings.gpus, device=settings.device)
+    with distributed.started(settings.device) as world:
+        return evaluate(settings, world)
+
+
+def evaluate(settings: Settings, world: World) -> int:
+    """Predict, score, write, and print the figures."""
+    from wiring import evaluate_detector
+
+    from configs import build, build_detection
+    from data import open_detection
+    from engine import precision
+    from engine.logs import figures_line, setup_logging
+    from engine.rundir import RunDirectory
+    from engine.weights import load_weights
+
+    setup_logging(is_main=world.is_main)
+    path = settings.weights or settings.run / "model.safetensors"  # type: ignore[operator]
+    if settings.run is not None and not settings.run.is_dir():
+        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
+    if not path.exists():
+        raise ValueError(f"{path} is missing: the run is not finished; run its train_det.py command with --resume")
+    state, facts = load_weights(path)
+    recipe = recipe_of(settings, facts, path)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    output = settings.output or settings.run
+    elsewhere = bool(settings.dataset or settings.test_source)
+    if output is None or (elsewhere and settings.output is None):
+        raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
+    test_set = open_detection(build.need_data(recipe), recipe.sources()[1])
+    known = tuple(facts["class_names"])
+    if known != test_set.class_names:
+        only = sorted(set(known) ^ set(test_set.class_names))
+        raise ValueError(f"{path} knows other classes than {test_set.source}: {', '.join(only[:5])} are only in one")
+    backbone = build.build_backbone(recipe, 1000)
+    build.check_identity(facts, backbone, path)
+    model = build_detection.build_detector(recipe, backbone, len(known))
+    build_detection.load_detector_state(model, state, path)
+    model.to(world.device)
+    run = RunDirectory(output, world=world, tensorboard=False)
+    if world.is_main:
+        output.mkdir(parents=True, exist_ok=True)
+    run.write_json(run.truth, test_set.coco_truth())
+    figures = evaluate_detector(recipe, model, test_set, world, run)
+    if world.is_main:
+        logging.getLogger("tools.eval_det").info(figures_line(int(facts.get("iterations", 0)), figures))
+        print(f"predictions and figures: {output}")
+    return 0
+
+
+def recipe_of(settings: Settings, facts: dict[str, Any], path: Path) -> DetectionRecipe:
+    """The recipe that the detector was trained with, with what the command line changes."""
+    if settings.run is not None:
+        recipe = load_recipe(DetectionRecipe, settings.run / "config.yaml")
+    elif "recipe" in facts:
+        recipe = DetectionRecipe.model_validate(facts["recipe"])
+    else:
+        raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+    test = {name: value for name in ("score", "nms") if (value := getattr(settings, name)) is not None}
+    changes: dict[str, Any] = {"workers": settings.workers, "test": recipe.test.model_copy(update=test)}
+    if settings.dataset:
+        changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
+    if settings.test_source:
+        changes["test_source"] = settings.test_source
+    if settings.data:
+        changes["data"] = settings.data
+    if settings.precision != "recipe":
+        changes["precision"] = settings.precision
+    return DetectionRecipe.model_validate({**recipe.model_dump(), **changes, "test": changes["test"].model_dump()})
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,116 @@
+"""What a network costs: parameters, FLOPs (multiply-adds, as the papers count), time and memory.
+
+python tools/profile_model.py --backbone r18 r34 r50 r101 r152 --stride-in 1x1
+
+python tools/profile_model.py --backbone r50 --detector --size 600 800
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from common import run_tool
+
+from configs.schema import DetectionRecipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which networks, at which size."""
+
+    backbone: Annotated[tuple[str, ...], tyro.conf.arg(help="One or more names, as in train_backbone.py.")]
+    width: Annotated[float, tyro.conf.arg(help="Factor on all channel counts.")] = 1.0
+    shortcut: Annotated[Literal["A", "B", "C"], tyro.conf.arg(help="The ResNets' shortcuts.")] = "B"
+    stride_in: Annotated[Literal["1x1", "3x3"], tyro.conf.arg(help="1x1: the paper; 3x3: torchvision.")] = "3x3"
+    size: Annotated[tuple[int, int], tyro.conf.arg(help="Height and width of the image, pixels.")] = (224, 224)
+    detector: Annotated[bool, tyro.conf.arg(help="The whole detector instead of the classifier.")] = False
+    classes: Annotated[int, tyro.conf.arg(help="Classes of the classifier or detector.")] = 1000
+    batch_size: Annotated[int, tyro.conf.arg(help="Images at a time in the timing.")] = 1
+    repeats: Annotated[int, tyro.conf.arg(help="Timed runs; 0: count only.")] = 5
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    precision: Annotated[Literal["auto", "fp32", "bf16"], tyro.conf.arg(help="auto: bf16 where it is fast.")] = "auto"
+    json: Annotated[Path | None, tyro.conf.arg(help="Write the figures to this file too.")] = None
+
+
+def main() -> int:
+    settings = tyro.cli(Settings, description=__doc__)
+    rows = [profile(settings, name) for name in settings.backbone]
+    height, width = settings.size
+    print(f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}")
+    print(f"{'':<24}{'parameters':>14}{'FLOPs':>10}{'ms/image':>10}{'spread':>14}{'MB':>8}")
+    for row in rows:
+        timing = f"{row['ms']:>10.2f}{row['ms_min']:>7.2f}-{row['ms_max']:<6.2f}{row['memory_mb']:>8.0f}"
+        print(
+            f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
+            + (timing if settings.repeats else "")
+        )
+    if settings.json is not None:
+        from engine import provenance
+
+        settings.json.write_text(json.dumps({"rows": rows, **provenance.describe()}, indent=1) + "\n")
+    return 0
+
+
+def profile(settings: Settings, name: str) -> dict[str, Any]:
+    """Counts and times of one network."""
+    import torch
+
+    from backbones.cost import count_flops, count_parameters
+    from configs import build
+    from detectors.structures import ImageBatch
+    from engine import device as devices
+    from engine import precision
+
+    device = devices.resolve(settings.device)
+    kind = precision.resolve(settings.precision, device)
+    recipe = DetectionRecipe(
+        backbone=name, width=settings.width, shortcut=settings.shortcut, stride_in=settings.stride_in
+    )
+    model: torch.nn.Module = build.build_backbone(recipe, settings.classes)
+    method = "forward"
+    pixels = torch.randint(0, 256, (settings.batch_size, 3, *settings.size), dtype=torch.uint8, device=device)
+    inputs: Any = pixels
+    if settings.detector:
+        from configs import build_detection
+
+        model, method = build_detection.build_detector(recipe, model, settings.classes), "detect"  # type: ignore[arg-type]
+        sizes = (settings.size,) * settings.batch_size
+        inputs = ImageBatch(pixels, torch.tensor(sizes, device=device), sizes)
+    model.to(device).eval()
+    row: dict[str, Any] = {
+        "name": name,
+        "parameters": count_parameters(model),
+        "flops": count_flops(model, inputs, method=method) // settings.batch_size,
+        "precision": kind,
+        "device": str(device),
+    }
+    if settings.repeats:
+        with torch.inference_mode(), precision.autocast(device, kind):
+            times = [timed(lambda: getattr(model, method)(inputs), device) for _ in range(settings.repeats + 2)][2:]
+        per_image = [1000 * seconds / settings.batch_size for seconds in times]
+        row |= {"ms": statistics.median(per_image), "ms_min": min(per_image), "ms_max": max(per_image)}
+        row |= {"n": settings.repeats, "memory_mb": devices.peak_memory_mb(device)}
+    return row
+
+
+def timed(call: Any, device: Any) -> float:
+    """Seconds of one call, the device's work included."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    run_tool(main)

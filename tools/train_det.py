@@ -1,0 +1,156 @@
+"""Train Faster R-CNN on any backbone, and evaluate it.
+
+python tools/train_det.py --backbone r101 --dataset voc0712 --data VOCdevkit --weights FILE --gpus 8
+
+python tools/train_det.py --backbone r50 --dataset coco --data COCO --weights torchvision
+
+python tools/train_det.py --dataset json --train-source json:A.json --test-source json:B.json --data IMAGES ...
+
+The data set chooses the recipe unless --config does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from common import default_output, run_tool
+
+from configs.command_line import RecipeError, parse_recipe, take_flag
+from configs.schema import DEFAULT_RECIPES, DetectionRecipe
+
+if TYPE_CHECKING:
+    from data.records import DetectionDataset
+    from engine.distributed import World
+
+logger = logging.getLogger("tools.train_det")
+
+
+def main() -> int:
+    dataset, _ = take_flag(sys.argv[1:], "--dataset")
+    default = DEFAULT_RECIPES.get(dataset or "voc07", DEFAULT_RECIPES["voc07"])
+    recipe = parse_recipe(DetectionRecipe, description=__doc__ or "", default=default)
+
+    from engine import distributed
+
+    if recipe.gpus > 1 and not distributed.is_under_launcher():
+        return distributed.relaunch(recipe.gpus, device=recipe.device)
+    with distributed.started(recipe.device) as world:
+        return train(recipe, world)
+
+
+def train(recipe: DetectionRecipe, world: World) -> int:
+    """One run from its data and weights to its figures."""
+    import torch
+
+    from configs import build, build_detection
+    from engine import loop, precision
+    from engine.logs import setup_logging
+    from engine.rundir import RunDirectory
+
+    if not recipe.weights:
+        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
+    train_set, test_set = build_detection.open_sets(recipe)
+    iterations = build.iterations_of(recipe.solver, min(len(train_set), recipe.limit or len(train_set)))
+    recipe = recipe.model_copy(
+        update={
+            "precision": precision.resolve(recipe.precision, world.device),
+            "output": recipe.output or default_output("det", recipe, recipe.dataset),
+        }
+    )
+    assert recipe.output is not None
+    run = RunDirectory.open(
+        recipe.output, recipe.model_dump(mode="json"), resume=recipe.resume, may_differ=build.MAY_DIFFER, world=world
+    )
+    if run.finished:
+        print(f"{run.path} is finished: its figures are in {run.evaluation}")
+        return 0
+    setup_logging(run.log, is_main=world.is_main)
+    for note in (*train_set.notes, *test_set.notes):
+        logger.warning(note)
+
+    torch.manual_seed(recipe.seed)
+    backbone, origin = build_detection.build_pretrained(recipe)
+    model = build_detection.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
+    logger.info(
+        "Faster R-CNN on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
+        "%d iterations of %d images, %s on %s -> %s",
+        recipe.backbone, origin["source"], len(train_set.class_names), len(train_set), train_set.source,
+        len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
+    )  # fmt: skip
+    run.write_json(run.truth, test_set.coco_truth())
+    state = run.latest_state()
+    start = int(state["iteration"]) if state else 0
+    torch.manual_seed(recipe.seed * 1000 + world.rank)  # dropout differs between processes
+
+    def evaluate(_: int) -> dict[str, float]:
+        from wiring import evaluate_detector
+
+        return evaluate_detector(recipe, model, test_set, world, run)
+
+    record = loop.train(
+        model=model,
+        optimizer=build.build_optimizer(recipe.solver, model),
+        schedule=build.build_schedule(recipe.solver, iterations, figure="AP"),
+        loader=build_detection.detection_train_loader(recipe, train_set, world, start=start, iterations=iterations),
+        run=run,
+        iterations=iterations,
+        world=world,
+        precision=recipe.precision,
+        accumulate=recipe.solver.accumulate,
+        grad_clip=recipe.solver.grad_clip,
+        evaluate=evaluate,
+        eval_period=recipe.eval_period,
+        checkpoint_period=recipe.checkpoint_period,
+        log_period=recipe.log_period,
+        state=state,
+    )
+    facts = {
+        **describe(recipe, train_set, test_set, origin, iterations),
+        "backbone": backbone.identity(),
+        "figures": record.figures,
+        "training_s": round(record.seconds, 1),
+    }
+    if world.is_main:
+        from engine.weights import save_weights
+
+        save_weights(run.weights, build_detection.detector_state(model), facts)
+    run.finish(facts)
+    logger.info("predictions, figures and weights: %s", run.path)
+    return 0
+
+
+def describe(
+    recipe: DetectionRecipe,
+    train_set: DetectionDataset,
+    test_set: DetectionDataset,
+    origin: dict[str, Any],
+    iterations: int,
+) -> dict[str, Any]:
+    """What is to be known of the run: its protocol, its data, where its weights came from, on what it ran."""
+    from wiring import sample_hash
+
+    from configs.schema import protocol_fields
+    from engine import provenance
+
+    fingerprints = {"train_fingerprint": train_set.fingerprint(), "test_fingerprint": test_set.fingerprint()}
+    protocol = {**protocol_fields(recipe), **fingerprints}
+    return {
+        "detector": "Faster R-CNN on a cut backbone",
+        "class_names": list(train_set.class_names),
+        "category_ids": list(train_set.category_ids),
+        "training_data": {"name": train_set.source, "images": len(train_set)},
+        "weights": origin,
+        "protocol": protocol,
+        "protocol_hash": provenance.protocol_hash(protocol),
+        "recipe": recipe.model_dump(mode="json"),
+        "sample_hash": sample_hash(recipe),
+        "iterations": iterations,
+        "seed": recipe.seed,
+        **provenance.describe(),
+    }
+
+
+if __name__ == "__main__":
+    run_tool(main)
