@@ -29,9 +29,7 @@ class AnchorGrid:
         offset: float = 0.5,
     ) -> None:
         if not scales or not ratios or min(*scales, *ratios, stride) <= 0:
-            raise ValueError(
-                f"Anchors need positive scales, ratios and stride, not {scales}, {ratios}, {stride}."
-            )
+            raise ValueError(f"Anchors need positive scales, ratios and stride, not {scales}, {ratios}, {stride}.")
         self.stride = stride
         self.offset = offset
         self.shapes_hw = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in ratios for scale in scales]

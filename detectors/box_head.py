@@ -52,8 +52,10 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, vectors_MV: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits MK and box deltas MQ4."""
-        return self.scores(vectors_MV), self.deltas(vectors_MV).unflatten(1, (-1, 4))
+        """Class logits MK and box deltas MQ4, in float32: bf16 would give many regions the same score."""
+        with torch.autocast(vectors_MV.device.type, enabled=False):
+            vectors_MV = vectors_MV.float()
+            return self.scores(vectors_MV), self.deltas(vectors_MV).unflatten(1, (-1, 4))
 
 
 class BoxHead(nn.Module):

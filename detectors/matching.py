@@ -79,7 +79,5 @@ class Matcher:
         positive_NA = ((iou_NA >= self.positive) | best_NA) & eligible_NA
         negative_NA = (iou_NA < self.negative) & eligible_NA & ~positive_NA & ~ignored_NA
         if self.negative_from > 0:
-            negative_NA = negative_NA & (
-                (iou_NA >= self.negative_from) | ~to_find_NG.any(dim=1, keepdim=True)
-            )
+            negative_NA = negative_NA & ((iou_NA >= self.negative_from) | ~to_find_NG.any(dim=1, keepdim=True))
         return Matches(positive_NA, negative_NA, truth_NA, iou_NA)

@@ -101,7 +101,5 @@ class RoIPool(nn.Module):
 def with_image_index(boxes_NR4: Tensor) -> Tensor:
     """Boxes as torchvision's kernels want them: M x 5, the image's place in the batch first."""
     images, regions = boxes_NR4.shape[:2]
-    image_M = torch.arange(images, device=boxes_NR4.device).repeat_interleave(
-        regions, output_size=images * regions
-    )
+    image_M = torch.arange(images, device=boxes_NR4.device).repeat_interleave(regions, output_size=images * regions)
     return torch.cat([image_M.unsqueeze(1).to(boxes_NR4.dtype), boxes_NR4.reshape(-1, 4)], dim=1)

@@ -18,6 +18,7 @@ from detectors.matching import Matches
 
 _LOW_32 = 0xFFFFFFFF
 _INDEX_BITS = 24
+_GOLDEN = 0x9E3779B9  # 2³² / golden ratio: keeps both keys apart where a seed's upper half is 0
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def keyed_draws(seeds_N: Tensor, stream: int, count: int) -> Tensor:
     """
     index_A = torch.arange(count, device=seeds_N.device)
     low_N1 = _mix((seeds_N & _LOW_32) ^ stream).unsqueeze(1)
-    high_N1 = _mix(((seeds_N >> 32) & _LOW_32) ^ low_N1[:, 0]).unsqueeze(1)
+    high_N1 = _mix((((seeds_N >> 32) & _LOW_32).unsqueeze(1) ^ low_N1) + _GOLDEN & _LOW_32)
     # Keyed before and after a round: with one key alone two images' draws would be rearrangements of each
     # other.
     random_NA = _mix(_mix(index_A ^ low_N1) ^ high_N1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +24,7 @@ class TinyTrunk(nn.Module):
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
         widths = (3, channels // 2, channels, channels)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:])
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(widths))
 
     def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor) -> Tensor:
         x = (pixels_N3HW.float() - 114) / 60
@@ -60,9 +60,7 @@ def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, **options) 
     )
 
 
-def make_targets(
-    boxes: list[list[list[float]]], labels: list[list[int]], places: int = 16, **flags
-) -> Targets:
+def make_targets(boxes: list[list[list[float]]], labels: list[list[int]], places: int = 16, **flags) -> Targets:
     """Targets of the given boxes; flags: `ignore`, lists like `labels`."""
     shape = (len(boxes), places)
     boxes_NG4, labels_NG = torch.zeros(*shape, 4), torch.zeros(shape, dtype=torch.int64)
