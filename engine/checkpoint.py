@@ -1,4 +1,4 @@
-"""Training state on disk: whole files only, the last few and the best, readable without running anyone's code."""
+"""Training state on disk: whole files only, the last few and the best, read without running code in them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Checkpoints:
         return path
 
     def mark_best(self, path: Path) -> Path:
-        """Makes `best.pt` a second name of `path`, which so survives its own removal (a copy where links are not)."""
+        """Makes `best.pt` a second name of `path`'s content, which so outlives `path` (a copy without links)."""
         best, temporary = self.directory / "best.pt", self.directory / ".best.pt.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -68,8 +68,10 @@ class Checkpoints:
         return sorted(p for p in self.directory.glob("*.pt") if re.fullmatch(r"\d+\.pt", p.name))
 
     def latest(self) -> State | None:
-        """The newest checkpoint that can be read, None where there is none at all; a damaged one is passed over
-        with a warning. Raises CheckpointError where every one is damaged, and for an unsafe file at once.
+        """The newest checkpoint that can be read, None where there is none at all.
+
+        A damaged one is passed over with a warning. Raises CheckpointError where every one is damaged, and
+        UnsafeCheckpoint at once.
         """
         paths = self.paths()
         for path in reversed(paths):
@@ -108,8 +110,8 @@ def load_checkpoint(path: Path) -> State:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
             raise UnsafeCheckpoint(
-                f"{path} holds more than tensors and plain values, and reading it could run code; it is refused. "
-                "Save its state_dict alone, as safetensors or with torch.save."
+                f"{path} holds more than tensors and plain values, and reading it could run code; it is "
+                "refused. Save its state_dict alone, as safetensors or with torch.save."
             ) from error
         raise CheckpointError(f"{path} is damaged or no torch file; use another.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:

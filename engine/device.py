@@ -32,7 +32,8 @@ def resolve(name: str = "auto", *, local_rank: int = 0) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise DeviceError(
-            f"Process {local_rank} found only {count} GPU(s) on this machine; start at most {count} process(es)."
+            f"{local_rank + 1} processes were asked for, but this machine has {count} GPU(s); "
+            f"use --gpus {count}, or --device cpu."
         )
     return torch.device("cuda", local_rank)
 

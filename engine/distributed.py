@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -22,12 +22,12 @@ TIMEOUT = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`; `device` is its own. All methods are no-ops in a world of one."""
+    """This process among all: `rank` of `size`, with a `device` of its own. Alone, no method does anything."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def is_main(self) -> bool:

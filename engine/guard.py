@@ -1,4 +1,4 @@
-"""No silent NaN: a step whose loss or gradient is not finite is never taken, and the run stops with what is known.
+"""No silent NaN: a step whose loss or gradient is not finite is never taken, and the run stops and says why.
 
 The check waits for the device only when asked to (`read`). Until then a fused optimiser skips its steps by a flag
 on the device, the mechanism made for GradScaler, so the weights stay those from before the first bad step.
@@ -28,7 +28,7 @@ class NonFiniteLoss(ArithmeticError, ValueError):
 
 
 class FiniteGuard:
-    """Watches each iteration's losses and gradient, and lets the optimiser step only while all were finite."""
+    """Watches each iteration's losses and gradient; the optimiser steps only while all were finite."""
 
     def __init__(self, optimizer: Optimizer, scaler: torch.amp.GradScaler, world: World):
         self._optimizer = optimizer
@@ -40,12 +40,10 @@ class FiniteGuard:
         self._values = torch.zeros((), device=world.device)
         self._recent: deque[tuple[int, tuple[int, ...]]] = deque()
         # A GradScaler skips steps with infinite gradients by itself, and that is no failure.
-        self._on_device = (
-            getattr(optimizer, "_step_supports_amp_scaling", False) and world.device.type != "cpu"
-        )
+        self._on_device = getattr(optimizer, "_step_supports_amp_scaling", False) and world.device.type != "cpu"
 
     def watch(self, iteration: int, image_ids: tuple[int, ...], values: Tensor, norm: Tensor) -> None:
-        """Notes whether all `values` (an iteration's losses) and the gradient's `norm` are finite. No host wait."""
+        """Notes whether all `values` (losses) and the gradient's `norm` are finite. No host wait."""
         self._recent.append((iteration, image_ids))
         finite = torch.isfinite(values).all()
         if not self._scaler.is_enabled():

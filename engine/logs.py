@@ -1,4 +1,4 @@
-"""What a run says: log lines on the console and in log.txt, numbers in metrics.jsonl and TensorBoard, bars."""
+"""What a run says: lines on the console and in log.txt, numbers in metrics.jsonl and TensorBoard, bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +67,7 @@ def training_line(
     lr: float,
     memory_mb: float,
 ) -> str:
-    """`eta: 0:41:49  iter: 379/90000  loss: 1.70  …  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
+    """`eta: 0:41:49  iter: 379/90000  loss: 1.70  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
     parts = [f"eta: {timedelta(seconds=round(eta_s))}", f"iter: {iteration}/{iterations}"]
     parts += [f"{name}: {short_number(value)}" for name, value in values.items()]
     parts += [f"time: {time_s:.3f} s", f"data: {data_s:.3f} s", f"lr: {lr:.3g}", f"mem: {memory_mb:.0f} MB"]
@@ -76,9 +76,7 @@ def training_line(
 
 def figures_line(iteration: int, figures: dict[str, float]) -> str:
     """One line for an evaluation."""
-    return "  ".join(
-        [f"evaluation at iter: {iteration}", *(f"{k}: {short_number(v)}" for k, v in figures.items())]
-    )
+    return "  ".join([f"evaluation at iter: {iteration}", *(f"{k}: {short_number(v)}" for k, v in figures.items())])
 
 
 def short_number(value: float) -> str:
@@ -98,21 +96,17 @@ def progress(
 
     plain_lines False: the caller writes lines of its own, and a bar is all that is wanted.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = initial + len(items)
     if sys.stderr.isatty():
-        yield from tqdm(
-            items, desc=description, total=total, initial=initial, dynamic_ncols=True, leave=False
-        )
+        yield from tqdm(items, desc=description, total=total, initial=initial, dynamic_ncols=True, leave=False)
     elif plain_lines:
         yield from _with_plain_lines(items, description, total, initial)
     else:
         yield from items
 
 
-def _with_plain_lines(
-    items: Iterable[Item], description: str, total: int | None, initial: int
-) -> Iterator[Item]:
+def _with_plain_lines(items: Iterable[Item], description: str, total: int | None, initial: int) -> Iterator[Item]:
     started = spoken = time.monotonic()
     for done, item in enumerate(items, start=initial + 1):
         yield item
@@ -125,7 +119,7 @@ def _with_plain_lines(
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl, one object a line with `iteration` first, and to TensorBoard events beside it."""
+    """Appends to metrics.jsonl, one object a line with `iteration` first, and to TensorBoard's events."""
 
     def __init__(self, directory: Path, *, tensorboard: bool = True, enabled: bool = True):
         self._path = directory / "metrics.jsonl"
@@ -135,7 +129,7 @@ class MetricsWriter:
         self._events: Any = None
 
     def write(self, iteration: int, values: dict[str, float], *, section: str) -> None:
-        """`section` ("train", "evaluation") groups the curves in TensorBoard. Non-finite numbers become null."""
+        """`section` ("train", "evaluation") groups curves in TensorBoard. Non-finite numbers become null."""
         if not self._enabled:
             return
         finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}

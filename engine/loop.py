@@ -71,17 +71,11 @@ def train(
     guard, meter, clock = FiniteGuard(optimizer, scaler, world), LossMeter(), session.clock
 
     with StopSignals(world) as stop:
-        if (
-            evaluate is not None
-            and session.record.evaluated < start
-            and _is_due(start, eval_period, iterations)
-        ):
+        if evaluate is not None and session.record.evaluated < start and _is_due(start, eval_period, iterations):
             session.evaluate(evaluate)  # the run ended between a checkpoint and its evaluation
         batches = iter(loader) if start < iterations else iter(())
         steps = range(start + 1, iterations + 1)
-        for iteration in progress(
-            steps, description="train", total=iterations, initial=start, plain_lines=False
-        ):
+        for iteration in progress(steps, description="train", total=iterations, initial=start, plain_lines=False):
             lr = set_learning_rate(optimizer, schedule(iteration - 1))
             seen, image_ids = [], []
             for micro in range(accumulate):
@@ -132,7 +126,7 @@ def total_loss(values: dict[str, Tensor]) -> Tensor:
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float | None) -> Tensor:
-    """The norm of the whole gradient, on the device; above `largest_norm` the gradient is scaled down to it."""
+    """The norm of the whole gradient, on the device; a larger one than `largest_norm` is scaled down to it."""
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if largest_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)

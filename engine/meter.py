@@ -29,7 +29,7 @@ class LossMeter:
         names = tuple(values)
         if self.names and names != self.names:
             raise ValueError(
-                f"The model returned {', '.join(names)} after {', '.join(self.names)}; return the same always."
+                f"The model returned {', '.join(names)} after {', '.join(self.names)}; it must not change."
             )
         self.names = names
         stacked = torch.stack([value.detach().float() for value in values.values()])
@@ -46,7 +46,7 @@ class LossMeter:
 
 
 class Clock:
-    """Time spent on training: in all, an iteration, waiting for data, and what is left. `paused` time is none of it."""
+    """Time spent on training: in all, an iteration, waiting for data, and left. `paused` time does not count."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()

@@ -42,9 +42,7 @@ def sgd(
     decay_biases: bool = True,
 ) -> SGD:
     """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4."""
-    groups = parameter_groups(
-        model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases
-    )
+    groups = parameter_groups(model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases)
     return _with_base_rates(SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups)))
 
 
@@ -58,9 +56,7 @@ def adamw(
     decay_biases: bool = False,
 ) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it."""
-    groups = parameter_groups(
-        model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases
-    )
+    groups = parameter_groups(model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases)
     return _with_base_rates(AdamW(groups, lr=lr, betas=betas, fused=_can_fuse(groups)))
 
 
@@ -68,7 +64,7 @@ OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
-    """Every group's learning rate becomes its base rate times `factor`; returns the first group's. Host only."""
+    """Every group's learning rate becomes its base rate times `factor`; returns the first's. Host only."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
     return float(optimizer.param_groups[0]["lr"])

@@ -34,7 +34,7 @@ def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether `device` has instructions for bf16 products: NVIDIA from Ampere on, CPUs with AVX512-BF16 or AMX."""
+    """Whether `device` multiplies bf16 natively: NVIDIA from Ampere on, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

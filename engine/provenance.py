@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,7 +34,7 @@ def describe() -> dict[str, Any]:
 
 
 def git_commit(directory: Path = Path(__file__).parent) -> str | None:
-    """The commit of the source in use, with "+dirty" where tracked files differ from it; None outside a clone."""
+    """The commit of the source in use, "+dirty" where tracked files differ from it; None outside a clone."""
     commit = _git(directory, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -66,10 +67,8 @@ def machine() -> dict[str, Any]:
 def command() -> str:
     """The command line of this process, ready to be typed again."""
     script = Path(sys.argv[0])
-    try:
+    with contextlib.suppress(ValueError):
         script = script.resolve().relative_to(Path.cwd())
-    except ValueError:
-        pass
     return shlex.join(["python", str(script), *sys.argv[1:]])
 
 
@@ -100,9 +99,7 @@ def protocol_hash(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differing_fields(
-    a: Mapping[str, Any], b: Mapping[str, Any], *, ignore: Collection[str] = ()
-) -> list[str]:
+def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any], *, ignore: Collection[str] = ()) -> list[str]:
     """The dotted names of fields whose values differ or that only one side has, in order.
 
     ignore: names that may differ, or the beginnings of such names ("data" covers "data.root").

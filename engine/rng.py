@@ -12,7 +12,7 @@ import torch
 
 
 def seed_all(seed: int, *, rank: int = 0) -> None:
-    """Seeds torch (all devices), numpy and Python. Build a model at rank 0's seed, then call again with the rank."""
+    """Seeds torch (all devices), numpy and Python. Build the model first at rank 0's seed, on every process."""
     mixed = (seed * 1_000_003 + rank) % 2**32
     random.seed(mixed)
     np.random.seed(mixed)

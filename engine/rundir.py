@@ -86,17 +86,13 @@ class RunDirectory:
         if not resume:
             mend = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
             state = "a finished run" if self.finished else "an unfinished run"
-            raise RunError(
-                f"{self.path} already holds {state} of this recipe; {mend}, or choose another --output."
-            )
+            raise RunError(f"{self.path} already holds {state} of this recipe; {mend}, or choose another --output.")
 
     def _require_empty(self) -> None:
         if self.path.is_file():
             raise RunError(f"{self.path} is a file; choose a directory as --output.")
         if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            raise RunError(
-                f"{self.path} is not empty and holds no run (no config.yaml); choose another --output."
-            )
+            raise RunError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --output.")
 
     def _require_same_recipe(self, recipe: dict[str, Any], may_differ: Collection[str]) -> None:
         found = self.read_config()
@@ -127,7 +123,7 @@ class RunDirectory:
         return found if isinstance(found, dict) else {}
 
     def latest_state(self) -> dict[str, Any] | None:
-        """What to continue from, None at the beginning. The metrics beyond it are cut off, as they will come again.
+        """What to continue from, None at the beginning. Metrics beyond it are cut off: they will come again.
 
         Every process reads the file; they must see the same directory.
         """

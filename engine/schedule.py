@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions from the step (0, 1, ...) to a factor on every group's base learning rate.
+"""Learning-rate schedules: functions from the step (0, 1, ...) to a factor on each group's base rate.
 
 All but one are pure and hold no state, so that a resumed run needs nothing but its iteration. `Plateau`, which
 follows the figures of the evaluations, is the exception; its state travels in the checkpoint.
@@ -118,8 +118,8 @@ class Plateau:
         """Takes one evaluation's figures. Raises ValueError where the followed figure is not among them."""
         if self.figure not in figures:
             raise ValueError(
-                f"The plateau schedule follows {self.figure!r}, but the evaluation gives {', '.join(figures) or 'nothing'}; "
-                "name one of these."
+                f"The plateau schedule follows {self.figure!r}, but the evaluation gives "
+                f"{', '.join(figures) or 'nothing'}; name one of these."
             )
         if self._improves(figures[self.figure]):
             self.best, self.stale = figures[self.figure], 0

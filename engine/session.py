@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: logging, saving, evaluating, taking up again, stopping with reason."""
+"""What happens between the steps of a training: logs, checkpoints, evaluations, and stops with a reason."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Record:
 
 
 class Session:
-    """One process's part in a run from its start, or its resumption, to its end. Most methods are collective."""
+    """One process's part in a run, from its start or its resumption to its end. Most methods are collective."""
 
     def __init__(
         self,
@@ -139,8 +139,8 @@ class Session:
         """One line for people, one for programs. `values`: means over the period; their losses' sum leads."""
         self._settle_counts()
         iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
-        total = {"loss": sum(value for name, value in values.items() if name.startswith("loss"))}
-        values = {**total, **values}
+        total = sum(value for name, value in values.items() if name.startswith("loss"))
+        values = {"loss": total, **{name: value for name, value in values.items() if name != "loss"}}
         memory_mb = peak_memory_mb(self.world.device)
         eta_s = self.clock.eta_s(iterations - iteration)
         logger.info(
@@ -201,7 +201,8 @@ class Session:
             guard.read(names)
         except NonFiniteLoss as error:
             # The bad forward has gone through the norms' running statistics; take those that were last known good.
-            torch._foreach_copy_(self._buffers, self._finite_buffers) if self._buffers else None
+            if self._buffers:
+                torch._foreach_copy_(self._buffers, self._finite_buffers)
             self.record.iteration = error.iteration - 1
             state = {
                 **self.state(),
@@ -227,8 +228,8 @@ class Session:
             return
         self.save()
         raise TooManySkipped(
-            f"{skipped} of {samples} samples could not be used by iteration {self.record.iteration}, more than "
-            f"{LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Mend or remove these files "
+            f"{skipped} of {samples} samples could not be used by iteration {self.record.iteration}, more "
+            f"than {LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Mend or remove these files "
             "(prepare_data.py check finds all of them), then continue with --resume."
         )
 
@@ -237,7 +238,7 @@ class Session:
             torch._foreach_copy_(self._finite_buffers, self._buffers)
 
     def _settle_counts(self) -> None:
-        """Adds all processes' counts since the last time to the record, and names the skipped samples in the log."""
+        """Adds all processes' counts since the last time to the record, and logs the names of skipped samples."""
         here = [self._samples_here, len(self._skipped_here)]
         counts = torch.tensor(here, dtype=torch.int64, device=self.world.device)
         samples, skipped = self.world.all_reduce_sum(counts).tolist() if self.world.size > 1 else here

@@ -14,7 +14,7 @@ from engine.distributed import World
 
 
 class Interrupted(Exception):
-    """A training that was asked to stop and has saved its state. `exit_code`: 130 for SIGINT, 143 for SIGTERM."""
+    """A training was asked to stop and has saved its state. `exit_code`: 130 for SIGINT, 143 for SIGTERM."""
 
     def __init__(self, iteration: int, received: int):
         name = signal.Signals(received).name
