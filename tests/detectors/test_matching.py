@@ -20,9 +20,14 @@ def everywhere(boxes: torch.Tensor) -> torch.Tensor:
     return torch.ones(boxes.shape[:-1], dtype=torch.bool)
 
 
-def match(rule: Matcher, boxes: list[list[float]], truths: list[list[float]], **flags: list[list[bool]]) -> Matches:
+def match(
+    rule: Matcher,
+    boxes: list[list[float]],
+    truths: list[list[float]],
+    ignore: list[list[bool]] | None = None,
+) -> Matches:
     candidates = torch.tensor([boxes])
-    return rule(candidates, everywhere(candidates), make_targets([truths], [[1] * len(truths)], **flags))
+    return rule(candidates, everywhere(candidates), make_targets([truths], [[1] * len(truths)], ignore=ignore))
 
 
 def as_torchvision(matches: Matches, image: int) -> torch.Tensor:

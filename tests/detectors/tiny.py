@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,23 +47,31 @@ class TinyHead(nn.Module):
         return self.conv(regions_MCBB).relu().mean(dim=(2, 3))
 
 
-def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, **options) -> FasterRCNN:
+def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, samples: int = 32, **options: Any) -> FasterRCNN:
     """A detector at stride 8; `options` go to the box head."""
     torch.manual_seed(seed)
     grid = AnchorGrid(scales=(16, 32, 64), stride=STRIDE)
-    limits = {"train_limits": ProposalLimits(before_nms=200, after_nms=50)}
-    limits["test_limits"] = ProposalLimits(before_nms=200, after_nms=30)
-    rpn = RPN(RPNHead(32, grid.per_cell), grid, samples=64, **limits)
-    options = {"samples": 32, **options}
+    rpn = RPN(
+        RPNHead(32, grid.per_cell),
+        grid,
+        samples=64,
+        train_limits=ProposalLimits(before_nms=200, after_nms=50),
+        test_limits=ProposalLimits(before_nms=200, after_nms=30),
+    )
     return FasterRCNN(
         trunk=TinyTrunk(),
         rpn=rpn,
-        box_head=BoxHead(RoIAlign(bins, STRIDE), TinyHead(), BoxPredictor(64, classes), **options),
+        box_head=BoxHead(RoIAlign(bins, STRIDE), TinyHead(), BoxPredictor(64, classes), samples=samples, **options),
     )
 
 
-def make_targets(boxes: list[list[list[float]]], labels: list[list[int]], places: int = 16, **flags) -> Targets:
-    """Targets of the given boxes; flags: `ignore`, lists like `labels`."""
+def make_targets(
+    boxes: list[list[list[float]]],
+    labels: list[list[int]],
+    places: int = 16,
+    ignore: list[list[bool]] | None = None,
+) -> Targets:
+    """Targets of the given boxes in `places` places an image; crowds are what is to be ignored."""
     shape = (len(boxes), places)
     boxes_NG4, labels_NG = torch.zeros(*shape, 4), torch.zeros(shape, dtype=torch.int64)
     valid_NG, ignore_NG = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -70,8 +80,8 @@ def make_targets(boxes: list[list[list[float]]], labels: list[list[int]], places
         boxes_NG4[n, :count] = torch.tensor(image_boxes).reshape(-1, 4)
         labels_NG[n, :count] = torch.tensor(image_labels, dtype=torch.int64)
         valid_NG[n, :count] = True
-        if "ignore" in flags:
-            ignore_NG[n, :count] = torch.tensor(flags["ignore"][n], dtype=torch.bool)
+        if ignore is not None:
+            ignore_NG[n, :count] = torch.tensor(ignore[n], dtype=torch.bool)
     return Targets(
         boxes_NG4=boxes_NG4,
         labels_NG=labels_NG,
@@ -87,6 +97,16 @@ def make_targets(boxes: list[list[list[float]]], labels: list[list[int]], places
 
 def make_images(pixels_N3HW: Tensor, sizes_hw: tuple[tuple[int, int], ...]) -> ImageBatch:
     return ImageBatch(pixels_N3HW, torch.tensor(sizes_hw).reshape(-1, 2), tuple(sizes_hw))
+
+
+def part_of(images: ImageBatch, targets: Targets, part: slice) -> tuple[ImageBatch, Targets]:
+    """Some images of a batch and their truth."""
+
+    def cut(structure: Any) -> Any:
+        fields = vars(structure).items()
+        return replace(structure, **{k: v[part] for k, v in fields if isinstance(v, Tensor | tuple)})
+
+    return cut(images), cut(targets)
 
 
 def squares(
