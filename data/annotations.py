@@ -1,8 +1,8 @@
 """What all annotation formats share: judging boxes, reporting faults, and building the flat data set.
 
 Legend: I images, K objects. The rules for boxes: four finite numbers, of positive size, inside the image.
-What can only be a mistake (not a number, negative size, wholly outside) is refused; what official data contain
-is mended and said once (zero size: left out; reaching beyond the edge: clipped where boxes are used).
+What can only be a mistake (not a number, negative size, wholly outside) is refused; what official data
+contain is mended and said once (zero size: left out; reaching beyond the edge: clipped where boxes are used).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from data.errors import DataError
 from data.records import DetectionDataset, Strings
 
+CLIPPED = "it is clipped; if there are many, see whether they are corners instead of x, y, width, height"
 TINY_PX = 1e-3  # a side below this is no side
 EDGE_PX = 1.0  # boxes may reach this far beyond the image without a word: annotators round
 
@@ -41,9 +42,7 @@ def refuse(faults: Sequence[Fault]) -> None:
     """Raises DataError on the first fatal fault, saying how many there are."""
     fatal = [fault for fault in faults if fault.fatal]
     if fatal:
-        more = (
-            f" ({len(fatal) - 1} more; `python tools/prepare_data.py check` lists all)" if fatal[1:] else ""
-        )
+        more = f" ({len(fatal) - 1} more; `python tools/prepare_data.py check` lists all)" if fatal[1:] else ""
         raise DataError(f"{fatal[0]}{more}")
 
 
@@ -53,9 +52,7 @@ def summarise(faults: Iterable[Fault]) -> tuple[str, ...]:
     for fault in faults:
         if not fault.fatal:
             kinds.setdefault(fault.kind, []).append(fault)
-    return tuple(
-        f"{alike[0].path}: {len(alike)} {kind}, such as: {alike[0].reason}" for kind, alike in kinds.items()
-    )
+    return tuple(f"{alike[0].path}: {len(alike)} {kind}, such as: {alike[0].reason}" for kind, alike in kinds.items())
 
 
 def judge_boxes(
@@ -80,9 +77,8 @@ def judge_boxes(
         (negative_K, True, "has a box of negative size", "boxes are x, y, width, height: correct it", ""),
         (zero_K, False, "has a box of zero size", "it is left out", "boxes of zero size were left out"),
         (outside_K, True, "has a box wholly outside the image", "correct or remove it", ""),
-        (beyond_K, False, "has a box that reaches beyond the image", "it is clipped; if there are many, see "
-         "whether they are corners instead of x, y, width, height", "boxes beyond the image's edge were clipped"),
-    )  # fmt: skip
+        (beyond_K, False, "has a box that reaches beyond the image", CLIPPED, "boxes beyond the edge were clipped"),
+    )
     faults: list[Fault] = []
     clear_K = np.ones(len(xywh_K4), bool)
     for wrong_K, fatal, reason, mend, kind in verdicts:
@@ -156,16 +152,13 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
     unique, counts = np.unique(image_ids_I, return_counts=True)
     if len(unique) < len(image_ids_I):
         twice = unique[counts > 1]
-        raise DataError(
-            f"{source}: {len(twice)} images are in it twice (id {twice[0]} is one); unite disjoint sets"
-        )
+        raise DataError(f"{source}: {len(twice)} images are in it twice (id {twice[0]} is one); unite disjoint sets")
     one_root = all(one.root == first.root for one in datasets)
     names = (name if one_root else str(one.root / name) for one in datasets for name in one.file_names)
     count = sum(len(one.labels_K) for one in datasets)
     images_before = np.cumsum([0, *(len(one) for one in datasets[:-1])])
     owners = [
-        before + np.repeat(np.arange(len(one)), np.diff(one.starts))
-        for before, one in zip(images_before, datasets)
+        before + np.repeat(np.arange(len(one)), np.diff(one.starts)) for before, one in zip(images_before, datasets)
     ]
     segmentations = None
     if any(one.segmentations is not None for one in datasets):

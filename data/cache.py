@@ -21,9 +21,7 @@ class PixelCache:
     def __init__(self, count: int, capacity_mb: int) -> None:
         self._capacity = capacity_mb << 20
         self._arena = np.frombuffer(mmap.mmap(-1, max(self._capacity, 1)), np.uint8)
-        self._places = np.frombuffer(mmap.mmap(-1, max(count, 1) * 24), np.int64).reshape(
-            -1, 3
-        )  # start + 1, h, w
+        self._places = np.frombuffer(mmap.mmap(-1, max(count, 1) * 24), np.int64).reshape(-1, 3)  # start + 1, h, w
         self._used = np.frombuffer(mmap.mmap(-1, 8), np.int64)
         self._lock = multiprocessing.get_context(FORK).Lock()
 

@@ -24,9 +24,7 @@ def default_canvases(shorter: int, longer: int) -> tuple[Size, ...]:
     return tuple(landscape + [(long, short) for long in sides if long != short])
 
 
-def choose_canvases(
-    sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases: Sequence[Size]
-) -> np.ndarray:
+def choose_canvases(sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases: Sequence[Size]) -> np.ndarray:
     """Index of each image's canvas: of those on which it can be largest, the smallest."""
     canvases_C2 = np.asarray(canvases, np.float64)
     sizes_I2 = np.asarray(sizes_hw_I2, np.float64)

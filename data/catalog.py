@@ -22,8 +22,8 @@ SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its 
 def open_classification(root: Path | str, split: str) -> ClassificationDataset:
     """Images with a label each: ImageNet-style folders, CIFAR-10 (python batches or folders), the sample set.
 
-    split: "train", "val" or "test" (of the latter two the one that is there); CIFAR-10 also has "train45k" and
-    "val5k". Raises DataError.
+    split: "train", "val" or "test" (of the latter two the one that is there); CIFAR-10 also has "train45k"
+    and "val5k". Raises DataError.
     """
     root = Path(root)
     check_root(root)
@@ -32,9 +32,7 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
     if find_split(root, "train") is None and find_split(root / SAMPLE_OBJECTS, "train") is not None:
         root = root / SAMPLE_OBJECTS
     if find_split(root, split) is None:
-        archives = sorted(
-            p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip")
-        )
+        archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
             raise DataError(f"{root / archives[0]}: an archive; unpack it first (tar xf {archives[0]})")
         raise DataError(
@@ -47,8 +45,8 @@ def open_detection(root: Path | str, source: str, *, segmentations: bool = True)
     """Images with boxes.
 
     source: "voc2007/trainval", "coco/train2017", "sample/train", "json:ANNOTATIONS.json" (a path, from the
-    current directory or `root`), or several joined by "+", of the same classes. segmentations: False leaves out
-    polygons and RLE, most of a large set's memory. Raises DataError.
+    current directory or `root`), or several joined by "+", of the same classes. segmentations: False leaves
+    out polygons and RLE, most of a large set's memory. Raises DataError.
     """
     root = Path(root)
     check_root(root)
@@ -83,9 +81,7 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
             folders = [base / "images" / split, base / split]
             return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
     command = f"python tools/prepare_data.py {kind} --data {root}"
-    raise DataError(
-        f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/; run {command}"
-    )
+    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/; run {command}")
 
 
 def check_root(root: Path) -> None:

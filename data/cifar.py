@@ -1,7 +1,7 @@
 """CIFAR-10 as its owners publish it: `cifar-10-batches-py`, six pickles of arrays.
 
-(CIFAR as image folders {train,test}/<class>/NNNN.jpg is read by data.imagenet.) A pickle can run any code when
-it is read; these are read with nothing allowed but what plain arrays need.
+(CIFAR as image folders {train,test}/<class>/NNNN.jpg is read by data.imagenet.) A pickle can run any code
+when it is read; these are read with nothing allowed but what plain arrays need.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def read_batches(root: Path, split: str) -> ClassificationDataset:
     """
     folder = find_batches(root)
     if folder is None:
-        raise DataError(
-            f"{root / FOLDER}: no {TRAIN_FILES[0]} there; unpack cifar-10-python.tar.gz into {root}"
-        )
+        raise DataError(f"{root / FOLDER}: no {TRAIN_FILES[0]} there; unpack cifar-10-python.tar.gz into {root}")
     if split not in SPLITS:
         raise DataError(f"{folder}: no split {split!r}; CIFAR-10 has {', '.join(SPLITS)}")
     files = ("test_batch",) if split in ("val", "test") else TRAIN_FILES
@@ -60,9 +58,7 @@ def read_batches(root: Path, split: str) -> ClassificationDataset:
     labels_I = np.concatenate([labels for _, labels, _ in batches])[SPLITS[split]]
     names = [name for _, _, names in batches for name in names][SPLITS[split]]
     pixels_IHW3 = np.ascontiguousarray(rows_ID.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return ClassificationDataset(
-        folder, split, _class_names(folder), Strings(names), labels_I, pixels_IHW3=pixels_IHW3
-    )
+    return ClassificationDataset(folder, split, _class_names(folder), Strings(names), labels_I, pixels_IHW3=pixels_IHW3)
 
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -32,10 +32,10 @@ class ClassificationReader:
         self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
         self.seed, self.plan = seed, plan
         self.cache: PixelCache | None = None
-        if dataset.pixels_IHW3 is None and cache_mb:
-            # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
-            if needed_mb(self._mean_image_bytes(), len(chosen_I)) <= cache_mb:
-                self.cache = PixelCache(len(chosen_I), cache_mb)
+        wanted = dataset.pixels_IHW3 is None and cache_mb > 0
+        # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
+        if wanted and needed_mb(self._mean_image_bytes(), len(chosen_I)) <= cache_mb:
+            self.cache = PixelCache(len(chosen_I), cache_mb)
 
     def __call__(self, request: Request) -> Batch:
         size = self.transform.size

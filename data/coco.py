@@ -76,9 +76,7 @@ def read_coco(
         labels_K=parsed.labels_K,
         crowd_K=np.array([bool(one.get("iscrowd", 0)) for one in objects], bool),
         difficult_K=np.array([bool(one.get("difficult", 0)) for one in objects], bool),
-        areas_K=np.array(
-            [w * h if area is None else area for area, (w, h) in zip(areas, sizes_K2)], np.float64
-        ),
+        areas_K=np.array([w * h if area is None else area for area, (w, h) in zip(areas, sizes_K2)], np.float64),
         annotation_ids_K=ids,
         segmentations=texts,
         notes=(*summarise(parsed.faults), *notes),
@@ -99,17 +97,11 @@ def parse_coco(path: Path) -> ParsedCoco:
         if not isinstance(one, dict):
             faults.append(Fault(path, f"annotation number {number} is not an object", "remove it"))
         elif _hashable(one.get("image_id")) not in places:
-            missing = one.get("image_id")
-            faults.append(
-                Fault(path, f"{_name(one, number)} refers to image {missing!r}, which `images` does not list",
-                      "add the image or remove the annotation")
-            )  # fmt: skip
+            reason = f"{_name(one, number)} refers to image {one.get('image_id')!r}, which `images` does not list"
+            faults.append(Fault(path, reason, "add the image or remove the annotation"))
         elif _hashable(one.get("category_id")) not in labels:
-            missing = one.get("category_id")
-            faults.append(
-                Fault(path, f"{_name(one, number)} has category {missing!r}, which `categories` does not list",
-                      "add the category or correct the annotation")
-            )  # fmt: skip
+            reason = f"{_name(one, number)} has category {one.get('category_id')!r}, not one of `categories`"
+            faults.append(Fault(path, reason, "add the category or correct the annotation"))
         else:
             objects.append(one)
     owners_K = np.array([places[one["image_id"]] for one in objects], np.int64)
@@ -132,18 +124,12 @@ def find_images(path: Path, root: Path, first: str) -> Path:
     """The folder that holds `first`: beside the annotations, in the root, or where COCO would have it."""
     split = path.stem.rpartition("_")[2]
     bases = (path.parent, path.parent.parent, root)
-    folders = [
-        base / inner
-        for base in bases
-        for inner in ("", "images", split, f"images/{split}", f"{split}/images")
-    ]
+    folders = [base / inner for base in bases for inner in ("", "images", split, f"images/{split}", f"{split}/images")]
     for folder in folders:
         if (folder / first).is_file():
             return folder
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise DataError(
-        f"{path}: its first image {first} is in none of {looked}; put the images into one of them"
-    )
+    raise DataError(f"{path}: its first image {first} is in none of {looked}; put the images into one of them")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -155,9 +141,7 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except ValueError as error:  # JSON or UTF-8
-        raise DataError(
-            f"{path}: does not parse as JSON ({error}); it may be cut off, fetch it again"
-        ) from error
+        raise DataError(f"{path}: does not parse as JSON ({error}); it may be cut off, fetch it again") from error
     if not isinstance(value, dict):
         raise DataError(
             f"{path}: holds a JSON {type(value).__name__}, not COCO annotations; "
@@ -165,26 +149,17 @@ def _load(path: Path) -> dict[str, Any]:
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(value.get(key), list):
-            raise DataError(
-                f"{path}: has no list `{key}`; COCO annotations need images, annotations, categories"
-            )
+            raise DataError(f"{path}: has no list `{key}`; COCO annotations need images, annotations, categories")
     return value
 
 
 def _categories(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str, Any]]:
     good = []
     for number, one in enumerate(values):
-        if (
-            isinstance(one, dict)
-            and _is_id(one.get("id"))
-            and isinstance(one.get("name"), str)
-            and one["name"]
-        ):
+        if isinstance(one, dict) and _is_id(one.get("id")) and isinstance(one.get("name"), str) and one["name"]:
             good.append(one)
         else:
-            faults.append(
-                Fault(path, f"category number {number} lacks an integer `id` or a `name`", "add them")
-            )
+            faults.append(Fault(path, f"category number {number} lacks an integer `id` or a `name`", "add them"))
     for key in ("id", "name"):
         for twice, count in Counter(one[key] for one in good).items():
             if count > 1:
@@ -198,9 +173,7 @@ def _images(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str
     good = []
     for number, one in enumerate(values):
         if not (isinstance(one, dict) and _is_id(one.get("id")) and isinstance(one.get("file_name"), str)):
-            faults.append(
-                Fault(path, f"image number {number} lacks an integer `id` or a `file_name`", "add them")
-            )
+            faults.append(Fault(path, f"image number {number} lacks an integer `id` or a `file_name`", "add them"))
         elif not all(_is_id(one.get(key)) and one[key] > 0 for key in ("height", "width")):
             faults.append(
                 Fault(
@@ -214,9 +187,7 @@ def _images(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str
     for twice, count in Counter(one["id"] for one in good).items():
         if count > 1:
             names = " and ".join([one["file_name"] for one in good if one["id"] == twice][:2])
-            faults.append(
-                Fault(path, f"image id {twice} occurs {count} times ({names})", "give each image its own id")
-            )
+            faults.append(Fault(path, f"image id {twice} occurs {count} times ({names})", "give each image its own id"))
     for name, count in Counter(one["file_name"] for one in good).items():
         if count > 1:
             faults.append(

@@ -1,8 +1,8 @@
 """From a file to RGB uint8 pixels, whatever camera or tool wrote it; damaged files are named, never guessed.
 
-OpenCV turns CMYK, grey, palette, 16-bit and transparent images into 8-bit colour, and applies EXIF orientation.
-What it does not do is to notice that half a JPEG is missing: it paints the rest grey and says nothing. So the
-JPEG's own markers are read here, which also gives its size without decoding.
+OpenCV turns CMYK, grey, palette, 16-bit and transparent images into 8-bit colour, and applies EXIF
+orientation. What it does not do is to notice that half a JPEG is missing: it paints the rest grey and says
+nothing. So the JPEG's own markers are read here, which also gives its size without decoding.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def read_bytes(path: Path | str) -> bytes:
     except FileNotFoundError as error:
         raise BadSample(path, "no such image", "restore it, or remove it from the data set") from error
     except OSError as error:
-        raise BadSample(
-            path, f"cannot be read ({error.strerror})", "check its permissions and the disk"
-        ) from error
+        raise BadSample(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
     if not content:
         raise BadSample(path, "zero bytes long", _REPLACE)
     return content
@@ -117,7 +115,7 @@ def _header(content: bytes) -> _Header:
         size_hw = None
         if len(content) >= 24:
             size_hw = (int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big"))
-        return _Header(size_hw, b"IEND" in content[-64:] or b"IEND" in content[33:])
+        return _Header(size_hw, b"IEND" in content[33:])
     return _Header(None, complete=True)  # other formats: OpenCV notices by itself
 
 

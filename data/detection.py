@@ -34,9 +34,7 @@ class TruthPolicy:
     def __post_init__(self) -> None:
         for name, allowed in (("crowd", ("drop", "ignore")), ("difficult", ("train", "drop", "ignore"))):
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is not known; choose {' or '.join(allowed)}"
-                )
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known; choose {' or '.join(allowed)}")
 
     def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
         dropped_G = np.zeros(len(crowd_G), bool)
@@ -113,12 +111,8 @@ class DetectionReader:
         boxes_G4 = dataset.boxes_G4(index)[keep_G]
         scale_hw = (image_HW3.shape[0] / size_hw[0], image_HW3.shape[1] / size_hw[1])
         boxes_G4 *= np.array([scale_hw[1], scale_hw[0]] * 2, np.float32)  # 1, unless decoded shrunken
-        masks_GHW = (
-            decode_masks(dataset, kept_G, boxes_G4, image_HW3.shape[:2], size_hw) if self.masks else None
-        )
-        pixels_HW3, boxes_G4, masks_GHW = self.transform(
-            image_HW3, boxes_G4, masks_GHW, size_hw=resized_hw, flip=flip
-        )
+        masks_GHW = decode_masks(dataset, index, kept_G, boxes_G4, image_HW3.shape[:2]) if self.masks else None
+        pixels_HW3, boxes_G4, masks_GHW = self.transform(image_HW3, boxes_G4, masks_GHW, size_hw=resized_hw, flip=flip)
         return _Sample(index, key, pixels_HW3, boxes_G4, kept_G, masks_GHW)
 
     def _targets(self, samples: Sequence[_Sample]) -> Targets:

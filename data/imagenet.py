@@ -1,4 +1,4 @@
-"""ImageNet-style folders: DIR/{train,val}/<class>/*, the label being the class folder's place in the alphabet."""
+"""ImageNet-style folders: DIR/{train,val}/<class>/*, a label being its folder's place in the alphabet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         raise DataError(f"{root / split}: no such folder; expected {root}/{split}/<class>/<image>")
     found = _class_folders(folder)
     if not found:
-        loose = any(_is_image(entry.name) for entry in os.scandir(folder))
+        loose = any(is_image(entry.name) for entry in os.scandir(folder))
         seen = "images that lie in no class folder" if loose else "no class folders"
         raise DataError(f"{folder}: holds {seen}; sort the images into {folder}/<class>/")
     train = find_split(root, "train")
@@ -45,21 +45,19 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
     files: list[str] = []
     labels: list[int] = []
     for name in found:
-        images = sorted(entry.name for entry in os.scandir(folder / name) if _is_image(entry.name))
+        images = sorted(entry.name for entry in os.scandir(folder / name) if is_image(entry.name))
         files += [f"{folder.name}/{name}/{image}" for image in images]
         labels += [names.index(name)] * len(images)
     if not files:
         raise DataError(f"{folder}: no images in its {len(found)} class folders; put some there")
     empty = len(names) - len(set(labels))
     notes = (f"{folder}: {empty} of {len(names)} classes have no image",) if empty else ()
-    return ClassificationDataset(
-        root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=notes
-    )
+    return ClassificationDataset(root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=notes)
 
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS

@@ -32,7 +32,7 @@ DEFAULT_CACHE_MB = 2048
 
 
 class Loader:
-    """An iterable of Batch with a length; iterating anew begins anew. Errors in workers arrive as they were."""
+    """An iterable of Batch with a length; iterating anew begins anew. Errors in workers come as they were."""
 
     def __init__(self, reader: Callable[[Request], Batch], requests: Sequence[Request], workers: int) -> None:
         self.reader, self.requests = reader, requests
@@ -146,13 +146,13 @@ def detection_loader(
 ) -> Loader:
     """Batches whose inputs are (ImageBatch, Targets).
 
-    train: iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share of
-    every global batch, which has one canvas. Otherwise: every image once over all processes, in order, at the
-    last of `shorter_sides`, never mirrored; a batch's canvas is the smallest that holds its images' canvases.
-    shorter_sides: one is drawn an image; longer_side bounds the other. canvases: (height, width), of which each
-    image takes the smallest on which it is largest; none: data.canvases.default_canvases. flip: a chance.
-    crowd, difficult: see TruthPolicy. keep_empty: in training, keep images without a normal truth. masks: with
-    instance masks. limit: only that many images, evenly spaced. Raises DataError.
+    train: iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share
+    of every global batch, which has one canvas. Otherwise: every image once over all processes, in order, at
+    the last of `shorter_sides`, never mirrored; a batch's canvas is the smallest that holds its images' ones.
+    shorter_sides: one is drawn an image; longer_side bounds the other. canvases: (height, width), of which
+    each image takes the smallest on which it is largest; none: data.canvases.default_canvases. flip: a chance.
+    crowd, difficult: see TruthPolicy. keep_empty: in training, keep images without a normal truth. masks:
+    with instance masks. limit: only that many images, evenly spaced. Raises DataError.
     """
     sides = tuple(shorter_sides) if train else tuple(shorter_sides)[-1:]
     canvases = tuple(canvases) or default_canvases(max(sides), longer_side)
@@ -205,14 +205,11 @@ def _requests(
     if not len(groups):
         raise DataError(f"{where}: no images to load; check the data set and the limit")
     if not train:
-        requests = sequential_requests(
-            len(groups), global_batch=global_batch, rank=rank, world_size=world_size
-        )
+        requests = sequential_requests(len(groups), global_batch=global_batch, rank=rank, world_size=world_size)
         return requests, None
     if global_batch % world_size:
         raise DataError(
-            f"a global batch of {global_batch} images does not divide among {world_size} processes; "
-            "make it a multiple"
+            f"a global batch of {global_batch} images does not divide among {world_size} processes; make it a multiple"
         )
     plan = TrainPlan(groups, global_batch, seed)
     if stop is None:

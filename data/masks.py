@@ -10,40 +10,45 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import BadSample
 from data.records import DetectionDataset
+
+Size = tuple[int, int]
 
 
 def decode_masks(
     dataset: DetectionDataset,
+    index: int,
     objects_G: np.ndarray,
     boxes_G4: np.ndarray,
-    size_hw: tuple[int, int],
-    annotated_hw: tuple[int, int],
+    size_hw: Size,
 ) -> np.ndarray:
-    """uint8 0/1, GHW of `size_hw`, of the objects at these places of the data set.
+    """uint8 0/1, GHW of `size_hw`, of the objects at these places of the data set, all of image `index`.
 
-    annotated_hw: the size segmentations refer to, where the image was decoded to a fraction of it. An object
-    without a segmentation is its box, boxes_G4 being in pixels of `size_hw`.
+    size_hw may be a fraction of the image's own size, where it was decoded to one. An object without a
+    segmentation is its box, boxes_G4 being in pixels of `size_hw`. Raises BadSample.
     """
     from pycocotools import mask as rle
 
+    annotated_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
     masks_GHW = np.zeros((len(objects_G), *size_hw), np.uint8)
-    scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
     places, codes = [], []
     for place, k in enumerate(objects_G.tolist()):
         text = dataset.segmentations[k] if dataset.segmentations is not None else ""
         if text:
-            code = _encode(
-                json.loads(text), size_hw, annotated_hw, scale_xy, int(dataset.annotation_ids_K[k])
-            )
+            try:
+                codes.append(encode(json.loads(text), annotated_hw, size_hw))
+            except ValueError as error:
+                name = f"annotation {dataset.annotation_ids_K[k]}"
+                raise BadSample(
+                    dataset.path(index), f"{name} has a segmentation that does not decode ({error})", "correct it"
+                ) from error
             places.append(place)
-            codes.append(code)
         else:
             x0, y0, x1, y1 = np.round(boxes_G4[place]).astype(int).tolist()
             masks_GHW[place, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1
     if codes:
-        if all(tuple(code["size"]) == tuple(size_hw) for code in codes):
+        if all(tuple(code["size"]) == size_hw for code in codes):
             masks_GHW[places] = rle.decode(codes).transpose(2, 0, 1)
         else:
             for place, code in zip(places, codes):
@@ -51,32 +56,39 @@ def decode_masks(
     return masks_GHW
 
 
-def _encode(
-    value: Any,
-    size_hw: tuple[int, int],
-    annotated_hw: tuple[int, int],
-    scale_xy: tuple[float, float],
-    name: int,
-) -> dict[str, Any]:
-    """Polygons become RLE at the image's size at once; RLE stays at the annotation's."""
+def encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
+    """Compressed RLE: of polygons at `size_hw` at once, of RLE at the annotation's size. Raises ValueError."""
     from pycocotools import mask as rle
 
+    scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
     try:
         if isinstance(value, list):
-            scaled = [(np.reshape(polygon, (-1, 2)) * scale_xy).reshape(-1).tolist() for polygon in value]
-            return rle.merge(rle.frPyObjects(scaled, *size_hw))
-        if tuple(value["size"]) != tuple(annotated_hw):
+            # fewer than three corners enclose nothing; official files have such polygons among others
+            polygons = [np.reshape(polygon, (-1, 2)) * scale_xy for polygon in value if len(polygon) >= 6]
+            if not polygons:
+                raise ValueError("no polygon of three corners")
+            return rle.merge(rle.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], *size_hw))
+        if tuple(value["size"]) != annotated_hw:
             raise ValueError(f"an RLE of size {value['size']} in an image of {list(annotated_hw)}")
         if isinstance(value["counts"], list):
+            if sum(value["counts"]) != annotated_hw[0] * annotated_hw[1]:
+                raise ValueError(f"an RLE of {sum(value['counts'])} pixels in an image of {list(annotated_hw)}")
             return rle.frPyObjects(value, *annotated_hw)
         return {"size": list(value["size"]), "counts": value["counts"].encode()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise DataError(
-            f"annotation {name}: its segmentation does not decode ({error}); correct it"
-        ) from error
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(str(error)) from error
 
 
-def _nearest(mask_HW: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def segmentation_fault(value: Any, size_hw: Size) -> str:
+    """Why a segmentation does not decode; empty if it does."""
+    try:
+        encode(value, size_hw, size_hw)
+    except ValueError as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _nearest(mask_HW: np.ndarray, size_hw: Size) -> np.ndarray:
     import cv2
 
     return cv2.resize(mask_HW, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST)

@@ -94,8 +94,8 @@ class DetectionDataset:
 
     class_names: label l is class_names[l - 1] and category_ids[l - 1] in files.
     file_names: I names relative to `root`; sizes_hw_I2: int32; starts: int64, I + 1 long, image i's objects
-    are starts[i]:starts[i + 1] of the K-long arrays. bbox_xywh_K4 (float64) and areas_K are the numbers of the
-    file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
+    are starts[i]:starts[i + 1] of the K-long arrays. bbox_xywh_K4 (float64) and areas_K are the numbers of
+    the file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
     segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader mended.
     """
 
@@ -186,7 +186,7 @@ class DetectionDataset:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def fingerprint(self) -> str:
-        """sha256 over classes, image list and annotations, wherever the files lie, whether or not with masks."""
+        """sha256 over classes, image list and annotations; the same wherever the files lie, with masks or not."""
         digest = hashlib.sha256(json.dumps([self.class_names, self.category_ids]).encode())
         self.file_names.update_hash(digest)
         for array, kind in (
@@ -199,7 +199,7 @@ class DetectionDataset:
             (self.difficult_K, "u1"),
             (self.areas_K, "<f8"),
         ):
-            digest.update(np.ascontiguousarray(array.astype(kind)))
+            digest.update(array.astype(kind).tobytes())
         return digest.hexdigest()
 
 
@@ -253,7 +253,7 @@ class ClassificationDataset:
         """sha256 over classes, image list, labels, and pixels where they are held."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         self.file_names.update_hash(digest)
-        digest.update(np.ascontiguousarray(self.labels_I.astype("<i8")))
+        digest.update(self.labels_I.astype("<i8").tobytes())
         if self.pixels_IHW3 is not None:
-            digest.update(np.ascontiguousarray(self.pixels_IHW3))
+            digest.update(self.pixels_IHW3.tobytes())
         return digest.hexdigest()

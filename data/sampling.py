@@ -37,10 +37,12 @@ class Request:
 
 
 class TrainPlan:
-    """Batch of iteration t, without an end: every group is an endless stream of its own epochs' permutations,
-    cut into batches; a batch that an epoch leaves incomplete is filled from the next. The batches that an epoch
-    completes come in a random order, keyed by (seed, epoch) as the permutations are. So all images are seen
-    equally often, even those of a group smaller than a batch.
+    """Batch of iteration t, without an end.
+
+    Every group is an endless stream of its own epochs' permutations, cut into batches; a batch that an epoch
+    leaves incomplete is filled from the next. The batches that an epoch completes come in a random order,
+    keyed by (seed, epoch) as the permutations are. So all images are seen equally often, even those of a
+    group smaller than a batch.
     """
 
     def __init__(self, groups_I: np.ndarray, global_batch: int, seed: int) -> None:
@@ -83,7 +85,7 @@ class TrainPlan:
 
 
 class TrainRequests(Sequence[Request]):
-    """One process's requests for iterations start <= t < stop; each process has an equal share of each batch."""
+    """One process's requests for iterations start <= t < stop: its equal share of each global batch."""
 
     def __init__(self, plan: TrainPlan, *, rank: int, world_size: int, start: int, stop: int) -> None:
         self.plan, self.iterations = plan, range(start, max(start, stop))

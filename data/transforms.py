@@ -1,4 +1,4 @@
-"""From decoded images to what a network sees. Randomness is never global: every draw comes from the given rng.
+"""From decoded images to what a network sees. Randomness is never global: all draws come from the given rng.
 
 Classification is the hot path (thousands of small images a second) and uses OpenCV directly: crop first, then
 one resize. Detection hands image, boxes and masks to albumentations in one call, which keeps them in step.
@@ -35,16 +35,14 @@ def resize_shorter(image_HW3: np.ndarray, shorter: int) -> np.ndarray:
 
 
 def centre_crop(image_HW3: np.ndarray, size: int, shorter: int) -> np.ndarray:
-    """The middle size x size of the image with its shorter side at `shorter` (>= size): the usual test view."""
+    """The middle size x size of the image with its shorter side at `shorter` (>= size)."""
     image_HW3 = resize_shorter(image_HW3, shorter)
     top, left = ((side - size) // 2 for side in image_HW3.shape[:2])
     return image_HW3[top : top + size, left : left + size]
 
 
-def random_resized_crop(
-    image_HW3: np.ndarray, size: int, min_scale: float, rng: np.random.Generator
-) -> np.ndarray:
-    """A crop of min_scale..1 of the area and of an aspect ratio of 3/4..4/3, resized (Szegedy et al. 2014, §6)."""
+def random_resized_crop(image_HW3: np.ndarray, size: int, min_scale: float, rng: np.random.Generator) -> np.ndarray:
+    """A crop of min_scale..1 of the area, of aspect ratio 3/4..4/3, resized (Szegedy et al. 2014, §6)."""
     height, width = image_HW3.shape[:2]
     for _ in range(10):
         area = rng.uniform(min_scale, 1.0) * height * width
@@ -65,9 +63,7 @@ def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     top, left = rng.integers(-pad, pad + 1, 2)
     shifted = np.zeros((size, size, 3), np.uint8)
     rows, columns = slice(max(0, -top), min(size, size - top)), slice(max(0, -left), min(size, size - left))
-    shifted[rows, columns] = image_HW3[
-        max(0, top) : min(size, size + top), max(0, left) : min(size, size + left)
-    ]
+    shifted[rows, columns] = image_HW3[max(0, top) : min(size, size + top), max(0, left) : min(size, size + left)]
     return shifted
 
 
@@ -120,8 +116,8 @@ class ClassificationTransform:
 class DetectionTransform:
     """Image, boxes and masks to a given size, mirrored or not, by albumentations.
 
-    Which size and whether mirrored is decided by the caller from its keyed draws, so albumentations itself has
-    nothing to draw. A pipeline for each size is made once (0.3 ms) and kept.
+    Which size and whether mirrored is decided by the caller from its keyed draws, so albumentations itself
+    has nothing to draw. A pipeline for each size is made once (0.3 ms) and kept.
     """
 
     def __init__(self, kept: int = 512) -> None:
@@ -146,7 +142,7 @@ class DetectionTransform:
         pipeline = self._pipeline(*size_hw, flip, smaller)
         if masks_GHW is not None and len(masks_GHW):
             moved = pipeline(image=image_HW3, bboxes=boxes_G4, masks=masks_GHW)
-            masks = np.ascontiguousarray(moved["masks"])
+            masks: np.ndarray | None = np.ascontiguousarray(moved["masks"])
         else:
             moved = pipeline(image=image_HW3, bboxes=boxes_G4)
             masks = None if masks_GHW is None else np.zeros((0, *size_hw), np.uint8)

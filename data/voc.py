@@ -1,8 +1,8 @@
 """PASCAL VOC: VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}.
 
 Corners in the files count pixels from 1 and include both ends; here they become x0 = xmin - 1, y0 = ymin - 1,
-x1 = xmax, y1 = ymax. A set whose objects bear none of VOC's twenty names has classes of its own: all that occur
-in its Annotations, in alphabetical order.
+x1 = xmax, y1 = ymax. A set whose objects bear none of VOC's twenty names has classes of its own: all that
+occur in its Annotations, in alphabetical order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from data.annotations import Fault, build_dataset, judge_boxes, refuse, summaris
 from data.errors import DataError
 from data.records import DetectionDataset
 
-CLASS_NAMES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]  # fmt: skip
+CLASS_NAMES = [
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+]
 
 
 @dataclass
@@ -56,9 +59,7 @@ def read_voc(root: Path, years_and_splits: Sequence[tuple[str, str]], source: st
     devkits = [find_devkit(root, year) for year, _ in years_and_splits]
     if len(set(devkits)) > 1:
         raise DataError(f"{root}: the years lie in different folders {devkits}; put them into one VOCdevkit")
-    parsed = [
-        parse_voc(devkit / f"VOC{year}", split) for devkit, (year, split) in zip(devkits, years_and_splits)
-    ]
+    parsed = [parse_voc(devkit / f"VOC{year}", split) for devkit, (year, split) in zip(devkits, years_and_splits)]
     class_names = class_names_of(parsed)
     faults = [fault for one in parsed for fault in one.faults]
     faults += [fault for one in parsed for fault in strange_names(one, class_names)]
