@@ -6,7 +6,7 @@ import yaml
 from configs.command_line import INSTALLED, RecipeError, find_recipe, load_recipe, parse_recipe, take_flag
 from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, protocol_fields
 
-KINDS = {"imagenet": BackboneRecipe, "cifar10": BackboneRecipe, "detection": DetectionRecipe}
+KINDS = {"imagenet": BackboneRecipe, "imagenette": BackboneRecipe, "cifar10": BackboneRecipe, "detection": DetectionRecipe}
 SAMPLE_KINDS = {"objects": BackboneRecipe, "detection": DetectionRecipe, "demo": CompareRecipe}
 
 
