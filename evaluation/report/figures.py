@@ -183,8 +183,8 @@ def interval_chart(rows: Sequence[Interval], *, worse: str, better: str, label: 
         parts.append(element("line", x1=at(tick), x2=at(tick), y1=base, y2=base + 4, class_="axis"))
         parts.append(element("text", _signed_tick(tick), x=at(tick), y=base + 18, class_="tick mid"))
     parts.append(element("line", x1=at(0), x2=at(0), y1=top - 6, y2=base, class_="zero"))
-    fits = at(0) > 8 + 7.0 * (len(worse) + 2)
-    parts.append(element("text", f"← {worse}" if fits else "←", x=at(0) - 8, y=12.0, class_="side end"))
+    if at(0) > 8 + 7.0 * (len(worse) + 2):  # left out where it does not fit
+        parts.append(element("text", f"← {worse}", x=at(0) - 8, y=12.0, class_="side end"))
     parts.append(element("text", f"{better} →", x=at(0) + 8, y=12.0, class_="side"))
     for index, interval in enumerate(rows):
         parts.append(_interval_row(interval, at, top + row * (index + 0.5), left, right))

@@ -56,17 +56,17 @@ def weights_text(run: Run) -> str:
         return RANDOM
     source = first_of(weights, "source", "file", "path", "name")
     if source is None:
-        return "given weights" if _inner(weights) else RANDOM
+        return "given weights"
     if str(source).lower() in ("none", "random"):
         return RANDOM
-    data = first_of(_inner(weights), "training_data", "dataset", "data.source", "data")
-    return f"pre-trained on {data}" if isinstance(data, str) else Path(str(source)).name
+    data = _training_data(weights)
+    return f"pre-trained on {data}" if data else Path(str(source)).name
 
 
 def pretraining_top1(run: Run) -> float | None:
     """The backbone's top-1 accuracy in % at the end of pre-training, where its weights' provenance has one."""
     weights = run.provenance.get("weights")
-    found = _find(weights, ("top1", "top-1", "top1_accuracy", "acc1", "acc@1")) if weights else None
+    found = _find(weights, "top1") if weights else None
     return float(found) if isinstance(found, (int, float)) else None
 
 
@@ -83,29 +83,26 @@ def _pretraining_kind(run: Run) -> tuple[Any, ...]:
     """Equal for runs whose weights were made by one recipe on one data set, whatever the backbone."""
     if weights_text(run) == RANDOM:
         return (RANDOM,)
-    weights = run.provenance.get("weights")
-    inner = _inner(weights) if isinstance(weights, Mapping) else {}
-    made_by = (
-        first_of(inner, "protocol_hash", "recipe_hash", "recipe.hash"),
-        first_of(inner, "training_data", "dataset", "data.source", "data_fingerprint"),
-    )
-    if any(part is not None for part in made_by):
-        return tuple(str(part) for part in made_by)
-    source = str(first_of(weights, "source", "file", "path") if isinstance(weights, Mapping) else weights)
-    return (source if source == "torchvision" else "file without provenance",)
+    weights = run.provenance["weights"]
+    if not isinstance(weights, Mapping):
+        return (str(weights),)
+    recipe, data = first_of(weights, "protocol_hash", "provenance.protocol_hash"), _training_data(weights)
+    if recipe is None and data is None:
+        return ("file without provenance",)
+    return recipe, data
 
 
-def _inner(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The provenance that the weights file itself bore."""
-    inner = weights.get("provenance")
-    return inner if isinstance(inner, Mapping) else weights
+def _training_data(weights: Mapping[str, Any]) -> str | None:
+    """The name of the data that the weights were trained on, from the provenance that they bear."""
+    data = first_of(weights, "training_data", "provenance.training_data")
+    name = data.get("name") if isinstance(data, Mapping) else data
+    return None if name is None else str(name)
 
 
-def _find(tree: Any, names: Sequence[str]) -> Any:
-    """The first value under one of `names` anywhere in nested mappings."""
+def _find(tree: Any, name: str) -> Any:
+    """The first value called `name` anywhere in nested mappings."""
     if not isinstance(tree, Mapping):
         return None
-    for name in names:
-        if tree.get(name) is not None:
-            return tree[name]
-    return next((found for value in tree.values() if (found := _find(value, names)) is not None), None)
+    if tree.get(name) is not None:
+        return tree[name]
+    return next((found for value in tree.values() if (found := _find(value, name)) is not None), None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.bootstrap import Metric, bootstrap_difference
-from evaluation.coco import CocoFigures, Difficult, coco_figures
+from evaluation.coco import CocoFigures, coco_figures
 from evaluation.report.collect import ReportError, Run, first_of
 
 RESAMPLES = 1000
@@ -18,15 +18,9 @@ INTERVALS: dict[str, Metric] = {
 TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
 
 
-def difficult_mode(run: Run) -> Difficult:
-    """What the run's own evaluation did with difficult objects; "ignore" where it does not say."""
-    mode = first_of(run.evaluation, "coco.difficult", "difficult")
-    return "count" if mode == "count" else "ignore"
-
-
 def score(run: Run, truth: dict[str, Any]) -> CocoFigures:
     """The run's predictions scored anew, for classes and curves; `ReportError` if evaluation.json says another AP."""
-    figures = coco_figures(truth, run.predictions, difficult=difficult_mode(run))
+    figures = coco_figures(truth, run.predictions)
     found, told = figures["AP"], first_of(run.evaluation, "coco.AP")
     if math.isnan(found):
         raise ReportError(f"{run.directory / 'truth.json'} has no object to find, so there is no AP to compare.")
@@ -61,7 +55,6 @@ class PairedIntervals:
             first.predictions,
             second.predictions,
             metric=metric,
-            difficult=difficult_mode(first),
             resamples=RESAMPLES,
         )
         return interval.low, interval.high

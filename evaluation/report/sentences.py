@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ def headline(runs: Sequence[Mapping[str, Any]], lead: Mapping[str, Any]) -> str:
         return f"{lead['a']} and {lead['b']} are not distinguishable as detectors"
     by = formats.ap(abs(difference["value"]))
     if len(runs) > 2:
-        return f"{better} makes the best of {len(runs)} detectors: {by} AP above {other}, the next"
-    return f"{better} makes the better detector: {by} AP above {other}"
+        return f"{better} makes the best of {len(runs)} detectors: {by}{formats.NBSP}AP above {other}, the next"
+    return f"{better} makes the better detector: {by}{formats.NBSP}AP above {other}"
 
 
 def accuracy_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str:
@@ -75,9 +76,12 @@ def notes(
 ) -> list[str]:
     """The honesty lines: what the intervals cover, unequal pre-training, where the sample set comes from."""
     seeds = {formats.plain(run["seed"]) for run in runs}
-    seed_text = f"seed {seeds.pop()}" if len(seeds) == 1 else "different seeds"
+    if len({json.dumps(run["backbone"], sort_keys=True) + run["weights"] for run in runs}) < len(runs):
+        first = "Every seed is a run of its own here"
+    else:
+        first = f"One seed each ({f'seed {seeds.pop()}' if len(seeds) == 1 else 'different seeds'})"
     lines = [
-        f"One seed each ({seed_text}): the interval covers image sampling only (paired bootstrap over {images} images, "
+        f"{first}: the interval covers image sampling only (paired bootstrap over {images} images, "
         f"{resamples} resamples), not what another training seed would change."
     ]
     if pretraining:
