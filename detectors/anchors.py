@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 class AnchorGrid:
-    """Anchors of `scales` (square root of the area, px) x `ratios` (height / width), one set a `stride` px
-    cell.
+    """Anchors of all `scales` x `ratios` at every cell of `stride` px.
 
-    They are centred on their cell, as the paper has them and as RoIAlign places features. (detectron2 and
-    torchvision centre them on the cell's upper left corner: `offset` 0.)
+    scales: square root of an anchor's area in px; ratios: height / width. Anchors are centred on their cell,
+    as the paper has them and as RoIAlign places features. (detectron2 and torchvision centre them on the
+    cell's upper left corner: `offset` 0.)
     """
 
     def __init__(

@@ -1,5 +1,4 @@
-"""Faster R-CNN on a cut backbone: "networks on conv feature maps" (Ren et al. 2015; He et al. 2015, appendix
-A).
+"""Faster R-CNN on a cut backbone (Ren et al. 2015): "networks on conv feature maps" (He et al. 2015, app. A).
 
 The layers below the cut run once an image and are shared by the region proposal network and the detector;
 those above the cut run once a region.

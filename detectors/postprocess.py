@@ -19,11 +19,11 @@ from detectors.structures import Detections, ImageBatch
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcess:
-    """Score above `score_threshold`, non-maximum suppression by class at `nms_iou`, the best `detections` an
-    image.
+    """What of all that was scored is reported.
 
-    candidates: pairs of proposal and class, best first, that enter the suppression. More than that many above
-    the threshold happen in untrained detectors only.
+    score_threshold: a detection scores more. nms_iou: no two of one class overlap by more. detections: an
+    image. candidates: pairs of proposal and class, best first, that enter the suppression. More than that
+    many above the threshold happen in untrained detectors only.
     """
 
     score_threshold: float = 0.05
