@@ -6,7 +6,6 @@ Legend of shape suffixes: N images, C channels, H W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -59,11 +58,13 @@ class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
     """Batch normalisation with fixed statistics, scale and offset; names in files as before."""
 
 
-@cache
+_FROZEN: dict[Any, Any] = {nn.BatchNorm2d: FrozenBatchNorm2d}  # a norm's class to the same class frozen
+
+
 def _frozen_class(kind: Any) -> Any:
-    if kind is nn.BatchNorm2d:
-        return FrozenBatchNorm2d
-    return type(f"Frozen{kind.__name__}", (_Frozen, kind), {})
+    if kind not in _FROZEN:
+        _FROZEN[kind] = type(f"Frozen{kind.__name__}", (_Frozen, kind), {})
+    return _FROZEN[kind]
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -75,7 +76,7 @@ def freeze_norms(module: nn.Module) -> None:
     for norm in module.modules():
         if isinstance(norm, _BatchNorm):
             if not isinstance(norm, _Frozen):
-                norm.__class__ = _frozen_class(type(norm))
+                norm.__class__ = _frozen_class(norm.__class__)
             norm.requires_grad_(False)
             norm.eval()
 
