@@ -64,14 +64,10 @@ def average_precision(matches: RankedMatches, levels_L: FloatArray | None) -> fl
 
     NaN where the class has no truth.
     """
-    return float(
-        average_precisions(matches, np.ones((1, len(matches.truths_I)), dtype=np.int64), levels_L)[0]
-    )
+    return float(average_precisions(matches, np.ones((1, len(matches.truths_I)), dtype=np.int64), levels_L)[0])
 
 
-def average_precisions(
-    matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None
-) -> FloatArray:
+def average_precisions(matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None) -> FloatArray:
     """AP_S in 0..1 of each resample, NaN where it has no truth; counts_SI: how often each image is in it."""
     step = max(1, _CHUNK // max(1, len(matches.hit_D)))
     parts = [
@@ -81,9 +77,7 @@ def average_precisions(
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _average_precisions(
-    matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None
-) -> FloatArray:
+def _average_precisions(matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None) -> FloatArray:
     recall_SP, precision_SP = _envelope(matches, counts_SI)
     if levels_L is None:
         value_S = (np.diff(recall_SP, axis=1, prepend=0.0) * precision_SP).sum(axis=1)

@@ -94,9 +94,7 @@ def bootstrap_difference(
         matches = _matches(truth, predictions, metric, iou, pixels, difficult)
         sides.append(_means(_chosen(matches, classes), metric, counts_SI))
     (first_estimate, first_S), (second_estimate, second_S) = sides
-    return _interval(
-        second_estimate - first_estimate, second_S - first_S, level, counts_SI, classes or list(matches)
-    )
+    return _interval(second_estimate - first_estimate, second_S - first_S, level, counts_SI, classes or list(matches))
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
@@ -116,15 +114,11 @@ def _matches(
     difficult: Difficult,
 ) -> Matches:
     if metric not in get_args(Metric):
-        raise EvaluationError(
-            f"unknown metric {metric!r} for a bootstrap; choose one of {', '.join(get_args(Metric))}"
-        )
+        raise EvaluationError(f"unknown metric {metric!r} for a bootstrap; choose one of {', '.join(get_args(Metric))}")
     if metric == "coco":
         return match_coco(truth, predictions, difficult=difficult)
     if metric == "coco50":
-        return {
-            name: ranked[:1] for name, ranked in match_coco(truth, predictions, difficult=difficult).items()
-        }
+        return {name: ranked[:1] for name, ranked in match_coco(truth, predictions, difficult=difficult).items()}
     ranked = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
     return {name: [one] for name, one in ranked.items()}
 
@@ -134,9 +128,7 @@ def _chosen(matches: Matches, classes: Sequence[str] | None) -> Matches:
         return matches
     unknown = [name for name in classes if name not in matches]
     if unknown or not classes:
-        raise EvaluationError(
-            f"classes {unknown or list(classes)} are not in the truth; it has {', '.join(matches)}"
-        )
+        raise EvaluationError(f"classes {unknown or list(classes)} are not in the truth; it has {', '.join(matches)}")
     return {name: matches[name] for name in classes}
 
 

@@ -129,9 +129,7 @@ def match_coco(
 
 
 def _rank(per_image: Sequence[dict[str, Any] | None], thresholds: int) -> list[RankedMatches]:
-    truths_I = np.array(
-        [0 if e is None else int((e["gtIgnore"] == 0).sum()) for e in per_image], dtype=np.int64
-    )
+    truths_I = np.array([0 if e is None else int((e["gtIgnore"] == 0).sum()) for e in per_image], dtype=np.int64)
     found = [(i, e) for i, e in enumerate(per_image) if e is not None]
     if not found:
         nothing = RankedMatches(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0), truths_I)
@@ -163,9 +161,7 @@ def _run(
     needs = "bbox" if iou_type == "bbox" else "segmentation"
     predictions = read_predictions(predictions, truth, needs=needs)
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = _judge_class()(
-            _truth_index(truth, iou_type), _results_index(truth, predictions, iou_type), iou_type
-        )
+        judge = _judge_class()(_truth_index(truth, iou_type), _results_index(truth, predictions, iou_type), iou_type)
         judge.ignore_difficult = difficult == "ignore"
         if not sizes:
             judge.params.areaRng, judge.params.areaRngLbl = (

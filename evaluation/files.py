@@ -48,19 +48,13 @@ def read_truth(source: Truth | str | Path) -> Truth:
     categories = _unique_ids(truth["categories"], "category", name)
     annotations = truth["annotations"]
     _check_objects(annotations, "annotation", name)
-    _check_known(
-        annotations, "image_id", images, name, "annotation", "list the image or remove the annotation"
-    )
-    _check_known(
-        annotations, "category_id", categories, name, "annotation", "list the category or correct the id"
-    )
+    _check_known(annotations, "image_id", images, name, "annotation", "list the image or remove the annotation")
+    _check_known(annotations, "category_id", categories, name, "annotation", "list the category or correct the id")
     _check_boxes(annotations, name, "annotation")
     return truth
 
 
-def read_predictions(
-    source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox"
-) -> list[Entry]:
+def read_predictions(source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox") -> list[Entry]:
     """Predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
 
     source: a list or a path. needs: "bbox", or "segmentation" for masks. Raises EvaluationError, OSError.
@@ -75,12 +69,8 @@ def read_predictions(
     _check_objects(predictions, "prediction", name)
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
-    _check_known(
-        predictions, "image_id", images, name, "prediction", "score each file against the truth of its images"
-    )
-    _check_known(
-        predictions, "category_id", categories, name, "prediction", "use the ids of the truth's categories"
-    )
+    _check_known(predictions, "image_id", images, name, "prediction", "score each file against the truth of its images")
+    _check_known(predictions, "category_id", categories, name, "prediction", "use the ids of the truth's categories")
     _check_scores(predictions, name)
     if needs == "bbox":
         _check_boxes(predictions, name, "prediction")
@@ -155,9 +145,7 @@ def _kind(value: object) -> str:
 def _check_objects(entries: Sequence[Any], what: str, name: str) -> None:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise EvaluationError(
-                f"{name}: {what} {index} (counted from 0) is a {_kind(entry)}, not an object"
-            )
+            raise EvaluationError(f"{name}: {what} {index} (counted from 0) is a {_kind(entry)}, not an object")
 
 
 def _unique_ids(entries: Sequence[Any], what: str, name: str) -> set[int]:
@@ -166,22 +154,16 @@ def _unique_ids(entries: Sequence[Any], what: str, name: str) -> set[int]:
     for index, entry in enumerate(entries):
         id_ = entry.get("id")
         if not _is_integer(id_):
-            raise EvaluationError(
-                f"{name}: {what} {index} (counted from 0) has id {id_!r}; ids are whole numbers"
-            )
+            raise EvaluationError(f"{name}: {what} {index} (counted from 0) has id {id_!r}; ids are whole numbers")
         if id_ in ids:
             raise EvaluationError(f"{name}: two entries have the {what} id {id_}; give each its own")
         ids.add(id_)
     return ids
 
 
-def _check_known(
-    entries: Sequence[Entry], key: str, known: set[int], name: str, what: str, mend: str
-) -> None:
+def _check_known(entries: Sequence[Entry], key: str, known: set[int], name: str, what: str, mend: str) -> None:
     strangers = [
-        (index, entry.get(key))
-        for index, entry in enumerate(entries)
-        if not _hashable_in(entry.get(key), known)
+        (index, entry.get(key)) for index, entry in enumerate(entries) if not _hashable_in(entry.get(key), known)
     ]
     if not strangers:
         return
@@ -219,18 +201,14 @@ def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
         box = entry.get("bbox")
         where = f"{name}: {what} {index} (counted from 0, image_id {entry['image_id']})"
         if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise EvaluationError(
-                f"{where} has bbox {box!r}; four numbers x, y, width, height in pixels are wanted"
-            )
+            raise EvaluationError(f"{where} has bbox {box!r}; four numbers x, y, width, height in pixels are wanted")
         if not all(math.isfinite(value) for value in box):
             raise EvaluationError(
-                f"{where} has a bbox that is not finite: {list(box)}; remove it, or look for the cause "
-                "in what wrote it"
+                f"{where} has a bbox that is not finite: {list(box)}; remove it, or look for the cause in what wrote it"
             )
         if box[2] < 0 or box[3] < 0:
             raise EvaluationError(
-                f"{where} has a negative width or height: {list(box)}; a bbox is x, y, width, height, "
-                "not two corners"
+                f"{where} has a negative width or height: {list(box)}; a bbox is x, y, width, height, not two corners"
             )
 
 
@@ -253,8 +231,7 @@ def _check_masks(entries: Sequence[Entry], truth: Truth, name: str) -> None:
         mask = entry.get("segmentation")
         if not isinstance(mask, dict) or "counts" not in mask or len(mask.get("size", ())) != 2:
             raise EvaluationError(
-                f"{where} has no segmentation in RLE (size and counts); score boxes with the metric "
-                "'coco' instead"
+                f"{where} has no segmentation in RLE (size and counts); score boxes with the metric 'coco' instead"
             )
         if tuple(mask["size"]) != sizes[entry["image_id"]]:
             raise EvaluationError(

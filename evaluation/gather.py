@@ -22,9 +22,7 @@ def rank_and_size() -> tuple[int, int]:
     return 0, 1
 
 
-def gather_by_image(
-    mine: Mapping[int, Value], fault: Exception | None, *, everywhere: bool
-) -> dict[int, Value] | None:
+def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, everywhere: bool) -> dict[int, Value] | None:
     """All processes' values by image id, an image that several hold once (the lowest rank's).
 
     fault: what went wrong here, or None. It is raised again here, and as an EvaluationError on all other

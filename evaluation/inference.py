@@ -92,9 +92,7 @@ def _to_host(
     scale_N2 = original_N2 / np.array(sizes_hw, dtype=np.float64).reshape(-1, 2)
     boxes_ND4 = host_ND7[..., :4] * scale_N2[:, None, [1, 0, 1, 0]]
     limit_N14 = original_N2[:, None, [1, 0, 1, 0]]
-    rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_ND7[..., 4:6]], axis=2).astype(
-        np.float32
-    )
+    rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_ND7[..., 4:6]], axis=2).astype(np.float32)
     valid_ND = host_ND7[..., 6] > 0
     finite_N = (np.isfinite(host_ND7[..., :5]).all(axis=2) | ~valid_ND).all(axis=1)
     _check_finite(finite_N, image_ids)
@@ -157,9 +155,7 @@ def predict_classes(
                 _note_time(times_s, started, len(rows_N4))
                 _check_finite(rows_N4[:, 3] > 0, batch.image_ids)
                 classes = logits_NC.shape[1]
-                mine.update(
-                    (id_, (*row, classes)) for id_, row in zip(batch.image_ids, rows_N4[:, :3].tolist())
-                )
+                mine.update((id_, (*row, classes)) for id_, row in zip(batch.image_ids, rows_N4[:, :3].tolist()))
                 if progress is not None:
                     progress(len(mine))
     except Exception as error:
@@ -190,8 +186,8 @@ def _check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None
     if not finite_N.all():
         first = image_ids[int(np.argmin(finite_N))]
         raise EvaluationError(
-            f"the model's output for image id {first} is not finite; its "
-            "weights have most likely diverged: evaluate an earlier checkpoint or train with a lower learning rate"
+            f"the model's output for image id {first} is not finite; its weights "
+            "have most likely diverged: evaluate an earlier checkpoint or train with a lower learning rate"
         )
 
 

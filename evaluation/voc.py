@@ -243,8 +243,6 @@ def _best_truth(
 def _paired_iou(first_K4: FloatArray, second_K4: FloatArray) -> FloatArray:
     overlap_K2 = np.minimum(first_K4[:, 2:], second_K4[:, 2:]) - np.maximum(first_K4[:, :2], second_K4[:, :2])
     overlap_K = np.clip(overlap_K2, 0, None).prod(axis=1)
-    areas_K = (first_K4[:, 2:] - first_K4[:, :2]).prod(axis=1) + (second_K4[:, 2:] - second_K4[:, :2]).prod(
-        axis=1
-    )
+    areas_K = (first_K4[:, 2:] - first_K4[:, :2]).prod(axis=1) + (second_K4[:, 2:] - second_K4[:, :2]).prod(axis=1)
     union_K = areas_K - overlap_K
     return np.divide(overlap_K, union_K, out=np.zeros_like(overlap_K), where=union_K > 0)

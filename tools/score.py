@@ -97,7 +97,7 @@ def _score_coco(options: Score) -> dict[str, Any]:
     truth = read_truth(options.truth)
     iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
     figures = coco_figures(truth, options.predictions, iou_type=iou_type, difficult=options.difficult)
-    print(f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images")
+    print(f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images (-: no truth)")
     _table((name, _number(value), MEANINGS[name]) for name, value in figures.figures.items())
     if options.per_class:
         columns = ("AP", "AP50", "APs", "APm", "APl")
@@ -126,7 +126,7 @@ def _score_voc(options: Score) -> dict[str, Any]:
     reading = "11-point" if metric == "voc07" else "area under the curve"
     print(
         f"VOC AP, {reading}, IoU >= {figures.iou:g}, pixels {figures.pixels}, difficult objects "
-        f"{'ignored' if figures.difficult == 'ignore' else 'counted'}, {len(truth['images'])} images"
+        f"{'ignored' if figures.difficult == 'ignore' else 'counted'}, {len(truth['images'])} images (-: no truth)"
     )
     with_truth = sum(count > 0 for count in figures.truths.values())
     _table([("mAP", _number(figures.mAP), f"mean over {with_truth} classes with truths")])
@@ -154,7 +154,7 @@ def _interval(options: Score, truth: dict[str, Any], **how: Any) -> dict[str, An
 
 
 def _number(value: float) -> str:
-    return "no truth" if math.isnan(value) else f"{value:.2f}"
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> None:
@@ -170,7 +170,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _is_figure(cell: str) -> bool:
-    return cell == "no truth" or cell.replace(".", "", 1).isdigit()
+    return cell == "-" or cell.replace(".", "", 1).isdigit()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,178 @@
+"""What a user reads when a file is wrong: the file, what was found, and the mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+
+from evaluation.files import (
+    EvaluationError,
+    class_names,
+    read_predictions,
+    read_truth,
+    write_json,
+    write_predictions,
+)
+from tests.evaluation.cases import guess, thing, truth_of
+
+TRUTH = truth_of([thing([0, 0, 10, 10]), thing([0, 0, 5, 5], image=2, category=2)], images=2, classes=("cat", "dog"))
+
+
+def said(function, *arguments, **options):
+    with pytest.raises(EvaluationError) as caught:
+        function(*arguments, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and len(sentence) < 400
+    return sentence
+
+
+def changed(place, **values):
+    """TRUTH with one annotation changed; a value of None takes the field away."""
+    annotations = [dict(entry) for entry in TRUTH["annotations"]]
+    annotations[place] = {key: value for key, value in {**annotations[place], **values}.items() if value is not None}
+    return {**TRUTH, "annotations": annotations}
+
+
+@pytest.mark.parametrize("read", [read_truth, lambda path: read_predictions(path, TRUTH)])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'[{"image_id": 1, "categ', "does not parse as JSON (line 1, column 18"),
+        (b"", "does not parse as JSON (line 1, column 1"),
+        (b"\xff\xd8\xff\xe0", "is not a text file"),
+        (None, "does not exist; give the path of a JSON file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, read, content, sentence):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert said(read, path).startswith(f"{path} {sentence}")
+
+
+def test_a_directory_is_no_file(tmp_path):
+    assert said(read_truth, tmp_path) == f"{tmp_path} is a directory; give the path of a JSON file"
+
+
+def test_exchanged_files_are_suspected(tmp_path):
+    assert "were truth and predictions exchanged?" in said(read_truth, [])
+    assert "were truth and predictions exchanged?" in said(read_predictions, TRUTH, TRUTH)
+    assert "was the truth given in place of the predictions?" in said(read_predictions, TRUTH["annotations"], TRUTH)
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_truth_without_a_part_is_named(key):
+    assert f"no list '{key}'" in said(read_truth, {k: v for k, v in TRUTH.items() if k != key})
+
+
+@pytest.mark.parametrize(
+    ("truth", "sentence"),
+    [
+        ({**TRUTH, "images": [*TRUTH["images"], {"id": 1}]}, "two entries have the image id 1; give each its own"),
+        ({**TRUTH, "categories": [{"id": 1}, {"id": 1}]}, "two entries have the category id 1"),
+        ({**TRUTH, "images": [{"id": "a"}]}, "image 0 (counted from 0) has id 'a'; ids are whole numbers"),
+        (changed(1, image_id=7), "annotation 1 (counted from 0) has image_id 7, which the truth does not list (1 of 2"),
+        (changed(1, category_id=9), "has category_id 9, which the truth does not list"),
+        (changed(0, category_id=None), "annotation 0 (counted from 0) has no category_id"),
+        (changed(0, bbox=None), "has bbox None; four numbers x, y, width, height"),
+        (changed(0, bbox=[1, 2, 3]), "has bbox [1, 2, 3]; four numbers"),
+        (changed(0, bbox=[5, 5, -1, 3]), "negative width or height: [5, 5, -1, 3]"),
+        (changed(0, bbox=[5, 5, float("nan"), 3]), "a bbox that is not finite"),
+        ({**TRUTH, "annotations": ["x"]}, "annotation 0 (counted from 0) is a string, not an object"),
+    ],
+)
+def test_faults_of_the_truth_are_told(truth, sentence):
+    assert sentence in said(read_truth, truth)
+
+
+BOX = [0, 0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "sentence"),
+    [
+        (
+            guess(BOX, 0.5, image=7),
+            "prediction 1 (counted from 0) has image_id 7, which the truth does not list (1 of 2",
+        ),
+        (guess(BOX, 0.5, image="1"), "has image_id '1'; write it as a whole number"),
+        (guess(BOX, float("nan")), "prediction 1 (counted from 0, image_id 1) has score nan"),
+        (guess(BOX, "0.5"), "has score '0.5'"),
+        ({"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs a finite number"),
+        (guess([5, 5, -1, 3], 0.5), "negative width or height: [5, 5, -1, 3]; a bbox is x, y, width, height"),
+        (guess([float("inf"), 5, 1, 3], 0.5), "a bbox that is not finite"),
+        ({"image_id": 1, "category_id": 1, "score": 0.5}, "has bbox None; four numbers"),
+    ],
+)
+def test_faults_of_predictions_are_told_with_the_file(tmp_path, prediction, sentence):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([guess(BOX, 0.5), prediction]))
+    told = said(read_predictions, path, TRUTH)
+    assert told.startswith(f"{path}: ") and sentence in told
+
+
+@pytest.mark.parametrize(
+    ("ids", "hint"),
+    [
+        ((0, 1), "all of them fit after adding 1, so the ids look counted from 0 (off by one)"),
+        ((2, 3), "all of them fit after adding -1, so the ids look counted one too high (off by one)"),
+        ((1, 40), "use the ids of the truth's categories"),
+    ],
+)
+def test_category_ids_off_by_one_are_suspected(ids, hint):
+    told = said(read_predictions, [guess(BOX, 0.5, category=id_) for id_ in ids], TRUTH)
+    assert told.endswith(hint)
+
+
+def test_category_ids_that_are_places_in_a_list_are_suspected():
+    sparse = {**TRUTH, "categories": [{"id": 18, "name": "cat"}, {"id": 44, "name": "dog"}], "annotations": []}
+    assert "places in the list of classes" in said(read_predictions, [guess(BOX, 0.5, category=1)], sparse)
+
+
+def test_masks_are_asked_for_in_the_images_own_size():
+    wrong = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {"size": [50, 40], "counts": "x"}}
+    assert "height x width [50, 40], but the truth's image is [100, 100]" in said(
+        read_predictions, [wrong], TRUTH, needs="segmentation"
+    )
+
+
+def test_an_empty_list_and_a_zero_size_box_are_fine(tmp_path):
+    assert read_predictions([], TRUTH) == []
+    assert len(read_predictions([guess([5, 5, 0, 0], 0.1)], TRUTH)) == 1
+
+
+def test_written_predictions_are_read_as_they_were(tmp_path):
+    predictions = [guess([0.123, 1, 2, 3], 0.1 + 0.2), guess(BOX, 1e-9, image=2)]
+    write_predictions(tmp_path / "results.json", predictions)
+    assert read_predictions(tmp_path / "results.json", TRUTH) == predictions
+    assert stat.S_IMODE((tmp_path / "results.json").stat().st_mode) & 0o044 == 0o044 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"new": float("nan")})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_class_names_are_told_apart():
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}, {"id": 5}]
+    assert class_names({"categories": categories}) == {1: "cat (1)", 2: "cat (2)", 5: "5"}

@@ -1,0 +1,102 @@
+"""Detections back in the pixels of the images on disk, and what happens around the model."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from evaluation.files import EvaluationError
+from evaluation.inference import predict_classes, predict_detections
+from tests.evaluation.networks import CATEGORY_IDS, Fixed, Table, classification_batch, detection_batch
+
+
+def batch(*image_ids, resized=(60, 80), original=(120, 200)):
+    return detection_batch(image_ids, resized=resized, original=original)
+
+
+def test_boxes_come_back_in_original_pixels_as_xywh():
+    # Height 60 -> 120 (twice), width 80 -> 200 (2.5 times).
+    found = predict_detections(Fixed((10, 20, 30, 50, 0.75, 2, 1)), [batch(5)], CATEGORY_IDS)
+    assert found == [{"image_id": 5, "category_id": 7, "bbox": [25.0, 40.0, 50.0, 60.0], "score": 0.75}]
+
+
+def test_boxes_are_clipped_to_the_image():
+    found = predict_detections(Fixed((-10, -5, 90, 70, 0.5, 1, 1)), [batch(5)], CATEGORY_IDS)
+    assert found[0]["bbox"] == [0, 0, 200, 120]
+
+
+def test_padding_is_left_out_and_an_image_may_have_nothing():
+    model = Fixed((0, 0, 9, 9, 0.9, 3, 1), (0, 0, 9, 9, 0.8, 0, 0))
+    assert [row["category_id"] for row in predict_detections(model, [batch(5, 6)], CATEGORY_IDS)] == [90, 90]
+    assert predict_detections(Fixed(), [batch(5, 6)], CATEGORY_IDS) == []
+    assert predict_detections(Fixed(), [], CATEGORY_IDS) == []
+
+
+@pytest.mark.parametrize("row", [(0, 0, float("nan"), 9, 0.9, 1, 1), (0, 0, 9, 9, float("inf"), 1, 1)])
+def test_numbers_that_are_not_finite_are_an_error_that_names_the_image(row):
+    with pytest.raises(EvaluationError, match="image id 5 is not finite; its weights have most likely diverged"):
+        predict_detections(Fixed(row), [batch(5)], CATEGORY_IDS)
+
+
+def test_padding_may_hold_anything():
+    assert predict_detections(Fixed((0, 0, float("nan"), 9, 0.9, 0, 0)), [batch(5)], CATEGORY_IDS) == []
+
+
+def test_the_model_runs_in_evaluation_mode_and_gets_its_own_modes_back():
+    model = Fixed((0, 0, 9, 9, 0.9, 1, 1))
+    model.norm, model.head = nn.BatchNorm2d(3).eval(), nn.Dropout()
+    predict_detections(model, [batch(5)], CATEGORY_IDS)
+    assert (model.training, model.norm.training, model.head.training) == (True, False, True)
+
+
+def test_autocast_progress_and_times_are_called_once_a_batch():
+    entered, done, times_s = [], [], []
+
+    @contextlib.contextmanager
+    def autocast():
+        entered.append(True)
+        yield
+
+    predict_detections(
+        Fixed(), [batch(1, 2), batch(3)], CATEGORY_IDS, autocast=autocast, progress=done.append, times_s=times_s
+    )
+    assert (len(entered), done, len(times_s)) == (2, [2, 3], 2)
+    assert all(time_s > 0 for time_s in times_s)
+
+
+def test_a_missing_image_is_an_error():
+    with pytest.raises(EvaluationError, match="image id 9"):
+        predict_detections(Fixed(), [batch(1)], CATEGORY_IDS, image_order=[1, 9])
+
+
+def test_low_precision_logits_are_ranked_with_ties_to_the_lower_class():
+    logits_IC = torch.tensor([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [0.0, 1.0, 1.0]], dtype=torch.bfloat16)
+    predicted = predict_classes(
+        Table(logits_IC), [classification_batch((0, 1), (2, 2)), classification_batch((2,), (1,))]
+    )
+    assert predicted.image_ids_N.tolist() == [0, 1, 2]
+    assert predicted.labels_N.tolist() == [2, 2, 1]
+    assert predicted.predicted_N.tolist() == [1, 0, 1]
+    assert predicted.rank_N.tolist() == [1, 2, 0]
+    assert predicted.classes == 3
+
+
+def test_class_scores_that_are_not_finite_are_an_error():
+    with pytest.raises(EvaluationError, match="image id 1 is not finite"):
+        predict_classes(Table(torch.tensor([[0.0, 1.0], [0.0, float("nan")]])), [classification_batch((0, 1), (0, 0))])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_gives_what_the_cpu_gives():
+    class OnDevice(Fixed):
+        def detect(self, images):
+            self.rows_D7 = self.rows_D7.to(images.pixels_N3HW.device)
+            return super().detect(images)
+
+    row = (10, 20, 30, 50, 0.75, 2, 1)
+    on_gpu = predict_detections(OnDevice(row), [batch(5, 6)], CATEGORY_IDS, device="cuda")
+    assert on_gpu == predict_detections(Fixed(row), [batch(5, 6)], CATEGORY_IDS)
