@@ -184,8 +184,12 @@ def _box(case: Case, bbox: Sequence[float], kind: str, text: str, title: str) ->
     font = 12 * unit
     reach = 0.6 * font * len(text)  # about the label's width
     label_x = max(1.0, min(x + 2 * unit, case.image["width"] - reach - 1))
-    above = y - 4 * unit
-    label_y = above if above - font > 0 else min(y + font + 1 * unit, case.image["height"] - 3 * unit)
+    if kind == "false":  # below, where it does not cover the label of the object that was there
+        below = y + height + font
+        label_y = below if below < case.image["height"] else case.image["height"] - 3 * unit
+    else:
+        above = y - 4 * unit
+        label_y = above if above - font > 0 else min(y + font + 1 * unit, case.image["height"] - 3 * unit)
     frame = {"x": x, "y": y, "width": width, "height": height}
     return element(
         "g",

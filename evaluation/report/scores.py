@@ -19,16 +19,17 @@ TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
 
 
 def score(run: Run, truth: dict[str, Any]) -> CocoFigures:
-    """The run's predictions scored anew, for classes and curves; `ReportError` if evaluation.json says another AP."""
+    """The run's predictions scored anew, for classes and curves; `ReportError` if evaluation.json says otherwise."""
     figures = coco_figures(truth, run.predictions)
-    found, told = figures["AP"], first_of(run.evaluation, "coco.AP")
-    if math.isnan(found):
+    if math.isnan(figures["AP"]):
         raise ReportError(f"{run.directory / 'truth.json'} has no object to find, so there is no AP to compare.")
-    if not isinstance(told, (int, float)) or abs(found - told) > TOLERANCE:
-        raise ReportError(
-            f"{run.directory / 'evaluation.json'} says AP {told}, but predictions.json scores {found:.2f}: "
-            f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.directory}"
-        )
+    for name in INTERVALS:
+        found, told = figures[name], first_of(run.evaluation, f"coco.{name}")
+        if not isinstance(told, (int, float)) or abs(found - told) > TOLERANCE:
+            raise ReportError(
+                f"{run.directory / 'evaluation.json'} says {name} {told}, but predictions.json scores {found:.2f}: "
+                f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.directory}"
+            )
     return figures
 
 
