@@ -29,7 +29,7 @@ def choose_canvases(sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases
     canvases_C2 = np.asarray(canvases, np.float64)
     sizes_I2 = np.asarray(sizes_hw_I2, np.float64)
     wanted_I = np.minimum(shorter / sizes_I2.min(axis=1), longer / sizes_I2.max(axis=1))
-    resized_I12 = np.round(sizes_I2 * wanted_I[:, None])[:, None]
+    resized_I12 = np.maximum(1, np.round(sizes_I2 * wanted_I[:, None]))[:, None]
     shrunk_IC = np.minimum(1.0, (canvases_C2 / resized_I12).min(axis=2))
     best_IC = shrunk_IC >= shrunk_IC.max(axis=1, keepdims=True) - 1e-9
     return np.where(best_IC, canvases_C2.prod(axis=1), np.inf).argmin(axis=1)

@@ -73,8 +73,10 @@ def _start_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # one worker, one core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Both may be sent to the whole group (a terminal's Ctrl-C, a cluster's SIGTERM): they are for the main process,
+    # which saves its state and then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def classification_loader(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -153,6 +153,28 @@ class DetectionDataset:
             difficult_G=self.difficult_K[these],
             areas_G=self.areas_K[these].astype(np.float32),
             segmentations=segmentations,
+        )
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
+        """The images at these places, with their objects; fingerprint and truth are those of the part."""
+        chosen_I = np.asarray(indices, np.int64)
+        counts_I = np.diff(self.starts)[chosen_I]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)])
+        objects = np.arange(starts[-1]) + np.repeat(self.starts[chosen_I] - starts[:-1], counts_I)
+        texts = self.segmentations
+        return replace(
+            self,
+            image_ids_I=self.image_ids_I[chosen_I],
+            file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
+            sizes_hw_I2=self.sizes_hw_I2[chosen_I],
+            starts=starts,
+            bbox_xywh_K4=self.bbox_xywh_K4[objects],
+            labels_K=self.labels_K[objects],
+            crowd_K=self.crowd_K[objects],
+            difficult_K=self.difficult_K[objects],
+            areas_K=self.areas_K[objects],
+            annotation_ids_K=self.annotation_ids_K[objects],
+            segmentations=None if texts is None else Strings(texts[k] for k in objects.tolist()),
         )
 
     def coco_truth(self) -> dict[str, Any]:

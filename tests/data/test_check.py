@@ -1,0 +1,85 @@
+"""The check lists all faults of a data set in one pass."""
+
+from pathlib import Path
+from typing import Any
+
+from data.check import check_classification, check_detection
+from tests.data.writers import write_folders, write_voc
+
+
+def sentences(faults) -> str:
+    return "\n".join(map(str, faults))
+
+
+def test_whole_data_sets_have_no_faults(shared_data: Path, tmp_path: Path, coco_set):
+    assert check_detection(shared_data, "voc2007/test") == []
+    assert check_detection(shared_data, "coco/train2017") == []
+    assert check_detection(coco_set().parent, "json:ann.json") == []
+    assert check_classification(write_folders(tmp_path / "folders", {"ant": 2}), "train") == []
+
+
+def test_all_faults_of_a_json_and_its_images_come_at_once(coco_set, tmp_path: Path):
+    def spoil(value: dict[str, Any]) -> None:
+        value["annotations"][0]["bbox"] = [1, 2, -3, 4]
+        value["annotations"][1]["segmentation"]["counts"] = [5, 5]
+        value["annotations"][2]["bbox"] = [1, 2, 0, 4]
+        value["annotations"].append({"id": 9, "image_id": 77, "category_id": 3, "bbox": [1, 1, 2, 2]})
+        value["annotations"].append({"id": 10, "image_id": 5, "category_id": 8, "bbox": [1, 1, 2, 2]})
+        value["images"].append({"id": 6, "file_name": "gone.jpg", "width": 60, "height": 80})
+        value["images"][1]["width"] = 61
+
+    path = coco_set(spoil)
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    faults = check_detection(path.parent, "json:ann.json")
+    text = sentences(faults)
+    for part in (
+        "annotation 1 of image 5 has a box of negative size",
+        "annotation 2 of image 11 has a segmentation that does not decode (an RLE of 10 pixels",
+        "annotation 4 of image 5 has a box of zero size",
+        "annotation 9 refers to image 77",
+        "annotation 10 has category 8, not one of `categories`",
+        "a.jpg: zero bytes long; replace it",
+        "b.jpg: is 60 x 80 pixels, its annotation says 61 x 80; correct the annotation",
+        "gone.jpg: no such image; restore it",
+    ):
+        assert part in text
+    assert len(faults) == 8 and sum(not fault.fatal for fault in faults) == 1
+    assert all(str(path.parent) in str(fault) and "; " in str(fault) for fault in faults)
+
+
+def test_all_faults_of_a_voc_set_come_at_once(tmp_path: Path):
+    good = ("dog", 1, 1, 9, 9, 0)
+    objects = {"1": [good], "2": [("dgo", 1, 1, 9, 9, 0)], "3": [("cat", 9, 9, 2, 2, 0)], "4": [good], "5": [good]}
+    folder = write_voc(tmp_path, objects)
+    (folder / "Annotations" / "1.xml").write_text("<annotation>")
+    (folder / "JPEGImages" / "4.jpg").unlink()
+    cut = folder / "JPEGImages" / "5.jpg"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    faults = check_detection(tmp_path, "voc2007/trainval")
+    names = sorted(fault.path.name for fault in faults)
+    assert names == ["1.xml", "2.xml", "3.xml", "4.jpg", "5.jpg"], sentences(faults)
+
+
+def test_a_json_that_cannot_be_read_is_one_fault_with_its_mend(tmp_path: Path):
+    (tmp_path / "ann.json").write_text("{")
+    (fault,) = check_detection(tmp_path, "json:ann.json")
+    assert fault.path == tmp_path / "ann.json" and fault.mend == "it may be cut off, fetch it again"
+    (fault,) = check_detection(tmp_path / "nowhere", "coco/train2017")
+    assert "no such directory" in fault.reason
+
+
+def test_the_same_image_in_both_parts_of_a_union_is_a_fault(tmp_path: Path):
+    write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
+    (fault,) = check_detection(tmp_path, "voc2007/trainval+voc2007/trainval")
+    assert "image id 1 is in" in fault.reason
+
+
+def test_all_faults_of_class_folders_come_at_once(tmp_path: Path):
+    write_folders(tmp_path, {"ant": 3, "bee": 0})
+    (tmp_path / "train" / "ant" / "000.jpg").write_bytes(b"")
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("hello")
+    text = sentences(check_classification(tmp_path, "train"))
+    assert "000.jpg: zero bytes long" in text and "bee: has no image; add some" in text
+    assert "notes.txt: does not have an image's name; it is left out" in text
+    (fault,) = check_classification(tmp_path, "val")
+    assert "no folder 'val'" in fault.reason

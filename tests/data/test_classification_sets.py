@@ -1,0 +1,138 @@
+"""ImageNet-style folders and CIFAR-10: labels, splits, and what is refused in which words."""
+
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import open_classification
+from data.errors import DataError
+from tests.data.writers import write_folders, write_picture
+
+
+def test_labels_are_the_class_folders_in_alphabetical_order(tmp_path: Path):
+    write_folders(tmp_path, {"zebra": 2, "ant": 3})
+    dataset = open_classification(tmp_path, "train")
+    assert dataset.class_names == ("ant", "zebra") and dataset.labels.tolist() == [0, 0, 0, 1, 1]
+    assert [path.name for path in dataset.paths] == ["000.jpg", "001.jpg", "002.jpg", "000.jpg", "001.jpg"]
+    assert all(path.is_file() for path in dataset.paths)
+
+
+def test_a_class_missing_in_val_does_not_shift_the_labels(tmp_path: Path):
+    write_folders(tmp_path, {"ant": 1, "bee": 1, "cow": 1})
+    write_folders(tmp_path, {"cow": 2, "ant": 1}, "val")
+    dataset = open_classification(tmp_path, "val")
+    assert dataset.class_names == ("ant", "bee", "cow") and dataset.labels.tolist() == [0, 2, 2]
+    assert "1 of 3 classes have no image" in dataset.notes[0]
+
+
+def test_the_fingerprint_names_the_images_and_not_their_place(tmp_path: Path):
+    for name in ("one", "two"):
+        write_folders(tmp_path / name, {"ant": 2, "bee": 2})
+    one, two = (open_classification(tmp_path / name, "train").fingerprint() for name in ("one", "two"))
+    assert one == two
+    write_picture(tmp_path / "two" / "train" / "bee" / "9.PNG", 20, 20)
+    assert open_classification(tmp_path / "two", "train").fingerprint() != one
+
+
+def test_the_sample_sets_objects_are_found_beside_its_scenes(tmp_path: Path):
+    write_folders(tmp_path / "objects", {"star": 2})
+    assert len(open_classification(tmp_path, "train")) == 2
+
+
+def test_what_is_missing_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere: no such directory; give the data's place with --data"):
+        open_classification(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match=r"no folder 'train'; expected .*/train/<class>/<image>, or CIFAR-10's"):
+        open_classification(tmp_path, "train")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match=r"train: holds no class folders; sort the images into"):
+        open_classification(tmp_path, "train")
+    write_picture(tmp_path / "train" / "loose.jpg", 8, 8)
+    with pytest.raises(DataError, match=r"train: holds images that lie in no class folder; sort"):
+        open_classification(tmp_path, "train")
+    (tmp_path / "train" / "ant").mkdir()
+    with pytest.raises(DataError, match=r"train: no images in its 1 class folders; put some there"):
+        open_classification(tmp_path, "train")
+    write_folders(tmp_path, {"bee": 1}, "val")
+    with pytest.raises(DataError, match=r"val/bee: a class that .*train does not have .*; remove it or add it"):
+        open_classification(tmp_path, "val")
+
+
+def test_an_archive_is_told_from_a_directory(tmp_path: Path):
+    archive = tmp_path / "cifar10_jpg.tar.xz"
+    archive.touch()
+    with pytest.raises(DataError, match=r"cifar10_jpg.tar.xz: an archive; unpack it first \(tar xf"):
+        open_classification(tmp_path, "train")
+    with pytest.raises(DataError, match=r"cifar10_jpg.tar.xz: a file, not a directory; unpack it"):
+        open_classification(archive, "train")
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Path:
+    """CIFAR-10's python batches with 10 images each; label and red channel are the image's number mod 10."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]
+    for batch, name in enumerate(names):
+        rows_ID = np.zeros((10, 3072), np.uint8)
+        rows_ID[:, :1024] = np.arange(10)[:, None]
+        rows_ID[:, 1024:2048] = batch
+        rows_ID[:, 2048] = 77  # the first blue pixel, top left
+        value = {b"data": rows_ID, b"labels": list(range(10)), b"filenames": [b"%d.png" % i for i in range(10)]}
+        (folder / name).write_bytes(pickle.dumps(value, protocol=2))
+    meta = {b"label_names": [b"class%d" % i for i in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+    return tmp_path
+
+
+def test_cifars_python_batches_become_rgb_images(batches: Path):
+    dataset = open_classification(batches, "train")
+    assert len(dataset) == 50 and dataset.class_names[3] == "class3" and dataset.labels[13] == 3
+    assert dataset.pixels_IHW3 is not None
+    assert dataset.pixels_IHW3[13, 0, 0].tolist() == [3, 1, 77] and dataset.pixels_IHW3[13, 0, 1].tolist() == [3, 1, 0]
+    test = open_classification(batches, "test")
+    assert len(test) == 10 and test.fingerprint() == open_classification(batches, "val").fingerprint()
+    with pytest.raises(DataError, match=r"no split 'tset'; CIFAR-10 has train, train45k, val5k"):
+        open_classification(batches, "tset")
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("this must never run",)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (Harmful(), r"does not read as a CIFAR-10 batch \(it wants \w+.print, which only a harmful file would\)"),
+        ([1], "holds a list, not a CIFAR-10 batch; download it again"),
+        ({b"data": np.zeros((2, 5), np.uint8), b"labels": [0, 1]}, "not a CIFAR-10 batch"),
+    ],
+)
+def test_a_pickle_that_is_no_batch_is_refused_unread(batches: Path, value: object, sentence: str, capsys):
+    path = batches / "cifar-10-batches-py" / "data_batch_2"
+    path.write_bytes(pickle.dumps(value, protocol=2))
+    with pytest.raises(DataError, match=rf"data_batch_2: {sentence}"):
+        open_classification(batches, "train")
+    assert capsys.readouterr().out == ""
+
+
+def test_imagenette_reads_as_it_lies(shared_data: Path):
+    train, val = (open_classification(shared_data / "imagenette", split) for split in ("train", "val"))
+    assert np.bincount(train.labels).tolist() == [600] * 10 and np.bincount(val.labels).tolist() == [150] * 10
+    assert train.class_names == val.class_names and train.class_names[0] == "n01440764"
+
+
+def test_cifar_folders_from_the_archive_read_as_they_lie(shared_data: Path, tmp_path: Path):
+    with tarfile.open(shared_data / "cifar10_jpg.tar.xz") as archive:
+        for number, member in enumerate(archive):  # enough of it: the archive takes seconds to unpack whole
+            if number > 300:
+                break
+            archive.extract(member, tmp_path, filter="data")
+    roots = [folder.parent for folder in (*tmp_path.rglob("train"), *tmp_path.rglob("test"))]
+    split = "train" if (roots[0] / "train").is_dir() else "test"
+    dataset = open_classification(roots[0], split)
+    assert len(dataset) > 200 and dataset.paths[0].suffix == ".jpg"

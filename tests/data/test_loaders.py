@@ -1,0 +1,295 @@
+"""Loaders: the same batches whatever the workers and processes, truths as the recipe wants them, bad images told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data import classification_loader, detection_loader, open_classification, open_detection
+from data.errors import BadSample, DataError
+from detectors.structures import ImageBatch, Targets
+from tests.data.writers import write_folders, write_voc
+
+CLASSIFICATION = {"size": 32, "resize": 36, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7}
+DETECTION: dict[str, Any] = {"shorter_sides": (48, 64), "longer_side": 96, "flip": 0.5, "seed": 7}
+
+
+@pytest.fixture
+def folders(tmp_path: Path):
+    return open_classification(write_folders(tmp_path / "folders", {"ant": 7, "bee": 6}), "train")
+
+
+@pytest.fixture
+def voc(tmp_path: Path):
+    """13 images of three shapes with 0 to 3 objects, one of which is difficult."""
+    images: dict[str, list[tuple[str, int, int, int, int, int]]] = {
+        f"{number:06}": [("dog", 5 + k, 10, 30 + k, 40, int(number == 1)) for k in range(number % 4)]
+        for number in range(13)
+    }
+    names = list(images)
+    for place, size_hw in enumerate([(60, 80), (80, 60), (60, 90)]):
+        part = {name: images[name] for name in names[place::3]}
+        folder = write_voc(tmp_path / "VOCdevkit", part, size_hw=size_hw)
+    (folder / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    return open_detection(tmp_path, "voc2007/trainval")
+
+
+def flat(batch) -> list[torch.Tensor]:
+    tensors = []
+    for one in batch.inputs:
+        if isinstance(one, torch.Tensor):
+            tensors.append(one)
+        else:
+            tensors += [value for value in vars(one).values() if isinstance(value, torch.Tensor)]
+    return tensors
+
+
+def assert_same(one, other) -> None:
+    assert one.image_ids == other.image_ids and one.iteration == other.iteration
+    for left, right in zip(flat(one), flat(other), strict=True):
+        assert left.dtype == right.dtype and torch.equal(left, right)
+
+
+@pytest.mark.parametrize("kind", ["folders", "voc"])
+def test_batches_do_not_depend_on_workers_or_on_where_the_loader_starts(kind: str, request):
+    dataset = request.getfixturevalue(kind)
+    make, options = (classification_loader, CLASSIFICATION) if kind == "folders" else (detection_loader, DETECTION)
+    whole = list(make(dataset, train=True, global_batch=4, iterations=9, workers=0, **options))
+    forked = list(make(dataset, train=True, global_batch=4, iterations=9, workers=2, **options))
+    resumed = list(make(dataset, train=True, global_batch=4, start_iteration=5, iterations=9, **options))
+    assert [batch.iteration for batch in whole] == list(range(9)) and len(resumed) == 4
+    for one, other in zip(whole, forked, strict=True):
+        assert_same(one, other)
+    for one, other in zip(whole[5:], resumed, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("kind", ["folders", "voc"])
+def test_two_processes_together_have_what_one_has(kind: str, request):
+    dataset = request.getfixturevalue(kind)
+    make, options = (classification_loader, CLASSIFICATION) if kind == "folders" else (detection_loader, DETECTION)
+    for train in (True, False):
+        common = {"train": train, "global_batch": 4, "iterations": 6 if train else None, **options}
+        alone = {batch.iteration: batch for batch in make(dataset, **common)}
+        parts: dict[int, list[Any]] = {}
+        for rank in range(2):
+            for batch in make(dataset, rank=rank, world_size=2, **common):
+                parts.setdefault(batch.iteration, []).append(batch)
+        assert parts.keys() == alone.keys()
+        for iteration, shares in parts.items():
+            together = [torch.cat(tensors) for tensors in zip(*(flat(share) for share in shares))]
+            for left, right in zip(together, flat(alone[iteration]), strict=True):
+                assert torch.equal(left, right)
+
+
+def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
+    loader = classification_loader(folders, train=False, global_batch=5, size=48, seed=0)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 3
+    pixels = torch.cat([batch.inputs[0] for batch in batches])
+    labels = torch.cat([batch.inputs[1] for batch in batches])
+    assert pixels.shape == (13, 3, 48, 48) and pixels.dtype == torch.uint8
+    assert batches[0].inputs[0].is_contiguous(memory_format=torch.channels_last)
+    assert labels.tolist() == folders.labels.tolist() and labels.dtype == torch.int64
+    assert [i for batch in batches for i in batch.image_ids] == list(range(13))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_changes_nothing_but_the_time(folders, workers: int):
+    common = {"train": True, "global_batch": 4, "iterations": 8, "workers": workers, **CLASSIFICATION}
+    cached = classification_loader(folders, cache_mb=10, **common)
+    plain = classification_loader(folders, cache_mb=0, **common)
+    for one, other in zip(cached, plain, strict=True):
+        assert_same(one, other)
+    assert cached.reader.cache.used_mb == pytest.approx(13 * 48 * 64 * 3 / 2**20)
+    assert plain.reader.cache is None
+
+
+def test_a_cache_that_would_not_hold_all_images_is_not_made(shared_data: Path):
+    dataset = open_classification(shared_data / "imagenette", "train")
+    loader = classification_loader(dataset, train=True, global_batch=8, size=32, cache_mb=500)
+    assert loader.reader.cache is None
+
+
+def test_detection_batches_are_what_detectors_take(voc):
+    loader = detection_loader(voc, train=True, global_batch=4, iterations=30, **DETECTION)
+    shapes = set()
+    for batch in loader:
+        images, targets = batch.inputs
+        assert isinstance(images, ImageBatch) and isinstance(targets, Targets)
+        assert images.pixels_N3HW.dtype == torch.uint8
+        assert images.pixels_N3HW.is_contiguous(memory_format=torch.channels_last)
+        assert images.sizes_hw_N2.tolist() == [list(size) for size in images.sizes_hw]
+        assert targets.boxes_NG4.shape == (4, 16, 4) and targets.image_ids == batch.image_ids
+        assert targets.original_sizes_hw == tuple(
+            (record.height, record.width)
+            for image_id in batch.image_ids
+            for record in voc.records
+            if record.image_id == image_id
+        )
+        shapes.add(tuple(images.pixels_N3HW.shape[2:]))
+        for n, (height, width) in enumerate(images.sizes_hw):
+            assert images.pixels_N3HW[n, :, height:].sum() == images.pixels_N3HW[n, :, :, width:].sum() == 0
+            boxes = targets.boxes_NG4[n][targets.valid_NG[n]]
+            assert (boxes >= 0).all() and (boxes <= torch.tensor([width, height] * 2)).all()
+            assert int(targets.valid_NG[n].sum()) == targets.image_ids[n] % 4
+            assert (targets.labels_NG[n] > 0).equal(targets.valid_NG[n])
+    assert shapes == {(64, 96), (96, 64)}  # 60 x 80 and 60 x 90 both go onto the first
+
+
+def test_unflipped_boxes_are_the_files_boxes_scaled(voc):
+    (batch,) = detection_loader(voc, train=False, global_batch=99, shorter_sides=(120,), longer_side=999)
+    images, targets = batch.inputs
+    for n, record in enumerate(voc.records):
+        scale = images.sizes_hw[n][0] / record.height
+        count = len(record.boxes_G4)
+        np.testing.assert_allclose(targets.boxes_NG4[n, :count], record.boxes_G4 * scale, atol=1e-3)
+    assert batch.image_ids == tuple(record.image_id for record in voc.records)
+
+
+def test_draw_seeds_follow_seed_iteration_and_image(voc):
+    def seeds(seed: int) -> dict[tuple[int, int], int]:
+        loader = detection_loader(voc, train=True, global_batch=4, iterations=20, **{**DETECTION, "seed": seed})
+        return {
+            (batch.iteration, image_id): draw
+            for batch in loader
+            for image_id, draw in zip(batch.image_ids, batch.inputs[1].draw_seeds_N.tolist())
+        }
+
+    one, other = seeds(1), seeds(2)
+    assert one == seeds(1) and len(set(one.values())) == len(one)
+    assert not set(one.values()) & set(other.values())
+
+
+@pytest.mark.parametrize(
+    ("difficult", "kept", "ignored"), [("train", True, False), ("drop", False, False), ("ignore", True, True)]
+)
+def test_difficult_objects_are_what_the_recipe_says(voc, difficult: str, kept: bool, ignored: bool):
+    loader = detection_loader(voc, train=False, global_batch=99, difficult=difficult, **DETECTION)
+    (batch,) = loader
+    targets = batch.inputs[1]
+    place = batch.image_ids.index(1)
+    assert bool(targets.valid_NG[place].any()) == kept == bool(targets.difficult_NG[place].any())
+    assert bool(targets.ignore_NG.any()) == ignored
+    assert not (targets.ignore_NG & ~targets.valid_NG).any()
+
+
+@pytest.mark.parametrize(("crowd", "count", "ignored"), [("drop", 0, 0), ("ignore", 1, 1)])
+def test_crowds_are_what_the_recipe_says(coco_set, crowd: str, count: int, ignored: int):
+    path = coco_set()
+    dataset = open_detection(path.parent, "json:ann.json")
+    (batch,) = detection_loader(dataset, train=False, global_batch=2, crowd=crowd, shorter_sides=(60,), longer_side=80)
+    targets = batch.inputs[1]
+    assert int(targets.valid_NG[0].sum()) == int(targets.crowd_NG.sum()) == count
+    assert int(targets.ignore_NG.sum()) == ignored and int(targets.valid_NG[1].sum()) == 2
+
+
+def test_empty_images_are_kept_or_left_out_as_told(voc):
+    def seen(**options: Any) -> set[int]:
+        loader = detection_loader(voc, train=True, global_batch=4, iterations=40, **DETECTION, **options)
+        return {image_id for batch in loader for image_id in batch.image_ids}
+
+    assert seen() == set(range(13))
+    assert seen(keep_empty=False) == set(range(13)) - {0, 4, 8, 12}
+    assert seen(keep_empty=False, difficult="drop") == set(range(13)) - {0, 1, 4, 8, 12}
+
+
+def test_crowded_images_lose_no_truth(tmp_path: Path, coco_set):
+    def crowded(value: dict[str, Any]) -> None:
+        value["annotations"] = [{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]} for _ in range(70)]
+
+    dataset = open_detection(tmp_path, f"json:{coco_set(crowded)}")
+    (batch,) = detection_loader(dataset, train=False, global_batch=2, shorter_sides=(60,), longer_side=80)
+    assert batch.inputs[1].boxes_NG4.shape[1] == 256 and batch.inputs[1].valid_NG.sum(1).tolist() == [0, 70]
+
+
+def test_masks_lie_where_their_boxes_lie(shared_data: Path):
+    dataset = open_detection(shared_data, "coco/val2017")
+    options: dict[str, Any] = {"shorter_sides": (200,), "longer_side": 320, "flip": 0.5, "masks": True, "limit": 24}
+    checked = 0
+    for batch in detection_loader(dataset, train=True, global_batch=4, iterations=6, seed=1, **options):
+        images, targets = batch.inputs
+        masks = targets.masks
+        assert len(masks.offsets) == len(masks.image_index_K) + 1 == int(targets.valid_NG.sum()) + 1
+        for k, (n, g) in enumerate(zip(masks.image_index_K.tolist(), masks.truth_index_K.tolist())):
+            bits = masks.bits_M[masks.offsets[k] : masks.offsets[k + 1]].reshape(images.sizes_hw[n])
+            rows, columns = torch.nonzero(bits.any(1)).flatten(), torch.nonzero(bits.any(0)).flatten()
+            box = targets.boxes_NG4[n, g]
+            if not len(rows) or (box[2:] - box[:2]).min() < 4:
+                continue  # thinner than a pixel after resizing
+            extent = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            assert (extent - box).abs().max() < 2.5
+            checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path, voc, workers: int):
+    path = voc.records[3].path
+    path.write_bytes(path.read_bytes()[:-300])
+    loader = detection_loader(voc, train=True, global_batch=4, iterations=10, workers=workers, **DETECTION)
+    skipped = [reason for batch in loader for reason in batch.skipped]
+    assert skipped and set(skipped) == {f"{path}: truncated: its end is missing"}
+    assert all(len(batch.image_ids) == 4 and 3 not in batch.image_ids for batch in loader)
+    with pytest.raises(BadSample) as raised:
+        list(detection_loader(voc, train=False, global_batch=4, workers=workers, **DETECTION))
+    assert str(raised.value) == f"{path}: truncated: its end is missing; replace it, or remove it from the data set"
+
+
+def test_nothing_but_bad_images_stops_with_a_sentence(folders):
+    for path in folders.paths:
+        path.write_bytes(b"")
+    loader = classification_loader(folders, train=True, global_batch=4, workers=1, **CLASSIFICATION)
+    with pytest.raises(DataError, match=r"11 images in a row cannot be used, the last being .*zero bytes long"):
+        list(loader)
+
+
+def test_what_cannot_be_loaded_is_said(voc, folders):
+    with pytest.raises(DataError, match="a global batch of 4 images does not divide among 3 processes; make it a"):
+        detection_loader(voc, train=True, global_batch=4, world_size=3, **DETECTION)
+    with pytest.raises(ValueError, match="crowd 'keep' is not known; choose drop or ignore"):
+        detection_loader(voc, train=True, global_batch=4, crowd="keep", **DETECTION)
+    with pytest.raises(DataError, match=r"no images to load; check the data set and the limit"):
+        classification_loader(folders, train=True, global_batch=4, limit=0, **CLASSIFICATION)
+
+
+def test_loading_leaves_the_global_generators_alone(folders):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        list(classification_loader(folders, train=True, global_batch=4, workers=workers, **CLASSIFICATION))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_limit_uses_that_many_images(folders, voc):
+    (batch,) = classification_loader(folders, train=False, global_batch=99, size=32, limit=4)
+    assert batch.image_ids == (0, 3, 6, 9) and batch.inputs[1].tolist() == [0, 0, 0, 1]
+    (batch,) = detection_loader(voc, train=False, global_batch=99, limit=3, **DETECTION)
+    assert batch.image_ids == (0, 4, 8)
+
+
+def test_batches_move_and_pin_as_a_whole(voc):
+    (batch,) = detection_loader(voc, train=False, global_batch=99, **DETECTION)
+    moved = batch.to("meta")
+    assert all(tensor.device.type == "meta" for tensor in flat(moved)) and moved.image_ids == batch.image_ids
+
+
+def test_a_large_photograph_is_decoded_small_and_its_boxes_stay_right(tmp_path: Path):
+    write_voc(tmp_path, {"000001": [("dog", 401, 201, 800, 600, 0)]}, size_hw=(1200, 1600))
+    dataset = open_detection(tmp_path, "voc2007/trainval")
+    (batch,) = detection_loader(dataset, train=False, global_batch=1, shorter_sides=(150,), longer_side=400)
+    images, targets = batch.inputs
+    assert images.sizes_hw == ((150, 200),) and targets.original_sizes_hw == ((1200, 1600),)
+    np.testing.assert_allclose(targets.boxes_NG4[0, 0], [50, 25, 100, 75], atol=1e-3)
+
+
+def test_real_sets_load_as_they_lie(shared_data: Path):
+    for source in ("voc2012/train", "coco/train2017"):
+        dataset = open_detection(shared_data, source)
+        loader = detection_loader(dataset, train=False, global_batch=8, shorter_sides=(100,), longer_side=160, limit=24)
+        ids = [image_id for batch in loader for image_id in batch.image_ids]
+        assert ids == dataset.image_ids_I[np.arange(24) * len(dataset) // 24].tolist()
+        json.dumps(dataset.coco_truth())

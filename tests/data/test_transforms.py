@@ -1,0 +1,120 @@
+"""Transforms: image, boxes and masks stay in step; crops cover what they should; draws come from the given rng."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.transforms import AUGMENTS, ClassificationTransform, DetectionTransform, centre_crop, pad_crop
+from tests.data.writers import picture
+
+TRANSFORM = DetectionTransform()
+
+
+@st.composite
+def placed_boxes(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[int, int, int, int]]]:
+    height, width = draw(st.integers(20, 90)), draw(st.integers(20, 90))
+    boxes = []
+    for _ in range(draw(st.integers(0, 4))):
+        x0, y0 = draw(st.integers(0, width - 8)), draw(st.integers(0, height - 8))
+        boxes.append((x0, y0, draw(st.integers(x0 + 6, width)), draw(st.integers(y0 + 6, height))))
+    return (height, width), boxes
+
+
+@settings(deadline=None, max_examples=60)
+@given(placed=placed_boxes(), new=st.tuples(st.integers(30, 120), st.integers(30, 120)), flip=st.booleans())
+def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], flip: bool):
+    (height, width), boxes = placed
+    boxes_G4 = np.array(boxes, np.float32).reshape(-1, 4)
+    masks_GHW = np.zeros((len(boxes), height, width), np.uint8)
+    for mask_HW, (x0, y0, x1, y1) in zip(masks_GHW, boxes):
+        mask_HW[y0:y1, x0:x1] = 1
+    image = np.zeros((height, width, 3), np.uint8)
+    if boxes:
+        image[masks_GHW[0] > 0] = 255
+    pixels, moved_G4, moved_GHW = TRANSFORM(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
+    assert pixels.shape == (*new, 3) and moved_GHW is not None and moved_GHW.shape == (len(boxes), *new)
+    scale = np.array([new[1] / width, new[0] / height] * 2)
+    expected_G4 = boxes_G4 * scale
+    if flip:
+        expected_G4[:, [0, 2]] = new[1] - expected_G4[:, [2, 0]]
+    np.testing.assert_allclose(moved_G4, expected_G4, atol=1e-3)
+    for mask_HW, box in zip(moved_GHW, moved_G4):
+        rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+        extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert np.abs(extent - box).max() <= max(1.0, scale.max())
+    if boxes:
+        bright = pixels[..., 0] > 127
+        assert (bright != (moved_GHW[0] > 0)).sum() <= 2 * (new[0] + new[1]) * max(1, scale.max())
+
+
+def test_no_boxes_stay_no_boxes():
+    image = picture(40, 50)
+    pixels, boxes_G4, masks = TRANSFORM(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
+    assert np.array_equal(pixels, image[:, ::-1]) and boxes_G4.shape == (0, 4) and masks is None
+
+
+def test_one_pixel_boxes_and_whole_image_boxes_survive():
+    boxes_G4 = np.array([[0, 0, 1, 1], [499, 332, 500, 333], [0, 0, 500, 333], [0.2, 0.1, 0.21, 0.4]], np.float32)
+    _, moved_G4, _ = TRANSFORM(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
+    np.testing.assert_allclose(moved_G4, boxes_G4 * [0.2, 67 / 333, 0.2, 67 / 333], atol=1e-3)
+    assert (moved_G4[:, 2:] > moved_G4[:, :2]).all()
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("shape", [(40, 64), (300, 200), (224, 224), (9, 700), (33, 32)])
+def test_every_augmentation_gives_its_size_from_any_image(augment: str, shape: tuple[int, int]):
+    transform = ClassificationTransform(size=32, shorter=36, augment=augment, min_scale=0.08, flip=0.5)
+    views = [transform(picture(*shape), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
+    assert np.array_equal(views[0], views[1])
+    if augment != "none":
+        assert not np.array_equal(views[0], views[2])
+
+
+def test_the_centre_crop_is_the_middle():
+    image = picture(40, 60)
+    assert np.array_equal(centre_crop(image, 40, 40), image[:, 10:50])
+    assert np.array_equal(centre_crop(image, 20, 40), image[10:30, 20:40])
+
+
+def test_a_padded_crop_is_a_shifted_image_with_zeros():
+    image = np.full((32, 32, 3), 9, np.uint8)
+    shifts = set()
+    for seed in range(300):
+        view = pad_crop(image, 32, np.random.default_rng(seed))
+        rows, columns = (view[..., 0] > 0).any(1).sum(), (view[..., 0] > 0).any(0).sum()
+        assert rows >= 28 and columns >= 28 and (view > 0).sum() == rows * columns * 3
+        shifts.add((int(rows), int(columns)))
+    assert len(shifts) == 25
+
+
+def test_a_crop_keeps_to_its_share_of_the_area():
+    """Where the image's columns and rows count up, a crop's extremes tell its borders."""
+    ramp = np.zeros((200, 200, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(200), np.arange(200)[:, None]
+    transform = ClassificationTransform(size=64, shorter=64, augment="crop", min_scale=0.25, flip=0)
+    shares, ratios = [], []
+    for seed in range(200):
+        view = transform(ramp, np.random.default_rng(seed)).astype(float)
+        width, height = np.ptp(view[..., 0]) + 3, np.ptp(view[..., 1]) + 3  # area averaging eats the edges
+        shares.append(width * height / 200**2)
+        ratios.append(width / height)
+    assert 0.22 < min(shares) < 0.35 and 0.9 < max(shares) < 1.1
+    assert 0.7 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.45
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="augment 'crops' is not known; choose from none, crop, pad, scale"):
+        ClassificationTransform(size=32, shorter=32, augment="crops", min_scale=0.1, flip=0)
+    with pytest.raises(ValueError, match="resize 30 is below the crop's size 32; set it to 32 or more"):
+        ClassificationTransform(size=32, shorter=30, augment="none", min_scale=0.1, flip=0)
+
+
+def test_albumentations_leaves_global_randomness_alone():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+    TRANSFORM(picture(40, 50), np.array([[1, 2, 9, 9]], np.float32), None, size_hw=(20, 25), flip=True)
+    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+    assert cv2.getNumThreads() >= 0

@@ -1,0 +1,63 @@
+"""Writers of small data sets for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth colourful RGB image, which JPEG hardly changes."""
+    small = np.random.default_rng(seed).integers(30, 226, (4, 4, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_picture(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels_HW3 = picture(height, width, seed)
+    cv2.imwrite(str(path), cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR))
+    return pixels_HW3
+
+
+VOC_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>
+<ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>{parts}</object>"""
+PART = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+
+
+def write_voc(
+    devkit: Path,
+    images: dict[str, list[tuple[str, int, int, int, int, int]]],
+    *,
+    year: str = "2007",
+    split: str = "trainval",
+    size_hw: tuple[int, int] = (60, 80),
+) -> Path:
+    """images: objects (name, xmin, ymin, xmax, ymax, difficult) by image. Returns the year's folder."""
+    folder = devkit / f"VOC{year}"
+    for place in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    height, width = size_hw
+    for seed, (stem, objects) in enumerate(images.items()):
+        write_picture(folder / "JPEGImages" / f"{stem}.jpg", height, width, seed)
+        texts = [
+            VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=d, parts=PART)
+            for n, x0, y0, x1, y1, d in objects
+        ]
+        (folder / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation><size><width>{width}</width><height>{height}</height></size>{''.join(texts)}</annotation>"
+        )
+    (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(images) + "\n")
+    return folder
+
+
+def write_folders(
+    root: Path, counts: dict[str, int], split: str = "train", size_hw: tuple[int, int] = (48, 64)
+) -> Path:
+    """ImageNet-style folders with `counts` images a class."""
+    for place, (name, count) in enumerate(counts.items()):
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            write_picture(root / split / name / f"{number:03}.jpg", *size_hw, seed=100 * place + number)
+    return root
