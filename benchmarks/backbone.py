@@ -1,0 +1,142 @@
+"""Our ResNet forward and backward against torchvision's: same weights, same images, one alternating run.
+
+python benchmarks/backbone.py --backbone r50 --batch 8 --rounds 7
+python benchmarks/backbone.py --device cuda --batch 64 --rounds 20
+
+Two questions: at fp32, both in channels_last, is ours as fast; and what does our default on this machine
+(channels_last, bf16 where it is fast) take of torchvision's default (fp32, contiguous)? Norms use the batch's
+statistics unless --frozen, where torchvision gets its own FrozenBatchNorm2d, as in its detectors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from common import RESULTS, alternate, ratio, summary, write_result  # first: it makes the rooms importable
+
+import torch  # isort: skip
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from backbones import create_backbone
+from backbones.norms import freeze_norms
+from engine import precision as precisions
+
+THEIRS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101", "r152": "resnet152"}
+
+
+class Torchvision(nn.Module):
+    """torchvision's network on the same raw pixels: its reference training normalises in the loader, here once."""
+
+    def __init__(self, name: str, state: dict[str, Tensor], *, frozen: bool, channels_last: bool) -> None:
+        super().__init__()
+        norm = torchvision.ops.FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+        self.net = torchvision.models.get_model(name, norm_layer=norm)
+        self.net.load_state_dict(state, strict=not frozen)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.layout)
+        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1))
+
+    def forward(self, pixels_N3HW: Tensor) -> Tensor:
+        x = (pixels_N3HW.float() - self.mean) / self.std
+        return self.net(x.contiguous(memory_format=self.layout)).float()
+
+
+def training_step(net: nn.Module, pixels_N3HW: Tensor, labels_N: Tensor, precision: str) -> Callable[[], None]:
+    """Forward, loss and backward, without the optimiser, which is the same for both."""
+    net.train()
+
+    def step() -> None:
+        net.zero_grad(set_to_none=True)
+        with precisions.autocast(pixels_N3HW.device, precision):
+            loss = F.cross_entropy(net(pixels_N3HW), labels_N)
+        loss.backward()
+
+    return step
+
+
+def inference(net: nn.Module, pixels_N3HW: Tensor, precision: str) -> Callable[[], None]:
+    """Forward alone, in evaluation."""
+    net.eval()
+
+    def step() -> None:
+        with torch.no_grad(), precisions.autocast(pixels_N3HW.device, precision):
+            net(pixels_N3HW)
+
+    return step
+
+
+def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """What is timed, by name."""
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    default = precisions.resolve("auto", device)
+    pixels_N3HW = torch.randint(0, 256, (args.batch, 3, args.size, args.size), dtype=torch.uint8, device=device)
+    labels_N = torch.randint(0, 1000, (args.batch,), device=device)
+    ours = create_backbone(args.backbone)
+    state = ours.state_dict()
+    if args.frozen:
+        freeze_norms(ours)
+    theirs = {
+        layout: Torchvision(THEIRS[args.backbone], state, frozen=args.frozen, channels_last=layout == "channels_last")
+        for layout in ("contiguous", "channels_last")
+    }
+    nets: dict[str, tuple[nn.Module, str]] = {
+        "ours fp32": (ours, "fp32"),
+        "torchvision fp32 channels_last": (theirs["channels_last"], "fp32"),
+        "torchvision fp32 (its default)": (theirs["contiguous"], "fp32"),
+        f"ours {default} (our default)": (ours, default),
+        f"torchvision {default} channels_last": (theirs["channels_last"], default),
+    }
+    calls = {}
+    for name, (net, precision) in nets.items():
+        net.to(device)
+        if args.forward_only:
+            calls[name] = inference(net, pixels_N3HW, precision)
+        else:
+            calls[name] = training_step(net, pixels_N3HW, labels_N, precision)
+    return calls
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=THEIRS, default="r50")
+    parser.add_argument("--batch", type=int, default=8, help="images (default 8)")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each, at least 5 (default 7)")
+    parser.add_argument("--threads", type=int, help="of torch on the CPU (default: torch's)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--frozen", action="store_true", help="norms frozen, as in a detector")
+    parser.add_argument("--forward-only", action="store_true", help="inference instead of forward and backward")
+    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
+    args = parser.parse_args()
+    if args.rounds < 5:
+        parser.error("--rounds: at least 5, a figure needs a spread")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+
+    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device)
+    for name, values in seconds.items():
+        one = summary(values)
+        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
+    names = list(seconds)
+    ratios = {
+        f"{names[a]} / {names[b]}": ratio(seconds[names[a]], seconds[names[b]])
+        for a, b in ((0, 1), (0, 2), (3, 2), (3, 4))
+    }
+    for name, one in ratios.items():
+        print(f"{name}: {one['median']:.3f}  ({one['min']:.3f} .. {one['max']:.3f})")
+    work = ("inference" if args.forward_only else "training") + ("_frozen" if args.frozen else "")
+    path = args.output or RESULTS / f"backbone_{args.backbone}_{work}_{args.device}.json"
+    setting = {name: value for name, value in vars(args).items() if name != "output"}
+    write_result(path, {"setting": setting, "times": {n: summary(v) for n, v in seconds.items()}, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main()
