@@ -21,7 +21,6 @@ from engine import precision as precisions
 from engine.distributed import World, wrap
 from engine.guard import FiniteGuard
 from engine.logs import progress
-from engine.meter import LossMeter
 from engine.optim import set_learning_rate, trained_parameters
 from engine.rundir import RunDirectory
 from engine.schedule import Schedule
@@ -68,7 +67,7 @@ def train(
     start = session.restore(state)
     parallel = wrap(model, world, find_unused=find_unused).train()
     parameters = trained_parameters(optimizer)
-    guard, meter, clock = FiniteGuard(optimizer, scaler, world), LossMeter(), session.clock
+    guard = FiniteGuard(optimizer, scaler, world)
 
     with StopSignals(world) as stop:
         if evaluate is not None and session.record.evaluated < start and _is_due(start, eval_period, iterations):
@@ -79,13 +78,13 @@ def train(
             lr = set_learning_rate(optimizer, schedule(iteration - 1))
             seen, image_ids = [], []
             for micro in range(accumulate):
-                batch = _next_batch(clock.fetch, batches, iteration)
+                batch = _next_batch(session.clock.fetch, batches, iteration)
                 session.count(batch)
                 with _gradients_stay_here(parallel, micro + 1 < accumulate):
                     with precisions.autocast(world.device, precision):
                         values = parallel(*batch.to(world.device).inputs)
                     scaler.scale(total_loss(values) / accumulate).backward()
-                seen.append(meter.add(values))
+                seen.append(session.meter.add(values))
                 image_ids += batch.image_ids
 
             scaler.unscale_(optimizer)
@@ -94,16 +93,16 @@ def train(
             guard.step()
             optimizer.zero_grad(set_to_none=True)
             session.record.iteration = iteration
-            clock.tick()
+            session.clock.tick()
 
             logs = _is_due(iteration, log_period, iterations)
             evaluates = evaluate is not None and _is_due(iteration, eval_period, iterations)
             saves = evaluates or _is_due(iteration, checkpoint_period, iterations)
             waits = logs or saves or world.device.type == "cpu" or iteration == start + 1
             if waits:
-                session.require_finite(guard, meter.names)
+                session.require_finite(guard)
             if logs:
-                session.log(meter.means(world), lr=lr, iterations=iterations)
+                session.log(lr=lr, iterations=iterations)
                 session.require_few_skipped()
             signal = stop.agreed() if waits or world.size == 1 else 0
             if saves or signal:

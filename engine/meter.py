@@ -44,6 +44,19 @@ class LossMeter:
         self._sums, self._count = None, 0
         return dict(zip(self.names, means.tolist()))
 
+    def state_dict(self, world: World) -> dict[str, Any]:
+        """The period so far, for a checkpoint in its midst: sums in the mean over all processes."""
+        if self._sums is None:
+            return {}
+        sums = world.all_reduce_sum(self._sums.clone()) / world.size
+        return {"names": list(self.names), "sums": sums, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Goes on with the period of `state_dict`."""
+        if state:
+            self.names, self._count = tuple(state["names"]), state["count"]
+            self._sums = state["sums"].to(device)
+
 
 class Clock:
     """Time spent on training: in all, an iteration, waiting for data, and left. `paused` time does not count."""

@@ -18,7 +18,7 @@ from engine.device import peak_memory_mb
 from engine.distributed import World
 from engine.guard import FiniteGuard, NonFiniteLoss
 from engine.logs import figures_line, training_line
-from engine.meter import Clock
+from engine.meter import Clock, LossMeter
 from engine.rundir import RunDirectory
 from engine.schedule import Schedule, load_state, observe, state_of
 
@@ -74,6 +74,7 @@ class Session:
         self.best = best
         self.record = Record()
         self.clock = Clock()
+        self.meter = LossMeter()
         self._seconds_before = 0.0
         self._samples_here = 0
         self._skipped_here: list[str] = []
@@ -100,6 +101,7 @@ class Session:
             ) from error
         self.scaler.load_state_dict(state["scaler"])
         load_state(self.schedule, state["schedule"])
+        self.meter.load_state_dict(state["meter"], self.world.device)
         self.record = Record(**state["record"])
         self._seconds_before = self.record.seconds
         if self.world.rank < len(state["rng"]):
@@ -118,6 +120,7 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "schedule": state_of(self.schedule),
             "scaler": self.scaler.state_dict(),
+            "meter": self.meter.state_dict(self.world),
             "rng": self.world.gather_objects(rng.capture()),
             "record": asdict(self.record),
         }
@@ -135,10 +138,11 @@ class Session:
         self._samples_here += len(batch.image_ids)
         self._skipped_here += batch.skipped
 
-    def log(self, values: dict[str, float], *, lr: float, iterations: int) -> None:
-        """One line for people, one for programs. `values`: means over the period; their losses' sum leads."""
+    def log(self, *, lr: float, iterations: int) -> None:
+        """One line for people, one for programs: the means over the period, and what they cost."""
         self._settle_counts()
         iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
+        values = self.meter.means(self.world)
         total = sum(value for name, value in values.items() if name.startswith("loss"))
         values = {"loss": total, **{name: value for name, value in values.items() if name != "loss"}}
         memory_mb = peak_memory_mb(self.world.device)
@@ -195,10 +199,10 @@ class Session:
 
     # Stopping with a reason
 
-    def require_finite(self, guard: FiniteGuard, names: tuple[str, ...]) -> None:
+    def require_finite(self, guard: FiniteGuard) -> None:
         """Raises NonFiniteLoss with the state from before the bad iteration saved beside the checkpoints."""
         try:
-            guard.read(names)
+            guard.read(self.meter.names)
         except NonFiniteLoss as error:
             # The bad forward has gone through the norms' running statistics; take those that were last known good.
             if self._buffers:

@@ -54,7 +54,9 @@ def save_weights(path: Path, state_dict: Mapping[str, Tensor], provenance: Mappi
 
     Each tensor is written as a dense copy of its own, even where modules share one.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()
+    }
     content = safetensors_bytes(tensors, {"format": "pt", METADATA_KEY: json.dumps(plain(provenance))})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(content))

@@ -1,0 +1,52 @@
+"""Several processes do what one does, and stop together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from engine import device
+from engine.checkpoint import load_checkpoint
+from engine.distributed import World, wrap
+from engine.stop import Interrupted
+from tests.engine.toy import ToyNet, job
+
+
+def test_two_gloo_processes_equal_one_at_double_batch_and_stop_together(tmp_path, toy_program):
+    stopped = toy_program(tmp_path / "two", "--plain", "--gpus", 2, "--signal-at", 7, "--from-rank", 1)
+    assert stopped.returncode == 143, stopped.stderr  # relaunch hands on what the processes ended with
+    with pytest.raises(Interrupted):
+        job(tmp_path / "one", plain=True, signal_at=7)
+    one, two = (load_checkpoint(tmp_path / name / "checkpoints" / "0000007.pt") for name in ("one", "two"))
+    for name, weight in one["model"].items():
+        torch.testing.assert_close(two["model"][name], weight, rtol=1e-5, atol=1e-6)
+    assert two["record"]["samples"] == one["record"]["samples"] == 28
+    assert len(two["rng"]) == 2
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == 4
+    for alone, together in zip(*(map(json.loads, texts) for texts in lines)):
+        for figure in ("iteration", "loss_cls", "top1", "AP", "lr"):
+            assert together.get(figure, 0) == pytest.approx(alone.get(figure, 0), rel=1e-5)
+
+
+def test_a_world_of_one_needs_no_group():
+    world, model = World(), ToyNet()
+    world.barrier()
+    assert world.gather_objects("here") == ["here"]
+    assert world.broadcast_object(3) == 3
+    assert world.all_reduce_sum(torch.ones(2)).tolist() == [1, 1]
+    assert wrap(model, world) is model
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows the sentence of a machine without CUDA")
+def test_asking_for_cuda_where_there_is_none_is_a_sentence():
+    with pytest.raises(device.DeviceError, match="no CUDA device on this machine; use --device cpu"):
+        device.resolve("cuda")
+    assert device.resolve("auto") == torch.device("cpu")
+
+
+def test_an_unknown_device_is_a_sentence():
+    with pytest.raises(device.DeviceError, match="no device 'tpu'; choose one of auto, cpu, cuda"):
+        device.resolve("tpu")

@@ -1,0 +1,79 @@
+"""A run that was stopped, however roughly, ends as the one that was not, to the bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoint import load_checkpoint
+from engine.stop import Interrupted
+from tests.engine.conftest import same
+from tests.engine.toy import job
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    job(path)
+    return path
+
+
+def final_state(run: Path) -> dict:
+    """The last checkpoint, without the time it took."""
+    state = load_checkpoint(run / "checkpoints" / "0000012.pt")
+    state["record"].pop("seconds")
+    return state
+
+
+def curve(run: Path) -> list[dict]:
+    """The metrics without what the clock has measured."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time_s", "data_s", "memory_mb")} for line in lines]
+
+
+def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been(uninterrupted, tmp_path, toy_program):
+    killed = toy_program(tmp_path / "run", "--signal-at", 11, "--signal-name", "SIGKILL")
+    assert killed.returncode == -signal.SIGKILL
+    assert curve(tmp_path / "run")[-1]["iteration"] == 10, "it was killed with more logged than saved"
+    job(tmp_path / "run", resume=True)
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_lets_the_step_finish_saves_and_gives_the_exit_code(uninterrupted, tmp_path, name, code):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="stopped at iteration 7, state saved; continue with --resume") as stopped:
+        job(tmp_path / "run", signal_at=7, signal_name=name)
+    assert stopped.value.exit_code == code
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    job(tmp_path / "run", resume=True)
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+
+
+def test_a_run_stopped_before_its_evaluation_makes_up_for_it(uninterrupted, tmp_path):
+    with pytest.raises(Interrupted):
+        job(tmp_path / "run", signal_at=6)
+    assert [line for line in curve(tmp_path / "run") if "AP" in line] == []
+    job(tmp_path / "run", resume=True)
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+
+
+def test_a_damaged_last_checkpoint_costs_a_period_and_not_the_run(uninterrupted, tmp_path, caplog):
+    with pytest.raises(Interrupted):
+        job(tmp_path / "run", signal_at=7)
+    last = tmp_path / "run" / "checkpoints" / "0000007.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    job(tmp_path / "run", resume=True)
+    assert "0000007.pt is truncated or damaged" in caplog.text
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+
+
+def test_a_signal_in_the_last_step_finds_the_work_done(tmp_path):
+    assert job(tmp_path / "run", signal_at=12).iteration == 12
