@@ -7,6 +7,7 @@ contain is mended and said once (zero size: left out; reaching beyond the edge: 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,9 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
     if len(unique) < len(image_ids_I):
         twice = unique[counts > 1]
         raise DataError(f"{source}: {len(twice)} images are in it twice (id {twice[0]} is one); unite disjoint sets")
-    one_root = all(one.root == first.root for one in datasets)
-    names = (name if one_root else str(one.root / name) for one in datasets for name in one.file_names)
+    root = Path(os.path.commonpath([one.root.resolve() for one in datasets]))
+    prefixes = [one.root.resolve().relative_to(root) for one in datasets]
+    names = ((prefix / name).as_posix() for prefix, one in zip(prefixes, datasets) for name in one.file_names)
     count = sum(len(one.labels_K) for one in datasets)
     images_before = np.cumsum([0, *(len(one) for one in datasets[:-1])])
     owners = [
@@ -168,7 +170,7 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
             for text in (one.segmentations if one.segmentations is not None else [""] * len(one.labels_K))
         ]
     return build_dataset(
-        root=first.root,
+        root=root,
         source=source,
         class_names=first.class_names,
         category_ids=first.category_ids,

@@ -14,7 +14,7 @@ from data.records import ClassificationDataset, DetectionDataset
 from data.voc import read_voc
 
 VOC_SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
-JSON_SOURCE = re.compile(r"(coco|sample)/(\w+)", re.IGNORECASE)
+JSON_SOURCE = re.compile(r"(coco|sample)/([\w-]+)", re.IGNORECASE)
 HOMES = {"coco": "coco", "sample": "scenes"}  # where in the data directory a set usually lies
 SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its scenes
 
@@ -65,7 +65,7 @@ def _open_one(root: Path, source: str, segmentations: bool) -> DetectionDataset:
 
 
 def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
-    """Annotation file, the folder that file names are relative to, and the folder of images (None: look)."""
+    """Annotation file, a folder to look for images in, and the folder of images if it stands where it should."""
     if source.startswith("json:"):
         given = Path(source.removeprefix("json:"))
         annotations = given if given.is_file() or given.is_absolute() else root / given

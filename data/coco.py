@@ -6,9 +6,11 @@ results. `difficult` is read where it stands (a field of our own for VOC's flag)
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def read_coco(
 ) -> DetectionDataset:
     """The data set of one annotation file.
 
-    root: what file names are made relative to. images: the folder of the images; None: it is looked for.
+    images: the folder of the images, which becomes the data set's root; None: it is looked for beside the
+    annotations and in `root`.
     segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory).
     Raises DataError.
     """
@@ -51,10 +54,6 @@ def read_coco(
     if not parsed.images:
         raise DataError(f"{path}: lists no images; there is nothing to train or test on")
     folder = images or find_images(path, root, parsed.images[0]["file_name"])
-    if not folder.is_relative_to(root):
-        root = folder
-    prefix = folder.relative_to(root).as_posix()
-    names = [one["file_name"] if prefix == "." else f"{prefix}/{one['file_name']}" for one in parsed.images]
     objects = parsed.objects
     texts = None
     if segmentations and any("segmentation" in one for one in objects):
@@ -63,13 +62,13 @@ def read_coco(
     sizes_K2 = parsed.xywh_K4[:, 2:]
     areas = [one.get("area") for one in objects]
     return build_dataset(
-        root=root,
+        root=folder,
         source=source,
         class_names=[one["name"] for one in parsed.categories],
         category_ids=[one["id"] for one in parsed.categories],
         supercategories=[str(one.get("supercategory", "")) for one in parsed.categories],
         image_ids=[one["id"] for one in parsed.images],
-        file_names=names,
+        file_names=[one["file_name"] for one in parsed.images],
         sizes_hw_I2=parsed.sizes_hw_I2,
         owners_K=parsed.owners_K,
         xywh_K4=parsed.xywh_K4,
@@ -85,7 +84,11 @@ def read_coco(
 
 def parse_coco(path: Path) -> ParsedCoco:
     """Reads and judges everything in the file. Raises DataError only where nothing can be read at all."""
-    value = _load(path)
+    with _no_garbage_collection():
+        return _judge(path, _load(path))
+
+
+def _judge(path: Path, value: dict[str, Any]) -> ParsedCoco:
     faults: list[Fault] = []
     categories = _categories(value["categories"], path, faults)
     images = _images(value["images"], path, faults)
@@ -130,6 +133,18 @@ def find_images(path: Path, root: Path, first: str) -> Path:
             return folder
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise DataError(f"{path}: its first image {first} is in none of {looked}; put the images into one of them")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of young objects, none of them garbage: looking for it would double the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _load(path: Path) -> dict[str, Any]:
