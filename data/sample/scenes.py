@@ -221,7 +221,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 def draw_single(rng: np.random.Generator, label: int) -> Bytes:
     """One object of a class somewhere on a cluttered background: HW3, RGB."""
     canvas = _Canvas(paint_background(rng, OBJECT_IMAGE_PX, OBJECT_IMAGE_PX), _light(rng))
-    stamp = draw_stamp(rng, label, OBJECT_IMAGE_PX * rng.uniform(0.25, 0.65))
+    stamp = draw_stamp(rng, label, OBJECT_IMAGE_PX * rng.uniform(0.36, 0.66))
     left, top = _anywhere(rng, canvas, stamp)
     canvas.put(rng, stamp, left, top)
     return develop(rng, canvas.image)
