@@ -21,7 +21,7 @@ from engine import precision as precisions
 from engine.distributed import World, wrap
 from engine.guard import FiniteGuard
 from engine.logs import progress
-from engine.optim import set_learning_rate, trained_parameters
+from engine.optim import fill_momentum, set_learning_rate, trained_parameters
 from engine.rundir import RunDirectory
 from engine.schedule import Schedule
 from engine.session import Record, Session
@@ -67,6 +67,7 @@ def train(
     start = session.restore(state)
     parallel = wrap(model, world, find_unused=find_unused).train()
     parameters = trained_parameters(optimizer)
+    fill_momentum(optimizer)
     guard = FiniteGuard(optimizer, scaler, world)
 
     with StopSignals(world) as stop:

@@ -70,6 +70,21 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
+def fill_momentum(optimizer: Optimizer) -> None:
+    """Gives SGD its momentum before the first step: zeros, from which the first step comes out the same.
+
+    A fused SGD that is told to skip its first step (fp16's loss scale often begins too high) would otherwise leave
+    that buffer uninitialised, and the next step would add whatever lies there.
+    """
+    if not isinstance(optimizer, SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     """All that `optimizer` steps, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -37,7 +37,11 @@ class Batch:
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(tuple(tensor.to(device) for tensor in self.inputs), self.image_ids, self.skipped)
+        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
+        return Batch(inputs, self.image_ids, self.skipped)
+
+    def to_pinned(self) -> Batch:
+        return Batch(tuple(tensor.pin_memory() for tensor in self.inputs), self.image_ids, self.skipped)
 
 
 class ToyNet(nn.Module):
