@@ -137,7 +137,7 @@ def _file_name(name: str) -> str:
 
 def open_sets(recipe: DetectionRecipe) -> tuple[DetectionDataset, DetectionDataset]:
     """Training and test set. Raises ValueError where they do not have the same classes."""
-    train, test = (open_detection(need_data(recipe), source) for source in recipe.sources())
+    train, test = (open_detection(need_data(recipe), source, segmentations=False) for source in recipe.sources())
     if train.class_names != test.class_names:
         only = sorted(set(train.class_names) ^ set(test.class_names))
         raise ValueError(

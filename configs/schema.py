@@ -137,7 +137,7 @@ class BackboneRecipe(RunRecipe):
     """Train a backbone as a classifier on a folder of classes."""
 
     weights: Path | None = Field(None, description="Start from these weights; the classifier starts anew.")
-    limit: int | None = Field(None, ge=1, description="Use only the first N training images (for trials).")
+    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: ClassificationInput = ClassificationInput()
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass moved to the other classes.")
@@ -204,7 +204,7 @@ class DetectionRecipe(RunRecipe):
     train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json.")
     test_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2007/test, json:B.json.")
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
-    limit: int | None = Field(None, ge=1, description="Use only the first N training images (for trials).")
+    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: DetectionInput = DetectionInput()
     model: Detector = Detector()
     solver: Solver = Solver(

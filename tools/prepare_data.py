@@ -153,8 +153,10 @@ def _check(data: Path, source: str, mend: str = "") -> int:
         return 1
     for fault in faults:
         print(f"{source}: {fault}")
-    print(f"{source}: {len(faults)} faults" if faults else f"{source}: no faults")
-    return len(faults)
+    fatal = sum(fault.fatal for fault in faults)
+    mended = f", {len(faults) - fatal} more that the reader mends by itself" if len(faults) > fatal else ""
+    print(f"{source}: {fatal or 'no'} faults{mended}")
+    return fatal
 
 
 def main() -> int:

@@ -1,0 +1,92 @@
+"""A tiny sample set, a backbone trained on it and finished detector runs, made once by the tools themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+# Small enough for seconds; everything else is as in the recipes.
+TINY_BACKBONE = ("--config", "sample/objects.yaml", "--width", "0.25", "--input.size", "32", "--input.resize", "32")
+TINY_DETECTOR = (
+    *("--config", "sample/detection.yaml", "--dataset", "sample", "--width", "0.25", "--workers", "0"),
+    *("--input.shorter-side", "96", "--input.test-shorter-side", "96", "--model.rois", "8", "--device", "cpu"),
+    *("--solver.iterations", "8", "--log-period", "1", "--checkpoint-period", "2", "--precision", "fp32"),
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(tool: str, *arguments: object, expect: int = 0) -> Done:
+    """A tool as a user types it. Fails unless it exits with `expect`, and on any traceback."""
+    command = [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert ended.returncode == expect, f"exit {ended.returncode}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return Done(ended.returncode, ended.stdout, ended.stderr)
+
+
+def run_until(tool: str, *arguments: object, when: Callable[[], bool], send: signal.Signals) -> Done:
+    """A tool that gets a signal as soon as `when()` holds."""
+    command = [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    deadline = time.monotonic() + 240
+    while not when() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(send)
+    out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sample") / "set"
+    run("prepare_data", "sample", "--data", root, "--scenes", 24, 9, "--objects", 60, 20)
+    return root
+
+
+@pytest.fixture(scope="session")
+def weights(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights of two backbones by name."""
+    made = {}
+    for name in ("r18", "plain18"):
+        output = tmp_path_factory.mktemp("backbones") / name
+        tiny = (*TINY_BACKBONE, "--solver.iterations", "4", "--solver.batch-size", "16", "--workers", "0")
+        run("train_backbone", *tiny, "--backbone", name, "--data", sample / "objects", "--output", output)
+        made[name] = output / "model.safetensors"
+    return made
+
+
+@pytest.fixture(scope="session")
+def detector_flags(sample: Path, weights: dict[str, Path]) -> Callable[[str], tuple[object, ...]]:
+    """The flags of a tiny detector training on a backbone."""
+    return lambda name: (*TINY_DETECTOR, "--backbone", name, "--weights", weights[name], "--data", sample)
+
+
+@pytest.fixture(scope="session")
+def detectors(
+    detector_flags: Callable[[str], tuple[object, ...]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Finished detector runs by backbone."""
+    made = {}
+    for name in ("r18", "plain18"):
+        made[name] = tmp_path_factory.mktemp("detectors") / name
+        run("train_det", *detector_flags(name), "--output", made[name])
+    return made

@@ -1,0 +1,119 @@
+"""What a user gets to read when something is wrong: one sentence, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.weights import load_weights, save_weights
+from tests.tools.conftest import ENVIRONMENT, TOOLS, run
+
+
+def test_a_missing_data_directory_is_named(weights, detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--data", tmp_path / "nowhere", "--output", tmp_path / "run")
+    assert str(tmp_path / "nowhere") in run("train_det", *flags, expect=1).err
+
+
+def test_data_must_be_given():
+    assert "--data" in run("train_backbone", "--backbone", "r18", expect=2).err
+
+
+def test_missing_weights_are_named_with_the_mend(detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "run")
+    done = run("train_det", *flags, expect=1)
+    assert "none.safetensors" in done.err and "train_backbone.py" in done.err
+
+
+def test_weights_must_be_said(sample):
+    assert "--weights" in run("train_det", "--dataset", "sample", "--data", sample, expect=2).err
+
+
+def test_random_weights_with_something_frozen_are_refused(detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", "none", "--model.freeze-stride", 4, "--output", tmp_path / "run")
+    assert "--model.freeze-stride 0" in run("train_det", *flags, expect=2).err
+
+
+def test_an_unknown_backbone_gets_the_nearest_name(sample, tmp_path):
+    flags = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
+    assert "r50" in run("train_backbone", *flags, "--backbone", "resnet50", expect=1).err
+
+
+def test_an_unknown_data_set_is_a_wrong_command_line():
+    assert "voc07" in run("train_det", "--dataset", "voc7", expect=2).err
+
+
+def test_weights_of_another_architecture_are_refused(detector_flags, weights, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", weights["plain18"], "--output", tmp_path / "run")
+    done = run("train_det", *flags, expect=1)
+    assert "plain18" in done.err and "r18" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "word"),
+    [("channel_order", "BGR", "BGR"), ("pixel_mean", [102.9, 115.9, 122.7], "mean"), ("stride_in", "1x1", "1x1")],
+)
+def test_what_would_silently_cost_accuracy_is_refused(detector_flags, weights, tmp_path, fact, value, word):
+    state, facts = load_weights(weights["r18"])
+    facts["backbone"][fact] = value
+    save_weights(tmp_path / "other.safetensors", state, facts)
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "other.safetensors", "--output", tmp_path / "run")
+    done = run("train_det", *flags, expect=1)
+    assert word in done.err and "other.safetensors" in done.err
+
+
+def test_a_checkpoint_without_all_keys_names_them(detector_flags, weights, tmp_path):
+    state, facts = load_weights(weights["r18"])
+    del state["layer1.0.conv1.weight"]
+    save_weights(tmp_path / "part.safetensors", state, facts)
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "part.safetensors", "--output", tmp_path / "run")
+    assert "layer1.0.conv1.weight" in run("train_det", *flags, expect=1).err
+
+
+def test_a_bad_training_image_is_skipped_and_named(sample, detector_flags, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sample, copy)
+    victim = sorted((copy / "scenes" / "images" / "train").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    run("train_det", *detector_flags("r18"), "--data", copy, "--output", tmp_path / "run")
+    assert victim.name in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_check_lists_all_faults_in_one_pass(sample, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sample, copy)
+    first, second = sorted((copy / "scenes" / "images" / "val").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:200])
+    second.write_bytes(b"")
+    done = run("prepare_data", "check", "--data", copy, "--source", "sample/val", expect=1)
+    assert first.name in done.out and second.name in done.out and "2 faults" in done.out
+
+
+def test_a_typing_mistake_in_a_flag_is_answered_with_the_right_one():
+    assert "--solver.lr" in run("train_det", "--solver.lrr", "1", expect=2).err
+
+
+def test_more_gpus_than_there_are_is_a_sentence(sample, tmp_path):
+    flags = ("--dataset", "sample", "--data", sample, "--weights", "none", "--device", "cuda", "--gpus", 2)
+    assert "cuda" in run("train_det", *flags, "--output", tmp_path / "run", expect=1).err.lower()
+
+
+def test_without_installation_the_tools_say_how_to_install(tmp_path):
+    tools = tmp_path / "elsewhere" / "tools"
+    shutil.copytree(TOOLS, tools)
+    command = [sys.executable, "-S", str(tools / "train_det.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode != 0 and "pip install -e" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_packages_room_is_recognised(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "__init__.py").write_text("")
+    command = [sys.executable, str(TOOLS / "train_det.py"), "--help"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path
+    )
+    assert done.returncode != 0 and str(Path(tmp_path) / "data") in done.stderr and "Traceback" not in done.stderr
