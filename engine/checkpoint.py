@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Checkpoints:
         write_atomically(path, lambda file: torch.save(state, file))
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
+        for abandoned in self.directory.glob(".*.tmp"):  # by a process that was killed while it wrote
+            abandoned.unlink(missing_ok=True)
         return path
 
     def save_aside(self, state: State, reason: str) -> Path:
@@ -104,11 +107,13 @@ def load_checkpoint(path: Path) -> State:
     Raises UnsafeCheckpoint for a pickle with anything else in it, CheckpointError for a damaged or missing file.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on foreign pickles: our own sentence follows
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; check the path.") from error
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
+        if _asks_for_more_than_values(path, str(error)):
             raise UnsafeCheckpoint(
                 f"{path} holds more than tensors and plain values, and reading it could run code; it is "
                 "refused. Save its state_dict alone, as safetensors or with torch.save."
@@ -116,6 +121,14 @@ def load_checkpoint(path: Path) -> State:
         raise CheckpointError(f"{path} is damaged or no torch file; use another.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}).") from error
+
+
+def _asks_for_more_than_values(path: Path, reason: str) -> bool:
+    """Whether a pickle was not read because of what is in it, rather than because it is damaged."""
+    if "Unsupported operand" in reason:  # newer pickle protocols; other files hold bytes that look like one
+        with open(path, "rb") as file:
+            return file.read(1) == pickle.PROTO
+    return "Unsupported" in reason or "GLOBAL" in reason
 
 
 def _first_line(error: Exception) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
 
-from engine import device
+from engine import device, distributed
 from engine.checkpoint import load_checkpoint
 from engine.distributed import World, wrap
 from engine.stop import Interrupted
@@ -50,3 +53,13 @@ def test_asking_for_cuda_where_there_is_none_is_a_sentence():
 def test_an_unknown_device_is_a_sentence():
     with pytest.raises(device.DeviceError, match="no device 'tpu'; choose one of auto, cpu, cuda"):
         device.resolve("tpu")
+
+
+def test_the_relaunched_command_is_this_one(monkeypatch):
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["tools/train_det.py", "--gpus", "2"])
+    main.__spec__ = None
+    assert distributed._this_command() == ["tools/train_det.py", "--gpus", "2"]
+    main.__spec__ = ModuleSpec("tools.train_det", loader=None)
+    assert distributed._this_command() == ["-m", "tools.train_det", "--gpus", "2"]

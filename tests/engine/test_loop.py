@@ -149,6 +149,13 @@ def test_a_plateau_lowers_the_rate_and_survives_a_checkpoint(train_toy, run):
     assert [rate for rate in rates if rate] == pytest.approx([0.1, 0.1, 0.01])
 
 
+def test_a_run_that_has_all_its_iterations_takes_no_more_steps(train_toy, run):
+    model, record = train_toy(evaluate=lambda _: {"AP": 1.0})
+    again, same_record = train_toy(evaluate=lambda _: {"AP": 2.0}, loader=iter(()), state=run.latest_state())
+    assert same_record.iteration == record.iteration == 4 and same_record.figures == {"AP": 1.0}
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
+
+
 def test_a_loader_that_ends_too_early_is_a_sentence(train_toy):
     with pytest.raises(ValueError, match="The loader ended before iteration 3"):
         train_toy(loader=batches(0, 2))

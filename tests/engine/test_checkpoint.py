@@ -1,0 +1,136 @@
+"""Checkpoints are whole, safe to read, and survive a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+
+from engine import files
+from engine.checkpoint import CheckpointError, Checkpoints, UnsafeCheckpoint, load_checkpoint
+
+
+def state(iteration: int) -> dict:
+    return {"iteration": iteration, "model": {"w": torch.full((1000,), float(iteration))}, "rng": [None, (1, 2)]}
+
+
+@pytest.fixture
+def checkpoints(tmp_path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints", keep=2)
+
+
+def test_what_is_saved_comes_back(checkpoints):
+    assert checkpoints.latest() is None and checkpoints.best() is None
+    checkpoints.save(state(3))
+    loaded = checkpoints.latest()
+    assert loaded["iteration"] == 3 and torch.equal(loaded["model"]["w"], state(3)["model"]["w"])
+
+
+def test_the_newest_few_and_the_best_are_kept(checkpoints):
+    for iteration in (100, 200, 900, 1000):
+        path = checkpoints.save(state(iteration))
+        if iteration == 200:
+            checkpoints.mark_best(path)
+    assert [path.name for path in checkpoints.paths()] == ["0000900.pt", "0001000.pt"]
+    assert checkpoints.best()["iteration"] == 200 and checkpoints.latest()["iteration"] == 1000
+    checkpoints.mark_best(checkpoints.paths()[-1])
+    assert checkpoints.best()["iteration"] == 1000
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(checkpoints):
+    checkpoints.directory.mkdir()
+    (checkpoints.directory / ".0000001.pt.123.tmp").write_bytes(b"PK")
+    assert checkpoints.latest() is None
+    checkpoints.save(state(1))
+    assert os.listdir(checkpoints.directory) == ["0000001.pt"]
+
+
+def test_the_best_is_a_copy_where_links_are_not_to_be_had(checkpoints, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    checkpoints.mark_best(checkpoints.save(state(5)))
+    assert checkpoints.best()["iteration"] == 5
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(checkpoints, monkeypatch, error):
+    checkpoints.save(state(1))
+
+    def full(self, data):
+        self.failure = OSError(error, os.strerror(error))
+        raise self.failure
+
+    monkeypatch.setattr(files._WatchedFile, "write", full)
+    with pytest.raises(files.DiskFull, match=r"The disk is full: .*0000002.pt could not be written .* --resume"):
+        checkpoints.save(state(2))
+    monkeypatch.undo()
+    assert checkpoints.latest()["iteration"] == 1
+    assert os.listdir(checkpoints.directory) == ["0000001.pt"], "nothing half-written stays"
+
+
+def test_a_disk_that_fills_up_in_the_midst_of_a_real_write_is_told_apart(checkpoints, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    real_open = open
+    monkeypatch.setattr("builtins.open", lambda path, mode="r", *a, **k: real_open("/dev/full", mode, *a, **k))
+    checkpoints.directory.mkdir()
+    big = {"iteration": 1, "w": torch.zeros(100_000)}
+    with pytest.raises(files.DiskFull):
+        files.write_atomically(checkpoints.directory / "x.pt", lambda file: torch.save(big, file))
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "figures.json"
+    files.write_json(path, {"AP": 1})
+
+    def crash(*_):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(RuntimeError):
+        files.write_json(path, {"AP": 2})
+    assert path.read_text() == '{\n  "AP": 1\n}\n'
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(checkpoints, caplog):
+    checkpoints.save(state(1))
+    path = checkpoints.save(state(2))
+    for content in (b"", b"PK", path.read_bytes()[:500]):
+        path.write_bytes(content)
+        assert checkpoints.latest()["iteration"] == 1
+    assert "0000002.pt" in caplog.text and "The one before it is taken" in caplog.text
+
+
+def test_checkpoints_that_are_all_damaged_are_a_sentence(checkpoints):
+    checkpoints.save(state(1)).write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="None of the 1 checkpoint"):
+        checkpoints.latest()
+
+
+class Attack:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("attacked",))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_an_unsafe_pickle_is_refused_and_not_run(tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "0000001.pt"
+    save({"iteration": 1, "w": Attack()}, path)
+    with pytest.raises(UnsafeCheckpoint, match="reading it could run code; it is refused"):
+        load_checkpoint(path)
+    with pytest.raises(UnsafeCheckpoint):
+        Checkpoints(tmp_path).latest()
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing.pt does not exist"):
+        load_checkpoint(tmp_path / "nothing.pt")

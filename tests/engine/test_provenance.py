@@ -1,0 +1,88 @@
+"""Where figures come from, and when two protocols are the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+
+from engine import precision, provenance, rng
+from engine.provenance import differing_fields, flatten, protocol_hash
+
+
+def test_a_protocol_is_its_names_and_values_in_any_order():
+    fields = {"solver": {"lr": 0.02, "steps": (1, 2)}, "size": 600}
+    assert protocol_hash(fields) == protocol_hash({"size": 600, "solver": {"steps": [1, 2], "lr": 0.02}})
+    assert protocol_hash(fields) == protocol_hash(json.loads(json.dumps(fields)))
+    assert protocol_hash(fields) != protocol_hash({**fields, "size": 601})
+    assert len(protocol_hash(fields)) == 64
+
+
+def test_differing_fields_are_named():
+    a = {"solver": {"lr": 0.02, "steps": [1]}, "size": 600, "seed": 1, "data": {"root": "a"}}
+    b = {"solver": {"lr": 0.01, "steps": (1,)}, "size": 600, "freeze": 4, "data": {"root": "b"}}
+    assert differing_fields(a, b) == ["data.root", "freeze", "seed", "solver.lr"]
+    assert differing_fields(a, b, ignore=("seed", "data")) == ["freeze", "solver.lr"]
+    assert differing_fields({"x": None}, {}) == ["x"]
+    assert flatten({"a": {"b": {"c": 1}}, "d": {}}) == {"a.b.c": 1, "d": {}}
+
+
+def test_the_commit_says_whether_files_were_changed(tmp_path):
+    assert provenance.git_commit(tmp_path) is None
+
+    def git(*arguments: str) -> str:
+        options = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *options, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "a")
+    commit = git("rev-parse", "HEAD")
+    assert provenance.git_commit(tmp_path) == commit
+    (tmp_path / "a").write_text("2")
+    assert provenance.git_commit(tmp_path) == commit + "+dirty"
+
+
+def test_the_description_can_be_written_as_json(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "tools" / "train.py"), "--output", "a b"])
+    described = json.loads(json.dumps(provenance.describe()))
+    assert described["command"] == "python tools/train.py --output 'a b'"
+    assert described["versions"]["torch"] == torch.__version__.split("+")[0] or described["versions"]["torch"]
+    assert described["machine"]["cores"] >= 1
+
+
+def test_bf16_is_chosen_where_the_processor_has_it(monkeypatch, tmp_path):
+    cpu = torch.device("cpu")
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor : 0\nflags\t\t: fpu avx512f amx_bf16\n")
+    assert precision._cpu_flags(cpuinfo) == {"fpu", "avx512f", "amx_bf16"}
+    assert precision._cpu_flags(Path("/nowhere")) == set()
+    for flags, chosen in (({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx512f"}, "fp32")):
+        monkeypatch.setattr(precision, "_cpu_flags", lambda flags=flags: flags)
+        assert precision.resolve("auto", cpu) == chosen
+        assert precision.resolve("fp32", cpu) == "fp32"
+
+
+def test_random_states_come_back_and_an_evaluation_leaves_no_trace():
+    import random
+
+    import numpy as np
+
+    def draw() -> tuple[float, float, float]:
+        return random.gauss(0, 1), float(np.random.normal()), float(torch.randn(()))
+
+    rng.seed_all(3)
+    draw()
+    state = rng.capture()
+    first = draw()
+    rng.restore(state)
+    with rng.preserved():
+        draw()
+    assert draw() == first
+    rng.seed_all(3, rank=1)
+    assert draw() != first

@@ -1,0 +1,98 @@
+"""A run directory holds one run and is never overwritten by another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.rundir import RunDirectory, RunError
+
+RECIPE = {"backbone": "r50", "solver": {"lr": 0.02, "steps": (3, 4)}, "workers": 2, "data": Path("/data")}
+
+
+def write_lines(run: RunDirectory, *lines: dict) -> None:
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def iterations(run: RunDirectory) -> list[int]:
+    return [json.loads(line)["iteration"] for line in run.metrics_file.read_text().splitlines()]
+
+
+def test_the_recipe_is_written_as_it_can_be_read_again(tmp_path):
+    run = RunDirectory.open(tmp_path / "a" / "run", RECIPE)
+    expected = {"backbone": "r50", "solver": {"lr": 0.02, "steps": [3, 4]}, "workers": 2, "data": "/data"}
+    assert yaml.safe_load(run.config.read_text()) == run.read_config() == expected
+    assert list(run.read_config()) == list(RECIPE), "fields stay in their order"
+
+
+def test_a_run_is_resumed_only_when_asked(tmp_path):
+    RunDirectory.open(tmp_path / "run", RECIPE)
+    with pytest.raises(RunError, match="an unfinished run of this recipe; add --resume to continue it, or choose anot"):
+        RunDirectory.open(tmp_path / "run", RECIPE)
+    assert not RunDirectory.open(tmp_path / "run", RECIPE, resume=True).finished
+
+
+def test_resuming_what_is_not_there_begins_it(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", RECIPE, resume=True)
+    assert run.config.exists() and run.latest_state() is None
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_another_recipes_run_is_refused_with_the_fields_named(tmp_path, resume):
+    RunDirectory.open(tmp_path / "run", RECIPE)
+    other = {**RECIPE, "solver": {"lr": 0.01, "steps": (3, 4)}, "seed": 1}
+    with pytest.raises(RunError) as refused:
+        RunDirectory.open(tmp_path / "run", other, resume=resume)
+    assert "holds a run of another recipe" in str(refused.value)
+    assert "seed (None there, 1 asked), solver.lr (0.02 there, 0.01 asked)" in str(refused.value)
+    assert RunDirectory(tmp_path / "run").read_config()["solver"]["lr"] == 0.02
+
+
+def test_fields_that_change_no_result_may_differ(tmp_path):
+    RunDirectory.open(tmp_path / "run", RECIPE)
+    other = {**RECIPE, "workers": 8, "data": "/elsewhere"}
+    RunDirectory.open(tmp_path / "run", other, resume=True, may_differ=("workers", "data"))
+
+
+def test_a_directory_with_other_things_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        RunDirectory.open(tmp_path, RECIPE)
+    with pytest.raises(RunError, match="is a file; choose a directory"):
+        RunDirectory.open(tmp_path / "thesis.tex", RECIPE)
+
+
+def test_a_config_that_does_not_parse_is_a_sentence(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", RECIPE)
+    run.config.write_text("a: [")
+    with pytest.raises(RunError, match="is not valid YAML"):
+        RunDirectory.open(tmp_path / "run", RECIPE, resume=True)
+
+
+def test_a_finished_run_says_so(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", RECIPE)
+    run.finish({"commit": "abc", "training_s": 1.5})
+    assert RunDirectory.open(tmp_path / "run", RECIPE, resume=True).finished
+    assert json.loads(run.provenance.read_text()) == {"commit": "abc", "training_s": 1.5, "finished": True}
+    with pytest.raises(RunError, match="already holds a finished run of this recipe"):
+        RunDirectory.open(tmp_path / "run", RECIPE)
+
+
+def test_metrics_beyond_the_resumed_iteration_are_cut_off(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", RECIPE)
+    train = [{"iteration": i, "loss": 1.0} for i in (10, 20, 30)]
+    write_lines(run, *train, {"iteration": 10, "AP": 1.0}, {"iteration": 20, "AP": 2.0})
+    with run.metrics_file.open("a") as file:
+        file.write('{"iteration": 40, "lo')  # killed while it wrote
+    run.checkpoints.save({"iteration": 20, "record": {"evaluated": 10}})
+    assert run.latest_state()["iteration"] == 20
+    assert iterations(run) == [10, 20, 10], "the evaluation at 20 was not in the checkpoint: it comes again"
+
+
+def test_without_a_checkpoint_metrics_begin_anew(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", RECIPE)
+    write_lines(run, {"iteration": 10, "loss": 1.0})
+    assert run.latest_state() is None and iterations(run) == []
