@@ -102,6 +102,7 @@ def share(owner: nn.Module, names: Sequence[str], into: nn.Module) -> None:
         for parent in parents:
             if parent not in place._modules:
                 place.add_module(parent, nn.Module())
+                place.get_submodule(parent).training = owner.training
             place = place.get_submodule(parent)
         place.add_module(last, owner.get_submodule(name))
 
@@ -114,6 +115,7 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone: Backbone, chain: Sequence[Stage]) -> None:
         super().__init__()
+        self.training = backbone.training
         self.pixel_norm = backbone.pixel_norm
         self._chain = tuple(chain)
         self.out_channels, self.stride = chain[-1].spec.channels, chain[-1].spec.stride
@@ -137,6 +139,7 @@ class RegionHead(nn.Module):
 
     def __init__(self, backbone: Backbone, chain: Sequence[Stage], in_channels: int, roi_size: int) -> None:
         super().__init__()
+        self.training = backbone.training
         self._chain, self._tail = tuple(chain), backbone._tail
         self.in_channels, self.out_channels, self.roi_size = in_channels, backbone._tail.channels, roi_size
         for stage in self._chain:

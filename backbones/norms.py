@@ -134,7 +134,7 @@ class _Sums:
     def __init__(self, norm: _BatchNorm) -> None:
         assert norm.running_mean is not None and norm.running_var is not None
         self.mean_C, self.var_C = norm.running_mean, norm.running_var
-        self.before = self.mean_C.clone(), self.var_C.clone()
+        self.before = {buffer: buffer.clone() for buffer in norm.buffers()}
         self.totals_3C = torch.zeros(3, len(self.mean_C), dtype=torch.float64, device=self.mean_C.device)
         self.batch_count = 0
         self._hook = norm.register_forward_pre_hook(self._count)
@@ -152,8 +152,8 @@ class _Sums:
     def stop(self) -> None:
         """Takes the hook away and puts the statistics back that stood before."""
         self._hook.remove()
-        self.mean_C.copy_(self.before[0])
-        self.var_C.copy_(self.before[1])
+        for buffer, value in self.before.items():
+            buffer.copy_(value)
 
     def write(self) -> None:
         count_C, sum_C, square_sum_C = self.totals_3C

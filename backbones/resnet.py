@@ -163,7 +163,7 @@ def run_layer(owner: nn.Module, x_NCHW: Tensor, *, name: str, pool: bool = False
 
 def run_global_pool(owner: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Global average pooling to vectors_NC."""
-    return F.adaptive_avg_pool2d(x_NCHW, 1).flatten(1)
+    return x_NCHW.mean(dim=(2, 3))
 
 
 def set_last_norms_to_zero(module: nn.Module) -> None:
