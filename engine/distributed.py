@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -125,12 +127,17 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Mod
     """
     if world.size == 1:
         return model
+    # torch 2.15 renamed the option.
+    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    unsynced: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
     return nn.parallel.DistributedDataParallel(
         model,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
         find_unused_parameters=find_unused,
+        **unsynced,
     )
 
 
@@ -156,7 +163,10 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
+        run_id=f"vertebra_{os.getpid()}",
     )
+    # The processes speak for themselves, and their status is handed on.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         elastic_launch(config, entrypoint=sys.executable)("-u", *_this_command())
     except ChildFailedError as error:

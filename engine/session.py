@@ -126,10 +126,12 @@ class Session:
         }
 
     def save(self) -> Path | None:
-        """Writes a checkpoint (rank 0, which alone gets its path)."""
+        """Writes a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
         with self.clock.paused():
             state = self.state()
-            return self.run.checkpoints.save(state) if self.world.is_main else None
+            path = self.run.checkpoints.save(state) if self.world.is_main else None
+            self.world.barrier()
+        return path
 
     # Logging and evaluating
 
@@ -216,6 +218,7 @@ class Session:
             if self.world.is_main:
                 path = self.run.checkpoints.save_aside(state, "not_finite")
                 where = f" The state from before it is saved as {path}."
+            self.world.barrier()
             raise NonFiniteLoss(
                 f"{error}{where} Lower the learning rate, lengthen the warm-up, set a gradient clip, "
                 "or look at these images.",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 import torch
 
 from engine.distributed import World
+
+PATIENCE_S = 3.0
 
 
 class Interrupted(Exception):
@@ -24,7 +27,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is noted instead of obeyed; a second one is obeyed.
+    """While entered, the first SIGINT or SIGTERM is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
 
     Only the main thread can catch signals; in another one nothing is caught.
     """
@@ -34,7 +37,7 @@ class StopSignals:
     def __init__(self, world: World):
         self._world = world
         self._received = 0
-        self._process = os.getpid()
+        self._received_at = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -58,13 +61,15 @@ class StopSignals:
         return int(self._world.all_reduce_max(flag).item())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # Loader workers are forked with this handler. They let the first signal pass, as the training process still
-        # needs them for its step (it ends them itself), and obey the second, as anybody would.
-        if os.getpid() == self._process:
-            self._received = number
+        # Launchers and terminals often send the same signal twice within a moment, so a second one counts only
+        # after a while. Loader workers are forked with this handler: they let the first pass, too, as the training
+        # process still needs them for its step.
+        now = time.monotonic()
+        if not self._received:
+            self._received, self._received_at = number, now
+        elif now - self._received_at >= PATIENCE_S:
             self._restore()
-        else:
-            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
