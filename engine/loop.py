@@ -111,7 +111,7 @@ def train(
             if evaluate is not None and evaluates and not signal:
                 session.evaluate(evaluate)
                 signal = stop.agreed()
-            if signal and iteration < iterations:
+            if signal:
                 raise Interrupted(iteration, signal)
     run.metrics.flush()
     return session.record

@@ -75,5 +75,8 @@ def test_a_damaged_last_checkpoint_costs_a_period_and_not_the_run(uninterrupted,
     assert curve(tmp_path / "run") == curve(uninterrupted)
 
 
-def test_a_signal_in_the_last_step_finds_the_work_done(tmp_path):
-    assert job(tmp_path / "run", signal_at=12).iteration == 12
+def test_a_signal_in_the_last_step_leaves_the_last_evaluation_to_the_resumption(uninterrupted, tmp_path):
+    with pytest.raises(Interrupted):
+        job(tmp_path / "run", signal_at=12)
+    record = job(tmp_path / "run", resume=True)
+    assert record.evaluated == 12 and curve(tmp_path / "run") == curve(uninterrupted)
