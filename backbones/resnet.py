@@ -227,6 +227,9 @@ class ResNet(Backbone):
             set_last_norms_to_zero(self)
         self._finish(chain, Tail((), run_global_pool, inputs), "fc")
 
+    def _freezes(self, stage: Stage, stride: int) -> bool:
+        return 2 ** int(stage.key[1:]) <= stride  # conv5_x counts as stride 32 when dilated too
+
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "shortcut": self.shortcut, "stride_in": self.stride_in}
 

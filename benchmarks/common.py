@@ -21,22 +21,28 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], None]], *, rounds: int, warmup: int = 1, device: str = "cpu"
+    candidates: Mapping[str, Callable[[], None]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call, `rounds` of them per candidate, in turns: A B A B ...
 
     In turns, so that a machine that grows busier or hotter slows all alike. Warm-up calls are not counted. On a GPU
-    each call is waited for.
+    each call is waited for. clock: `time.process_time` counts this process's CPU seconds, all threads
+    together, for a look on a busy machine; to be used with one thread.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(-warmup, rounds):
         for name, call in candidates.items():
             _wait(device)
-            start = time.perf_counter()
+            start = clock()
             call()
             _wait(device)
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

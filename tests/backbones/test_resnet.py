@@ -63,6 +63,8 @@ def test_a_dilated_last_stage_keeps_stride_16_and_the_same_weights():
     found, expected = dilated.feature_maps(images)["c5"], net.feature_maps(images)["c5"]
     assert found.shape[2:] == (4, 4) and expected.shape[2:] == (2, 2)
     assert dilated.cut(16).trunk(images).shape[1] == net.feature_specs["c4"].channels
+    dilated.freeze(16)
+    assert all(parameter.requires_grad for parameter in dilated.layer4.parameters())
 
 
 def test_width_scales_channels_in_multiples_of_eight():
@@ -85,6 +87,16 @@ def test_a_cifar_net_and_its_plain_counterpart_have_the_same_parameters():
     plain.load_state_dict(residual.state_dict())
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert not torch.allclose(residual(images), plain(images))
+
+
+def test_a_cifar_net_is_cut_after_its_blocks_of_a_resolution():
+    net = create_backbone("cifar_r20", num_classes=10).eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    for stride, key in ((1, "c0"), (2, "c1"), (4, "c2")):
+        trunk, head = net.cut(stride)
+        torch.testing.assert_close(trunk(images), net.feature_maps(images)[key])
+        torch.testing.assert_close(net.fc(head(trunk(images))), net(images))
+        assert head.roi_size == 32 // stride
 
 
 def test_cifar_nets_use_option_a_whatever_the_recipe_says_of_resnets():
