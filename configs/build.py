@@ -164,7 +164,7 @@ def class_test_loader(
     return classification_loader(
         dataset,
         train=False,
-        global_batch=min(recipe.solver.batch_size, 64) * world.size,
+        global_batch=min(recipe.solver.batch_size, 64),
         rank=world.rank,
         world_size=world.size,
         size=view.size,

@@ -179,7 +179,7 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
     return detection_loader(
         dataset,
         train=False,
-        global_batch=recipe.test.batch_size * world.size,
+        global_batch=recipe.test.batch_size,
         rank=world.rank,
         world_size=world.size,
         shorter_sides=(view.test_shorter_side,),

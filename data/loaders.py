@@ -101,7 +101,8 @@ def classification_loader(
     """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64).
 
     train: iterations start_iteration <= t < `iterations` (None: one epoch), augmented, each process its equal
-    share of every global batch. Otherwise: every image once over all processes, in order, never augmented.
+    share of every global batch. Otherwise: every image once over all processes, never augmented; batches of
+    `global_batch` images are dealt to the processes whole.
     size: of the square the model sees, in pixels. resize: the shorter side before the crop (None: size).
     augment: see ClassificationTransform. flip: a chance. limit: only that many images, evenly spaced.
     cache_mb: memory for decoded images, MB, taken only where all of them fit. None: in training 2048 over all
@@ -149,8 +150,9 @@ def detection_loader(
     """Batches whose inputs are (ImageBatch, Targets).
 
     train: iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share
-    of every global batch, which has one canvas. Otherwise: every image once over all processes, in order, at
-    the last of `shorter_sides`, never mirrored; a batch's canvas is the smallest that holds its images' ones.
+    of every global batch, which has one canvas. Otherwise: every image once over all processes, at the last of
+    `shorter_sides`, never mirrored; batches of `global_batch` images are dealt to the processes whole, each on the
+    smallest canvas that holds its images' ones.
     shorter_sides: one is drawn an image; longer_side bounds the other. canvases: (height, width), of which
     each image takes the smallest on which it is largest; none: data.canvases.default_canvases. flip: a chance.
     crowd, difficult: see TruthPolicy. keep_empty: in training, keep images without a normal truth. masks:
@@ -166,7 +168,7 @@ def detection_loader(
     requests, plan = _requests(
         groups, dataset.source, train, global_batch, rank, world_size, seed, start_iteration, iterations
     )
-    if not train:  # by number of the global batch
+    if not train:  # by number of the batch
         each_I2 = np.asarray(canvases)[groups]
         batches = [each_I2[first : first + global_batch] for first in range(0, len(groups), global_batch)]
         canvases = tuple((int(batch[:, 0].max()), int(batch[:, 1].max())) for batch in batches)
@@ -207,7 +209,7 @@ def _requests(
     if not len(groups):
         raise DataError(f"{where}: no images to load; check the data set and the limit")
     if not train:
-        requests = sequential_requests(len(groups), global_batch=global_batch, rank=rank, world_size=world_size)
+        requests = sequential_requests(len(groups), batch=global_batch, rank=rank, world_size=world_size)
         return requests, None
     if global_batch % world_size:
         raise DataError(

@@ -104,18 +104,16 @@ class TrainRequests(Sequence[Request]):
         return (self[place] for place in range(len(self)))
 
 
-def sequential_requests(count: int, *, global_batch: int, rank: int, world_size: int) -> list[Request]:
-    """Every one of `count` images once over all processes, in order; group is the number of the global batch.
+def sequential_requests(count: int, *, batch: int, rank: int, world_size: int) -> list[Request]:
+    """Every one of `count` images once over all processes, in order; group is the number of the batch.
 
-    Global batches are the same for any number of processes, and so is the canvas of an image, and with it its
-    detections. A process that has no share in a batch skips it.
+    Whole batches are dealt to the processes in turn. So a batch is the same for any number of processes, and with it
+    the canvas of an image and its detections.
     """
     requests = []
-    for iteration, first in enumerate(range(0, count, global_batch)):
-        size = min(global_batch, count - first)
-        begin, end = first + size * rank // world_size, first + size * (rank + 1) // world_size
-        if begin < end:
-            requests.append(Request(iteration, tuple(range(begin, end)), iteration))
+    for iteration, first in enumerate(range(0, count, batch)):
+        if iteration % world_size == rank:
+            requests.append(Request(iteration, tuple(range(first, min(first + batch, count))), iteration))
     return requests
 
 

@@ -43,13 +43,16 @@ def main() -> int:
     rows = [profile(settings, name) for name in settings.backbone]
     height, width = settings.size
     print(f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}")
-    print(f"{'':<24}{'parameters':>14}{'FLOPs':>10}{'ms/image':>10}{'spread':>14}{'MB':>8}")
+    print(
+        f"{'':<24}{'parameters':>14}{'FLOPs':>10}"
+        + (f"{'ms/image':>10}{'spread':>16}{'MB':>8}" * bool(settings.repeats))
+    )
     for row in rows:
-        timing = f"{row['ms']:>10.2f}{row['ms_min']:>7.2f}-{row['ms_max']:<6.2f}{row['memory_mb']:>8.0f}"
-        print(
-            f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
-            + (timing if settings.repeats else "")
-        )
+        counts = f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
+        if settings.repeats:
+            spread = f"{row['ms_min']:.2f}-{row['ms_max']:.2f}"
+            counts += f"{row['ms']:>10.2f}{spread:>16}{row['memory_mb']:>8.0f}"
+        print(counts)
     if settings.json is not None:
         from engine import provenance
 

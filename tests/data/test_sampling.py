@@ -75,11 +75,11 @@ def test_processes_share_each_global_batch_in_contiguous_parts(world_size: int):
 def test_at_test_every_image_comes_once_in_order_and_batches_do_not_depend_on_the_processes(
     count: int, world_size: int
 ):
-    alone = sequential_requests(count, global_batch=4, rank=0, world_size=1)
+    alone = sequential_requests(count, batch=4, rank=0, world_size=1)
     batches = {request.group: list(request.indices) for request in alone}
     shared: dict[int, list[int]] = {}
     for rank in range(world_size):
-        requests = sequential_requests(count, global_batch=4, rank=rank, world_size=world_size)
+        requests = sequential_requests(count, batch=4, rank=rank, world_size=world_size)
         indices = [i for request in requests for i in request.indices]
         assert indices == sorted(indices) and all(request.indices for request in requests)
         for request in requests:
