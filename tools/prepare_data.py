@@ -65,6 +65,8 @@ def sample(
     """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
     from dataclasses import replace
 
+    from tqdm import tqdm
+
     from data.sample import SampleSpec, write_sample_set
 
     spec = SampleSpec(seed=seed)
@@ -72,7 +74,14 @@ def sample(
         spec = replace(spec, train_scenes=scenes[0], val_scenes=scenes[1])
     if any(objects):
         spec = replace(spec, train_objects=objects[0], val_objects=objects[1])
-    summary = write_sample_set(data, spec)
+    bar = tqdm(desc="drawing", unit="image", dynamic_ncols=True, disable=None)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    summary = write_sample_set(data, spec, progress=show)
+    bar.close()
     print(f"The sample set is in {data}: {summary}")
     return 0
 
