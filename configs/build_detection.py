@@ -14,6 +14,7 @@ from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
 from data import detection_loader, open_detection
 from data.records import DetectionDataset
+from data.sampling import evenly
 from detectors.anchors import AnchorGrid
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
@@ -135,16 +136,29 @@ def _file_name(name: str) -> str:
     return name
 
 
-def open_sets(recipe: DetectionRecipe) -> tuple[DetectionDataset, DetectionDataset]:
-    """Training and test set. Raises ValueError where they do not have the same classes."""
-    train, test = (open_detection(need_data(recipe), source, segmentations=False) for source in recipe.sources())
-    if train.class_names != test.class_names:
-        only = sorted(set(train.class_names) ^ set(test.class_names))
+def open_train(recipe: DetectionRecipe) -> DetectionDataset:
+    """The training set, cut to the recipe's `limit`."""
+    return _open(recipe, recipe.sources()[0], recipe.limit)
+
+
+def open_test(recipe: DetectionRecipe) -> DetectionDataset:
+    """The test set, cut to the recipe's `test.limit`."""
+    return _open(recipe, recipe.sources()[1], recipe.test.limit)
+
+
+def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionDataset:
+    dataset = open_detection(need_data(recipe), source, segmentations=False)
+    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def check_classes(known: tuple[str, ...], origin: object, dataset: DetectionDataset) -> None:
+    """Raises ValueError unless the data set has exactly the classes that `origin` (weights, a data set) knows."""
+    if known != dataset.class_names:
+        only = sorted(set(known) ^ set(dataset.class_names))
         raise ValueError(
-            f"training set {train.source} and test set {test.source} have different classes: "
-            f"{', '.join(only) or 'the same ones in another order'}"
+            f"{origin} and {dataset.source} have different classes: "
+            f"{', '.join(only[:5]) or 'the same ones in another order'}"
         )
-    return train, test
 
 
 def detection_train_loader(
@@ -169,7 +183,6 @@ def detection_train_loader(
         workers=recipe.workers,
         start_iteration=start * solver.accumulate,
         iterations=iterations * solver.accumulate,
-        limit=recipe.limit,
     )
 
 

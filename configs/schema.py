@@ -195,6 +195,7 @@ class DetectionTest(Recipe):
     detections: int = Field(100, ge=1, description="Most detections an image.")
     voc_metric: Literal["voc07", "voc10"] = Field("voc07", description="11 points, or area under the curve.")
     batch_size: int = Field(1, ge=1, description="Images at a time.")
+    limit: int | None = Field(None, ge=1, description="Evaluate on only N images, evenly spaced (for trials).")
 
 
 class DetectionRecipe(RunRecipe):

@@ -62,7 +62,6 @@ def evaluate(settings: Settings, world: World) -> int:
     from wiring import evaluate_detector
 
     from configs import build, build_detection
-    from data import open_detection
     from engine import precision
     from engine.logs import figures_line, setup_logging
     from engine.rundir import RunDirectory
@@ -81,11 +80,9 @@ def evaluate(settings: Settings, world: World) -> int:
     elsewhere = bool(settings.dataset or settings.test_source)
     if output is None or (elsewhere and settings.output is None):
         raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
-    test_set = open_detection(build.need_data(recipe), recipe.sources()[1])
+    test_set = build_detection.open_test(recipe)
     known = tuple(facts["class_names"])
-    if known != test_set.class_names:
-        only = sorted(set(known) ^ set(test_set.class_names))
-        raise ValueError(f"{path} knows other classes than {test_set.source}: {', '.join(only[:5])} are only in one")
+    build_detection.check_classes(known, path, test_set)
     backbone = build.build_backbone(recipe, 1000)
     build.check_identity(facts, backbone, path)
     model = build_detection.build_detector(recipe, backbone, len(known))

@@ -51,8 +51,9 @@ def train(recipe: DetectionRecipe, world: World) -> int:
 
     if not recipe.weights:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
-    train_set, test_set = build_detection.open_sets(recipe)
-    iterations = build.iterations_of(recipe.solver, min(len(train_set), recipe.limit or len(train_set)))
+    train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
+    build_detection.check_classes(train_set.class_names, train_set.source, test_set)
+    iterations = build.iterations_of(recipe.solver, len(train_set))
     recipe = recipe.model_copy(
         update={
             "precision": precision.resolve(recipe.precision, world.device),
