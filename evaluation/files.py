@@ -251,3 +251,18 @@ def _is_number(value: object) -> bool:
 def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]:
     """A dict fit for JSON: NaN ("no truth") becomes null."""
     return {key: None if math.isnan(value) else value for key, value in values}
+
+
+def restrict(truth: Truth, predictions: Sequence[Entry], classes: Sequence[str]) -> tuple[Truth, list[Entry]]:
+    """Truth and predictions of the named classes alone; all images stay. Raises EvaluationError for unknown names."""
+    ids = {name: category_id for category_id, name in class_names(truth).items()}
+    unknown = [name for name in classes if name not in ids]
+    if unknown:
+        raise EvaluationError(f"the truth has no class {', '.join(unknown)}; it has {', '.join(ids)}")
+    kept = {ids[name] for name in classes}
+    part = {
+        **truth,
+        "categories": [category for category in truth["categories"] if category["id"] in kept],
+        "annotations": [entry for entry in truth["annotations"] if entry["category_id"] in kept],
+    }
+    return part, [entry for entry in predictions if entry["category_id"] in kept]

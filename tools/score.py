@@ -57,6 +57,10 @@ class Score:
     difficult: Annotated[
         Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
     ] = "ignore"
+    classes: Annotated[tuple[str, ...], _arg("Score these classes alone [all].")] = ()
+    against: Annotated[
+        Path | None, _arg("Other predictions on the same truth: the paired difference to them, with --resamples.")
+    ] = None
     per_class: Annotated[bool, _arg("Show each class.")] = False
     resamples: Annotated[int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")] = 0
     json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
@@ -69,7 +73,10 @@ def main() -> int:
     if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    result = _score_voc(options) if voc else _score_coco(options)
+    truth, predictions = _read(options, options.predictions)
+    result = (_score_voc if voc else _score_coco)(options, truth, predictions)
+    if options.classes:
+        result["classes"] = list(options.classes)
     if options.json:
         from evaluation.files import write_json
 
@@ -85,18 +92,26 @@ def _wrong_flags(options: Score, voc: bool) -> str | None:
         return f"--iou is above 0 and at most 1, not {options.iou}"
     if options.metric == "coco-segm" and options.resamples:
         return "--resamples is for boxes, not for coco-segm"
+    if options.against is not None and not options.resamples:
+        return "--against needs --resamples, say 2000: a difference without its interval says little"
     if options.resamples < 0:
         return f"--resamples is 0 or more, not {options.resamples}"
     return None
 
 
-def _score_coco(options: Score) -> dict[str, Any]:
-    from evaluation.coco import coco_figures
-    from evaluation.files import read_truth
+def _read(options: Score, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from evaluation.files import read_predictions, read_truth, restrict
 
     truth = read_truth(options.truth)
+    predictions = read_predictions(file, truth, needs="segmentation" if options.metric == "coco-segm" else "bbox")
+    return restrict(truth, predictions, options.classes) if options.classes else (truth, predictions)
+
+
+def _score_coco(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    from evaluation.coco import coco_figures
+
     iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
-    figures = coco_figures(truth, options.predictions, iou_type=iou_type, difficult=options.difficult)
+    figures = coco_figures(truth, predictions, iou_type=iou_type, difficult=options.difficult)
     print(f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images (-: no truth)")
     _table((name, _number(value), MEANINGS[name]) for name, value in figures.figures.items())
     if options.per_class:
@@ -111,18 +126,16 @@ def _score_coco(options: Score) -> dict[str, Any]:
                 ),
             ]
         )
-    interval = _interval(options, truth, metric="coco50")
+    interval = _intervals(options, truth, predictions, metric="coco50")
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
 
-def _score_voc(options: Score) -> dict[str, Any]:
-    from evaluation.files import read_truth
+def _score_voc(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
     from evaluation.voc import voc_figures
 
-    truth = read_truth(options.truth)
     metric: Any = options.metric
     how: dict[str, Any] = {"iou": options.iou or 0.5, "pixels": options.pixels or "exact"}
-    figures = voc_figures(truth, options.predictions, metric=metric, difficult=options.difficult, **how)
+    figures = voc_figures(truth, predictions, metric=metric, difficult=options.difficult, **how)
     reading = "11-point" if metric == "voc07" else "area under the curve"
     print(
         f"VOC AP, {reading}, IoU >= {figures.iou:g}, pixels {figures.pixels}, difficult objects "
@@ -134,23 +147,29 @@ def _score_voc(options: Score) -> dict[str, Any]:
         print()
         rows = ((name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items())
         _table([("class", "AP", "truths"), *rows])
-    return {**figures.to_dict(), **_interval(options, truth, metric=metric, **how)}
+    return {**figures.to_dict(), **_intervals(options, truth, predictions, metric=metric, **how)}
 
 
-def _interval(options: Score, truth: dict[str, Any], **how: Any) -> dict[str, Any]:
+def _intervals(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
     if not options.resamples:
         return {}
-    from evaluation.bootstrap import bootstrap_interval
+    from evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 
-    interval = bootstrap_interval(
-        truth, options.predictions, difficult=options.difficult, resamples=options.resamples, **how
-    )
     name = "AP50" if how["metric"] == "coco50" else "mAP"
-    print(
-        f"95 % interval of {name} over {options.resamples} resamples of the images: "
-        f"{_number(interval.low)} to {_number(interval.high)}"
-    )
-    return {"interval": {"figure": name, **interval.to_dict()}}
+    how |= {"difficult": options.difficult, "resamples": options.resamples}
+    interval = bootstrap_interval(truth, predictions, **how)
+    over = f"over {options.resamples} resamples of the images"
+    print(f"95 % interval of {name} {over}: {_number(interval.low)} to {_number(interval.high)}")
+    told: dict[str, Any] = {"interval": {"figure": name, **interval.to_dict()}}
+    if options.against is not None:
+        _, others = _read(options, options.against)
+        gain = bootstrap_difference(truth, others, predictions, **how)
+        print(
+            f"{name} less that of {options.against}: {gain.estimate:+.2f}, 95 % interval {over}: "
+            f"{gain.low:+.2f} to {gain.high:+.2f}"
+        )
+        told["against"] = {"predictions": str(options.against), "figure": name, **gain.to_dict()}
+    return told
 
 
 def _number(value: float) -> str:

@@ -113,3 +113,17 @@ def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
 )
 def test_a_wrong_command_line_ends_in_exit_2(files, flags, sentence):
     assert sentence in score(*files, *flags, expect=2)
+
+
+def test_classes_restrict_the_figures(files):
+    told = score(*files, "--metric", "voc07", "--classes", "cat", "--per-class")
+    assert "cat" in told and "dog" not in told
+    assert "cow" in score(*files, "--metric", "voc07", "--classes", "cow", expect=1)
+
+
+def test_a_difference_to_other_predictions_comes_with_its_interval(files, tmp_path):
+    (tmp_path / "nothing.json").write_text("[]")
+    against = ("--against", tmp_path / "nothing.json")
+    told = score(*files, "--metric", "voc10", "--resamples", 50, *against)
+    assert "less that of" in told and "+100.00" in told
+    assert "--resamples" in score(*files, "--metric", "voc10", *against, expect=2)
