@@ -15,17 +15,19 @@ def count_parameters(module: nn.Module, *, trained_only: bool = False) -> int:
 
 
 def count_flops(module: nn.Module, *inputs: Any, method: str = "forward", **named_inputs: Any) -> int:
-    """Multiply-adds of all convolutions and matrix products in one call of `module`.
+    """Multiply-adds of all convolutions and linear layers in one call of `module`.
 
-    Norms, activations, pooling and additions are not counted, as in the paper. Counted is what is computed,
-    not what the layers are, so branches, heads run on many regions and meta tensors (for the cost alone,
-    without the work) are all right; `method` names another method than forward, such as "detect". The mode
-    (training or not) is left as is.
+    Norms, activations, pooling (RoI pooling too, however it is computed) and additions are not counted, as in
+    the paper. Counted is what is computed, not what the layers are, so branches, heads run on many regions and
+    meta tensors (for the cost alone, without the work) are all right; `method` names another method than
+    forward, such as "detect". The mode (training or not) is left as is.
     """
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         getattr(module, method)(*inputs, **named_inputs)
-    return counter.get_total_flops() // 2  # torch counts a multiply-add as two
+    counts = counter.get_flop_counts()["Global"]
+    # Products of two batches of matrices have no weights, so no layer's: RoIAlign is made of them.
+    return sum(flops for kind, flops in counts.items() if kind != torch.ops.aten.bmm) // 2  # torch counts 2 each
 
 
 def image_flops(module: nn.Module, height: int = 224, width: int = 224) -> int:

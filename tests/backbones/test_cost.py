@@ -69,3 +69,11 @@ def test_parameters_that_are_frozen_can_be_left_out():
     net.freeze(4)
     frozen = count_parameters(net.conv1) + count_parameters(net.bn1) + count_parameters(net.layer1)
     assert count_parameters(net, trained_only=True) == total - frozen
+
+
+def test_products_without_weights_are_no_layers():
+    class Pooled(torch.nn.Linear):
+        def forward(self, x_RCD, weights_RBC):  # pooling written as a product of two batches of matrices
+            return super().forward(weights_RBC @ x_RCD)
+
+    assert count_flops(Pooled(8, 4), torch.zeros(3, 5, 8), torch.zeros(3, 2, 5)) == 3 * 2 * 8 * 4
