@@ -13,6 +13,8 @@ from data.records import ClassificationDataset
 from data.sampling import Request, TrainPlan, draw_seed, try_samples
 from data.transforms import ClassificationTransform
 
+Size = tuple[int, int]  # height, width
+
 _PROBES = 16  # images looked at to guess what all of them take in memory
 
 
@@ -62,14 +64,17 @@ class ClassificationReader:
             return kept
         path = self.dataset.paths[index]
         content = read_bytes(path)
-        shrink = 1
-        if self.cache is None and (size_hw := stored_size(content)) is not None:
-            wanted = self.transform.wanted_shorter
-            shrink = shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
-        image_HW3 = decode_bytes(content, path, shrink=shrink)
+        image_HW3 = decode_bytes(content, path, shrink=self._shrink(stored_size(content)))
         if self.cache is not None:
             self.cache.put(place, image_HW3)
         return image_HW3
+
+    def _shrink(self, size_hw: Size | None) -> int:
+        """To what fraction an image of that size is decoded; the same with a cache and without."""
+        if size_hw is None:
+            return 1
+        wanted = self.transform.wanted_shorter
+        return shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
 
     def _mean_image_bytes(self) -> float:
         """Of a few images, by their headers; infinite (so: no cache) where they do not tell."""
@@ -81,5 +86,5 @@ class ClassificationReader:
                 continue
             if size_hw is None:
                 return float("inf")
-            sizes.append(3 * size_hw[0] * size_hw[1])
+            sizes.append(3 * size_hw[0] * size_hw[1] / self._shrink(size_hw) ** 2)
         return float(np.mean(sizes)) if sizes else float("inf")

@@ -271,6 +271,16 @@ class ClassificationDataset:
     def labels(self) -> np.ndarray:
         return self.labels_I
 
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ClassificationDataset:
+        """The images at these places; the fingerprint is that of the part."""
+        chosen_I = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
+            labels_I=self.labels_I[chosen_I],
+            pixels_IHW3=None if self.pixels_IHW3 is None else self.pixels_IHW3[chosen_I],
+        )
+
     def fingerprint(self) -> str:
         """sha256 over classes, image list, labels, and pixels where they are held."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())

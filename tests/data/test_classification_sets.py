@@ -136,3 +136,14 @@ def test_cifar_folders_from_the_archive_read_as_they_lie(shared_data: Path, tmp_
     split = "train" if (roots[0] / "train").is_dir() else "test"
     dataset = open_classification(roots[0], split)
     assert len(dataset) > 200 and dataset.paths[0].suffix == ".jpg"
+
+
+def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
+    for name in ("a", "b"):
+        for number in range(3):
+            write_picture(tmp_path / "train" / name / f"{number}.jpg", 8, 8)
+    whole = open_classification(tmp_path, "train")
+    part = whole.subset([1, 4])
+    assert [path.parent.name + path.name for path in part.paths] == ["a1.jpg", "b1.jpg"]
+    assert part.labels.tolist() == [0, 1] and part.class_names == whole.class_names
+    assert part.fingerprint() != whole.fingerprint() == whole.subset(range(6)).fingerprint()

@@ -11,7 +11,7 @@ import torch
 from data import classification_loader, detection_loader, open_classification, open_detection
 from data.errors import BadSample, DataError
 from detectors.structures import ImageBatch, Targets
-from tests.data.writers import write_folders, write_voc
+from tests.data.writers import write_folders, write_picture, write_voc
 
 CLASSIFICATION = {"size": 32, "resize": 36, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7}
 DETECTION: dict[str, Any] = {"shorter_sides": (48, 64), "longer_side": 96, "flip": 0.5, "seed": 7}
@@ -108,9 +108,20 @@ def test_a_cache_changes_nothing_but_the_time(folders, workers: int):
     assert plain.reader.cache is None
 
 
+def test_large_photographs_are_cached_as_small_as_they_are_decoded_without_one(tmp_path: Path):
+    for number in range(4):
+        write_picture(tmp_path / "train" / "a" / f"{number}.jpg", 640, 480, number)
+    dataset = open_classification(tmp_path, "train")
+    common = {"train": True, "global_batch": 2, "size": 32, "resize": 40, "augment": "scale", "iterations": 4}
+    cached = classification_loader(dataset, cache_mb=1, **common)  # whole, they would take 3.5 MB
+    for one, other in zip(cached, classification_loader(dataset, cache_mb=0, **common), strict=True):
+        assert_same(one, other)
+    assert cached.reader.cache.used_mb == pytest.approx(4 * 160 * 120 * 3 / 2**20)
+
+
 def test_a_cache_that_would_not_hold_all_images_is_not_made(shared_data: Path):
     dataset = open_classification(shared_data / "imagenette", "train")
-    loader = classification_loader(dataset, train=True, global_batch=8, size=32, cache_mb=500)
+    loader = classification_loader(dataset, train=True, global_batch=8, size=224, cache_mb=50)
     assert loader.reader.cache is None
 
 
