@@ -16,33 +16,25 @@ from torch.optim import Optimizer
 from backbones import Backbone, create_backbone
 from backbones.classifier import Classifier
 from configs.command_line import RecipeError
-from configs.schema import BackboneRecipe, RunRecipe, Solver
+from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
 from data import classification_loader, open_classification
 from data.records import ClassificationDataset
+from data.sampling import evenly
 from engine import precision as precisions
 from engine.distributed import World
 from engine.optim import OPTIMIZERS
-from engine.schedule import Constant, Cosine, MultiStep, Plateau, Schedule, Warmup
+from engine.schedule import Schedule, create_schedule
 from engine.weights import check_provenance, load_into, load_weights
 
-# What a run directory may be continued with other values of: nothing here changes a result.
-MAY_DIFFER = frozenset(
-    {
-        "data",
-        "output",
-        "resume",
-        "device",
-        "gpus",
-        "workers",
-        "log_period",
-        "checkpoint_period",
-        "eval_period",
-    }
-)
 
+def iterations_of(recipe: BackboneRecipe | DetectionRecipe, images: int) -> int:
+    """Steps of the training: `iterations`, or `epochs` over that many images, rounded up.
 
-def iterations_of(solver: Solver, images: int) -> int:
-    """Steps of the training: `iterations`, or `epochs` over that many images, rounded up."""
+    Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
+    """
+    if follows_evaluations(recipe) and recipe.eval_period is None:
+        raise RecipeError("--solver.schedule plateau follows the evaluations: give --eval-period as well")
+    solver = recipe.solver
     if solver.iterations is not None:
         return solver.iterations
     if solver.epochs is None:
@@ -62,19 +54,15 @@ def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
 
 def build_schedule(solver: Solver, iterations: int, *, figure: str) -> Schedule:
     """The learning rate's factor as a function of the step; `figure`: what a plateau looks at."""
-    schedule: Schedule
-    if solver.schedule == "steps":
-        milestones = tuple(round(fraction * iterations) for fraction in solver.milestones)
-        schedule = MultiStep(milestones, solver.gamma)
-    elif solver.schedule == "cosine":
-        schedule = Cosine(iterations)
-    elif solver.schedule == "plateau":
-        schedule = Plateau(figure, gamma=solver.gamma)
-    else:
-        schedule = Constant()
-    if solver.warmup_iterations:
-        schedule = Warmup(schedule, solver.warmup_iterations, solver.warmup_factor)
-    return schedule
+    return create_schedule(
+        solver.schedule,
+        iterations=iterations,
+        milestones=[round(fraction * iterations) for fraction in solver.milestones],
+        gamma=solver.gamma,
+        figure=figure,
+        warmup_iterations=solver.warmup_iterations,
+        warmup_start=solver.warmup_factor,
+    )
 
 
 def build_backbone(recipe: RunRecipe, num_classes: int, *, zero_init: bool = False) -> Backbone:
@@ -116,8 +104,10 @@ def need_data(recipe: RunRecipe) -> Path:
 
 
 def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
-    """Images and labels of one split."""
-    return open_classification(need_data(recipe), split)
+    """Images and labels of one split; the training set cut to the recipe's `limit`."""
+    dataset = open_classification(need_data(recipe), split)
+    limited = split == "train" and recipe.limit is not None
+    return dataset.subset(evenly(len(dataset), recipe.limit)) if limited else dataset
 
 
 def share_of_batch(solver: Solver, world: World) -> int:
@@ -151,8 +141,7 @@ def class_train_loader(
         workers=recipe.workers,
         start_iteration=start * solver.accumulate,
         iterations=iterations * solver.accumulate,
-        limit=recipe.limit,
-        cache_mb=view.cache_mb,
+        cache_mb=view.cache_mb // world.size,
     )
 
 

@@ -54,10 +54,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def load_recipe(kind: type[_Recipe], path: Path) -> _Recipe:
     """The recipe in `path`. Raises RecipeError naming the file, the field and the nearest known field."""
+    return validated(kind, read_yaml(path), str(path))
+
+
+def validated(kind: type[_Recipe], values: dict[str, Any], origin: str) -> _Recipe:
+    """The recipe of those values. Raises RecipeError naming `origin`, the field and the nearest known field."""
     try:
-        return kind.model_validate(read_yaml(path))
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {'; '.join(_faults(kind, error))}") from None
+        raise RecipeError(f"{origin}: {'; '.join(_faults(kind, error))}") from None
 
 
 def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:

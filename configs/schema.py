@@ -20,24 +20,15 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# Not part of the protocol: what a comparison varies (backbone, weights, seed) and what cannot change a result
-# (paths, workers, logging, the device count at equal global batch).
-NOT_PROTOCOL = frozenset(
+# What cannot change a result: paths, workers, memory, logging, the device count at equal global batch.
+NO_EFFECT = frozenset(
     {
-        "backbone",
-        "width",
-        "shortcut",
-        "stride_in",
-        "weights",
-        "seed",
-        "data",
-        "output",
-        "resume",
-        "device",
-        "gpus",
+        *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
+        *("log_period", "checkpoint_period", "eval_period"),
     }
-    | {"workers", "log_period", "checkpoint_period", "eval_period"}
 )
+# What a comparison varies.
+COMPARED = frozenset({"backbone", "width", "shortcut", "stride_in", "weights", "seed"})
 
 # A data set's name -> (training images, test images), each a `+`-joined list of sources of `data.open_detection`.
 DETECTION_SETS: dict[str, tuple[str, str]] = {
@@ -98,6 +89,14 @@ class Solver(Recipe):
         return self
 
 
+class DetectionSolver(Solver):
+    """Optimisation of a detector."""
+
+    batch_size: int = Field(16, ge=1, description="Images in one step, over all devices.")
+    lr: float = Field(0.02, gt=0, description="Learning rate after the warm-up, for this batch size.")
+    warmup_iterations: int = Field(100, ge=0, description="Steps of linear warm-up.")
+
+
 class RunRecipe(Recipe):
     """What every training has: the network, where it runs, where it writes."""
 
@@ -125,8 +124,10 @@ class ClassificationInput(Recipe):
 
     size: int = Field(224, ge=8, description="Side of the square that the network sees, pixels.")
     resize: int = Field(256, ge=8, description="Shorter side before the centre crop at test, pixels.")
-    augment: Literal["crop", "pad", "none"] = Field(
-        "crop", description="crop: random resized crop; pad: 4 px padding and a random crop (CIFAR)."
+    augment: Literal["crop", "scale", "pad", "none"] = Field(
+        "crop",
+        description="crop: random resized crop; scale: shorter side drawn from 1 to 1.875 times resize, and a random "
+        "crop (the 2015 paper); pad: an eighth of padding and a random crop (CIFAR).",
     )
     min_scale: float = Field(0.08, gt=0, le=1, description="Smallest share of the image's area in a random crop.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
@@ -208,9 +209,7 @@ class DetectionRecipe(RunRecipe):
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: DetectionInput = DetectionInput()
     model: Detector = Detector()
-    solver: Solver = Solver(
-        batch_size=16, lr=0.02, iterations=90_000, milestones=(0.6667, 0.8889), warmup_iterations=1000
-    )
+    solver: DetectionSolver = DetectionSolver()
     test: DetectionTest = DetectionTest()
 
     @model_validator(mode="after")
@@ -283,5 +282,28 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
-    """The fields that make two runs comparable: everything but NOT_PROTOCOL."""
-    return {name: value for name, value in flatten(recipe).items() if name not in NOT_PROTOCOL}
+    """The fields that make two runs comparable: all that can change a result and is not what is compared.
+
+    Of a source `json:PATH` the name alone is kept; what is in it is told by the data set's fingerprint.
+    """
+    left_out = may_differ(recipe) | COMPARED
+    fields = {name: value for name, value in flatten(recipe).items() if name not in left_out}
+    for name in ("train_source", "test_source"):
+        if fields.get(name):
+            fields[name] = "+".join(_without_directory(part) for part in fields[name].split("+"))
+    return fields
+
+
+def may_differ(recipe: Recipe) -> frozenset[str]:
+    """The fields that cannot change this recipe's result, so that a resumed run may have other values of them."""
+    return NO_EFFECT - {"eval_period"} if follows_evaluations(recipe) else NO_EFFECT
+
+
+def follows_evaluations(recipe: Recipe) -> bool:
+    """Whether the figures of the evaluations steer the training."""
+    solver = getattr(recipe, "solver", None)
+    return solver is not None and solver.schedule == "plateau"
+
+
+def _without_directory(source: str) -> str:
+    return f"json:{Path(source.removeprefix('json:')).name}" if source.startswith("json:") else source

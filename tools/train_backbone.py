@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common import default_output, run_tool
 
 from configs.command_line import parse_recipe, take_flag
-from configs.schema import BackboneRecipe
+from configs.schema import BackboneRecipe, may_differ
 
 if TYPE_CHECKING:
     from backbones.classifier import Classifier
@@ -50,7 +50,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     from engine.rundir import RunDirectory
 
     train_set, test_set = build.open_classes(recipe, "train"), build.open_classes(recipe, "val")
-    iterations = build.iterations_of(recipe.solver, min(len(train_set), recipe.limit or len(train_set)))
+    iterations = build.iterations_of(recipe, len(train_set))
     recipe = recipe.model_copy(
         update={
             "precision": precision.resolve(recipe.precision, world.device),
@@ -62,11 +62,12 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         recipe.output,
         recipe.model_dump(mode="json"),
         resume=recipe.resume,
-        may_differ=build.MAY_DIFFER,
+        may_differ=may_differ(recipe),
         world=world,
     )
     if run.finished:
-        print(f"{run.path} is finished: its weights are {run.weights}")
+        if world.is_main:
+            print(f"{run.path} is finished: its weights are {run.weights}")
         return 0
     setup_logging(run.log, is_main=world.is_main)
     for note in (*train_set.notes, *test_set.notes):
@@ -129,6 +130,8 @@ def finish(
         with build.autocast_of(world.device, recipe.precision)():
             images = recompute_statistics(model.backbone, pixels)
         logger.info("norm statistics recomputed over %d training images", images)
+    else:
+        world.broadcast_buffers(model)  # each process has gathered statistics of its own
     figures = evaluate(recipe, model, test_set, world)
     logger.info(figures_line(iterations, figures))
     run.metrics.write(iterations, figures, section="evaluation")
@@ -168,6 +171,7 @@ def evaluate(
         loader,
         device=world.device,
         autocast=build.autocast_of(world.device, recipe.precision),
+        image_order=range(len(test_set)),
     )
     return {"top1": topk.top1, "top5": topk.top5}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from common import default_output, run_tool
 
 from configs.command_line import RecipeError, parse_recipe, take_flag
-from configs.schema import DEFAULT_RECIPES, DetectionRecipe
+from configs.schema import DEFAULT_RECIPES, DetectionRecipe, may_differ
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset
@@ -53,7 +53,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
     build_detection.check_classes(train_set.class_names, train_set.source, test_set)
-    iterations = build.iterations_of(recipe.solver, len(train_set))
+    iterations = build.iterations_of(recipe, len(train_set))
     recipe = recipe.model_copy(
         update={
             "precision": precision.resolve(recipe.precision, world.device),
@@ -62,10 +62,11 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     )
     assert recipe.output is not None
     run = RunDirectory.open(
-        recipe.output, recipe.model_dump(mode="json"), resume=recipe.resume, may_differ=build.MAY_DIFFER, world=world
+        recipe.output, recipe.model_dump(mode="json"), resume=recipe.resume, may_differ=may_differ(recipe), world=world
     )
     if run.finished:
-        print(f"{run.path} is finished: its figures are in {run.evaluation}")
+        if world.is_main:
+            print(f"{run.path} is finished: its figures are in {run.evaluation}")
         return 0
     setup_logging(run.log, is_main=world.is_main)
     for note in (*train_set.notes, *test_set.notes):

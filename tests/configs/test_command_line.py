@@ -3,10 +3,23 @@
 import pytest
 import yaml
 
-from configs.command_line import INSTALLED, RecipeError, find_recipe, load_recipe, parse_recipe, take_flag
-from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, protocol_fields
+from configs.command_line import (
+    INSTALLED,
+    RecipeError,
+    find_recipe,
+    load_recipe,
+    parse_recipe,
+    take_flag,
+    validated,
+)
+from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, may_differ, protocol_fields
 
-KINDS = {"imagenet": BackboneRecipe, "imagenette": BackboneRecipe, "cifar10": BackboneRecipe, "detection": DetectionRecipe}
+KINDS = {
+    "imagenet": BackboneRecipe,
+    "imagenette": BackboneRecipe,
+    "cifar10": BackboneRecipe,
+    "detection": DetectionRecipe,
+}
 SAMPLE_KINDS = {"objects": BackboneRecipe, "detection": DetectionRecipe, "demo": CompareRecipe}
 
 
@@ -95,3 +108,28 @@ def test_take_flag_reads_both_spellings():
     assert take_flag(["--config=x"], "--config") == ("x", [])
     with pytest.raises(RecipeError, match="needs a value"):
         take_flag(["--config"], "--config")
+
+
+def test_the_place_of_a_json_is_no_part_of_the_protocol():
+    one = parse(DetectionRecipe, "--train-source", "json:/here/A.json+json:B.json")
+    two = parse(DetectionRecipe, "--train-source", "json:there/A.json+json:B.json")
+    assert protocol_fields(one) == protocol_fields(two)
+    assert protocol_fields(one) != protocol_fields(parse(DetectionRecipe, "--train-source", "json:C.json"))
+
+
+def test_evaluations_that_steer_the_rate_belong_to_the_protocol():
+    steps, plateau = ((parse(BackboneRecipe, "--solver.schedule", kind)) for kind in ("steps", "plateau"))
+    assert "eval_period" in may_differ(steps) and "eval_period" not in protocol_fields(steps)
+    assert "eval_period" not in may_differ(plateau) and "eval_period" in protocol_fields(plateau)
+
+
+def test_a_detection_recipe_that_says_little_of_the_solver_keeps_the_detectors_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("solver: {epochs: 12}\n")
+    solver = parse(DetectionRecipe, "--config", str(file)).solver
+    assert (solver.batch_size, solver.lr, solver.epochs) == (16, 0.02, 12)
+
+
+def test_values_that_make_no_recipe_are_said_with_their_origin():
+    with pytest.raises(RecipeError, match=r"the command line: dataset 'voc7' is not one of voc07"):
+        validated(DetectionRecipe, {"dataset": "voc7"}, "the command line")
