@@ -5,7 +5,6 @@ python tools/eval_backbone.py --weights runs/backbone_r18_imagenette_0/model.saf
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from common import run_tool
 
-from configs.command_line import RecipeError
-from configs.schema import BackboneRecipe, ClassificationInput
+from configs.command_line import RecipeError, validated
+from configs.schema import BackboneRecipe, ClassificationInput, Solver
 
 if TYPE_CHECKING:
     from engine.distributed import World
@@ -32,7 +31,7 @@ class Settings:
     )
     size: Annotated[int | None, tyro.conf.arg(help="Side of the view, pixels; default: as in training.")] = None
     resize: Annotated[int | None, tyro.conf.arg(help="Shorter side before the crop; default: as in training.")] = None
-    batch_size: Annotated[int, tyro.conf.arg(help="Images at a time.")] = 64
+    batch_size: Annotated[int, tyro.conf.arg(help="Images at a time, at most 64.")] = 64
     workers: Annotated[int, tyro.conf.arg(help="Loader processes.")] = 2
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="auto: as in training.")] = "auto"
@@ -51,7 +50,9 @@ def main() -> int:
         for path in settings.weights:
             evaluate(settings, path, world)
         if settings.json is not None and world.is_main:
-            settings.json.write_text(json.dumps(settings.results, indent=1) + "\n")
+            from engine.files import write_json
+
+            write_json(settings.json, settings.results)
     return 0
 
 
@@ -77,7 +78,9 @@ def evaluate(settings: Settings, path: Path, world: World) -> None:
             + (f": {', '.join(only)} are only in one of them" if only else ", or in another order")
         )
     trained = origin.get("protocol", {})
-    sizes = {name: trained[f"input.{name}"] for name in ClassificationInput.model_fields if f"input.{name}" in trained}
+    view = {name: trained[f"input.{name}"] for name in ClassificationInput.model_fields if f"input.{name}" in trained}
+    view |= {name: value for name in ("size", "resize") if (value := getattr(settings, name)) is not None}
+    kind = trained.get("precision", "auto") if settings.precision == "auto" else settings.precision
     recipe = BackboneRecipe(
         backbone=identity["name"],
         width=identity.get("width") or 1.0,
@@ -85,7 +88,8 @@ def evaluate(settings: Settings, path: Path, world: World) -> None:
         stride_in=identity.get("stride_in") or "3x3",
         data=settings.data,
         workers=settings.workers,
-        input=ClassificationInput(**sizes),
+        input=validated(ClassificationInput, view, "--size and --resize"),
+        solver=Solver(batch_size=settings.batch_size),
     )
     backbone = build.build_backbone(recipe, int(identity["num_classes"]))
     build.check_identity(origin, backbone, path)
@@ -95,7 +99,8 @@ def evaluate(settings: Settings, path: Path, world: World) -> None:
         backbone,
         progress(build.class_test_loader(recipe, dataset, world), description="evaluate"),
         device=world.device,
-        autocast=build.autocast_of(world.device, precision.resolve(settings.precision, world.device)),
+        autocast=build.autocast_of(world.device, precision.resolve(kind, world.device)),
+        image_order=range(len(dataset)),
     )
     settings.results.append(
         {"weights": str(path), "backbone": identity["name"], "view": settings.views, **topk.to_dict()}

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from common import run_tool
 
-from configs.command_line import RecipeError, load_recipe
-from configs.schema import DetectionRecipe
+from configs.command_line import RecipeError, load_recipe, validated
+from configs.schema import DetectionRecipe, protocol_fields
 
 if TYPE_CHECKING:
+    from data.records import DetectionDataset
     from engine.distributed import World
 
 
@@ -74,20 +75,22 @@ def evaluate(settings: Settings, world: World) -> int:
     if not path.exists():
         raise ValueError(f"{path} is missing: the run is not finished; run its train_det.py command with --resume")
     state, facts = load_weights(path)
-    recipe = recipe_of(settings, facts, path)
+    trained = recipe_of_training(settings, facts, path)
+    recipe = changed(trained, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
-    elsewhere = bool(settings.dataset or settings.test_source)
-    if output is None or (elsewhere and settings.output is None):
+    if output is None:
         raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
     test_set = build_detection.open_test(recipe)
+    if output == settings.run:
+        require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts["class_names"])
     build_detection.check_classes(known, path, test_set)
     backbone = build.build_backbone(recipe, 1000)
     build.check_identity(facts, backbone, path)
     model = build_detection.build_detector(recipe, backbone, len(known))
     build_detection.load_detector_state(model, state, path)
-    model.to(world.device)
+    model.to(world.device).eval()
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
@@ -99,16 +102,19 @@ def evaluate(settings: Settings, world: World) -> int:
     return 0
 
 
-def recipe_of(settings: Settings, facts: dict[str, Any], path: Path) -> DetectionRecipe:
-    """The recipe that the detector was trained with, with what the command line changes."""
+def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) -> DetectionRecipe:
+    """The recipe that the detector was trained with."""
     if settings.run is not None:
-        recipe = load_recipe(DetectionRecipe, settings.run / "config.yaml")
-    elif "recipe" in facts:
-        recipe = DetectionRecipe.model_validate(facts["recipe"])
-    else:
-        raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+        return load_recipe(DetectionRecipe, settings.run / "config.yaml")
+    if "recipe" in facts:
+        return validated(DetectionRecipe, facts["recipe"], str(path))
+    raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+
+
+def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
+    """The recipe with what the command line changes."""
     test = {name: value for name in ("score", "nms") if (value := getattr(settings, name)) is not None}
-    changes: dict[str, Any] = {"workers": settings.workers, "test": recipe.test.model_copy(update=test)}
+    changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
     if settings.dataset:
         changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
     if settings.test_source:
@@ -117,7 +123,23 @@ def recipe_of(settings: Settings, facts: dict[str, Any], path: Path) -> Detectio
         changes["data"] = settings.data
     if settings.precision != "recipe":
         changes["precision"] = settings.precision
-    return DetectionRecipe.model_validate({**recipe.model_dump(), **changes, "test": changes["test"].model_dump()})
+    return validated(DetectionRecipe, {**trained.model_dump(), **changes}, "the command line")
+
+
+def require_same_protocol(
+    trained: DetectionRecipe, recipe: DetectionRecipe, facts: dict[str, Any], test_set: DetectionDataset
+) -> None:
+    """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    ours, theirs = protocol_fields(recipe), protocol_fields(trained)
+    differing = [name for name, value in ours.items() if value != theirs.get(name)]
+    fingerprint = facts.get("protocol", {}).get("test_fingerprint")
+    if fingerprint is not None and fingerprint != test_set.fingerprint():
+        differing.append("the test images or their annotations")
+    if differing:
+        raise RecipeError(
+            f"--output is missing: {', '.join(differing)} would not be as in the run's own protocol, "
+            "so the results need a directory of their own"
+        )
 
 
 if __name__ == "__main__":

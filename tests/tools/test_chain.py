@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from engine.weights import load_weights
-from tests.tools.conftest import run, run_until
+from tests.tools.conftest import TINY_BACKBONE, run, run_until
 
 
 def lines_of(run_dir: Path) -> list[dict]:
@@ -122,6 +122,29 @@ def test_eval_backbone_gives_what_the_training_ended_with(weights, sample, tmp_p
     _, facts = load_weights(weights["r18"])
     figures = json.loads((tmp_path / "figures.json").read_text())[0]
     assert figures["top1"] == pytest.approx(facts["figures"]["top1"]) and "top-1" in done.out
+
+
+def test_eval_det_keeps_results_of_another_protocol_out_of_the_run_directory(detectors, tmp_path):
+    before = (detectors["r18"] / "predictions.json").read_bytes()
+    done = run("eval_det", detectors["r18"], "--nms", 0.9, "--test-source", "sample/train", expect=2)
+    assert "test.nms" in done.err and "test_source" in done.err and "--output" in done.err
+    assert (detectors["r18"] / "predictions.json").read_bytes() == before
+    assert "voc07" in run("eval_det", detectors["r18"], "--dataset", "voc7", "--output", tmp_path, expect=2).err
+
+
+def test_eval_backbone_takes_another_size(weights, sample, tmp_path):
+    flags = ("--data", sample / "objects", "--batch-size", 7, "--json", tmp_path / "figures.json")
+    assert "resize 32 is below" in run("eval_backbone", "--weights", weights["r18"], *flags, "--size", 64, expect=1).err
+    run("eval_backbone", "--weights", weights["r18"], *flags, "--size", 64, "--resize", 72)
+    assert json.loads((tmp_path / "figures.json").read_text())[0]["images"] == 20
+
+
+def test_a_limit_is_said_in_the_facts_and_holds_for_the_norms_too(sample, tmp_path):
+    tiny = (*TINY_BACKBONE, "--solver.iterations", 2, "--solver.batch-size", 8, "--workers", 0, "--limit", 16)
+    run("train_backbone", *tiny, "--backbone", "r18", "--data", sample / "objects", "--output", tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert facts["training_data"]["images"] == 16 and facts["epochs"] == 1
+    assert "recomputed over 16 training images" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_compare_reports_on_two_finished_runs(detectors, tmp_path):
