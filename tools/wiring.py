@@ -43,8 +43,8 @@ def evaluate_detector(
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
-    figures = {name: value for name, value in summary["coco"].items() if value is not None}
-    return {**figures, "VOC": summary["voc"]["mAP"]}
+    figures = {**summary["coco"], "VOC": summary["voc"]["mAP"]}
+    return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find
 
 
 def cost(recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset) -> dict[str, Any]:
