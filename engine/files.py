@@ -56,14 +56,33 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         _sync_directory(path.parent)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        cause = failure or error
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                cause.errno,
-                f"The disk is full: {path} could not be written (what stood there before is kept). "
-                "Free some space and run the same command again, with --resume for a training.",
-            ) from error
+        if is_full(failure or error):
+            raise _disk_full(path) from error
         raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file. Raises DiskFull; what was there stays, with a part of the line at worst."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        if is_full(error):
+            raise _disk_full(path) from error
+        raise
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether that is how a full disk, or a used-up quota, shows itself."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _disk_full(path: Path) -> DiskFull:
+    return DiskFull(
+        errno.ENOSPC,
+        f"The disk is full: {path} could not be written (what stood there before is kept). "
+        "Free some space and run the same command again, with --resume for a training.",
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,9 +90,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Writes `value` as JSON, atomically: readable, or `compact` where it is long and nobody reads it."""
+    write_text(path, json.dumps(value, indent=None if compact else 2, ensure_ascii=False) + "\n")
 
 
 def _sync_directory(directory: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from engine.files import append_line, is_full, write_text
+
 logger = logging.getLogger(__name__)
 
 ROOMS = ("vertebra", "tools", "configs", "data", "evaluation", "engine", "detectors", "backbones", "__main__")
@@ -34,6 +36,21 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+class _FileHandler(logging.FileHandler):
+    """Leaves a full disk to what is written next to the log (metrics, checkpoints), which stops with a sentence."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not is_full(sys.exc_info()[1]):
+            super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            if not is_full(error):
+                raise
+
+
 def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None:
     """Log lines of our rooms go to the console and to the end of `log_path`; all but rank 0 stay silent.
 
@@ -46,7 +63,7 @@ def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None
     handlers: list[logging.Handler] = [_ConsoleHandler()] if is_main else [logging.NullHandler()]
     if log_path is not None and is_main:
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(log_path, encoding="utf-8")
+        to_file = _FileHandler(log_path, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         handlers.append(to_file)
     for handler in handlers:
@@ -133,8 +150,7 @@ class MetricsWriter:
         if not self._enabled:
             return
         finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
+        append_line(self._path, json.dumps({"iteration": iteration, **finite}))
         if self._tensorboard:
             self._write_events(iteration, values, section)
 
@@ -171,8 +187,6 @@ def is_training_line(line: dict[str, Any]) -> bool:
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Drops the objects of a JSONL file that `keep` does not want, and a last line that was cut off."""
-    from engine.files import write_text
-
     if not path.exists():
         return
     kept = []

@@ -1,4 +1,4 @@
-"""Truth and predictions on disk: COCO JSON and COCO results JSON, read, checked and written.
+"""Truth and predictions on disk: COCO JSON and COCO results JSON, read and checked.
 
 Everything that scores goes through here, so that a file with a fault ends in one sentence that names the
 file, what was found and how to mend it, and never in a figure that is quietly wrong.
@@ -6,11 +6,8 @@ file, what was found and how to mend it, and never in a figure that is quietly w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -77,34 +74,6 @@ def read_predictions(source: Sequence[Entry] | str | Path, truth: Truth, *, need
     else:
         _check_masks(predictions, truth, name)
     return predictions
-
-
-def write_predictions(path: str | Path, predictions: Sequence[Entry]) -> None:
-    """COCO results as JSON at `path`: the whole file or nothing (temporary file, fsync, rename)."""
-    write_json(path, list(predictions))
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """`value` as JSON at `path`, atomically; NaN and infinity are refused, as they are no JSON."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def class_names(truth: Truth) -> dict[int, str]:

@@ -7,7 +7,6 @@ python tools/profile_model.py --backbone r50 --detector --size 600 800
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import dataclass
@@ -55,8 +54,9 @@ def main() -> int:
         print(counts)
     if settings.json is not None:
         from engine import provenance
+        from engine.files import write_json
 
-        settings.json.write_text(json.dumps({"rows": rows, **provenance.describe()}, indent=1) + "\n")
+        write_json(settings.json, {"rows": rows, **provenance.describe()})
     return 0
 
 

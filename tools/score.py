@@ -78,7 +78,7 @@ def main() -> int:
     if options.classes:
         result["classes"] = list(options.classes)
     if options.json:
-        from evaluation.files import write_json
+        from engine.files import write_json
 
         write_json(options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
         print(f"Written to {options.json}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,13 @@ def test_a_disk_that_fills_up_in_the_midst_of_a_real_write_is_told_apart(checkpo
     big = {"iteration": 1, "w": torch.zeros(100_000)}
     with pytest.raises(files.DiskFull):
         files.write_atomically(checkpoints.directory / "x.pt", lambda file: torch.save(big, file))
+
+
+def test_a_line_that_a_full_disk_cannot_take_is_a_sentence_too():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with pytest.raises(files.DiskFull, match=r"The disk is full: /dev/full could not be written"):
+        files.append_line(Path("/dev/full"), "{}")
 
 
 def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):

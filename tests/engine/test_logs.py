@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 
@@ -65,6 +66,16 @@ def test_all_but_the_first_process_are_silent(tmp_path, capsys):
     setup_logging(tmp_path / "log.txt", is_main=False)
     logging.getLogger("engine").warning("twice would be once too often")
     assert capsys.readouterr().out == "" and not (tmp_path / "log.txt").exists()
+
+
+def test_a_log_on_a_full_disk_prints_no_traceback(tmp_path, capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    setup_logging(tmp_path / "log.txt")
+    logging.getLogger("engine").info("a line")
+    told = capsys.readouterr()
+    assert "a line" in told.out and told.err == ""
 
 
 def test_a_resumed_run_appends_to_its_log(tmp_path):

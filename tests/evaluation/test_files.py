@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 
 import pytest
 
@@ -13,8 +11,6 @@ from evaluation.files import (
     class_names,
     read_predictions,
     read_truth,
-    write_json,
-    write_predictions,
 )
 from tests.evaluation.cases import guess, thing, truth_of
 
@@ -142,35 +138,6 @@ def test_masks_are_asked_for_in_the_images_own_size():
 def test_an_empty_list_and_a_zero_size_box_are_fine(tmp_path):
     assert read_predictions([], TRUTH) == []
     assert len(read_predictions([guess([5, 5, 0, 0], 0.1)], TRUTH)) == 1
-
-
-def test_written_predictions_are_read_as_they_were(tmp_path):
-    predictions = [guess([0.123, 1, 2, 3], 0.1 + 0.2), guess(BOX, 1e-9, image=2)]
-    write_predictions(tmp_path / "results.json", predictions)
-    assert read_predictions(tmp_path / "results.json", TRUTH) == predictions
-    assert stat.S_IMODE((tmp_path / "results.json").stat().st_mode) & 0o044 == 0o044 & ~_umask()
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_json(path, {"old": 1})
-    with pytest.raises(ValueError):
-        write_json(path, {"new": float("nan")})
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_json(path, {"new": 2})
-    assert json.loads(path.read_text()) == {"old": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_class_names_are_told_apart():
