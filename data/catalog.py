@@ -16,6 +16,7 @@ from data.voc import read_voc
 VOC_SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
 JSON_SOURCE = re.compile(r"(coco|sample)/([\w-]+)", re.IGNORECASE)
 HOMES = {"coco": "coco", "sample": "scenes"}  # where in the data directory a set usually lies
+VOC_PLACES = ("", "VOCdevkit/", "*/VOCdevkit/")
 SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its scenes
 
 
@@ -82,6 +83,27 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
             return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
     command = f"python tools/prepare_data.py {kind} --data {root}"
     raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/; run {command}")
+
+
+def find_sources(root: Path | str) -> tuple[str, ...]:
+    """The sources and splits that lie in a data directory, as open_detection and open_classification take them.
+
+    Raises DataError where there is none.
+    """
+    root = Path(root)
+    check_root(root)
+    folders = [folder for place in VOC_PLACES for folder in root.glob(f"{place}VOC[0-9][0-9][0-9][0-9]")]
+    lists = [path for folder in folders for path in (folder / "ImageSets" / "Main").glob("*.txt")]
+    found = [f"voc{path.parts[-4][3:]}/{path.stem}" for path in lists if "_" not in path.stem]
+    for kind, base in (("sample", root / HOMES["sample"]), ("coco", root / HOMES["coco"]), ("coco", root)):
+        found += [f"{kind}/{path.stem[10:]}" for path in (base / "annotations").glob("instances_*.json")]
+    if find_batches(root) is not None:
+        found += ["train", "test"]
+    for place in (root, root / SAMPLE_OBJECTS):
+        found += [split for split in ("train", "val", "test") if (place / split).is_dir()]
+    if not found:
+        raise DataError(f"{root}: no data set that is known; name one with --source, such as json:ANNOTATIONS.json")
+    return tuple(sorted(set(found)))
 
 
 def check_root(root: Path) -> None:

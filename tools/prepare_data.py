@@ -141,14 +141,18 @@ def cifar10(data: Data) -> int:
 def check(
     data: Data,
     source: Annotated[
-        str,
+        str | None,
         tyro.conf.arg(
-            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders."
+            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders; "
+            "default: all that are found."
         ),
-    ],
+    ] = None,
 ) -> int:
     """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates."""
-    return 1 if _check(data, source) else 0
+    from data.catalog import find_sources
+
+    sources = find_sources(data) if source is None else (source,)
+    return 1 if sum([_check(data, one) for one in sources]) else 0
 
 
 def _check(data: Path, source: str, mend: str = "") -> int:

@@ -92,6 +92,12 @@ def test_check_lists_all_faults_in_one_pass(sample, tmp_path):
     assert first.name in done.out and second.name in done.out and "2 faults" in done.out
 
 
+def test_check_finds_the_data_sets_by_itself(sample, tmp_path):
+    told = run("prepare_data", "check", "--data", sample).out
+    assert told.count("no faults") == 6 and "sample/train: " in told and "\ntrain: " in told
+    assert "--source" in run("prepare_data", "check", "--data", tmp_path, expect=1).err
+
+
 def test_a_typing_mistake_in_a_flag_is_answered_with_the_right_one():
     assert "--solver.lr" in run("train_det", "--solver.lrr", "1", expect=2).err
 
