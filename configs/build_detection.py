@@ -58,7 +58,8 @@ def build_pretrained(recipe: DetectionRecipe) -> tuple[Backbone, dict[str, Any]]
     identity = origin.get("backbone", {})
     backbone = build_backbone(recipe, int(identity.get("num_classes", 1000)))
     check_identity(origin, backbone, place)
-    load_into(backbone, state, place)
+    classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
+    load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
     return backbone, {"source": recipe.weights, **origin}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from backbones import create_backbone
 from configs import build, build_detection
 from configs.command_line import INSTALLED, RecipeError, load_recipe, read_yaml
 from configs.schema import BackboneRecipe, DetectionRecipe
@@ -29,6 +30,14 @@ def test_the_recipes_words_become_the_schedule():
     assert build.build_schedule(solver, 90_000, figure="AP") == Warmup(MultiStep((60003, 80001)), 1000)
     cosine = solver.model_copy(update={"schedule": "cosine", "warmup_iterations": 0})
     assert build.build_schedule(cosine, 9, figure="AP") == Cosine(9)
+
+
+def test_a_backbone_of_any_number_of_classes_goes_into_a_detector(tmp_path):
+    state = create_backbone("cifar_r8", num_classes=7).state_dict()
+    torch.save(state, tmp_path / "seven.pth")
+    recipe = DetectionRecipe(backbone="cifar_r8", weights=str(tmp_path / "seven.pth"))
+    backbone, _ = build_detection.build_pretrained(recipe)
+    assert torch.equal(backbone.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
 def test_epochs_are_rounded_up_to_steps():
