@@ -147,6 +147,17 @@ def test_a_limit_is_said_in_the_facts_and_holds_for_the_norms_too(sample, tmp_pa
     assert "recomputed over 16 training images" in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_figures_of_two_processes_are_those_of_the_weights_that_they_saved(sample, tmp_path):
+    tiny = (*TINY_BACKBONE, "--solver.iterations", 12, "--solver.batch-size", 4, "--solver.lr", 0.1, "--workers", 0)
+    flags = ("--backbone", "r18", "--data", sample / "objects", "--recompute-norms", 0, "--device", "cpu")
+    run("train_backbone", *tiny, *flags, "--gpus", 2, "--output", tmp_path)
+    _, facts = load_weights(tmp_path / "model.safetensors")
+    figures = tmp_path / "figures.json"
+    run("eval_backbone", "--weights", tmp_path / "model.safetensors", "--data", sample / "objects", "--json", figures)
+    told = json.loads(figures.read_text())[0]
+    assert facts["figures"] == {name: pytest.approx(told[name]) for name in ("top1", "top5")}
+
+
 def test_compare_reports_on_two_finished_runs(detectors, tmp_path):
     done = run("compare", detectors["plain18"], detectors["r18"], "--report", tmp_path)
     assert str(tmp_path / "report.html") in done.out
