@@ -42,10 +42,8 @@ def main() -> int:
 
 def train(recipe: BackboneRecipe, world: World) -> int:
     """One run from its data to its weights."""
-    import torch
-
     from configs import build
-    from engine import loop, precision
+    from engine import loop, precision, rng
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
 
@@ -73,7 +71,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     for note in (*train_set.notes, *test_set.notes):
         logger.warning(note)
 
-    torch.manual_seed(recipe.seed)
+    rng.seed_all(recipe.seed)
     model, origin = build.build_classifier(recipe, len(train_set.class_names))
     model.to(world.device)
     logger.info(
@@ -83,7 +81,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     )  # fmt: skip
     state = run.latest_state()
     start = int(state["iteration"]) if state else 0
-    torch.manual_seed(recipe.seed * 1000 + world.rank)  # dropout differs between processes
+    rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
     record = loop.train(
         model=model,
         optimizer=build.build_optimizer(recipe.solver, model),

@@ -42,10 +42,8 @@ def main() -> int:
 
 def train(recipe: DetectionRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
-    import torch
-
     from configs import build, build_detection
-    from engine import loop, precision
+    from engine import loop, precision, rng
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
 
@@ -72,7 +70,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     for note in (*train_set.notes, *test_set.notes):
         logger.warning(note)
 
-    torch.manual_seed(recipe.seed)
+    rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_detection.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
     logger.info(
@@ -84,7 +82,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     run.write_json(run.truth, test_set.coco_truth())
     state = run.latest_state()
     start = int(state["iteration"]) if state else 0
-    torch.manual_seed(recipe.seed * 1000 + world.rank)  # dropout differs between processes
+    rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
 
     def evaluate(_: int) -> dict[str, float]:
         from wiring import evaluate_detector
