@@ -80,11 +80,6 @@ def is_under_launcher() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def is_main_process() -> bool:
-    """Whether this process speaks for all, known before `start`."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def start(device: str = "auto") -> World:
     """Joins the processes that torchrun started, or stands alone where it did not.
 
