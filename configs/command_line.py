@@ -1,7 +1,7 @@
 """From a command line to a recipe: defaults < YAML < flags.
 
-`--config FILE` names a recipe, on disk or among those that are installed (`configs/voc_c4.yaml` or
-`detection/voc_c4.yaml`); all other flags are the recipe's own fields.
+`--config FILE` names a recipe, on disk or among those that are installed (`configs/detection/voc07_c4.yaml` or
+`detection/voc07_c4`); all other flags are the recipe's own fields.
 """
 
 from __future__ import annotations

@@ -43,10 +43,10 @@ DETECTION_SETS: dict[str, tuple[str, str]] = {
 
 # The recipe that a data set gets when no --config names another.
 DEFAULT_RECIPES: dict[str, str] = {
-    "voc07": "detection/voc_c4.yaml",
-    "voc12": "detection/voc_c4.yaml",
-    "voc0712": "detection/voc_c4.yaml",
-    "voc0712pp": "detection/voc_c4.yaml",
+    "voc07": "detection/voc07_c4.yaml",
+    "voc12": "detection/voc0712_c4.yaml",
+    "voc0712": "detection/voc0712_c4.yaml",
+    "voc0712pp": "detection/voc0712_c4.yaml",
     "coco": "detection/coco_c4_1x.yaml",
     "json": "detection/coco_c4_1x.yaml",
     "sample": "sample/detection.yaml",
@@ -71,7 +71,7 @@ class Solver(Recipe):
     )
     milestones: tuple[float, ...] = Field(
         (),
-        description="Fractions of the training at which the rate drops, e.g. 0.6667 0.8889 (60k, 80k of 90k).",
+        description="Fractions of the training at which the rate drops, e.g. 0.666667 0.888889 (60k, 80k of 90k).",
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
     warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
@@ -84,7 +84,7 @@ class Solver(Recipe):
         if any(not 0 < fraction < 1 for fraction in self.milestones):
             raise ValueError(
                 f"solver.milestones are fractions of the training between 0 and 1, not {self.milestones}; "
-                "write 60k of 90k iterations as 0.6667"
+                "write 60k of 90k iterations as 0.666667"
             )
         return self
 

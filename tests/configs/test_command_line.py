@@ -45,7 +45,7 @@ def test_flags_beat_the_file_and_the_file_beats_the_defaults(tmp_path):
 
 
 def test_a_resolved_recipe_is_itself_a_recipe(tmp_path):
-    recipe = parse(DetectionRecipe, "--input.canvases", "64", "96", default="detection/voc_c4.yaml")
+    recipe = parse(DetectionRecipe, "--input.canvases", "64", "96", default="detection/voc07_c4.yaml")
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(DetectionRecipe, file) == recipe
@@ -66,8 +66,8 @@ def test_what_is_not_yaml_is_said(tmp_path):
 
 
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(RecipeError, match=r"did you mean detection/voc_c4\.yaml"):
-        find_recipe("detection/voc_c5.yaml")
+    with pytest.raises(RecipeError, match=r"did you mean detection/voc07_c4\.yaml"):
+        find_recipe("detection/voc07_c5.yaml")
 
 
 def test_an_unknown_flag_names_the_nearest_and_exits_with_2(capsys):

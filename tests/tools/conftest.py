@@ -34,10 +34,10 @@ class Done:
     err: str
 
 
-def run(tool: str, *arguments: object, expect: int = 0) -> Done:
+def run(tool: str, *arguments: object, expect: int = 0, timeout_s: float = 300) -> Done:
     """A tool as a user types it. Fails unless it exits with `expect`, and on any traceback."""
     command = [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout_s)
     assert ended.returncode == expect, f"exit {ended.returncode}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
     assert "Traceback" not in ended.stderr, ended.stderr
     return Done(ended.returncode, ended.stdout, ended.stderr)
