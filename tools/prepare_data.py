@@ -158,9 +158,9 @@ def check(
 def _check(data: Path, source: str, mend: str = "") -> int:
     from data.check import check_classification, check_detection
 
+    is_detection = "/" in source or ":" in source
     try:
-        checker = check_detection if "/" in source or ":" in source else check_classification
-        faults = checker(data, source)
+        faults = (check_detection if is_detection else check_classification)(data, source)
     except (ValueError, OSError) as error:
         print(f"{source}: {error}.{mend}" if mend else f"{source}: {error}")
         return 1
@@ -169,7 +169,21 @@ def _check(data: Path, source: str, mend: str = "") -> int:
     fatal = sum(fault.fatal for fault in faults)
     mended = f", {len(faults) - fatal} more that the reader mends by itself" if len(faults) > fatal else ""
     print(f"{source}: {fatal or 'no'} faults{mended}")
+    if is_detection and not fatal:
+        print(_contents(data, source))
     return fatal
+
+
+def _contents(data: Path, source: str) -> str:
+    """Images, and objects by class: what a training on it can be expected to learn."""
+    import numpy as np
+
+    from data import open_detection
+
+    dataset = open_detection(data, source, segmentations=False)
+    counts = np.bincount(dataset.labels_K, minlength=len(dataset.class_names) + 1)[1:]
+    by_class = ", ".join(f"{name} {count}" for name, count in zip(dataset.class_names, counts))
+    return f"  {len(dataset)} images, {counts.sum()} objects: {by_class}"
 
 
 def main() -> int:
