@@ -43,7 +43,7 @@ def main() -> int:
 def train(recipe: BackboneRecipe, world: World) -> int:
     """One run from its data to its weights."""
     from configs import build
-    from engine import loop, precision, rng
+    from engine import loop, precision, provenance, rng
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
 
@@ -79,6 +79,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         recipe.backbone, len(train_set.class_names), len(train_set), len(test_set), iterations,
         recipe.solver.batch_size, recipe.precision, world.device, run.path,
     )  # fmt: skip
+    made = {"started_from": origin, **provenance.describe()}  # now: code and machine that the run starts with
     state = run.latest_state()
     start = int(state["iteration"]) if state else 0
     rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
@@ -99,7 +100,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         log_period=recipe.log_period,
         state=state,
     )
-    finish(recipe, model, train_set, test_set, world, run, iterations, record.seconds, origin)
+    finish(recipe, model, train_set, test_set, world, run, iterations, record.seconds, made)
     return 0
 
 
@@ -112,7 +113,7 @@ def finish(
     run: RunDirectory,
     iterations: int,
     seconds: float,
-    origin: dict[str, Any] | None,
+    made: dict[str, Any],
 ) -> None:
     """Exact norm statistics, the final figures, and the weights with all that is to be known of them."""
     from backbones.norms import recompute_statistics
@@ -143,11 +144,10 @@ def finish(
         "epochs": round(iterations * recipe.solver.batch_size / len(train_set), 2),
         "seed": recipe.seed,
         "figures": figures,
-        "started_from": origin,
         "protocol": protocol,
         "protocol_hash": provenance.protocol_hash(protocol),
         "training_s": round(seconds, 1),
-        **provenance.describe(),
+        **made,
     }
     if world.is_main:
         weights.save_weights(run.weights, model.backbone.state_dict(), facts)

@@ -80,6 +80,11 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
     )  # fmt: skip
     run.write_json(run.truth, test_set.coco_truth())
+    # Now, not at the end: the code and the machine that the run starts with.
+    facts = {
+        **describe(recipe, train_set, test_set, origin, iterations),
+        "backbone": backbone.identity(),
+    }
     state = run.latest_state()
     start = int(state["iteration"]) if state else 0
     rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
@@ -106,12 +111,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         log_period=recipe.log_period,
         state=state,
     )
-    facts = {
-        **describe(recipe, train_set, test_set, origin, iterations),
-        "backbone": backbone.identity(),
-        "figures": record.figures,
-        "training_s": round(record.seconds, 1),
-    }
+    facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
         from engine.weights import save_weights
 

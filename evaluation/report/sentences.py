@@ -87,5 +87,5 @@ def notes(
     if pretraining:
         lines.append(pretraining)
     if sample_hash:
-        lines.append(f"Images: the generated sample set, generator {sample_hash}.")
+        lines.append(f"Images: the generated sample set, generator {sample_hash[:12]}.")
     return lines
