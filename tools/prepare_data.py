@@ -114,7 +114,12 @@ def _unpack(file: Path, into: Path) -> None:
             archive.extractall(into)
     else:
         with tarfile.open(file) as archive:
-            archive.extractall(into, filter="data")
+            for member in archive:
+                place = (into / member.name).resolve()
+                if not place.is_relative_to(into.resolve()) or not (member.isfile() or member.isdir()):
+                    raise ValueError(f"{file} holds {member.name}, which leads out of {into}; fetch the archive again")
+                # Python's own guard as well, where this release has it.
+                archive.extract(member, into, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     done.touch()
 
 

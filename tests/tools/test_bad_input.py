@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,20 @@ def test_another_packages_room_is_recognised(tmp_path):
         command, capture_output=True, text=True, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path
     )
     assert done.returncode != 0 and str(Path(tmp_path) / "data") in done.stderr and "Traceback" not in done.stderr
+
+
+def test_archives_are_unpacked_once_and_read(sample, tmp_path):
+    root = tmp_path / "voc"
+    root.mkdir()
+    for name in ("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"):
+        with tarfile.open(root / name, "w") as archive:
+            archive.add(sample / "VOCdevkit", "VOCdevkit")
+    assert "voc2007/test: " in run("prepare_data", "voc07", "--data", root, expect=1).out  # other classes than VOC's
+    assert (root / "VOCdevkit" / "VOC2007" / "Annotations").is_dir()
+
+
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "VOCtest_06-Nov-2007.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../escaped.txt"))
+    assert "escaped.txt" in run("prepare_data", "voc07", "--data", tmp_path, expect=1).err
+    assert not (tmp_path.parent / "escaped.txt").exists()
