@@ -197,6 +197,15 @@ def test_images_and_charts_have_a_text_for_those_who_cannot_see_them(written: Pa
         assert "scope=" in tag
 
 
+def test_tables_in_markdown_are_whole(written: Path) -> None:
+    lines = (written / "report.md").read_text().splitlines()
+    rules = [place for place, line in enumerate(lines) if line.startswith("|---")]
+    assert len(rules) >= 3
+    for place in rules:
+        cells = {line.count("|") for line in lines[place - 1 : place + 2]}
+        assert len(cells) == 1 and cells != {0}, lines[place - 1 : place + 2]
+
+
 def test_names_from_the_data_are_escaped(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert "never &lt;b&gt;seen" in page and "<b>seen" not in page
