@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from common import run_tool
@@ -113,13 +113,14 @@ def _unpack(file: Path, into: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             archive.extractall(into)
     else:
+        # Python's own guard as well, where this release has it.
+        guard: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         with tarfile.open(file) as archive:
             for member in archive:
                 place = (into / member.name).resolve()
                 if not place.is_relative_to(into.resolve()) or not (member.isfile() or member.isdir()):
                     raise ValueError(f"{file} holds {member.name}, which leads out of {into}; fetch the archive again")
-                # Python's own guard as well, where this release has it.
-                archive.extract(member, into, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                archive.extract(member, into, **guard)
     done.touch()
 
 
