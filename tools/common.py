@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from configs.schema import RunRecipe
+    from engine.distributed import World
 
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
@@ -43,6 +44,16 @@ def default_output(job: str, recipe: RunRecipe, data: str) -> Path:
     """Where a run goes that was not told: runs/JOB_BACKBONE_DATA_SEED."""
     backbone = recipe.backbone.replace(":", "-").replace("/", "-")
     return Path("runs") / f"{job}_{backbone}_{data}_{recipe.seed}"
+
+
+def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
+    """`work` in this process, or this whole command in `gpus` processes; the exit status."""
+    from engine import distributed
+
+    if gpus > 1 and not distributed.is_under_launcher():
+        return distributed.relaunch(gpus, device=device)
+    with distributed.started(device) as world:
+        return work(world)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

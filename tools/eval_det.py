@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from common import run_tool
+from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, load_recipe, validated
 from configs.schema import DetectionRecipe, protocol_fields
@@ -50,12 +50,7 @@ def main() -> int:
     if (settings.run is None) == (settings.weights is None):
         raise RecipeError("name either a run directory, or --weights FILE; see --help")
 
-    from engine import distributed
-
-    if settings.gpus > 1 and not distributed.is_under_launcher():
-        return distributed.relaunch(settings.gpus, device=settings.device)
-    with distributed.started(settings.device) as world:
-        return evaluate(settings, world)
+    return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
 def evaluate(settings: Settings, world: World) -> int:

@@ -15,7 +15,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from common import default_output, run_tool
+from common import default_output, in_processes, run_tool
 
 from configs.command_line import RecipeError, parse_recipe, take_flag
 from configs.schema import DEFAULT_RECIPES, DetectionRecipe, may_differ
@@ -32,12 +32,7 @@ def main() -> int:
     default = DEFAULT_RECIPES.get(dataset or "voc07", DEFAULT_RECIPES["voc07"])
     recipe = parse_recipe(DetectionRecipe, description=__doc__ or "", default=default)
 
-    from engine import distributed
-
-    if recipe.gpus > 1 and not distributed.is_under_launcher():
-        return distributed.relaunch(recipe.gpus, device=recipe.device)
-    with distributed.started(recipe.device) as world:
-        return train(recipe, world)
+    return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
 
 def train(recipe: DetectionRecipe, world: World) -> int:
