@@ -132,7 +132,8 @@ def test_archives_are_unpacked_once_and_read(sample, tmp_path):
     for name in ("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"):
         with tarfile.open(root / name, "w") as archive:
             archive.add(sample / "VOCdevkit", "VOCdevkit")
-    assert "voc2007/test: " in run("prepare_data", "voc07", "--data", root, expect=1).out  # other classes than VOC's
+    for _ in range(2):  # the second time there is nothing left to unpack
+        assert "voc2007/test: no faults" in run("prepare_data", "voc07", "--data", root).out
     assert (root / "VOCdevkit" / "VOC2007" / "Annotations").is_dir()
 
 
