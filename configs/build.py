@@ -121,26 +121,33 @@ def share_of_batch(solver: Solver, world: World) -> int:
     return solver.batch_size // solver.accumulate
 
 
+def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> dict[str, Any]:
+    """What every training loader is told: this process's share of the steps from `start` on."""
+    return {
+        "train": True,
+        "global_batch": share_of_batch(solver, world),
+        "rank": world.rank,
+        "world_size": world.size,
+        "seed": recipe.seed,
+        "workers": recipe.workers,
+        "start_iteration": start * solver.accumulate,
+        "iterations": iterations * solver.accumulate,
+    }
+
+
 def class_train_loader(
     recipe: BackboneRecipe, dataset: ClassificationDataset, world: World, *, start: int, iterations: int
 ) -> Any:
     """Batches of the steps from `start` on."""
-    view, solver = recipe.input, recipe.solver
+    view = recipe.input
     return classification_loader(
         dataset,
-        train=True,
-        global_batch=share_of_batch(solver, world),
-        rank=world.rank,
-        world_size=world.size,
+        **training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
         size=view.size,
         resize=view.resize,
         augment=view.augment,
         min_scale=view.min_scale,
         flip=view.flip,
-        seed=recipe.seed,
-        workers=recipe.workers,
-        start_iteration=start * solver.accumulate,
-        iterations=iterations * solver.accumulate,
         cache_mb=view.cache_mb // world.size,
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from backbones import Backbone
 from backbones.norms import freeze_norms
-from configs.build import build_backbone, check_identity, need_data, share_of_batch
+from configs.build import build_backbone, check_identity, need_data, training_share
 from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
 from data import detection_loader, open_detection
@@ -166,13 +166,10 @@ def detection_train_loader(
     recipe: DetectionRecipe, dataset: DetectionDataset, world: World, *, start: int, iterations: int
 ) -> Any:
     """Batches of the steps from `start` on."""
-    view, solver = recipe.input, recipe.solver
+    view = recipe.input
     return detection_loader(
         dataset,
-        train=True,
-        global_batch=share_of_batch(solver, world),
-        rank=world.rank,
-        world_size=world.size,
+        **training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
         shorter_sides=view.shorter_side,
         longer_side=view.longer_side,
         canvases=view.canvases,
@@ -180,10 +177,6 @@ def detection_train_loader(
         crowd=view.crowd,
         difficult=view.difficult,
         keep_empty=view.keep_empty,
-        seed=recipe.seed,
-        workers=recipe.workers,
-        start_iteration=start * solver.accumulate,
-        iterations=iterations * solver.accumulate,
     )
 
 
