@@ -24,6 +24,7 @@ class Recipe(BaseModel):
 NO_EFFECT = frozenset(
     {
         *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
+        *("compile", "checkpoint_activations"),
         *("log_period", "checkpoint_period", "eval_period"),
     }
 )
@@ -60,7 +61,13 @@ class Solver(Recipe):
     iterations: int | None = Field(None, ge=1, description="Length of the training in steps; or say epochs.")
     epochs: float | None = Field(None, gt=0, description="Length of the training in passes over the data.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is the papers'.")
-    lr: float = Field(0.1, gt=0, description="Learning rate after the warm-up, for this batch size.")
+    lr: float = Field(0.1, gt=0, description="Learning rate after the warm-up, for a batch of lr_batch images.")
+    lr_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Batch that lr is meant for: another batch_size scales the rate linearly (Goyal et al. 2017, 2.1); "
+        "none: lr is taken as it is.",
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     nesterov: bool = Field(False, description="Nesterov's momentum instead of the classical one.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
@@ -74,8 +81,16 @@ class Solver(Recipe):
         description="Fractions of the training at which the rate drops, e.g. 0.666667 0.888889 (60k, 80k of 90k).",
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
+    patience: int = Field(5, ge=0, description="Evaluations without improvement that a plateau waits for.")
     warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
     warmup_factor: float = Field(0.001, ge=0, le=1, description="Share of lr at the first step of the warm-up.")
+    warmup_until_error: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="Instead of a warm-up of stated length: warmup_factor of lr until the training error falls below "
+        "this, per cent (He et al. 2015, 4.2: 0.1 of it until 80 for 110 layers).",
+    )
     accumulate: int = Field(1, ge=1, description="Parts into which a step's batch is cut to save memory.")
     grad_clip: float | None = Field(None, gt=0, description="Largest gradient norm; none: not clipped.")
 
@@ -88,12 +103,16 @@ class Solver(Recipe):
             )
         return self
 
+    def rate(self) -> float:
+        """The learning rate for this batch size."""
+        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
+
 
 class DetectionSolver(Solver):
     """Optimisation of a detector."""
 
     batch_size: int = Field(16, ge=1, description="Images in one step, over all devices.")
-    lr: float = Field(0.02, gt=0, description="Learning rate after the warm-up, for this batch size.")
+    lr: float = Field(0.02, gt=0, description="Learning rate after the warm-up, for a batch of lr_batch images.")
     warmup_iterations: int = Field(100, ge=0, description="Steps of linear warm-up.")
 
 
@@ -131,6 +150,21 @@ class ClassificationInput(Recipe):
     )
     min_scale: float = Field(0.08, gt=0, le=1, description="Smallest share of the image's area in a random crop.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    colour: Literal["none", "pca"] = Field("none", description="pca: AlexNet's shift along the colours' main axes.")
+    policy: Literal["none", "trivial", "rand"] = Field(
+        "none", description="trivial: TrivialAugment (wide); rand: RandAugment, two operations of policy_magnitude."
+    )
+    policy_magnitude: int = Field(9, ge=0, le=30, description="Strength of RandAugment's operations.")
+    erase: float = Field(0.0, ge=0, le=1, description="Probability that a random rectangle is erased.")
+    repeats: int = Field(1, ge=1, description="Views of each drawn image in an epoch (repeated augmentation).")
+    start_size: int | None = Field(
+        None, ge=8, description="Side at the start of the training, growing to size (progressive size); none: size."
+    )
+    grow_until: float = Field(0.8, gt=0, le=1, description="Fraction of the training at which size is reached.")
+    resident: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Keep the whole data set on the device and augment it there; auto: small sets of small images.",
+    )
     cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
 
 
@@ -138,10 +172,20 @@ class BackboneRecipe(RunRecipe):
     """Train a backbone as a classifier on a folder of classes."""
 
     weights: Path | None = Field(None, description="Start from these weights; the classifier starts anew.")
+    shallow_weights: Path | None = Field(
+        None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."
+    )
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: ClassificationInput = ClassificationInput()
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass moved to the other classes.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0: none. With cutmix each batch draws one of them.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; 0: none.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the weights' moving average; 0: none is kept.")
+    compile: bool = Field(False, description="Compile the step (CUDA graphs on a GPU): pays for small nets.")
+    checkpoint_activations: bool = Field(
+        False, description="Compute blocks' activations again in the backward pass: slower, and far less memory."
+    )
     recompute_norms: int = Field(
         50_000,
         ge=0,
