@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine import precision as precisions
+from engine.average import WeightAverage
 from engine.distributed import World, wrap
 from engine.guard import FiniteGuard
 from engine.logs import progress
@@ -45,6 +46,7 @@ def train(
     checkpoint_period: int | None = None,
     log_period: int = 20,
     best: str | None = None,
+    average: WeightAverage | None = None,
     state: dict[str, Any] | None = None,
     find_unused: bool = False,
 ) -> Record:
@@ -55,6 +57,7 @@ def train(
     precision: "fp32", "bf16" or "fp16". grad_clip: largest norm of the gradient. find_unused: see `wrap`.
     evaluate: called by all processes at every `eval_period`th iteration and at the end, with the model in eval
         mode; rank 0's figures count. best: name of the figure (higher is better) that chooses best.pt.
+    average: of the model's weights; it follows every step, and is evaluated beside them.
     state: `run.latest_state()`, from which to go on to the bit; None to begin.
     Raises stop.Interrupted after SIGINT or SIGTERM, guard.NonFiniteLoss and session.TooManySkipped, each with the
     state saved; ValueError where the loader ends too early.
@@ -62,7 +65,15 @@ def train(
     world = world or World()
     scaler = precisions.grad_scaler(world.device, precision)
     session = Session(
-        model=model, optimizer=optimizer, schedule=schedule, scaler=scaler, run=run, world=world, best=best
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=scaler,
+        run=run,
+        world=world,
+        best=best,
+        average=average,
+        iterations=iterations,
     )
     start = session.restore(state)
     parallel = wrap(model, world, find_unused=find_unused).train()
@@ -85,7 +96,7 @@ def train(
                     with precisions.autocast(world.device, precision):
                         values = parallel(*batch.to(world.device).inputs)
                     scaler.scale(total_loss(values) / accumulate).backward()
-                seen.append(session.meter.add(values))
+                seen.append(session.add(values))
                 image_ids += batch.image_ids
 
             scaler.unscale_(optimizer)
@@ -93,8 +104,7 @@ def train(
             guard.watch(iteration, tuple(image_ids), torch.stack(seen).sum(0), norm)
             guard.step()
             optimizer.zero_grad(set_to_none=True)
-            session.record.iteration = iteration
-            session.clock.tick()
+            session.step()
 
             logs = _is_due(iteration, log_period, iterations)
             evaluates = evaluate is not None and _is_due(iteration, eval_period, iterations)

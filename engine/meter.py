@@ -37,12 +37,17 @@ class LossMeter:
         self._count += 1
         return stacked
 
+    def peek(self, world: World) -> dict[str, float]:
+        """The means over the period so far and over all processes. Waits for the device."""
+        assert self._sums is not None, "nothing was added"
+        means = world.all_reduce_sum(self._sums.clone()) / (self._count * world.size)
+        return dict(zip(self.names, means.tolist()))
+
     def means(self, world: World) -> dict[str, float]:
         """The means over the period and over all processes; begins a new period. Waits for the device."""
-        assert self._sums is not None, "nothing was added"
-        means = world.all_reduce_sum(self._sums) / (self._count * world.size)
+        means = self.peek(world)
         self._sums, self._count = None, 0
-        return dict(zip(self.names, means.tolist()))
+        return means
 
     def state_dict(self, world: World) -> dict[str, Any]:
         """The period so far, for a checkpoint in its midst: sums in the mean over all processes."""

@@ -1,7 +1,8 @@
 """Learning-rate schedules: functions from the step (0, 1, ...) to a factor on each group's base rate.
 
-All but one are pure and hold no state, so that a resumed run needs nothing but its iteration. `Plateau`, which
-follows the figures of the evaluations, is the exception; its state travels in the checkpoint.
+All but two are pure and hold no state, so that a resumed run needs nothing but its iteration. `Plateau`, which
+follows the figures of the evaluations, and `WarmupUntilError`, which follows those of the training, are the
+exceptions; their state travels in the checkpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Schedule = Callable[[int], float]
+
+LOOK_PERIOD = 50  # iterations between looks at the training's own figures; on a GPU each one waits for the device
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,42 @@ class Warmup:
 
 
 @dataclass
+class WarmupUntilError:
+    """`start` of `after` until the training's top-1 error falls below `error` per cent, then all of it, for good.
+
+    He et al. 2015, §4.2: CIFAR's 110 layers begin at a tenth "until the training error is below 80% (about 400
+    iterations)". The loop shows it the mean over every `LOOK_PERIOD` iterations, however often it logs.
+    """
+
+    after: Schedule
+    error: float
+    start: float = 0.1
+    waiting: bool = True
+
+    def __call__(self, step: int) -> float:
+        return (self.start if self.waiting else 1.0) * self.after(step)
+
+    def observe_training(self, values: dict[str, float]) -> None:
+        """Takes the means of a stretch of training. Raises ValueError where top1 is not among them."""
+        if "top1" not in values:
+            raise ValueError(
+                f"The warm-up follows the training's top1, but the model gives {', '.join(values) or 'nothing'}; "
+                "give it a length in iterations instead."
+            )
+        self.waiting = self.waiting and not 100.0 - values["top1"] < self.error
+
+    def observe(self, figures: dict[str, float]) -> None:
+        observe(self.after, figures)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"waiting": self.waiting, "after": state_of(self.after)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.waiting = state["waiting"]
+        load_state(self.after, state["after"])
+
+
+@dataclass
 class Plateau:
     """Multiplied by `gamma` whenever `figure` has not improved for more than `patience` evaluations in a row.
 
@@ -154,9 +193,11 @@ def create_schedule(
     warmup_iterations: int = 0,
     warmup_start: float = 0.001,
     warmup_kind: str = "linear",
+    warmup_until_error: float | None = None,
 ) -> Schedule:
     """The schedule of a recipe's words: constant, steps, cosine, linear or plateau, after a warm-up.
 
+    warmup_until_error: see WarmupUntilError; it takes the place of a warm-up of `warmup_iterations`.
     Raises ValueError for an unknown kind, naming those that there are.
     """
     kinds: dict[str, Callable[[], Schedule]] = {
@@ -171,6 +212,8 @@ def create_schedule(
     if warmup_kind not in ("linear", "constant"):
         raise ValueError(f"There is no warm-up {warmup_kind!r}; choose linear or constant.")
     schedule = kinds[kind]()
+    if warmup_until_error is not None:
+        return WarmupUntilError(schedule, warmup_until_error, warmup_start)
     return Warmup(schedule, warmup_iterations, warmup_start, warmup_kind) if warmup_iterations else schedule
 
 
@@ -178,6 +221,22 @@ def observe(schedule: Schedule, figures: dict[str, float]) -> None:
     """Shows an evaluation's figures to a schedule that follows them; pure ones take no notice."""
     if hasattr(schedule, "observe"):
         schedule.observe(figures)
+
+
+def is_warming_up(schedule: Schedule, step: int) -> bool:
+    """Whether the rate of that step is still damped by a warm-up."""
+    return follows_training(schedule) or (isinstance(schedule, Warmup) and step < schedule.steps)
+
+
+def follows_training(schedule: Schedule) -> bool:
+    """Whether `schedule` waits to be shown means of the training."""
+    return isinstance(schedule, WarmupUntilError) and schedule.waiting
+
+
+def observe_training(schedule: Schedule, values: dict[str, float]) -> None:
+    """Shows the means of a stretch of training to a schedule that follows them."""
+    if isinstance(schedule, WarmupUntilError):
+        schedule.observe_training(values)
 
 
 def state_of(schedule: Schedule) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine import rng
+from engine.average import WeightAverage
 from engine.checkpoint import CheckpointError
 from engine.device import peak_memory_mb
 from engine.distributed import World
@@ -20,7 +21,17 @@ from engine.guard import FiniteGuard, NonFiniteLoss
 from engine.logs import figures_line, training_line
 from engine.meter import Clock, LossMeter
 from engine.rundir import RunDirectory
-from engine.schedule import Schedule, load_state, observe, state_of
+from engine.schedule import (
+    LOOK_PERIOD,
+    Schedule,
+    follows_training,
+    is_warming_up,
+    load_state,
+    observe,
+    observe_training,
+    state_of,
+)
+from engine.watch import LossWatch
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +75,8 @@ class Session:
         run: RunDirectory,
         world: World,
         best: str | None,
+        average: WeightAverage | None = None,
+        iterations: int,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -72,14 +85,17 @@ class Session:
         self.run = run
         self.world = world
         self.best = best
+        self.average = average
         self.record = Record()
         self.clock = Clock()
         self.meter = LossMeter()
+        self.window = LossMeter()  # what the schedule is shown next, if it follows the training
+        self.watch = LossWatch(iterations)
         self._seconds_before = 0.0
         self._samples_here = 0
         self._skipped_here: list[str] = []
         self._named: set[str] = set()
-        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()] + (average.buffers if average else [])
         self._finite_buffers = [b.clone() for b in self._buffers]
 
     # Taking up and saving
@@ -94,6 +110,8 @@ class Session:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"The checkpoint in {self.run.checkpoints.directory} is of another architecture or optimiser "
@@ -102,6 +120,8 @@ class Session:
         self.scaler.load_state_dict(state["scaler"])
         load_state(self.schedule, state["schedule"])
         self.meter.load_state_dict(state["meter"], self.world.device)
+        self.window.load_state_dict(state["window"], self.world.device)
+        self.watch = LossWatch(**state["watch"])
         self.record = Record(**state["record"])
         self._seconds_before = self.record.seconds
         if self.world.rank < len(state["rng"]):
@@ -120,7 +140,10 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "schedule": state_of(self.schedule),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "meter": self.meter.state_dict(self.world),
+            "window": self.window.state_dict(self.world),
+            "watch": asdict(self.watch),
             "rng": self.world.gather_objects(rng.capture()),
             "record": asdict(self.record),
         }
@@ -140,13 +163,31 @@ class Session:
         self._samples_here += len(batch.image_ids)
         self._skipped_here += batch.skipped
 
+    def add(self, values: dict[str, Tensor]) -> Tensor:
+        """Adds one micro-batch's values to the means, and returns them in one vector. No host wait."""
+        if follows_training(self.schedule):
+            self.window.add(values)
+        return self.meter.add(values)
+
+    def step(self) -> None:
+        """Notes that another iteration is done. The host waits after the first, and where the schedule looks."""
+        self.record.iteration += 1
+        self.clock.tick()
+        if self.average is not None:
+            self.average.update(self.record.iteration)
+        if self.record.iteration == 1:
+            self.watch.begin(_total(self.meter.peek(self.world)))
+        if follows_training(self.schedule) and self.record.iteration % LOOK_PERIOD == 0:
+            observe_training(self.schedule, self.window.means(self.world))
+            if not follows_training(self.schedule):
+                logger.info("The warm-up ends after iteration %d, by the training error.", self.record.iteration)
+
     def log(self, *, lr: float, iterations: int) -> None:
         """One line for people, one for programs: the means over the period, and what they cost."""
         self._settle_counts()
         iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
         values = self.meter.means(self.world)
-        total = sum(value for name, value in values.items() if name.startswith("loss"))
-        values = {"loss": total, **{name: value for name, value in values.items() if name != "loss"}}
+        values = {"loss": _total(values), **{name: value for name, value in values.items() if name != "loss"}}
         memory_mb = peak_memory_mb(self.world.device)
         eta_s = self.clock.eta_s(iterations - iteration)
         logger.info(
@@ -164,19 +205,23 @@ class Session:
         costs = {"time_s": time_s, "data_s": data_s, "lr": lr, "memory_mb": memory_mb}
         skipped = {"skipped": self.record.skipped} if self.record.skipped else {}
         self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
+        warming_up = is_warming_up(self.schedule, iteration - 1)
+        if warning := self.watch.look(iteration, values["loss"], lr=lr, warming_up=warming_up):
+            logger.warning(warning)
 
     def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:
         """Evaluates, logs the figures, shows them to the schedule, and saves; the best so far stays as best.pt.
 
-        Leaves no trace in the random states, so that training goes on as if it had not been.
+        The figures of the weights' average come beside those of the weights, as "ema_" and their name. Leaves no trace in the random states, so that training goes on as if it had not been.
         """
         record = self.record
         with self.clock.paused():
             self.world.broadcast_buffers(self.model)
-            self.model.eval()
-            with rng.preserved(), torch.no_grad():
-                figures = self.world.broadcast_object(evaluate(record.iteration)) or {}
-            self.model.train()
+            figures = self._figures(evaluate)
+            if self.average is not None:
+                with self.average.lent():
+                    self.world.broadcast_buffers(self.model)
+                    figures |= {f"ema_{name}": value for name, value in self._figures(evaluate).items()}
         record.evaluated, record.figures = record.iteration, dict(figures)
         observe(self.schedule, figures)
         is_best = self._is_best(figures)
@@ -185,6 +230,13 @@ class Session:
         path = self.save()
         if is_best and path is not None:
             self.run.checkpoints.mark_best(path)
+
+    def _figures(self, evaluate: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        self.model.eval()
+        with rng.preserved(), torch.no_grad():
+            figures = self.world.broadcast_object(evaluate(self.record.iteration)) or {}
+        self.model.train()
+        return dict(figures)
 
     def _is_best(self, figures: dict[str, float]) -> bool:
         if self.best is None:
@@ -258,3 +310,7 @@ class Session:
         self.record.samples += samples
         self.record.skipped += skipped
         self._samples_here, self._skipped_here = 0, []
+
+
+def _total(values: dict[str, float]) -> float:
+    return sum(value for name, value in values.items() if name.startswith("loss"))
