@@ -69,10 +69,18 @@ class Backbone(nn.Module):
 
     def forward(self, pixels_N3HW: Tensor) -> Tensor:
         """Raw RGB pixels 0..255 to logits_NC, float32 under autocast too."""
+        return self.classify(self.last_map(pixels_N3HW))
+
+    def last_map(self, pixels_N3HW: Tensor) -> Tensor:
+        """Raw RGB pixels 0..255 to the map that the tail reads, NCHW."""
         x = self.pixel_norm(pixels_N3HW)
         for stage in self._chain:
             x = stage.run(self, x)
-        vectors_ND = self._tail.run(self, x)
+        return x
+
+    def classify(self, map_NCHW: Tensor) -> Tensor:
+        """The last map, or a part of it, to logits_NC, float32 under autocast too."""
+        vectors_ND = self._tail.run(self, map_NCHW)
         return self.get_submodule(self.classifier_name)(vectors_ND).float()
 
     def feature_maps(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> dict[str, Tensor]:
