@@ -114,7 +114,8 @@ def parse_recipe(
     (0 and 2), with the nearest known flag.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    config, arguments = take_flag(arguments, "--config")
+    names_another = "config" in kind.model_fields  # then --config is the recipe's own field
+    config, arguments = (None, arguments) if names_another else take_flag(arguments, "--config")
     name = config or default
     base = load_recipe(kind, find_recipe(name)) if name else kind()
     base = _length_by_flag_wins(base, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -44,3 +45,11 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes on Linux
+
+
+def visible_gpus(name: str = "auto") -> list[str]:
+    """This process's GPUs as CUDA_VISIBLE_DEVICES names them; none where the work goes to the CPU."""
+    if resolve(name).type == "cpu":
+        return []
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return told.split(",") if told else [str(index) for index in range(torch.cuda.device_count())]

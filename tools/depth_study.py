@@ -1,0 +1,192 @@
+"""What depth does to plain and to residual nets: train them under one recipe, and report (He et al. 2015, section 4).
+
+python tools/depth_study.py --config configs/cifar10/cpu.yaml --data CIFAR --nets cifar_plain20 cifar_plain56 cifar_r20 cifar_r56 --seeds 3 --output runs/depth --jobs 2
+
+python tools/depth_study.py --study cifar10 --data CIFAR --seeds 5 --jobs 8
+
+python tools/depth_study.py RUN_DIR RUN_DIR ... --report DIR
+
+The same command again goes on: what is finished is kept, what was stopped continues, what failed is tried again. What
+follows a lone -- goes to every training: ... --data CIFAR -- --solver.iterations 800 --eval-period 100
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import run_tool
+
+from configs.command_line import RecipeError, parse_recipe
+from configs.schema import BackboneRecipe, may_differ
+from configs.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
+
+TOOLS = Path(__file__).resolve().parent
+EVALUATIONS = 40  # of a training whose recipe names no period: the points of its curve
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One net with one seed: the flags of its training, and the recipe that they make."""
+
+    net: Net
+    seed: int
+    output: Path
+    flags: tuple[str, ...]
+    recipe: BackboneRecipe
+    iterations: int
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (sys.executable, str(TOOLS / "train_backbone.py"), *self.flags)
+
+
+def main() -> int:
+    arguments, overrides = split(sys.argv[1:])
+    recipe = parse_recipe(DepthRecipe, arguments, description=__doc__ or "")
+    if bool(recipe.runs) == bool(recipe.all_nets()):
+        raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
+    runs, code = list(recipe.runs), 0
+    if not runs:
+        cells = plan(recipe, overrides)
+        if recipe.dry_run:
+            show(cells, recipe.jobs)
+            return 0
+        runs, code = train(recipe, cells)
+        if code > 128:
+            print("Stopped; the same command goes on from here.", file=sys.stderr)
+            return code
+    return code
+
+
+def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The study's own arguments, and those after a lone `--`, which are the trainings'."""
+    if "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
+
+
+def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
+    """Every net with every seed, seed by seed, so that a study that is stopped early has compared something."""
+    for argument in overrides:
+        if argument.split("=")[0] in SET_BY_STUDY:
+            raise RecipeError(f"{argument.split('=')[0]} is the study's own flag; write it before the --")
+    if study.data is None:
+        raise RecipeError("--data is missing: the directory of the data set")
+    if not study.data.is_dir():
+        raise RecipeError(f"--data {study.data} is not a directory")
+    return [_cell(study, net, seed, overrides) for seed in range(study.seeds) for net in study.all_nets()]
+
+
+def _cell(study: DepthRecipe, net: Net, seed: int, overrides: tuple[str, ...]) -> Cell:
+    options = dict(net.options)
+    is_cifar = net.backbone.startswith("cifar_")
+    config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/standard.yaml"))
+    output = study.output / f"{net.directory}_s{seed}"
+    flags = (
+        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--seed", str(seed)),
+        *("--output", str(output), "--device", study.device, "--gpus", str(study.gpus)),
+        *("--workers", str(study.workers), "--resume"),
+        *(part for name, value in options.items() for part in (f"--{_dashed(name)}", value)),
+        *overrides,
+    )
+    recipe = parse_recipe(BackboneRecipe, list(flags), description="")
+    iterations = length(recipe)
+    more = _warm_start(net, recipe, overrides)
+    if recipe.eval_period is None:
+        more += ("--eval-period", str(max(1, iterations // EVALUATIONS)))
+    recipe = parse_recipe(BackboneRecipe, [*flags, *more], description="")
+    return Cell(net, seed, output, flags + more, recipe, iterations)
+
+
+def length(recipe: BackboneRecipe) -> int:
+    """Steps of the recipe's training. Raises a sentence where its net cannot be built."""
+    import torch
+
+    from backbones import BackboneError
+    from configs import build
+
+    try:
+        with torch.device("meta"):
+            build.build_backbone(recipe, num_classes=10)
+    except BackboneError as error:
+        raise RecipeError(str(error)) from None
+    images = 0 if recipe.solver.iterations else len(build.open_classes(recipe, "train"))
+    return build.iterations_of(recipe.model_copy(update={"eval_period": recipe.eval_period or 1}), images)
+
+
+def _warm_start(net: Net, recipe: BackboneRecipe, overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """CIFAR nets of 110 layers and more begin at a tenth of the rate, as the paper's, unless the recipe says how."""
+    depth = "".join(filter(str.isdigit, net.backbone)) if net.backbone.startswith("cifar_") else ""
+    told = recipe.solver.warmup_until_error is not None or any("warmup" in argument for argument in overrides)
+    if not depth or int(depth) < WARM_DEPTH or told:
+        return ()
+    return tuple(part for name, value in WARM_START.items() for part in (f"--{_dashed(name)}", value))
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def show(cells: list[Cell], jobs: int) -> None:
+    """The plan in words and commands."""
+    print(f"{len(cells)} trainings, {jobs} at a time")
+    for number, cell in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {cell.net.backbone}, seed {cell.seed} -> {cell.output}")
+        print("    " + shlex.join(cell.command))
+
+
+def train(study: DepthRecipe, cells: list[Cell]) -> tuple[list[Path], int]:
+    """Trains what is not finished; the finished runs' directories, and the exit code."""
+    from engine import device
+    from engine.jobs import Job, run_jobs, shares
+
+    jobs = [
+        Job(cell.output.name, cell.output, cell.command, cell.iterations, kind=cell.net.directory) for cell in cells
+    ]
+    done = [job for job, cell in zip(jobs, cells) if is_finished(cell)]
+    todo = [job for job in jobs if job not in done]
+    code = 0
+    if todo:
+        outcome = run_jobs(
+            todo,
+            at_once=study.jobs,
+            consoles=study.output / "consoles",
+            environments=shares(
+                study.jobs, study.gpus, cores=_usable_cores(), devices=device.visible_gpus(study.device)
+            ),
+            done=done,
+        )
+        if outcome.stopped_by:
+            return [], 128 + outcome.stopped_by
+        for name, status in outcome.failed.items():
+            print(f"{name} ended with {status}: see {study.output / 'consoles' / name}.txt", file=sys.stderr)
+        code = 1 if outcome.failed else 0
+    return [cell.output for cell in cells if is_finished(cell)], code
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether the cell's run came to its end. Raises RunError where its directory holds another recipe's run."""
+    from engine import device, precision
+    from engine.rundir import RunDirectory
+
+    if not (cell.output / "config.yaml").is_file():
+        return False
+    resolved = precision.resolve(cell.recipe.precision, device.resolve(cell.recipe.device))
+    recipe = cell.recipe.model_copy(update={"precision": resolved})
+    run = RunDirectory.open(
+        cell.output, recipe.model_dump(mode="json"), resume=True, may_differ=may_differ(recipe), tensorboard=False
+    )
+    return run.finished
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    run_tool(main)
