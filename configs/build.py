@@ -5,6 +5,7 @@ These two modules alone read recipes and know all rooms.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from configs.command_line import RecipeError
 from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
 from data import classification_loader, open_classification
 from data.records import ClassificationDataset
+from data.resident import ResidentImages, is_small, read_resident, resident_loader
 from data.sampling import evenly
 from engine import precision as precisions
 from engine.distributed import World
+from engine.logs import progress
 from engine.optim import OPTIMIZERS
 from engine.schedule import Schedule, create_schedule
 from engine.weights import check_provenance, load_into, load_weights
@@ -140,9 +143,15 @@ def class_train_loader(
 ) -> Any:
     """Batches of the steps from `start` on."""
     view = recipe.input
+    share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
+    if is_resident(recipe, dataset):
+        del share["workers"]
+        resize = view.size if view.augment == "pad" else view.resize
+        images = resident_images(dataset, view.size, resize, world.device)
+        return resident_loader(images, **share, augment=view.augment, flip=view.flip)
     return classification_loader(
         dataset,
-        **training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
+        **share,
         size=view.size,
         resize=view.resize,
         augment=view.augment,
@@ -157,18 +166,51 @@ def class_test_loader(
 ) -> Any:
     """Every image once, one centre crop."""
     view = recipe.input
+    size = view.test_size or view.size
+    share: dict[str, Any] = {
+        "train": False,
+        "global_batch": min(recipe.solver.batch_size, 64),
+        "rank": world.rank,
+        "world_size": world.size,
+        "limit": limit,
+    }
+    if is_resident(recipe, dataset):
+        return resident_loader(resident_images(dataset, size, view.resize, world.device), **share)
     return classification_loader(
-        dataset,
-        train=False,
-        global_batch=min(recipe.solver.batch_size, 64),
-        rank=world.rank,
-        world_size=world.size,
-        size=view.size,
-        resize=view.resize,
-        seed=recipe.seed,
-        workers=recipe.workers,
-        limit=limit,
+        dataset, **share, size=size, resize=view.resize, seed=recipe.seed, workers=recipe.workers
     )
+
+
+def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
+    """Whether the data set lies on the device and is augmented there.
+
+    Raises RecipeError where the recipe says so and wants an augmentation that is done by workers only.
+    """
+    view = recipe.input
+    if view.resident == "no":
+        return False
+    views = {
+        "augment": view.augment not in ("pad", "none"),
+        "colour": view.colour != "none",
+        "policy": view.policy != "none",
+        "erase": view.erase > 0,
+        "repeats": view.repeats > 1,
+        "start_size": view.start_size is not None,
+    }
+    beyond = [f"input.{name} {getattr(view, name)}" for name, is_beyond in views.items() if is_beyond]
+    if view.resident == "yes" and beyond:
+        raise RecipeError(
+            f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
+            "leave that out, or give --input.resident no"
+        )
+    return view.resident == "yes" or (not beyond and is_small(dataset, view.size))
+
+
+@functools.lru_cache(maxsize=4)  # evaluations come back to the same images
+def resident_images(dataset: ClassificationDataset, size: int, resize: int, device: torch.device) -> ResidentImages:
+    """All images of the set on the device."""
+    shown = functools.partial(progress, description=f"read {dataset.split} images")
+    return read_resident(dataset, size=size, resize=resize, device=device, progress=shown)
 
 
 def autocast_of(device: torch.device, precision: str) -> Callable[[], Any]:

@@ -119,7 +119,7 @@ def classification_loader(
     if cache_mb is None:
         cache_mb = DEFAULT_CACHE_MB // world_size if train else 0
     groups = np.zeros(len(chosen), np.int64)
-    requests, plan = _requests(
+    requests, plan = plan_requests(
         groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations
     )
     reader = ClassificationReader(dataset, chosen, transform, seed=seed, plan=plan, cache_mb=cache_mb)
@@ -165,7 +165,7 @@ def detection_loader(
     if train and not keep_empty:
         chosen = chosen[_has_truth(dataset, policy)[chosen]]
     groups = choose_canvases(dataset.sizes_hw_I2[chosen], max(sides), longer_side, canvases)
-    requests, plan = _requests(
+    requests, plan = plan_requests(
         groups, dataset.source, train, global_batch, rank, world_size, seed, start_iteration, iterations
     )
     if not train:  # by number of the batch
@@ -195,7 +195,7 @@ def _has_truth(dataset: DetectionDataset, policy: TruthPolicy) -> np.ndarray:
     return before[dataset.starts[1:]] > before[dataset.starts[:-1]]
 
 
-def _requests(
+def plan_requests(
     groups: np.ndarray,
     where: object,
     train: bool,
@@ -206,6 +206,7 @@ def _requests(
     start: int,
     stop: int | None,
 ) -> tuple[Sequence[Request], TrainPlan | None]:
+    """What one process is asked for, and in training the plan behind it. Raises DataError; `where` is its data set."""
     if not len(groups):
         raise DataError(f"{where}: no images to load; check the data set and the limit")
     if not train:

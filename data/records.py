@@ -244,7 +244,7 @@ class Paths(Sequence[Path]):
         return self._root / self._names[index]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth to compare: a set is equal to itself alone
 class ClassificationDataset:
     """Images with one label each, 0..C-1.
 

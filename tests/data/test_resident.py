@@ -1,0 +1,141 @@
+"""Images on the device: the same batches and views as the worker loader's, bad images told, what auto takes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data import classification_loader, open_classification
+from data.errors import BadSample
+from data.mixing import Mixing
+from data.records import ClassificationDataset, Strings
+from data.resident import ITERATIONS_AT_ONCE, ResidentLoader, draw_views, is_small, read_resident, resident_loader
+from data.transforms import pad_crop
+from tests.data.writers import write_folders, write_picture
+
+SIZE, PAD = 32, 4
+
+
+class Drawn:
+    """In the place of a generator: gives pad_crop the offsets that were drawn elsewhere."""
+
+    def __init__(self, top: int, left: int) -> None:
+        self.offsets = np.array([top, left])
+
+    def integers(self, low: int, high: int, count: int) -> np.ndarray:
+        assert low <= self.offsets.min() and self.offsets.max() < high and count == 2
+        return self.offsets
+
+
+def in_memory(images: int, side: int = SIZE) -> ClassificationDataset:
+    rng = np.random.default_rng(3)
+    pixels_IHW3 = rng.integers(0, 256, (images, side, side, 3), np.uint8)
+    labels_I = rng.integers(0, 3, images)
+    return ClassificationDataset(
+        Path("cifar"), "train", ("a", "b", "c"), Strings(map(str, range(images))), labels_I, pixels_IHW3=pixels_IHW3
+    )
+
+
+def loader(dataset: ClassificationDataset, **options: Any) -> ResidentLoader:
+    return resident_loader(read_resident(dataset, size=SIZE), **options)
+
+
+def test_each_view_is_pad_crop_of_its_image_at_the_drawn_offsets():
+    dataset = in_memory(23)
+    start, stop = ITERATIONS_AT_ONCE - 3, ITERATIONS_AT_ONCE + 3  # over the border of two blocks of draws
+    train = {"train": True, "global_batch": 8, "augment": "pad", "flip": 0.5, "seed": 5}
+    seen = 0
+    for batch in loader(dataset, start_iteration=start, iterations=stop, **train):
+        block, place = divmod(batch.iteration, ITERATIONS_AT_ONCE)
+        views_B3 = draw_views(5, block, 8, pad=PAD, augment="pad", flip=0.5)[place]
+        pixels_N3HW, labels_N = batch.inputs
+        assert labels_N.tolist() == dataset.labels_I[list(batch.image_ids)].tolist()
+        assert pixels_N3HW.is_contiguous(memory_format=torch.channels_last)
+        for pixels_3HW, image, (top, left, mirrored) in zip(pixels_N3HW, batch.image_ids, views_B3):
+            expected_HW3 = pad_crop(dataset.pixels_IHW3[image], SIZE, Drawn(top - PAD, left - PAD))
+            expected_HW3 = expected_HW3[:, ::-1] if mirrored else expected_HW3
+            assert np.array_equal(pixels_3HW.permute(1, 2, 0).numpy(), expected_HW3)
+            seen += 1
+    assert seen == 6 * 8
+
+
+def test_offsets_and_mirroring_are_drawn_evenly():
+    views_M3 = draw_views(0, 0, 256, pad=PAD, augment="pad", flip=0.25).reshape(-1, 3)
+    for column in (0, 1):
+        counts = np.bincount(views_M3[:, column], minlength=9)
+        assert len(counts) == 9 and np.all(abs(counts / len(views_M3) - 1 / 9) < 0.01)
+    assert abs(views_M3[:, 2].mean() - 0.25) < 0.02
+    assert not np.array_equal(views_M3, draw_views(0, 1, 256, pad=PAD, augment="pad", flip=0.25).reshape(-1, 3))
+
+
+def test_batches_have_the_worker_loaders_images_and_a_resumed_run_the_same_views():
+    dataset = in_memory(50)
+    train = {"train": True, "global_batch": 8, "flip": 0.5, "seed": 2, "augment": "pad"}
+    whole = list(loader(dataset, iterations=2 * ITERATIONS_AT_ONCE, **train))
+    workers = classification_loader(dataset, size=SIZE, iterations=2 * ITERATIONS_AT_ONCE, **train)
+    assert [batch.image_ids for batch in whole] == [batch.image_ids for batch in workers]
+    resumed = list(loader(dataset, start_iteration=70, iterations=2 * ITERATIONS_AT_ONCE, **train))
+    for one, other in zip(whole[70:], resumed, strict=True):
+        assert one.image_ids == other.image_ids and one.iteration == other.iteration
+        assert torch.equal(one.inputs[0], other.inputs[0]) and torch.equal(one.inputs[1], other.inputs[1])
+
+
+def test_an_epoch_has_each_image_once():
+    ids = [i for batch in loader(in_memory(48), train=True, global_batch=8, augment="pad") for i in batch.image_ids]
+    assert sorted(ids) == list(range(48))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_two_processes_together_have_what_one_has(train: bool):
+    dataset = in_memory(22)
+    options = {"train": train, "global_batch": 4, "augment": "pad", "flip": 0.5, "iterations": 7 if train else None}
+    parts = [list(loader(dataset, rank=rank, world_size=2, **options)) for rank in range(2)]
+    for batch in loader(dataset, **options):
+        shares = [one for part in parts for one in part if one.iteration == batch.iteration]
+        assert len(shares) == (2 if train else 1)
+        assert sum((one.image_ids for one in shares), ()) == batch.image_ids
+        assert torch.equal(torch.cat([one.inputs[0] for one in shares]), batch.inputs[0])
+
+
+def test_at_test_each_image_comes_once_and_as_it_is(tmp_path: Path):
+    dataset = open_classification(write_folders(tmp_path, {"ant": 7, "bee": 6}), "train")  # 48 x 64 pixels
+    options: dict[str, Any] = {"train": False, "global_batch": 5, "limit": 11}
+    here = list(resident_loader(read_resident(dataset, size=SIZE, resize=36), **options))
+    there = list(classification_loader(dataset, size=SIZE, resize=36, **options))
+    assert [len(batch) for batch in here] == [5, 5, 1]
+    for one, other in zip(here, there, strict=True):
+        assert one.image_ids == other.image_ids
+        assert torch.equal(one.inputs[0], other.inputs[0]) and torch.equal(one.inputs[1], other.inputs[1])
+
+
+def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path):
+    dataset = open_classification(write_folders(tmp_path, {"ant": 4, "bee": 4}), "train")
+    bad = Path(dataset.paths[2])
+    bad.write_bytes(bad.read_bytes()[:-20])
+    images = read_resident(dataset, size=SIZE)
+    batches = list(resident_loader(images, train=True, global_batch=4))
+    ids = [i for batch in batches for i in batch.image_ids]
+    assert len(ids) == 8 and 2 not in ids
+    (told,) = [skipped for batch in batches for skipped in batch.skipped]
+    assert told == f"{bad}: truncated: its end is missing"
+    with pytest.raises(BadSample, match="truncated"):
+        list(resident_loader(images, train=False, global_batch=4))
+
+
+def test_mixing_is_drawn_as_by_the_worker_loader():
+    dataset, mixing = in_memory(16), Mixing(mixup=0.8, cutmix=1.0)
+    options: dict[str, Any] = {"train": True, "global_batch": 4, "iterations": 6, "seed": 9, "mixing": mixing}
+    for one, other in zip(loader(dataset, **options), classification_loader(dataset, size=SIZE, **options)):
+        assert torch.equal(one.inputs[2], other.inputs[2])
+    assert len(next(iter(loader(dataset, train=False, global_batch=4))).inputs) == 2
+
+
+def test_small_means_one_small_size_and_a_stated_memory(tmp_path: Path):
+    assert is_small(in_memory(5), SIZE) and not is_small(in_memory(5, side=65), SIZE)
+    assert not is_small(in_memory(5), 8192)
+    root = write_folders(tmp_path, {"ant": 3, "bee": 3})
+    assert is_small(open_classification(root, "train"), SIZE)
+    write_picture(next((root / "train" / "ant").iterdir()), 32, 32)
+    assert not is_small(open_classification(root, "train"), SIZE)
