@@ -1,6 +1,6 @@
-"""Running a trained network over a loader: detections as COCO results, class predictions as ranks.
+"""Running a trained detector over a loader: detections as COCO results. Classifiers: `evaluation.classes`.
 
-Legend: N images of a batch, D detections an image (padded), C classes, 7 = x0 y0 x1 y1 score label valid.
+Legend: N images of a batch, D detections an image (padded), 7 = x0 y0 x1 y1 score label valid.
 
 Each batch crosses from the device to the host once. Over several processes each image counts once, and the
 result does not depend on how many there are: by image in the data set's order, then by rank in the image.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,14 +51,14 @@ def predict_detections(
     fault: Exception | None = None
     detector: Any = getattr(model, "module", model)  # DDP wraps forward only
     try:
-        with _evaluating(model):
+        with evaluating(model):
             for batch in loader:
                 started = time.perf_counter()
                 images, targets = batch.to(device).inputs
                 with autocast():
                     detections = detector.detect(images)
                 found = _to_host(detections, images.sizes_hw, targets.original_sizes_hw, targets.image_ids)
-                _note_time(times_s, started, len(found))
+                note_time(times_s, started, len(found))
                 mine.update(found)
                 if progress is not None:
                     progress(len(mine))
@@ -95,7 +94,7 @@ def _to_host(
     rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_ND7[..., 4:6]], axis=2).astype(np.float32)
     valid_ND = host_ND7[..., 6] > 0
     finite_N = (np.isfinite(host_ND7[..., :5]).all(axis=2) | ~valid_ND).all(axis=1)
-    _check_finite(finite_N, image_ids)
+    check_finite(finite_N, image_ids)
     return {image_id: rows_D6[valid_D] for image_id, rows_D6, valid_D in zip(image_ids, rows_ND6, valid_ND)}
 
 
@@ -111,78 +110,8 @@ def _coco_results(image_id: int, rows_D6: NDArray[np.float32], category_ids: Seq
     ]
 
 
-@dataclass(frozen=True)
-class ClassPredictions:
-    """One row an image, in the data set's order.
-
-    image_ids_N; labels_N: true class (0..C-1); predicted_N: the class with the highest score; rank_N: place
-    of the true class among the scores, 0 for the best. Of equal scores the lower class comes first. classes:
-    C.
-    """
-
-    image_ids_N: NDArray[np.int64]
-    labels_N: NDArray[np.int64]
-    predicted_N: NDArray[np.int64]
-    rank_N: NDArray[np.int64]
-    classes: int
-
-
-def predict_classes(
-    model: nn.Module,
-    loader: Iterable[Any],
-    *,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
-    progress: Progress | None = None,
-    image_order: Sequence[int] | None = None,
-    times_s: list[float] | None = None,
-) -> ClassPredictions:
-    """The network over a loader of (pixels_N3HW, labels_N), every image once; all processes get the result.
-
-    The other arguments are those of `predict_detections`. In evaluation the model maps pixels to logits_NC.
-    """
-    mine: dict[int, tuple[int, ...]] = {}
-    fault: Exception | None = None
-    network: Any = getattr(model, "module", model)
-    try:
-        with _evaluating(model):
-            for batch in loader:
-                started = time.perf_counter()
-                pixels, labels_N = batch.to(device).inputs
-                with autocast():
-                    logits_NC = network(pixels)
-                rows_N4 = _ranked(logits_NC.float(), labels_N).cpu().numpy()
-                _note_time(times_s, started, len(rows_N4))
-                _check_finite(rows_N4[:, 3] > 0, batch.image_ids)
-                classes = logits_NC.shape[1]
-                mine.update((id_, (*row, classes)) for id_, row in zip(batch.image_ids, rows_N4[:, :3].tolist()))
-                if progress is not None:
-                    progress(len(mine))
-    except Exception as error:
-        fault = error
-    merged = gather_by_image(mine, fault, everywhere=True)
-    assert merged is not None
-    ordered = in_order(merged, image_order)
-    rows_N4 = np.array([row for _, row in ordered], dtype=np.int64).reshape(-1, 4)
-    return ClassPredictions(
-        image_ids_N=np.array([image_id for image_id, _ in ordered], dtype=np.int64),
-        labels_N=rows_N4[:, 0],
-        predicted_N=rows_N4[:, 1],
-        rank_N=rows_N4[:, 2],
-        classes=int(rows_N4[0, 3]) if len(rows_N4) else 0,
-    )
-
-
-def _ranked(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """label, predicted class, rank of the label, finite or not: one int64 row an image."""
-    true_N1 = logits_NC.gather(1, labels_N[:, None])
-    classes_C = torch.arange(logits_NC.shape[1], device=logits_NC.device)
-    ahead_NC = (logits_NC > true_N1) | ((logits_NC == true_N1) & (classes_C < labels_N[:, None]))
-    finite_N = logits_NC.isfinite().all(dim=1)
-    return torch.stack([labels_N, logits_NC.argmax(dim=1), ahead_NC.sum(dim=1), finite_N.long()], dim=1)
-
-
-def _check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:
+def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:
+    """Raises EvaluationError naming the first image whose output is not finite."""
     if not finite_N.all():
         first = image_ids[int(np.argmin(finite_N))]
         raise EvaluationError(
@@ -191,13 +120,14 @@ def _check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None
         )
 
 
-def _note_time(times_s: list[float] | None, started: float, images: int) -> None:
+def note_time(times_s: list[float] | None, started: float, images: int) -> None:
+    """Adds the seconds per image of a batch that began at `started`, where somebody wants to know them."""
     if times_s is not None:
         times_s.append((time.perf_counter() - started) / images)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's training flag is given back as it was.
 
     no_grad and not inference_mode: what a module caches here (anchors) must still serve in training.

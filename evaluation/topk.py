@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from evaluation.classes import NO_LABEL, ClassPredictions, predict_classes
 from evaluation.files import EvaluationError
-from evaluation.inference import Autocast, ClassPredictions, Progress, predict_classes
+from evaluation.inference import Autocast, Progress
 
 Z_95 = 1.959964  # two-sided 95 % of the normal distribution
 
@@ -39,7 +40,13 @@ class TopK:
         return 100 - self.top5
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "error1": self.error1, "error5": self.error5}
+        return {
+            **vars(self),
+            "error1": self.error1,
+            "error5": self.error5,
+            "error1_interval": error_interval(self.top1_interval),
+            "error5_interval": error_interval(self.top5_interval),
+        }
 
 
 def evaluate_topk(
@@ -67,10 +74,12 @@ def evaluate_topk(
 
 
 def topk_figures(predictions: ClassPredictions) -> TopK:
-    """Top-1 and top-5 of class predictions. Raises EvaluationError where there is no image."""
+    """Top-1 and top-5 of class predictions. Raises EvaluationError where there is no image, or one without a label."""
     images = len(predictions.rank_N)
     if not images:
         raise EvaluationError("there are no images to compute top-1 and top-5 of; is the split empty?")
+    if (predictions.labels_N == NO_LABEL).any():
+        raise EvaluationError("images without a label have no top-1 and top-5; write their predictions to a file")
     right1 = int((predictions.rank_N < 1).sum())
     right5 = int((predictions.rank_N < 5).sum())
     return TopK(
@@ -80,6 +89,12 @@ def topk_figures(predictions: ClassPredictions) -> TopK:
         top5_interval=wilson_interval(right5, images),
         images=images,
     )
+
+
+def error_interval(accuracy_interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of the error that belongs to an accuracy's, both in per cent."""
+    low, high = accuracy_interval
+    return 100 - high, 100 - low
 
 
 def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation.classes import predict_classes
 from evaluation.files import EvaluationError
-from evaluation.inference import predict_classes, predict_detections
+from evaluation.inference import predict_detections
 from tests.evaluation.networks import CATEGORY_IDS, Fixed, Table, classification_batch, detection_batch
 
 
