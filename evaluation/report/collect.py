@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluation.files import read_predictions, read_truth
-
-
-class ReportError(ValueError):
-    """The runs cannot be put into one report; the message is a sentence for the user."""
+from evaluation.report.reading import ReportError, first_of, flatten, read_json, read_metrics, read_recipe
 
 
 @dataclass(frozen=True)
@@ -52,44 +47,22 @@ class Run:
         return first_of(self.recipe, "seed", "solver.seed", "run.seed")
 
 
-def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
-    """The first value found under one of the dotted `paths`, None where there is none."""
-    for path in paths:
-        node: Any = tree
-        for key in path.split("."):
-            node = node.get(key) if isinstance(node, Mapping) else None
-        if node is not None:
-            return node
-    return None
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys: {"solver": {"lr": 1}} is {"solver.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def read_run(directory: Path) -> Run:
     """Read one run directory; `ReportError` where something is missing, broken or unfinished."""
     if not directory.is_dir():
         raise ReportError(f"{directory} is not a directory: give the output directories of finished runs.")
-    provenance = _read_json(directory / "provenance.json", "the run has not finished; run it again with --resume")
+    provenance = read_json(directory / "provenance.json", "the run has not finished; run it again with --resume")
     if not isinstance(provenance, dict) or provenance.get("finished") is not True:
         raise ReportError(f"{directory} is not finished: run its command again with --resume, then report on it.")
     score_it = f"score the run with: python tools/eval_det.py {directory}"
-    predictions = _read_json(directory / "predictions.json", score_it)
+    predictions = read_json(directory / "predictions.json", score_it)
     if not isinstance(predictions, list):
         raise ReportError(f"{directory / 'predictions.json'} is not a list of COCO results: {score_it}")
     return Run(
         directory=directory,
-        recipe=_read_recipe(directory / "config.yaml"),
-        metrics=_read_metrics(directory / "metrics.jsonl"),
-        evaluation=_read_json(directory / "evaluation.json", score_it),
+        recipe=read_recipe(directory / "config.yaml"),
+        metrics=read_metrics(directory / "metrics.jsonl"),
+        evaluation=read_json(directory / "evaluation.json", score_it),
         provenance=provenance,
         predictions=predictions,
         truth_digest=_truth_digest(directory / "truth.json", score_it),
@@ -148,46 +121,7 @@ def protocol_differences(first: Run, other: Run) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _read_text(path: Path, mend: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing: {mend or 'the run is not complete'}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} cannot be read ({error}): {mend or 'restore it'}.") from None
-
-
-def _read_json(path: Path, mend: str) -> Any:
-    text = _read_text(path, mend)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ReportError(f"{path} is not valid JSON ({error}): {mend or 'restore it'}.") from None
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(_read_text(path, "it is the run's recipe; restore it or run again"))
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ReportError(f"{path} is not valid YAML ({problem}): restore it or run again.") from None
-    return recipe if isinstance(recipe, dict) else {}
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines in order of iteration; a line cut short by a kill is dropped, one written again after a resume wins."""
-    latest: dict[tuple[int, bool], dict[str, Any]] = {}
-    for line in _read_text(path, "it holds the training curves; run again").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and "iteration" in entry:
-            latest[int(entry["iteration"]), "AP" in entry] = entry
-    return [latest[key] for key in sorted(latest)]
-
-
 def _truth_digest(path: Path, mend: str) -> str:
     """SHA-256 of the truth's content: the order of keys and the white space do not count."""
-    content = json.dumps(_read_json(path, mend), sort_keys=True, separators=(",", ":"))
+    content = json.dumps(read_json(path, mend), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()

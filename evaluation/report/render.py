@@ -43,10 +43,10 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, t
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     shared = {"report": content, "f": formats, **tables.all_tables(content)}
-    environment = _environment()
-    markdown = environment.get_template("template.md.j2").render(**shared)
+    templates = environment()
+    markdown = templates.get_template("template.md.j2").render(**shared)
     (out / "report.md").write_text(markdown, encoding="utf-8")
-    page = environment.get_template("template.html.j2").render(
+    page = templates.get_template("template.html.j2").render(
         **shared,
         panes=panes,
         charts=charts.draw(content),
@@ -83,13 +83,14 @@ def _draw(
     return panes, sum(uri is None for uri in data)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
+def environment(*places: Path) -> Environment:
+    """Templates of the directories `places`, then of this one; HTML is escaped, a name that is not there an error."""
+    made = Environment(
+        loader=FileSystemLoader([*places, HERE]),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = formats.markdown
-    return environment
+    made.filters["md"] = formats.markdown
+    return made

@@ -1,0 +1,83 @@
+"""The files of a run directory, each read with a sentence where it is missing or broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ReportError(ValueError):
+    """The runs cannot be put into one report; the message is a sentence for the user."""
+
+
+def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
+    """The first value found under one of the dotted `paths`, None where there is none."""
+    for path in paths:
+        node: Any = tree
+        for key in path.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if node is not None:
+            return node
+    return None
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys: {"solver": {"lr": 1}} is {"solver.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def read_text(path: Path, mend: str) -> str:
+    """The file's text; ReportError with `mend`, a way out, where it is missing or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: {mend or 'the run is not complete'}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} cannot be read ({error}): {mend or 'restore it'}.") from None
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """The file's JSON; ReportError with `mend` where it is missing or broken."""
+    text = read_text(path, mend)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{path} is not valid JSON ({error}): {mend or 'restore it'}.") from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe in a run's config.yaml."""
+    try:
+        recipe = yaml.safe_load(read_text(path, "it is the run's recipe; restore it or run again"))
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ReportError(f"{path} is not valid YAML ({problem}): restore it or run again.") from None
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines in order of iteration; a line cut short by a kill is dropped, one written again after a resume wins."""
+    latest: dict[tuple[int, bool], dict[str, Any]] = {}
+    for line in read_text(path, "it holds the training curves; run again").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and "iteration" in entry:
+            latest[int(entry["iteration"]), not is_training(entry)] = entry
+    return [latest[key] for key in sorted(latest)]
+
+
+def is_training(line: Mapping[str, Any]) -> bool:
+    """Training lines have losses; evaluation lines have figures."""
+    return any(name.startswith("loss") for name in line)
