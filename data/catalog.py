@@ -9,7 +9,7 @@ from data.annotations import unite
 from data.cifar import find_batches, read_batches
 from data.coco import read_coco
 from data.errors import DataError
-from data.imagenet import find_split, read_folders
+from data.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
 from data.records import ClassificationDataset, DetectionDataset
 from data.voc import read_voc
 
@@ -24,7 +24,7 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
     """Images with a label each: ImageNet-style folders, CIFAR-10 (python batches or folders), the sample set.
 
     split: "train", "val" or "test" (of the latter two the one that is there); CIFAR-10 also has "train45k"
-    and "val5k". Raises DataError.
+    and "val5k", which of folders are nine tenths and a tenth of each class. Raises DataError.
     """
     root = Path(root)
     check_root(root)
@@ -32,14 +32,26 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
         return read_batches(root, split)
     if find_split(root, "train") is None and find_split(root / SAMPLE_OBJECTS, "train") is not None:
         root = root / SAMPLE_OBJECTS
-    if find_split(root, split) is None:
+    if find_split(root, FOLDER_PARTS.get(split, (split,))[0]) is None:
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
             raise DataError(f"{root / archives[0]}: an archive; unpack it first (tar xf {archives[0]})")
+        loose = "; it holds images without classes" if loose_images(root) else ""
         raise DataError(
-            f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches"
+            f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches{loose}"
         )
     return read_folders(root, split)
+
+
+def open_unlabelled(root: Path | str, split: str) -> ClassificationDataset:
+    """Images without labels, in the order of their names: those in `root` itself, else in its folder `split`.
+
+    Raises DataError.
+    """
+    root = Path(root)
+    check_root(root)
+    inside = find_split(root, split)
+    return read_loose(root if loose_images(root) or inside is None else inside, split)
 
 
 def open_detection(root: Path | str, source: str, *, segmentations: bool = True) -> DetectionDataset:
