@@ -88,7 +88,9 @@ def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -
     He et al. 2015, appendix A: "we compute the BN statistics (means and variances) for each layer on the
     ImageNet training set". Each layer normalises with its batch's statistics meanwhile, as in training; what
     is set are the exact population figures of its inputs (not a mean over batches of their variances, nor a
-    moving average). Frozen norms keep theirs. In a distributed group the sums of all processes are added, so
+    moving average). A single value a channel (one image, a 1x1 map) has no variance of its own: such a batch is
+    normalised with the batch before it, and counted. Frozen norms keep theirs.
+    In a distributed group the sums of all processes are added, so
     each brings its share.
 
     pixel_batches: tensors as the network takes them; moved to its device. A network without batch norm reads
@@ -111,8 +113,9 @@ def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -
         for pixels_NCHW in pixel_batches:
             backbone(pixels_NCHW.to(device))
             images += len(pixels_NCHW)
-            for one in sums:
+            for norm, one in zip(norms, sums):
                 one.add_last_batch()
+                norm.train()
     finally:
         for norm, momentum, one in zip(norms, momenta, sums):
             norm.momentum = momentum
@@ -137,14 +140,20 @@ class _Sums:
         self.before = {buffer: buffer.clone() for buffer in norm.buffers()}
         self.totals_3C = torch.zeros(3, len(self.mean_C), dtype=torch.float64, device=self.mean_C.device)
         self.batch_count = 0
+        self.single_C: Tensor | None = None
         self._hook = norm.register_forward_pre_hook(self._count)
 
     def _count(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.batch_count = inputs[0].numel() // inputs[0].shape[1]
+        self.single_C = inputs[0].flatten() if self.batch_count == 1 else None
+        norm.train(self.batch_count > 1)  # torch refuses to take the variance of one value
 
     def add_last_batch(self) -> None:
         n = self.batch_count
-        mean_C, var_C = self.mean_C.double(), self.var_C.double()
+        if self.single_C is None:
+            mean_C, var_C = self.mean_C.double(), self.var_C.double()
+        else:
+            mean_C, var_C = self.single_C.double(), torch.zeros_like(self.mean_C).double()
         # The running variance is the unbiased one, over n - 1.
         square_sum_C = var_C * (n - 1) + n * mean_C.square()
         self.totals_3C += torch.stack([torch.full_like(mean_C, n), n * mean_C, square_sum_C])

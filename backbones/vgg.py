@@ -5,6 +5,7 @@ Legend of shape suffixes: N images, R regions, C channels, H W height and width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,55 @@ def run_tail(owner: Any, x_NCHW: Tensor) -> Tensor:
     return x_ND
 
 
+def shallow_layers(deep: Backbone, state: Mapping[str, Tensor], *, origin: str) -> tuple[dict[str, Tensor], str]:
+    """What a deeper VGG takes over from a shallower one, under the deeper one's names, and the shallower one's name.
+
+    §3.1: "we initialised the first four convolutional layers and the last three fully-connected layers with the
+    layers of net A". A layer's place is its block and its number there, so that channels agree: of VGG-11 these are
+    conv1_1, conv2_1, conv3_1 and conv3_2. Norms go with their convolutions; the last layer only where both networks
+    tell the same number of classes apart.
+
+    state: of a VGG of the same kind (norms or not) and width; `origin` names its file.
+    Raises BackboneError where `deep` is no VGG, or the weights are not those of a shallower one.
+    """
+    if not isinstance(deep, VGG):
+        raise BackboneError(
+            f"{deep.name} cannot start from a shallower net: only VGGs do, being trained without shortcuts; "
+            "give weights of the same network instead."
+        )
+    convolutions = sum(name.startswith("features.") and tensor.ndim == 4 for name, tensor in state.items())
+    has_norms = any(name.startswith("features.") and name.endswith("running_mean") for name in state)
+    depth = convolutions + 3
+    kind = "_bn" * deep.batch_norm
+    if depth not in DEPTHS or has_norms != deep.batch_norm or depth >= deep.depth:
+        shallower = [f"vgg{d}{kind}" for d in DEPTHS if d < deep.depth]
+        wanted = f"those of {' or '.join(shallower)} are meant" if shallower else "there is no shallower VGG"
+        raise BackboneError(f"{origin} holds no weights from which {deep.name} could start: {wanted}.")
+    shallow_places, deep_places = (_places(d, deep.batch_norm) for d in (depth, deep.depth))
+    renamed = {name: name for name in ("classifier.0", "classifier.3", "classifier.6")}
+    for place in list(shallow_places)[:4]:
+        renamed |= dict(zip(shallow_places[place], deep_places[place]))
+    if len(state.get("classifier.6.weight", ())) != deep.num_classes:
+        del renamed["classifier.6"]
+    taken = {}
+    for name, tensor in state.items():
+        layer, _, parameter = name.rpartition(".")
+        if layer in renamed:
+            taken[f"{renamed[layer]}.{parameter}"] = tensor
+    return taken, f"vgg{depth}{kind}"
+
+
+def _places(depth: int, batch_norm: bool) -> dict[tuple[int, int], tuple[str, ...]]:
+    """Block and number in it of every convolution, in order, to its name and its norm's."""
+    places, at = {}, 0
+    for block, count in enumerate(DEPTHS[depth]):
+        for number in range(count):
+            places[block, number] = (f"features.{at}", *([f"features.{at + 1}"] * batch_norm))
+            at += 2 + batch_norm  # the convolution, its norm, the ReLU
+        at += 1  # the pooling
+    return places
+
+
 class VGG(Backbone):
     """VGG of 11, 13, 16 or 19 layers.
 
@@ -66,20 +116,22 @@ class VGG(Backbone):
             raise BackboneError(f"There is no {name}: VGG has {', '.join(map(str, DEPTHS))} layers.")
         check_width(name, width)
         super().__init__(name, num_classes, width=width)
+        self.depth, self.batch_norm = depth, batch_norm
         layers: list[nn.Module] = []
         chain: list[Stage] = []
         inputs = 3
+        places = _places(depth, batch_norm)
         for index, (count, base) in enumerate(zip(DEPTHS[depth], CHANNELS)):
             outputs = scaled(base, width)
             names: list[Layer] = []
-            for _ in range(count):
-                place = len(layers)
+            for number in range(count):
                 layers += [
                     nn.Conv2d(inputs, outputs, 3, padding=1),
                     *([nn.BatchNorm2d(outputs)] * batch_norm),
                     nn.ReLU(),
                 ]
-                names.append((f"features.{place}", f"features.{place + 1}" if batch_norm else None))
+                conv, *norm = places[index, number]
+                names.append((conv, norm[0] if norm else None))
                 inputs = outputs
             layers.append(nn.MaxPool2d(2, 2))
             modules = tuple(part for layer in names for part in layer if part is not None)

@@ -134,6 +134,29 @@ def test_recomputed_statistics_are_the_mean_and_variance_over_all_images(name):
         torch.testing.assert_close(norm.running_var.double(), var_C, rtol=1e-4, atol=1e-5)
 
 
+def test_a_last_batch_of_one_image_counts_where_its_map_is_a_single_value():
+    net = create_backbone("r18", num_classes=5, width=0.25)  # of 32 px its last maps are 1x1
+    batches = [images(4, seed=1)[:, :, :32, :32], images(1, seed=2)[:, :, :32, :32]]
+    seen: dict[str, list[torch.Tensor]] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda m, x, n=name: seen.setdefault(n, []).append(x[0].detach()))
+    assert recompute_statistics(net, iter(batches)) == 5
+    assert seen["layer4.1.bn2"][-1].shape[2:] == (1, 1)
+    for name, maps in seen.items():
+        x_CM = torch.cat([m.transpose(0, 1).flatten(1) for m in maps], dim=1).double()
+        norm = net.get_submodule(name)
+        torch.testing.assert_close(norm.running_mean.double(), x_CM.mean(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var.double(), x_CM.var(1, correction=0), rtol=1e-4, atol=1e-5)
+    assert net.training and all(m.training for m in net.modules())
+
+
+def test_one_image_alone_gives_finite_statistics():
+    net = create_backbone("r18", num_classes=5, width=0.25)
+    assert recompute_statistics(net, [images(1)[:, :, :32, :32]]) == 1
+    assert all(torch.isfinite(buffer).all() for buffer in net.buffers())
+
+
 def test_statistics_over_nothing_are_an_error_and_leave_the_network_as_it_was():
     net = small()
     before = copy.deepcopy(net.state_dict())
