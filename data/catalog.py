@@ -36,9 +36,8 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
             raise DataError(f"{root / archives[0]}: an archive; unpack it first (tar xf {archives[0]})")
-        loose = "; it holds images without classes" if loose_images(root) else ""
         raise DataError(
-            f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches{loose}"
+            f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches"
         )
     return read_folders(root, split)
 

@@ -99,6 +99,16 @@ def test_cifars_python_batches_become_rgb_images(batches: Path):
         open_classification(batches, "tset")
 
 
+def test_a_tenth_of_each_training_class_can_be_held_out(tmp_path: Path):
+    write_folders(tmp_path, {"ant": 20, "bee": 10})
+    write_folders(tmp_path, {"ant": 1, "bee": 1}, "test")
+    whole, train, val = (open_classification(tmp_path, split) for split in ("train", "train45k", "val5k"))
+    assert (len(train), len(val)) == (27, 3) and val.labels.tolist() == [0, 0, 1]
+    assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
+    assert [path.name for path in val.paths] == ["018.jpg", "019.jpg", "009.jpg"]
+    assert len({dataset.fingerprint() for dataset in (whole, train, val)}) == 3
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("this must never run",)
