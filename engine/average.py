@@ -22,9 +22,10 @@ class WeightAverage:
         if not 0 < decay < 1:
             raise ValueError(f"An average's decay lies between 0 and 1, not {decay}.")
         self.decay = decay
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        buffers = {name for name, _ in model.named_buffers()}
-        self._names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+        buffers = dict(model.named_buffers())
+        tensors = {**dict(model.named_parameters()), **buffers}
+        saved = model.state_dict().keys()  # constants, such as the pixels' mean, are not
+        self._names = [name for name, tensor in tensors.items() if tensor.is_floating_point() and name in saved]
         self._live = [tensors[name].detach() for name in self._names]  # the model's own storage
         self._averages = [tensor.clone() for tensor in self._live]
         # Of the running statistics alone: a step that is called off leaves weights as they were, but not these.

@@ -27,7 +27,8 @@ class RunDirectory:
     """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
 
     config.yaml log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json model.safetensors
-    provenance.json, and TensorBoard events.
+    provenance.json, and TensorBoard events; of a classifier also model_best.safetensors (the best evaluated) and
+    model_raw.safetensors (where model.safetensors holds the weights' average).
     """
 
     def __init__(self, path: Path, *, world: World | None = None, keep: int = 2, tensorboard: bool = True):
@@ -40,6 +41,8 @@ class RunDirectory:
         self.truth = path / "truth.json"
         self.evaluation = path / "evaluation.json"
         self.weights = path / "model.safetensors"
+        self.best_weights = path / "model_best.safetensors"
+        self.raw_weights = path / "model_raw.safetensors"
         self.provenance = path / "provenance.json"
         self.checkpoints = Checkpoints(path / "checkpoints", keep=keep)
         self.metrics = MetricsWriter(path, tensorboard=tensorboard, enabled=self.world.is_main)

@@ -212,7 +212,8 @@ class Session:
     def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:
         """Evaluates, logs the figures, shows them to the schedule, and saves; the best so far stays as best.pt.
 
-        The figures of the weights' average come beside those of the weights, as "ema_" and their name. Leaves no trace in the random states, so that training goes on as if it had not been.
+        The figures of the weights' average come beside those of the weights, as "ema_" and their name.
+        Leaves no trace in the random states, so that training goes on as if it had not been.
         """
         record = self.record
         with self.clock.paused():

@@ -1,0 +1,54 @@
+"""A loss that never falls is noticed, once, and one that falls is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.schedule import Constant, Warmup
+from engine.watch import LossWatch
+
+
+def warnings(losses: list[float], *, iterations: int = 4000, period: int = 20, warmup: int = 0) -> list[int]:
+    """The iterations at which a watch speaks that sees `losses`, one a period; the first is the first iteration's."""
+    watch = LossWatch(iterations)
+    watch.begin(losses[0])
+    looks = range(period, period * len(losses), period)
+    return [
+        at for at, loss in zip(looks, losses[1:]) if watch.look(at, loss, lr=0.1, warming_up=at <= warmup) is not None
+    ]
+
+
+def test_a_loss_above_its_start_for_a_twentieth_of_the_training_is_said_once():
+    assert warnings([2.3] + [2.5] * 50) == [200]
+    assert warnings([2.3] + [2.303] * 50) == [200], "a net that answers by chance has learnt nothing either"
+
+
+def test_a_loss_that_has_fallen_is_not_complained_of():
+    assert warnings([2.3] + [2.3 - 0.06 * n for n in range(30)]) == []
+    assert warnings([2.3] + ([2.5] * 9 + [2.0]) * 5) == [], "it comes below again and again"
+
+
+def test_a_loss_that_rises_late_is_said_too():
+    assert warnings([2.3] + [1.5] * 20 + [3.0] * 30) == [600]
+
+
+def test_the_warmup_does_not_count_and_a_short_training_has_its_hundred_iterations():
+    assert warnings([2.3] + [2.5] * 50, warmup=400) == [600]
+    assert warnings([2.3] + [2.5] * 50, iterations=400) == [100]
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Warmup(Constant(), 20)])
+def test_a_rate_that_is_too_high_is_said_in_the_log(train_toy, caplog, schedule):
+    with caplog.at_level("WARNING", logger="engine"):
+        train_toy(iterations=160, lr=1.0, schedule=schedule, log_period=10, grad_clip=1.0)
+    said = [record.getMessage() for record in caplog.records if "learning rate" in record.getMessage()]
+    assert len(said) == 1 and "try a third of it (--solver.lr)" in said[0]
+
+
+def test_a_rate_that_is_right_is_not_complained_of(train_toy, caplog):
+    from tests.engine.toy import batches
+
+    same_batch = [next(iter(batches(0, 1)))] * 160
+    with caplog.at_level("WARNING", logger="engine"):
+        train_toy(iterations=160, lr=0.05, loader=iter(same_batch), log_period=10)
+    assert "learning rate" not in caplog.text
