@@ -1,0 +1,46 @@
+"""What mixup and CutMix draw, against torchvision's draws of the same laws."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from data.mixing import Mixing
+
+
+def draws(mixing: Mixing, count: int = 3000) -> np.ndarray:
+    return np.stack([mixing.draw(3, t, height=48, width=64).numpy() for t in range(count)])
+
+
+def test_mixup_draws_torchvisions_shares():
+    theirs = torch.distributions.Beta(0.2, 0.2).sample((20_000,)).numpy()
+    ours = draws(Mixing(mixup=0.2))
+    assert (ours[:, 1:] == 0).all()
+    for level in (0.2, 0.35, 0.5, 0.65, 0.8):
+        assert np.quantile(ours[:, 0], level) == pytest.approx(np.quantile(theirs, level), abs=0.07)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_draws_torchvisions_boxes(alpha: float):
+    torch.manual_seed(0)
+    cutmix = v2.CutMix(alpha=alpha, num_classes=2)
+    boxes = np.array([cutmix.make_params([torch.zeros(2, 3, 48, 64)])["box"] for _ in range(3000)])
+    ours = draws(Mixing(cutmix=alpha))
+    assert (ours[:, 0] == 1).all()
+    for level in (0.1, 0.3, 0.5, 0.7, 0.9):
+        np.testing.assert_allclose(np.quantile(ours[:, 1:], level, 0), np.quantile(boxes, level, 0), atol=2.5)
+    assert (ours[:, 3:] >= ours[:, 1:3]).all() and (ours[:, 1:] >= 0).all() and (ours[:, 3:] <= [64, 48]).all()
+
+
+def test_with_both_each_batch_draws_one_of_them():
+    cuts = draws(Mixing(mixup=0.2, cutmix=1.0))[:, 1:].any(1)
+    assert 0.42 < cuts.mean() < 0.55  # a few boxes are empty
+    assert not Mixing() and Mixing(mixup=0.1) and Mixing(cutmix=0.1)
+
+
+def test_draws_follow_seed_and_iteration():
+    mixing = Mixing(mixup=0.2, cutmix=1.0)
+    one = mixing.draw(1, 5, height=8, width=8)
+    assert torch.equal(one, mixing.draw(1, 5, height=8, width=8)) and one.dtype == torch.float32
+    keyed = {tuple(mixing.draw(s, t, height=64, width=64).tolist()) for s in (0, 1) for t in range(5)}
+    assert len(keyed) == 10
