@@ -21,19 +21,24 @@ _MASK = (1 << 64) - 1
 _Sample = TypeVar("_Sample")
 
 
-def draw_seed(seed: int, iteration: int, image_id: int) -> int:
-    """The key of all random draws for one image in one iteration, 0 .. 2**63 - 1."""
-    state = np.random.SeedSequence([seed & _MASK, iteration & _MASK, image_id & _MASK])
+def draw_seed(seed: int, iteration: int, image_id: int, repetition: int = 0) -> int:
+    """The key of all random draws for one view of one image in one iteration, 0 .. 2**63 - 1."""
+    key = [seed & _MASK, iteration & _MASK, image_id & _MASK]
+    state = np.random.SeedSequence([*key, repetition] if repetition else key)
     return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is asked for: one process's share of the global batch of `iteration`."""
+    """What a worker is asked for: one process's share of the global batch of `iteration`.
+
+    repetitions: of each index, which of its views in the batch is meant; empty: all the first.
+    """
 
     iteration: int
     indices: tuple[int, ...]
     group: int
+    repetitions: tuple[int, ...] = ()
 
 
 class TrainPlan:
@@ -43,11 +48,17 @@ class TrainPlan:
     leaves incomplete is filled from the next. The batches that an epoch completes come in a random order,
     keyed by (seed, epoch) as the permutations are. So all images are seen equally often, even those of a
     group smaller than a batch.
+
+    repeats: views of each image that follow one another in the stream (repeated augmentation, Hoffer et al. 2020; a
+    batch has them all where `repeats` divides it). An epoch is as long as ever, and draws 1/repeats of the images.
+    Within a batch all first views come before all second ones, so that neighbours are different images and
+    processes have different views of the same.
     """
 
-    def __init__(self, groups_I: np.ndarray, global_batch: int, seed: int) -> None:
+    def __init__(self, groups_I: np.ndarray, global_batch: int, seed: int, repeats: int = 1) -> None:
         self.groups_I = np.asarray(groups_I)
         self.global_batch = global_batch
+        self.repeats = repeats
         self.seed = seed & _MASK
         present = np.unique(self.groups_I)
         self.members = {int(group): np.flatnonzero(self.groups_I == group) for group in present}
@@ -56,14 +67,24 @@ class TrainPlan:
 
     def batch(self, iteration: int) -> tuple[int, np.ndarray]:
         """The group of global batch `iteration`, and its B indices."""
-        lower, upper = 0, (iteration + 1) * self.global_batch * len(self.members) + 1
-        epoch = bisect_right(range(lower, upper), iteration, key=self._batches_before) - 1
-        group, number = self._completed(epoch)[iteration - self._batches_before(epoch)]
+        group, number = self._numbered(iteration)
         size = len(self.members[group])
         places_B = np.arange(number * self.global_batch, (number + 1) * self.global_batch)
-        epochs_B, ranks_B = places_B // size, places_B % size
+        drawn_B = places_B[np.argsort(places_B % self.repeats, kind="stable")] // self.repeats
+        epochs_B, ranks_B = drawn_B // size, drawn_B % size
         permutations = {int(e): self._permutation(int(e), group) for e in np.unique(epochs_B)}
         return group, np.asarray([permutations[int(e)][r] for e, r in zip(epochs_B, ranks_B)])
+
+    def repetitions(self, iteration: int) -> np.ndarray:
+        """Of each image of global batch `iteration` which of its views it is, 0 .. repeats - 1."""
+        first = self._numbered(iteration)[1] * self.global_batch
+        return np.sort(np.arange(first, first + self.global_batch) % self.repeats)
+
+    def _numbered(self, iteration: int) -> tuple[int, int]:
+        """Group of global batch `iteration` and its number in that group's stream."""
+        lower, upper = 0, (iteration + 1) * self.global_batch * len(self.members) + 1
+        epoch = bisect_right(range(lower, upper), iteration, key=self._batches_before) - 1
+        return self._completed(epoch)[iteration - self._batches_before(epoch)]
 
     def _batches_before(self, epoch: int) -> int:
         return sum(epoch * len(members) // self.global_batch for members in self.members.values())
@@ -98,7 +119,10 @@ class TrainRequests(Sequence[Request]):
     def __getitem__(self, place):  # type: ignore[override]
         iteration = self.iterations[place]
         group, indices_B = self.plan.batch(iteration)
-        return Request(iteration, tuple(indices_B[self.share].tolist()), group)
+        repetitions_B = self.plan.repetitions(iteration) if self.plan.repeats > 1 else np.empty(0, int)
+        return Request(
+            iteration, tuple(indices_B[self.share].tolist()), group, tuple(repetitions_B[self.share].tolist())
+        )
 
     def __iter__(self) -> Iterator[Request]:
         return (self[place] for place in range(len(self)))
