@@ -64,8 +64,10 @@ def augmentations(
 
 def pca_colour(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """AlexNet's shift of all pixels along the colours' principal axes (Krizhevsky et al. 2012, §4.1)."""
+    import cv2
+
     shift_3 = 255 * PCA_VECTORS @ (PCA_VALUES * rng.normal(0, PCA_SPREAD, 3))
-    return _look_up(image_HW3, np.rint(_VALUES[:, None] + shift_3))
+    return cv2.transform(image_HW3, np.column_stack([np.eye(3), shift_3]))  # rounded and clipped
 
 
 class RandomErasing:
@@ -75,9 +77,11 @@ class RandomErasing:
     """
 
     def __init__(self, chance: float, rgb: Sequence[float]) -> None:
-        self.chance, self.rgb_3 = chance, np.rint(rgb).astype(np.uint8)
+        self.chance, self.rgb = chance, tuple(round(value) for value in rgb)
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        import cv2
+
         if rng.random() >= self.chance:
             return image_HW3
         height, width = image_HW3.shape[:2]
@@ -87,9 +91,8 @@ class RandomErasing:
             h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if h < height and w < width:
                 top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-                image_HW3 = image_HW3.copy()
-                image_HW3[top : top + h, left : left + w] = self.rgb_3
-                break
+                box = (int(left), int(top), w, h)
+                return cv2.rectangle(image_HW3.copy(), box, self.rgb, thickness=cv2.FILLED) if w and h else image_HW3
         return image_HW3
 
 
@@ -172,7 +175,9 @@ def saturation(image_HW3: np.ndarray, amount: float) -> np.ndarray:
 
 def contrast(image_HW3: np.ndarray, amount: float) -> np.ndarray:
     """From the mean grey (-1) to twice the contrast (1)."""
-    mean = np.float32(_grey(image_HW3).mean())
+    import cv2
+
+    mean = np.float32(cv2.mean(_grey(image_HW3))[0])
     return _look_up(image_HW3, _VALUES * np.float32(1 + amount) + mean * np.float32(-amount))
 
 
