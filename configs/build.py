@@ -6,7 +6,7 @@ These two modules alone read recipes and know all rooms.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from torch.optim import Optimizer
 
 from backbones import Backbone, create_backbone
 from backbones.classifier import Classifier
+from backbones.cut import PIXEL_MEAN
 from configs.command_line import RecipeError
 from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
 from data import classification_loader, open_classification
+from data.augment import augmentations
+from data.mixing import Mixing
 from data.records import ClassificationDataset
 from data.resident import ResidentImages, is_small, read_resident, resident_loader
 from data.sampling import evenly
@@ -139,16 +142,23 @@ def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: in
 
 
 def class_train_loader(
-    recipe: BackboneRecipe, dataset: ClassificationDataset, world: World, *, start: int, iterations: int
+    recipe: BackboneRecipe,
+    dataset: ClassificationDataset,
+    world: World,
+    *,
+    start: int,
+    iterations: int,
+    mean_rgb: Sequence[float] = PIXEL_MEAN,
 ) -> Any:
-    """Batches of the steps from `start` on."""
+    """Batches of the steps from `start` on. mean_rgb: the colour 0..255 that the network takes for zero."""
     view = recipe.input
+    mixing = Mixing(recipe.mixup, recipe.cutmix)
     share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
     if is_resident(recipe, dataset):
         del share["workers"]
         resize = view.size if view.augment == "pad" else view.resize
         images = resident_images(dataset, view.size, resize, world.device)
-        return resident_loader(images, **share, augment=view.augment, flip=view.flip)
+        return resident_loader(images, **share, augment=view.augment, flip=view.flip, mixing=mixing)
     return classification_loader(
         dataset,
         **share,
@@ -157,6 +167,17 @@ def class_train_loader(
         augment=view.augment,
         min_scale=view.min_scale,
         flip=view.flip,
+        then=augmentations(
+            policy=view.policy,
+            policy_magnitude=view.policy_magnitude,
+            colour=view.colour,
+            erase=view.erase,
+            erase_rgb=mean_rgb,
+        ),
+        repeats=view.repeats,
+        start_size=view.start_size,
+        grow_until=view.grow_until,
+        mixing=mixing,
         cache_mb=view.cache_mb // world.size,
     )
 

@@ -167,6 +167,15 @@ class ClassificationInput(Recipe):
     )
     cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
 
+    @model_validator(mode="after")
+    def _pictures_grow(self) -> ClassificationInput:
+        if self.start_size is not None and self.start_size > self.size:
+            raise ValueError(
+                f"input.start_size {self.start_size} is above input.size {self.size}, to which pictures grow; "
+                f"set it to {self.size} or less"
+            )
+        return self
+
 
 class BackboneRecipe(RunRecipe):
     """Train a backbone as a classifier on a folder of classes."""

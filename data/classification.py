@@ -9,6 +9,8 @@ from data.batches import Batch
 from data.cache import PixelCache, needed_mb
 from data.decode import decode_bytes, read_bytes, shrink_factor, stored_size
 from data.errors import BadSample
+from data.growth import Growth
+from data.mixing import Mixing
 from data.records import ClassificationDataset
 from data.sampling import Request, TrainPlan, draw_seed, try_samples
 from data.transforms import ClassificationTransform
@@ -19,7 +21,10 @@ _PROBES = 16  # images looked at to guess what all of them take in memory
 
 
 class ClassificationReader:
-    """chosen_I: the indices of the data set that are used; requests count along it. plan: None in tests."""
+    """chosen_I: the indices of the data set that are used; requests count along it. plan: None in tests.
+
+    growth: the pictures' side by iteration, in the place of the transform's. mixing: adds mixing_5 to the inputs.
+    """
 
     def __init__(
         self,
@@ -30,9 +35,12 @@ class ClassificationReader:
         seed: int,
         plan: TrainPlan | None,
         cache_mb: int,
+        growth: Growth | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
         self.seed, self.plan = seed, plan
+        self.growth, self.mixing = growth, mixing
         self.cache: PixelCache | None = None
         wanted = dataset.pixels_IHW3 is None and cache_mb > 0
         # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
@@ -40,22 +48,27 @@ class ClassificationReader:
             self.cache = PixelCache(len(chosen_I), cache_mb)
 
     def __call__(self, request: Request) -> Batch:
-        size = self.transform.size
+        transform = self.transform.at_size(self.growth.side(request.iteration)) if self.growth else self.transform
+        size = transform.size
+        repetitions = request.repetitions or (0,) * len(request.indices)
         pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
         used: list[int] = []
         skipped: list[str] = []
-        for slot, wanted in enumerate(request.indices):
+        for slot, (wanted, repetition) in enumerate(zip(request.indices, repetitions)):
 
-            def sample(place: int, slot: int = slot) -> int:
+            def sample(place: int, slot: int = slot, repetition: int = repetition) -> int:
                 index = int(self.chosen_I[place])
-                rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index))
-                pixels_NHW3[slot] = self.transform(self._image(place, index), rng)
+                rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index, repetition))
+                pixels_NHW3[slot] = transform(self._image(place, index), rng)
                 return index
 
             used.append(try_samples(sample, wanted, request, self.plan, skipped))
         pixels_N3HW = torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2)
         labels_N = torch.from_numpy(self.dataset.labels_I[used])
-        return Batch((pixels_N3HW, labels_N), tuple(used), tuple(skipped), request.iteration)
+        inputs: tuple[torch.Tensor, ...] = (pixels_N3HW, labels_N)
+        if self.mixing:
+            inputs = (*inputs, self.mixing.draw(self.seed, request.iteration, height=size, width=size))
+        return Batch(inputs, tuple(used), tuple(skipped), request.iteration)
 
     def _image(self, place: int, index: int) -> np.ndarray:
         if self.dataset.pixels_IHW3 is not None:
@@ -70,7 +83,7 @@ class ClassificationReader:
         return image_HW3
 
     def _shrink(self, size_hw: Size | None) -> int:
-        """To what fraction an image of that size is decoded; the same with a cache and without."""
+        """To what fraction an image of that size is decoded; the same with a cache and without, at every size."""
         if size_hw is None:
             return 1
         wanted = self.transform.wanted_shorter

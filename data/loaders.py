@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data.augment import Augmentation
 from data.batches import Batch
 from data.cache import FORK
 from data.canvases import choose_canvases, default_canvases
 from data.classification import ClassificationReader
 from data.detection import DetectionReader, TruthPolicy
 from data.errors import DataError
+from data.growth import Growth
+from data.mixing import Mixing
 from data.records import ClassificationDataset, DetectionDataset
 from data.sampling import Request, TrainPlan, TrainRequests, evenly, sequential_requests
 from data.transforms import ClassificationTransform
@@ -91,6 +94,11 @@ def classification_loader(
     augment: str = "none",
     min_scale: float = 0.08,
     flip: float = 0.0,
+    then: Sequence[Augmentation] = (),
+    repeats: int = 1,
+    start_size: int | None = None,
+    grow_until: float = 1.0,
+    mixing: Mixing | None = None,
     seed: int = 0,
     workers: int = 0,
     start_iteration: int = 0,
@@ -98,13 +106,15 @@ def classification_loader(
     limit: int | None = None,
     cache_mb: int | None = None,
 ) -> Loader:
-    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64).
+    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5 (see Mixing).
 
     train: iterations start_iteration <= t < `iterations` (None: one epoch), augmented, each process its equal
     share of every global batch. Otherwise: every image once over all processes, never augmented; batches of
     `global_batch` images are dealt to the processes whole.
     size: of the square the model sees, in pixels. resize: the shorter side before the crop (None: size).
-    augment: see ClassificationTransform. flip: a chance. limit: only that many images, evenly spaced.
+    augment, then: see ClassificationTransform. flip: a chance. limit: only that many images, evenly spaced.
+    repeats: see TrainPlan. start_size, grow_until: in training the size grows as Growth says, `iterations` being the
+    whole training. These, `then` and `mixing` are for training only.
     cache_mb: memory for decoded images, MB, taken only where all of them fit. None: in training 2048 over all
     processes, at test none; 0: none. Raises DataError.
     """
@@ -114,15 +124,25 @@ def classification_loader(
         augment=augment if train else "none",
         min_scale=min_scale,
         flip=flip if train else 0.0,
+        then=then if train else (),
     )
     chosen = evenly(len(dataset), limit)
     if cache_mb is None:
         cache_mb = DEFAULT_CACHE_MB // world_size if train else 0
     groups = np.zeros(len(chosen), np.int64)
     requests, plan = plan_requests(
-        groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations
+        groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations, repeats
     )
-    reader = ClassificationReader(dataset, chosen, transform, seed=seed, plan=plan, cache_mb=cache_mb)
+    reader = ClassificationReader(
+        dataset,
+        chosen,
+        transform,
+        seed=seed,
+        plan=plan,
+        cache_mb=cache_mb,
+        growth=Growth(start_size, size, grow_until, start_iteration + len(requests)) if train and start_size else None,
+        mixing=mixing if train else None,
+    )
     return Loader(reader, requests, workers)
 
 
@@ -205,6 +225,7 @@ def plan_requests(
     seed: int,
     start: int,
     stop: int | None,
+    repeats: int = 1,
 ) -> tuple[Sequence[Request], TrainPlan | None]:
     """What one process is asked for, and in training the plan behind it. Raises DataError; `where` is its data set."""
     if not len(groups):
@@ -216,7 +237,7 @@ def plan_requests(
         raise DataError(
             f"a global batch of {global_batch} images does not divide among {world_size} processes; make it a multiple"
         )
-    plan = TrainPlan(groups, global_batch, seed)
+    plan = TrainPlan(groups, global_batch, seed, repeats)
     if stop is None:
         stop = start + -(-len(groups) // global_batch)
     return TrainRequests(plan, rank=rank, world_size=world_size, start=start, stop=stop), plan

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from data.augment import Augmentation
 
 AUGMENTS = ("none", "crop", "pad", "scale")
 PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256, 480]
@@ -79,20 +82,44 @@ def random_scale_crop(image_HW3: np.ndarray, size: int, shorter: int, rng: np.ra
     return resize(image_HW3[top : top + crop, left : left + crop], size, size)
 
 
+def mirror(image_HW3: np.ndarray) -> np.ndarray:
+    """Left becomes right, in new memory: numpy's view of it takes forty times as long to copy."""
+    import cv2
+
+    return cv2.flip(image_HW3, 1)
+
+
 class ClassificationTransform:
     """One image to size x size.
 
     augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (random_resized_crop), "pad"
-    (pad_crop), "scale" (random_scale_crop). flip: chance of a mirrored image.
+    (pad_crop), "scale" (random_scale_crop). flip: chance of a mirrored image. then: what is done to the view after
+    that (data.augment).
     """
 
-    def __init__(self, *, size: int, shorter: int, augment: str, min_scale: float, flip: float) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        shorter: int,
+        augment: str,
+        min_scale: float,
+        flip: float,
+        then: Sequence[Augmentation] = (),
+    ) -> None:
         if augment not in AUGMENTS:
             raise ValueError(f"augment {augment!r} is not known; choose from {', '.join(AUGMENTS)}")
         if shorter < size:
             raise ValueError(f"resize {shorter} is below the crop's size {size}; set it to {size} or more")
         self.size, self.shorter, self.augment = size, shorter, augment
-        self.min_scale, self.flip = min_scale, flip
+        self.min_scale, self.flip, self.then = min_scale, flip, tuple(then)
+
+    def at_size(self, size: int) -> ClassificationTransform:
+        """The same view of another size, `shorter` in proportion."""
+        shorter = round(self.shorter * size / self.size)
+        return ClassificationTransform(
+            size=size, shorter=shorter, augment=self.augment, min_scale=self.min_scale, flip=self.flip, then=self.then
+        )
 
     @property
     def wanted_shorter(self) -> float:
@@ -110,7 +137,13 @@ class ClassificationTransform:
             view = random_scale_crop(image_HW3, self.size, self.shorter, rng)
         else:
             view = centre_crop(image_HW3, self.size, self.shorter)
-        return view[:, ::-1] if self.flip > 0 and rng.random() < self.flip else view
+        if self.flip > 0 and rng.random() < self.flip:
+            view = mirror(view)
+        if self.then:
+            view = np.ascontiguousarray(view)
+        for change in self.then:
+            view = change(view, rng)
+        return view
 
 
 class DetectionTransform:

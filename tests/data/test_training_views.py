@@ -1,0 +1,148 @@
+"""The classification loader's training options: repeated views, growing pictures, mixing; keyed like all draws."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import classification_loader, open_classification
+from data.augment import augmentations
+from data.growth import Growth
+from data.mixing import Mixing
+from data.sampling import TrainPlan, TrainRequests, draw_seed
+from tests.data.writers import write_folders
+
+EVERYTHING: dict[str, Any] = {
+    "train": True,
+    "global_batch": 6,
+    "iterations": 10,
+    "size": 48,
+    "resize": 52,
+    "augment": "crop",
+    "flip": 0.5,
+    "then": augmentations(policy="trivial", colour="pca", erase=0.5, erase_rgb=(124, 116, 104)),
+    "repeats": 3,
+    "start_size": 16,
+    "grow_until": 0.8,
+    "mixing": Mixing(mixup=0.2, cutmix=1.0),
+    "seed": 7,
+}
+
+
+@pytest.fixture
+def folders(tmp_path: Path):
+    return open_classification(write_folders(tmp_path / "folders", {"ant": 7, "bee": 6}), "train")
+
+
+def assert_same(one, other) -> None:
+    assert (one.image_ids, one.iteration) == (other.image_ids, other.iteration)
+    for left, right in zip(one.inputs, other.inputs, strict=True):
+        assert left.dtype == right.dtype and torch.equal(left, right)
+
+
+def test_nothing_depends_on_workers_cache_or_where_the_loader_starts(folders):
+    whole = list(classification_loader(folders, **EVERYTHING))
+    assert len(whole) == 10 and len({batch.inputs[2] for batch in whole}) == 10
+    forked = classification_loader(folders, workers=2, cache_mb=0, **EVERYTHING)
+    resumed = classification_loader(folders, start_iteration=4, **EVERYTHING)
+    for one, other in zip(whole, forked, strict=True):
+        assert_same(one, other)
+    for one, other in zip(whole[4:], resumed, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("repeats", [1, 3, 4])
+def test_two_processes_together_have_what_one_has_and_mix_by_the_same_draw(folders, repeats: int):
+    options = {**EVERYTHING, "repeats": repeats}
+    alone = list(classification_loader(folders, **options))
+    ranks = [classification_loader(folders, rank=rank, world_size=2, **options) for rank in range(2)]
+    for one, left, right in zip(alone, *ranks, strict=True):
+        assert left.image_ids + right.image_ids == one.image_ids
+        for place in (0, 1):
+            assert torch.equal(torch.cat([left.inputs[place], right.inputs[place]]), one.inputs[place])
+        assert torch.equal(left.inputs[2], one.inputs[2]) and torch.equal(right.inputs[2], one.inputs[2])
+
+
+def test_pictures_grow_to_their_size_and_boxes_stay_in_them(folders):
+    growth = Growth(16, 48, 0.8, 10)
+    sides = []
+    for batch in classification_loader(folders, **EVERYTHING):
+        pixels_N3HW, _, mixing_5 = batch.inputs
+        side = growth.side(batch.iteration)
+        assert pixels_N3HW.shape == (6, 3, side, side) and pixels_N3HW.dtype == torch.uint8
+        assert pixels_N3HW.is_contiguous(memory_format=torch.channels_last)
+        assert (mixing_5[1:] <= side).all()
+        sides.append(side)
+    assert sides == [16, 16, 24, 24, 32, 32, 40, 40, 48, 48]
+
+
+def test_a_batch_has_different_views_of_each_image_it_draws(folders):
+    options = {**EVERYTHING, "start_size": None, "mixing": None, "then": ()}
+    for batch in classification_loader(folders, **options):
+        views = np.array(batch.image_ids).reshape(3, 2)  # first views, second, third
+        assert (views == views[0]).all() and views[0, 0] != views[0, 1]
+        pixels_N3HW = batch.inputs[0]
+        for first in range(2):
+            same_image = pixels_N3HW[first::2]
+            assert len({view.numpy().tobytes() for view in same_image}) == 3
+
+
+def test_none_of_it_is_done_at_test(folders):
+    options = {**EVERYTHING, "train": False, "iterations": None}
+    bare = {"train": False, "global_batch": 6, "size": 48, "resize": 52, "seed": 7}
+    batches = list(classification_loader(folders, **options))
+    for one, other in zip(batches, classification_loader(folders, **bare), strict=True):
+        assert_same(one, other)
+    assert sum(len(batch) for batch in batches) == 13
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    batch=st.integers(1, 12),
+    repeats=st.integers(1, 5),
+    seed=st.integers(0, 2**40),
+)
+def test_repeated_views_fill_the_stream_and_all_images_come_equally_often(
+    counts: list[int], batch: int, repeats: int, seed: int
+):
+    """As a sampler that repeats each image of a permutation at once, except that no epoch's rest is thrown away."""
+    groups_I = np.repeat(np.arange(len(counts)), counts)
+    plan = TrainPlan(groups_I, batch, seed, repeats)
+    seen = np.zeros((len(groups_I), repeats), int)
+    for iteration in range(sum(counts) * repeats):
+        group, indices_B = plan.batch(iteration)
+        repetitions_B = plan.repetitions(iteration)
+        assert len(indices_B) == len(repetitions_B) == batch and (groups_I[indices_B] == group).all()
+        assert (np.diff(repetitions_B) >= 0).all()
+        np.add.at(seen, (indices_B, repetitions_B), 1)
+        if batch % repeats == 0:
+            first = indices_B[: batch // repeats]
+            assert np.array_equal(indices_B, np.tile(first, repeats))
+            assert np.array_equal(repetitions_B, np.repeat(np.arange(repeats), batch // repeats))
+    assert (seen == batch).all()
+
+
+def test_an_epoch_is_as_long_as_ever_and_draws_fewer_images(folders):
+    loader = classification_loader(folders, **{**EVERYTHING, "iterations": None})
+    assert len(loader) == 3
+    plan = TrainPlan(np.zeros(400, int), 20, seed=1, repeats=4)
+    epoch = np.concatenate([plan.batch(t)[1] for t in range(20)])
+    images, times = np.unique(epoch, return_counts=True)
+    assert len(images) == 100 and (times == 4).all()
+    four = np.concatenate([plan.batch(t)[1] for t in range(80)])
+    assert (np.unique(four, return_counts=True)[1] == 4).all() and len(np.unique(four)) == 400
+
+
+def test_without_repetition_requests_and_draws_are_what_they_have_always_been():
+    assert draw_seed(7, 3, 5) == draw_seed(7, 3, 5, 0) == 8633791053928439926
+    assert len({draw_seed(7, 3, 5, repetition) for repetition in range(4)}) == 4
+    plan = TrainPlan(np.zeros(10, int), 4, seed=3)
+    requests = TrainRequests(plan, rank=1, world_size=2, start=0, stop=5)
+    assert all(request.repetitions == () for request in requests)
+    repeated = TrainRequests(TrainPlan(np.zeros(10, int), 4, 3, repeats=2), rank=1, world_size=2, start=0, stop=5)
+    assert all(request.repetitions == (1, 1) for request in repeated)
