@@ -77,11 +77,12 @@ class Block(nn.Module):
     def _shortcut(self, x_NCHW: Tensor) -> Tensor:
         if self.downsample is not None:
             return conv_norm(x_NCHW, self.downsample[0], self.downsample[1])  # type: ignore[arg-type]
-        if self.stride != 1:
-            x_NCHW = x_NCHW[:, :, :: self.stride, :: self.stride]
-        if self.added_channels:
-            x_NCHW = F.pad(x_NCHW, (0, 0, 0, 0, 0, self.added_channels))
-        return x_NCHW
+        if self.stride == 1 and not self.added_channels:
+            return x_NCHW
+        # In the order of memory, or the gradient comes back in the order of NCHW, and keeps it through all the
+        # identity shortcuts below, whose additions and ReLUs then run at a fifth of the speed.
+        x_NHWC = x_NCHW.permute(0, 2, 3, 1)[:, :: self.stride, :: self.stride]
+        return F.pad(x_NHWC, (0, self.added_channels)).permute(0, 3, 1, 2)
 
 
 class BasicBlock(Block):
@@ -163,7 +164,7 @@ def run_layer(owner: nn.Module, x_NCHW: Tensor, *, name: str, pool: bool = False
 
 def run_global_pool(owner: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Global average pooling to vectors_NC."""
-    return x_NCHW.mean(dim=(2, 3))
+    return x_NCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)  # so that the gradient is channels_last too
 
 
 def set_last_norms_to_zero(module: nn.Module) -> None:

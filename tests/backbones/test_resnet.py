@@ -42,6 +42,22 @@ def test_a_plain_block_adds_nothing():
     assert block(torch.rand(2, 4, 8, 8)).abs().max() == 0
 
 
+@pytest.mark.parametrize("name", ["cifar_r20", "r18"])
+def test_gradients_keep_the_order_of_memory_through_shortcuts_and_pooling(name):
+    net = small(name, shortcut="A")
+    strides = {}
+
+    def watch(block, inputs, output):
+        output.register_hook(lambda gradient: strides.update({block: gradient}))
+
+    for block in net.modules():
+        if isinstance(block, Block):
+            block.register_forward_hook(watch)
+    net(torch.rand(4, 3, 64, 64)).sum().backward()
+    assert len(strides) > 7
+    assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in strides.values())
+
+
 def test_the_stride_is_in_the_1x1_or_in_the_3x3():
     paper, torchvision = small("r50", stride_in="1x1"), small("r50", stride_in="3x3")
     assert (paper.layer2[0].conv1.stride, paper.layer2[0].conv2.stride) == ((2, 2), (1, 1))
