@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=ROOMS + [f"{room}.*" for room in ROOMS]),
-    package_data={"configs": ["**/*.yaml"], "evaluation": ["report/*.j2", "report/*.css", "report/*.js"]},
+    package_data={"configs": ["**/*.yaml"], "evaluation": ["*/*.j2", "*/*.css", "*/*.js"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

@@ -75,7 +75,7 @@ class DepthRecipe(Recipe):
     study: Literal["cifar10", "imagenet"] | None = Field(None, description="All nets of the paper's study.")
     config: str | None = Field(
         None,
-        description="Recipe of the trainings; none: cifar10/paper.yaml for CIFAR nets, else imagenet/standard.yaml.",
+        description="Recipe of the trainings; none: cifar10/paper.yaml for CIFAR nets, else imagenet/paper.yaml.",
     )
     data: Path | None = Field(None, description="Directory of the data set.")
     seeds: int = Field(1, ge=1, description="Runs of each net: seeds 0 to N-1.")
@@ -84,6 +84,9 @@ class DepthRecipe(Recipe):
     gpus: int = Field(1, ge=1, description="Processes (on GPUs: devices) for each training.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
     workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    views: tuple[Literal["10crop", "dense", "multiscale"], ...] = Field(
+        (), description="Test views beside the centre crop, for the paper's tables 2 to 4; see eval_backbone.py."
+    )
     responses: int = Field(
         1000, ge=0, description="Test images over which the layers' responses are measured (figure 7); 0: not measured."
     )

@@ -17,12 +17,16 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import run_tool
 
-from configs.command_line import RecipeError, parse_recipe
+from configs.command_line import RecipeError, load_recipe, parse_recipe
 from configs.schema import BackboneRecipe, may_differ
 from configs.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
+
+if TYPE_CHECKING:
+    from engine.jobs import Job
 
 TOOLS = Path(__file__).resolve().parent
 EVALUATIONS = 40  # of a training whose recipe names no period: the points of its curve
@@ -49,6 +53,8 @@ def main() -> int:
     recipe = parse_recipe(DepthRecipe, arguments, description=__doc__ or "")
     if bool(recipe.runs) == bool(recipe.all_nets()):
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
+    if recipe.runs and overrides:
+        raise RecipeError("what follows -- goes to trainings, but runs that exist are only reported on")
     runs, code = list(recipe.runs), 0
     if not runs:
         cells = plan(recipe, overrides)
@@ -56,9 +62,15 @@ def main() -> int:
             show(cells, recipe.jobs)
             return 0
         runs, code = train(recipe, cells)
-        if code > 128:
-            print("Stopped; the same command goes on from here.", file=sys.stderr)
+        if not runs:
             return code
+    code = measure(recipe, runs) or code
+    if code > 128:
+        return code
+    from evaluation.study import write_study
+
+    page = write_study(runs, recipe.report or recipe.output / "report")
+    print(f"\nThe report: {page.resolve()}")
     return code
 
 
@@ -85,7 +97,7 @@ def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
 def _cell(study: DepthRecipe, net: Net, seed: int, overrides: tuple[str, ...]) -> Cell:
     options = dict(net.options)
     is_cifar = net.backbone.startswith("cifar_")
-    config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/standard.yaml"))
+    config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/paper.yaml"))
     output = study.output / f"{net.directory}_s{seed}"
     flags = (
         *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--seed", str(seed)),
@@ -122,7 +134,8 @@ def length(recipe: BackboneRecipe) -> int:
 def _warm_start(net: Net, recipe: BackboneRecipe, overrides: tuple[str, ...]) -> tuple[str, ...]:
     """CIFAR nets of 110 layers and more begin at a tenth of the rate, as the paper's, unless the recipe says how."""
     depth = "".join(filter(str.isdigit, net.backbone)) if net.backbone.startswith("cifar_") else ""
-    told = recipe.solver.warmup_until_error is not None or any("warmup" in argument for argument in overrides)
+    solver = recipe.solver
+    told = solver.warmup_until_error or solver.warmup_epochs or any("warmup" in argument for argument in overrides)
     if not depth or int(depth) < WARM_DEPTH or told:
         return ()
     return tuple(part for name, value in WARM_START.items() for part in (f"--{_dashed(name)}", value))
@@ -141,32 +154,96 @@ def show(cells: list[Cell], jobs: int) -> None:
 
 
 def train(study: DepthRecipe, cells: list[Cell]) -> tuple[list[Path], int]:
-    """Trains what is not finished; the finished runs' directories, and the exit code."""
-    from engine import device
-    from engine.jobs import Job, run_jobs, shares
+    """Trains what is not finished; the finished runs' directories (none where it was stopped), and the exit code."""
+    from engine.jobs import Job
 
     jobs = [
         Job(cell.output.name, cell.output, cell.command, cell.iterations, kind=cell.net.directory) for cell in cells
     ]
     done = [job for job, cell in zip(jobs, cells) if is_finished(cell)]
-    todo = [job for job in jobs if job not in done]
-    code = 0
-    if todo:
-        outcome = run_jobs(
-            todo,
-            at_once=study.jobs,
-            consoles=study.output / "consoles",
-            environments=shares(
-                study.jobs, study.gpus, cores=_usable_cores(), devices=device.visible_gpus(study.device)
-            ),
-            done=done,
-        )
-        if outcome.stopped_by:
-            return [], 128 + outcome.stopped_by
-        for name, status in outcome.failed.items():
-            print(f"{name} ended with {status}: see {study.output / 'consoles' / name}.txt", file=sys.stderr)
-        code = 1 if outcome.failed else 0
+    code = run_together(study, [job for job in jobs if job not in done], done)
+    if code > 128:
+        return [], code
     return [cell.output for cell in cells if is_finished(cell)], code
+
+
+def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
+    """The jobs, `study.jobs` at a time; the exit code, with a line for each that failed."""
+    from engine import device
+    from engine.jobs import run_jobs, shares
+
+    if not todo:
+        return 0
+    consoles = study.output / "consoles"
+    outcome = run_jobs(
+        todo,
+        at_once=study.jobs,
+        consoles=consoles,
+        environments=shares(study.jobs, study.gpus, cores=_usable_cores(), devices=device.visible_gpus(study.device)),
+        done=done,
+    )
+    if outcome.stopped_by:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 128 + outcome.stopped_by
+    for name, status in outcome.failed.items():
+        print(f"{name} ended with {status}: {consoles / name}.txt says why", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def measure(study: DepthRecipe, runs: list[Path]) -> int:
+    """What the report wants to know of finished runs beside their training: other views, and the layers' responses."""
+    from engine.jobs import Job
+
+    missing = [(run, view) for run in runs for view in study.views if not (run / f"evaluation_{view}.json").exists()]
+    jobs = []
+    for run, view in missing:
+        command = (
+            *(sys.executable, str(TOOLS / "eval_backbone.py"), "--weights", str(run / "model.safetensors")),
+            *("--data", str(data_of(study, run)), "--views", view, "--json", str(run / f"evaluation_{view}.json")),
+            *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
+        )
+        name = f"{run.name}_{view}"
+        jobs.append(Job(name, study.output / "consoles" / name, command, 1, kind=view))
+    code = run_together(study, jobs, [])
+    if study.responses and code <= 128:
+        for run in runs:
+            if not (run / "responses.json").exists():
+                measure_responses(study, run)
+    return code
+
+
+def data_of(study: DepthRecipe, run: Path) -> Path:
+    """The data set that a finished run is measured on: --data, or what its training was given."""
+    return study.data or load_recipe(BackboneRecipe, run / "config.yaml").data or Path()
+
+
+def measure_responses(study: DepthRecipe, run: Path) -> None:
+    """Writes the run's responses.json; where it cannot be made, says why and goes on."""
+    from backbones.layers import three_by_three
+    from configs import build, build_views
+    from engine import device
+    from engine.distributed import World
+    from engine.files import write_json
+    from evaluation.responses import response_deviations
+
+    weights = run / "model.safetensors"
+    try:
+        recipe = load_recipe(BackboneRecipe, run / "config.yaml")
+        view = recipe.input.model_copy(update={"resident": "no"})  # a few images need no data set on the device
+        recipe = recipe.model_copy(update={"data": data_of(study, run), "input": view, "workers": study.workers})
+        world = World(device=device.resolve(study.device))
+        net = build_views.load_tested(weights, world.device, size=None, resize=None, precision="auto")
+        layers = three_by_three(net.backbone)
+        loader = build.class_test_loader(recipe, build.open_classes(recipe, "val"), world, limit=study.responses)
+        deviations, images = response_deviations(
+            net.backbone, layers, loader, device=world.device, autocast=build.autocast_of(world.device, "fp32")
+        )
+    except (ValueError, OSError) as error:
+        print(f"{run}: no layer responses: {error}", file=sys.stderr)
+        return
+    told = [{"layer": name, "deviation": value} for name, value in deviations.items()]
+    write_json(run / "responses.json", {"images": images, "layers": told})
+    print(f"{run}: responses of {len(told)} layers over {images} images", flush=True)
 
 
 def is_finished(cell: Cell) -> bool:

@@ -7,23 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from evaluation.report.svg import element, marker, nice_ticks, path, tick_text
 
 Point = tuple[float, float]
+Span = tuple[float, float, float]
+
+END_PX = 15.0  # least distance of two names at the lines' ends
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named line; `style` chooses colour, dash and marker; `faint` is drawn under it as a thin trace."""
+    """A named line; `style` chooses colour, dash and marker; `faint` is drawn under it as a thin trace.
+
+    kind: further classes of the line, "thin" and "plain" among them. band: (x, low, high), shaded under the line.
+    whiskers: the same, as bars at its points. end: what is written at its right end.
+    """
 
     name: str
     points: Sequence[Point]
     style: int
     faint: Sequence[Point] = ()
     markers: bool = False
+    kind: str = ""
+    band: Sequence[Span] = ()
+    whiskers: Sequence[Span] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,18 +66,25 @@ def line_chart(
 
     `label` is the text alternative of the whole chart.
     """
-    left, right, top, bottom = 46.0, width - 10.0, 12.0, height - 42.0
+    room = max([7.2 * len(line.end) + 8 for line in series if line.end] + [10.0])
+    left, right, top, bottom = 46.0, width - room, 12.0, height - 42.0
 
     def spot(point: Point) -> Point:
         return x.place(point[0], left, right), y.place(point[1], bottom, top)
 
     parts = [_grid(x, y, left, right, top, bottom)]
+    parts += [_band(line, spot) for line in series if line.band]
     for line in series:
         if line.faint:
             parts.append(_line(line.faint, spot, f"trace s{line.style}"))
-        parts.append(_line(line.points, spot, f"line s{line.style}"))
+        parts.append(_line(line.points, spot, f"line s{line.style} {line.kind}".rstrip()))
+        for at, low, high in line.whiskers:
+            (across, lowest), (_, highest) = spot((at, low)), spot((at, high))
+            parts.append(element("line", x1=across, x2=across, y1=lowest, y2=highest, class_=f"error s{line.style}"))
         if line.markers:
-            parts += [marker(line.style, *spot(point), class_=f"dot s{line.style}") for point in line.points]
+            shape = f"dot s{line.style} {line.kind}".rstrip()
+            parts += [marker(line.style, *spot(point), class_=shape) for point in line.points]
+    parts += _ends(series, spot, right, bottom)
     parts.append(_hover(series, x, y, left, right, top, bottom, columns))
     return element(
         "svg",
@@ -76,6 +95,32 @@ def line_chart(
         aria_label=label,
         width="100%",
     )
+
+
+def _band(line: Series, spot) -> Markup:
+    edge = [(at, high) for at, _, high in line.band] + [(at, low) for at, low, _ in reversed(line.band)]
+    return element("path", d=path(map(spot, edge)) + "Z", class_=f"band s{line.style}")
+
+
+def _ends(series: Sequence[Series], spot, right: float, bottom: float) -> list[Markup]:
+    """The lines' names at their right ends."""
+    ended = [line for line in series if line.end and line.points]
+    places = apart([min(spot(line.points[-1])[1], bottom) for line in ended], END_PX, bottom)
+    return [
+        element("text", line.end, x=right + 6, y=y + 4, class_=f"label s{line.style}") for line, y in zip(ended, places)
+    ]
+
+
+def apart(wanted: Sequence[float], least: float, highest: float) -> list[float]:
+    """Places near the wanted ones, in their order, at least `least` from each other and none above `highest`."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    places = list(wanted)
+    for before, after in pairwise(order):
+        places[after] = max(places[after], places[before] + least)
+    for index in reversed(order):  # what was pushed out pushes back
+        places[index] = min(places[index], highest)
+        highest = places[index] - least
+    return places
 
 
 def _line(points: Sequence[Point], spot, kind: str) -> Markup:
@@ -239,12 +284,12 @@ def difference_bar(value: float | None, limit: float, *, styles: tuple[int, int]
     )
 
 
-def swatch(style: int) -> Markup:
+def swatch(style: int, *, kind: str = "", dot: bool = True) -> Markup:
     """A series' line and marker, for legends."""
     return element(
         "svg",
-        element("path", d="M1 7H33", class_=f"line s{style}"),
-        marker(style, 17.0, 7.0, class_=f"dot s{style}"),
+        element("path", d="M1 7H33", class_=f"line s{style} {kind}".rstrip()),
+        marker(style, 17.0, 7.0, class_=f"dot s{style}") if dot else "",
         viewBox="0 0 34 14",
         class_="swatch",
         aria_hidden="true",

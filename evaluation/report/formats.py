@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
+APOSTROPHE = "\u2019"
 
 
 def known(value: float | None) -> float | None:
@@ -25,6 +27,22 @@ def signed(value: float | None) -> str:
         return NONE
     text = f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def points(value: float | None) -> str:
+    """An error, or a difference of errors, on the 0-100 scale with the two decimals that the papers give."""
+    return NONE if value is None else f"{value:.2f}".replace("-", MINUS)
+
+
+def signed_points(value: float) -> str:
+    """A difference of errors with its sign: '+6.00', '−0.31', '0.00'."""
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+
+
+def joined(names: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def interval(low: float | None, high: float | None) -> str:
