@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from detectors.structures import Detections, Size
 from evaluation.files import Entry, EvaluationError
