@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from data.batches import Batch
+from data.views import Group, ViewBatch
 from evaluation.classes import NO_LABEL, predict_scores
 from evaluation.files import EvaluationError
 from evaluation.topk import topk_figures
 from evaluation.views import Ensemble, View, scorer
-
-
-@dataclass(frozen=True)
-class Group:
-    rows_n: Tensor
-    pixels_nV3HW: Tensor
-
-
-@dataclass(frozen=True)
-class Looks:
-    groups: tuple[tuple[Group, ...], ...]
-
-    def __len__(self) -> int:
-        return sum(len(group.rows_n) for group in self.groups[0])
-
-    def to(self, device: object) -> Looks:
-        return self
 
 
 class Net(nn.Module):
@@ -45,7 +27,7 @@ class Net(nn.Module):
     def forward(self, pixels_N3HW: Tensor) -> Tensor:
         self.runs += 1
         map_NCHW = self.layer(pixels_N3HW.float())
-        ramp_W = torch.linspace(0, 1, map_NCHW.shape[3])
+        ramp_W = torch.linspace(0, 1, map_NCHW.shape[3], device=map_NCHW.device)
         return (map_NCHW * ramp_W).mean(dim=(2, 3))
 
 
@@ -54,14 +36,14 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.fixture
-def looks() -> Looks:
+def looks() -> ViewBatch:
     """Four images: five crops each (source 0), and whole in two sizes (1, 2), not in the images' order."""
     whole = [
         Group(torch.tensor([3, 0]), drawn(2, 1, 3, 8, 12, seed=1)),
         Group(torch.tensor([2, 1]), drawn(2, 1, 3, 9, 8)),
     ]
     large = [Group(torch.tensor([place]), drawn(1, 1, 3, 16, 20, seed=place)) for place in (2, 0, 1, 3)]
-    return Looks(((Group(torch.arange(4), drawn(4, 5, 3, 8, 8)),), tuple(whole), tuple(large)))
+    return ViewBatch(((Group(torch.arange(4), drawn(4, 5, 3, 8, 8)),), tuple(whole), tuple(large)))
 
 
 def close(one: Tensor, other: Tensor) -> None:
@@ -146,3 +128,18 @@ def test_diverged_weights_are_an_error_that_names_the_image(looks):
     net.layer.bias.data[2] = float("inf")
     with pytest.raises(EvaluationError, match="image id 0 is not finite"):
         predict_scores(scorer([View(net, (0,))]), 1, [net], [Batch((looks, torch.zeros(4).long()), (0, 1, 2, 3))])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_gives_what_the_cpu_gives(looks):
+    found = []
+    for device in ("cpu", "cuda"):
+        nets = [Net(0).to(device), Net(1).to(device)]
+        score = scorer([View(nets[0], (0,), flip=True), View(nets[1], (1, 2)), Ensemble((0, 1))])
+        batch = Batch((looks, torch.tensor([4, 5, 6, 0])), (10, 11, 12, 13))
+        batch = batch.pin_memory() if device == "cuda" else batch
+        found.append(predict_scores(score, 3, nets, [batch], device=device))
+    for on_cpu, on_gpu in zip(*found):
+        assert on_cpu.best_NK.tolist() == on_gpu.best_NK.tolist()
+        assert on_gpu.probabilities_NK == pytest.approx(on_cpu.probabilities_NK, abs=1e-3)
