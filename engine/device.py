@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -9,6 +10,7 @@ import sys
 import torch
 
 NAMES = ("auto", "cpu", "cuda")
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 
 
 class DeviceError(ValueError):
@@ -45,6 +47,18 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes on Linux
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory that tensors free, for the next step's. Only glibc's malloc is told so.
+
+    Otherwise each step's maps of a few megabytes go back to the system and are fetched, page by page and zeroed, at
+    the next: a sixth of the time of a CIFAR net on a CPU. Maps above 32 MB (glibc's bound) still go back.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in (_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20):
+            mallopt(option, value)
 
 
 def visible_gpus(name: str = "auto") -> list[str]:

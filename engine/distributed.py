@@ -90,6 +90,8 @@ def start(device: str = "auto") -> World:
     if here.type == "cuda":
         torch.cuda.set_device(here)
         torch.backends.cudnn.benchmark = True  # a few canvas sizes, each seen many times
+    else:
+        devices.keep_freed_memory()
     if not is_under_launcher():
         return World(device=here)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
