@@ -7,7 +7,7 @@ import torch
 
 from data.batches import Batch
 from data.cache import PixelCache, needed_mb
-from data.decode import decode_bytes, read_bytes, shrink_factor, stored_size
+from data.decode import decode_bytes, shrink_factor, stored_size
 from data.errors import BadSample
 from data.growth import Growth
 from data.mixing import Mixing
@@ -17,6 +17,7 @@ from data.transforms import ClassificationTransform
 
 Size = tuple[int, int]  # height, width
 
+LARGE = 1 << 19  # pixels (about 836 x 627) from which on an image is decoded for the crop in hand, and never kept
 _PROBES = 16  # images looked at to guess what all of them take in memory
 
 
@@ -52,6 +53,8 @@ class ClassificationReader:
         size = transform.size
         repetitions = request.repetitions or (0,) * len(request.indices)
         pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
+        not_kept = [place for place in dict.fromkeys(request.indices) if not self._is_kept(place)]
+        self.dataset.fetch(self.chosen_I[not_kept].tolist())
         used: list[int] = []
         skipped: list[str] = []
         for slot, (wanted, repetition) in enumerate(zip(request.indices, repetitions)):
@@ -59,7 +62,7 @@ class ClassificationReader:
             def sample(place: int, slot: int = slot, repetition: int = repetition) -> int:
                 index = int(self.chosen_I[place])
                 rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index, repetition))
-                pixels_NHW3[slot] = transform(self._image(place, index), rng)
+                pixels_NHW3[slot] = self._view(transform, place, index, rng)
                 return index
 
             used.append(try_samples(sample, wanted, request, self.plan, skipped))
@@ -70,17 +73,22 @@ class ClassificationReader:
             inputs = (*inputs, self.mixing.draw(self.seed, request.iteration, height=size, width=size))
         return Batch(inputs, tuple(used), tuple(skipped), request.iteration)
 
-    def _image(self, place: int, index: int) -> np.ndarray:
+    def _view(self, transform: ClassificationTransform, place: int, index: int, rng: np.random.Generator) -> np.ndarray:
         if self.dataset.pixels_IHW3 is not None:
-            return self.dataset.pixels_IHW3[index]
+            return transform(self.dataset.pixels_IHW3[index], rng)
         if self.cache is not None and (kept := self.cache.get(place)) is not None:
-            return kept
-        path = self.dataset.paths[index]
-        content = read_bytes(path)
-        image_HW3 = decode_bytes(content, path, shrink=self._shrink(stored_size(content)))
+            return transform(kept, rng)
+        content, name = self.dataset.read(index), self.dataset.name(index)
+        size_hw = stored_size(content)
+        if size_hw is not None and transform.draws_part and size_hw[0] * size_hw[1] > LARGE:
+            return part_of_large(content, name, size_hw, transform, rng)
+        image_HW3 = decode_bytes(content, name, shrink=self._shrink(size_hw))
         if self.cache is not None:
             self.cache.put(place, image_HW3)
-        return image_HW3
+        return transform(image_HW3, rng)
+
+    def _is_kept(self, place: int) -> bool:
+        return self.cache is not None and self.cache.get(place) is not None
 
     def _shrink(self, size_hw: Size | None) -> int:
         """To what fraction an image of that size is decoded; the same with a cache and without, at every size."""
@@ -90,14 +98,31 @@ class ClassificationReader:
         return shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
 
     def _mean_image_bytes(self) -> float:
-        """Of a few images, by their headers; infinite (so: no cache) where they do not tell."""
+        """Of a few images, by their headers; infinite (so: no cache) where they do not tell, or one is not kept."""
         sizes = []
         for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
             try:
-                size_hw = stored_size(read_bytes(self.dataset.paths[int(index)]))
+                size_hw = stored_size(self.dataset.read(int(index)))
             except BadSample:
                 continue
             if size_hw is None:
                 return float("inf")
-            sizes.append(3 * size_hw[0] * size_hw[1] / self._shrink(size_hw) ** 2)
+            pixels = size_hw[0] * size_hw[1]
+            if self.transform.draws_part and pixels > LARGE:
+                return float("inf")
+            sizes.append(3 * pixels / self._shrink(size_hw) ** 2)
         return float(np.mean(sizes)) if sizes else float("inf")
+
+
+def part_of_large(
+    content: bytes, name: str, size_hw: Size, transform: ClassificationTransform, rng: np.random.Generator
+) -> np.ndarray:
+    """The view of an image of that stored size, of which no more detail is decoded than the drawn crop can show."""
+    for height, width in (size_hw, size_hw[::-1]):
+        box = transform.draw(height, width, rng)
+        shrink = shrink_factor((box.height, box.width), (transform.size, transform.size))
+        image_HW3 = decode_bytes(content, name, shrink=shrink)
+        if abs(image_HW3.shape[0] * shrink - height) < shrink:
+            break
+        # else its camera was held upright: the decoder has turned it
+    return transform(image_HW3, rng, box.shrunk(shrink))

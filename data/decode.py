@@ -138,5 +138,5 @@ def _jpeg_header(content: bytes) -> _Header:
             )
         at += 2 + length
         if marker == 0xDA:  # start of scan: within it, FF D9 is the end of the image and nothing else
-            return _Header(size_hw, content.find(b"\xff\xd9", at) >= 0)
+            return _Header(size_hw, content.rfind(b"\xff\xd9", at) >= 0)  # from the end, where it should be
     return _Header(size_hw, complete=False)

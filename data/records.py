@@ -12,9 +12,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+
+from data.decode import read_bytes
+
+if TYPE_CHECKING:
+    from data.shards import Shards
 
 
 class Strings(Sequence[str]):
@@ -249,7 +254,8 @@ class ClassificationDataset:
     """Images with one label each, 0..C-1.
 
     file_names: relative to `root`. pixels_IHW3: the images themselves, uint8 RGB, where the data set's files
-    hold arrays instead of pictures (CIFAR's python batches); else None.
+    hold arrays instead of pictures (CIFAR's python batches); else None. shards: the tar files that hold the images'
+    files; None: they lie on disk each by itself.
     """
 
     root: Path
@@ -258,6 +264,7 @@ class ClassificationDataset:
     file_names: Strings
     labels_I: np.ndarray
     pixels_IHW3: np.ndarray | None = None
+    shards: Shards | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
@@ -266,6 +273,19 @@ class ClassificationDataset:
     @property
     def paths(self) -> Paths:
         return Paths(self.root, self.file_names)
+
+    def read(self, index: int) -> bytes:
+        """The file of image `index` as it is. Raises BadSample."""
+        return read_bytes(self.paths[index]) if self.shards is None else self.shards.read(index)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Get these at once where that is faster than one by one: those of remote shards."""
+        if self.shards is not None:
+            self.shards.fetch(indices)
+
+    def name(self, index: int) -> str:
+        """Where image `index` is to be found, for messages."""
+        return str(self.paths[index]) if self.shards is None else self.shards.name(index)
 
     @property
     def labels(self) -> np.ndarray:
@@ -279,6 +299,7 @@ class ClassificationDataset:
             file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
             labels_I=self.labels_I[chosen_I],
             pixels_IHW3=None if self.pixels_IHW3 is None else self.pixels_IHW3[chosen_I],
+            shards=None if self.shards is None else self.shards.subset(chosen_I),
         )
 
     def fingerprint(self) -> str:

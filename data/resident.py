@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from data.batches import Batch
-from data.decode import decode_image, read_bytes, stored_size
+from data.decode import decode_bytes, stored_size
 from data.errors import BadSample
 from data.loaders import plan_requests
 from data.mixing import Mixing
@@ -83,7 +83,7 @@ def is_small(dataset: ClassificationDataset, size: int) -> bool:
     sizes: set[tuple[int, int] | None] = set()
     for index in evenly(len(dataset), PROBES).tolist():
         try:
-            sizes.add(stored_size(read_bytes(dataset.paths[index])))
+            sizes.add(stored_size(dataset.read(index)))
         except BadSample:  # training will name it
             continue
     return len(sizes) == 1 and all(size_hw is not None and max(size_hw) <= SMALL_SIDE for size_hw in sizes)
@@ -110,7 +110,7 @@ def read_resident(
     def read(index: int) -> None:
         try:
             held = dataset.pixels_IHW3
-            image_HW3 = decode_image(dataset.paths[index]) if held is None else held[index]
+            image_HW3 = decode_bytes(dataset.read(index), dataset.name(index)) if held is None else held[index]
             inner_IHW3[index] = centre_crop(image_HW3, size, resize or size)
         except BadSample as error:
             unusable[index] = error

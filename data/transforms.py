@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from data.augment import Augmentation
 
@@ -21,14 +24,17 @@ PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256,
 
 
 def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area averaging where it gets smaller (no aliasing), linear where it gets larger."""
+    """Linear; where it gets smaller, over all pixels that fall together (no aliasing), as torchvision and Pillow do."""
     import cv2
 
     if image_HW3.shape[:2] == (height, width):
         return image_HW3
-    smaller = height * width < image_HW3.shape[0] * image_HW3.shape[1]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(image_HW3, (width, height), interpolation=how)
+    if height * width > image_HW3.shape[0] * image_HW3.shape[1]:
+        return cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_LINEAR)
+    # torch's kernel takes half the time of OpenCV's area averaging, and gives planes
+    pixels_13HW = torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)[None]
+    planes_3HW = F.interpolate(pixels_13HW, (height, width), mode="bilinear", antialias=True)[0].numpy()
+    return cv2.merge(tuple(planes_3HW))
 
 
 def resize_shorter(image_HW3: np.ndarray, shorter: int) -> np.ndarray:
@@ -44,9 +50,28 @@ def centre_crop(image_HW3: np.ndarray, size: int, shorter: int) -> np.ndarray:
     return image_HW3[top : top + size, left : left + size]
 
 
-def random_resized_crop(image_HW3: np.ndarray, size: int, min_scale: float, rng: np.random.Generator) -> np.ndarray:
-    """A crop of min_scale..1 of the area, of aspect ratio 3/4..4/3, resized (Szegedy et al. 2014, §6)."""
-    height, width = image_HW3.shape[:2]
+@dataclass(frozen=True)
+class Box:
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, image_HW3: np.ndarray) -> np.ndarray:
+        """That part, as a view."""
+        return image_HW3[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def shrunk(self, factor: int) -> Box:
+        """The same part of the image at 1/factor of its size."""
+        top, left = self.top // factor, self.left // factor
+        bottom, right = -(-(self.top + self.height) // factor), -(-(self.left + self.width) // factor)
+        return Box(top, left, bottom - top, right - left)
+
+
+def resized_crop(height: int, width: int, min_scale: float, rng: np.random.Generator) -> Box:
+    """A crop of min_scale..1 of the area, of aspect ratio 3/4..4/3 (Szegedy et al. 2014, §6)."""
     for _ in range(10):
         area = rng.uniform(min_scale, 1.0) * height * width
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -56,8 +81,7 @@ def random_resized_crop(image_HW3: np.ndarray, size: int, min_scale: float, rng:
     else:  # an image longer than 4:3 whose whole height does not do: the middle, at the nearest ratio
         crop_w = min(width, max(1, round(height * 4 / 3)))
         crop_h = min(height, max(1, round(width * 4 / 3)))
-    top, left = int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1))
-    return resize(image_HW3[top : top + crop_h, left : left + crop_w], size, size)
+    return Box(int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1)), crop_h, crop_w)
 
 
 def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -70,16 +94,14 @@ def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     return shifted
 
 
-def random_scale_crop(image_HW3: np.ndarray, size: int, shorter: int, rng: np.random.Generator) -> np.ndarray:
-    """He et al. 2015, §3.4: shorter side drawn from [shorter, 480/256 shorter], and a random crop.
+def scale_crop(height: int, width: int, size: int, shorter: int, rng: np.random.Generator) -> Box:
+    """He et al. 2015, §3.4: shorter side drawn from [shorter, 480/256 shorter], and a random crop of `size` of that.
 
-    Cropped before it is resized, so that no pixel is made in vain.
+    What is given is that crop in the image as it is, so that no pixel is resized in vain.
     """
-    height, width = image_HW3.shape[:2]
     side = size * min(height, width) / rng.uniform(shorter, shorter * PAPER_SCALES)
     crop = max(1, min(round(side), height, width))
-    top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
-    return resize(image_HW3[top : top + crop, left : left + crop], size, size)
+    return Box(int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1)), crop, crop)
 
 
 def mirror(image_HW3: np.ndarray) -> np.ndarray:
@@ -92,8 +114,8 @@ def mirror(image_HW3: np.ndarray) -> np.ndarray:
 class ClassificationTransform:
     """One image to size x size.
 
-    augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (random_resized_crop), "pad"
-    (pad_crop), "scale" (random_scale_crop). flip: chance of a mirrored image. then: what is done to the view after
+    augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (resized_crop), "pad" (pad_crop), "scale"
+    (scale_crop). flip: chance of a mirrored image. then: what is done to the view after
     that (data.augment).
     """
 
@@ -128,13 +150,25 @@ class ClassificationTransform:
             return self.size / math.sqrt(self.min_scale * 3 / 4)
         return self.shorter * (PAPER_SCALES if self.augment == "scale" else 1)
 
-    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    @property
+    def draws_part(self) -> bool:
+        """Whether a part of the image is drawn and brought to the size, rather than the whole."""
+        return self.augment in ("crop", "scale")
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """The part that is seen of an image of that size, where one is drawn; drawn before anything else."""
         if self.augment == "crop":
-            view = random_resized_crop(image_HW3, self.size, self.min_scale, rng)
+            return resized_crop(height, width, self.min_scale, rng)
+        return scale_crop(height, width, self.size, self.shorter, rng)
+
+    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator, box: Box | None = None) -> np.ndarray:
+        """The view, uint8 HW3. box: the part that is seen where it has been drawn already."""
+        if self.draws_part:
+            height, width = image_HW3.shape[:2]
+            box = box or self.draw(height, width, rng)
+            view = resize(box.cut(image_HW3), self.size, self.size)
         elif self.augment == "pad":
             view = pad_crop(centre_crop(image_HW3, self.size, self.size), self.size, rng)
-        elif self.augment == "scale":
-            view = random_scale_crop(image_HW3, self.size, self.shorter, rng)
         else:
             view = centre_crop(image_HW3, self.size, self.shorter)
         if self.flip > 0 and rng.random() < self.flip:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data.batches import Batch
-from data.decode import decode_bytes, read_bytes, shrink_factor, stored_size
+from data.decode import decode_bytes, shrink_factor, stored_size
 from data.errors import DataError
 from data.loaders import Loader
 from data.records import ClassificationDataset
@@ -114,6 +114,7 @@ class ViewReader:
         self.dataset, self.views = dataset, tuple(views)
 
     def __call__(self, request: Request) -> Batch:
+        self.dataset.fetch(request.indices)
         taken = [self._views_of(index) for index in request.indices]
         groups = tuple(_by_size([views[place] for views in taken]) for place in range(len(self.views)))
         labels_N = torch.from_numpy(self.dataset.labels_I[list(request.indices)])
@@ -122,8 +123,7 @@ class ViewReader:
     def _views_of(self, index: int) -> list[np.ndarray]:
         if self.dataset.pixels_IHW3 is not None:
             return [view(self.dataset.pixels_IHW3[index]) for view in self.views]
-        path = self.dataset.paths[index]
-        content = read_bytes(path)
+        content, name = self.dataset.read(index), self.dataset.name(index)
         size_hw = stored_size(content)
         decoded: dict[int, np.ndarray] = {}
         taken = []
@@ -133,7 +133,7 @@ class ViewReader:
             shorter = min(size_hw) if size_hw else 0
             shrink = shrink_factor((shorter, shorter), (view.shorter, view.shorter))
             if shrink not in decoded:
-                decoded[shrink] = decode_bytes(content, path, shrink=shrink)
+                decoded[shrink] = decode_bytes(content, name, shrink=shrink)
             taken.append(view(decoded[shrink]))
         return taken
 

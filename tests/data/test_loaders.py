@@ -1,15 +1,21 @@
 """Loaders: the same batches whatever the workers and processes, truths as the recipe wants them, bad images told."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data import classification_loader, detection_loader, open_classification, open_detection
+from data.classification import part_of_large
+from data.decode import shrink_factor
 from data.errors import BadSample, DataError
+from data.transforms import Box, ClassificationTransform, resize
 from detectors.structures import ImageBatch, Targets
 from tests.data.writers import write_folders, write_picture, write_voc
 
@@ -117,6 +123,55 @@ def test_large_photographs_are_cached_as_small_as_they_are_decoded_without_one(t
     for one, other in zip(cached, classification_loader(dataset, cache_mb=0, **common), strict=True):
         assert_same(one, other)
     assert cached.reader.cache.used_mb == pytest.approx(4 * 160 * 120 * 3 / 2**20)
+
+
+@functools.cache
+def photograph(height: int, width: int) -> np.ndarray:
+    """Shapes of many sizes with sharp edges, and noise as of a sensor."""
+    rng = np.random.default_rng(3)
+    image = np.full((height, width, 3), 90, np.uint8)
+    for _ in range(150):
+        centre = (int(rng.integers(width)), int(rng.integers(height)))
+        cv2.circle(image, centre, int(rng.integers(3, 150)), rng.integers(0, 256, 3).tolist(), -1)
+    return np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("augment", ["crop", "scale"])
+@pytest.mark.parametrize("orientation", [1, 6, 3])
+def test_large_photographs_are_decoded_small_and_look_the_same(tmp_path: Path, augment: str, orientation: int):
+    pixels = photograph(1104, 1504)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "train" / "a" / "one.jpg", quality=95, exif=exif)
+    dataset = open_classification(tmp_path, "train")
+    content, name = dataset.read(0), dataset.name(0)
+    shown = {1: pixels, 6: np.rot90(pixels, -1), 3: np.rot90(pixels, 2)}[orientation]
+    transform = ClassificationTransform(size=96, shorter=112, augment=augment, min_scale=0.08, flip=0)
+    shrinks = set()
+    for seed in range(8):
+        view = part_of_large(content, name, (1104, 1504), transform, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        if orientation == 6:
+            transform.draw(1104, 1504, rng)  # before the decoder told that the image is turned
+        drawn = transform.draw(*shown.shape[:2], rng)
+        shrink = shrink_factor((drawn.height, drawn.width), (96, 96))
+        small = drawn.shrunk(shrink)  # whole pixels of the small image: of the large one up to 7 more a side
+        box = Box(small.top * shrink, small.left * shrink, small.height * shrink, small.width * shrink)
+        part = np.ascontiguousarray(box.cut(shown))
+        assert np.abs(view.astype(int) - resize(part, 96, 96)).mean() < 3
+        by_area = cv2.resize(part, (96, 96), interpolation=cv2.INTER_AREA)
+        assert np.abs(view.astype(int) - by_area).mean() < 3
+        shrinks.add(shrink)
+    assert len(shrinks) > 1
+
+
+def test_large_photographs_are_not_cached(tmp_path: Path):
+    write_picture(tmp_path / "train" / "a" / "1.jpg", 700, 800)
+    loader = classification_loader(
+        open_classification(tmp_path, "train"), train=True, global_batch=2, size=32, augment="crop", iterations=2
+    )
+    assert loader.reader.cache is None and [len(batch) for batch in loader] == [2, 2]
 
 
 def test_a_cache_that_would_not_hold_all_images_is_not_made(shared_data: Path):

@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
-from data.transforms import AUGMENTS, ClassificationTransform, DetectionTransform, centre_crop, pad_crop
+from data.transforms import AUGMENTS, Box, ClassificationTransform, DetectionTransform, centre_crop, pad_crop, resize
 from tests.data.writers import picture
 
 TRANSFORM = DetectionTransform()
@@ -103,6 +105,29 @@ def test_a_crop_keeps_to_its_share_of_the_area():
         ratios.append(width / height)
     assert 0.22 < min(shares) < 0.35 and 0.9 < max(shares) < 1.1
     assert 0.7 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.45
+
+
+@pytest.mark.parametrize("new", [(32, 32), (50, 90), (130, 20)])
+def test_what_gets_smaller_is_resized_as_torchvision_does(new: tuple[int, int]):
+    noise = np.random.default_rng(0).integers(0, 256, (140, 100, 3), np.uint8)
+    theirs = v2.functional.resize(torch.from_numpy(noise).permute(2, 0, 1), list(new), antialias=True)
+    assert np.abs(resize(noise, *new).astype(int) - theirs.permute(1, 2, 0).numpy()).max() <= 1
+    view = noise[3:90, 5:80]  # a crop, which is not contiguous
+    assert np.array_equal(resize(view, 32, 32), resize(np.ascontiguousarray(view), 32, 32))
+
+
+@given(top=st.integers(0, 500), left=st.integers(0, 500), height=st.integers(1, 500), width=st.integers(1, 500))
+def test_a_box_on_a_smaller_copy_covers_the_same_part(top: int, left: int, height: int, width: int):
+    box = Box(top, left, height, width)
+    for factor in (1, 2, 4, 8):
+        small = box.shrunk(factor)
+        for first, size, whole_first, whole in (
+            (small.top, small.height, top, height),
+            (small.left, small.width, left, width),
+        ):
+            assert 0 <= whole_first - first * factor < factor
+            assert 0 <= (first + size) * factor - (whole_first + whole) < factor
+    assert box.shrunk(1) == box
 
 
 def test_wrong_settings_are_named():
