@@ -11,6 +11,8 @@ from data.coco import read_coco
 from data.errors import DataError
 from data.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
 from data.records import ClassificationDataset, DetectionDataset
+from data.shard_files import find_shards
+from data.shards import INDEX_SUFFIX, as_url, find_index, is_url, read_shards
 from data.voc import read_voc
 
 VOC_SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
@@ -21,11 +23,13 @@ SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its 
 
 
 def open_classification(root: Path | str, split: str) -> ClassificationDataset:
-    """Images with a label each: ImageNet-style folders, CIFAR-10 (python batches or folders), the sample set.
+    """Images with a label each: ImageNet-style folders, CIFAR-10 (python batches or folders), the sample set, shards.
 
     split: "train", "val" or "test" (of the latter two the one that is there); CIFAR-10 also has "train45k"
     and "val5k", which of folders are nine tenths and a tenth of each class. Raises DataError.
     """
+    if (index := find_index(root, split)) is not None:
+        return read_shards(index, split)
     root = Path(root)
     check_root(root)
     if find_batches(root) is not None:
@@ -33,6 +37,9 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
     if find_split(root, "train") is None and find_split(root / SAMPLE_OBJECTS, "train") is not None:
         root = root / SAMPLE_OBJECTS
     if find_split(root, FOLDER_PARTS.get(split, (split,))[0]) is None:
+        if shards := find_shards(str(root), split):
+            command = f"python tools/prepare_data.py shard --index-only --data {root} --split {split}"
+            raise DataError(f"{shards[0]}: a shard, but there is no index of the {len(shards)}; run {command}")
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
             raise DataError(f"{root / archives[0]}: an archive; unpack it first (tar xf {archives[0]})")
@@ -101,6 +108,8 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
 
     Raises DataError where there is none.
     """
+    if is_url(root):
+        raise DataError(f"{as_url(root)}: say with --source which split of it to take")
     root = Path(root)
     check_root(root)
     folders = [folder for place in VOC_PLACES for folder in root.glob(f"{place}VOC[0-9][0-9][0-9][0-9]")]
@@ -108,6 +117,7 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
     found = [f"voc{path.parts[-4][3:]}/{path.stem}" for path in lists if "_" not in path.stem]
     for kind, base in (("sample", root / HOMES["sample"]), ("coco", root / HOMES["coco"]), ("coco", root)):
         found += [f"{kind}/{path.stem[10:]}" for path in (base / "annotations").glob("instances_*.json")]
+    found += [path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")]
     if find_batches(root) is not None:
         found += ["train", "test"]
     for place in (root, root / SAMPLE_OBJECTS):

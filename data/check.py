@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from data.annotations import Fault
 from data.catalog import VOC_SOURCE, check_root, find_json, open_classification
 from data.coco import ParsedCoco, find_images, parse_coco
-from data.decode import decode_image
+from data.decode import decode_bytes, decode_image
 from data.errors import BadSample, DataError
 from data.imagenet import find_split, is_image
 from data.masks import segmentation_fault
+from data.shard_files import damaged_shards
+from data.shards import find_index
 from data.voc import (
     ParsedVoc,
     box_faults,
@@ -31,6 +34,7 @@ from data.voc import (
     strange_names,
 )
 
+_Image = TypeVar("_Image")
 Expected = tuple[Path, tuple[int, int] | None]  # an image and the size its annotation gives
 
 
@@ -88,7 +92,9 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
             Fault(path, "does not have an image's name", "it is left out; rename it if it is one", fatal=False)
             for path in strangers
         ]
-    return faults + list(_image_faults((path, None) for path in dataset.paths))
+    if dataset.shards is not None and (index := find_index(root, split)) is not None:
+        faults += [_as_fault(error, dataset.root) for error in damaged_shards(index)]
+    return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), range(len(dataset))))
 
 
 def _check_json(root: Path, source: str, faults: list[Fault]) -> tuple[ParsedCoco, list[Expected]]:
@@ -115,17 +121,19 @@ def _segmentation_faults(parsed: ParsedCoco) -> Iterator[Fault]:
 
 
 def _image_faults(expected: Iterable[Expected]) -> Iterator[Fault]:
+    return _bad_samples(lambda one: decode_image(one[0], size_hw=one[1]), list(expected))
+
+
+def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -> Iterator[Fault]:
     """Decodes every image, on all cores (OpenCV lets go of Python's lock)."""
 
-    def look(one: Expected) -> BadSample | None:
-        path, size_hw = one
+    def look(one: _Image) -> BadSample | None:
         try:
-            decode_image(path, size_hw=size_hw)
+            decode(one)
         except BadSample as error:
             return error
         return None
 
-    images: Sequence[Expected] = list(expected)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for error in pool.map(look, images):
             if error is not None:

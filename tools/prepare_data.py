@@ -4,6 +4,8 @@ sample draws the embedded sample set (seconds, no download): python tools/prepar
 
 voc07, voc12, coco, cifar10 unpack the owner's archives found in DIR, and check them.
 
+shard writes a set of classes as tar shards: python tools/prepare_data.py shard --data DIR --output SHARDS
+
 check lists all faults of any data set in one pass: python tools/prepare_data.py check --data DIR
 """
 
@@ -161,6 +163,45 @@ def check(
     return 1 if sum([_check(data, one) for one in sources]) else 0
 
 
+def shard(
+    data: Data,
+    output: Annotated[
+        Path | None, tyro.conf.arg(help="Where shards and index go; for --index-only default: DATA.")
+    ] = None,
+    split: Annotated[str | None, tyro.conf.arg(help="train, val or test; default: all that are found.")] = None,
+    size_mb: Annotated[float, tyro.conf.arg(help="Size of a shard, MB.")] = 256,
+    index_only: Annotated[
+        bool, tyro.conf.arg(help="DATA is a folder or URL of shards by others, which get an index.")
+    ] = False,
+    shards: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="For --index-only, names or patterns; default SPLIT-*.tar and the like.")
+    ] = (),
+) -> int:
+    """Write a set of classes as tar shards (KEY.jpg, KEY.cls) with an index; training takes OUTPUT as --data."""
+    from tqdm import tqdm
+
+    from data import open_classification
+    from data.catalog import find_sources
+    from data.shard_files import index_shards, write_shards
+    from data.shards import as_url, is_url
+
+    output = output or (data if index_only and not is_url(data) else None)
+    if output is None or (index_only and split is None):
+        raise ValueError("--output is missing" if output is None else "--index-only needs --split: train, val or test")
+    for one in (split,) if split else [name for name in find_sources(data) if name in ("train", "val", "test")]:
+
+        def progress(work: Any, one: str = one) -> Any:
+            return tqdm(work, desc=one, unit="shard" if index_only else "image", dynamic_ncols=True, disable=None)
+
+        if index_only:
+            index = index_shards(as_url(data), output, one, shards=shards, progress=progress)
+        else:
+            index = write_shards(open_classification(data, one), output, one, size_mb=size_mb, progress=progress)
+        dataset = open_classification(output, one)
+        print(f"{index}: {len(dataset)} images of {len(dataset.class_names)} classes")
+    return 0
+
+
 def _check(data: Path, source: str, mend: str = "") -> int:
     from data.check import check_classification, check_detection
 
@@ -193,7 +234,7 @@ def _contents(data: Path, source: str) -> str:
 
 
 def main() -> int:
-    commands = {f.__name__: f for f in (sample, voc07, voc12, coco, cifar10, check)}
+    commands = {f.__name__: f for f in (sample, voc07, voc12, coco, cifar10, shard, check)}
     return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 

@@ -1,0 +1,335 @@
+"""Shards: what is trained from them is what is trained from the folder, wherever they lie; damage is named."""
+
+import errno
+import functools
+import io
+import json
+import os
+import resource
+import signal
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import classification_loader, open_classification, view_loader
+from data.check import check_classification
+from data.errors import BadSample, DataError
+from data.shard_files import index_shards, write_shards
+from data.shards import as_url, is_url
+from data.views import Crops
+from tests.data.writers import write_folders
+
+VIEW = {"size": 32, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7, "cache_mb": 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, counts in (("train", {"ant": 7, "bee": 11, "cat": 5}), ("val", {"ant": 2, "cat": 3})):
+        write_folders(tmp_path / "folders", counts, split)
+    return tmp_path / "folders"
+
+
+@pytest.fixture
+def shards(folder: Path, tmp_path: Path) -> Path:
+    """The folder's training and test images, the former in several shards."""
+    for split in ("train", "val"):
+        write_shards(open_classification(folder, split), tmp_path / "shards", split, size_mb=0.02)
+    assert len(list((tmp_path / "shards").glob("train-*.tar"))) > 2
+    return tmp_path / "shards"
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def assert_same_batches(one, other) -> None:
+    for left, right in zip(one, other, strict=True):
+        assert left.image_ids == right.image_ids
+        assert all(torch.equal(a, b) for a, b in zip(left.inputs, right.inputs, strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "train45k", "val5k"])
+def test_shards_hold_what_the_folder_holds(folder: Path, shards: Path, split: str):
+    ours, theirs = open_classification(shards, split), open_classification(folder, split)
+    assert ours.fingerprint() == theirs.fingerprint() and ours.class_names == ("ant", "bee", "cat")
+    assert all(ours.read(i) == theirs.read(i) for i in range(len(theirs)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_from_shards_is_training_from_the_folder(folder: Path, shards: Path, workers: int):
+    options = {"train": True, "global_batch": 8, **VIEW}
+    whole = list(classification_loader(open_classification(folder, "train"), iterations=7, **options))
+    dataset = open_classification(shards, "train")
+    assert_same_batches(whole, classification_loader(dataset, iterations=7, workers=workers, **options))
+    resumed = classification_loader(dataset, start_iteration=4, iterations=7, workers=workers, **options)
+    assert_same_batches(whole[4:], resumed)
+    halves = [classification_loader(dataset, rank=r, world_size=2, iterations=7, **options) for r in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(batch.inputs[0], torch.cat([part.inputs[0] for part in parts]))
+
+
+def test_the_same_data_give_the_same_shards_in_another_order_than_the_classes(folder: Path, shards: Path, tmp_path):
+    write_shards(open_classification(folder, "train"), tmp_path / "again", "train", size_mb=0.02)
+    for path in (tmp_path / "again").iterdir():
+        assert path.read_bytes() == (shards / path.name).read_bytes()
+    with tarfile.open(shards / "train-000000.tar") as tar:
+        labels = [tar.extractfile(m).read() for m in tar if m.name.endswith(".cls")]  # type: ignore[union-attr]
+    assert labels != sorted(labels)
+
+
+def test_webdataset_reads_our_shards(folder: Path, shards: Path):
+    webdataset = pytest.importorskip("webdataset")
+    urls = [str(path) for path in sorted(shards.glob("train-*.tar"))]
+    samples = webdataset.WebDataset(urls, shardshuffle=False).to_tuple("__key__", "jpg", "cls")
+    found = {int(key): (image, int(label)) for key, image, label in samples}
+    dataset = open_classification(folder, "train")
+    assert found == {i: (dataset.read(i), int(dataset.labels_I[i])) for i in range(len(dataset))}
+
+
+def test_arrays_become_pictures_without_loss(folder: Path, tmp_path: Path):
+    from dataclasses import replace
+
+    pixels_IHW3 = np.random.default_rng(0).integers(0, 256, (23, 32, 32, 3), np.uint8)
+    dataset = replace(open_classification(folder, "train"), pixels_IHW3=pixels_IHW3)
+    write_shards(dataset, tmp_path / "arrays", "train")
+    loader = classification_loader(
+        open_classification(tmp_path / "arrays", "train"), train=False, global_batch=23, size=32
+    )
+    (batch,) = loader
+    assert np.array_equal(batch.inputs[0].permute(0, 2, 3, 1).numpy(), pixels_IHW3)
+
+
+def test_shards_of_others_get_an_index(folder: Path, tmp_path: Path):
+    """As img2dataset and the like write them: any keys, more members, .jpeg, a folder for the split."""
+    dataset = open_classification(folder, "train")
+    for number in range(2):
+        members: dict[str, bytes] = {"README": b"about"}
+        for i in range(number, 20, 2):
+            members[f"some/key{i}.png.JPEG" if i == 4 else f"some/key{i}.jpeg"] = dataset.read(i)
+            members[f"some/key{i}.json"] = b"{}"
+            members[f"some/key{i}.cls"] = b"%d\n" % dataset.labels_I[i]
+        members.pop("some/key4.png.JPEG", None)
+        members.pop("some/key4.cls", None)
+        write_tar(tmp_path / "others" / f"imagenet-train-{number:04}.tar", members)
+    with pytest.raises(DataError, match=r"train-0000.tar: a shard, but there is no index of the 2; run .*--index-only"):
+        open_classification(tmp_path / "others", "train")
+    index_shards(str(tmp_path / "others"), tmp_path / "others", "train")
+    found = open_classification(tmp_path / "others", "train")
+    order = [i for number in range(2) for i in range(number, 20, 2) if i != 4]
+    assert [found.read(place) for place in range(len(found))] == [dataset.read(i) for i in order]
+    assert (
+        found.labels_I.tolist() == dataset.labels_I[order].tolist()
+        and found.class_names == ("0", "1", "2")[: max(found.labels_I) + 1]
+    )
+    (tmp_path / "others" / "classnames.txt").write_text("ant\nbee\ncat\n")
+    elsewhere = tmp_path / "index"  # the shards' own folder may be another's
+    index_shards(str(tmp_path / "others"), elsewhere, "train")
+    assert open_classification(elsewhere, "train").class_names == ("ant", "bee", "cat")
+    assert open_classification(elsewhere, "train").read(0) == found.read(0)
+
+
+def test_shards_in_memory_or_on_a_server_give_what_those_on_disk_give(shards: Path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        memory.pipe(f"/bucket/{path.name}", path.read_bytes())
+    options = {"train": True, "global_batch": 8, "iterations": 5, **VIEW}
+    local = classification_loader(open_classification(shards, "train"), **options)
+    remote = open_classification(Path("memory://bucket"), "train")  # as --data has it: a Path
+    assert is_url(remote.shards.places[0])
+    for workers in (0, 2):
+        assert_same_batches(local, classification_loader(remote, workers=workers, **options))
+    assert [v.inputs[1].tolist() for v in view_loader(remote, [Crops(32, 32)], batch=9)]
+
+
+@pytest.fixture
+def server(shards: Path) -> Iterator[str]:
+    """A web server of the shards that gives ranges, which Python's own does not."""
+
+    class Ranges(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = Path(self.translate_path(self.path)).read_bytes()
+            wanted = self.headers.get("Range")
+            first, last = map(int, wanted.removeprefix("bytes=").split("-")) if wanted else (0, len(content) - 1)
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", str(len(content[first : last + 1])))
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(content[first : last + 1])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Ranges, directory=str(shards))) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_shards_on_a_web_server(shards: Path, server: str, tmp_path: Path):
+    pytest.importorskip("aiohttp")
+    options = {"train": True, "global_batch": 8, "iterations": 5, **VIEW}
+    local = classification_loader(open_classification(shards, "train"), **options)
+    remote = open_classification(Path(server), "train")
+    for workers in (0, 2):
+        assert_same_batches(local, classification_loader(remote, workers=workers, **options))
+    names = [path.name for path in sorted(shards.glob("train-*.tar"))]
+    index_shards(server, tmp_path / "index", "train", shards=names)
+    indexed = open_classification(tmp_path / "index", "train")
+    assert len(indexed) == len(remote) and indexed.shards.places == remote.shards.places
+    assert not check_classification(tmp_path / "index", "train")
+
+
+def test_a_server_that_fails_stops_the_training_in_a_sentence(shards: Path, server: str, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    dataset = open_classification(Path(server), "train")
+    for path in shards.glob("train-*.tar"):
+        path.unlink()
+    loader = classification_loader(dataset, train=True, global_batch=8, iterations=1, **VIEW)
+    with pytest.raises(DataError, match=r"http://.*train-.*tar .*: cannot be read .*; check the address"):
+        list(loader)
+
+
+def test_a_url_survives_being_a_path():
+    for url in ("https://a.org/b/c", "s3://bucket/b", "simplecache::https://a.org/b", "file:///a/b"):
+        assert as_url(Path(url)) == url and is_url(Path(url))
+    assert as_url(Path("/data/a:b")) == "/data/a:b" and not is_url(Path("/data/a:b")) and not is_url("C:/data")
+
+
+def test_a_url_without_an_index_is_named():
+    with pytest.raises(
+        DataError, match=r"memory://nothing/train.index.jsonl: no such index; write one with .*--index-only"
+    ):
+        open_classification(Path("memory://nothing"), "train")
+    with pytest.raises(DataError, match=r"gopher://x/.*: such addresses cannot be read here"):
+        open_classification(Path("gopher://x"), "train")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.jpg": b"1", "b.jpg": b"2", "b.cls": b"0"}, r"sample a has no class \(KEY.cls\)"),
+        ({"a.cls": b"1"}, r"sample a has no image \(KEY.jpg\)"),
+        ({"a.jpg": b"1", "b.jpg": b"2", "a.cls": b"0"}, "sample a has no class"),
+        ({"a.jpg": b"1", "a.cls": b"-1"}, "a.cls holds '-1', not a class number from 0 on"),
+        ({"a.jpg": b"1", "a.cls": b"cat"}, "a.cls holds 'cat', not a class number"),
+        ({"a.jpg": b"1", "a.cls": b"2"}, "class 2, but only 2 classes have names"),
+        ({"a.txt": b"1"}, "no samples in it nor in the others"),
+        ({}, "no samples in it nor in the others"),
+    ],
+)
+def test_samples_that_are_not_whole_are_named(tmp_path: Path, members: dict[str, bytes], message: str):
+    write_tar(tmp_path / "train-0.tar", members)
+    (tmp_path / "classnames.txt").write_text("ant\nbee\n")
+    with pytest.raises(DataError, match=f"train-0.tar: .*{message}"):
+        index_shards(str(tmp_path), tmp_path, "train")
+    assert not (tmp_path / "train.index.jsonl").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 100, 700, 2000, 6 * 1024])  # the last: all members, but not the end's mark
+def test_a_cut_shard_is_named(tmp_path: Path, keep: int):
+    path = write_tar(tmp_path / "train-0.tar", {f"{i}.{end}": b"1" for i in range(3) for end in ("jpg", "cls")})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"train-0.tar: does not read as a tar file \(.+\); fetch or write it again"):
+        index_shards(str(tmp_path), tmp_path, "train")
+
+
+def test_missing_cut_and_changed_shards_are_named(shards: Path):
+    path = shards / "train-000001.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
+    faults = [str(fault) for fault in check_classification(shards, "train")]
+    assert any("train-000001.tar" in fault and "its bytes are not those" in fault for fault in faults)
+    path.write_bytes(content[:-512])
+    with pytest.raises(DataError, match=r"train-000001.tar: has \d+ bytes where .*says \d+; fetch that shard again"):
+        open_classification(shards, "train")
+    path.unlink()
+    with pytest.raises(DataError, match=r"train-000001.tar: no such shard, though .*index.jsonl lists it; fetch"):
+        open_classification(shards, "train")
+    assert "no such shard" in str(check_classification(shards, "train")[0])
+
+
+def test_a_shard_that_vanishes_during_the_training_is_a_bad_sample(shards: Path):
+    dataset = open_classification(shards, "train")
+    for path in shards.glob("*.tar"):
+        path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(
+        BadSample, match=r"train-0.*tar \(at byte \d+\): gives \d+ of \d+ bytes; fetch that shard again"
+    ):
+        [dataset.read(i) for i in range(len(dataset))]
+    (shards / "train-000000.tar").unlink()
+    with pytest.raises(BadSample, match=r"cannot be read \(No such file or directory\)"):
+        [dataset.read(i) for i in np.flatnonzero(dataset.shards.shard_I == 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda lines: lines[:-1], "images"),
+        (lambda lines: [lines[0].replace("shards 1", "shards 9"), *lines[1:]], "shards 9"),
+        (
+            lambda lines: [lines[0].replace('"cat"', '"dog", "cat"').replace('"ant", "bee", ', ""), *lines[1:]],
+            "classes",
+        ),
+        (lambda lines: [*lines[:-1], lines[-1][:50]], "JSON"),
+        (lambda lines: [], "IndexError"),
+        (lambda lines: [lines[0], json.dumps({"shard": "x"})], "KeyError"),
+    ],
+)
+def test_a_damaged_index_is_named(shards: Path, change, reason: str):
+    path = shards / "train.index.jsonl"
+    path.write_text("\n".join(change(path.read_text().splitlines())))
+    with pytest.raises(DataError, match=f"train.index.jsonl: .*{reason}.*; write it anew"):
+        open_classification(shards, "train")
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_on_a_full_disk_nothing_unfinished_bears_its_final_name(
+    folder: Path, tmp_path: Path, monkeypatch, written: int
+):
+    replace, calls = os.replace, []
+
+    def full(source: Path, target: Path) -> None:
+        if len(calls) == written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        calls.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    dataset, output = open_classification(folder, "train"), tmp_path / "shards"
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); make room there"):
+        write_shards(dataset, output, "train", size_mb=0.02)
+    assert sorted(output.iterdir()) == sorted(calls) and len(calls) == written
+    monkeypatch.undo()
+    write_shards(dataset, output, "train", size_mb=0.02)  # again, over what is there
+    assert len(open_classification(output, "train")) == 23
+    with pytest.raises(DataError, match="are written already; give another --output, or remove them"):
+        write_shards(dataset, output, "train")
+
+
+def test_a_disk_that_fills_up_within_a_shard_leaves_no_part_of_it(folder: Path, tmp_path: Path):
+    dataset, output = open_classification(folder, "train"), tmp_path / "shards"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # of one file: a shard of all images takes more
+    try:
+        with pytest.raises(DataError, match=r"train-000000.tar: cannot be written \(File too large\); make room there"):
+            write_shards(dataset, output, "train")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(output.iterdir())
