@@ -40,12 +40,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows: its name, its range, and how its values are written in hover titles."""
+    """What an axis shows: its name, its range, how its values are written in hover titles, and its ticks (none: round
+    numbers)."""
 
     name: str
     low: float
     high: float
     format: str = "{:g}"
+    ticks: Sequence[float] = ()
 
     def place(self, value: float, start: float, end: float) -> float:
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
@@ -66,7 +68,7 @@ def line_chart(
 
     `label` is the text alternative of the whole chart.
     """
-    room = max([7.2 * len(line.end) + 8 for line in series if line.end] + [10.0])
+    room = max([7.4 * len(line.end) + 10 for line in series if line.end] + [10.0])
     left, right, top, bottom = 46.0, width - room, 12.0, height - 42.0
 
     def spot(point: Point) -> Point:
@@ -129,11 +131,11 @@ def _line(points: Sequence[Point], spot, kind: str) -> Markup:
 
 def _grid(x: Axis, y: Axis, left: float, right: float, top: float, bottom: float) -> Markup:
     parts = []
-    for value in nice_ticks(y.low, y.high):
+    for value in y.ticks or nice_ticks(y.low, y.high):
         at = y.place(value, bottom, top)
         parts.append(element("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
         parts.append(element("text", tick_text(value), x=left - 7, y=at + 4, class_="tick end"))
-    for value in nice_ticks(x.low, x.high):
+    for value in x.ticks or nice_ticks(x.low, x.high):
         at = x.place(value, left, right)
         parts.append(element("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis"))
         parts.append(element("text", tick_text(value), x=at, y=bottom + 18, class_="tick mid"))

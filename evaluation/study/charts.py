@@ -115,9 +115,9 @@ def _depth(nets: Sequence[Mapping[str, Any]]) -> Markup | None:
     edges = [edge for line in series for span in line.whiskers for edge in span[1:]] + [point[1] for point in points]
     low, high = min(edges), max(edges)
     room = 0.08 * (high - low) + 0.3
-    x = Axis(
-        "layers", min(depths) - 0.06 * (max(depths) - min(depths)), max(depths) + 0.06 * (max(depths) - min(depths))
-    )
+    shallow, deep = min(depths), max(depths)
+    margin = 0.06 * (deep - shallow)
+    x = Axis("layers", shallow - margin, deep + margin, ticks=sorted(depths))
     y = Axis("error (%)", max(0.0, low - room), min(100.0, high + room), "{:.2f}")
     told = "; ".join(
         f"{line.name}: " + ", ".join(f"{point[0]:g} layers {formats.points(point[1])}" for point in line.points)

@@ -1,7 +1,7 @@
 """Whether depth costs plain nets what it does not cost residual ones: differences of means over seeds, with intervals.
 
 A difference is a sum of group means with signs; its interval is Welch's: groups of a few runs each, with spreads of
-their own, and Student's t for as many degrees of freedom as they leave, rounded down.
+their own, and Student's t for as many degrees of freedom as they leave.
 """
 
 from __future__ import annotations
@@ -47,30 +47,24 @@ def difference(plus: Sequence[Sequence[float]], minus: Sequence[Sequence[float]]
     if se == 0:
         return Difference(value, 0.0, value, value, runs)
     freedom = sum(shares) ** 2 / sum(share**2 / (len(group) - 1) for share, group in zip(shares, groups))
-    half = student_quantile(CONFIDENCE, math.floor(freedom + 1e-9)) * se
+    half = student_quantile(CONFIDENCE, freedom) * se
     return Difference(value, se, value - half, value + half, runs)
 
 
-def student_quantile(confidence: float, freedom: int) -> float:
+def student_quantile(confidence: float, freedom: float) -> float:
     """The t that a variable of Student's distribution exceeds neither way with this probability."""
     low, high = 0.0, 1.0
     while student_within(high, freedom) < confidence:
         high *= 2
-    for _ in range(80):
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if student_within(middle, freedom) < confidence else (low, middle)
     return (low + high) / 2
 
 
-def student_within(t: float, freedom: int) -> float:
-    """P(|T| < t) for a whole number of degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, square = math.sin(angle), math.cos(angle) ** 2
-    odd = freedom % 2
-    term = total = math.cos(angle) if odd else 1.0
-    if freedom == 1:
-        return 2 * angle / math.pi
-    for k in range(2 + odd, freedom - 1, 2):
-        term *= square * (k - 1) / k
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+def student_within(t: float, freedom: float, pieces: int = 400) -> float:
+    """P(|T| < t), by Simpson's rule on the density over the angle whose tangent is T / sqrt(freedom)."""
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    step = math.atan(t / math.sqrt(freedom)) / pieces
+    weights = (1 if place in (0, pieces) else 2 + 2 * (place % 2) for place in range(pieces + 1))
+    return 2 * scale * step / 3 * sum(w * math.cos(place * step) ** (freedom - 1) for place, w in enumerate(weights))

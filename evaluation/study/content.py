@@ -12,12 +12,12 @@ from evaluation.report import formats
 from evaluation.report.curves import smoothed, thinned
 from evaluation.study import findings
 from evaluation.study.averages import mean_and_spread, mean_curve, rounded
-from evaluation.study.findings import with_interval
+from evaluation.study.claims import Difference
 from evaluation.study.runs import Group, Protocol, StudyRun
 from evaluation.study.tables import Column, Table, data_of, departures, paper_tables, schedule
 
 SMOOTHING = 0.02  # share of a training curve over which its mean is taken
-VERDICTS = {"shown": "degradation is shown", "not shown": "degradation is not shown", "single": "no statement"}
+VERDICTS = {"shown": "shown", "not shown": "not shown", "single": "no statement"}
 
 
 def assemble(protocols: Sequence[Protocol], *, title: str | None) -> dict[str, Any]:
@@ -51,16 +51,17 @@ def notes(protocols: Sequence[Protocol], compared: bool) -> list[str]:
     ]
     if compared:
         told.append(
-            "Intervals are 95 % by Welch's t over seeds: each net has a spread of its own. Degradation is called shown "
-            "where both the plain nets' difference and its excess over the residual nets' lie above 0 with their "
-            "intervals."
+            "Intervals are 95 % by Welch\u2019s t over seeds: each net has a spread of its own. Degradation is called "
+            "shown where deep plain nets are worse than shallow ones, and lose more by depth than residual nets do, "
+            "each with its whole interval."
         )
     else:
         told.append(
             "No claim on depth: that needs plain and residual nets of two depths that both have, under one protocol."
         )
-    if any(group.net.depth >= 110 and group.net.cifar for group in main.groups):
-        told.append("Nets of 110 layers and more began at a lower rate (section 4.2); all else was equal.")
+    warm = [group.net.label for group in main.groups if group.runs[0].has_warm_start]
+    if warm:
+        told.append(f"{formats.joined(warm)} began at a lower rate, as in the paper (section 4.2); all else was equal.")
     for other in protocols[1:]:
         names = formats.joined([group.net.label for group in other.groups])
         told.append(
@@ -73,22 +74,26 @@ def findings_table(found: Sequence[findings.Finding]) -> Table:
     """Deep less shallow, by measure."""
     first = found[0]
     columns = [
-        Column("Plain nets", (f"{first.labels['deep_plain']} less {first.labels['shallow_plain']}",)),
-        Column("Residual nets", (f"{first.labels['deep_residual']} less {first.labels['shallow_residual']}",)),
-        Column("Plain less residual", ("what depth costs for want of shortcuts",)),
-        Column("Standard error", ("of that",)),
-        Column("Verdict"),
+        Column(f"{first.labels['deep_plain']} less {first.labels['shallow_plain']}", ("Plain nets",)),
+        Column(f"{first.labels['deep_residual']} less {first.labels['shallow_residual']}", ("Residual nets",)),
+        Column("the first less the second", ("What depth costs without shortcuts",)),
+        Column("Degradation"),
     ]
     rows = []
     for finding in found:
-        differences = [with_interval(change) for change in (finding.plain, finding.residual, finding.contrast)]
-        rows.append(
-            (
-                finding.measure.capitalize(),
-                [*differences, formats.points(finding.contrast.se), VERDICTS[finding.verdict]],
-            )
-        )
-    return Table("Deep less shallow, points of error", columns, rows)
+        cells = [_difference_cell(change) for change in (finding.plain, finding.residual, finding.contrast)]
+        rows.append((finding.measure.capitalize(), [*cells, VERDICTS[finding.verdict]]))
+    notes = ["In brackets the 95 % interval; SE: standard error over seeds."] if first.contrast.se is not None else []
+    return Table("Deep less shallow, points of error", columns, rows, notes)
+
+
+def _difference_cell(change: Difference) -> str:
+    """The value, and on a line of its own its interval and standard error."""
+    value = formats.signed_points(change.value)
+    if change.low is None or change.high is None:
+        return value
+    low, high = formats.signed_points(change.low), formats.signed_points(change.high)
+    return f"{value}\n({low} to {high}), SE {formats.points(change.se)}"
 
 
 def describe_group(group: Group) -> dict[str, Any]:

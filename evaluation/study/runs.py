@@ -94,6 +94,10 @@ class StudyRun:
         return told
 
     @property
+    def has_warm_start(self) -> bool:
+        return (self.provenance.get("protocol") or {}).get("solver.warmup_until_error") is not None
+
+    @property
     def iterations(self) -> int:
         return int(self.provenance["iterations"])
 

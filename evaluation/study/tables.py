@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
 from evaluation.report import formats
@@ -23,7 +24,8 @@ WHOLE_SCHEDULE = 0.99  # of the paper's images: from here on a training is not c
 
 @dataclass(frozen=True)
 class Column:
-    """`name` in bold, below it `notes`: whose, by which view, after which training."""
+    """`name`, and the `notes` above it: whose, on which data, by which view, after which training. Neighbours with
+    equal notes share them on the page."""
 
     name: str
     notes: tuple[str, ...] = ()
@@ -31,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; rows begin with their net's name."""
+    """Cells are text, a second line in them small print; rows begin with their net's name."""
 
     title: str
     columns: list[Column]
@@ -39,7 +41,10 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        heads = [
+            {"notes": list(notes), "span": len(list(same))} for notes, same in groupby(c.notes for c in self.columns)
+        ]
+        return {**asdict(self), "heads": heads}
 
 
 def paper_tables(protocols: Sequence[Protocol]) -> list[Table]:
@@ -65,7 +70,7 @@ def schedule(run: StudyRun, paper: Published | None) -> str:
     share = run.iterations * batch / paper.images_seen
     if share >= WHOLE_SCHEDULE:
         return told
-    part = f"1/{1 / share:.0f}" if share < 0.4 else f"{100 * share:.0f} %"
+    part = f"1/{1 / share:,.0f}" if share < 0.4 else f"{100 * share:.0f} %"
     return f"{told}: shortened, {part} of the paper{formats.APOSTROPHE}s images"
 
 
@@ -78,7 +83,8 @@ def data_of(run: StudyRun) -> str:
 
 def _ours(protocol: Protocol, main: Protocol, view: str, paper: Published | None) -> tuple[str, ...]:
     run = protocol.first
-    notes = [data_of(run), "the single view" if run.net.cifar else VIEWS.get(view, view), schedule(run, paper)]
+    data = str((run.provenance.get("training_data") or {}).get("name", "unknown data"))
+    notes = ["Ours", data, "the single view" if run.net.cifar else VIEWS.get(view, view), schedule(run, paper)]
     if protocol is not main:
         notes.append(departures(protocol, main))
     return tuple(notes)
@@ -96,7 +102,7 @@ def departures(protocol: Protocol, main: Protocol) -> str:
 
 
 def _theirs(paper: Published) -> tuple[str, ...]:
-    return paper.data, paper.view, paper.schedule
+    return "The paper", paper.data, paper.view, paper.schedule
 
 
 def _nets(protocols: Sequence[Protocol], wanted: Callable[[Net], bool]) -> dict[Net, dict[int, Group]]:
@@ -127,7 +133,7 @@ def _error_columns(
                 }
                 if any(values.values()):
                     notes = _ours(protocol, protocols[0], view, papers.get(view))
-                    columns.append(Column(f"Top-{k} error, ours" if len(shown) > 1 else "Test error, ours", notes))
+                    columns.append(Column(f"Top-{k} error" if len(shown) > 1 else "Test error", notes))
                     for net in nets:
                         cells[net].append(cell(values[net]))
     return columns, cells
@@ -135,9 +141,7 @@ def _error_columns(
 
 def _add_paper(columns: list[Column], cells: Mapping[Net, list[str]], paper: Published, shown: Sequence[int]) -> None:
     for k in shown:
-        columns.append(
-            Column(f"Top-{k} error, the paper" if len(shown) > 1 else "Test error, the paper", _theirs(paper))
-        )
+        columns.append(Column(f"Top-{k} error" if len(shown) > 1 else "Test error", _theirs(paper)))
         figures: dict[Key, float] = paper.top1 if k == 1 else paper.top5
         for net, row in cells.items():
             row.append(formats.points(figures.get(net.key) if net.as_published else None))
@@ -163,11 +167,8 @@ def _table_6(protocols: Sequence[Protocol]) -> Table | None:
         parameters = [run.parameters for group in groups.values() for run in group.runs if run.parameters]
         rows.append((net.label, [formats.count(max(parameters, default=None)), *training[net], *cells[net]]))
     notes = _runs_note(nets)
-    if any(net.depth >= 110 and net.family == "residual" for net in nets):
-        notes.append(
-            "The paper's 6.43 with 110 layers is the best of five runs, whose mean is 6.61 ± 0.16. Nets of 110 layers "
-            "and more begin at a lower rate, as the paper's."
-        )
+    if any(net.key == ("residual", 110, "A") for net in nets):
+        notes.append("The paper\u2019s 6.43 with 110 layers is the best of five runs, whose mean is 6.61 ± 0.16.")
     return Table(
         "Table 6: nets for 32x32 images by depth", [Column("Parameters"), *training_columns, *columns], rows, notes
     )
@@ -182,7 +183,7 @@ def _training_columns(
         values = {net: groups[place].train_errors if place in groups else [] for net, groups in nets.items()}
         if any(values.values()):
             note = "" if len(protocols) == 1 or place == 0 else departures(protocol, protocols[0])
-            columns.append(Column("Training error, ours", ("last tenth of the training", *([note] if note else []))))
+            columns.append(Column("Training error", ("Ours", "last tenth of the training", *([note] if note else []))))
             for net in nets:
                 cells[net].append(cell(values[net]))
     return columns, cells
@@ -206,11 +207,11 @@ def _table_2(protocols: Sequence[Protocol]) -> Table | None:
                     group = nets[found[0]].get(place) if found else None
                     values[depth] = group.test_errors(view) if group else []
                 if any(values.values()):
-                    columns.append(Column(f"{name}, ours", _ours(protocol, protocols[0], view, published.TEN_CROP)))
+                    columns.append(Column(name, _ours(protocol, protocols[0], view, published.TEN_CROP)))
                     for depth in rows:
                         rows[depth].append(cell(values[depth]))
     for family, name, kind in (("plain", "plain", None), ("residual", "ResNet A", "A")):
-        columns.append(Column(f"{name}, the paper", _theirs(published.TEN_CROP)))
+        columns.append(Column(name, _theirs(published.TEN_CROP)))
         for depth in rows:
             rows[depth].append(formats.points(published.TEN_CROP.top1.get((family, depth, kind))))
     told = [(f"{depth} layers", cells) for depth, cells in rows.items()]
