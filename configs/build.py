@@ -6,6 +6,7 @@ These two modules alone read recipes and know all rooms.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from backbones import Backbone, create_backbone
 from backbones.classifier import Classifier
 from backbones.cut import PIXEL_MEAN
+from backbones.vgg import shallow_layers
 from configs.command_line import RecipeError
 from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
 from data import classification_loader, open_classification
@@ -31,6 +33,8 @@ from engine.logs import progress
 from engine.optim import OPTIMIZERS
 from engine.schedule import Schedule, create_schedule
 from engine.weights import check_provenance, load_into, load_weights
+
+logger = logging.getLogger(__name__)
 
 
 def iterations_of(recipe: BackboneRecipe | DetectionRecipe, images: int) -> int:
@@ -48,9 +52,32 @@ def iterations_of(recipe: BackboneRecipe | DetectionRecipe, images: int) -> int:
     return max(1, -(-int(solver.epochs * images) // solver.batch_size))
 
 
+def describe_rate(solver: Solver) -> str | None:
+    """A sentence on the learning rate where the batch is another one than the rate was written for."""
+    if solver.lr_batch is None or solver.lr_batch == solver.batch_size:
+        return None
+    return (
+        f"batch {solver.batch_size} instead of {solver.lr_batch}: learning rate {solver.lr:g} x "
+        f"{solver.batch_size}/{solver.lr_batch} = {solver.rate():g} (linear scaling; --solver.lr-batch "
+        f"{solver.batch_size} takes {solver.lr:g} as it is)"
+    )
+
+
+def loop_settings(recipe: BackboneRecipe | DetectionRecipe) -> dict[str, Any]:
+    """What the training loop is told of a recipe as it stands there."""
+    return {
+        "precision": recipe.precision,
+        "accumulate": recipe.solver.accumulate,
+        "grad_clip": recipe.solver.grad_clip,
+        "eval_period": recipe.eval_period,
+        "checkpoint_period": recipe.checkpoint_period,
+        "log_period": recipe.log_period,
+    }
+
+
 def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
     """The optimiser over all trained parameters of `model`."""
-    options: dict[str, Any] = {"lr": solver.lr, "weight_decay": solver.weight_decay}
+    options: dict[str, Any] = {"lr": solver.rate(), "weight_decay": solver.weight_decay}
     options |= {"decay_norms": solver.decay_norms, "decay_biases": solver.decay_norms}
     if solver.optimizer == "sgd":
         options |= {"momentum": solver.momentum, "nesterov": solver.nesterov}
@@ -58,16 +85,32 @@ def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
     return make(model, **options)
 
 
-def build_schedule(solver: Solver, iterations: int, *, figure: str) -> Schedule:
-    """The learning rate's factor as a function of the step; `figure`: what a plateau looks at."""
+def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int = 0) -> Schedule:
+    """The learning rate's factor as a function of the step.
+
+    figure: what a plateau looks at. images: in the training set, for a warm-up in epochs.
+    Raises RecipeError for a warm-up of two lengths, or one that follows what this training does not tell.
+    """
+    if solver.warmup_until_error is not None:
+        if solver.warmup_iterations or solver.warmup_epochs:
+            raise RecipeError(
+                "--solver.warmup-until-error is a warm-up of its own: add --solver.warmup-iterations 0, or leave it out"
+            )
+        if figure != "top1":
+            raise RecipeError("--solver.warmup-until-error follows a classifier's error, which a detector has not")
+    warmup = solver.warmup_iterations
+    if solver.warmup_epochs is not None:
+        warmup = round(solver.warmup_epochs * images / solver.batch_size)
     return create_schedule(
         solver.schedule,
         iterations=iterations,
         milestones=[round(fraction * iterations) for fraction in solver.milestones],
         gamma=solver.gamma,
         figure=figure,
-        warmup_iterations=solver.warmup_iterations,
+        patience=solver.patience,
+        warmup_iterations=warmup,
         warmup_start=solver.warmup_factor,
+        warmup_until_error=solver.warmup_until_error,
     )
 
 
@@ -85,14 +128,41 @@ def build_backbone(recipe: RunRecipe, num_classes: int, *, zero_init: bool = Fal
 
 def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifier, dict[str, Any] | None]:
     """The network to train, and the provenance of what it starts from."""
+    if recipe.weights is not None and recipe.shallow_weights is not None:
+        raise RecipeError("--weights and --shallow-weights are two beginnings: give one of them")
     backbone = build_backbone(recipe, num_classes, zero_init=recipe.zero_init_residual)
     origin = None
     if recipe.weights is not None:
-        state, origin = load_weights(recipe.weights)
-        check_identity(origin, backbone, recipe.weights)
-        classifier = backbone.classifier_name
-        load_into(backbone, state, recipe.weights, allow_missing=(classifier,), ignore=(classifier,))
+        origin = _start_from(backbone, recipe.weights)
+    if recipe.shallow_weights is not None:
+        origin = _start_from_shallow(backbone, recipe.shallow_weights)
     return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin
+
+
+def _start_from(backbone: Backbone, path: Path) -> dict[str, Any]:
+    """Loads all but the classifier; the provenance of the file."""
+    state, origin = load_weights(path)
+    check_identity(origin, backbone, path)
+    classifier = backbone.classifier_name
+    load_into(backbone, state, path, allow_missing=(classifier,), ignore=(classifier,))
+    there = state.get(f"{classifier}.weight")
+    others = f" instead of {len(there)}" if there is not None and len(there) != backbone.num_classes else ""
+    logger.info("weights of %s; the classifier starts anew: %d classes%s", path, backbone.num_classes, others)
+    return origin
+
+
+def _start_from_shallow(backbone: Backbone, path: Path) -> dict[str, Any]:
+    """Loads a shallower VGG's outer layers (Simonyan & Zisserman 2014, §3.1); the provenance of its file."""
+    state, origin = load_weights(path)
+    taken, names = shallow_layers(backbone, state, origin=str(path))
+    if "backbone" in origin:
+        ours = backbone.identity()
+        same = ("channel_order", "pixel_mean", "pixel_std", "width")
+        check_provenance(origin["backbone"], {fact: ours[fact] for fact in same}, path)
+    kept = tuple(name for name in backbone.state_dict() if name not in taken)
+    load_into(backbone, taken, path, allow_missing=kept)
+    logger.info("%s starts from %s of %s; the other layers from random weights", backbone.name, names, path)
+    return {"source": f"first and last layers of {path.name}", **origin}
 
 
 def check_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:
@@ -100,6 +170,16 @@ def check_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> No
     if "backbone" in origin:
         expected = {name: value for name, value in backbone.identity().items() if name != "num_classes"}
         check_provenance(origin["backbone"], expected, path)
+
+
+def check_classes(known: Sequence[str], origin: object, found: Sequence[str], place: object) -> None:
+    """Raises ValueError unless `place` has exactly the classes, in their order, that `origin` (weights, data) knows."""
+    if tuple(known) != tuple(found):
+        only = sorted(set(known) ^ set(found))
+        raise ValueError(
+            f"{origin} and {place} have different classes: "
+            + (f"{', '.join(only[:5])} are only in one of them" if only else "the same ones in another order")
+        )
 
 
 def need_data(recipe: RunRecipe) -> Path:
@@ -110,8 +190,9 @@ def need_data(recipe: RunRecipe) -> Path:
 
 
 def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
-    """Images and labels of one split; the training set cut to the recipe's `limit`."""
-    dataset = open_classification(need_data(recipe), split)
+    """Images and labels of "train" or "val", as the recipe names them; the former cut to the recipe's `limit`."""
+    name = recipe.train_split if split == "train" else recipe.test_split
+    dataset = open_classification(need_data(recipe), name)
     limited = split == "train" and recipe.limit is not None
     return dataset.subset(evenly(len(dataset), recipe.limit)) if limited else dataset
 

@@ -152,16 +152,6 @@ def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionD
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 
-def check_classes(known: tuple[str, ...], origin: object, dataset: DetectionDataset) -> None:
-    """Raises ValueError unless the data set has exactly the classes that `origin` (weights, a data set) knows."""
-    if known != dataset.class_names:
-        only = sorted(set(known) ^ set(dataset.class_names))
-        raise ValueError(
-            f"{origin} and {dataset.source} have different classes: "
-            f"{', '.join(only[:5]) or 'the same ones in another order'}"
-        )
-
-
 def detection_train_loader(
     recipe: DetectionRecipe, dataset: DetectionDataset, world: World, *, start: int, iterations: int
 ) -> Any:

@@ -73,6 +73,8 @@ def load_net(path: Path, device: torch.device, *, size: int | None, resize: int 
         raise ValueError(f"{path} does not say which backbone it is; weights of train_backbone.py do")
     trained = origin.get("protocol", {})
     view = {name: trained[f"input.{name}"] for name in ("size", "resize") if f"input.{name}" in trained}
+    view["size"] = trained.get("input.test_size") or view.get("size")  # a training may use smaller crops than the test
+    view = {name: value for name, value in view.items() if value is not None}
     view |= {name: value for name, value in (("size", size), ("resize", resize)) if value is not None}
     sides = validated(ClassificationInput, view, "--size and --resize")
     kind = trained.get("precision", "auto") if precision == "auto" else precision

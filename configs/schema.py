@@ -72,9 +72,9 @@ class Solver(Recipe):
     nesterov: bool = Field(False, description="Nesterov's momentum instead of the classical one.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
     decay_norms: bool = Field(True, description="Decay norms' scales and all biases too, as the papers do.")
-    schedule: Literal["constant", "steps", "cosine", "plateau"] = Field(
+    schedule: Literal["constant", "steps", "cosine", "linear", "plateau"] = Field(
         "steps",
-        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls.",
+        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls; linear: to 0.",
     )
     milestones: tuple[float, ...] = Field(
         (),
@@ -83,6 +83,9 @@ class Solver(Recipe):
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
     patience: int = Field(5, ge=0, description="Evaluations without improvement that a plateau waits for.")
     warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    warmup_epochs: float | None = Field(
+        None, gt=0, description="Linear warm-up in passes over the data, instead of warmup_iterations."
+    )
     warmup_factor: float = Field(0.001, ge=0, le=1, description="Share of lr at the first step of the warm-up.")
     warmup_until_error: float | None = Field(
         None,
@@ -143,6 +146,7 @@ class ClassificationInput(Recipe):
 
     size: int = Field(224, ge=8, description="Side of the square that the network sees, pixels.")
     resize: int = Field(256, ge=8, description="Shorter side before the centre crop at test, pixels.")
+    test_size: int | None = Field(None, ge=8, description="Side of the square at test, pixels; none: size.")
     augment: Literal["crop", "scale", "pad", "none"] = Field(
         "crop",
         description="crop: random resized crop; scale: shorter side drawn from 1 to 1.875 times resize, and a random "
@@ -184,6 +188,8 @@ class BackboneRecipe(RunRecipe):
     shallow_weights: Path | None = Field(
         None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."
     )
+    train_split: str = Field("train", description="What is trained on; CIFAR-10 also has train45k.")
+    test_split: str = Field("val", description="What is evaluated on; val5k goes with train45k.")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: ClassificationInput = ClassificationInput()
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")

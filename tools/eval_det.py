@@ -80,7 +80,7 @@ def evaluate(settings: Settings, world: World) -> int:
     if output == settings.run:
         require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts["class_names"])
-    build_detection.check_classes(known, path, test_set)
+    build.check_classes(known, path, test_set.class_names, test_set.source)
     backbone = build.build_backbone(recipe, 1000)
     build.check_identity(facts, backbone, path)
     model = build_detection.build_detector(recipe, backbone, len(known))

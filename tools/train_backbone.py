@@ -4,13 +4,18 @@ python tools/train_backbone.py --backbone r50 --data IMAGENET --gpus 8
 
 python tools/train_backbone.py --backbone r18 --config configs/sample/objects.yaml --data SAMPLE/objects
 
-The run directory ends with model.safetensors, which train_det.py takes as --weights.
+The run directory ends with model.safetensors, which train_det.py takes as --weights: the weights of the last step, or
+with --ema their moving average (model_raw.safetensors then holds the former). With --eval-period the best evaluated
+ones lie beside them as model_best.safetensors.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import default_output, in_processes, run_tool
@@ -21,15 +26,21 @@ from configs.schema import BackboneRecipe, may_differ
 if TYPE_CHECKING:
     from backbones.classifier import Classifier
     from data.records import ClassificationDataset
+    from engine.average import WeightAverage
     from engine.distributed import World
     from engine.rundir import RunDirectory
+    from engine.session import Record
 
 logger = logging.getLogger("tools.train_backbone")
 
 
+# The recipe of a family of networks when no --config names another: by the beginning of the name.
+DEFAULT_RECIPES = {"cifar_": "cifar10/paper.yaml", "vgg": "imagenet/vgg.yaml", "": "imagenet/standard.yaml"}
+
+
 def main() -> int:
     backbone, _ = take_flag(sys.argv[1:], "--backbone")
-    default = "cifar10/paper.yaml" if (backbone or "").startswith("cifar_") else "imagenet/standard.yaml"
+    default = next(name for family, name in DEFAULT_RECIPES.items() if (backbone or "").startswith(family))
     recipe = parse_recipe(BackboneRecipe, description=__doc__ or "", default=default)
 
     return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
@@ -39,6 +50,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     """One run from its data to its weights."""
     from configs import build
     from engine import loop, precision, provenance, rng
+    from engine.average import WeightAverage
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
 
@@ -74,14 +86,17 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         recipe.backbone, len(train_set.class_names), len(train_set), len(test_set), iterations,
         recipe.solver.batch_size, recipe.precision, world.device, run.path,
     )  # fmt: skip
+    if sentence := build.describe_rate(recipe.solver):
+        logger.info(sentence)
     made = {"started_from": origin, **provenance.describe()}  # now: code and machine that the run starts with
     state = run.latest_state()
     start = int(state["iteration"]) if state else 0
     rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
+    average = WeightAverage(model, recipe.ema) if recipe.ema else None
     record = loop.train(
         model=model,
         optimizer=build.build_optimizer(recipe.solver, model),
-        schedule=build.build_schedule(recipe.solver, iterations, figure="top1"),
+        schedule=build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set)),
         loader=build.class_train_loader(
             recipe,
             train_set,
@@ -93,68 +108,112 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         run=run,
         iterations=iterations,
         world=world,
-        precision=recipe.precision,
-        accumulate=recipe.solver.accumulate,
-        grad_clip=recipe.solver.grad_clip,
         evaluate=(lambda _: evaluate(recipe, model, test_set, world)) if recipe.eval_period else None,
-        eval_period=recipe.eval_period,
-        checkpoint_period=recipe.checkpoint_period,
-        log_period=recipe.log_period,
+        best=("ema_top1" if recipe.ema else "top1") if recipe.eval_period else None,
+        average=average,
         state=state,
+        **build.loop_settings(recipe),
     )
-    finish(recipe, model, train_set, test_set, world, run, iterations, record.seconds, made)
+    facts = {
+        "backbone": model.backbone.identity(),
+        "class_names": list(train_set.class_names),
+        "training_data": {"name": train_set.root.name, "images": len(train_set)},
+        "epochs": round(iterations * recipe.solver.batch_size / len(train_set), 2),
+        "seed": recipe.seed,
+        "training_s": round(record.seconds, 1),
+        **protocol_facts(recipe, train_set),
+        **made,
+    }
+    finish(recipe, model, average, train_set, test_set, world, run, record, facts)
     return 0
+
+
+def protocol_facts(recipe: BackboneRecipe, train_set: ClassificationDataset) -> dict[str, Any]:
+    """Under which protocol the run was made, and its hash."""
+    from configs.schema import protocol_fields
+    from engine import provenance
+
+    protocol = {**protocol_fields(recipe), "train_fingerprint": train_set.fingerprint()}
+    return {"protocol": protocol, "protocol_hash": provenance.protocol_hash(protocol)}
 
 
 def finish(
     recipe: BackboneRecipe,
     model: Classifier,
+    average: WeightAverage | None,
     train_set: ClassificationDataset,
     test_set: ClassificationDataset,
     world: World,
     run: RunDirectory,
-    iterations: int,
-    seconds: float,
-    made: dict[str, Any],
+    record: Record,
+    facts: dict[str, Any],
 ) -> None:
     """Exact norm statistics, the final figures, and the weights with all that is to be known of them."""
-    from backbones.norms import recompute_statistics
-    from configs import build
-    from configs.schema import protocol_fields
-    from engine import provenance, weights
-    from engine.logs import figures_line, progress
+    from engine.logs import figures_line
+    from engine.weights import save_weights
 
-    if recipe.recompute_norms:
-        # The paper's appendix A: statistics over the training set, as the network will see it at test.
-        loader = build.class_test_loader(recipe, train_set, world, limit=recipe.recompute_norms)
-        pixels = (batch.inputs[0] for batch in progress(loader, description="norm statistics"))
-        with build.autocast_of(world.device, recipe.precision)():
-            images = recompute_statistics(model.backbone, pixels)
-        logger.info("norm statistics recomputed over %d training images", images)
-    else:
-        world.broadcast_buffers(model)  # each process has gathered statistics of its own
-    figures = evaluate(recipe, model, test_set, world)
-    logger.info(figures_line(iterations, figures))
-    run.metrics.write(iterations, figures, section="evaluation")
+    said = {"weights": "last step", "iterations": record.iteration}
+    files: list[tuple[Path, dict[str, Any], Callable[[], AbstractContextManager[None]]]]
+    files = [(run.weights, said, nullcontext)]
+    if average is not None:
+        averaged = {**said, "weights": f"moving average, decay {recipe.ema} a step"}
+        files = [(run.raw_weights, said, nullcontext), (run.weights, averaged, average.lent)]
+    figures: dict[str, float] = {}
+    for path, what, put_in_place in files:  # the last one is that of model.safetensors
+        with put_in_place():
+            settle_norms(recipe, model, train_set, world)
+            figures = evaluate(recipe, model, test_set, world)
+            state = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+        logger.info("%s: %s", path.name, figures_line(record.iteration, figures))
+        facts |= {**what, "figures": figures}
+        if world.is_main:
+            save_weights(path, state, facts)
+    run.metrics.write(record.iteration, figures, section="evaluation")
     run.write_json(run.evaluation, {**figures, "images": len(test_set), "view": "1 centre crop"})
-    protocol = {**protocol_fields(recipe), "train_fingerprint": train_set.fingerprint()}
-    facts = {
-        "backbone": model.backbone.identity(),
-        "class_names": list(train_set.class_names),
-        "training_data": {"name": train_set.root.name, "images": len(train_set)},
-        "iterations": iterations,
-        "epochs": round(iterations * recipe.solver.batch_size / len(train_set), 2),
-        "seed": recipe.seed,
-        "figures": figures,
-        "protocol": protocol,
-        "protocol_hash": provenance.protocol_hash(protocol),
-        "training_s": round(seconds, 1),
-        **made,
-    }
-    if world.is_main:
-        weights.save_weights(run.weights, model.backbone.state_dict(), facts)
+    if record.best is not None:
+        facts["best"] = save_best(recipe, world, run, record, facts)
     run.finish(facts)
     logger.info("weights: %s", run.weights)
+
+
+def settle_norms(recipe: BackboneRecipe, model: Classifier, train_set: ClassificationDataset, world: World) -> None:
+    """The norms' statistics as they are to be saved: exact ones over training images, or one process's own."""
+    from backbones.norms import recompute_statistics
+    from configs import build
+    from engine.logs import progress
+
+    if not recipe.recompute_norms:
+        world.broadcast_buffers(model)  # each process has gathered statistics of its own
+        return
+    # The paper's appendix A: statistics over the training set, as the network will see it at test.
+    loader = build.class_test_loader(recipe, train_set, world, limit=recipe.recompute_norms)
+    pixels = (batch.inputs[0] for batch in progress(loader, description="norm statistics"))
+    with build.autocast_of(world.device, recipe.precision)():
+        images = recompute_statistics(model.backbone, pixels)
+    logger.info("norm statistics recomputed over %d training images", images)
+
+
+def save_best(
+    recipe: BackboneRecipe, world: World, run: RunDirectory, record: Record, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """The weights of the best evaluation, as they were evaluated, in model_best.safetensors; what they are."""
+    from engine.weights import save_weights
+
+    name = "ema_top1" if recipe.ema else "top1"
+    said = {"iterations": record.best_iteration, "figures": {"top1": record.best}, "split": recipe.test_split}
+    if world.is_main:
+        best = run.checkpoints.best()
+        assert best is not None, "an evaluation marks its checkpoint"
+        state = {**best["model"], **best["average"]}  # the average, where there is one, is of all but the counters
+        state = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+        kind = f"best of the evaluations, by {name} on {recipe.test_split}"
+        save_weights(run.best_weights, state, {**facts, **said, "weights": kind})
+    if record.best_iteration != record.iteration:
+        logger.info(
+            "the best evaluation was at iteration %d (%s %.2f, at the end %.2f): its weights are %s",
+            record.best_iteration, name, record.best, record.figures[name], run.best_weights,
+        )  # fmt: skip
+    return said
 
 
 def evaluate(

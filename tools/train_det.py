@@ -45,7 +45,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     if not recipe.weights:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
-    build_detection.check_classes(train_set.class_names, train_set.source, test_set)
+    build.check_classes(train_set.class_names, train_set.source, test_set.class_names, test_set.source)
     iterations = build.iterations_of(recipe, len(train_set))
     recipe = recipe.model_copy(
         update={
@@ -74,6 +74,8 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         recipe.backbone, origin["source"], len(train_set.class_names), len(train_set), train_set.source,
         len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
     )  # fmt: skip
+    if sentence := build.describe_rate(recipe.solver):
+        logger.info(sentence)
     run.write_json(run.truth, test_set.coco_truth())
     # Now, not at the end: the code and the machine that the run starts with.
     facts = {
@@ -92,19 +94,14 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     record = loop.train(
         model=model,
         optimizer=build.build_optimizer(recipe.solver, model),
-        schedule=build.build_schedule(recipe.solver, iterations, figure="AP"),
+        schedule=build.build_schedule(recipe.solver, iterations, figure="AP", images=len(train_set)),
         loader=build_detection.detection_train_loader(recipe, train_set, world, start=start, iterations=iterations),
         run=run,
         iterations=iterations,
         world=world,
-        precision=recipe.precision,
-        accumulate=recipe.solver.accumulate,
-        grad_clip=recipe.solver.grad_clip,
         evaluate=evaluate,
-        eval_period=recipe.eval_period,
-        checkpoint_period=recipe.checkpoint_period,
-        log_period=recipe.log_period,
         state=state,
+        **build.loop_settings(recipe),
     )
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
