@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from backbones import Backbone, create_backbone
 from backbones.classifier import Classifier
 from backbones.cut import PIXEL_MEAN
+from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from configs.command_line import RecipeError
 from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
@@ -136,6 +137,8 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
         origin = _start_from(backbone, recipe.weights)
     if recipe.shallow_weights is not None:
         origin = _start_from_shallow(backbone, recipe.shallow_weights)
+    if recipe.checkpoint_activations:
+        recompute_blocks(backbone)
     return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin
 
 
