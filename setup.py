@@ -30,6 +30,16 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "timm>=1.0", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+        "http": ["fsspec[http]"],  # shards on a web server
+        "test": [
+            "fsspec[http]",
+            "webdataset>=0.2.86",
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "timm>=1.0",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "import-linter>=2.1",
+        ],
     },
 )

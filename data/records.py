@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from data.shards import Shards
 
 
+_AT_ONCE = 1 << 16  # strings that are copied at a time
+
+
 class Strings(Sequence[str]):
     """An immutable list of strings in one block of bytes."""
 
@@ -44,6 +47,29 @@ class Strings(Sequence[str]):
         index = range(len(self))[index]
         encoded = self._bytes[self._starts[index] : self._starts[index + 1]].tobytes()
         return encoded.decode("utf-8", "surrogateescape")
+
+    @classmethod
+    def joined(cls, parts: Sequence[Strings]) -> Strings:
+        """All strings of the parts, one part after the other."""
+        lengths = np.concatenate([np.diff(part._starts) for part in parts])
+        return cls._of(lengths, np.concatenate([part._bytes for part in parts]))
+
+    def take(self, indices: np.ndarray) -> Strings:
+        """The strings at these places, without making any of them."""
+        lengths = np.diff(self._starts)[indices]
+        taken = self._of(lengths, np.empty(lengths.sum(), np.uint8))
+        for first in range(0, len(indices), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            start, stop = taken._starts[first], taken._starts[min(first + _AT_ONCE, len(indices))]
+            shifts = np.repeat(self._starts[indices[some]] - taken._starts[some][: len(lengths[some])], lengths[some])
+            taken._bytes[start:stop] = self._bytes[np.arange(start, stop) + shifts]
+        return taken
+
+    @classmethod
+    def _of(cls, lengths: np.ndarray, content: np.ndarray) -> Strings:
+        made = cls(())
+        made._starts, made._bytes = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), content
+        return made
 
     def update_hash(self, digest: Any) -> None:
         digest.update(self._starts.tobytes())
@@ -296,7 +322,7 @@ class ClassificationDataset:
         chosen_I = np.asarray(indices, np.int64)
         return replace(
             self,
-            file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
+            file_names=self.file_names.take(chosen_I),
             labels_I=self.labels_I[chosen_I],
             pixels_IHW3=None if self.pixels_IHW3 is None else self.pixels_IHW3[chosen_I],
             shards=None if self.shards is None else self.shards.subset(chosen_I),

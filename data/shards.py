@@ -167,12 +167,11 @@ def read_shards(path: str, split: str) -> ClassificationDataset:
         np.concatenate([line["offsets"] for line in lines])[order],
         np.concatenate([line["lengths"] for line in lines])[order],
     )
-    names = [name for line in lines for name in line["names"]]
     whole = ClassificationDataset(
         Path(path).parent,
         split,
         tuple(head["class_names"]),
-        Strings(names[i] for i in order.tolist()),
+        Strings.joined([line["names"] for line in lines]).take(order),
         np.concatenate([line["labels"] for line in lines])[order],
         shards=shards,
     )
@@ -237,8 +236,13 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    """Numbers as arrays, a line at a time: as lists they would take ten times the memory."""
-    return {key: np.asarray(value, np.int64) if key in NUMBERS else value for key, value in line.items()}
+    """Lists as arrays and blocks, a line at a time: all of them as lists would take ten times the memory."""
+    for key in NUMBERS:
+        if key in line:
+            line[key] = np.asarray(line[key], np.int64)
+    if "names" in line:
+        line["names"] = Strings(line["names"])
+    return line
 
 
 def file_system_of(url: str) -> Any:

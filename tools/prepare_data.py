@@ -180,6 +180,7 @@ def shard(
     """Write a set of classes as tar shards (KEY.jpg, KEY.cls) with an index; training takes OUTPUT as --data."""
     from tqdm import tqdm
 
+    from configs.command_line import RecipeError
     from data import open_classification
     from data.catalog import find_sources
     from data.shard_files import index_shards, write_shards
@@ -187,7 +188,8 @@ def shard(
 
     output = output or (data if index_only and not is_url(data) else None)
     if output is None or (index_only and split is None):
-        raise ValueError("--output is missing" if output is None else "--index-only needs --split: train, val or test")
+        missing = "--output is missing" if output is None else "--index-only needs --split: train, val or test"
+        raise RecipeError(missing)
     for one in (split,) if split else [name for name in find_sources(data) if name in ("train", "val", "test")]:
 
         def progress(work: Any, one: str = one) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from data import open_classification
 from data.errors import DataError
+from data.records import Strings
 from tests.data.writers import write_folders, write_picture
 
 
@@ -157,3 +158,12 @@ def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
     assert [path.parent.name + path.name for path in part.paths] == ["a1.jpg", "b1.jpg"]
     assert part.labels.tolist() == [0, 1] and part.class_names == whole.class_names
     assert part.fingerprint() != whole.fingerprint() == whole.subset(range(6)).fingerprint()
+
+
+def test_strings_are_joined_and_taken_as_lists_are(monkeypatch):
+    monkeypatch.setattr("data.records._AT_ONCE", 3)
+    parts = [["a", "", "bcd"], [], ["é", "xyz"]]
+    joined = Strings.joined([Strings(part) for part in parts])
+    assert list(joined) == ["a", "", "bcd", "é", "xyz"]
+    for indices in ([4, 3, 2, 1, 0], [2, 2, 1], [], [1], [0, 1, 2, 3, 4, 0, 1]):
+        assert list(joined.take(np.array(indices, int))) == [joined[i] for i in indices]
