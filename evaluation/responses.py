@@ -5,6 +5,7 @@ Legend of shape suffixes: N images, C channels, H W height and width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -28,7 +29,8 @@ def response_deviations(
 
     layers: modules inside `model` by name; each is looked at by a hook, when it is called. loader: batches whose
     `inputs` begin with the pixels_N3HW. The model is evaluated (norms by their running statistics), its mode is given
-    back. Sums are kept in float64 on the device. Raises EvaluationError without images, and where a layer never ran.
+    back. Sums are kept in float64 on the device. Raises EvaluationError without images, where a layer never ran, and
+    where one gives numbers that are not finite.
     """
     sums_3 = {name: torch.zeros(3, dtype=torch.float64, device=device) for name in layers}
     hooks = [module.register_forward_hook(_adding_to(sums_3[name])) for name, module in layers.items()]
@@ -63,4 +65,6 @@ def _deviation(name: str, sums_3: Tensor) -> float:
     count, total, square_total = sums_3.tolist()
     if not count:
         raise EvaluationError(f"the layer {name} gave nothing: the model does not call it")
+    if not math.isfinite(square_total):
+        raise EvaluationError(f"the layer {name} gives numbers that are not finite: the weights have diverged")
     return max(0.0, square_total / count - (total / count) ** 2) ** 0.5

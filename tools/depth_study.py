@@ -91,28 +91,33 @@ def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
         raise RecipeError("--data is missing: the directory of the data set")
     if not study.data.is_dir():
         raise RecipeError(f"--data {study.data} is not a directory")
-    return [_cell(study, net, seed, overrides) for seed in range(study.seeds) for net in study.all_nets()]
+    planned = [(net, *prepare(study, net, overrides)) for net in study.all_nets()]
+    return [_cell(study, seed, *one) for seed in range(study.seeds) for one in planned]
 
 
-def _cell(study: DepthRecipe, net: Net, seed: int, overrides: tuple[str, ...]) -> Cell:
+def prepare(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """The flags of the net's trainings but for their seed, and their length in steps."""
     options = dict(net.options)
     is_cifar = net.backbone.startswith("cifar_")
     config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/paper.yaml"))
-    output = study.output / f"{net.directory}_s{seed}"
     flags = (
-        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--seed", str(seed)),
-        *("--output", str(output), "--device", study.device, "--gpus", str(study.gpus)),
-        *("--workers", str(study.workers), "--resume"),
+        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--resume"),
+        *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
         *(part for name, value in options.items() for part in (f"--{_dashed(name)}", value)),
         *overrides,
     )
     recipe = parse_recipe(BackboneRecipe, list(flags), description="")
     iterations = length(recipe)
-    more = _warm_start(net, recipe, overrides)
+    flags += _warm_start(net, recipe, overrides)
     if recipe.eval_period is None:
-        more += ("--eval-period", str(max(1, iterations // EVALUATIONS)))
-    recipe = parse_recipe(BackboneRecipe, [*flags, *more], description="")
-    return Cell(net, seed, output, flags + more, recipe, iterations)
+        flags += ("--eval-period", str(max(1, iterations // EVALUATIONS)))
+    return flags, iterations
+
+
+def _cell(study: DepthRecipe, seed: int, net: Net, flags: tuple[str, ...], iterations: int) -> Cell:
+    output = study.output / f"{net.directory}_s{seed}"
+    flags += ("--seed", str(seed), "--output", str(output))
+    return Cell(net, seed, output, flags, parse_recipe(BackboneRecipe, list(flags), description=""), iterations)
 
 
 def length(recipe: BackboneRecipe) -> int:
@@ -220,10 +225,11 @@ def data_of(study: DepthRecipe, run: Path) -> Path:
 def measure_responses(study: DepthRecipe, run: Path) -> None:
     """Writes the run's responses.json; where it cannot be made, says why and goes on."""
     from backbones.layers import three_by_three
-    from configs import build, build_views
+    from configs import build
     from engine import device
     from engine.distributed import World
     from engine.files import write_json
+    from engine.weights import load_into, load_weights
     from evaluation.responses import response_deviations
 
     weights = run / "model.safetensors"
@@ -232,12 +238,12 @@ def measure_responses(study: DepthRecipe, run: Path) -> None:
         view = recipe.input.model_copy(update={"resident": "no"})  # a few images need no data set on the device
         recipe = recipe.model_copy(update={"data": data_of(study, run), "input": view, "workers": study.workers})
         world = World(device=device.resolve(study.device))
-        net = build_views.load_tested(weights, world.device, size=None, resize=None, precision="auto")
-        layers = three_by_three(net.backbone)
+        state, origin = load_weights(weights)
+        backbone = build.build_backbone(recipe, int(origin["backbone"]["num_classes"]))
+        load_into(backbone, state, weights)
+        layers = three_by_three(backbone.to(world.device))
         loader = build.class_test_loader(recipe, build.open_classes(recipe, "val"), world, limit=study.responses)
-        deviations, images = response_deviations(
-            net.backbone, layers, loader, device=world.device, autocast=build.autocast_of(world.device, "fp32")
-        )
+        deviations, images = response_deviations(backbone, layers, loader, device=world.device)
     except (ValueError, OSError) as error:
         print(f"{run}: no layer responses: {error}", file=sys.stderr)
         return

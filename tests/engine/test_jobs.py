@@ -1,0 +1,117 @@
+"""Several jobs at once: all run, in order, with their share; a failure or a signal loses nobody else's work."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import Board, Job, latest, paces, run_jobs, shares
+
+ENVIRONMENT = {"MARK": "seen"}
+
+
+def job(tmp_path: Path, name: str, code: str, iterations: int = 10) -> Job:
+    return Job(name, tmp_path / name, (sys.executable, "-c", textwrap.dedent(code)), iterations, kind=name[0])
+
+
+def test_a_job_that_fails_leaves_the_others_alone_and_says_why(tmp_path):
+    jobs = [
+        job(tmp_path, "a", "import sys; print('error: no such image'); sys.exit(3)"),
+        job(
+            tmp_path,
+            "b",
+            f"import os; open({str(tmp_path / 'b.txt')!r}, 'w').write(os.environ['MARK'])",
+        ),
+    ]
+    stream = io.StringIO()
+    outcome = run_jobs(jobs, at_once=1, consoles=tmp_path / "out", environments=[ENVIRONMENT], stream=stream)
+    assert outcome.failed == {"a": 3}
+    assert outcome.stopped_by == 0
+    assert (tmp_path / "b.txt").read_text() == "seen"
+    assert "a ended with 3: error: no such image" in stream.getvalue()
+    assert stream.getvalue().rstrip().endswith("1 of 2 finished, 0 running, 0 waiting")
+
+
+def test_no_more_run_at_once_than_asked_and_in_order(tmp_path):
+    marks = tmp_path / "marks"
+    code = f"""
+        import time
+        with open({str(marks)!r}, "a") as file: file.write("+\\n")
+        time.sleep(0.4)
+        with open({str(marks)!r}, "a") as file: file.write("-\\n")
+    """
+    jobs = [job(tmp_path, f"job{index}", code) for index in range(4)]
+    run_jobs(jobs, at_once=2, consoles=tmp_path / "out", environments=[{}, {}], stream=io.StringIO())
+    running = most = 0
+    for mark in marks.read_text().split():
+        running += 1 if mark == "+" else -1
+        most = max(most, running)
+    assert (running, most) == (0, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_jobs_which_end_their_own_way(tmp_path, number):
+    inner = f"""
+import pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path({str(tmp_path)!r}, "saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path({str(tmp_path)!r}, "ready").touch()
+time.sleep(60)
+"""
+    outer = f"""
+import sys
+from pathlib import Path
+from engine.jobs import Job, run_jobs
+jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
+outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
+assert outcome.failed == {{}}, outcome
+sys.exit(128 + outcome.stopped_by)
+"""
+    process = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert (tmp_path / "saved").exists()
+    assert "0 of 2 finished, 0 running, 1 waiting" in out
+
+
+def test_progress_is_read_from_the_runs_metrics(tmp_path):
+    one = job(tmp_path, "a1", "")
+    two = job(tmp_path, "a2", "")
+    one.output.mkdir()
+    lines = [{"iteration": 4, "loss": 2.0, "top1": 30.0, "time_s": 2.0}, {"iteration": 4, "top1": 20.0}]
+    (one.output / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"iterat')
+    assert latest(one.output)["iteration"] == 4
+    assert paces([("a", latest(one.output)), ("a", latest(two.output))]) == {"a": 2.0}
+    board = Board([one, two], 2, io.StringIO(), {"a1": "running"})
+    first, second, total = board.lines(every=True)
+    assert first == "a1  eta: 0:00:12  iter: 4/10  loss: 2  top1: 30  time: 2.000 s"
+    assert second == "a2  waiting"
+    assert total == "0 of 2 finished, 1 running, 1 waiting  eta: 0:00:16"  # (6 + 10 steps) x 2 s / 2
+
+
+def test_cores_and_devices_are_shared(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert shares(2, 1, cores=8, devices=[]) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in shares(3, 1, cores=8, devices=["4", "5"])] == ["4", "5", "4"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in shares(2, 2, cores=8, devices=list("0123"))] == [
+        "0,1",
+        "2,3",
+    ]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert shares(1, 1, cores=8, devices=[]) == [{}]
+    assert os.environ["OMP_NUM_THREADS"] == "1"
