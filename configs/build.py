@@ -137,6 +137,8 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
         origin = _start_from(backbone, recipe.weights)
     if recipe.shallow_weights is not None:
         origin = _start_from_shallow(backbone, recipe.shallow_weights)
+    if recipe.checkpoint_activations and recipe.compile:
+        raise RecipeError("--compile and --checkpoint-activations do not go together: leave one of them out")
     if recipe.checkpoint_activations:
         recompute_blocks(backbone)
     return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin

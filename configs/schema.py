@@ -197,7 +197,7 @@ class BackboneRecipe(RunRecipe):
     mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0: none. With cutmix each batch draws one of them.")
     cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; 0: none.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the weights' moving average; 0: none is kept.")
-    compile: bool = Field(False, description="Compile the step (CUDA graphs on a GPU): pays for small nets.")
+    compile: bool = Field(False, description="Compile the step (CUDA graphs): pays for small nets on a GPU.")
     checkpoint_activations: bool = Field(
         False, description="Compute blocks' activations again in the backward pass: slower, and far less memory."
     )

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from engine import precision as precisions
 from engine.average import WeightAverage
+from engine.compiling import compile_forward
 from engine.distributed import World, wrap
 from engine.guard import FiniteGuard
 from engine.logs import progress
@@ -49,6 +50,7 @@ def train(
     average: WeightAverage | None = None,
     state: dict[str, Any] | None = None,
     find_unused: bool = False,
+    compile: bool = False,
 ) -> Record:
     """Trains `model` in place up to `iterations` and returns the run's record.
 
@@ -59,6 +61,7 @@ def train(
         mode; rank 0's figures count. best: name of the figure (higher is better) that chooses best.pt.
     average: of the model's weights; it follows every step, and is evaluated beside them.
     state: `run.latest_state()`, from which to go on to the bit; None to begin.
+    compile: the model's forward and backward are compiled, see `compiling`.
     Raises stop.Interrupted after SIGINT or SIGTERM, guard.NonFiniteLoss and session.TooManySkipped, each with the
     state saved; ValueError where the loader ends too early.
     """
@@ -76,6 +79,7 @@ def train(
         iterations=iterations,
     )
     start = session.restore(state)
+    begin_step = compile_forward(model, world.device, accumulate=accumulate) if compile else None
     parallel = wrap(model, world, find_unused=find_unused).train()
     parameters = trained_parameters(optimizer)
     fill_momentum(optimizer)
@@ -88,6 +92,8 @@ def train(
         steps = range(start + 1, iterations + 1)
         for iteration in progress(steps, description="train", total=iterations, initial=start, plain_lines=False):
             lr = set_learning_rate(optimizer, schedule(iteration - 1))
+            if begin_step is not None:
+                begin_step()
             seen, image_ids = [], []
             for micro in range(accumulate):
                 batch = _next_batch(session.clock.fetch, batches, iteration)

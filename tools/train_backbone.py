@@ -112,6 +112,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         best=("ema_top1" if recipe.ema else "top1") if recipe.eval_period else None,
         average=average,
         state=state,
+        compile=recipe.compile,
         **build.loop_settings(recipe),
     )
     facts = {

@@ -66,3 +66,9 @@ def test_activations_are_computed_again_where_the_recipe_says_so():
     for asked in (True, False):
         model, _ = build.build_classifier(recipe().model_copy(update={"checkpoint_activations": asked}), 2)
         assert {block.recomputes for block in model.modules() if isinstance(block, Block)} == {asked}
+
+
+def test_compiling_and_computing_again_do_not_go_together():
+    both = recipe().model_copy(update={"checkpoint_activations": True, "compile": True})
+    with pytest.raises(RecipeError, match="leave one of them out"):
+        build.build_classifier(both, 2)

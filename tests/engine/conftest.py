@@ -57,7 +57,7 @@ def toy_program() -> Callable[..., subprocess.CompletedProcess[str]]:
     def start(*arguments: object) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, str(ROOT / "tests" / "engine" / "toy.py"), *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
     return start
 

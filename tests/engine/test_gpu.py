@@ -39,6 +39,36 @@ def test_weights_stay_those_from_before_a_nan_that_is_read_later(run, make, prec
         torch.testing.assert_close(state["model"][name], weight.cpu(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_compiled_steps_train_as_others_do_and_wait_for_nothing(run, accumulate):
+    world = distributed.start("cuda")
+    iterations = 40
+
+    def trained(compile: bool) -> ToyNet:
+        torch.manual_seed(0)
+        model = ToyNet(dropout=0.0).to(world.device)
+
+        def watched():
+            for place, batch in enumerate(batches(0, iterations * accumulate)):
+                # Graphs are recorded in the first steps; log lines come every twentieth.
+                quiet = compile and 10 <= place // accumulate % 20 < 19
+                torch.cuda.set_sync_debug_mode("error" if quiet else "default")
+                yield batch.to_pinned()
+
+        options = {"schedule": Constant(), "run": run, "world": world, "log_period": 20, "accumulate": accumulate}
+        try:
+            train(model=model, optimizer=sgd(model, lr=0.1), loader=watched(), iterations=iterations,
+                  compile=compile, **options)  # fmt: skip
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return model
+
+    plain, compiled = trained(False), trained(True)
+    for (name, weight), (other_name, other) in zip(plain.state_dict().items(), compiled.state_dict().items()):
+        assert name == other_name
+        torch.testing.assert_close(other, weight, rtol=1e-3, atol=1e-4)
+
+
 def test_fp16_with_an_overflowing_first_step_trains(run):
     world = distributed.start("cuda")
     model = ToyNet(dropout=0.0).to(world.device)

@@ -84,6 +84,7 @@ def job(
     *,
     resume: bool = False,
     plain: bool = False,
+    compile: bool = False,
     signal_at: int | None = None,
     signal_name: str = "SIGTERM",
     from_rank: int = 0,
@@ -121,6 +122,7 @@ def job(
         checkpoint_period=4,
         log_period=2,
         best="AP",
+        compile=compile,
         state=state,
     )
     run.finish({"training_s": record.seconds})
@@ -131,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--signal-at", type=int)
     parser.add_argument("--signal-name", default="SIGTERM")
