@@ -21,7 +21,7 @@ from backbones.cut import PIXEL_MEAN
 from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from configs.command_line import RecipeError
-from configs.schema import BackboneRecipe, DetectionRecipe, RunRecipe, Solver, follows_evaluations
+from configs.schema import BackboneRecipe, ClassificationInput, DetectionRecipe, RunRecipe, Solver, follows_evaluations
 from data import classification_loader, open_classification
 from data.augment import augmentations
 from data.mixing import Mixing
@@ -137,8 +137,6 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
         origin = _start_from(backbone, recipe.weights)
     if recipe.shallow_weights is not None:
         origin = _start_from_shallow(backbone, recipe.shallow_weights)
-    if recipe.checkpoint_activations and recipe.compile:
-        raise RecipeError("--compile and --checkpoint-activations do not go together: leave one of them out")
     if recipe.checkpoint_activations:
         recompute_blocks(backbone)
     return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin
@@ -288,14 +286,28 @@ def class_test_loader(
     )
 
 
-def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
-    """Whether the data set lies on the device and is augmented there.
+def check_fast_path(recipe: BackboneRecipe) -> None:
+    """Raises RecipeError where the recipe wants of the device, or of the compiler, more than they can do."""
+    beyond = _beyond_resident(recipe.input)
+    if recipe.input.resident == "yes" and beyond:
+        raise RecipeError(
+            f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
+            "leave that out, or give --input.resident no"
+        )
+    if recipe.checkpoint_activations and recipe.compile:
+        raise RecipeError("--compile and --checkpoint-activations do not go together: leave one of them out")
 
-    Raises RecipeError where the recipe says so and wants an augmentation that is done by workers only.
-    """
+
+def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
+    """Whether the data set lies on the device and is augmented there."""
     view = recipe.input
-    if view.resident == "no":
-        return False
+    if view.resident == "auto":
+        return not _beyond_resident(view) and is_small(dataset, view.size)
+    return view.resident == "yes"
+
+
+def _beyond_resident(view: ClassificationInput) -> list[str]:
+    """What of a view is done by workers only."""
     views = {
         "augment": view.augment not in ("pad", "none"),
         "colour": view.colour != "none",
@@ -304,13 +316,7 @@ def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
         "repeats": view.repeats > 1,
         "start_size": view.start_size is not None,
     }
-    beyond = [f"input.{name} {getattr(view, name)}" for name, is_beyond in views.items() if is_beyond]
-    if view.resident == "yes" and beyond:
-        raise RecipeError(
-            f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
-            "leave that out, or give --input.resident no"
-        )
-    return view.resident == "yes" or (not beyond and is_small(dataset, view.size))
+    return [f"input.{name} {getattr(view, name)}" for name, is_beyond in views.items() if is_beyond]
 
 
 @functools.lru_cache(maxsize=4)  # evaluations come back to the same images

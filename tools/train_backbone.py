@@ -54,6 +54,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
 
+    build.check_fast_path(recipe)
     train_set, test_set = build.open_classes(recipe, "train"), build.open_classes(recipe, "val")
     iterations = build.iterations_of(recipe, len(train_set))
     recipe = recipe.model_copy(

@@ -54,7 +54,7 @@ def test_small_images_lie_on_the_device_where_nothing_needs_a_worker(dataset, vi
 
 def test_what_cannot_be_done_on_the_device_is_said():
     with pytest.raises(RecipeError, match=r"cannot do input.augment crop, input.repeats 2; leave that out"):
-        build.is_resident(recipe(resident="yes", augment="crop", repeats=2), None)
+        build.check_fast_path(recipe(resident="yes", augment="crop", repeats=2))
 
 
 def test_evaluations_come_back_to_the_same_images(dataset):
@@ -71,4 +71,4 @@ def test_activations_are_computed_again_where_the_recipe_says_so():
 def test_compiling_and_computing_again_do_not_go_together():
     both = recipe().model_copy(update={"checkpoint_activations": True, "compile": True})
     with pytest.raises(RecipeError, match="leave one of them out"):
-        build.build_classifier(both, 2)
+        build.check_fast_path(both)
