@@ -36,9 +36,10 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
         return read_batches(root, split)
     if find_split(root, "train") is None and find_split(root / SAMPLE_OBJECTS, "train") is not None:
         root = root / SAMPLE_OBJECTS
-    if find_split(root, FOLDER_PARTS.get(split, (split,))[0]) is None:
-        if shards := find_shards(str(root), split):
-            command = f"python tools/prepare_data.py shard --index-only --data {root} --split {split}"
+    whole = FOLDER_PARTS.get(split, (split,))[0]
+    if find_split(root, whole) is None:
+        if shards := find_shards(str(root), whole):
+            command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
             raise DataError(f"{shards[0]}: a shard, but there is no index of the {len(shards)}; run {command}")
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
@@ -109,7 +110,7 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
     Raises DataError where there is none.
     """
     if is_url(root):
-        raise DataError(f"{as_url(root)}: say with --source which split of it to take")
+        raise DataError(f"{as_url(root)}: name the split of it to take, such as train")
     root = Path(root)
     check_root(root)
     folders = [folder for place in VOC_PLACES for folder in root.glob(f"{place}VOC[0-9][0-9][0-9][0-9]")]

@@ -118,9 +118,8 @@ def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] =
     images = 0
     for place in progress(found):
         line = scan(place)
-        line["shard"] = (
-            place if is_url(data) or output.resolve() != Path(data).resolve() else os.path.relpath(place, data)
-        )
+        beside = not is_url(data) and output.resolve() == Path(data).resolve()
+        line["shard"] = os.path.relpath(place, data) if beside else place if is_url(data) else os.path.abspath(place)
         line["places"] = list(range(images, images + len(line["names"])))
         images += len(line["names"])
         lines.append(line)

@@ -190,7 +190,12 @@ def shard(
     if output is None or (index_only and split is None):
         missing = "--output is missing" if output is None else "--index-only needs --split: train, val or test"
         raise RecipeError(missing)
-    for one in (split,) if split else [name for name in find_sources(data) if name in ("train", "val", "test")]:
+    if shards and not index_only:
+        raise RecipeError("--shards says which tar files --index-only takes: add it, or leave --shards out")
+    splits = (split,) if split else tuple(name for name in find_sources(data) if name in ("train", "val", "test"))
+    if not splits:
+        raise RecipeError(f"{data}: no train, val or test in it; shards are made of images with one class each")
+    for one in splits:
 
         def progress(work: Any, one: str = one) -> Any:
             return tqdm(work, desc=one, unit="shard" if index_only else "image", dynamic_ncols=True, disable=None)

@@ -111,7 +111,7 @@ def test_arrays_become_pictures_without_loss(folder: Path, tmp_path: Path):
     assert np.array_equal(batch.inputs[0].permute(0, 2, 3, 1).numpy(), pixels_IHW3)
 
 
-def test_shards_of_others_get_an_index(folder: Path, tmp_path: Path):
+def test_shards_of_others_get_an_index(folder: Path, tmp_path: Path, monkeypatch):
     """As img2dataset and the like write them: any keys, more members, .jpeg, a folder for the split."""
     dataset = open_classification(folder, "train")
     for number in range(2):
@@ -138,6 +138,10 @@ def test_shards_of_others_get_an_index(folder: Path, tmp_path: Path):
     index_shards(str(tmp_path / "others"), elsewhere, "train")
     assert open_classification(elsewhere, "train").class_names == ("ant", "bee", "cat")
     assert open_classification(elsewhere, "train").read(0) == found.read(0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "others" / "classnames.txt").unlink()
+    index_shards("others", Path("again"), "train")
+    assert open_classification("again", "train").read(0) == found.read(0)
 
 
 def test_shards_in_memory_or_on_a_server_give_what_those_on_disk_give(shards: Path):

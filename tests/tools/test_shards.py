@@ -28,3 +28,9 @@ def test_what_is_missing_on_the_command_line_is_named(tmp_path: Path):
     write_folders(tmp_path, {"ant": 1})
     assert "--output is missing" in run("prepare_data", "shard", "--data", tmp_path, expect=2).err
     assert "needs --split" in run("prepare_data", "shard", "--index-only", "--data", tmp_path, expect=2).err
+    written = ("shard", "--output", tmp_path / "shards", "--data", tmp_path)
+    assert "--index-only takes" in run("prepare_data", *written, "--shards", "a.tar", expect=2).err
+    (tmp_path / "scenes" / "annotations").mkdir(parents=True)
+    (tmp_path / "scenes" / "annotations" / "instances_all.json").touch()
+    nothing = ("shard", "--output", tmp_path / "shards", "--data", tmp_path / "scenes")
+    assert "no train, val or test in it" in run("prepare_data", *nothing, expect=2).err
