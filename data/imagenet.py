@@ -40,9 +40,10 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
     found = _class_folders(folder)
     if not found:
         if any(entry.name.endswith(".tar") for entry in os.scandir(folder)):
+            command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
             raise DataError(
-                f"{folder}: holds tar files and no class folders; unpack each into a folder of its own, or, if they "
-                f"are shards, index them (python tools/prepare_data.py shard --index-only --data {root} --split {whole})"
+                f"{folder}: holds tar files and no class folders; unpack each into a folder of its own, or index them "
+                f"if they are shards ({command})"
             )
         seen = "images that lie in no class folder" if loose_images(folder) else "no class folders"
         raise DataError(f"{folder}: holds {seen}; sort the images into {folder}/<class>/")
