@@ -31,7 +31,7 @@ def first_images(truth: dict, count: int) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data: set VERTEBRA_DATA")
-@pytest.mark.parametrize("backbone", ["r18", "vgg11_bn"])
+@pytest.mark.parametrize("backbone", ["r18", "vgg11_bn", "r50", "vgg16"])  # minutes; the last two a quarter of an hour
 def test_eight_images_are_learnt_by_heart(backbone, tmp_path):
     part = first_images(json.loads((DATA / "annotations" / "instances_val2017.json").read_text()), 8)
     assert len(part["images"]) == 8
@@ -39,7 +39,7 @@ def test_eight_images_are_learnt_by_heart(backbone, tmp_path):
     source = f"json:{tmp_path / 'part.json'}"
     flags = ("--config", "detection/overfit.yaml", "--backbone", backbone, "--data", DATA / "val2017")
     flags += ("--dataset", "json", "--train-source", source, "--test-source", source, "--output", tmp_path / "run")
-    run("train_det", *flags, "--device", "cpu", timeout_s=3600)
+    run("train_det", *flags, "--device", "cpu", timeout_s=3 * 3600)
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     print(json.dumps(evaluation["coco"]))
     assert evaluation["coco"]["AP50"] > 90, evaluation["coco"]
