@@ -172,7 +172,12 @@ class ClassificationInput(Recipe):
     cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
 
     @model_validator(mode="after")
-    def _pictures_grow(self) -> ClassificationInput:
+    def _sizes_fit(self) -> ClassificationInput:
+        if self.test_size is not None and self.test_size > self.resize:
+            raise ValueError(
+                f"input.test_size {self.test_size} is above input.resize {self.resize}, from which it is cropped; "
+                f"set the latter to {self.test_size} or more"
+            )
         if self.start_size is not None and self.start_size > self.size:
             raise ValueError(
                 f"input.start_size {self.start_size} is above input.size {self.size}, to which pictures grow; "
@@ -188,8 +193,8 @@ class BackboneRecipe(RunRecipe):
     shallow_weights: Path | None = Field(
         None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."
     )
-    train_split: str = Field("train", description="What is trained on; CIFAR-10 also has train45k.")
-    test_split: str = Field("val", description="What is evaluated on; val5k goes with train45k.")
+    train_split: str = Field("train", description="What is trained on; train45k: nine tenths of it.")
+    test_split: str = Field("val", description="What is evaluated on; val5k: the tenth beside train45k.")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: ClassificationInput = ClassificationInput()
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")

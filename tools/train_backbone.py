@@ -56,6 +56,8 @@ def train(recipe: BackboneRecipe, world: World) -> int:
 
     build.check_fast_path(recipe)
     train_set, test_set = build.open_classes(recipe, "train"), build.open_classes(recipe, "val")
+    places = [f"{one.split} of {one.root}" for one in (train_set, test_set)]
+    build.check_classes(train_set.class_names, places[0], test_set.class_names, places[1])
     iterations = build.iterations_of(recipe, len(train_set))
     recipe = recipe.model_copy(
         update={

@@ -92,3 +92,8 @@ def test_repeats_and_mixing_reach_the_batch_and_the_classifier_learns_from_it(fo
 def test_pictures_that_would_shrink_are_refused():
     with pytest.raises(ValidationError, match=r"input.start_size 256 is above input.size 224.*set it to 224 or less"):
         ClassificationInput(start_size=256)
+
+
+def test_a_test_crop_larger_than_its_image_is_refused_before_the_training():
+    with pytest.raises(ValidationError, match=r"input.test_size 288 is above input.resize 256.*set the latter to 288"):
+        ClassificationInput(test_size=288)

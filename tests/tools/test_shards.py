@@ -34,3 +34,11 @@ def test_what_is_missing_on_the_command_line_is_named(tmp_path: Path):
     (tmp_path / "scenes" / "annotations" / "instances_all.json").touch()
     nothing = ("shard", "--output", tmp_path / "shards", "--data", tmp_path / "scenes")
     assert "no train, val or test in it" in run("prepare_data", *nothing, expect=2).err
+
+
+def test_test_images_of_other_classes_than_the_training_shards_are_refused(tmp_path: Path):
+    write_folders(tmp_path / "folders", {"ant": 3, "bee": 3})
+    run("prepare_data", "shard", "--data", tmp_path / "folders", "--output", tmp_path / "mixed")
+    write_folders(tmp_path / "mixed", {"bee": 2}, "val")  # by itself, bee would be class 0
+    flags = (*TINY_BACKBONE, "--backbone", "r18", "--data", tmp_path / "mixed", "--output", tmp_path / "run")
+    assert "have different classes: ant are only in one of them" in run("train_backbone", *flags, expect=1).err
