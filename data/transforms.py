@@ -78,7 +78,7 @@ def resized_crop(height: int, width: int, min_scale: float, rng: np.random.Gener
         crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_w <= width and 0 < crop_h <= height:
             break
-    else:  # an image longer than 4:3 whose whole height does not do: the middle, at the nearest ratio
+    else:  # an image longer than 4:3 whose whole height does not do: all of it, at the nearest ratio
         crop_w = min(width, max(1, round(height * 4 / 3)))
         crop_h = min(height, max(1, round(width * 4 / 3)))
     return Box(int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1)), crop_h, crop_w)
