@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import read_predictions, read_truth
-from evaluation.report.reading import ReportError, first_of, flatten, read_json, read_metrics, read_recipe
+from evaluation.report.reading import ReportError, read_json, read_metrics, read_recipe
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        return flatten(self.provenance.get("protocol") or {})
+        return self.provenance.get("protocol") or {}
 
     @property
     def backbone(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        return first_of(self.recipe, "seed", "solver.seed", "run.seed")
+        return self.recipe.get("seed")
 
 
 def read_run(directory: Path) -> Run:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report import formats
-from evaluation.report.collect import Run, first_of
+from evaluation.report.collect import Run
+from evaluation.report.reading import first_of
 
 RANDOM = "random initialisation"
 

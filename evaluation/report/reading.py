@@ -25,17 +25,6 @@ def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
     return None
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys: {"solver": {"lr": 1}} is {"solver.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def read_text(path: Path, mend: str) -> str:
     """The file's text; ReportError with `mend`, a way out, where it is missing or no text."""
     try:

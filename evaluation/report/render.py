@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,9 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, t
     panes, missing = _draw(runs, shown, thresholds, labels, class_names(truth))
     content["gallery"]["images_not_found"] = missing
 
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     shared = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
     markdown = templates.get_template("template.md.j2").render(**shared)
-    (out / "report.md").write_text(markdown, encoding="utf-8")
     page = templates.get_template("template.html.j2").render(
         **shared,
         panes=panes,
@@ -53,7 +50,20 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, t
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    return write_all(Path(out), content, markdown, page)
+
+
+def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str) -> Path:
+    """Writes report.json, report.md and report.html into `out`, each whole or not at all; the last one's path."""
+    told = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("report.json", told), ("report.md", markdown), ("report.html", page)):
+        temporary = out / f".{name}.{os.getpid()}.tmp"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, out / name)
+        finally:
+            temporary.unlink(missing_ok=True)
     return out / "report.html"
 
 

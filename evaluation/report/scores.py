@@ -8,7 +8,8 @@ from typing import Any
 
 from evaluation.bootstrap import Metric, bootstrap_difference
 from evaluation.coco import CocoFigures, coco_figures
-from evaluation.report.collect import ReportError, Run, first_of
+from evaluation.report.collect import Run
+from evaluation.report.reading import ReportError, first_of
 
 RESAMPLES = 1000
 INTERVALS: dict[str, Metric] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from markupsafe import Markup
 from evaluation.report import figures, formats
 from evaluation.report.reading import ReportError
 from evaluation.report.render import HERE as REPORT
-from evaluation.report.render import environment
+from evaluation.report.render import environment, write_all
 from evaluation.study import charts
 from evaluation.study.content import assemble
 from evaluation.study.runs import read_study_run, sort_runs
@@ -32,17 +31,13 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ReportError("The same run directory was given twice: it would count as two seeds.")
     content = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     templates, shared = environment(HERE), {"report": content, "f": formats}
-    (out / "report.md").write_text(templates.get_template("study.md.j2").render(**shared), encoding="utf-8")
+    markdown = templates.get_template("study.md.j2").render(**shared)
     style = "\n".join(path.read_text(encoding="utf-8") for path in (REPORT / "style.css", HERE / "study.css"))
     page = templates.get_template("study.html.j2").render(
         **shared, charts=charts.draw(content), legends=_legends(content), style=Markup(style)
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
-    return out / "report.html"
+    return write_all(Path(out), content, markdown, page)
 
 
 def _legends(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:

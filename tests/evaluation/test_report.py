@@ -16,9 +16,10 @@ import yaml
 from evaluation.report import ReportError, formats, write_report
 from evaluation.report.collect import read_runs
 from evaluation.report.origins import label_runs
+from evaluation.report.render import write_all
 from evaluation.summary import summarise
 
-PROTOCOL = {"solver": {"lr": 0.02, "iterations": 90}, "data": {"source": "sample/val", "sides": [224]}}
+PROTOCOL = {"solver.lr": 0.02, "solver.iterations": 90, "data.source": "sample/val", "data.sides": [224]}
 EMPTY_CLASS = "never <b>seen</b> | here"
 WEIGHTS = {
     "source": "runs/backbone/model.safetensors",
@@ -239,8 +240,22 @@ def test_training_curves_come_from_the_metrics(written: Path) -> None:
     assert curve["AP"] == [[20.0, 10.0], [39.0, 19.5]]
 
 
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    write_all(tmp_path, {"run": 1}, "# old", "<p>old")
+
+    def full(self: Path, text: str, **_: Any) -> None:
+        self.write_bytes(text.encode()[:2])
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="full"):
+        write_all(tmp_path, {"run": 2}, "# new", "<p>new")
+    assert json.loads((tmp_path / "report.json").read_text()) == {"run": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
 def test_protocols_that_differ_are_refused_by_field(pair: list[Path], tmp_path: Path) -> None:
-    other = {"solver": {"lr": 0.01, "iterations": 90}, "data": PROTOCOL["data"], "norms": "trained"}
+    other = {**PROTOCOL, "solver.lr": 0.01, "norms": "trained"}
     run = make_run(tmp_path / "c", "r50", [], protocol=other)
     with pytest.raises(ReportError, match=r"differ in norms: None against 'trained'; solver\.lr: 0\.02 against 0\.01"):
         write_report([pair[0], run], tmp_path / "out")
