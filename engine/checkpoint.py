@@ -39,7 +39,7 @@ class Checkpoints:
         Raises files.DiskFull, with all earlier checkpoints in their place.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{state['iteration']:07d}.pt"
+        path = self.path(state["iteration"])
         write_atomically(path, lambda file: torch.save(state, file))
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
@@ -65,6 +65,10 @@ class Checkpoints:
             temporary.unlink(missing_ok=True)
             write_atomically(best, lambda file: file.write(path.read_bytes()))
         return best
+
+    def path(self, iteration: int) -> Path:
+        """Where the checkpoint of that iteration is, or would be."""
+        return self.directory / f"{iteration:07d}.pt"
 
     def paths(self) -> list[Path]:
         """All checkpoints, the oldest first."""

@@ -134,6 +134,8 @@ class RunDirectory:
         if self.world.is_main:
             done = state["iteration"] if state else 0
             evaluated = state["record"]["evaluated"] if state else 0
+            if state and state["record"]["best_iteration"] == done:
+                self.checkpoints.mark_best(self.checkpoints.path(done))  # the kill may have come just before that
             keep_lines(
                 self.metrics_file,
                 lambda line: line["iteration"] <= (done if is_training_line(line) else evaluated),

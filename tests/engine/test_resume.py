@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import Checkpoints, load_checkpoint
 from engine.stop import Interrupted
 from tests.engine.conftest import same
 from tests.engine.toy import job
@@ -62,6 +62,22 @@ def test_a_run_stopped_before_its_evaluation_makes_up_for_it(uninterrupted, tmp_
     job(tmp_path / "run", resume=True)
     assert curve(tmp_path / "run") == curve(uninterrupted)
     assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+
+
+def test_a_kill_between_a_checkpoint_and_its_mark_as_the_best_loses_no_best(uninterrupted, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(self, path):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "mark_best", killed)
+        job(tmp_path / "run")
+    job(tmp_path / "run", resume=True)
+    best, expected = (load_checkpoint(run / "checkpoints" / "best.pt") for run in (tmp_path / "run", uninterrupted))
+    assert best["iteration"] == best["record"]["best_iteration"] == expected["iteration"]
+    assert same(best["model"], expected["model"])
 
 
 def test_a_damaged_last_checkpoint_costs_a_period_and_not_the_run(uninterrupted, tmp_path, caplog):

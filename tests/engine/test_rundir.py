@@ -87,7 +87,7 @@ def test_metrics_beyond_the_resumed_iteration_are_cut_off(tmp_path):
     write_lines(run, *train, {"iteration": 10, "AP": 1.0}, {"iteration": 20, "AP": 2.0})
     with run.metrics_file.open("a") as file:
         file.write('{"iteration": 40, "lo')  # killed while it wrote
-    run.checkpoints.save({"iteration": 20, "record": {"evaluated": 10}})
+    run.checkpoints.save({"iteration": 20, "record": {"evaluated": 10, "best_iteration": 0}})
     assert run.latest_state()["iteration"] == 20
     assert iterations(run) == [10, 20, 10], "the evaluation at 20 was not in the checkpoint: it comes again"
 
