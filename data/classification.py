@@ -17,7 +17,8 @@ from data.transforms import ClassificationTransform
 
 Size = tuple[int, int]  # height, width
 
-LARGE = 1 << 19  # pixels (about 836 x 627) from which on an image is decoded for the crop in hand, and never kept
+# Pixels, as decoded (about 836 x 627): of an image with more, what the drawn crop needs is decoded, and nothing kept.
+LARGE = 1 << 19
 _PROBES = 16  # images looked at to guess what all of them take in memory
 
 
@@ -80,7 +81,7 @@ class ClassificationReader:
             return transform(kept, rng)
         content, name = self.dataset.read(index), self.dataset.name(index)
         size_hw = stored_size(content)
-        if size_hw is not None and transform.draws_part and size_hw[0] * size_hw[1] > LARGE:
+        if size_hw is not None and self._is_large(size_hw):
             return part_of_large(content, name, size_hw, transform, rng)
         image_HW3 = decode_bytes(content, name, shrink=self._shrink(size_hw))
         if self.cache is not None:
@@ -97,8 +98,12 @@ class ClassificationReader:
         wanted = self.transform.wanted_shorter
         return shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
 
+    def _is_large(self, size_hw: Size) -> bool:
+        return self.transform.draws_part and _pixels(size_hw, self._shrink(size_hw)) > LARGE
+
     def _mean_image_bytes(self) -> float:
-        """Of a few images, by their headers; infinite (so: no cache) where they do not tell, or one is not kept."""
+        """Of a few images, by their headers, those that are not kept as nothing; infinite (so: no cache) where they do
+        not tell, or none is kept."""
         sizes = []
         for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
             try:
@@ -107,11 +112,12 @@ class ClassificationReader:
                 continue
             if size_hw is None:
                 return float("inf")
-            pixels = size_hw[0] * size_hw[1]
-            if self.transform.draws_part and pixels > LARGE:
-                return float("inf")
-            sizes.append(3 * pixels / self._shrink(size_hw) ** 2)
-        return float(np.mean(sizes)) if sizes else float("inf")
+            sizes.append(0.0 if self._is_large(size_hw) else 3 * _pixels(size_hw, self._shrink(size_hw)))
+        return float(np.mean(sizes)) if any(sizes) else float("inf")
+
+
+def _pixels(size_hw: Size, shrink: int) -> float:
+    return size_hw[0] * size_hw[1] / shrink**2
 
 
 def part_of_large(

@@ -166,12 +166,16 @@ def test_large_photographs_are_decoded_small_and_look_the_same(tmp_path: Path, a
     assert len(shrinks) > 1
 
 
-def test_large_photographs_are_not_cached(tmp_path: Path):
+def test_photographs_that_are_large_when_decoded_are_not_cached(tmp_path: Path):
     write_picture(tmp_path / "train" / "a" / "1.jpg", 700, 800)
-    loader = classification_loader(
-        open_classification(tmp_path, "train"), train=True, global_batch=2, size=32, augment="crop", iterations=2
-    )
+    train = {"train": True, "global_batch": 2, "augment": "crop", "iterations": 2}
+    loader = classification_loader(open_classification(tmp_path, "train"), size=224, **train)
     assert loader.reader.cache is None and [len(batch) for batch in loader] == [2, 2]
+    loader = classification_loader(open_classification(tmp_path, "train"), size=32, **train)  # decoded to a quarter
+    assert len(list(loader)) == 2 and loader.reader.cache.used_mb == pytest.approx(200 * 175 * 3 / 2**20)
+    write_picture(tmp_path / "train" / "a" / "2.jpg", 320, 240)
+    loader = classification_loader(open_classification(tmp_path, "train"), size=224, **train)  # the small one is
+    assert len(list(loader)) == 2 and loader.reader.cache.used_mb == pytest.approx(320 * 240 * 3 / 2**20)
 
 
 def test_a_cache_that_would_not_hold_all_images_is_not_made(shared_data: Path):
