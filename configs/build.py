@@ -302,7 +302,7 @@ def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
     """Whether the data set lies on the device and is augmented there."""
     view = recipe.input
     if view.resident == "auto":
-        return not _beyond_resident(view) and is_small(dataset, view.size)
+        return not _beyond_resident(view) and is_small(dataset, max(view.size, view.test_size or 0))
     return view.resident == "yes"
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data.batches import Batch
 from data.decode import decode_bytes, stored_size
-from data.errors import BadSample
+from data.errors import BadSample, DataError
 from data.loaders import plan_requests
 from data.mixing import Mixing
 from data.records import ClassificationDataset
@@ -101,10 +101,18 @@ def read_resident(
 
     size: of the images kept, in pixels; each is brought there by `centre_crop`, its shorter side at `resize` before.
     progress: is given numbers, one for each IMAGES_AT_ONCE images, and hands them on as these are worked off.
+    Raises DataError, before any is read, where there is no memory for them.
     """
     pad = size // 8  # as in data.transforms.pad_crop
-    pixels_IHW3 = np.zeros((len(dataset), size + 2 * pad, size + 2 * pad, 3), np.uint8)
-    inner_IHW3 = pixels_IHW3[:, pad : pad + size, pad : pad + size]
+    try:
+        host_IHW3 = torch.zeros(len(dataset), size + 2 * pad, size + 2 * pad, 3, dtype=torch.uint8)
+        kept_IHW3 = host_IHW3.to(device)
+    except RuntimeError as error:
+        raise DataError(
+            f"{dataset.root}: {len(dataset)} images of {size} px take {needed_mb(len(dataset), size):.0f} MB, "
+            f"more than there is on {device}; give --input.resident no"
+        ) from error
+    inner_IHW3 = host_IHW3[:, pad : pad + size, pad : pad + size].numpy()
     unusable: dict[int, BadSample] = {}
 
     def read(index: int) -> None:
@@ -124,7 +132,7 @@ def read_resident(
         for _ in zip(progress(parts), threads.map(read_some, parts)):
             pass
     labels_I = torch.from_numpy(dataset.labels_I)
-    return ResidentImages(torch.from_numpy(pixels_IHW3).to(device), labels_I.to(device), pad, unusable)
+    return ResidentImages(kept_IHW3.copy_(host_IHW3), labels_I.to(device), pad, unusable)
 
 
 def draw_views(seed: int, block: int, batch: int, *, pad: int, augment: str, flip: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data import classification_loader, open_classification
-from data.errors import BadSample
+from data.errors import BadSample, DataError
 from data.mixing import Mixing
 from data.records import ClassificationDataset, Strings
 from data.resident import ITERATIONS_AT_ONCE, ResidentLoader, draw_views, is_small, read_resident, resident_loader
@@ -139,3 +139,8 @@ def test_small_means_one_small_size_and_a_stated_memory(tmp_path: Path):
     assert is_small(open_classification(root, "train"), SIZE)
     write_picture(next((root / "train" / "ant").iterdir()), 32, 32)
     assert not is_small(open_classification(root, "train"), SIZE)
+
+
+def test_more_than_the_memory_holds_is_said_before_anything_is_read():
+    with pytest.raises(DataError, match=r"5 images of 30000000 px take \d+ MB, more than there is on cpu; give"):
+        read_resident(in_memory(5), size=30_000_000)
