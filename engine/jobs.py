@@ -68,7 +68,8 @@ def run_jobs(
 
     consoles: directory in which each job's output is kept, NAME.txt. environments: variables of each slot, added to
     this process's. done: finished jobs of the same study, shown and used for the estimate of the time left.
-    SIGINT and SIGTERM are handed on to the jobs, which save their state; nothing more is started then.
+    SIGINT, SIGTERM and a closed terminal's SIGHUP are handed on to the jobs as SIGTERM, upon which they save their
+    state; nothing more is started then.
     """
     consoles.mkdir(parents=True, exist_ok=True)
     board = Board([*done, *jobs], at_once, stream or sys.stdout, {job.name: "finished" for job in done})
@@ -119,7 +120,7 @@ def last_words(console: Path) -> str:
 
 
 class _Forwarding:
-    """While entered, SIGINT and SIGTERM go to the jobs as SIGTERM, each time they come."""
+    """While entered, SIGINT, SIGTERM and SIGHUP (unless nohup ignores it) go to the jobs as SIGTERM, each time."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -127,7 +128,10 @@ class _Forwarding:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Forwarding:
-        self._previous = {number: signal.signal(number, self._hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        caught = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            caught.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._hand_on) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,6 +139,8 @@ class _Forwarding:
             signal.signal(number, handler)
         for process in self._processes:  # only after an error of ours: no job outlives its study
             process.terminate()
+        for process in self._processes:
+            process.wait()
 
     def add(self, process: subprocess.Popen[bytes]) -> None:
         self._processes.append(process)

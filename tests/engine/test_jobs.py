@@ -58,7 +58,7 @@ def test_no_more_run_at_once_than_asked_and_in_order(tmp_path):
     assert (running, most) == (0, 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_jobs_which_end_their_own_way(tmp_path, number):
     inner = f"""
 import pathlib, signal, sys, time
@@ -70,8 +70,9 @@ pathlib.Path({str(tmp_path)!r}, "ready").touch()
 time.sleep(60)
 """
     outer = f"""
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
 from engine.jobs import Job, run_jobs
 jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
 outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
