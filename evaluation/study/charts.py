@@ -50,7 +50,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
         for line in members:
             style, name = styles[line["depth"]], line["label"]
             series.append(Series(f"{name}, training", _below(line["train"], y.high), style, kind="thin"))
-            band = [span for span in line["test_band"] if span[2] <= y.high]
+            band = [(at, min(low, y.high), min(high, y.high)) for at, low, high in line["test_band"]]
             test = _below(line["test"], y.high)
             series.append(Series(f"{name}, test", test, style, kind="bold", band=band, end=_end_name(line, members)))
         told = "; ".join(
