@@ -57,7 +57,8 @@ def notes(protocols: Sequence[Protocol], compared: bool) -> list[str]:
         )
     else:
         told.append(
-            "No claim on depth: that needs plain and residual nets of two depths that both have, under one protocol."
+            "No claim on depth: that needs plain and residual nets of the paper\u2019s widths, of two depths that both "
+            "have, under one protocol."
         )
     warm = [group.net.label for group in main.groups if group.runs[0].has_warm_start]
     if warm:

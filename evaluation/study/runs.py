@@ -29,6 +29,7 @@ FAMILIES = (  # of names in the catalogue
 )
 # He et al. 2015, §4.2, lets its nets of 110 layers and more begin at a lower rate; this is still the study's protocol.
 WARM_DEPTH = 110
+BOTTLENECK_DEPTH = 50  # from here on a residual net for ImageNet has bottlenecks, whose stride has two places
 WARM_FIELDS = frozenset({"solver.warmup_until_error", "solver.warmup_factor", "solver.warmup_iterations"})
 
 
@@ -41,7 +42,7 @@ class Net:
     depth: int
     shortcut: str | None
     cifar: bool
-    as_published: bool  # of the paper's widths, without norms in a VGG
+    as_published: bool  # of the paper's widths, bottlenecks that stride in their first 1x1, a VGG without norms
 
     @property
     def key(self) -> Key:
@@ -61,8 +62,9 @@ def describe_net(identity: Mapping[str, Any]) -> Net:
         if shortcut and not cifar:
             told += f" {shortcut}"
         norms = found.groupdict().get("norms") is not None
-        told += " with norms" * norms + (f" {TIMES}{width:g}" if width != 1 else "")
-        return Net(told, family, depth, shortcut, cifar, width == 1 and not norms)
+        late = shortcut is not None and depth >= BOTTLENECK_DEPTH and not cifar and identity.get("stride_in") == "3x3"
+        told += " with norms" * norms + " (stride in 3x3)" * late + (f" {TIMES}{width:g}" if width != 1 else "")
+        return Net(told, family, depth, shortcut, cifar, width == 1 and not norms and not late)
     return Net(name, "other", 0, identity.get("shortcut"), False, False)
 
 
@@ -132,12 +134,9 @@ def read_study_run(directory: Path) -> StudyRun:
 
 
 def error_curve(lines: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """(iteration, top-1 error) of every line that has a finite top1."""
-    return [
-        (float(line["iteration"]), 100.0 - float(line["top1"]))
-        for line in lines
-        if isinstance(line.get("top1"), int | float) and math.isfinite(line["top1"])
-    ]
+    """(iteration, top-1 error) of every line that has a finite top1: the average's, where the weights have one."""
+    told = [(float(line["iteration"]), line.get("ema_top1", line.get("top1"))) for line in lines]
+    return [(at, 100.0 - float(top1)) for at, top1 in told if isinstance(top1, int | float) and math.isfinite(top1)]
 
 
 def last_error(curve: Sequence[Point], iterations: int) -> float | None:
@@ -157,14 +156,23 @@ def _errors(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _other_views(directory: Path) -> dict[str, dict[str, float]]:
-    """What tools/eval_backbone.py --json wrote into evaluation_*.json beside the weights, ensembles left out."""
+    """What tools/eval_backbone.py --json wrote into evaluation_*.json beside the weights, by the paper's views alone:
+    left out are ensembles, other weights than model.safetensors, views without mirror images, and another centre crop.
+    """
     found: dict[str, dict[str, float]] = {}
     for path in sorted(directory.glob("evaluation_*.json")):
         entries = read_json(path, "evaluate the weights again, or remove it")
         for entry in entries if isinstance(entries, list) else [entries]:
-            if isinstance(entry, dict) and isinstance(entry.get("weights"), str) and entry.get("top1") is not None:
+            if _is_papers(entry):
                 found[str(entry["view"])] = _errors(entry)
     return found
+
+
+def _is_papers(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("weights"), str) or entry.get("top1") is None:
+        return False
+    mirrored = entry.get("view") != "1crop" and entry.get("flip", True)
+    return mirrored and Path(entry["weights"]).name == "model.safetensors"
 
 
 def _responses(path: Path) -> dict[str, Any] | None:

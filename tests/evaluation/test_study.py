@@ -16,7 +16,7 @@ from evaluation.report.figures import apart
 from evaluation.study import write_study
 from evaluation.study.averages import mean_curve, value_at
 from evaluation.study.claims import difference, student_quantile
-from evaluation.study.runs import count_parameters, last_error, read_study_run
+from evaluation.study.runs import count_parameters, describe_net, error_curve, last_error, read_study_run
 from tests.evaluation.study_runs import make_run, make_study
 
 DEGRADED = {
@@ -189,6 +189,35 @@ def test_each_view_has_its_own_column_beside_the_papers_of_that_view(tmp_path):
     second = table(report, "Table 2")
     assert [c["name"] for c in second["columns"]] == ["plain", "ResNet B", "ResNet B", "plain", "ResNet A"]
     assert dict(second["rows"])["34 layers"] == ["31.00", "26.00", "24.00", "28.54", "25.03"]
+
+
+def test_only_the_papers_views_of_the_last_weights_fill_a_column(tmp_path):
+    run = make_run(tmp_path, "r18", train_error=20, test_error=29, shortcut="B")
+    entry = {"weights": "run/model.safetensors", "view": "10crop", "flip": True, "top1": 73.0, "top5": 90.0}
+    others = [
+        {**entry, "view": "1crop", "flip": True},
+        {**entry, "view": "dense", "flip": False},
+        {**entry, "weights": "run/model_best.safetensors", "view": "multiscale"},
+        {**entry, "weights": ["a", "b"], "view": "multiscale"},
+    ]
+    (run / "evaluation_views.json").write_text(json.dumps([entry, *others]))
+    assert report_on([run], tmp_path / "report")["runs"][0]["errors"] == {
+        "1crop": {"error1": 29.0, "error5": 1.0},
+        "10crop": {"error1": 27.0, "error5": 10.0},
+    }
+
+
+def test_bottlenecks_that_stride_elsewhere_are_another_net_than_the_papers():
+    identity = {"name": "r50", "width": 1.0, "shortcut": "B"}
+    paper, late = (describe_net({**identity, "stride_in": place}) for place in ("1x1", "3x3"))
+    assert (paper.label, paper.as_published) == ("ResNet-50 B", True)
+    assert (late.label, late.as_published) == ("ResNet-50 B (stride in 3x3)", False)
+    assert describe_net({**identity, "name": "r34", "stride_in": "3x3"}).as_published  # has no bottlenecks
+
+
+def test_the_curve_of_an_average_is_the_averages_to_its_end():
+    lines = [{"iteration": 5, "top1": 60.0, "ema_top1": 70.0}, {"iteration": 9, "top1": 75.0}, {"iteration": 9}]
+    assert error_curve(lines) == [(5.0, 30.0), (9.0, 25.0)]
 
 
 def test_the_warm_start_of_110_layers_is_part_of_the_protocol(tmp_path):
