@@ -17,12 +17,12 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common import run_tool
 
 from configs.command_line import RecipeError, load_recipe, parse_recipe
-from configs.schema import BackboneRecipe, may_differ
+from configs.schema import BackboneRecipe, may_differ, protocol_fields
 from configs.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
 
 if TYPE_CHECKING:
@@ -64,11 +64,14 @@ def main() -> int:
         runs, code = train(recipe, cells)
         if not runs:
             return code
+    from evaluation.study import write_study
+    from evaluation.study.runs import read_study_run
+
+    for run in runs:
+        read_study_run(run)  # what cannot be reported on is said before anything is measured
     code = measure(recipe, runs) or code
     if code > 128:
         return code
-    from evaluation.study import write_study
-
     page = write_study(runs, recipe.report or recipe.output / "report")
     print(f"\nThe report: {page.resolve()}")
     return code
@@ -83,16 +86,28 @@ def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
-    """Every net with every seed, seed by seed, so that a study that is stopped early has compared something."""
+    """Every net with every seed, seed by seed, so that a study that is stopped early has compared something.
+
+    Raises RecipeError for a wrong command line, and where two names are one net under one recipe.
+    """
+    from data.shards import is_url
+
     for argument in overrides:
         if argument.split("=")[0] in SET_BY_STUDY:
             raise RecipeError(f"{argument.split('=')[0]} is the study's own flag; write it before the --")
     if study.data is None:
         raise RecipeError("--data is missing: the directory of the data set")
-    if not study.data.is_dir():
+    if not study.data.is_dir() and not is_url(study.data):
         raise RecipeError(f"--data {study.data} is not a directory")
     planned = [(net, *prepare(study, net, overrides)) for net in study.all_nets()]
-    return [_cell(study, seed, *one) for seed in range(study.seeds) for one in planned]
+    cells = [_cell(study, seed, *one) for seed in range(study.seeds) for one in planned]
+    seen: dict[str, Cell] = {}
+    for cell in cells[: len(planned)]:
+        facts = repr((describe(cell.net, cell.recipe), protocol_fields(cell.recipe)))
+        if facts in seen:
+            raise RecipeError(f"{seen[facts].output.name} and {cell.output.name} are one net; name it once")
+        seen[facts] = cell
+    return cells
 
 
 def prepare(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
@@ -120,8 +135,8 @@ def _cell(study: DepthRecipe, seed: int, net: Net, flags: tuple[str, ...], itera
     return Cell(net, seed, output, flags, parse_recipe(BackboneRecipe, list(flags), description=""), iterations)
 
 
-def length(recipe: BackboneRecipe) -> int:
-    """Steps of the recipe's training. Raises a sentence where its net cannot be built."""
+def describe(net: Net, recipe: BackboneRecipe) -> dict[str, Any]:
+    """What the net is. Raises RecipeError where it cannot be built, or does not have what its options say."""
     import torch
 
     from backbones import BackboneError
@@ -129,9 +144,21 @@ def length(recipe: BackboneRecipe) -> int:
 
     try:
         with torch.device("meta"):
-            build.build_backbone(recipe, num_classes=10)
+            identity = build.build_backbone(recipe, num_classes=10).identity()
     except BackboneError as error:
         raise RecipeError(str(error)) from None
+    for option in ("shortcut", "stride_in"):
+        asked = dict(net.options).get(option)
+        if asked not in (None, identity[option]):
+            has = f"always has {identity[option]}" if identity[option] else "has none"
+            raise RecipeError(f"{net.backbone}:{option}={asked}: this net {has}; leave the option out")
+    return identity
+
+
+def length(recipe: BackboneRecipe) -> int:
+    """Steps of the recipe's training."""
+    from configs import build
+
     images = 0 if recipe.solver.iterations else len(build.open_classes(recipe, "train"))
     return build.iterations_of(recipe.model_copy(update={"eval_period": recipe.eval_period or 1}), images)
 
@@ -152,7 +179,7 @@ def _dashed(name: str) -> str:
 
 def show(cells: list[Cell], jobs: int) -> None:
     """The plan in words and commands."""
-    print(f"{len(cells)} trainings, {jobs} at a time")
+    print(f"{len(cells)} training{'s' * (len(cells) > 1)}, {jobs} at a time")
     for number, cell in enumerate(cells, 1):
         print(f"[{number}/{len(cells)}] {cell.net.backbone}, seed {cell.seed} -> {cell.output}")
         print("    " + shlex.join(cell.command))

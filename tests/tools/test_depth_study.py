@@ -53,10 +53,17 @@ def test_the_plan_is_printed_seed_by_seed(tmp_path):
         (("--nets", "cifar_r20"), "--data is missing"),
         (("--nets", "cifar_r21", "--data", "."), "There is no cifar_r21"),
         (("--nets", "cifar_r20", "--data", ".", "--", "--seed", "3"), "--seed is the study's own flag"),
+        (("--nets", "cifar_r20:shortcut=B", "--data", "."), "cifar_r20:shortcut=B: this net always has A; leave"),
+        (("--nets", "r34", "r34:shortcut=B", "--data", "."), "r34_s0 and r34_shortcutB_s0 are one net"),
     ],
 )
 def test_a_wrong_command_line_is_a_sentence(arguments, sentence):
     assert sentence in run("depth_study", *arguments, expect=2).err
+
+
+def test_runs_are_read_before_anything_is_measured(tmp_path: Path):
+    refused = run("depth_study", tmp_path / "nowhere", "--report", tmp_path / "report", expect=1)
+    assert refused.err.startswith("error: ") and "is not a directory" in refused.err
 
 
 def test_a_failed_cell_loses_nothing_and_the_same_command_goes_on(sample: Path, tmp_path: Path):
