@@ -70,6 +70,8 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     checkpoint.UnsafeCheckpoint for a pickle that could run code.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path} is a directory; name the file of weights in it, such as {path}/model.safetensors.")
     if not path.is_file():
         raise WeightsError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
     if path.suffix == ".safetensors":

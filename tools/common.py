@@ -86,8 +86,16 @@ def _explain(error: Exception) -> int:
     meant_for_people = isinstance(error, (ValueError, OSError, ImportError))
     if not meant_for_people and type(error).__module__.split(".")[0] not in ROOMS:
         raise error
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {_sentence(error)}", file=sys.stderr)
     return 1
+
+
+def _sentence(error: Exception) -> str:
+    """What the error says; the system's own errors with their file first and without their number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    mend = "; check the path" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
+    return f"{error.filename}: {error.strerror}{mend}" if error.filename else error.strerror
 
 
 check_installation()

@@ -117,6 +117,11 @@ def test_files_that_hold_no_weights_are_a_sentence(tmp_path, name, content, sent
         load_weights(tmp_path / name)
 
 
+def test_a_directory_instead_of_its_weights_is_a_sentence(tmp_path):
+    with pytest.raises(WeightsError, match=r"is a directory; name the file of weights in it, such as .*model\.safe"):
+        load_weights(tmp_path)
+
+
 def test_numbers_alone_are_no_state_dict(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="holds no state dict"):
