@@ -149,6 +149,8 @@ def evaluate(settings: Settings, world: World) -> int:
     from evaluation.views import Ensemble, scorer
 
     setup_logging(is_main=world.is_main)
+    for path in filter(None, (settings.json, settings.predictions, settings.ilsvrc)):
+        path.parent.mkdir(parents=True, exist_ok=True)  # now: a place that cannot be is not to cost a whole test
     dataset = open_images(settings)
     nets = [
         build_views.load_net(
@@ -247,10 +249,8 @@ def report(
     if settings.ilsvrc is not None:
         texts.append((settings.ilsvrc, ilsvrc_text(found[-1], ids, dataset.file_names)))
     for path, text in texts:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     if settings.json is not None:
-        settings.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(settings.json, [{**result, "made": made} for result in results])
     if len(results) > 1 or settings.unlabelled:
         print(results_table(results))
