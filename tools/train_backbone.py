@@ -66,6 +66,11 @@ def train(recipe: BackboneRecipe, world: World) -> int:
         }
     )
     assert recipe.output is not None
+    # Before there is a run directory, which would be in the way of the mended command.
+    schedule = build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set))
+    build.share_of_batch(recipe.solver, world)
+    if not recipe.resume:
+        build.build_classifier(recipe, len(train_set.class_names))
     run = RunDirectory.open(
         recipe.output,
         recipe.model_dump(mode="json"),
@@ -99,7 +104,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     record = loop.train(
         model=model,
         optimizer=build.build_optimizer(recipe.solver, model),
-        schedule=build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set)),
+        schedule=schedule,
         loader=build.class_train_loader(
             recipe,
             train_set,

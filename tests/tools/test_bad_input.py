@@ -41,6 +41,7 @@ def test_random_weights_with_something_frozen_are_refused(detector_flags, tmp_pa
 def test_an_unknown_backbone_gets_the_nearest_name(sample, tmp_path):
     flags = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
     assert "r50" in run("train_backbone", *flags, "--backbone", "resnet50", expect=1).err
+    assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
 
 
 def test_an_unknown_data_set_is_a_wrong_command_line():
