@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import RESULTS, alternate, ratio, summary, write_result  # first: it makes the rooms importable
+from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
 
 import torch  # isort: skip
 import torch.nn.functional as F
@@ -130,17 +130,10 @@ def main() -> None:
     for name, values in seconds.items():
         one = summary(values)
         print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
-    names = list(seconds)
-    ratios = {
-        f"{names[a]} / {names[b]}": ratio(seconds[names[a]], seconds[names[b]])
-        for a, b in ((0, 1), (0, 2), (3, 2), (3, 4))
-    }
-    for name, one in ratios.items():
-        print(f"{name}: {one['median']:.3f}  ({one['min']:.3f} .. {one['max']:.3f})")
     work = ("inference" if args.forward_only else "training") + ("_frozen" if args.frozen else "")
     path = args.output or RESULTS / f"backbone_{args.backbone}_{work}_{args.device}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}
-    write_result(path, {"setting": setting, "times": {n: summary(v) for n, v in seconds.items()}, "ratios": ratios})
+    conclude(path, setting, seconds, ((0, 1), (0, 2), (3, 2), (3, 4)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ratio, summary, write_result  # first: it makes the rooms importable
+from common import RESULTS, conclude, summary  # first: it makes the rooms importable
 
 import numpy as np  # isort: skip
 import torch
@@ -237,16 +237,10 @@ def main() -> None:
         one = summary(values)
         print(f"{name:32s} median {one['median_s']:.4f} s a step  ({one['min_s']:.4f} .. {one['max_s']:.4f}), "
               f"{BATCH / one['median_s']:.0f} images/s")  # fmt: skip
-    order = list(seconds)
-    ratios = {
-        f"{order[a]} / {order[b]}": ratio(seconds[order[a]], seconds[order[b]]) for a, b in ((0, 1), (2, 1), (0, 3))
-    }
-    for name, figure in ratios.items():
-        print(f"{name}: {figure['median']:.3f}  ({figure['min']:.3f} .. {figure['max']:.3f})")
     compiled = "_compiled" if args.compile else ""
     path = args.output or RESULTS / f"{args.backbone}_training{compiled}_{args.device}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}
-    write_result(path, {"setting": setting, "times": {n: summary(v) for n, v in seconds.items()}, "ratios": ratios})
+    conclude(path, setting, seconds, ((0, 1), (2, 1), (0, 3)))
 
 
 if __name__ == "__main__":

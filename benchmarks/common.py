@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,17 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     """Our time over theirs, round by round: its median and extremes (below 1: ours is faster)."""
     ratios = [a / b for a, b in zip(ours, theirs)]
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "n": len(ratios)}
+
+
+def conclude(
+    path: Path, setting: Mapping[str, Any], seconds: Mapping[str, list[float]], pairs: Sequence[tuple[int, int]]
+) -> None:
+    """Prints the ratios of these pairs of candidates, by their places, and writes the result."""
+    names = list(seconds)
+    ratios = {f"{names[a]} / {names[b]}": ratio(seconds[names[a]], seconds[names[b]]) for a, b in pairs}
+    for name, one in ratios.items():
+        print(f"{name}: {one['median']:.3f}  ({one['min']:.3f} .. {one['max']:.3f})")
+    write_result(path, {"setting": setting, "times": {n: summary(v) for n, v in seconds.items()}, "ratios": ratios})
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -22,7 +22,17 @@ import numpy as np
 from data.errors import BadSample, DataError
 from data.imagenet import EXTENSIONS, SPLIT_FOLDERS
 from data.records import ClassificationDataset
-from data.shards import MEND, file_system_of, index_path, is_url, open_place, read_index, read_shards, write_index
+from data.shards import (
+    MEND,
+    file_system_of,
+    index_path,
+    is_url,
+    open_place,
+    read_index,
+    read_shards,
+    scratch_beside,
+    write_index,
+)
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -56,8 +66,7 @@ def _write_shard(
 ) -> dict[str, Any] | None:
     """One shard of the next samples, and its line of the index; None where there are no more."""
     line: dict[str, Any] = {"shard": path.name, "places": [], "names": [], "labels": [], "offsets": [], "lengths": []}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with scratch_beside(path) as temporary:
         with open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for place in samples:
                 extension, content = _picture(dataset, place)
@@ -78,12 +87,6 @@ def _write_shard(
             line["bytes"] = os.fstat(written.fileno()).st_size
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); make room there, or give another --output"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return line
 
 

@@ -20,7 +20,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -185,14 +186,21 @@ def read_shards(path: str, split: str) -> ClassificationDataset:
 def write_index(path: Path, class_names: Sequence[str], lines: Sequence[dict[str, Any]]) -> None:
     """The index of these shards, whole or not at all. Raises DataError on a full disk."""
     head = {"format": FORMAT, "images": sum(len(line["places"]) for line in lines), "class_names": list(class_names)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with scratch_beside(path) as temporary:
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             for line in (head, *lines):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A file to write first and then move to `path`; what was not moved is removed. Raises DataError on a full disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); make room there, or give another --output"

@@ -67,3 +67,10 @@ def visible_gpus(name: str = "auto") -> list[str]:
         return []
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     return told.split(",") if told else [str(index) for index in range(torch.cuda.device_count())]
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

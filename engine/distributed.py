@@ -150,7 +150,7 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     devices.resolve(device, local_rank=processes - 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _usable_cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # a step and a checkpoint must fit
     config = LaunchConfig(
         min_nodes=1,
@@ -180,9 +180,3 @@ def _this_command() -> list[str]:
     if spec is not None:  # started as `python -m package.module`
         return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
     return list(sys.argv)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -12,7 +12,6 @@ follows a lone -- goes to every training: ... --data CIFAR -- --solver.iteration
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -211,7 +210,9 @@ def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
         todo,
         at_once=study.jobs,
         consoles=consoles,
-        environments=shares(study.jobs, study.gpus, cores=_usable_cores(), devices=device.visible_gpus(study.device)),
+        environments=shares(
+            study.jobs, study.gpus, cores=device.usable_cores(), devices=device.visible_gpus(study.device)
+        ),
         done=done,
     )
     if outcome.stopped_by:
@@ -253,24 +254,21 @@ def measure_responses(study: DepthRecipe, run: Path) -> None:
     """Writes the run's responses.json; where it cannot be made, says why and goes on."""
     from backbones.layers import three_by_three
     from configs import build
+    from configs.build_views import load_net
     from engine import device
     from engine.distributed import World
     from engine.files import write_json
-    from engine.weights import load_into, load_weights
     from evaluation.responses import response_deviations
 
-    weights = run / "model.safetensors"
     try:
         recipe = load_recipe(BackboneRecipe, run / "config.yaml")
         view = recipe.input.model_copy(update={"resident": "no"})  # a few images need no data set on the device
         recipe = recipe.model_copy(update={"data": data_of(study, run), "input": view, "workers": study.workers})
         world = World(device=device.resolve(study.device))
-        state, origin = load_weights(weights)
-        backbone = build.build_backbone(recipe, int(origin["backbone"]["num_classes"]))
-        load_into(backbone, state, weights)
-        layers = three_by_three(backbone.to(world.device))
+        net = load_net(run / "model.safetensors", world.device, size=None, resize=None, precision=recipe.precision)
+        layers = three_by_three(net.backbone)
         loader = build.class_test_loader(recipe, build.open_classes(recipe, "val"), world, limit=study.responses)
-        deviations, images = response_deviations(backbone, layers, loader, device=world.device)
+        deviations, images = response_deviations(net.backbone, layers, loader, device=world.device)
     except (ValueError, OSError) as error:
         print(f"{run}: no layer responses: {error}", file=sys.stderr)
         return
@@ -292,10 +290,6 @@ def is_finished(cell: Cell) -> bool:
         cell.output, recipe.model_dump(mode="json"), resume=True, may_differ=may_differ(recipe), tensorboard=False
     )
     return run.finished
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

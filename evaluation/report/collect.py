@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import read_predictions, read_truth
-from evaluation.report.reading import ReportError, read_json, read_metrics, read_recipe
+from evaluation.report.reading import ReportError, read_json, read_metrics, read_provenance, read_recipe
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,7 @@ class Run:
 
 def read_run(directory: Path) -> Run:
     """Read one run directory; `ReportError` where something is missing, broken or unfinished."""
-    if not directory.is_dir():
-        raise ReportError(f"{directory} is not a directory: give the output directories of finished runs.")
-    provenance = read_json(directory / "provenance.json", "the run has not finished; run it again with --resume")
-    if not isinstance(provenance, dict) or provenance.get("finished") is not True:
-        raise ReportError(f"{directory} is not finished: run its command again with --resume, then report on it.")
+    provenance = read_provenance(directory)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
     predictions = read_json(directory / "predictions.json", score_it)
     if not isinstance(predictions, list):

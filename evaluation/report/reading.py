@@ -44,6 +44,16 @@ def read_json(path: Path, mend: str) -> Any:
         raise ReportError(f"{path} is not valid JSON ({error}): {mend or 'restore it'}.") from None
 
 
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """The provenance of a finished run's directory; ReportError where there is none, or the run has not ended."""
+    if not directory.is_dir():
+        raise ReportError(f"{directory} is not a directory: give the output directories of finished runs.")
+    provenance = read_json(directory / "provenance.json", "the run has not finished; run it again with --resume")
+    if not isinstance(provenance, dict) or provenance.get("finished") is not True:
+        raise ReportError(f"{directory} is not finished: run its command again with --resume, then report on it.")
+    return provenance
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a run's config.yaml."""
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluation.report.curves import Point
 from evaluation.report.formats import TIMES
-from evaluation.report.reading import ReportError, is_training, read_json, read_metrics
+from evaluation.report.reading import ReportError, is_training, read_json, read_metrics, read_provenance
 from evaluation.study.published import Key
 
 LAST_SHARE = 0.1  # of the training, over which its error is taken
@@ -106,11 +106,7 @@ class StudyRun:
 
 def read_study_run(directory: Path) -> StudyRun:
     """Reads one run directory. Raises ReportError where it is missing, unfinished or no classifier's."""
-    if not directory.is_dir():
-        raise ReportError(f"{directory} is not a directory: give the output directories of finished runs.")
-    provenance = read_json(directory / "provenance.json", "the run has not finished; run it again with --resume")
-    if not isinstance(provenance, dict) or provenance.get("finished") is not True:
-        raise ReportError(f"{directory} is not finished: run its command again with --resume, then report on it.")
+    provenance = read_provenance(directory)
     evaluation = read_json(directory / "evaluation.json", "it holds the test error; run again")
     if not isinstance(evaluation, dict) or "top1" not in evaluation or "iterations" not in provenance:
         raise ReportError(f"{directory} is not the run of a classifier: give those of tools/train_backbone.py.")
