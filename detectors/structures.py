@@ -106,14 +106,15 @@ class Detections(TensorStructure):
     """What a detector found, best first, padded to D an image.
 
     boxes_ND4 float32 in pixels of the resized image; scores_ND float32 in 0..1; labels_ND int64 (1..C);
-    valid_ND bool (False: padding).
+    valid_ND bool (False: padding). masks_NDMM: float, for every cell of an M x M grid over the box how probable it
+    is that the object covers it, 0..1; None: the detector gives boxes alone.
     """
 
     boxes_ND4: Tensor
     scores_ND: Tensor
     labels_ND: Tensor
     valid_ND: Tensor
-    masks: Masks | None = None
+    masks_NDMM: Tensor | None = None
 
 
 def padded_count(count: int, steps: tuple[int, ...] = (16, 64, 256)) -> int:
