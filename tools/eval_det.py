@@ -57,7 +57,7 @@ def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
     from wiring import evaluate_detector
 
-    from configs import build, build_detection
+    from configs import build, build_detection, build_detector
     from engine import precision
     from engine.logs import figures_line, setup_logging
     from engine.rundir import RunDirectory
@@ -81,10 +81,10 @@ def evaluate(settings: Settings, world: World) -> int:
         require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts["class_names"])
     build.check_classes(known, path, test_set.class_names, test_set.source)
-    backbone = build.build_backbone(recipe, 1000)
+    backbone = build_detector.build_body_backbone(recipe)
     build.check_identity(facts, backbone, path)
-    model = build_detection.build_detector(recipe, backbone, len(known))
-    build_detection.load_detector_state(model, state, path)
+    model = build_detector.build_detector(recipe, backbone, len(known))
+    build_detector.load_detector_state(model, state, path)
     model.to(world.device).eval()
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
