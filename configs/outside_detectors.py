@@ -1,6 +1,6 @@
 """Detectors that torchvision publishes, as ours: their recipe, and their weights under our names.
 
-`eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so the evaluation itself
+`eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so our evaluation
 against a published figure. `torchvision:NAME=FILE` reads a state dict from disk instead of from the network.
 """
 
@@ -73,8 +73,8 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise OSError(
-            f"torchvision's {name} cannot be had from {weights.url} ({error}); fetch that file where there is a network and "
-            f"give it as --weights torchvision:{name}=FILE"
+            f"torchvision's {name} cannot be had from {weights.url} ({error}); fetch that file where there is a "
+            f"network and give it as --weights torchvision:{name}=FILE"
         ) from error
 
 

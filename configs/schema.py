@@ -236,8 +236,8 @@ class Detector(Recipe):
 
     body: Literal["c4", "dc5", "fpn"] = Field(
         "c4",
-        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it once an "
-        "image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
+        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it "
+        "once an image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
     )
     cut_stride: int = Field(
         16, description="c4: stride at which the backbone is cut: below once an image, above per RoI."
@@ -250,8 +250,8 @@ class Detector(Recipe):
     )
     conventions: Literal["vertebra", "detectron2", "torchvision"] = Field(
         "vertebra",
-        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: centred "
-        "on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
+        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: "
+        "centred on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
     )
     fpn_channels: int = Field(256, ge=1, description="fpn: channels of every level.")
     head_width: int = Field(1024, ge=1, description="dc5, fpn: width of the box head's hidden linear layers.")
@@ -260,8 +260,8 @@ class Detector(Recipe):
     )
     head_norms: Literal["none", "group", "batch", "sync"] = Field(
         "none",
-        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last stage "
-        "(MoCo's protocol). sync: batch statistics over all GPUs.",
+        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last "
+        "stage (MoCo's protocol). sync: batch statistics over all GPUs.",
     )
     freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
     norms: Literal["frozen", "trained", "sync"] = Field(
@@ -293,8 +293,8 @@ class Detector(Recipe):
             raise ValueError("model.pooling pool has no form for a pyramid: use align with model.body fpn")
         if self.body == "fpn" and len(self.anchor_sizes) != FPN_LEVELS:
             raise ValueError(
-                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 to 64) "
-                "with one each: give as many, such as 32 64 128 256 512"
+                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
+                "to 64) with one each: give as many, such as 32 64 128 256 512"
             )
         return self
 

@@ -28,8 +28,8 @@ DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes: how
-    many of the anchors are each level's."""
+    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes:
+    how many of the anchors are each level's."""
 
     anchors_A4: Tensor
     objectness_NA: Tensor
@@ -81,10 +81,10 @@ class RPNHead(nn.Module):
 class RPN(nn.Module):
     """Head, anchors, what it learns from, and what it proposes.
 
-    anchors: one grid a level, all with as many anchors a cell. Anchors centred on the padding beyond an image are left
-    out of everything; with `on_padding` they take part, as easy negatives, as in detectron2 and torchvision. Anchors that cross the border of the image are learnt from, as in those
-    two; with `cross_border=False` they are not, as in the paper. beta: of the smooth L1 loss, the paper's is
-    1/9.
+    anchors: one grid a level, all with as many anchors a cell. Those centred on the padding beyond an image are left
+    out of everything; with `on_padding` they take part, as easy negatives, as in detectron2 and torchvision. Anchors
+    that cross the border of the image are learnt from, as in those two; with `cross_border=False` they are not, as in
+    the paper. beta: of the smooth L1 loss, the paper's is 1/9.
     """
 
     def __init__(
