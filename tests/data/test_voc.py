@@ -8,7 +8,8 @@ import pytest
 
 from data import open_detection
 from data.errors import DataError
-from data.voc import CLASS_NAMES, image_id
+from data.voc import CLASS_NAMES
+from data.xml_sets import image_id
 from tests.data.writers import write_voc
 
 DOG = ("dog", 48, 20, 70, 31, 0)
