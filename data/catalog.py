@@ -178,7 +178,8 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
         found += ["train", "test"]
     for place in (root, root / SAMPLE_OBJECTS):
         splits = [split for split in ("train", "val", "test") if (place / split).is_dir()]
-        found += [one for one in splits if not (place / one / "labels").is_dir() and f"{XML_PREFIX}{one}" not in found]
+        taken = {one for one in splits if {f"coco/{one}", f"{XML_PREFIX}{one}"} & set(found)}
+        found += [one for one in splits if one not in taken and not (place / one / "labels").is_dir()]
     if not found:
         raise DataError(f"{root}: no data set that is known; name one with --source, such as json:ANNOTATIONS.json")
     return tuple(sorted(set(found)))
