@@ -165,7 +165,8 @@ def unpack(file: Path, into: Path) -> None:
     try:
         _unpack_zip(file, into) if file.suffix == ".zip" else _unpack_tar(file, into)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{file}: is damaged or cut off ({error}); remove it and fetch it again") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise DataError(f"{file}: is damaged or cut off ({reason}); remove it and fetch it again") from error
     except OSError as error:
         where = error.filename or into
         raise DataError(f"{where}: cannot be written ({error.strerror or error}); make room in {into}") from error
