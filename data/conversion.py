@@ -20,12 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.catalog import JSON_PREFIX, JSON_SOURCE
-from data.conversion_forms import FORMS, Form
+from data.conversion_forms import CocoForm, Form, VocForm
+from data.conversion_yolo import YoloForm
 from data.errors import DataError
 from data.records import DetectionDataset
 from data.xml_sets import stem_of
 
-IMAGES = ("link", "copy", "none")
+FORMS: dict[str, type[Form]] = {"coco": CocoForm, "voc": VocForm, "yolo": YoloForm}
 _STRUCTURE = re.compile(r"^(?:.*/)?(?:JPEGImages|[Ii]mages|imgs|Data/DET)/")
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from data.errors import DataError
 from data.image_sizes import image_sizes
 from data.records import DetectionDataset
 from data.xml_objects import Json, XmlObject, read_xml
+
+_COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,12 @@ def build_xml_set(
 
 
 def image_id(stem: str) -> int:
-    """000005 is 5 and 2008_000005 is 2008000005, unique over the years; other names become 48-bit hashes."""
+    """000005 is 5 and 2008_000005 is 2008000005, unique over the years; other names become 48-bit hashes.
+
+    COCO_val2014_000000000042, as COCO named its images of 2014, is 42.
+    """
+    if match := _COCO_2014.fullmatch(stem):
+        return int(match[1])
     digits = stem.replace("_", "")
     if digits.isascii() and digits.isdigit() and len(digits) <= 15:
         return int(digits)

@@ -88,14 +88,14 @@ def _byte_bar(name: str) -> Any:
     """A progress of one file's bytes, with the time that is left."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000, dynamic_ncols=True, disable=None)
+    bar: Any = None
 
     def show(done: int, total: int | None) -> None:
-        if total is not None and total != bar.total:
-            bar.total = total
-        if done < bar.n or (not bar.n and done):  # begun anew, or resumed: neither is speed
-            bar.initial, bar.n = done, done
-            bar.refresh()
+        nonlocal bar
+        if bar is None or done < bar.n:  # what was there at the start, or at a start anew, was not fetched now
+            bar = tqdm(
+                desc=name, initial=done, total=total, unit="B", unit_scale=True, dynamic_ncols=True, disable=None
+            )
         bar.update(done - bar.n)
         if done == total:
             bar.close()

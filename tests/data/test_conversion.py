@@ -13,7 +13,7 @@ import pytest
 from data import open_detection
 from data.check import check_detection
 from data.conversion import Conversion, convert
-from data.conversion_forms import join
+from data.conversion_yolo import join
 from data.errors import DataError
 from data.records import DetectionDataset
 from data.yolo import polygon_area
@@ -48,7 +48,7 @@ def same_objects(one: DetectionDataset, other: DetectionDataset, *, by_stem: boo
 
 
 @pytest.fixture
-def mixed(coco_set: Write) -> DetectionDataset:
+def mixed(coco_set: Write, tmp_path: Path) -> DetectionDataset:
     """COCO JSON with polygons, a crowd, a difficult object, an image without objects and fields of its own."""
 
     def change(value: dict[str, Any]) -> None:
@@ -57,11 +57,8 @@ def mixed(coco_set: Write) -> DetectionDataset:
         value["annotations"][0] |= {"difficult": 1, "truncated": 1, "keypoints": [1, 2, 2]}
         value["annotations"][2]["segmentation"] = [[1, 2, 4, 2, 4, 6], [1, 4, 1, 6, 3, 6]]
         value["images"].append({"id": 900, "file_name": "c/d e.png", "width": 30, "height": 20})
-        write_picture(path_of() / "images" / "c" / "d e.png", 20, 30)
 
-    def path_of() -> Path:
-        return coco_set.__closure__[0].cell_contents  # type: ignore[attr-defined]
-
+    write_picture(tmp_path / "images" / "c" / "d e.png", 20, 30)
     path = coco_set(change)
     return open_detection(path.parent, "json:ann.json", extras=True)
 

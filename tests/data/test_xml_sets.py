@@ -196,7 +196,7 @@ def test_nothing_is_trained_on_a_set_without_truth(voc_without_truth: Path):
 
 def test_ones_own_data_set_needs_both_sources():
     recipe = DetectionRecipe(dataset="yolo", train_source="yolo:train")
-    with pytest.raises(ValueError, match="--train-source yolo:data.yaml/train and --test-source yolo:data.yaml/val"):
+    with pytest.raises(ValueError, match=r"--train-source yolo:data\.yaml/train and --test-source yolo:data\.yaml/val"):
         recipe.sources()
     assert protocol_fields(recipe)["train_source"] == "yolo:train"
     moved = DetectionRecipe(dataset="yolo", train_source="yolo:/elsewhere/train+vocxml:/there/mine")
