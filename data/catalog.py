@@ -143,10 +143,12 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
         if annotations.is_file():
             folders = [base / "images" / inner, base / inner]
             return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
-    command = f"python tools/prepare_data.py {'coco2014' if '2014' in split else kind} --data {root}"
+    mend = f"run python tools/prepare_data.py {'coco2014' if '2014' in split else kind} --data {root}"
+    if kind == "coco" and split.startswith("test"):
+        mend = f"unpack {inner}.zip and {UNLABELLED}{inner}.zip of the COCO page there"
     there = sorted({path.stem[10:] for base in bases for path in (base / "annotations").glob("instances_*.json")})
     known = f" (there is {', '.join(there)})" if there else ""
-    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/{known}; run {command}")
+    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/{known}; {mend}")
 
 
 def find_sources(root: Path | str) -> tuple[str, ...]:

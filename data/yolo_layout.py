@@ -46,6 +46,8 @@ def find_yolo(given: Path) -> YoloSet:
         raise DataError(f"{given}: name a split of it, such as {PREFIX}{given}/{splits[0] if splits else 'train'}")
     if given.parent.is_file():
         return _from_yaml(given.parent, given.name)
+    if given.parent.suffix in (".yaml", ".yml"):
+        raise DataError(f"{given.parent}: no such file; check the path")
     description = find_yaml(given.parent)
     if description is not None and _key(_read(description), given.name) is not None:
         return _from_yaml(description, given.name)

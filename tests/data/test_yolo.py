@@ -185,6 +185,8 @@ def test_what_is_not_there_is_named_with_what_is(yolo_set: Write, tmp_path: Path
         open_detection(root, "yolo:data.yaml")
     with pytest.raises(DataError, match=r"name a split of it, such as yolo:.*/train"):
         open_detection(root, f"yolo:{root}")
+    with pytest.raises(DataError, match=r"mine\.yaml: no such file; check the path"):
+        open_detection(root, "yolo:mine.yaml/train")
     with pytest.raises(DataError, match="names no place; write yolo:DIR"):
         open_detection(root, "yolo:")
 
