@@ -220,9 +220,7 @@ def test_the_owners_lists_of_test_images_are_images_without_truth(coco_set: Writ
     given = open_detection(tmp_path, "json:coco/annotations/image_info_test-dev2017.json")
     assert given.fingerprint() == dataset.fingerprint() and not given.labelled
     (tmp_path / "ann.json").write_text(json.dumps(value))
-    with pytest.raises(
-        DataError, match=r"has no list `annotations`; .*without truth: call the file image_info_"
-    ):
+    with pytest.raises(DataError, match=r"has no list `annotations`; .*without truth: call the file image_info_"):
         open_detection(tmp_path, "json:ann.json")
     with pytest.raises(DataError, match=r"unpack test2015\.zip and image_info_test2015\.zip of the COCO page there"):
         open_detection(tmp_path, "coco/test2015")
