@@ -75,8 +75,14 @@ def torchvision_weights(name: str) -> Weights:
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
-    """The training set, cut to the recipe's `limit`."""
-    return _open(recipe, recipe.sources()[0], recipe.limit)
+    """The training set, cut to the recipe's `limit`. Raises ValueError where it has no truth to learn from."""
+    dataset = _open(recipe, recipe.sources()[0], recipe.limit)
+    if not dataset.labelled:
+        raise ValueError(
+            f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
+            "train on another source (--train-source)"
+        )
+    return dataset
 
 
 def open_test(recipe: DetectionRecipe) -> DetectionDataset:

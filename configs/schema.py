@@ -38,9 +38,16 @@ DETECTION_SETS: dict[str, tuple[str, str]] = {
     "voc0712": ("voc2007/trainval+voc2012/trainval", "voc2007/test"),
     "voc0712pp": ("voc2007/trainval+voc2007/test+voc2012/trainval", "voc2012/test"),
     "coco": ("coco/train2017", "coco/val2017"),
+    "coco2014": ("coco/train2014", "coco/val2014"),  # the 2015 papers' 80k and 40k images
+    "imagenet_det": ("imagenet_det/train", "imagenet_det/val"),
     "sample": ("sample/train", "sample/val"),
+    # One's own: both sources are to be given.
     "json": ("", ""),
+    "yolo": ("", ""),
+    "vocxml": ("", ""),
 }
+# How one's own sources are written, after `NAME:`.
+OWN_SOURCES = {"json": "{}.json", "yolo": "data.yaml/{}", "vocxml": "DIR/{}"}
 
 FPN_LEVELS = 5  # strides 4 to 64
 
@@ -51,7 +58,11 @@ DEFAULT_RECIPES: dict[str, str] = {
     "voc0712": "detection/voc0712_c4.yaml",
     "voc0712pp": "detection/voc0712_c4.yaml",
     "coco": "detection/coco_c4_1x.yaml",
+    "coco2014": "detection/coco_c4_1x.yaml",
+    "imagenet_det": "detection/coco_c4_1x.yaml",
     "json": "detection/coco_c4_1x.yaml",
+    "yolo": "detection/coco_c4_1x.yaml",
+    "vocxml": "detection/voc0712_c4.yaml",
     "sample": "sample/detection.yaml",
 }
 
@@ -314,8 +325,12 @@ class DetectionRecipe(RunRecipe):
     """Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it."""
 
     dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
-    train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json.")
-    test_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2007/test, json:B.json.")
+    train_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json, yolo:data.yaml/train."
+    )
+    test_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2007/test, json:B.json, yolo:data.yaml/val."
+    )
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: DetectionInput = DetectionInput()
@@ -332,14 +347,16 @@ class DetectionRecipe(RunRecipe):
     def sources(self) -> tuple[str, str]:
         """Training and test sources as `data.open_detection` takes them.
 
-        Raises ValueError when the data set is `json` and a source is missing.
+        Raises ValueError when the data set is one's own and a source is missing.
         """
         default_train, default_test = DETECTION_SETS[self.dataset]
         train = self.train_source or default_train
         test = self.test_source or default_test
         if not train or not test:
+            form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
             raise ValueError(
-                "--dataset json needs both --train-source json:TRAIN.json and --test-source json:TEST.json"
+                f"--dataset {self.dataset} needs both --train-source {form.format('train')} "
+                f"and --test-source {form.format('val')}"
             )
         return train, test
 
@@ -395,7 +412,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
     """The fields that make two runs comparable: all that can change a result and is not what is compared.
 
-    Of a source `json:PATH` the name alone is kept; what is in it is told by the data set's fingerprint.
+    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells.
     """
     left_out = may_differ(recipe) | COMPARED
     fields = {name: value for name, value in flatten(recipe).items() if name not in left_out}
@@ -417,4 +434,5 @@ def follows_evaluations(recipe: Recipe) -> bool:
 
 
 def _without_directory(source: str) -> str:
-    return f"json:{Path(source.removeprefix('json:')).name}" if source.startswith("json:") else source
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).name}" if colon and kind in OWN_SOURCES else source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def evaluate_detector(
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
+    if "note" in summary:
+        logging.getLogger("tools.wiring").warning(summary["note"])
     figures = {**summary["coco"], "VOC": summary["voc"]["mAP"]}
     return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find
 
