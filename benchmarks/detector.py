@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
 
