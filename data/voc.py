@@ -25,6 +25,8 @@ CLASS_NAMES = [
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
 
+VocObject = tuple[str, tuple[float, ...], bool]  # name, corners as written, difficult
+
 
 @dataclass
 class ParsedVoc:
@@ -102,22 +104,16 @@ def parse_voc(folder: Path, split: str) -> ParsedVoc:
     for stem in _image_set(folder, split):
         path = folder / "Annotations" / f"{stem}.xml"
         try:
-            tree = ET.parse(path).getroot()
-            size_hw = (int(_number(tree, "size/height")), int(_number(tree, "size/width")))
-            if min(size_hw) <= 0:
-                raise ValueError(f"its size is {size_hw[1]} x {size_hw[0]}")
-            objects = [_object(element) for element in tree.findall("object")]
+            annotation = parse_annotation(path)
         except FileNotFoundError:
             parsed.faults.append(
                 Fault(path, f"no such annotation, but {split}.txt lists {stem}", "restore it or unlist it")
             )
             continue
-        except (ET.ParseError, ValueError) as error:
-            parsed.faults.append(Fault(path, f"does not parse as VOC XML ({error})", "correct or restore it"))
+        if isinstance(annotation, Fault):
+            parsed.faults.append(annotation)
             continue
-        except OSError as error:
-            parsed.faults.append(Fault(path, f"cannot be read ({error.strerror})", "check its permissions"))
-            continue
+        size_hw, objects = annotation
         for name, corners, difficult in objects:
             parsed.names_K.append(name)
             parsed.owners_K.append(len(parsed.stems))
@@ -126,6 +122,22 @@ def parse_voc(folder: Path, split: str) -> ParsedVoc:
         parsed.stems.append(stem)
         parsed.sizes_hw.append(size_hw)
     return parsed
+
+
+def parse_annotation(path: Path) -> tuple[tuple[int, int], list[VocObject]] | Fault:
+    """One image's height and width and its objects, or what is wrong with the file. Raises FileNotFoundError."""
+    try:
+        tree = ET.parse(path).getroot()
+        size_hw = (int(_number(tree, "size/height")), int(_number(tree, "size/width")))
+        if min(size_hw) <= 0:
+            raise ValueError(f"its size is {size_hw[1]} x {size_hw[0]}")
+        return size_hw, [_object(element) for element in tree.findall("object")]
+    except FileNotFoundError:
+        raise
+    except (ET.ParseError, ValueError) as error:
+        return Fault(path, f"does not parse as VOC XML ({error})", "correct or restore it")
+    except OSError as error:
+        return Fault(path, f"cannot be read ({error.strerror})", "check its permissions")
 
 
 def class_names_of(parsed: Iterable[ParsedVoc]) -> list[str]:
@@ -202,7 +214,7 @@ def _image_set(folder: Path, split: str) -> list[str]:
     return stems
 
 
-def _object(element: ET.Element) -> tuple[str, tuple[float, ...], bool]:
+def _object(element: ET.Element) -> VocObject:
     """Name, corners as written, difficult. Only the object's own box: its parts have boxes as well."""
     name = element.findtext("name", "").strip()
     if not name or element.find("bndbox") is None:
