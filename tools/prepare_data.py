@@ -2,6 +2,8 @@
 
 sample draws the embedded sample set (seconds, no download): python tools/prepare_data.py sample --data DIR
 
+sample-loc draws images with boxes for train_loc.py: python tools/prepare_data.py sample-loc --data DIR
+
 voc07, voc12, coco, cifar10 unpack the owner's archives found in DIR, and check them.
 
 shard writes a set of classes as tar shards: python tools/prepare_data.py shard --data DIR --output SHARDS
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from common import run_tool
@@ -85,6 +87,28 @@ def sample(
     summary = write_sample_set(data, spec, progress=show)
     bar.close()
     print(f"The sample set is in {data}: {summary}")
+    return 0
+
+
+def sample_loc(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    images: Annotated[tuple[int, int], tyro.conf.arg(help="Images for training, for test.")] = (2000, 500),
+    layout: Annotated[
+        Literal["folders", "ilsvrc"],
+        tyro.conf.arg(help="folders: {train,val}/<class>/ with an XML beside each image; ilsvrc: the challenge's."),
+    ] = "folders",
+) -> int:
+    """Draw the sample set's images for localisation: one class an image, its objects in boxes."""
+    from tqdm import tqdm
+
+    from data.sample.locations import write_locations
+
+    with tqdm(desc="drawing", unit="image", total=sum(images), dynamic_ncols=True, disable=None) as bar:
+        write_locations(
+            data, seed=seed, counts=images, layout=layout, progress=lambda done, _: bar.update(done - bar.n)
+        )
+    print(f"{images[0]} + {images[1]} images with boxes are in {data}")
     return 0
 
 
@@ -241,7 +265,8 @@ def _contents(data: Path, source: str) -> str:
 
 
 def main() -> int:
-    commands = {f.__name__: f for f in (sample, voc07, voc12, coco, cifar10, shard, check)}
+    functions = (sample, sample_loc, voc07, voc12, coco, cifar10, shard, check)
+    commands = {f.__name__.replace("_", "-"): f for f in functions}
     return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 
