@@ -175,8 +175,8 @@ def check(
     source: Annotated[
         str | None,
         tyro.conf.arg(
-            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders; "
-            "default: all that are found."
+            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, train, val, test of class folders, loc/train and "
+            "loc/val of images with boxes; default: all that are found, without the latter."
         ),
     ] = None,
 ) -> int:
@@ -234,11 +234,15 @@ def shard(
 
 
 def _check(data: Path, source: str, mend: str = "") -> int:
-    from data.check import check_classification, check_detection
+    from data.check import check_classification, check_detection, check_localisation
 
-    is_detection = "/" in source or ":" in source
+    of_boxes = source.startswith("loc/")
+    is_detection = ("/" in source or ":" in source) and not of_boxes
     try:
-        faults = (check_detection if is_detection else check_classification)(data, source)
+        if of_boxes:
+            faults = check_localisation(data, source.removeprefix("loc/"))
+        else:
+            faults = (check_detection if is_detection else check_classification)(data, source)
     except (ValueError, OSError) as error:
         print(f"{source}: {error}.{mend}" if mend else f"{source}: {error}")
         return 1

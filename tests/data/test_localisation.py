@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.check import check_localisation
 from data.errors import DataError
 from data.localisation import open_localisation
 from data.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
@@ -155,6 +156,19 @@ def test_bad_boxes_are_refused_or_left_out(tmp_path: Path) -> None:
         write_xml(tmp_path / "train" / "ant" / f"{stem}.xml", [("bee", 1, 1, 9, 9)])
     with pytest.raises(DataError, match="no image of train has a box of its class"):
         open_localisation(tmp_path, "train")
+
+
+def test_check_lists_all_faults_of_boxes_and_images_in_one_pass(tmp_path: Path) -> None:
+    annotations = write_ilsvrc(tmp_path) / "Annotations" / "CLS-LOC"
+    for split in ("train", "val"):
+        assert check_localisation(tmp_path, split) == []
+    write_xml(annotations / "val" / "ILSVRC2012_val_00000001.xml", [("n01", 99, 1, 110, 9)])
+    (annotations / "train" / "n01" / "n01_1.xml").write_text("<no")
+    write_xml(annotations / "train" / "n02" / "n02_5.xml", [("n02", 1, 1, 9, 9)], (70, 80))
+    train, val = (check_localisation(tmp_path, split) for split in ("train", "val"))
+    assert "does not parse" in train[0].reason and "its annotation says 80 x 70" in train[1].reason and len(train) == 2
+    assert "wholly outside" in val[0].reason and len(val) == 1
+    assert "nowhere: no such" in str(check_localisation(tmp_path / "nowhere", "val")[0])
 
 
 def test_the_sample_set_is_the_same_in_both_layouts(tmp_path: Path) -> None:
