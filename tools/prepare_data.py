@@ -175,8 +175,8 @@ def check(
     source: Annotated[
         str | None,
         tyro.conf.arg(
-            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, train, val, test of class folders, loc/train and "
-            "loc/val of images with boxes; default: all that are found, without the latter."
+            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, train, val, test of class folders, "
+            "loc/train and loc/val of images with boxes; default: all that are found, without the latter."
         ),
     ] = None,
 ) -> int:

@@ -99,6 +99,16 @@ def test_faults_are_said_in_a_sentence(located: Path, flags, weights, tmp_path: 
 
 
 @pytest.mark.slow
+def test_two_processes_equal_one_at_the_same_global_batch(flags, tmp_path: Path) -> None:
+    frozen = (*flags, "--model.norms", "frozen", "--solver.iterations", 3)
+    run("train_loc", *frozen, "--output", tmp_path / "one")
+    run("train_loc", *frozen, "--output", tmp_path / "two", "--gpus", 2)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    assert one["images"] == two["images"] == 10
+
+
+@pytest.mark.slow
 def test_a_classifier_can_be_trained_on_the_plain_layout(tmp_path: Path) -> None:
     run("prepare_data", "sample-loc", "--data", tmp_path / "set", "--images", 10, 10)
     tiny = (*TINY_BACKBONE, "--solver.iterations", 1, "--solver.batch-size", 4, "--workers", 0)
