@@ -83,19 +83,19 @@ class _Found:
     corners_K4: list[tuple[float, ...]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     bare: int = 0
+    annotated: int = 0
 
 
 def open_localisation(root: Path | str, split: str) -> LocalisationDataset:
     """The images of `split` ("train", "val") that have boxes of their class. Raises DataError."""
     dataset, faults = read_localisation(Path(root), split)
     refuse(faults)
-    if dataset is None:
-        raise DataError(f"{root}: no image of {split} has a box of its class; are the classes' names those of the XML?")
+    assert dataset is not None, "without one there is a fault"
     return dataset
 
 
 def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | None, list[Fault]]:
-    """What open_localisation gives (None where no image has a box), and all that is wrong with it.
+    """What open_localisation gives (None, and a fatal fault, where no image has a box), and all that is wrong with it.
 
     Raises DataError where there is nothing to read.
     """
@@ -229,6 +229,7 @@ def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | 
         if isinstance(annotation, Fault):
             found.faults.append(annotation)
             continue
+        found.annotated += annotation is not None
         size_hw, objects = annotation or ((0, 0), [])
         if label < 0 and objects:
             names = sorted({name for name, _, _ in objects})
@@ -264,7 +265,7 @@ def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDa
     faults = found.faults + faults
     has_box_I = np.bincount(owners_K[keep_K], minlength=len(labels_I)) > 0
     if not has_box_I.any():
-        return None, faults
+        return None, [*faults, *([] if any(fault.fatal for fault in faults) else [_without_boxes(images, found)])]
     bare = found.bare + int((~has_box_I).sum())
     notes = list(summarise(faults))
     if bare:
@@ -291,3 +292,14 @@ def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDa
     )
     labelled = replace(images.subset(chosen_I), labels_I=labels_I)
     return LocalisationDataset(labelled, objects).subset(np.flatnonzero(has_box_I)), faults
+
+
+def _without_boxes(images: ClassificationDataset, found: _Found) -> Fault:
+    where = images.root / images.split
+    if found.annotated:
+        return Fault(where, "no image has a box of its own class", "give objects the names of their images' folders")
+    return Fault(
+        where,
+        f"none of its {len(images)} images has an annotation",
+        "put an XML file beside each, or give the directory that holds ILSVRC's Data and Annotations",
+    )

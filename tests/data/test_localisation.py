@@ -154,7 +154,11 @@ def test_bad_boxes_are_refused_or_left_out(tmp_path: Path) -> None:
         open_localisation(tmp_path, "train")
     for stem in ("a", "b"):
         write_xml(tmp_path / "train" / "ant" / f"{stem}.xml", [("bee", 1, 1, 9, 9)])
-    with pytest.raises(DataError, match="no image of train has a box of its class"):
+    with pytest.raises(DataError, match="no image has a box of its own class; give objects the names"):
+        open_localisation(tmp_path, "train")
+    for stem in ("a", "b"):
+        (tmp_path / "train" / "ant" / f"{stem}.xml").unlink()
+    with pytest.raises(DataError, match="none of its 2 images has an annotation; put an XML file beside each"):
         open_localisation(tmp_path, "train")
 
 
