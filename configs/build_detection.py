@@ -12,6 +12,7 @@ from configs.build import check_identity, need_data, training_share
 from configs.build_detector import build_body_backbone
 from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
+from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
 from data.records import DetectionDataset
 from data.sampling import evenly
@@ -28,7 +29,7 @@ TORCHVISION_WEIGHTS = {
 }
 
 
-def build_pretrained(recipe: DetectionRecipe) -> tuple[Backbone, dict[str, Any]]:
+def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Backbone, dict[str, Any]]:
     """The recipe's backbone with its weights loaded, and a record of where they come from.
 
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers

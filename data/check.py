@@ -31,6 +31,7 @@ from data.decode import decode_bytes, decode_image
 from data.errors import BadSample, DataError
 from data.imagenet import find_split, is_image
 from data.imagenet_det import det_classes, parse_imagenet_det
+from data.localisation import read_localisation
 from data.masks import segmentation_fault
 from data.shard_files import damaged_shards
 from data.shards import find_index
@@ -130,6 +131,18 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
     if dataset.shards is not None and (index := find_index(root, split)) is not None:
         faults += [_as_fault(error, dataset.root) for error in damaged_shards(index)]
     return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), range(len(dataset))))
+
+
+def check_localisation(root: Path | str, split: str) -> list[Fault]:
+    """Faults of what open_localisation(root, split) reads, boxes first, then images; none: an empty list."""
+    try:
+        dataset, faults = read_localisation(Path(root), split)
+    except DataError as error:
+        return [_as_fault(error, Path(root))]
+    if dataset is None:
+        return faults
+    sizes = (tuple(size_hw) for size_hw in dataset.objects.sizes_hw_I2.tolist())
+    return faults + list(_image_faults(zip(dataset.images.paths, sizes)))
 
 
 def _segmentation_faults(parsed: ParsedCoco) -> Iterator[Fault]:

@@ -2,6 +2,8 @@
 
 sample draws the embedded sample set (seconds, no download): python tools/prepare_data.py sample --data DIR
 
+sample-loc draws images with boxes for train_loc.py: python tools/prepare_data.py sample-loc --data DIR
+
 voc07, voc12, coco, coco2014, cifar10, imagenet_det unpack the owner's archives found in DIR, and check them:
 python tools/prepare_data.py voc07 --data DIR --download
 
@@ -58,6 +60,28 @@ def sample(
     summary = write_sample_set(data, spec, progress=show)
     bar.close()
     print(f"The sample set is in {data}: {summary}")
+    return 0
+
+
+def sample_loc(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    images: Annotated[tuple[int, int], tyro.conf.arg(help="Images for training, for test.")] = (2000, 500),
+    layout: Annotated[
+        Literal["folders", "ilsvrc"],
+        tyro.conf.arg(help="folders: {train,val}/<class>/ with an XML beside each image; ilsvrc: the challenge's."),
+    ] = "folders",
+) -> int:
+    """Draw the sample set's images for localisation: one class an image, its objects in boxes."""
+    from tqdm import tqdm
+
+    from data.sample.locations import write_locations
+
+    with tqdm(desc="drawing", unit="image", total=sum(images), dynamic_ncols=True, disable=None) as bar:
+        write_locations(
+            data, seed=seed, counts=images, layout=layout, progress=lambda done, _: bar.update(done - bar.n)
+        )
+    print(f"{images[0]} + {images[1]} images with boxes are in {data}")
     return 0
 
 
@@ -184,7 +208,8 @@ def check(
         str | None,
         tyro.conf.arg(
             help="voc2007/trainval, coco/val2017, sample/train, imagenet_det/val, json:FILE, yolo:data.yaml/train, "
-            "vocxml:DIR, or train, val, test of class folders; default: all that are found."
+            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; "
+            "default: all that are found, without the latter."
         ),
     ] = None,
 ) -> int:
@@ -242,11 +267,15 @@ def shard(
 
 
 def _check(data: Path, source: str) -> int:
-    from data.check import check_classification, check_detection
+    from data.check import check_classification, check_detection, check_localisation
 
-    is_detection = "/" in source or ":" in source
+    of_boxes = source.startswith("loc/")
+    is_detection = ("/" in source or ":" in source) and not of_boxes
     try:
-        faults = (check_detection if is_detection else check_classification)(data, source)
+        if of_boxes:
+            faults = check_localisation(data, source.removeprefix("loc/"))
+        else:
+            faults = (check_detection if is_detection else check_classification)(data, source)
     except (ValueError, OSError) as error:
         print(f"{source}: {error}")
         return 1
@@ -275,13 +304,11 @@ def _contents(data: Path, source: str) -> str:
 
 
 def main() -> int:
-    commands = {
-        f.__name__: f
-        for f in (
-            *(sample, voc07, voc12, coco, coco2014, imagenet_det, cifar10),
-            *(convert, shard, check),
-        )
-    }
+    functions = (
+        *(sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10),
+        *(convert, shard, check),
+    )
+    commands = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in functions}
     return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 

@@ -49,8 +49,8 @@ def by_kernel(maps: list[Tensor], boxes: Tensor, aligned: bool) -> Tensor:
 def test_regions_and_gradients_equal_the_kernels_on_each_level(way: str, aligned: bool) -> None:
     maps, boxes = pyramid(), boxes_of_all_sizes()
     if not aligned and way == "_on_canvas":
-        # Regions grown to a cell at the border: their samples outside count 0 in the kernel, and there is a border here.
-        boxes = boxes[:, :, :].where((boxes[..., 2:] - boxes[..., :2] > 64).all(-1, keepdim=True), torch.zeros(4))
+        # Regions grown to a cell at the border: their samples outside count 0 in the kernel, here there is a border.
+        boxes = boxes.where((boxes[..., 2:] - boxes[..., :2] > 64).all(-1, keepdim=True), torch.zeros(4))
     pool = PyramidRoIAlign(7, STRIDES, aligned=aligned)
     ours = getattr(pool, way)(maps[:4], boxes, level_of(boxes, STRIDES))
     expected = by_kernel(maps, boxes, aligned)
