@@ -1,6 +1,5 @@
 """Transforms: image, boxes and masks stay in step; crops cover what they should; draws come from the given rng."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from data.transforms import AUGMENTS, Box, ClassificationTransform, DetectionTransform, centre_crop, pad_crop, resize
+from data.transforms import AUGMENTS, Box, ClassificationTransform, centre_crop, detection_view, pad_crop, resize
 from tests.data.writers import picture
-
-TRANSFORM = DetectionTransform()
 
 
 @st.composite
@@ -35,7 +32,7 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
     image = np.zeros((height, width, 3), np.uint8)
     if boxes:
         image[masks_GHW[0] > 0] = 255
-    pixels, moved_G4, moved_GHW = TRANSFORM(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
+    pixels, moved_G4, moved_GHW = detection_view(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
     assert pixels.shape == (*new, 3) and moved_GHW is not None and moved_GHW.shape == (len(boxes), *new)
     scale = np.array([new[1] / width, new[0] / height] * 2)
     expected_G4 = boxes_G4 * scale
@@ -53,13 +50,13 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
 
 def test_no_boxes_stay_no_boxes():
     image = picture(40, 50)
-    pixels, boxes_G4, masks = TRANSFORM(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
+    pixels, boxes_G4, masks = detection_view(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
     assert np.array_equal(pixels, image[:, ::-1]) and boxes_G4.shape == (0, 4) and masks is None
 
 
 def test_one_pixel_boxes_and_whole_image_boxes_survive():
     boxes_G4 = np.array([[0, 0, 1, 1], [499, 332, 500, 333], [0, 0, 500, 333], [0.2, 0.1, 0.21, 0.4]], np.float32)
-    _, moved_G4, _ = TRANSFORM(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
+    _, moved_G4, _ = detection_view(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
     np.testing.assert_allclose(moved_G4, boxes_G4 * [0.2, 67 / 333, 0.2, 67 / 333], atol=1e-3)
     assert (moved_G4[:, 2:] > moved_G4[:, :2]).all()
 
@@ -135,11 +132,3 @@ def test_wrong_settings_are_named():
         ClassificationTransform(size=32, shorter=32, augment="crops", min_scale=0.1, flip=0)
     with pytest.raises(ValueError, match="resize 30 is below the crop's size 32; set it to 32 or more"):
         ClassificationTransform(size=32, shorter=30, augment="none", min_scale=0.1, flip=0)
-
-
-def test_albumentations_leaves_global_randomness_alone():
-    np.random.seed(0)
-    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
-    TRANSFORM(picture(40, 50), np.array([[1, 2, 9, 9]], np.float32), None, size_hw=(20, 25), flip=True)
-    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
-    assert cv2.getNumThreads() >= 0
