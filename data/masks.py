@@ -51,8 +51,8 @@ def decode_masks(
                 ) from error
             places.append(place)
         else:
-            corners = boxes_G4[place] - np.array([part.left, part.top] * 2)
-            x0, y0, x1, y1 = np.round(corners).astype(int).tolist()
+            corners = np.round(boxes_G4[place]).astype(int) - [part.left, part.top] * 2
+            x0, y0, x1, y1 = corners.tolist()
             masks_GHW[place, max(0, y0) : max(0, y1, y0 + 1), max(0, x0) : max(0, x1, x0 + 1)] = 1
     for place, code in zip(places, codes):
         mask_WH = rle.decode(code).T  # it comes column by column; OpenCV turns it in a fifth of numpy's time

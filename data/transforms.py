@@ -198,7 +198,8 @@ def detection_view(
     height, width = size_hw
     pixels_HW3 = resize(image_HW3, height, width)
     scale_xy = (width / image_HW3.shape[1], height / image_HW3.shape[0])
-    boxes_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
+    scaled_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
+    boxes_G4 = np.minimum(scaled_G4, np.array((width, height) * 2, np.float32))  # rounding may reach beyond the edge
     if flip:
         pixels_HW3 = mirror(pixels_HW3)
         boxes_G4 = np.stack(
