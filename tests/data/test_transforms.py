@@ -1,5 +1,6 @@
 """Transforms: image, boxes and masks stay in step; crops cover what they should; draws come from the given rng."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -132,3 +133,20 @@ def test_wrong_settings_are_named():
         ClassificationTransform(size=32, shorter=32, augment="crops", min_scale=0.1, flip=0)
     with pytest.raises(ValueError, match="resize 30 is below the crop's size 32; set it to 32 or more"):
         ClassificationTransform(size=32, shorter=30, augment="none", min_scale=0.1, flip=0)
+
+
+def test_what_gets_larger_is_interpolated_by_opencv_and_a_mirrored_view_is_its_mirror():
+    image, boxes_G4 = picture(30, 40), np.array([[1, 2, 9, 30]], np.float32)
+    plain, plain_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=False)
+    turned, turned_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=True)
+    assert np.array_equal(plain, cv2.resize(image, (61, 45), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(turned, plain[:, ::-1])
+    np.testing.assert_allclose(turned_G4, [[61 - plain_G4[0, 2], 3, 61 - plain_G4[0, 0], 45]], rtol=1e-6)
+
+
+@given(width=st.integers(1, 2000), new=st.integers(1, 2000))
+def test_a_box_of_the_whole_image_never_reaches_beyond_the_view(width: int, new: int):
+    boxes_G4 = np.array([[0, 0, width, 1]], np.float32)
+    for flip in (False, True):
+        _, moved_G4, _ = detection_view(np.zeros((1, width, 3), np.uint8), boxes_G4, None, size_hw=(1, new), flip=flip)
+        assert moved_G4.min() >= 0 and moved_G4[0, 2] <= new and abs(moved_G4[0, 2] - moved_G4[0, 0] - new) < 1e-3
