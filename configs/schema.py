@@ -257,6 +257,19 @@ class DetectionInput(Recipe):
     )
 
     @model_validator(mode="after")
+    def _words_have_an_effect(self) -> DetectionInput:
+        if self.crop == "none" and (self.crop_min, self.crop_chance) != (0.3, 1.0):
+            raise ValueError(
+                "input.crop_min and input.crop_chance say how input.crop is done; set that to iou or range"
+            )
+        if self.sides == "range" and len(set(self.shorter_side)) < 2:
+            raise ValueError(
+                f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
+                "e.g. 640 800"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _jitter_is_a_range(self) -> DetectionInput:
         if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
             raise ValueError(

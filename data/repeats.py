@@ -6,7 +6,6 @@ Legend: I images, G members of a group of them, B places in a stream.
 from __future__ import annotations
 
 import functools
-from bisect import bisect_right
 
 import numpy as np
 
@@ -59,13 +58,9 @@ class RepeatingStream(Stream):
         return self._before[epoch]
 
     def _epochs(self, places_B: np.ndarray) -> np.ndarray:
-        epochs = [bisect_right(self._before, place) - 1 for place in self._reach(places_B).tolist()]
-        return np.asarray(epochs, np.int64)
-
-    def _reach(self, places_B: np.ndarray) -> np.ndarray:
         while self._before[-1] <= places_B.max():
             self.before(len(self._before))
-        return places_B
+        return np.searchsorted(self._before, places_B, side="right") - 1
 
     def _draw(self, epoch: int) -> np.ndarray:
         counts_G, rng = self._counts(epoch)
@@ -80,7 +75,7 @@ class RepeatingStream(Stream):
 def repeat_factors(
     dataset: DetectionDataset, chosen_I: np.ndarray, normal_K: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """How often each chosen image is to come (Gupta et al. 2019, LVIS, appendix of §5): float64, 1 and more.
+    """How often each chosen image is to come (Gupta et al. 2019, LVIS: repeat factor sampling): float64, 1 and more.
 
     A class in a share f of the images asks for max(1, sqrt(threshold / f)); an image follows the rarest of its classes,
     and comes once where it has none. normal_K: the objects that count.

@@ -95,9 +95,19 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         build_detection.open_train(recipe)
 
 
-@pytest.mark.parametrize("values", [["2.0", "0.1"], ["0", "1"]])
-def test_a_jitter_that_is_no_range_is_said(values: list[str], capsys):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--input.jitter 2.0 0.1", "input.jitter is the least and the greatest factor, both above 0"),
+        ("--input.jitter 0 1", "input.jitter is the least and the greatest factor, both above 0"),
+        ("--input.crop-min 0.5", "input.crop_min and input.crop_chance say how input.crop is done"),
+        ("--input.crop-chance 0.5", "input.crop_min and input.crop_chance say how input.crop is done"),
+        ("--input.sides range", "input.sides range needs the least and the greatest input.shorter_side, not (600,)"),
+    ],
+)
+def test_words_that_make_no_sense_are_said(arguments: str, sentence: str, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse("--input.jitter", *values)
+        parse(*arguments.split())
     assert stop.value.code == 2
-    assert "input.jitter is the least and the greatest factor" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in said

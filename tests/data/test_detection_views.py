@@ -74,7 +74,7 @@ def test_iou_crops_are_as_large_as_long_and_where_torchvisions_are():
     torch.manual_seed(0)
     truth = tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYXY", canvas_size=(300, 400))
     blank, theirs, expected = tv_tensors.Image(torch.zeros(3, 300, 400, dtype=torch.uint8)), v2.RandomIoUCrop(), []
-    for _ in range(400):
+    for _ in range(300):
         p = theirs.make_params([blank, truth]) or {"height": 300, "width": 400, "top": 0, "left": 0}
         area, ratio = p["height"] * p["width"] / 120_000, np.log(p["width"] / p["height"])
         expected.append((area, ratio, p["top"] / 300, p["left"] / 400))
