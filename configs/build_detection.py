@@ -14,6 +14,7 @@ from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
+from data.detection_views import DetectionAugmentation
 from data.records import DetectionDataset
 from data.sampling import evenly
 from engine.distributed import World
@@ -92,7 +93,13 @@ def open_test(recipe: DetectionRecipe) -> DetectionDataset:
 
 
 def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionDataset:
-    dataset = open_detection(need_data(recipe), source, segmentations=False)
+    masks = recipe.model.masks
+    dataset = open_detection(need_data(recipe), source, segmentations=masks)
+    if masks and dataset.segmentations is None:
+        raise RecipeError(
+            f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
+            "take a data set that has them, or leave --model.masks out"
+        )
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 
@@ -108,9 +115,19 @@ def detection_train_loader(
         longer_side=view.longer_side,
         canvases=view.canvases,
         flip=view.flip,
+        augmentation=DetectionAugmentation(
+            any_side=view.sides == "range",
+            crop=view.crop,
+            crop_min=view.crop_min,
+            crop_chance=view.crop_chance,
+            jitter=view.jitter,
+            photometric=view.photometric,
+        ),
         crowd=view.crowd,
         difficult=view.difficult,
         keep_empty=view.keep_empty,
+        repeat_threshold=view.repeat_threshold,
+        masks=recipe.model.masks,
     )
 
 

@@ -240,6 +240,55 @@ class DetectionInput(Recipe):
     crowd: Literal["drop", "ignore"] = Field("ignore", description="Crowd regions in training.")
     difficult: Literal["train", "drop", "ignore"] = Field("train", description="VOC's difficult objects in training.")
     keep_empty: bool = Field(True, description="Keep images without objects as negatives.")
+    sides: Literal["choice", "range"] = Field(
+        "choice", description="choice: one of shorter_side is drawn; range: any from its least to its greatest."
+    )
+    photometric: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Strength of SSD's changes of brightness, contrast, saturation and hue; 1: as there.",
+    )
+    crop: Literal["none", "iou", "range"] = Field(
+        "none",
+        description="iou: SSD's parts that overlap an object by a drawn IoU, whose objects are those with their centre "
+        "in it; range: any part with sides of crop_min to 1 of the image's.",
+    )
+    crop_min: float = Field(0.3, gt=0, le=1, description="Least share of the image's side that a crop takes.")
+    crop_chance: float = Field(1.0, ge=0, le=1, description="Probability that an image is cropped; DETR: 0.5.")
+    jitter: tuple[float, float] | None = Field(
+        None,
+        description="Least and greatest factor on the image's size, which is then cut or padded to the canvas; "
+        "Ghiasi et al. 2021: 0.1 2.0 at a shorter_side and longer_side of 1024.",
+    )
+    repeat_threshold: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Images of a class in a smaller share of them than this come more often, by the root of how much "
+        "smaller (Gupta et al. 2019: 0.001); 0: all equally often.",
+    )
+
+    @model_validator(mode="after")
+    def _words_have_an_effect(self) -> DetectionInput:
+        if self.crop == "none" and (self.crop_min, self.crop_chance) != (0.3, 1.0):
+            raise ValueError(
+                "input.crop_min and input.crop_chance say how input.crop is done; set that to iou or range"
+            )
+        if self.sides == "range" and len(set(self.shorter_side)) < 2:
+            raise ValueError(
+                f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
+                "e.g. 640 800"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _jitter_is_a_range(self) -> DetectionInput:
+        if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
+            raise ValueError(
+                f"input.jitter is the least and the greatest factor, both above 0, not {self.jitter}; e.g. 0.1 2.0"
+            )
+        return self
 
 
 class Detector(Recipe):

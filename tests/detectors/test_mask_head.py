@@ -1,4 +1,4 @@
-"""Masks of regions: targets against a naive loop, the true class alone learns, and slots that are no object weigh nothing."""
+"""Masks of regions: targets are RoIAlign on masks, the true class alone learns, slots without object weigh nothing."""
 
 from __future__ import annotations
 
