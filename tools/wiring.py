@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from detectors.faster_rcnn import FasterRCNN
     from engine.distributed import World
     from engine.rundir import RunDirectory
+
+logger = logging.getLogger("tools.wiring")
 
 
 def evaluate_detector(
@@ -24,7 +27,7 @@ def evaluate_detector(
     from configs import build, build_detection
     from engine.logs import progress
     from evaluation.inference import predict_detections
-    from evaluation.summary import summarise
+    from evaluation.summary import log_figures, summarise
 
     times_s: list[float] = []
     predictions = predict_detections(
@@ -39,12 +42,13 @@ def evaluate_detector(
     if predictions is None:
         return {}
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
+    if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
+        logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
     summary["cost"] = {**cost(recipe, model, test_set), "time_per_image_s": statistics.median(times_s)}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
-    figures = {**summary["coco"], "VOC": summary["voc"]["mAP"]}
-    return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find
+    return log_figures(summary)
 
 
 def cost(recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset) -> dict[str, Any]:
