@@ -13,6 +13,7 @@ from configs.build import build_backbone, check_identity, need_data, training_sh
 from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
 from data import detection_loader, open_detection
+from data.pictures import PictureView
 from data.records import DetectionDataset
 from data.sampling import evenly
 from detectors.anchors import AnchorGrid
@@ -189,3 +190,8 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
         workers=recipe.workers,
         iterations=None,
     )
+
+
+def picture_view(recipe: DetectionRecipe) -> PictureView:
+    """Pictures without annotations at the recipe's test size."""
+    return PictureView(recipe.input.test_shorter_side, recipe.input.longer_side)

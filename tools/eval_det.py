@@ -55,7 +55,7 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector
+    from wiring import evaluate_detector, restore_detector
 
     from configs import build, build_detection
     from engine import precision
@@ -81,11 +81,7 @@ def evaluate(settings: Settings, world: World) -> int:
         require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts["class_names"])
     build.check_classes(known, path, test_set.class_names, test_set.source)
-    backbone = build.build_backbone(recipe, 1000)
-    build.check_identity(facts, backbone, path)
-    model = build_detection.build_detector(recipe, backbone, len(known))
-    build_detection.load_detector_state(model, state, path)
-    model.to(world.device).eval()
+    model = restore_detector(recipe, state, facts, path).to(world.device)
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
@@ -101,9 +97,9 @@ def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) ->
     """The recipe that the detector was trained with."""
     if settings.run is not None:
         return load_recipe(DetectionRecipe, settings.run / "config.yaml")
-    if "recipe" in facts:
-        return validated(DetectionRecipe, facts["recipe"], str(path))
-    raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+    from wiring import recipe_in
+
+    return recipe_in(facts, path)
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:

@@ -1,13 +1,16 @@
-"""What train_det.py and eval_det.py both do at the end: predictions, their figures, what they cost."""
+"""What several of the detectors' tools do: read a detector, predict a test set, its figures and what they cost."""
 
 from __future__ import annotations
 
 import json
 import logging
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from configs.schema import DetectionRecipe
     from data.records import DetectionDataset
     from detectors.faster_rcnn import FasterRCNN
@@ -49,6 +52,29 @@ def evaluate_detector(
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
     return log_figures(summary)
+
+
+def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
+    """The recipe that the detector in a file of weights was trained with."""
+    from configs.command_line import validated
+    from configs.schema import DetectionRecipe
+
+    if "recipe" in facts and "class_names" in facts:
+        return validated(DetectionRecipe, facts["recipe"], str(path))
+    raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+
+
+def restore_detector(
+    recipe: DetectionRecipe, state: dict[str, torch.Tensor], facts: dict[str, Any], path: Path
+) -> FasterRCNN:
+    """The detector of a file of weights, in evaluation mode, on the CPU."""
+    from configs import build, build_detection
+
+    backbone = build.build_backbone(recipe, 1000)
+    build.check_identity(facts, backbone, path)
+    model = build_detection.build_detector(recipe, backbone, len(facts["class_names"]))
+    build_detection.load_detector_state(model, state, path)
+    return model.eval()
 
 
 def cost(recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset) -> dict[str, Any]:
