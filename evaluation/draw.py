@@ -23,14 +23,15 @@ from evaluation.masks import Size, unpack
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # x0 y0 x1 y1, in pixels
 
-SMALLEST_PX = 480  # pictures whose longer side is below are enlarged, by a whole number
-LARGEST_FACTOR = 8
-TEXT_SHARE, TEXT_PX = 0.024, 11  # height of a capital: of the root of the picture's area, and at least
+SMALLEST_PX = 400  # pictures whose longer side is below are enlarged, by a whole number
+LARGEST_FACTOR = 16
+TEXT_SHARE, TEXT_PX = 0.022, 12  # height of a capital: of the root of the picture's area, and at least
 LINE_SHARE, LINE_PX = 0.0035, 2
-MASK_OPACITY = 0.45
+MASK_OPACITY = 0.4
+COVERED = 0.2  # share of a label that others may cover; beyond it the label is left out
 GOLDEN_ANGLE = 137.508  # degrees: hues that follow one another so are spread evenly, however many there are
-LIGHTNESS = (70.0, 48.0, 86.0, 60.0)  # CIE L*, in turns
-CHROMA = 65.0
+LIGHTNESS = (72.0, 42.0, 87.0, 60.0)  # CIE L*, in turns; none so middling that neither black nor white reads on it
+CHROMA = tuple(range(80, 0, -5))  # the strongest that a screen can show
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
@@ -40,11 +41,17 @@ def class_colours(category_ids: Iterable[int]) -> dict[int, Colour]:
 
     ids = list(category_ids)
     place_C = np.arange(len(ids))
-    angle_C = np.deg2rad(25 + GOLDEN_ANGLE * place_C)
+    hue_C = np.deg2rad(25 + GOLDEN_ANGLE * place_C)
     lightness_C = np.array(LIGHTNESS)[place_C % len(LIGHTNESS)]
-    lab_1C3 = np.stack([lightness_C, CHROMA * np.cos(angle_C), CHROMA * np.sin(angle_C)], axis=1)[None]
-    rgb_C3 = cv2.cvtColor(lab_1C3.astype(np.float32), cv2.COLOR_LAB2RGB)[0] if ids else np.zeros((0, 3))
-    values = np.round(255 * np.clip(rgb_C3, 0, 1)).astype(int).tolist()
+    lab_KC3 = np.stack(
+        [np.stack([lightness_C, chroma * np.cos(hue_C), chroma * np.sin(hue_C)], axis=1) for chroma in CHROMA]
+    ).astype(np.float32)
+    if not ids:
+        return {}
+    rgb_KC3 = np.clip(cv2.cvtColor(lab_KC3, cv2.COLOR_LAB2RGB), 0, 1)
+    # Of a hue and a lightness a screen shows only so much colour; what it cannot show comes back darker or lighter.
+    shown_KC = np.abs(cv2.cvtColor(rgb_KC3, cv2.COLOR_RGB2LAB)[..., 0] - lightness_C) < 1
+    values = np.round(255 * rgb_KC3[shown_KC.argmax(axis=0), place_C]).astype(int).tolist()
     return {category_id: (red, green, blue) for category_id, (red, green, blue) in zip(ids, values)}
 
 
@@ -77,10 +84,9 @@ def draw(
             _draw_mask(canvas_HW3, entry["segmentation"], colours[entry["category_id"]], factor, pen)
     for entry in by_size:
         _draw_box(canvas_HW3, _corners(entry, factor, pen), colours[entry["category_id"]], pen)
-    taken: list[Rectangle] = []
-    for entry in sorted(entries, key=lambda entry: -entry["score"]):
-        text = plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}")
-        _draw_label(canvas_HW3, text, _corners(entry, factor, pen), colours[entry["category_id"]], pen, taken)
+    labels = _place_labels(entries, names, factor, pen)
+    for label, category_id in reversed(labels):  # the surest on top
+        _draw_label(canvas_HW3, label, colours[category_id])
     return canvas_HW3
 
 
@@ -135,9 +141,12 @@ def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, fa
     ]
     inside_hw = part_hw >= 128
     region_hw3 = canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor]
-    mixed_K3 = (1 - MASK_OPACITY) * region_hw3[inside_hw] + MASK_OPACITY * np.array(colour)
-    region_hw3[inside_hw] = np.round(mixed_K3).astype(np.uint8)
-    outlines, _ = cv2.findContours(inside_hw.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    tinted_hw3 = cv2.addWeighted(region_hw3, 1 - MASK_OPACITY, np.full_like(region_hw3, colour), MASK_OPACITY, 0)
+    inside_hw = inside_hw.astype(np.uint8)
+    canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor] = cv2.copyTo(
+        tinted_hw3, inside_hw, region_hw3.copy()
+    )
+    outlines, _ = cv2.findContours(inside_hw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(
         canvas_HW3, outlines, -1, colour, max(1, pen.line // 2), cv2.LINE_AA, offset=(x * factor, y * factor)
     )
@@ -151,31 +160,68 @@ def _draw_box(canvas_HW3: np.ndarray, corners: Rectangle, colour: Colour, pen: P
         cv2.rectangle(canvas_HW3, corners[:2], corners[2:], shade, thickness)
 
 
-def _draw_label(
-    canvas_HW3: np.ndarray, text: str, corners: Rectangle, colour: Colour, pen: Pen, taken: list[Rectangle]
-) -> None:
-    """Where it covers no other label, if there is such a place at its box; `taken` gets its rectangle."""
+@dataclass(frozen=True)
+class Label:
+    """A text and where it stands."""
+
+    text: str
+    place: Rectangle
+    pad: int
+    rise: int  # from the text's foot to its top
+    scale: float
+    stroke: int
+
+
+def _place_labels(entries: Sequence[Entry], names: Mapping[int, str], factor: int, pen: Pen) -> list[tuple[Label, int]]:
+    """Labels and category ids, the surest detection first, which has the choice of places at its box. Where each
+    place is covered, as happens in crowds, a label is left out."""
+    labels: list[tuple[Label, int]] = []
+    for entry in sorted(entries, key=lambda entry: -entry["score"]):
+        text = plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}")
+        size, pad, rise, scale, stroke = _measure(text, pen)
+        places = _places(_corners(entry, factor, pen), size, pen.size_hw)
+        covered = [sum(_overlap(place, other.place) for other, _ in labels) for place in places]
+        least = min(covered)
+        if least <= COVERED * size[0] * size[1]:
+            label = Label(text, places[covered.index(least)], pad, rise, scale, stroke)
+            labels.append((label, entry["category_id"]))
+    return labels
+
+
+def _measure(text: str, pen: Pen) -> tuple[tuple[int, int], int, int, float, int]:
+    """Width and height of a label, its margin, its text's height, scale and stroke: as wide as the picture at most."""
     import cv2
 
-    font, height, width = cv2.FONT_HERSHEY_SIMPLEX, *pen.size_hw
-    stroke = max(1, round(pen.text / 10))
+    font, width = cv2.FONT_HERSHEY_SIMPLEX, pen.size_hw[1]
+    stroke, pad = max(1, round(pen.text / 10)), max(2, pen.text // 4)
     scale = cv2.getFontScaleFromHeight(font, pen.text, stroke)
     (text_w, text_h), below = cv2.getTextSize(text, font, scale, stroke)
-    pad = max(2, pen.text // 4)
-    if text_w + 2 * pad > width:  # a narrow picture
+    if text_w + 2 * pad > width:
         scale *= max(1, width - 2 * pad) / text_w
         (text_w, text_h), below = cv2.getTextSize(text, font, scale, stroke)
-    label_w, label_h = text_w + 2 * pad, text_h + below + pad
+    return (text_w + 2 * pad, text_h + below + pad), pad, text_h, scale, stroke
+
+
+def _places(corners: Rectangle, label_wh: tuple[int, int], size_hw: Size) -> list[Rectangle]:
+    """Where a label may stand, best first, all within the picture: above the box, in its corners, below, beside."""
     x0, y0, x1, y1 = corners
-    wanted = [(x0, y0 - label_h), (x0, y0), (x1 - label_w, y0 - label_h), (x0, y1), (x1 - label_w, y1 - label_h)]
-    places = [(max(0, min(x, width - label_w)), max(0, min(y, height - label_h))) for x, y in wanted]
-    boxes: list[Rectangle] = [(x, y, x + label_w, y + label_h) for x, y in places]
-    best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
-    taken.append(best)
-    left, top, right, bottom = best
+    width, height = label_wh
+    wanted = [
+        *((x0, y0 - height), (x0, y0), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1 - height)),
+        *((x0, y1 - height), (x1 - width, y0), (x1 - width, y1), (x1, y0), (x0 - width, y0)),
+    ]
+    inside = [(max(0, min(x, size_hw[1] - width)), max(0, min(y, size_hw[0] - height))) for x, y in wanted]
+    return [(x, y, x + width, y + height) for x, y in inside]
+
+
+def _draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
+    import cv2
+
+    left, top, right, bottom = label.place
     cv2.rectangle(canvas_HW3, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
-    at = (left + pad, top + pad // 2 + text_h)
-    cv2.putText(canvas_HW3, text, at, font, scale, _contrast(colour), stroke, cv2.LINE_AA)
+    at = (left + label.pad, top + label.pad // 2 + label.rise)
+    shade = _contrast(colour)
+    cv2.putText(canvas_HW3, label.text, at, cv2.FONT_HERSHEY_SIMPLEX, label.scale, shade, label.stroke, cv2.LINE_AA)
 
 
 def _overlap(one: Rectangle, other: Rectangle) -> int:

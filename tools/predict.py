@@ -43,12 +43,12 @@ class Settings:
     """Which detector, on which pictures."""
 
     inputs: tyro.conf.Positional[
-        Annotated[tuple[str, ...], tyro.conf.arg(help="Images, videos, folders of them, patterns in quotes.")]
-    ] = ()
-    weights: Annotated[
-        Path | None,
-        tyro.conf.arg(help="A run directory of train_det.py, or a detector's model.safetensors. (required)"),
-    ] = None
+        Annotated[
+            tuple[str, ...],
+            tyro.conf.arg(metavar="PICTURES", help="Images, videos, folders of them, patterns in quotes."),
+        ]
+    ]
+    weights: Annotated[Path, tyro.conf.arg(help="A run directory of train_det.py, or a detector's model.safetensors.")]
     output: Annotated[Path, tyro.conf.arg(help="Where the drawings and the JSON files go.")] = Path("runs/predict")
     score: Annotated[
         float,
@@ -58,7 +58,9 @@ class Settings:
     ] = 0.5
     classes: Annotated[tuple[str, ...], tyro.conf.arg(help="Only these classes, drawn and in the JSON [all].")] = ()
     json_only: Annotated[bool, tyro.conf.arg(help="Draw nothing.")] = False
-    batch_size: Annotated[int | None, tyro.conf.arg(help="Images at a time, instead of the recipe's at test.")] = None
+    batch_size: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help="Images at a time, instead of the recipe's at test.")
+    ] = None
     workers: Annotated[int, tyro.conf.arg(help="Processes that read images.")] = 2
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
     precision: Annotated[
@@ -70,10 +72,10 @@ def main() -> int:
     settings = tyro.cli(Settings, description=__doc__)
     if not settings.inputs:
         raise RecipeError("name images, videos or folders; see --help")
-    if settings.weights is None:
-        raise RecipeError("--weights is missing: a run directory of train_det.py, or a detector's model.safetensors")
     if not 0 <= settings.score <= 1:
         raise RecipeError(f"--score is between 0 and 1, not {settings.score}")
+    if settings.batch_size is not None and settings.batch_size < 1:
+        raise RecipeError(f"--batch-size is 1 or more, not {settings.batch_size}")
     return in_processes(1, settings.device, lambda world: predict(settings, world))
 
 
@@ -124,7 +126,8 @@ def predict(settings: Settings, world: World) -> int:
         write_json(settings.output / "predictions.json", results.entries, compact=True)
         write_json(settings.output / "images.json", results.index(detector.names), compact=True)
     drawn = f", {artist.drawn} drawn (score {settings.score:g} or more)" if artist else ""
-    print(f"{len(results.images)} images, {len(results.entries)} detections{drawn}: {settings.output}")
+    images = "1 image" if len(results.images) == 1 else f"{len(results.images)} images"
+    print(f"{images}, {len(results.entries)} detections{drawn}: {settings.output}")
     if results.skipped:
         print(f"error: not read ({len(results.skipped)}):", *results.skipped, sep="\n  ", file=sys.stderr)
     return 1 if results.skipped else 0
@@ -149,7 +152,6 @@ def open_detector(settings: Settings, world: World) -> Detector:
     from engine.weights import load_weights
 
     path = settings.weights
-    assert path is not None
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
@@ -167,7 +169,7 @@ def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     """The recipe with what the command line changes."""
     test = {
         "score": min(recipe.test.score, settings.score),
-        "batch_size": settings.batch_size or recipe.test.batch_size,
+        "batch_size": recipe.test.batch_size if settings.batch_size is None else settings.batch_size,
     }
     changes: dict[str, Any] = {"workers": settings.workers, "test": {**recipe.test.model_dump(), **test}}
     if settings.precision != "recipe":

@@ -59,7 +59,7 @@ def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     from configs.command_line import validated
     from configs.schema import DetectionRecipe
 
-    if "recipe" in facts and "class_names" in facts:
+    if "recipe" in facts and "detector" in facts:
         return validated(DetectionRecipe, facts["recipe"], str(path))
     raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
 
