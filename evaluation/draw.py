@@ -139,10 +139,9 @@ def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, fa
     part_hw = cv2.resize(part_hw, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[
         factor:-factor, factor:-factor
     ]
-    inside_hw = part_hw >= 128
+    inside_hw = (part_hw >= 128).astype(np.uint8)
     region_hw3 = canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor]
     tinted_hw3 = cv2.addWeighted(region_hw3, 1 - MASK_OPACITY, np.full_like(region_hw3, colour), MASK_OPACITY, 0)
-    inside_hw = inside_hw.astype(np.uint8)
     canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor] = cv2.copyTo(
         tinted_hw3, inside_hw, region_hw3.copy()
     )
