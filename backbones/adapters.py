@@ -107,8 +107,8 @@ def run_steps(owner: nn.Module, x: Tensor, *, steps: tuple[str, ...]) -> Tensor:
     return x
 
 
-def from_torchvision(model: str, num_classes: int) -> OutsideNet:
-    """`torchvision:MODEL` with random weights."""
+def from_torchvision(model: str, num_classes: int, *, dilate_last: bool = False) -> OutsideNet:
+    """`torchvision:MODEL` with random weights. dilate_last: its last stage at stride 16, if it has that option."""
     from torchvision import models
 
     name = f"torchvision:{model}"
@@ -119,24 +119,39 @@ def from_torchvision(model: str, num_classes: int) -> OutsideNet:
         mean, std = (tuple(255 * value for value in values) for values in (preset.mean, preset.std))
     except (KeyError, AttributeError, ValueError):
         pass  # no published weights: ImageNet's pixels
-    options = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-    net = _build(lambda: models.get_model(model, weights=None, num_classes=num_classes, **options))
+    options: dict[str, Any] = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+    if dilate_last:
+        options["replace_stride_with_dilation"] = [False, False, True]
+    make = partial(models.get_model, model, weights=None, num_classes=num_classes, **options)
+    net = _build(partial(_dilated, name, make) if dilate_last else make)
     return OutsideNet(name, net, TORCHVISION.get(type(net).__name__), num_classes, mean=mean, std=std)
 
 
-def from_timm(model: str, num_classes: int) -> OutsideNet:
-    """`timm:MODEL` with random weights. Raises BackboneError if timm is not installed."""
+def from_timm(model: str, num_classes: int, *, dilate_last: bool = False) -> OutsideNet:
+    """`timm:MODEL` with random weights. dilate_last: at stride 16 to its end. Raises BackboneError without timm."""
     name = f"timm:{model}"
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
         raise BackboneError(f"{name} needs timm, which is not installed; run: pip install timm") from None
     _known(name, model.partition(".")[0], timm.list_models())
-    net = _build(lambda: timm.create_model(model, pretrained=False, num_classes=num_classes))
+    options = {"output_stride": 16} if dilate_last else {}
+    make = partial(timm.create_model, model, pretrained=False, num_classes=num_classes, **options)
+    net = _build(partial(_dilated, name, make) if dilate_last else make)
     config = getattr(net, "pretrained_cfg", None) or {}
     mean = tuple(255 * value for value in config.get("mean", ())) or PIXEL_MEAN
     std = tuple(255 * value for value in config.get("std", ())) or PIXEL_STD
     return OutsideNet(name, net, TIMM.get(type(net).__name__), num_classes, mean=mean, std=std)
+
+
+def _dilated(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return make()
+    except (TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BackboneError(
+            f"{name} cannot be built with a dilated last stage ({reason}); choose another body."
+        ) from None
 
 
 def _build(make: Callable[[], nn.Module]) -> nn.Module:

@@ -18,6 +18,7 @@ from backbones.cut import (
     PIXEL_STD,
     Cut,
     FeatureSpec,
+    MapTrunk,
     PixelNorm,
     RegionHead,
     Stage,
@@ -110,6 +111,25 @@ class Backbone(nn.Module):
         roi_size = self._roi_size(stride, roi_size)
         head = RegionHead(self, self._above(below), self._tail, in_channels=trunk.out_channels, roi_size=roi_size)
         return Cut(trunk, head)
+
+    def trunk(self, key: str) -> Trunk:
+        """The network up to that map, without its classifier; modules are shared. BackboneError: there is none."""
+        return Trunk(self, self.pixel_norm, self._up_to([key]))
+
+    def maps(self, keys: Sequence[str]) -> MapTrunk:
+        """The network up to the last of these maps, giving all of them; as `trunk` otherwise."""
+        return MapTrunk(self, self.pixel_norm, self._up_to(keys), keys)
+
+    def _up_to(self, keys: Sequence[str]) -> tuple[Stage, ...]:
+        missing = [key for key in keys if key not in self.feature_specs]
+        if missing:
+            raise BackboneError(
+                f"{self.name} has no map {', '.join(missing)}; it has "
+                + ", ".join(f"{key} (stride {spec.stride})" for key, spec in self.feature_specs.items())
+                + "."
+            )
+        last = max(index for index, stage in enumerate(self._chain) if stage.key in keys)
+        return self._chain[: last + 1]
 
     def freeze(self, stride: int) -> None:
         """Fixes every stage up to that stride: parameters stay, norms are constant; 0 fixes nothing.

@@ -49,17 +49,19 @@ def create_backbone(
 
     name: one of `list_backbones()`, `torchvision:NAME` or `timm:NAME`. width: factor on all channels.
     shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
-    so that one recipe serves all; `identity()` tells what was built. dilate_last and zero_init_last: see
-    `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
+    so that one recipe serves all; `identity()` tells what was built. dilate_last (DC5: the last map at stride 16) and
+    zero_init_last: see `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
     """
     if ":" in name:
-        return _outside(name, num_classes, width)
+        return _outside(name, num_classes, width, dilate_last)
     options: dict[str, Any] = {"num_classes": num_classes, "width": width}
     if name in RESNETS or name in PLAIN:
         options |= {"dilate_last": dilate_last, "zero_init_last": zero_init_last}
         options |= {"shortcut": shortcut, "stride_in": stride_in}
+    elif name in VGGS:
+        options |= {"dilate_last": dilate_last}
     elif dilate_last:
-        raise BackboneError(f"{name} cannot be built with a dilated last stage; the ResNets can.")
+        raise BackboneError(f"{name} cannot be built with a dilated last stage; ResNets and VGGs can.")
     if name in MAKERS:
         return MAKERS[name](**options)
     if found := re.fullmatch(r"cifar_(r|plain)(\d+)", name):
@@ -73,7 +75,7 @@ def _nearest(name: str) -> str:
     return difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.0)[0]
 
 
-def _outside(name: str, num_classes: int, width: float) -> Backbone:
+def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Backbone:
     from backbones.adapters import from_timm, from_torchvision
 
     library, _, model = name.partition(":")
@@ -82,4 +84,4 @@ def _outside(name: str, num_classes: int, width: float) -> Backbone:
     if width != 1:
         raise BackboneError(f"{name} has no width factor; only our own networks have one ({width} was asked for).")
     make = from_torchvision if library == "torchvision" else from_timm
-    return make(model, num_classes)
+    return make(model, num_classes, dilate_last=dilate_last)

@@ -121,12 +121,41 @@ class Trunk(nn.Module):
         return x
 
 
+class MapTrunk(nn.Module):
+    """What runs once an image where several maps are read (FPN), or the last one (DC5): the stages up to the last.
+
+    specs: channels and stride of each map, in the order of `keys`.
+    """
+
+    def __init__(self, backbone: nn.Module, pixel_norm: PixelNorm, chain: Sequence[Stage], keys: Sequence[str]) -> None:
+        super().__init__()
+        self.training = backbone.training
+        self.pixel_norm = pixel_norm
+        self._chain, self._keys = tuple(chain), tuple(keys)
+        spec_of = {stage.key: stage.spec for stage in chain}
+        self.specs = tuple(spec_of[key] for key in keys)
+        for stage in chain:
+            share(backbone, stage.modules, into=self)
+
+    def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor | None = None) -> tuple[Tensor, ...]:
+        """RGB pixels 0..255 to the maps, NCHW each."""
+        x = self.pixel_norm(pixels_N3HW, sizes_hw_N2)
+        maps: dict[str, Tensor] = {}
+        for stage in self._chain:
+            x = stage.run(self, x)
+            maps[stage.key] = x
+        return tuple(maps[key] for key in self._keys)
+
+
 class RegionHead(nn.Module):
     """What runs once a region: the network above the cut, without its classifier.
 
-    roi_size: height and width of a pooled region; in_channels: its channels; out_channels: length of the
-    vector.
+    roi_size: height and width of a pooled region; in_channels: its channels; map_channels: those of the map before
+    the tail; out_channels: length of the vector. extra_norm: None, or a norm between the two (MoCo's transfer protocol
+    has one, as features that no classifier has trained come in any scale: He et al. 2019, appendix).
     """
+
+    extra_norm: nn.Module | None
 
     def __init__(
         self, backbone: nn.Module, chain: Sequence[Stage], tail: Tail, *, in_channels: int, roi_size: int
@@ -135,17 +164,27 @@ class RegionHead(nn.Module):
         self.training = backbone.training
         self._chain, self._tail = tuple(chain), tail
         self.in_channels, self.out_channels, self.roi_size = in_channels, tail.channels, roi_size
+        self.map_channels = chain[-1].spec.channels if chain else in_channels
+        self.extra_norm = None
         for stage in self._chain:
             share(backbone, stage.modules, into=self)
         share(backbone, tail.modules, into=self)
 
     def forward(self, regions_RCHW: Tensor) -> Tensor:
         """Pooled regions to vectors_RD."""
+        return self.vectors(self.maps(regions_RCHW))
+
+    def maps(self, regions_RCHW: Tensor) -> Tensor:
+        """Pooled regions to the last map of each, RCHW: what a mask is read from."""
         # RoI pooling gives NCHW; one reorder here, instead of one in each convolution that reads the regions.
         x = regions_RCHW.contiguous(memory_format=torch.channels_last)
         for stage in self._chain:
             x = stage.run(self, x)
-        return self._tail.run(self, x)
+        return x if self.extra_norm is None else self.extra_norm(x)
+
+    def vectors(self, maps_RCHW: Tensor) -> Tensor:
+        """The last maps to vectors_RD."""
+        return self._tail.run(self, maps_RCHW)
 
 
 class Cut(NamedTuple):

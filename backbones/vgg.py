@@ -43,6 +43,11 @@ def run_block(owner: nn.Module, x_NCHW: Tensor, *, layers: tuple[Layer, ...], po
     return x_NCHW
 
 
+def run_dense_pool(owner: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """pool5 that keeps the map's size: 3x3 at stride 1 instead of 2x2 at stride 2 (Liu et al. 2016, §3.1)."""
+    return F.max_pool2d(x_NCHW, kernel_size=3, stride=1, padding=1)
+
+
 def run_tail(owner: Any, x_NCHW: Tensor) -> Tensor:
     """fc6 and fc7, each with ReLU and dropout: maps of any size, made 7x7 where they are not, to vectors."""
     if x_NCHW.shape[2:] != (FULL_MAP, FULL_MAP):
@@ -107,10 +112,19 @@ class VGG(Backbone):
     """VGG of 11, 13, 16 or 19 layers.
 
     batch_norm: a norm after each convolution. width: factor on all channels, those of fc6 and fc7 too.
+    dilate_last: c5 at stride 16 instead of 32 (DC5); there is no layer above it to dilate.
     Maps: c2 is the last of conv3_x (stride 4), c3 of conv4_x (8), c4 of conv5_x (16), c5 is pool5 (32).
     """
 
-    def __init__(self, depth: int, num_classes: int = 1000, *, batch_norm: bool = False, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int = 1000,
+        *,
+        batch_norm: bool = False,
+        width: float = 1.0,
+        dilate_last: bool = False,
+    ) -> None:
         name = f"vgg{depth}" + "_bn" * batch_norm
         if depth not in DEPTHS:
             raise BackboneError(f"There is no {name}: VGG has {', '.join(map(str, DEPTHS))} layers.")
@@ -137,7 +151,8 @@ class VGG(Backbone):
             modules = tuple(part for layer in names for part in layer if part is not None)
             run = partial(run_block, layers=tuple(names), pool=index > 0)
             chain.append(Stage(f"c{index}", FeatureSpec(outputs, 2**index), modules, run))
-        chain.append(Stage("c5", FeatureSpec(inputs, 32), (), partial(run_block, layers=(), pool=True)))
+        pool5 = run_dense_pool if dilate_last else partial(run_block, layers=(), pool=True)
+        chain.append(Stage("c5", FeatureSpec(inputs, 16 if dilate_last else 32), (), pool5))
         self.features = nn.Sequential(*layers)
         hidden = scaled(4096, width)
         self.classifier = nn.Sequential(

@@ -115,7 +115,9 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
     )
 
 
-def build_backbone(recipe: RunRecipe, num_classes: int, *, zero_init: bool = False) -> Backbone:
+def build_backbone(
+    recipe: RunRecipe, num_classes: int, *, zero_init: bool = False, dilate_last: bool = False
+) -> Backbone:
     """The recipe's network with random weights, drawn from torch's global generator."""
     return create_backbone(
         recipe.backbone,
@@ -124,6 +126,7 @@ def build_backbone(recipe: RunRecipe, num_classes: int, *, zero_init: bool = Fal
         shortcut=recipe.shortcut,
         stride_in=recipe.stride_in,
         zero_init_last=zero_init,
+        dilate_last=dilate_last,
     )
 
 

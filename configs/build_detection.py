@@ -1,4 +1,4 @@
-"""From a detection recipe to parts: pre-trained backbones, the detector around them, its data."""
+"""From a detection recipe to a pre-trained backbone and to data; the detector around it: `configs.build_detector`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from typing import Any
 import torch
 
 from backbones import Backbone
-from backbones.norms import freeze_norms
-from configs.build import build_backbone, check_identity, need_data, training_share
+from configs.build import check_identity, need_data, training_share
+from configs.build_detector import build_body_backbone
 from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
 from data import detection_loader, open_detection
 from data.pictures import PictureView
 from data.records import DetectionDataset
 from data.sampling import evenly
-from detectors.anchors import AnchorGrid
-from detectors.box_head import BoxHead, BoxPredictor
-from detectors.faster_rcnn import FasterRCNN
-from detectors.matching import Matcher
-from detectors.pooling import RoIAlign, RoIPool
-from detectors.postprocess import PostProcess
-from detectors.rpn import RPN, ProposalLimits, RPNHead
 from engine.distributed import World
 from engine.weights import load_into, load_weights
 
@@ -50,14 +43,14 @@ def build_pretrained(recipe: DetectionRecipe) -> tuple[Backbone, dict[str, Any]]
                 "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
                 "(and use the same for the backbone that it is compared with)"
             )
-        return build_backbone(recipe, 1000), {"source": "none"}
+        return build_body_backbone(recipe), {"source": "none"}
     if recipe.weights == "torchvision":
         state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
     else:
         place = Path(recipe.weights)
         state, origin = load_weights(place)
     identity = origin.get("backbone", {})
-    backbone = build_backbone(recipe, int(identity.get("num_classes", 1000)))
+    backbone = build_body_backbone(recipe, int(identity.get("num_classes", 1000)))
     check_identity(origin, backbone, place)
     classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
     load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
@@ -82,62 +75,6 @@ def torchvision_weights(name: str) -> Weights:
     return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
 
 
-def build_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
-    """Faster R-CNN on the cut backbone, in train mode."""
-    settings = recipe.model
-    if settings.norms == "frozen":
-        freeze_norms(backbone)
-    backbone.freeze(settings.freeze_stride)
-    trunk, head = backbone.cut(stride=settings.cut_stride, roi_size=settings.roi_size)
-    anchors = AnchorGrid(scales=settings.anchor_sizes, ratios=settings.anchor_ratios, stride=trunk.stride)
-    before, after = settings.proposals_before_nms, settings.proposals
-    rpn = RPN(
-        RPNHead(trunk.out_channels, anchors.per_cell, settings.rpn_channels),
-        anchors,
-        train_limits=ProposalLimits(before_nms=before[0], after_nms=after[0]),
-        test_limits=ProposalLimits(before_nms=before[1], after_nms=after[1]),
-        samples=settings.rpn_samples,
-        beta=settings.rpn_beta,
-        nms_iou=settings.rpn_nms,
-    )
-    pooling = RoIAlign if settings.pooling == "align" else RoIPool
-    box_head = BoxHead(
-        pooling(head.roi_size, trunk.stride),
-        head,
-        BoxPredictor(head.out_channels, classes, class_agnostic=settings.class_agnostic),
-        postprocess=PostProcess(
-            score_threshold=recipe.test.score, nms_iou=recipe.test.nms, detections=recipe.test.detections
-        ),
-        matcher=Matcher(positive=0.5, negative=0.5, negative_from=settings.roi_background_from),
-        samples=settings.rois,
-        positive_fraction=settings.roi_positive,
-        beta=settings.box_beta,
-    )
-    detector = FasterRCNN(trunk=trunk, rpn=rpn, box_head=box_head)
-    return detector.to(memory_format=torch.channels_last)
-
-
-BACKBONE_PARTS = ("trunk.", "box_head.head.")
-
-
-def detector_state(detector: FasterRCNN) -> dict[str, torch.Tensor]:
-    """The detector's tensors with the backbone's under the names of the uncut network: `backbone.layer1.0...`."""
-    return {_file_name(name): tensor for name, tensor in detector.state_dict().items()}
-
-
-def load_detector_state(detector: FasterRCNN, state: dict[str, torch.Tensor], path: Path) -> None:
-    """The inverse of `detector_state`; every key must be there."""
-    names = {_file_name(name): name for name in detector.state_dict()}
-    load_into(detector, {names.get(name, name): tensor for name, tensor in state.items()}, path)
-
-
-def _file_name(name: str) -> str:
-    for part in BACKBONE_PARTS:
-        if name.startswith(part):
-            return "backbone." + name.removeprefix(part)
-    return name
-
-
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
     """The training set, cut to the recipe's `limit`."""
     return _open(recipe, recipe.sources()[0], recipe.limit)
@@ -149,7 +86,7 @@ def open_test(recipe: DetectionRecipe) -> DetectionDataset:
 
 
 def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionDataset:
-    dataset = open_detection(need_data(recipe), source, segmentations=False)
+    dataset = open_detection(need_data(recipe), source, segmentations=recipe.model.masks)
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 

@@ -42,6 +42,8 @@ DETECTION_SETS: dict[str, tuple[str, str]] = {
     "json": ("", ""),
 }
 
+FPN_LEVELS = 5  # strides 4 to 64
+
 # The recipe that a data set gets when no --config names another.
 DEFAULT_RECIPES: dict[str, str] = {
     "voc07": "detection/voc07_c4.yaml",
@@ -230,26 +232,71 @@ class DetectionInput(Recipe):
 
 
 class Detector(Recipe):
-    """Faster R-CNN on a cut backbone (He et al. 2015, appendix A)."""
+    """Faster R-CNN, or Mask R-CNN, on one of three bodies."""
 
-    cut_stride: int = Field(16, description="Stride at which the backbone is cut: below once an image, above per RoI.")
-    roi_size: int | None = Field(None, ge=1, description="Pooled cells a side; none: what the head declares.")
-    pooling: Literal["align", "pool"] = Field("align", description="RoIAlign, or the 2015 paper's RoIPool.")
+    body: Literal["c4", "dc5", "fpn"] = Field(
+        "c4",
+        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it "
+        "once an image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
+    )
+    cut_stride: int = Field(
+        16, description="c4: stride at which the backbone is cut: below once an image, above per RoI."
+    )
+    roi_size: int | None = Field(
+        None, ge=1, description="Pooled cells a side; none: what the net above the cut asks for, 7 with dc5 and fpn."
+    )
+    pooling: Literal["align", "pool"] = Field(
+        "align", description="RoIAlign, or the 2015 paper's RoIPool (not with fpn)."
+    )
+    conventions: Literal["vertebra", "detectron2", "torchvision"] = Field(
+        "vertebra",
+        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: "
+        "centred on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
+    )
+    fpn_channels: int = Field(256, ge=1, description="fpn: channels of every level.")
+    head_width: int = Field(1024, ge=1, description="dc5, fpn: width of the box head's hidden linear layers.")
+    head_convs: int = Field(
+        0, ge=0, description="dc5, fpn: 3x3 layers before one hidden linear layer; 0: two linear layers."
+    )
+    head_norms: Literal["none", "group", "batch", "sync"] = Field(
+        "none",
+        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last "
+        "stage (MoCo's protocol). sync: batch statistics over all GPUs.",
+    )
     freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
-    norms: Literal["frozen", "trained"] = Field("frozen", description="Batch norms: constant (paper) or trained.")
-    anchor_sizes: tuple[int, ...] = Field((32, 64, 128, 256, 512), description="Roots of the anchors' areas, pixels.")
+    norms: Literal["frozen", "trained", "sync"] = Field(
+        "frozen", description="The backbone's batch norms: constant (paper), trained, or trained over all GPUs' images."
+    )
+    anchor_sizes: tuple[int, ...] = Field(
+        (32, 64, 128, 256, 512),
+        description="Roots of the anchors' areas, pixels; fpn: one for each level, finest first.",
+    )
     anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), description="Anchors' height over width.")
-    rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the trunk's.")
+    rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the body's.")
     rpn_samples: int = Field(256, ge=1, description="Anchors an image in the RPN's loss, up to half positive.")
     rpn_nms: float = Field(0.7, gt=0, le=1, description="IoU of the proposals' NMS.")
     rpn_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the RPN; 0: L1; 2015: 0.111.")
-    proposals_before_nms: tuple[int, int] = Field((12000, 6000), description="In training, at test.")
-    proposals: tuple[int, int] = Field((2000, 1000), description="After NMS, in training, at test.")
+    proposals_before_nms: tuple[int, int] = Field((12000, 6000), description="Of each level, in training, at test.")
+    proposals: tuple[int, int] = Field((2000, 1000), description="After NMS, of all levels, in training, at test.")
     rois: int = Field(512, ge=1, description="Regions an image in the head's loss.")
     roi_positive: float = Field(0.25, gt=0, lt=1, description="Largest share of positive regions.")
     roi_background_from: float = Field(0.0, ge=0, lt=0.5, description="Lowest IoU of background regions; 2015: 0.1.")
     box_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the head; 0: L1; 2015: 1.0.")
     class_agnostic: bool = Field(False, description="One box for all classes instead of one a class.")
+    masks: bool = Field(False, description="Mask R-CNN: a mask for each object as well.")
+    mask_convs: int = Field(4, ge=0, description="dc5, fpn: 3x3 layers of the mask head.")
+    mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Detector:
+        if self.body == "fpn" and self.pooling == "pool":
+            raise ValueError("model.pooling pool has no form for a pyramid: use align with model.body fpn")
+        if self.body == "fpn" and len(self.anchor_sizes) != FPN_LEVELS:
+            raise ValueError(
+                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
+                "to 64) with one each: give as many, such as 32 64 128 256 512"
+            )
+        return self
 
 
 class DetectionTest(Recipe):
@@ -264,7 +311,7 @@ class DetectionTest(Recipe):
 
 
 class DetectionRecipe(RunRecipe):
-    """Train Faster R-CNN on any backbone, and evaluate it."""
+    """Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it."""
 
     dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
     train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json.")

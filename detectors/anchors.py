@@ -17,7 +17,7 @@ class AnchorGrid:
 
     scales: square root of an anchor's area in px; ratios: height / width. Anchors are centred on their cell,
     as the paper has them and as RoIAlign places features. (detectron2 and torchvision centre them on the
-    cell's upper left corner: `offset` 0.)
+    cell's upper left corner: `offset` 0; torchvision also rounds their corners to whole pixels: `whole_pixels`.)
     """
 
     def __init__(
@@ -27,11 +27,13 @@ class AnchorGrid:
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         stride: int = 16,
         offset: float = 0.5,
+        whole_pixels: bool = False,
     ) -> None:
         if not scales or not ratios or min(*scales, *ratios, stride) <= 0:
             raise ValueError(f"Anchors need positive scales, ratios and stride, not {scales}, {ratios}, {stride}.")
         self.stride = stride
         self.offset = offset
+        self.whole_pixels = whole_pixels
         self.shapes_hw = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in ratios for scale in scales]
         self._cache: dict[tuple[int, int, torch.device], Tensor] = {}
 
@@ -53,6 +55,8 @@ class AnchorGrid:
     def _make(self, rows: int, columns: int, device: torch.device) -> Tensor:
         half_hw_K2 = torch.tensor(self.shapes_hw, dtype=torch.float32) / 2
         half_K4 = torch.cat([-half_hw_K2.flip(1), half_hw_K2.flip(1)], dim=1)
+        if self.whole_pixels:
+            half_K4 = half_K4.round()
         y_R = (torch.arange(rows, dtype=torch.float32) + self.offset) * self.stride
         x_C = (torch.arange(columns, dtype=torch.float32) + self.offset) * self.stride
         y_RC, x_RC = torch.meshgrid(y_R, x_C, indexing="ij")

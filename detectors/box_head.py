@@ -7,7 +7,9 @@ a region.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,20 @@ class Regions:
     truth_index_NR: Tensor
     valid_NR: Tensor
 
+    @property
+    def positive_NR(self) -> Tensor:
+        return (self.labels_NR > 0) & self.valid_NR
+
+
+@dataclass(frozen=True)
+class RegionOutput:
+    """What the second stage says of regions. maps_MCHW: what the head made of each before it became a vector;
+    logits_NRK; deltas_NRQ4."""
+
+    maps_MCHW: Tensor
+    logits_NRK: Tensor
+    deltas_NRQ4: Tensor
+
 
 class BoxPredictor(nn.Module):
     """Two sibling linear layers on a region's features (Fast R-CNN, §2.1)."""
@@ -59,9 +75,10 @@ class BoxPredictor(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pools regions, runs the network above the cut on each, classifies and refines them.
+    """Pools regions, runs a network on each, classifies and refines them.
 
-    pool: (features NCHW, boxes NR4) -> M x C x bins x bins. head: that -> vectors MV. delta_weights: (10, 10,
+    pool: (maps, boxes NR4) -> M x C x bins x bins. head: the network above the cut or what stands for it;
+    `head.maps` takes that to maps MCHW, `head.vectors` those to vectors MV. delta_weights: (10, 10,
     5, 5) are the paper's normalisation by 0.1, 0.1, 0.2, 0.2. append_truth: the truth boxes join the
     proposals in training (Fast R-CNN's code, detectron2, torchvision), so that there are positives from the
     first step on.
@@ -70,7 +87,7 @@ class BoxHead(nn.Module):
     def __init__(
         self,
         pool: nn.Module,
-        head: nn.Module,
+        head: Any,
         predictor: BoxPredictor,
         *,
         postprocess: PostProcess | None = None,
@@ -83,7 +100,7 @@ class BoxHead(nn.Module):
     ) -> None:
         super().__init__()
         self.pool = pool
-        self.head = head
+        self.head: Any = head  # RegionHead, LinearRegionHead
         self.predictor = predictor
         self.postprocess = postprocess or PostProcess()
         self.matcher = matcher or Matcher(positive=0.5, negative=0.5)
@@ -92,11 +109,21 @@ class BoxHead(nn.Module):
         self.delta_weights = delta_weights
         self.beta = beta
 
-    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits NRK and box deltas NRQ4 of the given regions."""
-        logits_MK, deltas_MQ4 = self.predictor(self.head(self.pool(features_NCHW, boxes_NR4)))
+    @property
+    def most_positive(self) -> int:
+        """How many regions an image are positive at most; those that are come first."""
+        return int(self.sampler.count * self.sampler.positive_fraction)
+
+    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> RegionOutput:
+        """Class logits and box deltas of the given regions."""
+        maps_MCHW = self.region_maps(maps, boxes_NR4)
+        logits_MK, deltas_MQ4 = self.predictor(self.head.vectors(maps_MCHW))
         shape = boxes_NR4.shape[:2]
-        return logits_MK.unflatten(0, shape), deltas_MQ4.unflatten(0, shape)
+        return RegionOutput(maps_MCHW, logits_MK.unflatten(0, shape), deltas_MQ4.unflatten(0, shape))
+
+    def region_maps(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
+        """The maps MCHW that the head makes of regions before it makes them vectors."""
+        return self.head.maps(self.pool(maps, boxes_NR4))
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, targets: Targets) -> Regions:
@@ -116,16 +143,11 @@ class BoxHead(nn.Module):
             valid_NR=samples.valid_NS,
         )
 
-    def losses(self, features_NCHW: Tensor, proposals: Proposals, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, regions: Regions, output: RegionOutput) -> dict[str, Tensor]:
         """Both losses are divided by the number of sampled regions, background included (of the whole batch),
         so that a positive region weighs the same however many there are (Fast R-CNN, §2.3; detectron2)."""
-        regions = self.sample(proposals, targets)
-        return self.losses_of(regions, *self(features_NCHW, regions.boxes_NR4))
-
-    def losses_of(self, regions: Regions, logits_NRK: Tensor, deltas_NRQ4: Tensor) -> dict[str, Tensor]:
-        """The losses of given predictions."""
+        logits_NRK, deltas_NRQ4 = output.logits_NRK, output.deltas_NRQ4
         count = global_count(regions.valid_NR)
-        positive_NR = (regions.labels_NR > 0) & regions.valid_NR
         if self.predictor.class_agnostic:
             deltas_NR4 = deltas_NRQ4.squeeze(2)
         else:
@@ -136,10 +158,10 @@ class BoxHead(nn.Module):
         box_loss_NR = smooth_l1(deltas_NR4, wanted_NR4, self.beta)
         return {
             "loss_box_cls": masked_sum(class_loss_NR, regions.valid_NR) / count,
-            "loss_box_reg": masked_sum(box_loss_NR, positive_NR) / count,
+            "loss_box_reg": masked_sum(box_loss_NR, regions.positive_NR) / count,
         }
 
-    def detect(self, features_NCHW: Tensor, proposals: Proposals, images: ImageBatch) -> Detections:
+    def detect(self, maps: Sequence[Tensor], proposals: Proposals, images: ImageBatch) -> Detections:
         """Classify and refine all proposals, and keep the best."""
-        logits_NPK, deltas_NPQ4 = self(features_NCHW, proposals.boxes_NP4)
-        return self.postprocess(proposals, logits_NPK, deltas_NPQ4, images, self.delta_weights)
+        output = self(maps, proposals.boxes_NP4)
+        return self.postprocess(proposals, output.logits_NRK, output.deltas_NRQ4, images, self.delta_weights)

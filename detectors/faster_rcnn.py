@@ -1,44 +1,67 @@
-"""Faster R-CNN on a cut backbone (Ren et al. 2015): "networks on conv feature maps" (He et al. 2015, app. A).
+"""Faster R-CNN (Ren et al. 2015) and, with a mask head, Mask R-CNN (He et al. 2017), on any body.
 
-The layers below the cut run once an image and are shared by the region proposal network and the detector;
-those above the cut run once a region.
+On a cut backbone they are "networks on conv feature maps" (He et al. 2015, app. A): the layers below the cut run once
+an image and are shared by the region proposal network and the detector; those above it run once a region.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from detectors.box_head import BoxHead
+from detectors.box_head import BoxHead, RegionOutput, Regions
+from detectors.mask_head import MaskHead
 from detectors.rpn import RPN
 from detectors.structures import Detections, ImageBatch, Targets
 
 
 class FasterRCNN(nn.Module):
-    """trunk: (pixels N3HW, sizes N2) -> features NCHW. Its parameters and those of `box_head.head` are the
-    backbone's own; without the prefixes `trunk.` and `box_head.head.` their names are those of the uncut
-    backbone.
-    """
+    """body: (pixels N3HW, sizes N2) -> maps, a tuple of NCHW, finest first. mask_head: None, or masks as well."""
 
-    def __init__(self, *, trunk: nn.Module, rpn: RPN, box_head: BoxHead) -> None:
+    def __init__(self, *, body: nn.Module, rpn: RPN, box_head: BoxHead, mask_head: MaskHead | None = None) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.body = body
         self.rpn = rpn
         self.box_head = box_head
+        self.mask_head = mask_head
 
     def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """The four losses, float32 scalars: of RPN and box head, each of classes and boxes."""
-        features_NCHW = self.trunk(images.pixels_N3HW, images.sizes_hw_N2)
-        anchors = self.rpn(features_NCHW)
+        """The losses, float32 scalars: of RPN and box head, each of classes and boxes, and of the masks."""
+        maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)
+        anchors = self.rpn(maps)
         proposals = self.rpn.propose(anchors, images, self.rpn.train_limits)
-        return {
-            **self.rpn.losses(anchors, images, targets),
-            **self.box_head.losses(features_NCHW, proposals, targets),
-        }
+        regions = self.box_head.sample(proposals, targets)
+        output = self.box_head(maps, regions.boxes_NR4)
+        losses = {**self.rpn.losses(anchors, images, targets), **self.box_head.losses(regions, output)}
+        if self.mask_head is not None:
+            regions, regions_MCHW = self._to_mask(maps, regions, output)
+            losses |= self.mask_head.losses(self.mask_head(regions_MCHW), regions, images, targets)
+        return losses
 
     @torch.no_grad()
     def detect(self, images: ImageBatch) -> Detections:
         """What is in the images, best first. Call `.eval()` first: this does not change the mode of norms."""
-        features_NCHW = self.trunk(images.pixels_N3HW, images.sizes_hw_N2)
-        proposals = self.rpn.propose(self.rpn(features_NCHW), images, self.rpn.test_limits)
-        return self.box_head.detect(features_NCHW, proposals, images)
+        maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)
+        proposals = self.rpn.propose(self.rpn(maps), images, self.rpn.test_limits)
+        return self.add_masks(maps, self.box_head.detect(maps, proposals, images))
+
+    def add_masks(self, maps: Sequence[Tensor], detections: Detections) -> Detections:
+        """The detections with their masks, if the detector makes any."""
+        if self.mask_head is None:
+            return detections
+        pool = self.box_head.region_maps if self.mask_head.pool is None else self.mask_head.pool
+        logits_MQBB = self.mask_head(pool(maps, detections.boxes_ND4))
+        return replace(detections, masks_NDMM=self.mask_head.probabilities(logits_MQBB, detections))
+
+    def _to_mask(self, maps: Sequence[Tensor], regions: Regions, output: RegionOutput) -> tuple[Regions, Tensor]:
+        """The regions that may be positive, a fixed number an image, and what the mask head reads of each."""
+        assert self.mask_head is not None
+        most = min(self.box_head.most_positive, regions.boxes_NR4.shape[1])
+        images = len(regions.boxes_NR4)
+        first = Regions(**{name: value[:, :most] for name, value in vars(regions).items()})
+        if self.mask_head.pool is not None:
+            return first, self.mask_head.pool(maps, first.boxes_NR4)
+        return first, output.maps_MCHW.unflatten(0, (images, -1))[:, :most].flatten(0, 1)

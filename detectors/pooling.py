@@ -7,6 +7,8 @@ centred on pixel ((j + 0.5) * stride, (i + 0.5) * stride).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ MOST_PARTIAL_VALUES = 2**28
 class RoIAlign(nn.Module):
     """Mean of bilinear samples in every bin (Mask R-CNN, §3), "aligned": half a cell is half a cell.
 
+    aligned: False is the form before that (torchvision's detectors): half a cell off, regions of a cell at least.
+
     samples: in each bin and direction; 0 takes as many as the bin has cells, rounded up (detectron2's
     default).
 
@@ -28,21 +32,29 @@ class RoIAlign(nn.Module):
     channels, bf16).
     """
 
-    def __init__(self, bins: int, stride: int, samples: int = 0) -> None:
+    def __init__(self, bins: int, stride: int, samples: int = 0, *, aligned: bool = True) -> None:
         super().__init__()
         self.bins = bins
         self.stride = stride
         self.samples = samples
+        self.aligned = aligned
 
-    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
-        """Regions M x C x B x B, channels last."""
+    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
+        """Regions M x C x B x B of the one map, channels last."""
+        (features_NCHW,) = maps
         images, channels, rows, columns = features_NCHW.shape
         regions = boxes_NR4.shape[1]
         if images * regions * self.bins * columns * channels > MOST_PARTIAL_VALUES:
             return self._by_kernel(features_NCHW, boxes_NR4)
-        x0_M, y0_M, x1_M, y1_M = (boxes_NR4.float().reshape(-1, 4) / self.stride - 0.5).unbind(-1)
-        row_MBH = axis_weights(y0_M, y1_M - y0_M, self.bins, rows, self.samples).to(features_NCHW.dtype)
-        column_MBW = axis_weights(x0_M, x1_M - x0_M, self.bins, columns, self.samples).to(features_NCHW.dtype)
+        start_M2, end_M2 = (boxes_NR4.float().reshape(-1, 4) / self.stride).split(2, dim=1)
+        size_M2 = end_M2 - start_M2
+        if self.aligned:
+            start_M2 = start_M2 - 0.5
+        else:
+            size_M2 = size_M2.clamp(min=1)
+        (x0_M, y0_M), (width_M, height_M) = start_M2.unbind(1), size_M2.unbind(1)
+        row_MBH = axis_weights(y0_M, height_M, self.bins, rows, self.samples).to(features_NCHW.dtype)
+        column_MBW = axis_weights(x0_M, width_M, self.bins, columns, self.samples).to(features_NCHW.dtype)
         features_NHX = features_NCHW.permute(0, 2, 3, 1).reshape(images, rows, columns * channels)
         partial_NRX = row_MBH.view(images, regions * self.bins, rows) @ features_NHX
         partial_MBWC = partial_NRX.view(images * regions, self.bins, columns, channels)
@@ -55,7 +67,7 @@ class RoIAlign(nn.Module):
             output_size=self.bins,
             spatial_scale=1 / self.stride,
             sampling_ratio=self.samples,
-            aligned=True,
+            aligned=self.aligned,
         )
         return pooled_MCBB.to(features_NCHW.dtype, memory_format=torch.channels_last)
 
@@ -90,8 +102,9 @@ class RoIPool(nn.Module):
         self.bins = bins
         self.stride = stride
 
-    def forward(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
-        """Regions M x C x B x B, channels last."""
+    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
+        """Regions M x C x B x B of the one map, channels last."""
+        (features_NCHW,) = maps
         pooled_MCBB = torchvision.ops.roi_pool(
             features_NCHW.float(), with_image_index(boxes_NR4), self.bins, 1 / self.stride
         )

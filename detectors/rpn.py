@@ -1,11 +1,14 @@
 """Region proposal network (Faster R-CNN, §3.1): at every anchor, is there an object, and where exactly?
 
-Legend: N images, A anchors of the feature map, K anchors a cell, S sampled anchors, P proposals an image
-(padded).
+On a pyramid the same head reads every level, each with anchors of its own size (Lin et al. 2017, §4.1).
+
+Legend: N images, A anchors of all levels, one level after the other, K anchors a cell (in `propose`: candidates), S
+sampled anchors, P proposals an image (padded).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +28,13 @@ DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions."""
+    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes:
+    how many of the anchors are each level's."""
 
     anchors_A4: Tensor
     objectness_NA: Tensor
     deltas_NA4: Tensor
+    level_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Proposals:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalLimits:
-    """How many boxes an image go into non-maximum suppression, and how many come out."""
+    """How many boxes of each level of an image go into non-maximum suppression, and how many of all levels come out."""
 
     before_nms: int
     after_nms: int
@@ -76,16 +81,16 @@ class RPNHead(nn.Module):
 class RPN(nn.Module):
     """Head, anchors, what it learns from, and what it proposes.
 
-    Anchors centred on the padding beyond an image are left out of everything. (detectron2 and torchvision
-    keep them, as easy negatives.) Anchors that cross the border of the image are learnt from, as in those
-    two; with `cross_border=False` they are not, as in the paper. beta: of the smooth L1 loss, the paper's is
-    1/9.
+    anchors: one grid a level, all with as many anchors a cell. Those centred on the padding beyond an image are left
+    out of everything; with `on_padding` they take part, as easy negatives, as in detectron2 and torchvision. Anchors
+    that cross the border of the image are learnt from, as in those two; with `cross_border=False` they are not, as in
+    the paper. beta: of the smooth L1 loss, the paper's is 1/9.
     """
 
     def __init__(
         self,
         head: RPNHead,
-        anchors: AnchorGrid,
+        anchors: Sequence[AnchorGrid],
         *,
         train_limits: ProposalLimits,
         test_limits: ProposalLimits,
@@ -93,29 +98,36 @@ class RPN(nn.Module):
         samples: int = 256,
         positive_fraction: float = 0.5,
         cross_border: bool = True,
+        on_padding: bool = False,
         beta: float = 0.0,
         nms_iou: float = 0.7,
         min_side_px: float = 1e-3,
     ) -> None:
         super().__init__()
-        if head.objectness.out_channels != anchors.per_cell:
-            found = head.objectness.out_channels
-            raise ValueError(f"The RPN head has {found} anchors a cell, but the grid {anchors.per_cell}.")
+        found = head.objectness.out_channels
+        for grid in anchors:
+            if found != grid.per_cell:
+                raise ValueError(f"The RPN head has {found} anchors a cell, but the grid {grid.per_cell}.")
         self.head = head
-        self.anchors = anchors
+        self.anchors = tuple(anchors)
         self.train_limits = train_limits
         self.test_limits = test_limits
         self.matcher = matcher or Matcher(positive=0.7, negative=0.3, best_for_truth=True)
         self.sampler = Sampler(count=samples, positive_fraction=positive_fraction, stream=RPN_STREAM)
         self.cross_border = cross_border
+        self.on_padding = on_padding
         self.beta = beta
         self.nms_iou = nms_iou
         self.min_side_px = min_side_px
 
-    def forward(self, features_NCHW: Tensor) -> RPNOutput:
-        rows, columns = features_NCHW.shape[-2:]
-        anchors_A4 = self.anchors(rows, columns, features_NCHW.device)
-        return RPNOutput(anchors_A4, *self.head(features_NCHW))
+    def forward(self, maps: Sequence[Tensor]) -> RPNOutput:
+        """The head on every level: maps NCHW, one for each grid of anchors."""
+        grids_A4 = [grid(x.shape[-2], x.shape[-1], x.device) for grid, x in zip(self.anchors, maps, strict=True)]
+        outputs = [self.head(x) for x in maps]
+        objectness_NA, deltas_NA4 = (torch.cat(parts, dim=1) if len(maps) > 1 else parts[0] for parts in zip(*outputs))
+        level_sizes = tuple(len(grid_A4) for grid_A4 in grids_A4)
+        anchors_A4 = torch.cat(grids_A4) if len(maps) > 1 else grids_A4[0]
+        return RPNOutput(anchors_A4, objectness_NA, deltas_NA4, level_sizes)
 
     def losses(self, output: RPNOutput, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """Both losses are divided by the number of sampled anchors (of the whole batch).
@@ -123,10 +135,12 @@ class RPN(nn.Module):
         For the box loss that is about the paper's number of anchor positions with its lambda of 10, and what
         detectron2 and torchvision do.
         """
-        inside = centred_inside if self.cross_border else wholly_inside
         with torch.no_grad():
             anchors_A4 = output.anchors_A4
-            matches = self.matcher(anchors_A4, inside(anchors_A4, images.sizes_hw_N2), targets)
+            eligible_NA = self._usable(anchors_A4, images)
+            if not self.cross_border:
+                eligible_NA = eligible_NA & wholly_inside(anchors_A4, images.sizes_hw_N2)
+            matches = self.matcher(anchors_A4, eligible_NA, targets)
             samples = self.sampler(matches, targets.draw_seeds_N)
             truth_NS4 = take(targets.boxes_NG4, take(matches.truth_NA, samples.index_NS))
             wanted_NS4 = encode(truth_NS4, anchors_A4[samples.index_NS], DELTA_WEIGHTS)
@@ -143,17 +157,47 @@ class RPN(nn.Module):
     def propose(self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits) -> Proposals:
         """The best boxes of every image after non-maximum suppression; no gradient flows through them."""
         anchors_A4 = output.anchors_A4
-        usable_NA = centred_inside(anchors_A4, images.sizes_hw_N2)
-        scores_NA = output.objectness_NA.float().masked_fill(~usable_NA, float("-inf"))
-        best = scores_NA.topk(min(limits.before_nms, scores_NA.shape[1]))
-        deltas_NK4 = take(output.deltas_NA4, best.indices)
-        boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[best.indices], DELTA_WEIGHTS), images.sizes_hw_N2)
+        scores_NA = output.objectness_NA.float().masked_fill(~self._usable(anchors_A4, images), float("-inf"))
+        scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
+        deltas_NK4 = take(output.deltas_NA4, index_NK)
+        boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK], DELTA_WEIGHTS), images.sizes_hw_N2)
         # A NaN, which the loss will report, must not reach the pooling kernels: it would be an address there.
         large_NK = (boxes_NK4[..., 2:] - boxes_NK4[..., :2] >= self.min_side_px).all(dim=-1)
-        finite_NK = best.values.isfinite() & boxes_NK4.isfinite().all(dim=-1)
-        usable_NK = large_NK & finite_NK
+        usable_NK = large_NK & scores_NK.isfinite() & boxes_NK4.isfinite().all(dim=-1)
         boxes_NK4 = boxes_NK4.where(usable_NK.unsqueeze(-1), 0)
-        scores_NK = best.values.masked_fill(~usable_NK, float("-inf"))
-        kept = [nms(b, s, self.nms_iou, limits.after_nms) for b, s in zip(boxes_NK4, scores_NK)]
-        index_NP, valid_NP = (torch.stack(parts) for parts in zip(*kept))
-        return Proposals(take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1), valid_NP)
+        scores_NK = scores_NK.masked_fill(~usable_NK, float("-inf"))
+        return self._suppress(boxes_NK4, scores_NK, candidates, limits.after_nms)
+
+    def _suppress(self, boxes_NK4: Tensor, scores_NK: Tensor, candidates: Sequence[int], after_nms: int) -> Proposals:
+        """Non-maximum suppression within each level, and the best of what all of them keep."""
+        kept_boxes, kept_scores = [], []
+        for boxes_Nk4, scores_Nk in zip(boxes_NK4.split(candidates, dim=1), scores_NK.split(candidates, dim=1)):
+            count = min(after_nms, boxes_Nk4.shape[1]) if len(candidates) > 1 else after_nms
+            kept = [nms(boxes, scores, self.nms_iou, count) for boxes, scores in zip(boxes_Nk4, scores_Nk)]
+            index_Np, valid_Np = (torch.stack(parts) for parts in zip(*kept))
+            kept_boxes.append(take(boxes_Nk4, index_Np) * valid_Np.unsqueeze(-1))
+            kept_scores.append(take(scores_Nk, index_Np).masked_fill(~valid_Np, float("-inf")))
+        if len(candidates) == 1:
+            return Proposals(kept_boxes[0], kept_scores[0] > float("-inf"))
+        boxes_NX4, scores_NX = torch.cat(kept_boxes, dim=1), torch.cat(kept_scores, dim=1)
+        best = scores_NX.sort(dim=1, descending=True, stable=True)
+        chosen_NP = best.indices[:, :after_nms]
+        valid_NP = best.values[:, :after_nms] > float("-inf")
+        return Proposals(take(boxes_NX4, chosen_NP), valid_NP)
+
+    def _usable(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
+        """Which anchors take part at all, NA bool."""
+        if self.on_padding:
+            return anchors_A4.new_ones((len(images), len(anchors_A4)), dtype=torch.bool)
+        return centred_inside(anchors_A4, images.sizes_hw_N2)
+
+
+def _best_of_levels(scores_NA: Tensor, level_sizes: Sequence[int], most: int) -> tuple[Tensor, Tensor, list[int]]:
+    """The `most` best anchors of each level: scores NK and places NK among A; and how many of K are each level's."""
+    scores, places, first = [], [], 0
+    for level_NA in scores_NA.split(list(level_sizes), dim=1):
+        best = level_NA.topk(min(most, level_NA.shape[1]))
+        scores.append(best.values)
+        places.append(best.indices + first)
+        first += level_NA.shape[1]
+    return torch.cat(scores, dim=1), torch.cat(places, dim=1), [part.shape[1] for part in places]

@@ -4,7 +4,7 @@ python tools/predict.py photos/ --weights runs/det_r101_coco_0
 
 python tools/predict.py 'photos/**/*.jpg' clip.mp4 --weights model.safetensors --score 0.7 --output found
 
-python tools/predict.py a.jpg b.png --weights model.safetensors --classes person dog --json-only
+python tools/predict.py a.jpg b.png --weights torchvision:maskrcnn_resnet50_fpn --classes person dog --json-only
 
 In the output directory are the drawn pictures and videos under their own names; predictions.json, COCO results of all
 that was found; and images.json, which says what image each image_id is (pycocotools reads the two together).
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from engine.distributed import World
     from evaluation.pictures import Artist, PictureResults, Seen
 
+    # Where it comes from, its recipe, what is known of it, its tensors, its classes' names by category id.
+    Trained = tuple[Path, DetectionRecipe, dict[str, Any], dict[str, torch.Tensor], dict[int, str]]
+
 logger = logging.getLogger("tools.predict")
 
 
@@ -48,7 +51,12 @@ class Settings:
             tyro.conf.arg(metavar="PICTURES", help="Images, videos, folders of them, patterns in quotes."),
         ]
     ]
-    weights: Annotated[Path, tyro.conf.arg(help="A run directory of train_det.py, or a detector's model.safetensors.")]
+    weights: Annotated[
+        str,
+        tyro.conf.arg(
+            help="A run directory of train_det.py, a detector's model.safetensors, or torchvision:NAME[=FILE]."
+        ),
+    ]
     output: Annotated[Path, tyro.conf.arg(help="Where the drawings and the JSON files go.")] = Path("runs/predict")
     score: Annotated[
         float,
@@ -146,23 +154,43 @@ def check_output(output: Path, inputs: Inputs) -> None:
 
 def open_detector(settings: Settings, world: World) -> Detector:
     """The detector of the weights, with what the command line changes."""
-    from wiring import recipe_in, restore_detector
+    from wiring import restore_detector
 
     from engine import precision
+
+    torchvisions = settings.weights.startswith("torchvision:")
+    path, recipe, facts, state, names = (read_torchvision if torchvisions else read_ours)(settings.weights)
+    recipe = changed(recipe, settings)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    kept = chosen_classes(settings.classes, names)
+    model = restore_detector(recipe, state, facts, len(names), path).to(world.device)
+    return Detector(model, recipe, world.device, names, kept)
+
+
+def read_ours(weights: str) -> Trained:
+    """A detector of train_det.py."""
+    from wiring import recipe_in
+
     from engine.weights import load_weights
 
-    path = settings.weights
+    path = Path(weights)
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{path} is missing: {path.parent} holds no finished run; name a file of weights")
     state, facts = load_weights(path)
-    recipe = changed(recipe_in(facts, path), settings)
-    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
-    names = dict(zip(facts["category_ids"], facts["class_names"]))
-    kept = chosen_classes(settings.classes, names)
-    model = restore_detector(recipe, state, facts, path).to(world.device)
-    return Detector(model, recipe, world.device, names, kept)
+    recipe = recipe_in(facts, path)
+    return path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"]))
+
+
+def read_torchvision(weights: str) -> Trained:
+    """A detector that torchvision publishes."""
+    from configs.outside_detectors import from_torchvision, torchvision_classes, torchvision_recipe, torchvision_state
+
+    name, _, file = weights.removeprefix("torchvision:").partition("=")
+    recipe, names = torchvision_recipe(name), torchvision_classes(name)
+    state = from_torchvision(torchvision_state(name, Path(file) if file else None), list(names))
+    return Path(file or weights), recipe, {}, state, names
 
 
 def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:

@@ -2,7 +2,7 @@
 
 python tools/profile_model.py --backbone r18 r34 r50 r101 r152 --stride-in 1x1
 
-python tools/profile_model.py --backbone r50 --detector --size 600 800
+python tools/profile_model.py --backbone r50 --detector --body fpn --masks --classes 80 --size 800 1056
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from common import run_tool
 
-from configs.schema import DetectionRecipe
+from configs.schema import DetectionRecipe, Detector
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Settings:
     stride_in: Annotated[Literal["1x1", "3x3"], tyro.conf.arg(help="1x1: the paper; 3x3: torchvision.")] = "3x3"
     size: Annotated[tuple[int, int], tyro.conf.arg(help="Height and width of the image, pixels.")] = (224, 224)
     detector: Annotated[bool, tyro.conf.arg(help="The whole detector instead of the classifier.")] = False
+    body: Annotated[Literal["c4", "dc5", "fpn"], tyro.conf.arg(help="The detector's body.")] = "c4"
+    masks: Annotated[bool, tyro.conf.arg(help="Mask R-CNN instead of Faster R-CNN.")] = False
     classes: Annotated[int, tyro.conf.arg(help="Classes of the classifier or detector.")] = 1000
     batch_size: Annotated[int, tyro.conf.arg(help="Images at a time in the timing.")] = 1
     repeats: Annotated[int, tyro.conf.arg(help="Timed runs; 0: count only.")] = 5
@@ -65,7 +67,7 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     import torch
 
     from backbones.cost import count_flops, count_parameters
-    from configs import build
+    from configs import build, build_detector
     from detectors.structures import ImageBatch
     from engine import device as devices
     from engine import precision
@@ -73,18 +75,23 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     device = devices.resolve(settings.device)
     kind = precision.resolve(settings.precision, device)
     recipe = DetectionRecipe(
-        backbone=name, width=settings.width, shortcut=settings.shortcut, stride_in=settings.stride_in
+        backbone=name,
+        width=settings.width,
+        shortcut=settings.shortcut,
+        stride_in=settings.stride_in,
+        model=Detector(body=settings.body, masks=settings.masks),
     )
-    model: torch.nn.Module = build.build_backbone(recipe, settings.classes)
     method = "forward"
     pixels = torch.randint(0, 256, (settings.batch_size, 3, *settings.size), dtype=torch.uint8, device=device)
     inputs: Any = pixels
+    model: torch.nn.Module
     if settings.detector:
-        from configs import build_detection
-
-        model, method = build_detection.build_detector(recipe, model, settings.classes), "detect"  # type: ignore[arg-type]
+        backbone = build_detector.build_body_backbone(recipe)
+        model, method = build_detector.build_detector(recipe, backbone, settings.classes), "detect"
         sizes = (settings.size,) * settings.batch_size
         inputs = ImageBatch(pixels, torch.tensor(sizes, device=device), sizes)
+    else:
+        model = build.build_backbone(recipe, settings.classes)
     model.to(device).eval()
     row: dict[str, Any] = {
         "name": name,

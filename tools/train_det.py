@@ -37,7 +37,7 @@ def main() -> int:
 
 def train(recipe: DetectionRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
-    from configs import build, build_detection
+    from configs import build, build_detection, build_detector
     from engine import loop, precision, rng
     from engine.logs import setup_logging
     from engine.rundir import RunDirectory
@@ -67,7 +67,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
 
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
-    model = build_detection.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
+    model = build_detector.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
     logger.info(
         "Faster R-CNN on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
         "%d iterations of %d images, %s on %s -> %s",
@@ -107,7 +107,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     if world.is_main:
         from engine.weights import save_weights
 
-        save_weights(run.weights, build_detection.detector_state(model), facts)
+        save_weights(run.weights, build_detector.detector_state(model), facts)
     run.finish(facts)
     logger.info("predictions, figures and weights: %s", run.path)
     return 0

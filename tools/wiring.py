@@ -65,15 +65,15 @@ def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
 
 
 def restore_detector(
-    recipe: DetectionRecipe, state: dict[str, torch.Tensor], facts: dict[str, Any], path: Path
+    recipe: DetectionRecipe, state: dict[str, torch.Tensor], facts: dict[str, Any], classes: int, path: Path
 ) -> FasterRCNN:
     """The detector of a file of weights, in evaluation mode, on the CPU."""
-    from configs import build, build_detection
+    from configs import build, build_detector
 
-    backbone = build.build_backbone(recipe, 1000)
+    backbone = build_detector.build_body_backbone(recipe)
     build.check_identity(facts, backbone, path)
-    model = build_detection.build_detector(recipe, backbone, len(facts["class_names"]))
-    build_detection.load_detector_state(model, state, path)
+    model = build_detector.build_detector(recipe, backbone, classes)
+    build_detector.load_detector_state(model, state, path)
     return model.eval()
 
 

@@ -20,7 +20,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
         ({"name": "r50", "shortcut": "D"}, "r50 has no shortcut 'D': A, B or C is meant"),
         ({"name": "r50", "stride_in": "5x5"}, "r50 cannot have its stride in '5x5': 1x1 .* or 3x3"),
         ({"name": "r18", "width": 0}, "r18 cannot have width 0: a factor above 0 is meant"),
-        ({"name": "vgg11", "dilate_last": True}, "vgg11 cannot be built with a dilated last stage"),
+        ({"name": "cifar_r20", "dilate_last": True}, "cifar_r20 cannot be built with a dilated last stage"),
     ],
 )
 def test_options_that_make_no_network_are_named(options, sentence):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from backbones import create_backbone
-from configs import build, build_detection
+from configs import build, build_detection, build_detector
 from configs.command_line import INSTALLED, RecipeError, load_recipe, read_yaml
 from configs.schema import BackboneRecipe, DetectionRecipe, Solver
 from engine.schedule import Constant, Cosine, MultiStep, Plateau, Polynomial, Warmup, WarmupUntilError
@@ -19,7 +19,7 @@ def test_every_recipe_builds_on_the_meta_device(path):
     recipe = load_recipe(DetectionRecipe if is_detection else BackboneRecipe, path)
     with torch.device("meta"):
         if is_detection:
-            model = build_detection.build_detector(recipe, build.build_backbone(recipe, 1000), 20)
+            model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), 20)
         else:
             model, _ = build.build_classifier(recipe, 10)
         build.build_optimizer(recipe.solver, model)

@@ -107,7 +107,7 @@ def test_an_ignored_object_is_neither_learnt_as_object_nor_as_background() -> No
     # Nothing is left to learn: all anchors with half their area in the image lie in the ignored object.
     regions = model.box_head.sample(
         model.rpn.propose(
-            model.rpn(model.trunk(noise((96, 96)).pixels_N3HW, torch.tensor([[96, 96]]))),
+            model.rpn(model.body(noise((96, 96)).pixels_N3HW, torch.tensor([[96, 96]]))),
             noise((96, 96)),
             model.rpn.train_limits,
         ),
@@ -121,8 +121,8 @@ def test_truth_boxes_join_the_proposals_unless_told_otherwise() -> None:
     images, targets = squares(2, seed=1)
     for append_truth in (True, False):
         model = tiny_detector(append_truth=append_truth)
-        features = model.trunk(images.pixels_N3HW, images.sizes_hw_N2)
-        proposals = model.rpn.propose(model.rpn(features), images, model.rpn.train_limits)
+        maps = model.body(images.pixels_N3HW, images.sizes_hw_N2)
+        proposals = model.rpn.propose(model.rpn(maps), images, model.rpn.train_limits)
         regions = model.box_head.sample(proposals, targets)
         exact = (regions.boxes_NR4 == regions.truth_NR4).all(dim=-1) & regions.valid_NR
         assert exact.any() == append_truth

@@ -9,7 +9,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from detectors.anchors import centred_inside
-from detectors.box_head import Regions
+from detectors.box_head import RegionOutput, Regions
 from detectors.boxes import encode
 from detectors.losses import cross_entropy, global_count, masked_sum, smooth_l1
 from detectors.rpn import RPNOutput
@@ -36,10 +36,10 @@ def test_rpn_losses_equal_torchvisions_on_the_same_samples() -> None:
     rpn = tiny_detector().rpn
     rpn.beta = TORCHVISION_BETA
     generator = torch.Generator().manual_seed(0)
-    anchors = rpn.anchors(12, 12, torch.device("cpu"))
+    anchors = rpn.anchors[0](12, 12, torch.device("cpu"))
     logits = torch.randn(2, len(anchors), generator=generator)
     deltas = torch.randn(2, len(anchors), 4, generator=generator)
-    losses = rpn.losses(RPNOutput(anchors, logits, deltas), images, targets)
+    losses = rpn.losses(RPNOutput(anchors, logits, deltas, (len(anchors),)), images, targets)
 
     matches = rpn.matcher(anchors, centred_inside(anchors, images.sizes_hw_N2), targets)
     samples = rpn.sampler(matches, targets.draw_seeds_N)
@@ -70,7 +70,8 @@ def test_head_losses_equal_torchvisions_on_the_same_regions(class_agnostic: bool
     logits = torch.randn(*shape, classes + 1, generator=generator)
     deltas = torch.randn(*shape, 1 if class_agnostic else classes, 4, generator=generator)
     every = torch.ones(shape, dtype=torch.bool)
-    losses = head.losses_of(Regions(boxes, labels, truth, torch.zeros_like(labels), every), logits, deltas)
+    regions = Regions(boxes, labels, truth, torch.zeros_like(labels), every)
+    losses = head.losses(regions, RegionOutput(torch.empty(0), logits, deltas))
 
     wanted = encode(truth, boxes, head.delta_weights).flatten(0, 1)
     # torchvision has deltas for background as well, and none without class.
@@ -89,7 +90,8 @@ def test_slots_that_nothing_filled_weigh_nothing() -> None:
 
     def losses(columns: int, valid: torch.Tensor) -> dict[str, torch.Tensor]:
         parts = (value[:, :columns] for value in (boxes, labels, truth, labels, valid))
-        return head.losses_of(Regions(*parts), logits[:, :columns], deltas[:, :columns])
+        output = RegionOutput(torch.empty(0), logits[:, :columns], deltas[:, :columns])
+        return head.losses(Regions(*parts), output)
 
     expected = losses(20, every)
     logits[:, 20:] = float("inf")

@@ -18,9 +18,9 @@ LIMITS = ProposalLimits(before_nms=300, after_nms=60)
 
 def random_output(rpn: RPN, images: int, cells: int = 12) -> RPNOutput:
     generator = torch.Generator().manual_seed(0)
-    anchors = rpn.anchors(cells, cells, torch.device("cpu"))
+    anchors = rpn.anchors[0](cells, cells, torch.device("cpu"))
     logits = torch.randn(images, len(anchors), generator=generator)
-    return RPNOutput(anchors, logits, torch.randn(images, len(anchors), 4, generator=generator) / 2)
+    return RPNOutput(anchors, logits, torch.randn(images, len(anchors), 4, generator=generator) / 2, (len(anchors),))
 
 
 def blank_images(*sizes_hw: tuple[int, int], canvas: int = 96):
@@ -40,7 +40,7 @@ def test_outputs_are_in_the_order_of_the_anchors_as_torchvisions_are() -> None:
 
 def test_a_head_that_does_not_fit_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="4 anchors a cell, but the grid 9"):
-        RPN(RPNHead(8, 4), AnchorGrid(), train_limits=LIMITS, test_limits=LIMITS)
+        RPN(RPNHead(8, 4), [AnchorGrid()], train_limits=LIMITS, test_limits=LIMITS)
 
 
 def test_proposals_equal_torchvisions() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid
+from detectors.bodies import SingleMap
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
@@ -43,8 +44,11 @@ class TinyHead(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, 2 * channels, 3, padding=1)
 
-    def forward(self, regions_MCBB: Tensor) -> Tensor:
-        return self.conv(regions_MCBB).relu().mean(dim=(2, 3))
+    def maps(self, regions_MCBB: Tensor) -> Tensor:
+        return self.conv(regions_MCBB).relu()
+
+    def vectors(self, maps_MCBB: Tensor) -> Tensor:
+        return maps_MCBB.mean(dim=(2, 3))
 
 
 def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, samples: int = 32, **options: Any) -> FasterRCNN:
@@ -53,13 +57,13 @@ def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, samples: in
     grid = AnchorGrid(scales=(16, 32, 64), stride=STRIDE)
     rpn = RPN(
         RPNHead(32, grid.per_cell),
-        grid,
+        [grid],
         samples=64,
         train_limits=ProposalLimits(before_nms=200, after_nms=50),
         test_limits=ProposalLimits(before_nms=200, after_nms=30),
     )
     return FasterRCNN(
-        trunk=TinyTrunk(),
+        body=SingleMap(TinyTrunk(), 32, STRIDE),
         rpn=rpn,
         box_head=BoxHead(RoIAlign(bins, STRIDE), TinyHead(), BoxPredictor(64, classes), samples=samples, **options),
     )

@@ -1,0 +1,95 @@
+"""What a detector reads an image with: one map of a cut backbone (C4), a dilated last stage (DC5), or a pyramid (FPN).
+
+A body turns pixels into a tuple of maps, finest first, and says of each how many pixels one step on it spans.
+
+Legend: N images, C channels, H W map; L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MakeNorm = Callable[[int], nn.Module]  # channels -> a norm over them
+
+NORM_GROUPS = 32  # Wu & He 2018, §4.1
+
+
+class SingleMap(nn.Module):
+    """One map, that of a trunk: (pixels N3HW, sizes N2) -> NCHW."""
+
+    def __init__(self, trunk: nn.Module, channels: int, stride: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.channels, self.strides = channels, (stride,)
+
+    def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor) -> tuple[Tensor, ...]:
+        return (self.trunk(pixels_N3HW, sizes_hw_N2),)
+
+
+class FeaturePyramid(nn.Module):
+    """Feature pyramid network (Lin et al. 2017, §3): every level as rich in meaning as the coarsest.
+
+    trunk: (pixels, sizes) -> maps, finest first, each at twice the stride of the one before. A 1x1 layer brings each
+    map to `channels`, the next coarser level is added at twice its size (nearest), a 3x3 layer follows. A last
+    level, for anchors of 512 px only, is the coarsest at every second cell (footnote 2). make_norm: after each
+    layer, which then has no bias; None: as in the paper, none.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        channels: int = 256,
+        make_norm: MakeNorm | None = None,
+    ) -> None:
+        super().__init__()
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+            raise ValueError(f"A pyramid needs maps each at twice the stride of the one before, not at {strides}.")
+        self.trunk = trunk
+        self.channels, self.strides = channels, (*strides, 2 * strides[-1])
+        self.laterals = nn.ModuleList(conv_layer(count, channels, 1, make_norm) for count in in_channels)
+        self.outputs = nn.ModuleList(conv_layer(channels, channels, 3, make_norm) for _ in in_channels)
+
+    def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor) -> tuple[Tensor, ...]:
+        sides = [lateral(x) for lateral, x in zip(self.laterals, self.trunk(pixels_N3HW, sizes_hw_N2))]
+        merged = sides[-1]
+        levels = [self.outputs[-1](merged)]
+        for side, output in zip(sides[-2::-1], list(self.outputs)[-2::-1]):
+            merged = side + F.interpolate(merged, size=side.shape[-2:], mode="nearest")
+            levels.insert(0, output(merged))
+        return (*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+
+
+def conv_layer(
+    inputs: int, outputs: int, size: int, make_norm: MakeNorm | None, *, relu: bool = False
+) -> nn.Sequential:
+    """A convolution that keeps the map's size, its norm if there is one, and a ReLU if asked for.
+
+    Initialised as detectron2 and torchvision do: uniform of variance 1 / inputs without ReLU (Caffe's "Xavier"), He's
+    normal distribution with it.
+    """
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=make_norm is None)
+    if relu:
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.kaiming_uniform_(conv.weight, a=1)
+    layers: list[nn.Module] = [conv]
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    if make_norm is not None:
+        layers.append(make_norm(outputs))
+    if relu:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Statistics of each image by itself, so that they do not depend on how few images a device holds."""
+    groups = next(count for count in range(min(NORM_GROUPS, channels), 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
