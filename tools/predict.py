@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from engine.distributed import World
     from evaluation.pictures import Artist, PictureResults, Seen
 
-    # Where it comes from, its recipe, what is known of it, its tensors, its classes' names by category id.
-    Trained = tuple[Path, DetectionRecipe, dict[str, Any], dict[str, torch.Tensor], dict[int, str]]
-
 logger = logging.getLogger("tools.predict")
 
 
@@ -154,43 +151,16 @@ def check_output(output: Path, inputs: Inputs) -> None:
 
 def open_detector(settings: Settings, world: World) -> Detector:
     """The detector of the weights, with what the command line changes."""
-    from wiring import restore_detector
+    from wiring import read_detector, restore_detector
 
     from engine import precision
 
-    torchvisions = settings.weights.startswith("torchvision:")
-    path, recipe, facts, state, names = (read_torchvision if torchvisions else read_ours)(settings.weights)
-    recipe = changed(recipe, settings)
+    trained = read_detector(settings.weights)
+    recipe, names = changed(trained.recipe, settings), trained.names
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     kept = chosen_classes(settings.classes, names)
-    model = restore_detector(recipe, state, facts, len(names), path).to(world.device)
+    model = restore_detector(recipe, trained.state, trained.facts, len(names), trained.path).to(world.device)
     return Detector(model, recipe, world.device, names, kept)
-
-
-def read_ours(weights: str) -> Trained:
-    """A detector of train_det.py."""
-    from wiring import recipe_in
-
-    from engine.weights import load_weights
-
-    path = Path(weights)
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: {path.parent} holds no finished run; name a file of weights")
-    state, facts = load_weights(path)
-    recipe = recipe_in(facts, path)
-    return path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"]))
-
-
-def read_torchvision(weights: str) -> Trained:
-    """A detector that torchvision publishes."""
-    from configs.outside_detectors import from_torchvision, torchvision_classes, torchvision_recipe, torchvision_state
-
-    name, _, file = weights.removeprefix("torchvision:").partition("=")
-    recipe, names = torchvision_recipe(name), torchvision_classes(name)
-    state = from_torchvision(torchvision_state(name, Path(file) if file else None), list(names))
-    return Path(file or weights), recipe, {}, state, names
 
 
 def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,42 @@ def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     if "recipe" in facts and "detector" in facts:
         return validated(DetectionRecipe, facts["recipe"], str(path))
     raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A detector on disk. path: where it comes from, for messages; facts: its provenance; names: by category id."""
+
+    path: Path
+    recipe: DetectionRecipe
+    facts: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    names: dict[int, str]
+
+
+def read_detector(weights: str) -> Trained:
+    """weights: a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
+    from engine.weights import load_weights
+
+    if weights.startswith("torchvision:"):
+        return _read_torchvision(weights)
+    path = Path(weights)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: {path.parent} holds no finished run; name a file of weights")
+    state, facts = load_weights(path)
+    recipe = recipe_in(facts, path)
+    return Trained(path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"])))
+
+
+def _read_torchvision(weights: str) -> Trained:
+    from configs.outside_detectors import from_torchvision, torchvision_classes, torchvision_recipe, torchvision_state
+
+    name, _, file = weights.removeprefix("torchvision:").partition("=")
+    recipe, names = torchvision_recipe(name), torchvision_classes(name)
+    state = from_torchvision(torchvision_state(name, Path(file) if file else None), list(names))
+    return Trained(Path(file or weights), recipe, {}, state, names)
 
 
 def restore_detector(

@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from configs import build_detector
+from configs.command_line import find_recipe, load_recipe
+from configs.schema import DetectionRecipe
+from engine.weights import save_weights
 from tests.tools.conftest import TOOLS, run, run_until
 
 
@@ -109,6 +113,51 @@ def test_drawings_are_of_their_pictures(mixed):
         assert 0.001 < different.mean() < 0.8
     capture = cv2.VideoCapture(str(place / "out" / "clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6 and capture.get(cv2.CAP_PROP_FPS) == 5
+
+
+@pytest.fixture
+def mask_detector(sample, tmp_path):
+    """Weights of a Mask R-CNN that has learnt nothing."""
+    recipe = load_recipe(DetectionRecipe, find_recipe("sample/detection.yaml"))
+    model = recipe.model.model_copy(update={"masks": True})
+    test = recipe.test.model_copy(update={"score": 0.0, "limit": 3, "detections": 20})
+    changes = {"width": 0.25, "data": sample, "precision": "fp32", "model": model, "test": test}
+    recipe = recipe.model_copy(update=changes)
+    backbone = build_detector.build_body_backbone(recipe)
+    categories = read(sample / "scenes" / "annotations" / "instances_val.json")["categories"]
+    facts = {
+        "detector": "Mask R-CNN",
+        "recipe": recipe.model_dump(mode="json"),
+        "class_names": [category["name"] for category in categories],
+        "category_ids": [category["id"] for category in categories],
+        "backbone": backbone.identity(),
+    }
+    detector = build_detector.build_detector(recipe, backbone, len(categories))
+    save_weights(tmp_path / "mask.safetensors", build_detector.detector_state(detector), facts)
+    return tmp_path / "mask.safetensors"
+
+
+def test_masks_are_evaluated_predicted_and_drawn(mask_detector, sample, tmp_path):
+    run("eval_det", "--weights", mask_detector, "--device", "cpu", "--workers", 0, "--output", tmp_path / "eval")
+    evaluation, wanted = (read(tmp_path / "eval" / f"{name}.json") for name in ("evaluation", "predictions"))
+    assert evaluation["coco_segm"]["AP"] is not None and len(wanted) == 60
+    names = [image["file_name"] for image in read(tmp_path / "eval" / "truth.json")["images"]]
+    pictures = [next((sample / "scenes").rglob(name)) for name in names]
+    run(
+        "predict",
+        *pictures,
+        "--weights",
+        mask_detector,
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+        "--output",
+        tmp_path / "out",
+    )
+    found = read(tmp_path / "out" / "predictions.json")
+    assert [entry["segmentation"] for entry in found] == [entry["segmentation"] for entry in wanted]
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 3
 
 
 @pytest.mark.parametrize(
