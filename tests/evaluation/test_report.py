@@ -173,7 +173,7 @@ def with_squares(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from pycocotools import mask
 
     def squares(entry: dict[str, Any]) -> dict[str, Any]:
-        runs = mask.frPyObjects([np.array(entry["bbox"], np.float64)], 100, 100)[0]
+        runs = mask.frPyObjects(np.array([entry["bbox"]], np.float64), 100, 100)[0]
         return {**entry, "segmentation": {"size": runs["size"], "counts": runs["counts"].decode()}}
 
     return [squares(entry) for entry in entries]
