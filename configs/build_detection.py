@@ -15,6 +15,7 @@ from configs.schema import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
 from data.detection_views import DetectionAugmentation
+from data.pictures import PictureView
 from data.records import DetectionDataset
 from data.sampling import evenly
 from engine.distributed import World
@@ -150,3 +151,8 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
         workers=recipe.workers,
         iterations=None,
     )
+
+
+def picture_view(recipe: DetectionRecipe) -> PictureView:
+    """Pictures without annotations at the recipe's test size."""
+    return PictureView(recipe.input.test_shorter_side, recipe.input.longer_side)

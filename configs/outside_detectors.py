@@ -59,6 +59,14 @@ def torchvision_recipe(name: str, **changes: Any) -> DetectionRecipe:
     return validated(DetectionRecipe, {**values, **changes}, f"torchvision:{name}")
 
 
+def torchvision_classes(name: str) -> dict[int, str]:
+    """The classes that the detector was trained on: names by COCO's category ids."""
+    import torchvision
+
+    names = torchvision.models.get_weight(TORCHVISION[name].weights).meta["categories"]
+    return {category_id: known for category_id, known in enumerate(names) if category_id and known != "N/A"}
+
+
 def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     """The published weights' state dict, from `file` or from where torchvision has it."""
     import torchvision

@@ -107,7 +107,7 @@ class DetectionReader:
                 return self._sample(int(self.chosen_I[place]), request.iteration, repetition, canvas_hw)
 
             samples.append(try_samples(read, wanted, request, self.plan, skipped))
-        images = _image_batch(samples, canvas_hw)
+        images = image_batch([sample.pixels_HW3 for sample in samples], canvas_hw)
         targets = self._targets(samples)
         return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
 
@@ -208,15 +208,15 @@ class DetectionReader:
         )
 
 
-def _image_batch(samples: Sequence[_Sample], canvas_hw: Size) -> ImageBatch:
-    pixels_NHW3 = np.zeros((len(samples), *canvas_hw, 3), np.uint8)
-    for n, sample in enumerate(samples):
-        height, width = sample.pixels_HW3.shape[:2]
-        pixels_NHW3[n, :height, :width] = sample.pixels_HW3
-    sizes_hw = tuple((s.pixels_HW3.shape[0], s.pixels_HW3.shape[1]) for s in samples)
-    return ImageBatch(
-        torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), torch.tensor(sizes_hw, dtype=torch.int64), sizes_hw
-    )
+def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
+    """Resized images, each uint8 RGB HW3, at the top left of one canvas."""
+    pixels_NHW3 = np.zeros((len(pixels), *canvas_hw, 3), np.uint8)
+    for n, pixels_HW3 in enumerate(pixels):
+        height, width = pixels_HW3.shape[:2]
+        pixels_NHW3[n, :height, :width] = pixels_HW3
+    sizes_hw = tuple((pixels_HW3.shape[0], pixels_HW3.shape[1]) for pixels_HW3 in pixels)
+    sizes_hw_N2 = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
+    return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
 
 
 def _flat_masks(samples: Sequence[_Sample]) -> Masks:

@@ -66,9 +66,9 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector
+    from wiring import evaluate_detector, restore_detector
 
-    from configs import build, build_detection, build_detector
+    from configs import build, build_detection
     from engine import precision
     from engine.logs import figures_line, setup_logging
     from engine.rundir import RunDirectory
@@ -86,11 +86,7 @@ def evaluate(settings: Settings, world: World) -> int:
         require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts.get("class_names", test_set.class_names))
     build.check_classes(known, path, test_set.class_names, test_set.source)
-    backbone = build_detector.build_body_backbone(recipe)
-    build.check_identity(facts, backbone, path)
-    model = build_detector.build_detector(recipe, backbone, len(known))
-    build_detector.load_detector_state(model, state_for(test_set), path)
-    model.to(world.device).eval()
+    model = restore_detector(recipe, state_for(test_set), facts, len(known), path).to(world.device)
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
@@ -104,6 +100,8 @@ def evaluate(settings: Settings, world: World) -> int:
 
 def read_ours(settings: Settings) -> Trained:
     """The detector in a run directory, or in a file of weights of one."""
+    from wiring import recipe_in
+
     from engine.weights import load_weights
 
     if settings.run is not None and not settings.run.is_dir():
@@ -115,10 +113,8 @@ def read_ours(settings: Settings) -> Trained:
     state, facts = load_weights(path)
     if settings.run is not None:
         recipe = load_recipe(DetectionRecipe, settings.run / "config.yaml")
-    elif "recipe" in facts:
-        recipe = validated(DetectionRecipe, facts["recipe"], str(path))
     else:
-        raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+        recipe = recipe_in(facts, path)
     return path, recipe, facts, lambda test_set: state
 
 
