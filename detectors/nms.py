@@ -1,12 +1,17 @@
 """Non-maximum suppression to a fixed number of boxes.
 
-torchvision's kernel is the one operation of a step whose output has no fixed size, so the one for which the
-host waits for the device. It is called in this file only.
+One operation of torch's, `vertebra::nms`, whose outputs have fixed sizes: a step that contains it traces without
+a shape that depends on data, on any device. On CUDA it is a Triton kernel for which the host does not wait
+(`nms_kernel`). On a CPU it is torchvision's kernel, called image by image; so it is on a GPU where Triton cannot
+be imported (Windows, some builds), and there the host does wait for the device.
 
-Legend: K candidates of one image, D places for what is kept.
+Legend: N images, K candidates of one image, D places for what is kept.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,23 +19,24 @@ import torchvision
 from torch import Tensor
 
 
-def nms(boxes_K4: Tensor, scores_K: Tensor, iou: float, count: int) -> tuple[Tensor, Tensor]:
-    """The best `count` boxes of which no two overlap by more than `iou`: index_D int64, best first, valid_D.
+def nms_batch(
+    boxes_NK4: Tensor, scores_NK: Tensor, iou: float, count: int, groups_NK: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The best `count` boxes of every image of which no two of one group overlap by more than `iou`.
 
-    Candidates with score -inf are never valid, and never suppress others. The suppression is greedy, so that a
-    few of the best candidates often settle the matter: of 12,000 for 2,000 places, 4,000 take a CPU a sixth of
-    the time.
+    Returns index_ND int64, best first, and valid_ND bool; places that nothing could fill come last, are not valid,
+    and point at candidate 0. Greedy: a box is kept unless it overlaps a better one that is kept; of equal scores
+    the earlier candidate is the better. Candidates whose score is -inf (or NaN) are never kept, and never suppress
+    others. Images never concern each other, nor do groups (int64, any numbers: classes, levels of a pyramid); None:
+    one group. boxes: finite float32.
     """
-    order_K = scores_K.argsort(descending=True, stable=True)
-    candidates, tried = len(order_K), min(2 * count, len(order_K))
-    while True:
-        best = order_K[:tried]
-        kept = best[torchvision.ops.nms(boxes_K4[best], scores_K[best], iou)][:count]
-        if len(kept) == count or tried == candidates:
-            break
-        tried = min(4 * tried, candidates)
-    missing = count - len(kept)
-    return F.pad(kept, (0, missing)), F.pad(scores_K[kept] > float("-inf"), (0, missing))
+    return _nms(boxes_NK4.detach().float(), scores_NK.detach(), groups_NK, iou, count)
+
+
+def nms(boxes_K4: Tensor, scores_K: Tensor, iou: float, count: int) -> tuple[Tensor, Tensor]:
+    """`nms_batch` of a single image: index_D int64, best first, valid_D bool."""
+    index_1D, valid_1D = nms_batch(boxes_K4.unsqueeze(0), scores_K.unsqueeze(0), iou, count)
+    return index_1D.squeeze(0), valid_1D.squeeze(0)
 
 
 def nms_by_class(
@@ -53,3 +59,70 @@ def nms_by_class(
     place_K2 = torch.stack([labels_K % columns, labels_K // columns], dim=1).to(boxes_K4.dtype)
     moved_K4 = boxes_K4 + (place_K2 * (extent_px + 1)).repeat(1, 2)
     return nms(moved_K4, scores_K, iou, count)
+
+
+def _by_torchvision(
+    boxes_NK4: Tensor, scores_NK: Tensor, groups_NK: Tensor | None, iou: float, count: int
+) -> tuple[Tensor, Tensor]:
+    index_ND = torch.zeros(len(boxes_NK4), count, dtype=torch.int64, device=boxes_NK4.device)
+    valid_ND = torch.zeros_like(index_ND, dtype=torch.bool)
+    for image in range(len(boxes_NK4)):
+        groups_K = None if groups_NK is None else groups_NK[image]
+        kept = _keep_best(boxes_NK4[image], scores_NK[image], groups_K, iou, count)
+        index_ND[image, : len(kept)] = kept
+        valid_ND[image, : len(kept)] = True
+    return index_ND, valid_ND
+
+
+_nms = torch.library.custom_op("vertebra::nms", _by_torchvision, mutates_args=())
+
+
+@_nms.register_fake
+def _(boxes_NK4: Tensor, scores_NK: Tensor, groups_NK: Tensor | None, iou: float, count: int) -> tuple[Tensor, Tensor]:
+    shape = (boxes_NK4.shape[0], count)
+    return boxes_NK4.new_empty(shape, dtype=torch.int64), boxes_NK4.new_empty(shape, dtype=torch.bool)
+
+
+@_nms.register_kernel("cuda")
+def _(boxes_NK4: Tensor, scores_NK: Tensor, groups_NK: Tensor | None, iou: float, count: int) -> tuple[Tensor, Tensor]:
+    keep_best = _by_torchvision if _kernel() is None else _kernel().keep_best
+    return keep_best(boxes_NK4, scores_NK, groups_NK, iou, count)
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> Any:
+    """The module with the kernel for GPUs; None where Triton is missing."""
+    try:
+        from detectors import nms_kernel
+    except ImportError:
+        return None
+    return nms_kernel
+
+
+def _keep_best(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou: float, count: int) -> Tensor:
+    """Indices of at most `count` kept candidates of one image, best first.
+
+    The suppression is greedy, so that a few of the best candidates often settle the matter: of 12,000 for 2,000
+    places, 4,000 take a CPU a sixth of the time.
+    """
+    usable_K = scores_K > float("-inf")
+    order_K = scores_K.where(usable_K, float("-inf")).argsort(descending=True, stable=True)
+    candidates = int(usable_K.sum())
+    tried = min(2 * count, candidates)
+    while True:
+        best = order_K[:tried]
+        kept = best[_suppress(boxes_K4[best], scores_K[best], None if groups_K is None else groups_K[best], iou)]
+        if len(kept) >= count or tried == candidates:
+            return kept[:count]
+        tried = min(4 * tried, candidates)
+
+
+def _suppress(boxes_B4: Tensor, scores_B: Tensor, groups_B: Tensor | None, iou: float) -> Tensor:
+    """Which of B boxes, given best first, are kept: their places, ascending."""
+    if groups_B is None:
+        return torchvision.ops.nms(boxes_B4, scores_B, iou)
+    by_group_B = groups_B.argsort(stable=True)
+    sizes = groups_B[by_group_B].unique_consecutive(return_counts=True)[1].tolist()
+    parts = (part.split(sizes) for part in (by_group_B, boxes_B4[by_group_B], scores_B[by_group_B]))
+    kept = [place[torchvision.ops.nms(boxes, scores, iou)] for place, boxes, scores in zip(*parts)]
+    return torch.cat([by_group_B[:0], *kept]).sort().values
