@@ -40,25 +40,27 @@ def nms(boxes_K4: Tensor, scores_K: Tensor, iou: float, count: int) -> tuple[Ten
 
 
 def nms_by_class(
-    boxes_K4: Tensor,
-    scores_K: Tensor,
-    labels_K: Tensor,
+    boxes_XK4: Tensor,
+    scores_XK: Tensor,
+    labels_XK: Tensor,
     *,
     iou: float,
     count: int,
     classes: int,
     extent_px: int,
 ) -> tuple[Tensor, Tensor]:
-    """`nms` among boxes of the same label (0 <= label < `classes`) only; boxes lie within 0 .. `extent_px`.
+    """Suppression among boxes of the same label (0 <= label < `classes`) only, in one image (K4) or several (NK4);
+    boxes lie within 0 .. `extent_px`. Returns index and valid, XD.
 
     Every class is moved to a square of its own, and the squares are laid out as a square, so that coordinates
     stay small enough for float32 (torchvision's version lays them on a diagonal, and waits for the largest
-    coordinate).
+    coordinate). With many classes this is faster on a CPU than the exact `groups_NK` of `nms_batch` (1,000
+    candidates, 80 classes: thirtyfold), with few it is slower (8,000, five levels: 2.5 times).
     """
     columns = max(1, round(classes**0.5))
-    place_K2 = torch.stack([labels_K % columns, labels_K // columns], dim=1).to(boxes_K4.dtype)
-    moved_K4 = boxes_K4 + (place_K2 * (extent_px + 1)).repeat(1, 2)
-    return nms(moved_K4, scores_K, iou, count)
+    place_XK2 = torch.stack([labels_XK % columns, labels_XK // columns], dim=-1).to(boxes_XK4.dtype) * (extent_px + 1)
+    moved_XK4 = boxes_XK4 + torch.cat([place_XK2, place_XK2], dim=-1)
+    return (nms if moved_XK4.dim() == 2 else nms_batch)(moved_XK4, scores_XK, iou, count)
 
 
 def _by_torchvision(

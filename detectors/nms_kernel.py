@@ -19,7 +19,7 @@ from torch import Tensor
 
 BLOCK = 64  # candidates at a time: one bit of an int64 each
 KEPT_BLOCK = 64  # kept boxes that they are held against at a time; with 8 warps no register spills (sm_80, sm_90)
-WARPS = 8
+OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": False}
 
 
 @triton.jit
@@ -154,9 +154,7 @@ def keep_best(
                 GROUPED=grouped,
                 BLOCK=BLOCK,
                 KEPT_BLOCK=KEPT_BLOCK,
-                num_warps=WARPS,
-                num_stages=1,
-                enable_fp_fusion=False,
+                **OPTIONS,
             )
     return index_ND, torch.arange(count, device=index_ND.device) < found_N.unsqueeze(1)
 
