@@ -23,8 +23,11 @@ from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
 from detectors.structures import ImageBatch, Targets
 from engine import distributed
-from engine.loop import train
-from engine.optim import sgd
+from engine.average import WeightAverage
+from engine.guard import FiniteGuard
+from engine.loop import clip_gradients, total_loss, train
+from engine.meter import LossMeter
+from engine.optim import sgd, trained_parameters
 from engine.rundir import RunDirectory
 from engine.schedule import Constant
 from tests.detectors.test_faster_rcnn import crowd_of, noise
@@ -119,6 +122,30 @@ def test_no_operation_of_a_step_on_a_gpu_meets_the_host(make: Any) -> None:
             torch.zeros(2, device="cpu").to("cuda")
             torch.zeros((), device="cuda").cpu()
         assert len(moves.seen) == 2  # so it does show
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch that knows of CUDA, though no GPU")
+def test_no_operation_of_the_loop_around_a_step_meets_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_detector()
+    with FakeTensorMode():
+        without_values(model)
+        optimizer = sgd(model, lr=0.1)
+        monkeypatch.setattr(optimizer, "step", lambda: None)  # fake tensors know no fused step
+        world = distributed.World(device=torch.device("cuda"))
+        guard = FiniteGuard(optimizer, torch.amp.GradScaler("cuda", enabled=False), world)
+        meter, average = LossMeter(), WeightAverage(model, 0.9)
+        with Moves() as moves:
+            for iteration in (1, 2):
+                losses = {name: torch.zeros((), device="cuda") for name in ("loss_a", "loss_b")}
+                seen = meter.add(losses)
+                total_loss(losses)
+                for parameter in model.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
+                norm = clip_gradients(trained_parameters(optimizer), 1.0)
+                guard.watch(iteration, (1, 2), seen, norm)
+                guard.step()
+                average.update(iteration)
+        assert moves.operations > 100 and not moves.seen
 
 
 def without_values(model: torch.nn.Module) -> None:
