@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
@@ -105,18 +104,16 @@ def _keep_best(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou:
     """Indices of at most `count` kept candidates of one image, best first.
 
     The suppression is greedy, so that a few of the best candidates often settle the matter: of 12,000 for 2,000
-    places, 4,000 take a CPU a sixth of the time.
+    places, 4,000 take a CPU a sixth of the time. Where they do not, what they suppressed need not be looked at again.
     """
     usable_K = scores_K > float("-inf")
-    order_K = scores_K.where(usable_K, float("-inf")).argsort(descending=True, stable=True)
-    candidates = int(usable_K.sum())
-    tried = min(2 * count, candidates)
-    while True:
-        best = order_K[:tried]
+    order_K = scores_K.where(usable_K, float("-inf")).argsort(descending=True, stable=True)[: int(usable_K.sum())]
+    kept, start, end = order_K[:0], 0, 2 * count
+    while start < len(order_K) and len(kept) < count:
+        best = torch.cat([kept, order_K[start:end]])
         kept = best[_suppress(boxes_K4[best], scores_K[best], None if groups_K is None else groups_K[best], iou)]
-        if len(kept) >= count or tried == candidates:
-            return kept[:count]
-        tried = min(4 * tried, candidates)
+        start, end = end, 4 * end
+    return kept[:count]
 
 
 def _suppress(boxes_B4: Tensor, scores_B: Tensor, groups_B: Tensor | None, iou: float) -> Tensor:

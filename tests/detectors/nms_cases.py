@@ -37,7 +37,7 @@ def candidates(style: str, images: int, count: int, seed: int, groups: int = 4) 
 
 
 def expected(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou: float, count: int) -> list[int]:
-    """What one image keeps: torchvision's kernel group by group, in the order of scores, the earlier of equals first."""
+    """What one image keeps, best first: torchvision's kernel group by group; of equal scores the earlier is better."""
     kept: list[int] = []
     for group in [None] if groups_K is None else groups_K.unique().tolist():
         usable_K = scores_K > float("-inf")

@@ -1,4 +1,4 @@
-"""The GPU's kernel in Triton's interpreter against torchvision; started by test_nms_kernel.py with TRITON_INTERPRET=1."""
+"""The GPU's kernel in Triton's interpreter against torchvision; started by test_nms_kernel.py (TRITON_INTERPRET=1)."""
 
 from __future__ import annotations
 
