@@ -2,20 +2,23 @@
 
 One operation of torch's, `vertebra::nms`, whose outputs have fixed sizes: a step that contains it traces without
 a shape that depends on data, on any device. On CUDA it is a Triton kernel for which the host does not wait
-(`nms_kernel`). On a CPU it is torchvision's kernel, called image by image; so it is on a GPU where Triton cannot
-be imported (Windows, some builds), and there the host does wait for the device.
+(`nms_kernel`). On a CPU it is torchvision's kernel, called image by image; so it is on a GPU where Triton does not
+work (Windows, no C compiler), and there the host does wait for the device.
 
 Legend: N images, K candidates of one image, D places for what is kept.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 def nms_batch(
@@ -86,18 +89,25 @@ def _(boxes_NK4: Tensor, scores_NK: Tensor, groups_NK: Tensor | None, iou: float
 
 @_nms.register_kernel("cuda")
 def _(boxes_NK4: Tensor, scores_NK: Tensor, groups_NK: Tensor | None, iou: float, count: int) -> tuple[Tensor, Tensor]:
-    keep_best = _by_torchvision if _kernel() is None else _kernel().keep_best
-    return keep_best(boxes_NK4, scores_NK, groups_NK, iou, count)
+    return (_kernel() or _by_torchvision)(boxes_NK4, scores_NK, groups_NK, iou, count)
 
 
 @lru_cache(maxsize=1)
-def _kernel() -> Any:
-    """The module with the kernel for GPUs; None where Triton is missing."""
+def _kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The function for GPUs, tried once; None where Triton is missing or cannot work (it needs a C compiler)."""
     try:
-        from detectors import nms_kernel
-    except ImportError:
+        from detectors.nms_kernel import keep_best
+
+        keep_best(torch.zeros(1, 16, 4, device="cuda"), torch.zeros(1, 16, device="cuda"), None, 0.5, 16)
+    except Exception as error:  # whatever is missing on this machine says so in its own way
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        logger.warning(
+            "Triton does not work on this machine (%s), so torchvision's suppression is used, for which the host "
+            "waits at each step; install Triton and a C compiler (gcc) to save that time.",
+            reason[:300],
+        )
         return None
-    return nms_kernel
+    return keep_best
 
 
 def _keep_best(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou: float, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 from torchvision import ops
 
+import detectors.nms
 from detectors.nms import nms, nms_batch, nms_by_class
 from tests.detectors.nms_cases import STYLES, assert_kept_is_expected, candidates
 from tests.detectors.test_boxes import random_boxes
@@ -83,6 +85,16 @@ def test_its_shapes_are_known_without_data() -> None:
             index, valid = nms_batch(torch.zeros(2, 30, 4), torch.zeros(2, 30), 0.5, 7, grouped)
             assert index.shape == valid.shape == (2, 7)
             assert (index.dtype, valid.dtype) == (torch.int64, torch.bool)
+
+
+def test_without_triton_a_gpu_uses_torchvisions_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "detectors.nms_kernel", raising=False)
+    monkeypatch.delattr(detectors, "nms_kernel", raising=False)
+    assert detectors.nms._kernel.__wrapped__() is None
+    assert "triton" in caplog.text and "host waits" in caplog.text
 
 
 def test_it_is_a_well_formed_operation_of_torch() -> None:
