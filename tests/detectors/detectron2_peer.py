@@ -21,9 +21,10 @@ import torch
 from backbones import create_backbone
 from backbones.cut import PixelNorm
 from backbones.norms import freeze_norms
-from configs.build_detection import load_detector_state
+from configs.build_detector import load_detector_state
 from configs.detectron2_names import DETECTRON2_MEAN, DETECTRON2_STD, from_detectron2
 from detectors.anchors import AnchorGrid
+from detectors.bodies import SingleMap
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
@@ -95,13 +96,15 @@ def ours(theirs: Any) -> FasterRCNN:
     grid = AnchorGrid(scales=SCALES, ratios=RATIOS, stride=trunk.stride, offset=0.0)
     rpn = RPN(
         RPNHead(trunk.out_channels, grid.per_cell),
-        grid,
+        [grid],
         train_limits=ProposalLimits(before_nms=BEFORE_NMS[0], after_nms=after[True]),
         test_limits=ProposalLimits(before_nms=BEFORE_NMS[1], after_nms=after[False]),
+        on_padding=True,
     )
     predictor = BoxPredictor(head.out_channels, CLASSES)
     samples = theirs.roi_heads.batch_size_per_image
     box_head = BoxHead(RoIAlign(head.roi_size, trunk.stride), head, predictor, samples=samples)
-    detector = FasterRCNN(trunk=trunk, rpn=rpn, box_head=box_head)
+    body = SingleMap(trunk, trunk.out_channels, trunk.stride)
+    detector = FasterRCNN(body=body, rpn=rpn, box_head=box_head)
     load_detector_state(detector, from_detectron2(theirs.state_dict(), scales=len(SCALES)), Path("detectron2"))
     return detector.to(memory_format=torch.channels_last)

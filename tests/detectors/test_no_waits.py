@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones import create_backbone
 from backbones.norms import freeze_norms
 from data.batches import Batch
+from detectors.bodies import SingleMap
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
@@ -96,9 +97,10 @@ def c4_detector() -> FasterRCNN:
     parts = tiny_detector()
     rpn = parts.rpn
     rpn.head.conv = torch.nn.Conv2d(trunk.out_channels, 32, 3, padding=1)
-    rpn.anchors.stride = trunk.stride
+    rpn.anchors[0].stride = trunk.stride
     predictor = BoxPredictor(head.out_channels, 3)
-    return FasterRCNN(trunk=trunk, rpn=rpn, box_head=BoxHead(RoIAlign(7, trunk.stride), head, predictor, samples=32))
+    body = SingleMap(trunk, trunk.out_channels, trunk.stride)
+    return FasterRCNN(body=body, rpn=rpn, box_head=BoxHead(RoIAlign(7, trunk.stride), head, predictor, samples=32))
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch that knows of CUDA, though no GPU")
