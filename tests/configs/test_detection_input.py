@@ -52,7 +52,7 @@ def test_installed_recipes_augment_as_their_papers_do(path: Path, json_set: Path
     recipe = load_recipe(DetectionRecipe, path)
     dataset = build_detection.open_train(parse(*sources(json_set)))
     reader = loader_of(recipe, dataset).reader
-    assert reader.views.augmentation == DetectionAugmentation() and not reader.masks
+    assert reader.views.augmentation == DetectionAugmentation() and reader.masks == recipe.model.masks
 
 
 def test_every_word_of_the_recipe_reaches_the_loader(json_set: Path):
