@@ -347,6 +347,11 @@ class Detector(Recipe):
     mask_convs: int = Field(4, ge=0, description="dc5, fpn: 3x3 layers of the mask head.")
     mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
 
+    @property
+    def title(self) -> str:
+        """What to call it: Mask R-CNN (fpn)."""
+        return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Detector:
         if self.body == "fpn" and self.pooling == "pool":
