@@ -73,8 +73,9 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     logger.info(
         "%s on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
         "%d iterations of %d images, %s on %s -> %s",
-        recipe.model.title, recipe.backbone, origin["source"], len(train_set.class_names), len(train_set), train_set.source,
-        len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
+        recipe.model.title, recipe.backbone, origin["source"], len(train_set.class_names), len(train_set),
+        train_set.source, len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision,
+        world.device, run.path,
     )  # fmt: skip
     if sentence := build.describe_rate(recipe.solver):
         logger.info(sentence)

@@ -18,11 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones import create_backbone
 from backbones.norms import freeze_norms
 from data.batches import Batch
-from detectors.bodies import SingleMap
+from detectors.anchors import AnchorGrid
+from detectors.bodies import FeaturePyramid, SingleMap
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
+from detectors.mask_head import MaskHead
 from detectors.pooling import RoIAlign
-from detectors.structures import ImageBatch, Targets
+from detectors.pyramid_pooling import PyramidRoIAlign
+from detectors.region_heads import LinearRegionHead
+from detectors.rpn import RPN, ProposalLimits, RPNHead
+from detectors.structures import ImageBatch, Masks, Targets
 from engine import distributed
 from engine.average import WeightAverage
 from engine.guard import FiniteGuard
@@ -103,8 +108,23 @@ def c4_detector() -> FasterRCNN:
     return FasterRCNN(body=body, rpn=rpn, box_head=BoxHead(RoIAlign(7, trunk.stride), head, predictor, samples=32))
 
 
+def fpn_detector() -> FasterRCNN:
+    """Mask R-CNN on a small pyramid."""
+    backbone = create_backbone("r18", width=0.125)
+    freeze_norms(backbone)
+    trunk = backbone.maps(("c2", "c3", "c4", "c5"))
+    channels, strides = zip(*((spec.channels, spec.stride) for spec in trunk.specs))
+    body = FeaturePyramid(trunk, channels, strides, channels=16)
+    grids = [AnchorGrid(scales=[4 * stride], stride=stride) for stride in body.strides]
+    limits = ProposalLimits(before_nms=100, after_nms=40)
+    rpn = RPN(RPNHead(16, 3), grids, train_limits=limits, test_limits=limits, samples=32)
+    pool, mask_pool = (PyramidRoIAlign(bins, strides) for bins in (7, 14))
+    box_head = BoxHead(pool, LinearRegionHead(16, width=16), BoxPredictor(16, 3), samples=32)
+    return FasterRCNN(body=body, rpn=rpn, box_head=box_head, mask_head=MaskHead(16, 3, pool=mask_pool, channels=8))
+
+
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch that knows of CUDA, though no GPU")
-@pytest.mark.parametrize("make", [tiny_detector, c4_detector])
+@pytest.mark.parametrize("make", [tiny_detector, c4_detector, fpn_detector])
 def test_no_operation_of_a_step_on_a_gpu_meets_the_host(make: Any) -> None:
     # Fake tensors may lie on a device that is not there. A value that goes from one device to the other would show.
     model = make()
@@ -162,13 +182,23 @@ def without_values(model: torch.nn.Module) -> None:
 
 def squares_without_values() -> tuple[ImageBatch, Targets]:
     images = make_images(torch.zeros(2, 3, 96, 96, dtype=torch.uint8), ((96, 96), (80, 90)))
-    return images, make_targets([[[1.0, 1, 20, 20]] * 3, []], [[1] * 3, []])
+    targets = make_targets([[[1.0, 1, 20, 20]] * 3, []], [[1] * 3, []])
+    return images, with_masks(images, targets, [3, 0])
+
+
+def with_masks(images: ImageBatch, targets: Targets, counts: list[int]) -> Targets:
+    """The targets with a mask over the whole image for each of so many truths of each image."""
+    sizes = [height * width for (height, width), count in zip(images.sizes_hw, counts) for _ in range(count)]
+    image_K = torch.tensor([n for n, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
+    truth_K = torch.tensor([g for count in counts for g in range(count)], dtype=torch.int64)
+    offsets = tuple(sum(sizes[:k]) for k in range(len(sizes) + 1))
+    return replace(targets, masks=Masks(torch.ones(sum(sizes), dtype=torch.uint8), image_K, truth_K, offsets))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("make", [tiny_detector, c4_detector])
+@pytest.mark.parametrize("make", [tiny_detector, c4_detector, fpn_detector])
 def test_a_detectors_step_between_two_log_lines_does_not_wait_for_the_device(
     tmp_path: Path, make: Any, precision: str
 ) -> None:
@@ -178,6 +208,7 @@ def test_a_detectors_step_between_two_log_lines_does_not_wait_for_the_device(
     def watched() -> Iterator[Batch]:
         for iteration in range(12):
             images, targets = squares(2, seed=iteration)
+            targets = with_masks(images, targets, targets.valid_NG.sum(dim=1).tolist())
             # From the third step on, until the log line of the tenth is due: by then what is compiled or kept is.
             torch.cuda.set_sync_debug_mode("error" if 2 <= iteration < 9 else "default")
             yield Batch((images, targets), targets.image_ids).pin_memory()
