@@ -141,9 +141,9 @@ def _sums(
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Of each bin the number of detections, their scores' sum, the right ones."""
     return (
-        np.bincount(place_N, minlength=bins),
-        np.bincount(place_N, score_N, minlength=bins),
-        np.bincount(place_N, right_N.astype(np.float64), minlength=bins),
+        np.bincount(place_N, minlength=bins).astype(np.int64),
+        np.bincount(place_N, score_N, minlength=bins).astype(np.float64),
+        np.bincount(place_N, right_N.astype(np.float64), minlength=bins).astype(np.float64),
     )
 
 

@@ -4,7 +4,8 @@ Every detection from the score on and every truth that counts appears once: firs
 class (the diagonal, COCO's matches), then those left over take free truths of other classes. What remains is
 background taken for an object (extra detections of a found object among it), and objects missed.
 
-Legend: D detections, K classes; the matrix is (K + 1) x (K + 1), rows the truth, columns the detection, last background.
+Legend: D detections, K classes; the matrix is (K + 1) x (K + 1): rows the truth, columns the detection, the last of
+each background.
 """
 
 from __future__ import annotations
@@ -69,5 +70,5 @@ def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:
     true_D = np.append(shown.class_G, classes)[taken_D]  # -1, no truth, is background
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     np.add.at(counts, (true_D[counted_D], shown.class_D[counted_D]), 1)
-    np.add.at(counts, (shown.class_G[free_G], classes), 1)
+    counts[:classes, classes] = shown.truths_by_class(free_G)
     return Confusion(shown.names, score, iou, counts)

@@ -24,6 +24,7 @@ Legend: D detections, G truths, K classes, P pairs, N points of a curve.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -208,7 +209,7 @@ def _class_ap(
     class_N, score_N, right_N = class_N[by_N], score_N[by_N], right_N[by_N]
     bounds = np.searchsorted(class_N, np.arange(len(wanted_K) + 1))
     ap_K = np.full(len(wanted_K), np.nan)
-    for k, (first, last) in enumerate(zip(bounds[:-1], bounds[1:])):
+    for k, (first, last) in enumerate(pairwise(bounds)):
         if wanted_K[k]:
             hit_D = right_N[first:last]
             ranked = RankedMatches(hit_D, np.zeros(len(hit_D), np.int64), score_N[first:last], wanted_K[k : k + 1])

@@ -24,9 +24,10 @@ def take(pairs: Pairs, detections: int, truths: int, shared_G: BoolArray | None 
     nobody = detections
     holder_G = np.full(truths, nobody, dtype=np.int64)
     taken_D = np.full(detections, -1, dtype=np.int64)
-    bounds = np.searchsorted(pairs.detection_P, np.arange(detections + 1))
-    next_D, end_D = bounds[:-1].copy(), bounds[1:]
-    asking = np.flatnonzero(next_D < end_D)
+    starts = np.flatnonzero(np.diff(pairs.detection_P, prepend=-1))
+    asking = pairs.detection_P[starts]
+    next_D, end_D = np.zeros(detections, dtype=np.int64), np.zeros(detections, dtype=np.int64)
+    next_D[asking], end_D[asking] = starts, np.append(starts[1:], len(pairs.detection_P))
     while len(asking):
         wish = pairs.truth_P[next_D[asking]]
         if shared_G is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,14 @@ class SliceFigures:
 def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]:
     """COCO's three sizes, and equal parts of the truths by area."""
     areas_G, areas_D, wanted_G = overlaps.area_G, overlaps.area_D, ~overlaps.aside_G
+    no_edges: FloatArray = np.zeros(0)
     coco = [
         Slice(name, wanted_G & (areas_G >= low) & (areas_G <= high), (areas_D >= low) & (areas_D <= high))
         for name, low, high in COCO_SIZES
     ]
-    edges = np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES)) if wanted_G.any() else []
+    edges = (
+        np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES)) if wanted_G.any() else no_edges
+    )
     part_G, part_D = np.digitize(areas_G, edges), np.digitize(areas_D, edges)
     # By the square root: a side is easier to picture than an area.
     quantiles = [
@@ -90,7 +94,7 @@ def by_crowding(overlaps: Overlaps, truth: Truth) -> dict[str, list[SliceFigures
             np.searchsorted(NEIGHBOURS, others_G),
             [
                 "alone",
-                *(f"{low + 1} to {high}" for low, high in zip(NEIGHBOURS, NEIGHBOURS[1:])),
+                *(f"{low + 1} to {high}" for low, high in pairwise(NEIGHBOURS)),
                 f"over {NEIGHBOURS[-1]}",
             ],
         ),
@@ -124,7 +128,8 @@ def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigu
         SliceFigures(
             part.name,
             int(wanted_K.sum()),
-            *(_percent(values) for values in (ap_TK, ap_TK[0])),
+            _percent(ap_TK),
+            _percent(ap_TK[0]),
             100 * float(found) / int(wanted_K.sum()) if wanted_K.any() else float("nan"),
         )
         for part, wanted_K, ap_TK, found in zip(slices, wanted_SK, ap_STK, found_S)
@@ -163,7 +168,7 @@ def _greatest(truth_P: IntArray, iou_P: FloatArray, truths: int) -> FloatArray:
 def _ranges(edges: Sequence[str], unit: str) -> list[str]:
     if not edges:
         return ["all"]
-    between = [f"{low} to {high}{unit}" for low, high in zip(edges, edges[1:])]
+    between = [f"{low} to {high}{unit}" for low, high in pairwise(edges)]
     return [f"to {edges[0]}{unit}", *between, f"over {edges[-1]}{unit}"]
 
 
