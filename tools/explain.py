@@ -58,7 +58,7 @@ def main() -> int:
     if options.proposals and len(options.proposals) != len(files):
         raise RecipeError(f"--proposals takes one file for each detector, here {len(files)}")
     from evaluation.files import read_truth
-    from evaluation.why.explain import explain, require_same_truth
+    from evaluation.why.explain import difference, explain, require_same_truth
     from evaluation.why.tables import tables, text
 
     truths = [read_truth(truth) for truth, _ in files]
@@ -96,7 +96,8 @@ def main() -> int:
             {"truth": str(truth), "predictions": str(predictions), **told}
             for (truth, predictions), told in zip(files, explanations)
         ]
-        write_json(options.json, {"detectors": found})
+        change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
+        write_json(options.json, {"detectors": found, **change})
         print(f"\nWritten to {options.json}")
     return 0
 

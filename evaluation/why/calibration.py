@@ -122,7 +122,7 @@ def _with_boxes(
         return float("nan"), float("nan")
     if not all("bbox" in entry for entry in predictions):
         return float("nan"), float("nan")
-    size_I2 = np.array([[image["width"], image["height"]] for image in truth["images"]], dtype=np.float64)
+    size_I2 = np.array([[image["width"], image["height"]] for image in truth["images"]]).reshape(-1, 2)
     boxes_D4 = np.array([entry["bbox"] for entry in predictions], dtype=np.float64).reshape(-1, 4)
     boxes_N4, size_N2 = boxes_D4[overlaps.source_D[asked_D]], size_I2[overlaps.image_D[asked_D]]
     centre_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:] / 2) / size_N2

@@ -17,6 +17,7 @@ from evaluation.why.proposals import proposal_recall
 from evaluation.why.slices import by_crowding, by_size
 
 Explanation = dict[str, Any]
+OF_THE_TRUTH = ("images", "truths", "iou", "background_iou", "low", "high")  # what no detector changes
 
 
 def explain(
@@ -58,6 +59,24 @@ def explain(
     if proposals is not None:
         explanation["proposals"] = _dicts(proposal_recall(truth, proposals, difficult=difficult))
     return explanation
+
+
+def difference(first: Any, second: Any) -> Any:
+    """Every figure of `second` less that of `first`, in the shape of an explanation; None where either has none.
+
+    Both are of one truth. Names and what belongs to the truth stay; lists without a counterpart (the classes most confused) are left out.
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        return {
+            key: first[key] if key in OF_THE_TRUTH else difference(first[key], second[key])
+            for key in first
+            if key in second and key not in ("most_confused", "classes_without_truth")
+        }
+    if isinstance(first, list) and isinstance(second, list):
+        return [difference(ours, theirs) for ours, theirs in zip(first, second)]
+    if isinstance(first, str):
+        return first
+    return None if first is None or second is None else second - first
 
 
 def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> None:

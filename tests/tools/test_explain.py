@@ -63,8 +63,16 @@ def test_of_two_runs_the_second_less_the_first_is_shown(tmp_path):
     assert rows["missed"] == ["1", "0", "-1", "objects"]
     assert ["AP", "50.50", "100.00", "49.50"] in [line.split()[:4] for line in told.splitlines()]
     files = ("--truth", half / "truth.json", "--predictions", whole / "predictions.json")
-    named = explain(*files, "--against", half / "predictions.json", "--per-class")
-    assert named.splitlines()[2:] == told.splitlines()[2:]
+    named = explain(*files, "--against", half / "predictions.json", "--per-class", "--json", tmp_path / "why.json")
+    assert named.splitlines()[2:-2] == told.splitlines()[2:]
+    change = json.loads((tmp_path / "why.json").read_text())["difference"]
+    assert change["errors"]["counts"]["missed"] == -1 and change["errors"]["ap"] == pytest.approx(49.50, abs=0.01)
+    assert change["size"]["coco"][0] == {
+        "slice": "small",
+        "truths": 2,
+        **{name: pytest.approx(gain, abs=0.01) for name, gain in (("ap", 49.50), ("ap50", 49.50), ("recall50", 50))},
+    }
+    assert change["calibration"]["bins"][0]["precision"] is None
 
 
 def test_proposals_and_masks(tmp_path):
@@ -77,6 +85,17 @@ def test_proposals_and_masks(tmp_path):
     told = explain(run, "--masks", "--proposals", tmp_path / "rpn.json")
     assert "AR@100" in told and ["AP", "100.00", "-"] in [line.split()[:3] for line in told.splitlines()]
     assert ["AP", "0.00", "-"] in [line.split()[:3] for line in explain(run).splitlines()]
+
+
+def test_nothing_found_and_nothing_to_find_are_explained_in_json_without_nan(tmp_path):
+    for name, truth, predictions in (
+        ("blind", truth_of([thing([0, 0, 9, 9])]), []),
+        ("empty", truth_of([]), [guess([0, 0, 9, 9], 0.5)]),
+        ("void", truth_of([], images=0), []),
+    ):
+        run = run_directory(tmp_path / name, truth, predictions)
+        explain(run, run, "--proposals", *[run / "predictions.json"] * 2, "--json", tmp_path / "why.json")
+        assert "NaN" not in (tmp_path / "why.json").read_text()
 
 
 def test_what_a_user_gets_wrong_ends_in_a_sentence(run, tmp_path):
