@@ -37,7 +37,7 @@ class Settings:
     against: Annotated[Path | None, _arg("Other predictions on the same truth, to subtract.")] = None
     proposals: Annotated[
         tuple[Path, ...],
-        _arg("Proposals (COCO results without category_id), for their recall: one file for each detector."),
+        _arg("Proposals (COCO results without category_id), for their recall: one file for each detector, A's first."),
     ] = ()
     masks: Annotated[bool, _arg("Compare masks instead of boxes.")] = False
     iou: Annotated[float, _arg("IoU from which a detection is right, for the kinds of error.")] = 0.5

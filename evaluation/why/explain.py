@@ -64,7 +64,8 @@ def explain(
 def difference(first: Any, second: Any) -> Any:
     """Every figure of `second` less that of `first`, in the shape of an explanation; None where either has none.
 
-    Both are of one truth. Names and what belongs to the truth stay; lists without a counterpart (the classes most confused) are left out.
+    Both are of one truth. Names and what belongs to the truth stay; lists whose rows differ (the classes most
+    confused) are left out.
     """
     if isinstance(first, dict) and isinstance(second, dict):
         return {
