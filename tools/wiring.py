@@ -7,6 +7,10 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
     from configs.schema import DetectionRecipe
     from data.records import DetectionDataset
     from detectors.faster_rcnn import FasterRCNN
@@ -15,20 +19,29 @@ if TYPE_CHECKING:
 
 
 def evaluate_detector(
-    recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, run: RunDirectory
+    recipe: DetectionRecipe,
+    model: FasterRCNN,
+    test_set: DetectionDataset,
+    world: World,
+    run: RunDirectory,
+    *,
+    others: Sequence[FasterRCNN] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Predict the test set on all processes, score on rank 0, write predictions.json and evaluation.json.
 
-    Returns the figures for the log, empty on other ranks.
+    others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns the figures for the log, empty on other ranks.
     """
     from configs import build, build_detection
+    from configs.build_improved import build_tested
     from engine.logs import progress
     from evaluation.inference import predict_detections
     from evaluation.summary import summarise
 
     times_s: list[float] = []
+    tested = build_tested(recipe, [model, *others])
     predictions = predict_detections(
-        model,
+        tested,
         progress(build_detection.detection_test_loader(recipe, test_set, world), description="evaluate"),
         test_set.category_ids,
         device=world.device,
@@ -39,7 +52,8 @@ def evaluate_detector(
     if predictions is None:
         return {}
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
-    summary["cost"] = {**cost(recipe, model, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary["cost"] = {**cost(recipe, tested, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
@@ -47,7 +61,7 @@ def evaluate_detector(
     return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find
 
 
-def cost(recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset) -> dict[str, Any]:
+def cost(recipe: DetectionRecipe, model: nn.Module, test_set: DetectionDataset) -> dict[str, Any]:
     """Parameters, and multiply-adds of one image: the test set's first, at its test size."""
     from backbones.cost import count_flops, count_parameters
     from configs import build_detection
