@@ -104,8 +104,8 @@ def evaluate(settings: Settings, world: World) -> int:
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
     run.write_json(run.truth, test_set.coco_truth())
-    tested = {"detectors": [str(path), *map(str, settings.ensemble)], "test": recipe.test.model_dump(mode="json")}
-    figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin={"tested": tested})
+    origin = {"tested": tested(settings, recipe)}
+    figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
     if world.is_main:
         logging.getLogger("tools.eval_det").info(figures_line(int(facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
@@ -136,6 +136,13 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     if settings.precision != "recipe":
         changes["precision"] = settings.precision
     return validated(DetectionRecipe, {**trained.model_dump(), **changes}, "the command line")
+
+
+def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
+    """What was tested on what, and how: a part of evaluation.json."""
+    detectors = [settings.run or settings.weights, *settings.ensemble]
+    source = recipe.sources()[1]
+    return {"detectors": [str(one) for one in detectors], "source": source, "test": recipe.test.model_dump(mode="json")}
 
 
 def require_same_protocol(
