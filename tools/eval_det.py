@@ -39,7 +39,7 @@ class Settings:
     output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
     score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
     nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
-    refine: Annotated[bool, tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B).")] = False
+    refine: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B).")] = False
     multi_scale: Annotated[
         tuple[int, ...],
         tyro.conf.arg(help="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."),
@@ -47,7 +47,7 @@ class Settings:
     multi_scale_region: Annotated[
         int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
     ] = None
-    flip: Annotated[bool, tyro.conf.arg(help="Mean over the image and its mirror image.")] = False
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")] = False
     ensemble: Annotated[
         tuple[Path, ...], tyro.conf.arg(help="Run directories of more detectors, whose answers are averaged.")
     ] = ()

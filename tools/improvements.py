@@ -39,7 +39,7 @@ class Settings:
     multi_scale_region: Annotated[
         int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
     ] = None
-    flip: Annotated[bool, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")] = False
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")] = False
     ensemble: Annotated[tuple[Path, ...], tyro.conf.arg(help="Run directories of the other detectors.")] = ()
     data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the runs'.")] = None
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
