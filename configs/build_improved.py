@@ -65,7 +65,7 @@ def load_member(run: Path, first: DetectionRecipe, class_names: Sequence[str]) -
         ours, theirs = getattr(first.input, name), getattr(recipe.input, name)
         if ours != theirs:
             raise ValueError(
-                f"{run} is tested at input.{name} {theirs}, the first detector at {ours}: an ensemble's detectors need the "
-                "same images"
+                f"{run} is tested at input.{name} {theirs}, the first detector at {ours}: an ensemble's detectors need "
+                "the same images"
             )
     return load_detector(recipe, state, facts, path)

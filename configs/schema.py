@@ -316,8 +316,8 @@ class DetectionTest(Recipe):
     refine_nms: float = Field(0.3, gt=0, le=1, description="IoU of the NMS with refine, instead of nms.")
     multi_scale: tuple[int, ...] = Field(
         (),
-        description="Shorter sides, each region read at the two nearest to its ideal: 200 400 600 800 1000; the test size "
-        "is one of them.",
+        description="Shorter sides, each region read at the two nearest to its ideal: 200 400 600 800 1000; the "
+        "test size is one of them.",
     )
     multi_scale_region: int = Field(
         224, ge=1, description="Root of a region's area at its ideal size, pixels: the pre-training's view."

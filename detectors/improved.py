@@ -23,10 +23,10 @@ from detectors.views import DetectorView, View
 class ImprovedDetector(nn.Module):
     """Detects like the `detectors` that it is made of, which share classes and test input.
 
-    region_px: None, or multi-scale testing, see `MultiScaleView`. mirror: what the detectors say of the image and of the
-    mirrored image is averaged; proposals come from the image alone. refine: see `detectors.refine`. postprocess: what
-    becomes of all that was scored; with `refine` the paper has nms_iou 0.3. Masks are made once, of the final boxes, by
-    the first detector, from the unmirrored image at the batch's own size.
+    region_px: None, or multi-scale testing, see `MultiScaleView`. mirror: what the detectors say of the image and of
+    the mirrored image is averaged; proposals come from the image alone. refine: see `detectors.refine`. postprocess:
+    what becomes of all that was scored; with `refine` the paper has nms_iou 0.3. Masks are made once, of the final
+    boxes, by the first detector, from the unmirrored image at the batch's own size.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ class RegionScores:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best pairs of proposal and class, before suppression. boxes_NT4, within the image; scores_NT: -inf where there
-    is none; class_NT: 0..C-1."""
+    """The best pairs of proposal and class, before suppression. boxes_NT4, within the image; scores_NT: -inf where
+    there is none; class_NT: 0..C-1."""
 
     boxes_NT4: Tensor
     scores_NT: Tensor

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -123,7 +124,7 @@ def bootstrap_steps(
         sides.append(_means(_chosen(matches, classes), metric, counts_SI))
     return [
         _interval(second - first, second_S - first_S, level, counts_SI, classes or list(matches))
-        for (first, first_S), (second, second_S) in zip(sides, sides[1:])
+        for (first, first_S), (second, second_S) in pairwise(sides)
     ]
 
 

@@ -45,8 +45,8 @@ def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> li
     for row, truth in zip(rows, truths):
         if truth != truths[0]:
             raise EvaluationError(
-                f"{row.directory / 'truth.json'} is not that of {rows[0].directory}: the rows are of different test images; "
-                "evaluate them all with the same --data and --test-source"
+                f"{row.directory / 'truth.json'} is not that of {rows[0].directory}: the rows are of different test "
+                "images; evaluate them all with the same --data and --test-source"
             )
     files = [row.directory / "predictions.json" for row in rows]
     steps = {
@@ -91,7 +91,7 @@ def to_markdown(table: Sequence[dict[str, Any]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _step(step: dict[str, Any] | None) -> str:

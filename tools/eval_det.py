@@ -6,7 +6,7 @@ python tools/eval_det.py RUN_DIR --test-source voc2007/test --data VOCdevkit --o
 
 python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCdevkit --output OTHER_DIR
 
-python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 RUN3 --output OTHER_DIR
+python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class Settings:
     output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
     score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
     nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
-    refine: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B).")] = False
+    refine: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B)."),
+    ] = False
     multi_scale: Annotated[
         tuple[int, ...],
         tyro.conf.arg(help="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."),
@@ -47,7 +51,9 @@ class Settings:
     multi_scale_region: Annotated[
         int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
     ] = None
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")] = False
+    flip: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")
+    ] = False
     ensemble: Annotated[
         tuple[Path, ...], tyro.conf.arg(help="Run directories of more detectors, whose answers are averaged.")
     ] = ()
@@ -92,7 +98,9 @@ def evaluate(settings: Settings, world: World) -> int:
     if output is None:
         raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
     if settings.ensemble and output == settings.run:
-        raise RecipeError("--output is missing: an ensemble's results are no single run's and need a directory of their own")
+        raise RecipeError(
+            "--output is missing: an ensemble's results are no single run's and need a directory of their own"
+        )
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained, recipe, facts, test_set)

@@ -2,8 +2,9 @@
 
 python tools/improvements.py RUN --context-run RUN_WITH_CONTEXT --ensemble RUN2 RUN3 --output DIR
 
-Rows: the detector as it is, + box refinement, + context (a run trained with --model.context), + several sizes, + mirrored
-images, + ensemble. A row that is done is kept, so the same command goes on where it was stopped.
+Rows: the detector as it is, + box refinement, + context (a run trained with --model.context), + several sizes
+(--multi-scale 200 400 600 800 1000), + mirrored images (--flip), + ensemble. A row that is done is kept, so the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ class Settings:
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(help="The baseline's run directory.")]]
     output: Annotated[Path, tyro.conf.arg(help="Where the rows' results and the table go.")]
     context_run: Annotated[
-        Path | None, tyro.conf.arg(help="The same recipe's run with --model.context; from its row on it is the detector.")
+        Path | None,
+        tyro.conf.arg(help="The same recipe's run with --model.context; from its row on it is the detector."),
     ] = None
     multi_scale: Annotated[tuple[int, ...], tyro.conf.arg(help="Shorter sides, pixels; none given: no such row.")] = ()
     multi_scale_region: Annotated[
         int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
     ] = None
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")] = False
+    flip: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")
+    ] = False
     ensemble: Annotated[tuple[Path, ...], tyro.conf.arg(help="Run directories of the other detectors.")] = ()
     data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the runs'.")] = None
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
@@ -94,7 +98,9 @@ def check(settings: Settings) -> None:
     recipe = recipe_of(settings.run)
     test = recipe.test
     if test.refine or test.multi_scale or test.flip or recipe.model.context:
-        raise RecipeError(f"{settings.run} has improvements of its own in its recipe; name a run without them as baseline")
+        raise RecipeError(
+            f"{settings.run} has improvements of its own in its recipe; name a run without them as baseline"
+        )
     if settings.output in (settings.run, settings.context_run, *settings.ensemble):
         raise RecipeError(f"{settings.output} is a run's own directory; give the table another --output")
     if settings.context_run is None:
@@ -102,14 +108,12 @@ def check(settings: Settings) -> None:
     other = recipe_of(settings.context_run)
     if not other.model.context:
         raise RecipeError(f"{settings.context_run} was trained without context; train it with --model.context")
-    sides = [
-        {**protocol_fields(one), **{name: flatten(one)[name] for name in SAME_NETWORK}} for one in (recipe, other)
-    ]
+    sides = [{**protocol_fields(one), **{name: flatten(one)[name] for name in SAME_NETWORK}} for one in (recipe, other)]
     differing = [name for name in sides[0] if sides[0][name] != sides[1].get(name) and name != "model.context"]
     if differing:
         raise RecipeError(
-            f"{settings.context_run} differs from {settings.run} in {', '.join(differing)} too, so that the context's share "
-            "could not be told; train both by one recipe"
+            f"{settings.context_run} differs from {settings.run} in {', '.join(differing)} too, so that the context's "
+            "share could not be told; train both by one recipe"
         )
 
 

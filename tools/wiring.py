@@ -30,7 +30,8 @@ def evaluate_detector(
 ) -> dict[str, float]:
     """Predict the test set on all processes, score on rank 0, write predictions.json and evaluation.json.
 
-    others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns the figures for the log, empty on other ranks.
+    others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
+    the figures for the log, empty on other ranks.
     """
     from configs import build, build_detection
     from configs.build_improved import build_tested

@@ -210,9 +210,7 @@ def test_context_is_learnt() -> None:
 def test_all_improvements_combine(refine: bool, several: bool, mirror: bool, many: bool) -> None:
     detectors = [opinionated(0, context=True, masks=True)] + [opinionated(seed) for seed in (1, 2) if many]
     images = at_scales(pictures(), (0.5, 1.5)) if several else pictures()
-    improved = ImprovedDetector(
-        detectors, POST, refine=refine, region_px=40.0 if several else None, mirror=mirror
-    )
+    improved = ImprovedDetector(detectors, POST, refine=refine, region_px=40.0 if several else None, mirror=mirror)
     found = improved.detect(images)
     assert found.boxes_ND4.shape == (2, 20, 4) and found.valid_ND.any(dim=1).all()
     assert (found.scores_ND.diff(dim=1) <= 0).all() and (found.scores_ND <= 1).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,7 @@ def test_steps_are_the_paired_differences_of_neighbours() -> None:
     truth, predictions = random_case(3)
     files = [predictions, predictions[::2], predictions[5:]]
     steps = bootstrap_steps(truth, files, metric="coco", resamples=20)
-    pairs = zip(files, files[1:])
-    assert steps == [bootstrap_difference(truth, a, b, metric="coco", resamples=20) for a, b in pairs]
+    assert steps == [bootstrap_difference(truth, a, b, metric="coco", resamples=20) for a, b in pairwise(files)]
 
 
 def test_the_table_has_each_rows_figures_steps_and_the_papers(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_table_has_each_rows_figures_steps_and_the_papers(tmp_path: Path) ->
     lines = text.splitlines()
     assert len(lines) == 5 and all(line.count("|") == lines[0].count("|") for line in lines)
     assert f"{expected.estimate:+.1f} ({expected.low:+.1f} .. {expected.high:+.1f})" in lines[4]
-    assert "| 29.9 | 49.9 |" in lines[3] and "| – | – |" in lines[4]
+    assert "| 29.9 | 49.9 |" in lines[3] and "| - | - |" in lines[4]
 
 
 def test_rows_of_different_images_make_no_table(tmp_path: Path) -> None:
