@@ -53,7 +53,7 @@ class MultiScaleView(DetectorView):
         for place, (maps, factor_N2) in enumerate(zip(self.scales_maps, self.factors_SN2)):
             read_M = ((first_NP == place) | (first_NP + 1 == place)).flatten()
             pooled = self.detector.box_head.pool(maps, boxes_NP4 * factor_N2.repeat(1, 2).unsqueeze(1))
-            pooled = pooled.masked_fill(~read_M.view(-1, 1, 1, 1), float("-inf"))
+            pooled = pooled.masked_fill_(~read_M.view(-1, 1, 1, 1), float("-inf"))
             merged = pooled if merged is None else torch.maximum(merged, pooled)
         assert merged is not None
         return merged

@@ -134,6 +134,8 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     names = ("score", "nms", "multi_scale_region")
     test: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
     test |= {name: value for name in ("refine", "multi_scale", "flip") if (value := getattr(settings, name))}
+    if settings.nms is not None and (settings.refine or trained.test.refine):
+        test["refine_nms"] = settings.nms  # the one that is done then
     changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
     if settings.dataset:
         changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
