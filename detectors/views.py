@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from detectors.boxes import clip, decode
@@ -18,6 +19,9 @@ from detectors.faster_rcnn import FasterRCNN
 from detectors.postprocess import RegionScores
 from detectors.rpn import Proposals
 from detectors.structures import Detections, ImageBatch
+
+# Of each image: so that an ensemble with the proposals of several RPNs needs no more memory than a detector alone.
+REGIONS_AT_A_TIME = 1024
 
 PoolRegions = Callable[[Tensor], Tensor]  # boxes NP4 -> regions M x C x bins x bins
 
@@ -49,6 +53,13 @@ class DetectorView:
         return rpn.propose(rpn(self.maps), self.images, rpn.test_limits)
 
     def score(self, boxes_NP4: Tensor) -> RegionScores:
+        parts = [self._score(part_NR4) for part_NR4 in boxes_NP4.split(REGIONS_AT_A_TIME, dim=1)]
+        return RegionScores(
+            torch.cat([part.probabilities_NPK for part in parts], dim=1),
+            torch.cat([part.boxes_NPQ4 for part in parts], dim=1),
+        )
+
+    def _score(self, boxes_NP4: Tensor) -> RegionScores:
         head, sizes_hw_N2 = self.detector.box_head, self.images.sizes_hw_N2
         output = head.read(self.pool(head.to_pool(boxes_NP4, sizes_hw_N2)), len(boxes_NP4))
         boxes_NPQ4 = decode(output.deltas_NRQ4, boxes_NP4.unsqueeze(2), head.delta_weights)

@@ -88,6 +88,17 @@ def test_each_region_is_read_at_the_two_sizes_around_its_ideal_one() -> None:
     assert used == {(0, 1), (1, 2), (2, 3)}
 
 
+def test_many_regions_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = at_scales(pictures(), (0.5,))
+    view = MultiScaleView(opinionated(context=True), images, 40.0)
+    boxes = view.propose().boxes_NP4
+    whole = view.score(boxes)
+    monkeypatch.setattr("detectors.views.REGIONS_AT_A_TIME", 7)
+    parts = view.score(boxes)
+    torch.testing.assert_close(parts.probabilities_NPK, whole.probabilities_NPK, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.boxes_NPQ4, whole.boxes_NPQ4, rtol=1e-4, atol=1e-3)
+
+
 def test_several_sizes_need_several_images() -> None:
     with pytest.raises(ValueError, match="two sizes or more"):
         MultiScaleView(opinionated(), pictures())

@@ -33,7 +33,8 @@ def test_eval_det_takes_all_improvements_at_once(detectors, tmp_path):
 
 
 def test_eval_det_says_what_cannot_be_improved(detectors, tmp_path):
-    assert "--output" in run("eval_det", detectors["r18"], "--refine", expect=2).err
+    done = run("eval_det", detectors["r18"], "--refine", "--nms", 0.4, expect=2)
+    assert all(name in done.err for name in ("--output", "test.refine,", "test.refine_nms"))
     done = run("eval_det", detectors["r18"], "--multi-scale", 64, 128, "--output", tmp_path, expect=2)
     assert "test.multi_scale needs two sizes or more" in done.err and "96" in done.err
     done = run("eval_det", detectors["r18"], "--ensemble", tmp_path / "none", "--output", tmp_path / "a", expect=1)
