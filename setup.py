@@ -17,9 +17,8 @@ setup(
         "torchvision>=0.26",
         "numpy>=1.24",
         "pycocotools>=2.0.8",
-        # 2.0.8 is the last release under the MIT licence.
-        "albumentations==2.0.8",
         "opencv-python-headless>=4.9",
+        "pillow>=9",  # sizes from the headers of images, as torchvision needs it anyway
         "pydantic>=2.6",
         "tyro>=0.9.2",
         "PyYAML>=6.0",

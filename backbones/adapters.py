@@ -108,7 +108,7 @@ def run_steps(owner: nn.Module, x: Tensor, *, steps: tuple[str, ...]) -> Tensor:
 
 
 def from_torchvision(model: str, num_classes: int, *, dilate_last: bool = False) -> OutsideNet:
-    """`torchvision:MODEL` with random weights. dilate_last: its last stage at stride 16, where it has such an option."""
+    """`torchvision:MODEL` with random weights. dilate_last: its last stage at stride 16, if it has that option."""
     from torchvision import models
 
     name = f"torchvision:{model}"

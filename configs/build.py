@@ -22,6 +22,7 @@ from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from configs.command_line import RecipeError
 from configs.schema import BackboneRecipe, ClassificationInput, DetectionRecipe, RunRecipe, Solver, follows_evaluations
+from configs.schema_localisation import LocalisationRecipe
 from data import classification_loader, open_classification
 from data.augment import augmentations
 from data.mixing import Mixing
@@ -38,7 +39,7 @@ from engine.weights import check_provenance, load_into, load_weights
 logger = logging.getLogger(__name__)
 
 
-def iterations_of(recipe: BackboneRecipe | DetectionRecipe, images: int) -> int:
+def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe, images: int) -> int:
     """Steps of the training: `iterations`, or `epochs` over that many images, rounded up.
 
     Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
@@ -64,7 +65,7 @@ def describe_rate(solver: Solver) -> str | None:
     )
 
 
-def loop_settings(recipe: BackboneRecipe | DetectionRecipe) -> dict[str, Any]:
+def loop_settings(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe) -> dict[str, Any]:
     """What the training loop is told of a recipe as it stands there."""
     return {
         "precision": recipe.precision,

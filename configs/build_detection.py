@@ -12,8 +12,11 @@ from configs.build import check_identity, need_data, training_share
 from configs.build_detector import build_body_backbone
 from configs.command_line import RecipeError
 from configs.schema import DetectionRecipe
+from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
+from data.detection_views import DetectionAugmentation
 from data.loaders import Loader
+from data.pictures import PictureView
 from data.records import DetectionDataset
 from data.sampling import evenly
 from data.sizes import at_several_sizes
@@ -30,7 +33,7 @@ TORCHVISION_WEIGHTS = {
 }
 
 
-def build_pretrained(recipe: DetectionRecipe) -> tuple[Backbone, dict[str, Any]]:
+def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Backbone, dict[str, Any]]:
     """The recipe's backbone with its weights loaded, and a record of where they come from.
 
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
@@ -77,8 +80,14 @@ def torchvision_weights(name: str) -> Weights:
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
-    """The training set, cut to the recipe's `limit`."""
-    return _open(recipe, recipe.sources()[0], recipe.limit)
+    """The training set, cut to the recipe's `limit`. Raises ValueError where it has no truth to learn from."""
+    dataset = _open(recipe, recipe.sources()[0], recipe.limit)
+    if not dataset.labelled:
+        raise ValueError(
+            f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
+            "train on another source (--train-source)"
+        )
+    return dataset
 
 
 def open_test(recipe: DetectionRecipe) -> DetectionDataset:
@@ -87,7 +96,13 @@ def open_test(recipe: DetectionRecipe) -> DetectionDataset:
 
 
 def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionDataset:
-    dataset = open_detection(need_data(recipe), source, segmentations=False)
+    masks = recipe.model.masks
+    dataset = open_detection(need_data(recipe), source, segmentations=masks)
+    if masks and dataset.segmentations is None:
+        raise RecipeError(
+            f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
+            "take a data set that has them, or leave --model.masks out"
+        )
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 
@@ -103,9 +118,19 @@ def detection_train_loader(
         longer_side=view.longer_side,
         canvases=view.canvases,
         flip=view.flip,
+        augmentation=DetectionAugmentation(
+            any_side=view.sides == "range",
+            crop=view.crop,
+            crop_min=view.crop_min,
+            crop_chance=view.crop_chance,
+            jitter=view.jitter,
+            photometric=view.photometric,
+        ),
         crowd=view.crowd,
         difficult=view.difficult,
         keep_empty=view.keep_empty,
+        repeat_threshold=view.repeat_threshold,
+        masks=recipe.model.masks,
     )
 
 
@@ -136,3 +161,8 @@ def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: Worl
         workers=recipe.workers,
         iterations=None,
     )
+
+
+def picture_view(recipe: DetectionRecipe) -> PictureView:
+    """Pictures without annotations at the recipe's test size."""
+    return PictureView(recipe.input.test_shorter_side, recipe.input.longer_side)

@@ -15,7 +15,7 @@ from backbones.cut import MapTrunk, RegionHead, Trunk
 from backbones.norms import freeze_norms
 from configs.build import build_backbone
 from configs.command_line import RecipeError
-from configs.schema import DetectionRecipe, DetectionTest, Detector
+from configs.schema import DetectionRecipe, DetectionTest, Detector, RunRecipe
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
 from detectors.box_head import BoxHead, BoxPredictor
@@ -34,9 +34,10 @@ FLAT_ROI_SIZE = 7  # of regions that two linear layers read
 MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al. 2017, fig. 4 right)
 
 
-def build_body_backbone(recipe: DetectionRecipe, num_classes: int = 1000) -> Backbone:
+def build_body_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
     """The recipe's network with random weights, as its detector's body needs it."""
-    return build_backbone(recipe, num_classes, dilate_last=recipe.model.body == "dc5")
+    dilate_last = isinstance(recipe, DetectionRecipe) and recipe.model.body == "dc5"
+    return build_backbone(recipe, num_classes, dilate_last=dilate_last)
 
 
 def build_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from configs import build, build_detector
-from configs.command_line import load_recipe
 from configs.schema import DetectionRecipe
 from detectors.faster_rcnn import FasterRCNN
 from detectors.improved import ImprovedDetector
-from engine.weights import load_weights
 
 # What the detectors of an ensemble must have in common: all see the same pixels.
 TEST_INPUT = ("test_shorter_side", "longer_side")
@@ -37,35 +32,23 @@ def build_tested(recipe: DetectionRecipe, detectors: Sequence[FasterRCNN]) -> nn
     )
 
 
-def load_detector(recipe: DetectionRecipe, state: dict[str, Any], facts: dict[str, Any], path: Path) -> FasterRCNN:
-    """The detector whose weights are `state`, read from `path`, in eval mode."""
-    backbone = build_detector.build_body_backbone(recipe)
-    build.check_identity(facts, backbone, path)
-    model = build_detector.build_detector(recipe, backbone, len(facts["class_names"]))
-    build_detector.load_detector_state(model, state, path)
-    return model.eval()
-
-
-def load_member(run: Path, first: DetectionRecipe, class_names: Sequence[str]) -> FasterRCNN:
-    """The detector of a finished run, to join another's ensemble.
-
-    Raises ValueError where it knows other classes, or was made for images of another size, than the first.
-    """
-    path = run / "model.safetensors"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: name a finished run directory of train_det.py with --ensemble")
-    state, facts = load_weights(path)
-    recipe = load_recipe(DetectionRecipe, run / "config.yaml")
-    if tuple(facts["class_names"]) != tuple(class_names):
+def check_member(
+    name: str,
+    member: DetectionRecipe,
+    member_classes: Sequence[str],
+    first: DetectionRecipe,
+    first_classes: Sequence[str],
+) -> None:
+    """Raises ValueError where a detector knows other classes than the first, or was made for images of another size."""
+    if tuple(member_classes) != tuple(first_classes):
         raise ValueError(
-            f"{run} knows other classes ({', '.join(facts['class_names'])}) than the first detector "
-            f"({', '.join(class_names)}): an ensemble's detectors need the same, in the same order"
+            f"{name} knows other classes ({', '.join(member_classes)}) than the first detector "
+            f"({', '.join(first_classes)}): an ensemble's detectors need the same, in the same order"
         )
-    for name in TEST_INPUT:
-        ours, theirs = getattr(first.input, name), getattr(recipe.input, name)
+    for field in TEST_INPUT:
+        ours, theirs = getattr(first.input, field), getattr(member.input, field)
         if ours != theirs:
             raise ValueError(
-                f"{run} is tested at input.{name} {theirs}, the first detector at {ours}: an ensemble's detectors need "
-                "the same images"
+                f"{name} is tested at input.{field} {theirs}, the first detector at {ours}: an ensemble's detectors "
+                "need the same images"
             )
-    return load_detector(recipe, state, facts, path)

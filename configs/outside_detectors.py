@@ -1,6 +1,6 @@
 """Detectors that torchvision publishes, as ours: their recipe, and their weights under our names.
 
-`eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so the evaluation itself
+`eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so our evaluation
 against a published figure. `torchvision:NAME=FILE` reads a state dict from disk instead of from the network.
 """
 
@@ -59,6 +59,14 @@ def torchvision_recipe(name: str, **changes: Any) -> DetectionRecipe:
     return validated(DetectionRecipe, {**values, **changes}, f"torchvision:{name}")
 
 
+def torchvision_classes(name: str) -> dict[int, str]:
+    """The classes that the detector was trained on: names by COCO's category ids."""
+    import torchvision
+
+    names = torchvision.models.get_weight(TORCHVISION[name].weights).meta["categories"]
+    return {category_id: known for category_id, known in enumerate(names) if category_id and known != "N/A"}
+
+
 def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     """The published weights' state dict, from `file` or from where torchvision has it."""
     import torchvision
@@ -73,8 +81,8 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise OSError(
-            f"torchvision's {name} cannot be had from {weights.url} ({error}); fetch that file where there is a network and "
-            f"give it as --weights torchvision:{name}=FILE"
+            f"torchvision's {name} cannot be had from {weights.url} ({error}); fetch that file where there is a "
+            f"network and give it as --weights torchvision:{name}=FILE"
         ) from error
 
 

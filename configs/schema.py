@@ -38,9 +38,16 @@ DETECTION_SETS: dict[str, tuple[str, str]] = {
     "voc0712": ("voc2007/trainval+voc2012/trainval", "voc2007/test"),
     "voc0712pp": ("voc2007/trainval+voc2007/test+voc2012/trainval", "voc2012/test"),
     "coco": ("coco/train2017", "coco/val2017"),
+    "coco2014": ("coco/train2014", "coco/val2014"),  # the 2015 papers' 80k and 40k images
+    "imagenet_det": ("imagenet_det/train", "imagenet_det/val"),
     "sample": ("sample/train", "sample/val"),
+    # One's own: both sources are to be given.
     "json": ("", ""),
+    "yolo": ("", ""),
+    "vocxml": ("", ""),
 }
+# How one's own sources are written, after `NAME:`.
+OWN_SOURCES = {"json": "{}.json", "yolo": "data.yaml/{}", "vocxml": "DIR/{}"}
 
 FPN_LEVELS = 5  # strides 4 to 64
 
@@ -51,7 +58,11 @@ DEFAULT_RECIPES: dict[str, str] = {
     "voc0712": "detection/voc0712_c4.yaml",
     "voc0712pp": "detection/voc0712_c4.yaml",
     "coco": "detection/coco_c4_1x.yaml",
+    "coco2014": "detection/coco_c4_1x.yaml",
+    "imagenet_det": "detection/coco_c4_1x.yaml",
     "json": "detection/coco_c4_1x.yaml",
+    "yolo": "detection/coco_c4_1x.yaml",
+    "vocxml": "detection/voc0712_c4.yaml",
     "sample": "sample/detection.yaml",
 }
 
@@ -229,6 +240,55 @@ class DetectionInput(Recipe):
     crowd: Literal["drop", "ignore"] = Field("ignore", description="Crowd regions in training.")
     difficult: Literal["train", "drop", "ignore"] = Field("train", description="VOC's difficult objects in training.")
     keep_empty: bool = Field(True, description="Keep images without objects as negatives.")
+    sides: Literal["choice", "range"] = Field(
+        "choice", description="choice: one of shorter_side is drawn; range: any from its least to its greatest."
+    )
+    photometric: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Strength of SSD's changes of brightness, contrast, saturation and hue; 1: as there.",
+    )
+    crop: Literal["none", "iou", "range"] = Field(
+        "none",
+        description="iou: SSD's parts that overlap an object by a drawn IoU, whose objects are those with their centre "
+        "in it; range: any part with sides of crop_min to 1 of the image's.",
+    )
+    crop_min: float = Field(0.3, gt=0, le=1, description="Least share of the image's side that a crop takes.")
+    crop_chance: float = Field(1.0, ge=0, le=1, description="Probability that an image is cropped; DETR: 0.5.")
+    jitter: tuple[float, float] | None = Field(
+        None,
+        description="Least and greatest factor on the image's size, which is then cut or padded to the canvas; "
+        "Ghiasi et al. 2021: 0.1 2.0 at a shorter_side and longer_side of 1024.",
+    )
+    repeat_threshold: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Images of a class in a smaller share of them than this come more often, by the root of how much "
+        "smaller (Gupta et al. 2019: 0.001); 0: all equally often.",
+    )
+
+    @model_validator(mode="after")
+    def _words_have_an_effect(self) -> DetectionInput:
+        if self.crop == "none" and (self.crop_min, self.crop_chance) != (0.3, 1.0):
+            raise ValueError(
+                "input.crop_min and input.crop_chance say how input.crop is done; set that to iou or range"
+            )
+        if self.sides == "range" and len(set(self.shorter_side)) < 2:
+            raise ValueError(
+                f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
+                "e.g. 640 800"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _jitter_is_a_range(self) -> DetectionInput:
+        if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
+            raise ValueError(
+                f"input.jitter is the least and the greatest factor, both above 0, not {self.jitter}; e.g. 0.1 2.0"
+            )
+        return self
 
 
 class Detector(Recipe):
@@ -236,8 +296,8 @@ class Detector(Recipe):
 
     body: Literal["c4", "dc5", "fpn"] = Field(
         "c4",
-        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it once an "
-        "image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
+        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it "
+        "once an image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
     )
     cut_stride: int = Field(
         16, description="c4: stride at which the backbone is cut: below once an image, above per RoI."
@@ -250,8 +310,8 @@ class Detector(Recipe):
     )
     conventions: Literal["vertebra", "detectron2", "torchvision"] = Field(
         "vertebra",
-        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: centred "
-        "on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
+        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: "
+        "centred on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
     )
     fpn_channels: int = Field(256, ge=1, description="fpn: channels of every level.")
     head_width: int = Field(1024, ge=1, description="dc5, fpn: width of the box head's hidden linear layers.")
@@ -260,8 +320,8 @@ class Detector(Recipe):
     )
     head_norms: Literal["none", "group", "batch", "sync"] = Field(
         "none",
-        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last stage "
-        "(MoCo's protocol). sync: batch statistics over all GPUs.",
+        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last "
+        "stage (MoCo's protocol). sync: batch statistics over all GPUs.",
     )
     freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
     norms: Literal["frozen", "trained", "sync"] = Field(
@@ -290,14 +350,19 @@ class Detector(Recipe):
     mask_convs: int = Field(4, ge=0, description="dc5, fpn: 3x3 layers of the mask head.")
     mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
 
+    @property
+    def title(self) -> str:
+        """What to call it: Mask R-CNN (fpn)."""
+        return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Detector:
         if self.body == "fpn" and self.pooling == "pool":
             raise ValueError("model.pooling pool has no form for a pyramid: use align with model.body fpn")
         if self.body == "fpn" and len(self.anchor_sizes) != FPN_LEVELS:
             raise ValueError(
-                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 to 64) "
-                "with one each: give as many, such as 32 64 128 256 512"
+                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
+                "to 64) with one each: give as many, such as 32 64 128 256 512"
             )
         return self
 
@@ -329,8 +394,12 @@ class DetectionRecipe(RunRecipe):
     """Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it."""
 
     dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
-    train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json.")
-    test_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2007/test, json:B.json.")
+    train_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json, yolo:data.yaml/train."
+    )
+    test_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2007/test, json:B.json, yolo:data.yaml/val."
+    )
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: DetectionInput = DetectionInput()
@@ -357,14 +426,16 @@ class DetectionRecipe(RunRecipe):
     def sources(self) -> tuple[str, str]:
         """Training and test sources as `data.open_detection` takes them.
 
-        Raises ValueError when the data set is `json` and a source is missing.
+        Raises ValueError when the data set is one's own and a source is missing.
         """
         default_train, default_test = DETECTION_SETS[self.dataset]
         train = self.train_source or default_train
         test = self.test_source or default_test
         if not train or not test:
+            form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
             raise ValueError(
-                "--dataset json needs both --train-source json:TRAIN.json and --test-source json:TEST.json"
+                f"--dataset {self.dataset} needs both --train-source {form.format('train')} "
+                f"and --test-source {form.format('val')}"
             )
         return train, test
 
@@ -420,7 +491,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
     """The fields that make two runs comparable: all that can change a result and is not what is compared.
 
-    Of a source `json:PATH` the name alone is kept; what is in it is told by the data set's fingerprint.
+    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells.
     """
     left_out = may_differ(recipe) | COMPARED
     fields = {name: value for name, value in flatten(recipe).items() if name not in left_out}
@@ -442,4 +513,5 @@ def follows_evaluations(recipe: Recipe) -> bool:
 
 
 def _without_directory(source: str) -> str:
-    return f"json:{Path(source.removeprefix('json:')).name}" if source.startswith("json:") else source
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).name}" if colon and kind in OWN_SOURCES else source

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.records import DetectionDataset, Strings
+from data.records import DetectionDataset, Extras, Strings
 
 CLIPPED = "it is clipped; if there are many, see whether they are corners instead of x, y, width, height"
 TINY_PX = 1e-3  # a side below this is no side
@@ -112,6 +112,8 @@ def build_dataset(
     segmentations: Sequence[str] | None = None,
     supercategories: Sequence[str] = (),
     notes: Sequence[str] = (),
+    labelled: bool = True,
+    extras: Extras | None = None,
 ) -> DetectionDataset:
     """Objects in any order, owners_K being the index of each one's image, sorted by image (stable)."""
     if not len(image_ids):
@@ -136,6 +138,8 @@ def build_dataset(
         segmentations=None if segmentations is None else Strings(segmentations[k] for k in order_K),
         supercategories=tuple(supercategories),
         notes=tuple(notes),
+        labelled=labelled,
+        extras=None if extras is None else extras.take(range(len(image_ids)), order_K.tolist()),
     )
 
 
@@ -149,6 +153,8 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
             raise DataError(
                 f"{source}: {first.source} and {other.source} have different classes; unite sets of the same classes"
             )
+        if other.labelled != first.labelled:
+            raise DataError(f"{source}: some of its parts have no annotations; unite sets that all have them")
     image_ids_I = np.concatenate([one.image_ids_I for one in datasets])
     unique, counts = np.unique(image_ids_I, return_counts=True)
     if len(unique) < len(image_ids_I):
@@ -187,4 +193,17 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
         segmentations=segmentations,
         supercategories=first.supercategories,
         notes=[note for one in datasets for note in one.notes],
+        labelled=first.labelled,
+        extras=_united_extras(datasets),
     )
+
+
+def _united_extras(datasets: Sequence[DetectionDataset]) -> Extras | None:
+    """All parts' extras; the header is kept where it is one and the same."""
+    parts = [one.extras for one in datasets if one.extras is not None]
+    if len(parts) < len(datasets):
+        return None
+    images = [text for part in parts for text in part.images]
+    objects = [text for part in parts for text in part.objects]
+    same = len({part.header for part in parts}) == 1
+    return Extras(images, objects, parts[0].header if same else "{}")

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from data.annotations import unite
 from data.cifar import find_batches, read_batches
-from data.coco import read_coco
+from data.coco import UNLABELLED, image_folder, read_coco
 from data.errors import DataError
 from data.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
+from data.imagenet_det import find_ilsvrc, read_imagenet_det
 from data.records import ClassificationDataset, DetectionDataset
 from data.shard_files import find_shards
 from data.shards import INDEX_SUFFIX, as_url, find_index, is_url, read_shards
 from data.voc import read_voc
+from data.xml_folders import PREFIX as XML_PREFIX
+from data.xml_folders import read_xml_folder
+from data.yolo import read_yolo
+from data.yolo_layout import PREFIX as YOLO_PREFIX
+from data.yolo_layout import find_yaml, splits_of
 
+JSON_PREFIX = "json:"
 VOC_SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
 JSON_SOURCE = re.compile(r"(coco|sample)/([\w-]+)", re.IGNORECASE)
+DET_SOURCE = re.compile(r"imagenet_det/([\w-]+)", re.IGNORECASE)
+KNOWN = (
+    "voc2007/trainval, coco/train2017, sample/train, imagenet_det/val, "
+    "json:FILE, yolo:data.yaml/SPLIT or vocxml:DIR/SPLIT"
+)
 HOMES = {"coco": "coco", "sample": "scenes"}  # where in the data directory a set usually lies
 VOC_PLACES = ("", "VOCdevkit/", "*/VOCdevkit/")
 SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its scenes
@@ -61,47 +74,81 @@ def open_unlabelled(root: Path | str, split: str) -> ClassificationDataset:
     return read_loose(root if loose_images(root) or inside is None else inside, split)
 
 
-def open_detection(root: Path | str, source: str, *, segmentations: bool = True) -> DetectionDataset:
+def open_detection(
+    root: Path | str, source: str, *, segmentations: bool = True, extras: bool = False
+) -> DetectionDataset:
     """Images with boxes.
 
-    source: "voc2007/trainval", "coco/train2017", "sample/train", "json:ANNOTATIONS.json" (a path, from the
-    current directory or `root`), or several joined by "+", of the same classes. segmentations: False leaves
-    out polygons and RLE, most of a large set's memory. Raises DataError.
+    source: "voc2007/trainval", "coco/train2017", "sample/train", "imagenet_det/val", "json:ANNOTATIONS.json",
+    "yolo:data.yaml/train", "yolo:DIR/train", "vocxml:DIR" (paths, from the current directory or `root`), or several
+    joined by "+", of the same classes. segmentations: False leaves out polygons and RLE, most of a large set's
+    memory. extras: True keeps what the files say beyond what is used. A test set whose truth is not published, such
+    as "voc2012/test" or "coco/test-dev2017", is images without truth (`labelled` is False). Raises DataError.
     """
     root = Path(root)
     check_root(root)
     parts = source.split("+")
     years = [VOC_SOURCE.fullmatch(part) for part in parts]
     if all(years):
-        return read_voc(root, [(match[1], match[2]) for match in years if match], source)
-    return unite([_open_one(root, part, segmentations) for part in parts], source)
+        dataset = read_voc(root, [(match[1], match[2]) for match in years if match], source, extras=extras)
+    else:
+        dataset = unite([_open_one(root, part, segmentations, extras) for part in parts], source)
+    if not dataset.labelled:
+        note = (
+            f"{source}: its annotations are not here; {len(dataset)} images to predict on, and nothing to score against"
+        )
+        dataset = replace(dataset, notes=(note, *dataset.notes))
+    return dataset
 
 
-def _open_one(root: Path, source: str, segmentations: bool) -> DetectionDataset:
+def _open_one(root: Path, source: str, segmentations: bool, extras: bool) -> DetectionDataset:
     if match := VOC_SOURCE.fullmatch(source):
-        return read_voc(root, [(match[1], match[2])], source)
+        return read_voc(root, [(match[1], match[2])], source, extras=extras)
+    if match := DET_SOURCE.fullmatch(source):
+        return read_imagenet_det(root, match[1].lower(), source, extras=extras)
+    if source.startswith(XML_PREFIX):
+        return read_xml_folder(given_path(root, source), source, extras=extras)
+    if source.startswith(YOLO_PREFIX):
+        return read_yolo(given_path(root, source), source, segmentations=segmentations, extras=extras)
     annotations, base, images = find_json(root, source)
-    return read_coco(annotations, base, images, source, segmentations=segmentations)
+    return read_coco(annotations, base, images, source, segmentations=segmentations, extras=extras)
+
+
+def given_path(root: Path, source: str) -> Path:
+    """The path in `yolo:PATH` or `vocxml:PATH`, whose last part may be a split: as it stands, else from `root`."""
+    text = source.partition(":")[2]
+    if not text.strip("/"):
+        raise DataError(f"source {source!r} names no place; write {source}DIR or {source}DIR/SPLIT")
+    given = Path(text)
+    if given.is_absolute() or given.exists() or given.parent.is_file():
+        return given
+    home = given.parent
+    if home != Path(".") and home.exists() and not (root / home).exists():
+        return given
+    return root / given
 
 
 def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
     """Annotation file, a folder to look for images in, and the folder of images if it stands where it should."""
-    if source.startswith("json:"):
-        given = Path(source.removeprefix("json:"))
+    if source.startswith(JSON_PREFIX):
+        given = Path(source.removeprefix(JSON_PREFIX))
         annotations = given if given.is_file() or given.is_absolute() else root / given
         return annotations, root, None
     if not (match := JSON_SOURCE.fullmatch(source)):
-        raise DataError(
-            f"source {source!r} is not known; write voc2007/trainval, coco/train2017, sample/train or json:FILE"
-        )
+        raise DataError(f"source {source!r} is not known; write {KNOWN}")
     kind, split = match[1].lower(), match[2]
-    for base in (root / HOMES[kind], root):
-        annotations = base / "annotations" / f"instances_{split}.json"
+    bases, inner = (root / HOMES[kind], root), image_folder(split)
+    for base, name in ((base, name) for name in (f"instances_{split}", f"{UNLABELLED}{split}") for base in bases):
+        annotations = base / "annotations" / f"{name}.json"
         if annotations.is_file():
-            folders = [base / "images" / split, base / split]
+            folders = [base / "images" / inner, base / inner]
             return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
-    command = f"python tools/prepare_data.py {kind} --data {root}"
-    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/; run {command}")
+    mend = f"run python tools/prepare_data.py {'coco2014' if '2014' in split else kind} --data {root}"
+    if kind == "coco" and split.startswith("test"):
+        mend = f"unpack {inner}.zip and {UNLABELLED}{inner}.zip of the COCO page there"
+    there = sorted({path.stem[10:] for base in bases for path in (base / "annotations").glob("instances_*.json")})
+    known = f" (there is {', '.join(there)})" if there else ""
+    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/{known}; {mend}")
 
 
 def find_sources(root: Path | str) -> tuple[str, ...]:
@@ -118,11 +165,23 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
     found = [f"voc{path.parts[-4][3:]}/{path.stem}" for path in lists if "_" not in path.stem]
     for kind, base in (("sample", root / HOMES["sample"]), ("coco", root / HOMES["coco"]), ("coco", root)):
         found += [f"{kind}/{path.stem[10:]}" for path in (base / "annotations").glob("instances_*.json")]
+        if kind == "coco":
+            bare = (base / "annotations").glob(f"{UNLABELLED}*.json")
+            found += [f"{kind}/{path.stem.removeprefix(UNLABELLED)}" for path in bare]
+    if (ilsvrc := find_ilsvrc(root)) is not None:
+        found += [f"imagenet_det/{path.name}" for path in (ilsvrc / "Data" / "DET").iterdir() if path.is_dir()]
+    if (description := find_yaml(root)) is not None:
+        found += [f"{YOLO_PREFIX}{description.name}/{split}" for split in splits_of(description)]
+    if any(root.glob("*.xml")) or any(root.glob("Annotations/*.xml")):
+        found.append(f"{XML_PREFIX}{root.resolve()}")
+    found += [f"{XML_PREFIX}{split}" for split in ("train", "val", "valid", "test") if any(root.glob(f"{split}/*.xml"))]
     found += [path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")]
     if find_batches(root) is not None:
         found += ["train", "test"]
     for place in (root, root / SAMPLE_OBJECTS):
-        found += [split for split in ("train", "val", "test") if (place / split).is_dir()]
+        splits = [split for split in ("train", "val", "test") if (place / split).is_dir()]
+        taken = {one for one in splits if {f"coco/{one}", f"{XML_PREFIX}{one}"} & set(found)}
+        found += [one for one in splits if one not in taken and not (place / one / "labels").is_dir()]
     if not found:
         raise DataError(f"{root}: no data set that is known; name one with --source, such as json:ANNOTATIONS.json")
     return tuple(sorted(set(found)))

@@ -9,67 +9,103 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from data.annotations import Fault
-from data.catalog import VOC_SOURCE, check_root, find_json, open_classification
+from data.catalog import (
+    DET_SOURCE,
+    VOC_SOURCE,
+    XML_PREFIX,
+    YOLO_PREFIX,
+    check_root,
+    find_json,
+    given_path,
+    open_classification,
+)
 from data.coco import ParsedCoco, find_images, parse_coco
 from data.decode import decode_bytes, decode_image
 from data.errors import BadSample, DataError
 from data.imagenet import find_split, is_image
+from data.imagenet_det import det_classes, parse_imagenet_det
+from data.localisation import read_localisation
 from data.masks import segmentation_fault
 from data.shard_files import damaged_shards
 from data.shards import find_index
-from data.voc import (
-    ParsedVoc,
-    box_faults,
-    class_names_of,
-    find_devkit,
-    image_id,
-    image_names,
-    parse_voc,
-    strange_names,
-)
+from data.voc import class_names_of, find_devkit, parse_voc
+from data.xml_folders import folder_classes, parse_xml_folder
+from data.xml_sets import ParsedXml, box_faults, image_id, strange_names
+from data.yolo import parse_yolo
 
 _Image = TypeVar("_Image")
 Expected = tuple[Path, tuple[int, int] | None]  # an image and the size its annotation gives
+
+
+@dataclass
+class _Survey:
+    """What one source holds: its faults but for those of classes and images, and the images to decode."""
+
+    image_ids: list[int]
+    expected: Sequence[Expected]
+    faults: list[Fault]
+    xml: ParsedXml | None = None
+    class_names: Sequence[str] | None = None  # None: those that the united VOC sets share
 
 
 def check_detection(root: Path | str, source: str) -> list[Fault]:
     """Faults of a source as open_detection takes it, annotations first, then images; none: an empty list."""
     root = Path(root)
     faults: list[Fault] = []
-    image_ids: list[int] = []
-    voc: list[ParsedVoc] = []
-    expected: list[Expected] = []
+    surveys: list[_Survey] = []
     try:
         check_root(root)
     except DataError as error:
         return [_as_fault(error, root)]
     for part in source.split("+"):
         try:
-            if match := VOC_SOURCE.fullmatch(part):
-                devkit = find_devkit(root, match[1])
-                voc.append(parse_voc(devkit / f"VOC{match[1]}", match[2]))
-                names = image_names(voc[-1].folder, voc[-1].stems)
-                expected += [(devkit / name, size_hw) for name, size_hw in zip(names, voc[-1].sizes_hw)]
-                image_ids += [image_id(stem) for stem in voc[-1].stems]
-            else:
-                parsed, images = _check_json(root, part, faults)
-                expected += images
-                image_ids += [one["id"] for one in parsed.images]
+            surveys.append(_survey(root, part))
         except DataError as error:
             faults.append(_as_fault(error, root))
-    class_names = class_names_of(voc)
-    for parsed_voc in voc:
-        faults += [*parsed_voc.faults, *strange_names(parsed_voc, class_names), *box_faults(parsed_voc)]
+    shared = class_names_of([one.xml for one in surveys if one.xml is not None and one.class_names is None])
+    for one in surveys:
+        faults += one.faults
+        if one.xml is not None:
+            faults += [*strange_names(one.xml, one.class_names or shared), *box_faults(one.xml)]
     if "+" in source:
-        twice = [one for one, count in Counter(image_ids).items() if count > 1]
+        twice = [number for number, count in Counter(i for one in surveys for i in one.image_ids).items() if count > 1]
         faults += [Fault(root, f"image id {one} is in {source} twice", "unite disjoint sets") for one in twice]
-    return faults + list(_image_faults(expected))
+    return faults + list(_image_faults([image for survey in surveys for image in survey.expected]))
+
+
+def _survey(root: Path, source: str) -> _Survey:
+    if match := VOC_SOURCE.fullmatch(source):
+        return _survey_xml(parse_voc(find_devkit(root, match[1]), match[1], match[2]), None)
+    if match := DET_SOURCE.fullmatch(source):
+        return _survey_xml(parse_imagenet_det(root, match[1].lower()), det_classes(root).wnids)
+    if source.startswith(XML_PREFIX):
+        folder = given_path(root, source)
+        return _survey_xml(parse_xml_folder(folder), folder_classes(folder))
+    if source.startswith(YOLO_PREFIX):
+        yolo = parse_yolo(given_path(root, source))
+        return _Survey(yolo.image_ids(), list(zip(yolo.images, yolo.sizes_hw)), yolo.faults)
+    annotations, base, images = find_json(root, source)
+    parsed = parse_coco(annotations)
+    if not parsed.images:
+        nothing = Fault(annotations, "lists no images", "there is nothing to train or test on")
+        return _Survey([], [], [*parsed.faults, nothing])
+    place = images or find_images(annotations, base, parsed.images[0]["file_name"])
+    expected: list[Expected] = [(place / one["file_name"], (one["height"], one["width"])) for one in parsed.images]
+    faults = [*parsed.faults, *_segmentation_faults(parsed)]
+    return _Survey([one["id"] for one in parsed.images], expected, faults)
+
+
+def _survey_xml(parsed: ParsedXml, class_names: Sequence[str] | None) -> _Survey:
+    expected = [(parsed.root / one.file_name, size) for one, size in zip(parsed.images, parsed.sizes_hw)]
+    ids = [image_id(one.stem) for one in parsed.images]
+    return _Survey(ids, expected, parsed.faults, parsed, class_names)
 
 
 def check_classification(root: Path | str, split: str) -> list[Fault]:
@@ -97,17 +133,16 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
     return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), range(len(dataset))))
 
 
-def _check_json(root: Path, source: str, faults: list[Fault]) -> tuple[ParsedCoco, list[Expected]]:
-    path, _, folder = find_json(root, source)
-    parsed = parse_coco(path)
-    faults += parsed.faults
-    if not parsed.images:
-        faults.append(Fault(path, "lists no images", "there is nothing to train or test on"))
-        return parsed, []
-    faults += _segmentation_faults(parsed)
-    folder = folder or find_images(path, root, parsed.images[0]["file_name"])
-    sizes = [(one["height"], one["width"]) for one in parsed.images]
-    return parsed, [(folder / one["file_name"], size) for one, size in zip(parsed.images, sizes)]
+def check_localisation(root: Path | str, split: str) -> list[Fault]:
+    """Faults of what open_localisation(root, split) reads, boxes first, then images; none: an empty list."""
+    try:
+        dataset, faults = read_localisation(Path(root), split)
+    except DataError as error:
+        return [_as_fault(error, Path(root))]
+    if dataset is None:
+        return faults
+    sizes = (tuple(size_hw) for size_hw in dataset.objects.sizes_hw_I2.tolist())
+    return faults + list(_image_faults(zip(dataset.images.paths, sizes)))
 
 
 def _segmentation_faults(parsed: ParsedCoco) -> Iterator[Fault]:

@@ -1,7 +1,8 @@
 """COCO, and anybody's JSON in its form (https://cocodataset.org/#format-data).
 
 Category ids need not be contiguous: labels 1..C are the categories by ascending id, and go back to the ids in
-results. `difficult` is read where it stands (a field of our own for VOC's flag).
+results. `difficult` is read where it stands (a field of our own for VOC's flag). A file image_info_*.json without
+annotations, as COCO's test sets come, is images without truth.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ import numpy as np
 
 from data.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
 from data.errors import DataError
-from data.records import DetectionDataset
+from data.records import DetectionDataset, Extras
 
 _NO_BOX = (float("nan"),) * 4
+UNLABELLED = "image_info_"  # how the owners' lists of test images begin
+# What is used of an image and of an object; all else is carried in conversions alone.
+_LISTS = ("images", "annotations", "categories")
+_IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})
+_OBJECT_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult", "segmentation"})
 
 
 @dataclass
@@ -37,17 +43,25 @@ class ParsedCoco:
     xywh_K4: np.ndarray
     sizes_hw_I2: np.ndarray
     faults: list[Fault] = field(default_factory=list)
+    labelled: bool = True
+    header: dict[str, Any] = field(default_factory=dict)
 
 
 def read_coco(
-    path: Path, root: Path, images: Path | None, source: str, *, segmentations: bool = True
+    path: Path,
+    root: Path,
+    images: Path | None,
+    source: str,
+    *,
+    segmentations: bool = True,
+    extras: bool = False,
 ) -> DetectionDataset:
     """The data set of one annotation file.
 
     images: the folder of the images, which becomes the data set's root; None: it is looked for beside the
     annotations and in `root`.
-    segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory).
-    Raises DataError.
+    segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory). extras: keep
+    what is not used as well. Raises DataError.
     """
     parsed = parse_coco(path)
     refuse(parsed.faults)
@@ -79,6 +93,8 @@ def read_coco(
         annotation_ids_K=ids,
         segmentations=texts,
         notes=(*summarise(parsed.faults), *notes),
+        labelled=parsed.labelled,
+        extras=_extras(parsed) if extras else None,
     )
 
 
@@ -90,13 +106,14 @@ def parse_coco(path: Path) -> ParsedCoco:
 
 def _judge(path: Path, value: dict[str, Any]) -> ParsedCoco:
     faults: list[Fault] = []
+    labelled = "annotations" in value
     categories = _categories(value["categories"], path, faults)
     images = _images(value["images"], path, faults)
     labels = {one["id"]: place + 1 for place, one in enumerate(categories)}
     places = {one["id"]: place for place, one in enumerate(images)}
     sizes_hw_I2 = np.array([(one["height"], one["width"]) for one in images], np.int32).reshape(-1, 2)
     objects: list[dict[str, Any]] = []
-    for number, one in enumerate(value["annotations"]):
+    for number, one in enumerate(value.get("annotations", ())):
         if not isinstance(one, dict):
             faults.append(Fault(path, f"annotation number {number} is not an object", "remove it"))
         elif _hashable(one.get("image_id")) not in places:
@@ -119,13 +136,21 @@ def _judge(path: Path, value: dict[str, Any]) -> ParsedCoco:
     objects = [one for one, keep in zip(objects, keep_K.tolist()) if keep]
     return ParsedCoco(
         path, images, categories, objects, owners_K[keep_K], labels_K[keep_K], xywh_K4[keep_K], sizes_hw_I2,
-        faults + box_faults,
+        faults + box_faults, labelled, {key: more for key, more in value.items() if key not in _LISTS},
     )  # fmt: skip
+
+
+def _extras(parsed: ParsedCoco) -> Extras:
+    def rest(value: dict[str, Any], known: frozenset[str]) -> str:
+        return json.dumps({key: more for key, more in value.items() if key not in known})
+
+    images = [rest(one, _IMAGE_KEYS) for one in parsed.images]
+    return Extras(images, [rest(one, _OBJECT_KEYS) for one in parsed.objects], json.dumps(parsed.header))
 
 
 def find_images(path: Path, root: Path, first: str) -> Path:
     """The folder that holds `first`: beside the annotations, in the root, or where COCO would have it."""
-    split = path.stem.rpartition("_")[2]
+    split = image_folder(path.stem.rpartition("_")[2])
     bases = (path.parent, path.parent.parent, root)
     folders = [base / inner for base in bases for inner in ("", "images", split, f"images/{split}", f"{split}/images")]
     for folder in folders:
@@ -133,6 +158,11 @@ def find_images(path: Path, root: Path, first: str) -> Path:
             return folder
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise DataError(f"{path}: its first image {first} is in none of {looked}; put the images into one of them")
+
+
+def image_folder(split: str) -> str:
+    """Where the images of a split lie: test-dev2017 is a part of test2017."""
+    return split.replace("test-dev", "test")
 
 
 @contextmanager
@@ -162,9 +192,12 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: holds a JSON {type(value).__name__}, not COCO annotations; "
             "give the file with `images`, `annotations` and `categories` (a list of results is not truth)"
         )
-    for key in ("images", "annotations", "categories"):
+    for key in _LISTS:
+        if key == "annotations" and key not in value and path.name.startswith(UNLABELLED):
+            continue
         if not isinstance(value.get(key), list):
-            raise DataError(f"{path}: has no list `{key}`; COCO annotations need images, annotations, categories")
+            hint = f" (images without truth: call the file {UNLABELLED}*.json)" if key == "annotations" else ""
+            raise DataError(f"{path}: has no list `{key}`; COCO annotations need images, annotations, categories{hint}")
     return value
 
 

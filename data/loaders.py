@@ -23,10 +23,12 @@ from data.cache import FORK
 from data.canvases import choose_canvases, default_canvases
 from data.classification import ClassificationReader
 from data.detection import DetectionReader, TruthPolicy
+from data.detection_views import DetectionAugmentation, ViewDraw
 from data.errors import DataError
 from data.growth import Growth
 from data.mixing import Mixing
 from data.records import ClassificationDataset, DetectionDataset
+from data.repeats import repeat_factors
 from data.sampling import Request, TrainPlan, TrainRequests, evenly, sequential_requests
 from data.transforms import ClassificationTransform
 
@@ -157,9 +159,11 @@ def detection_loader(
     longer_side: int,
     canvases: Sequence[tuple[int, int]] = (),
     flip: float = 0.0,
+    augmentation: DetectionAugmentation | None = None,
     crowd: str = "ignore",
     difficult: str = "train",
     keep_empty: bool = True,
+    repeat_threshold: float = 0.0,
     masks: bool = False,
     seed: int = 0,
     workers: int = 0,
@@ -171,22 +175,40 @@ def detection_loader(
 
     train: iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share
     of every global batch, which has one canvas. Otherwise: every image once over all processes, at the last of
-    `shorter_sides`, never mirrored; batches of `global_batch` images are dealt to the processes whole, each on the
-    smallest canvas that holds its images' ones.
+    `shorter_sides`, never mirrored nor augmented; batches of `global_batch` images are dealt to the processes whole,
+    each on the smallest canvas that holds its images' ones.
     shorter_sides: one is drawn an image; longer_side bounds the other. canvases: (height, width), of which
     each image takes the smallest on which it is largest; none: data.canvases.default_canvases. flip: a chance.
-    crowd, difficult: see TruthPolicy. keep_empty: in training, keep images without a normal truth. masks:
-    with instance masks. limit: only that many images, evenly spaced. Raises DataError.
+    augmentation: what else training does to an image. crowd, difficult: see TruthPolicy. keep_empty: in training, keep
+    images without a normal truth. repeat_threshold: in training, images of rarer classes come more often (see
+    repeat_factors); 0: all come equally often. masks: with instance masks. limit: only that many images, evenly spaced.
+    Raises DataError.
     """
     sides = tuple(shorter_sides) if train else tuple(shorter_sides)[-1:]
+    if train:
+        views = ViewDraw(sides, longer_side, flip, augmentation or DetectionAugmentation())
+    else:
+        views = ViewDraw(sides, longer_side, 0.0, DetectionAugmentation())
     canvases = tuple(canvases) or default_canvases(max(sides), longer_side)
     policy = TruthPolicy(crowd, difficult)
     chosen = evenly(len(dataset), limit)
     if train and not keep_empty:
         chosen = chosen[_has_truth(dataset, policy)[chosen]]
+    factors = None
+    if train and repeat_threshold > 0:
+        factors = repeat_factors(dataset, chosen, policy.normal(dataset.crowd_K, dataset.difficult_K), repeat_threshold)
     groups = choose_canvases(dataset.sizes_hw_I2[chosen], max(sides), longer_side, canvases)
     requests, plan = plan_requests(
-        groups, dataset.source, train, global_batch, rank, world_size, seed, start_iteration, iterations
+        groups,
+        dataset.source,
+        train,
+        global_batch,
+        rank,
+        world_size,
+        seed,
+        start_iteration,
+        iterations,
+        factors=factors,
     )
     if not train:  # by number of the batch
         each_I2 = np.asarray(canvases)[groups]
@@ -196,9 +218,7 @@ def detection_loader(
         dataset,
         chosen,
         canvases=canvases,
-        shorter_sides=sides,
-        longer_side=longer_side,
-        flip=flip if train else 0.0,
+        views=views,
         policy=policy,
         masks=masks,
         seed=seed,
@@ -209,8 +229,7 @@ def detection_loader(
 
 def _has_truth(dataset: DetectionDataset, policy: TruthPolicy) -> np.ndarray:
     """Of each image, whether it has a truth that is neither dropped nor ignored."""
-    crowd_K, difficult_K = dataset.crowd_K, dataset.difficult_K
-    normal_K = policy.keep(crowd_K, difficult_K) & ~policy.ignore(crowd_K, difficult_K)
+    normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K)
     before = np.concatenate([[0], np.cumsum(normal_K)])
     return before[dataset.starts[1:]] > before[dataset.starts[:-1]]
 
@@ -226,6 +245,7 @@ def plan_requests(
     start: int,
     stop: int | None,
     repeats: int = 1,
+    factors: np.ndarray | None = None,
 ) -> tuple[Sequence[Request], TrainPlan | None]:
     """What one process is asked for, and in training the plan behind it. Raises DataError; `where` is its data set."""
     if not len(groups):
@@ -237,7 +257,7 @@ def plan_requests(
         raise DataError(
             f"a global batch of {global_batch} images does not divide among {world_size} processes; make it a multiple"
         )
-    plan = TrainPlan(groups, global_batch, seed, repeats)
+    plan = TrainPlan(groups, global_batch, seed, repeats, factors)
     if stop is None:
         stop = start + -(-len(groups) // global_batch)
     return TrainRequests(plan, rank=rank, world_size=world_size, start=start, stop=stop), plan

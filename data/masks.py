@@ -12,6 +12,7 @@ import numpy as np
 
 from data.errors import BadSample
 from data.records import DetectionDataset
+from data.transforms import Box
 
 Size = tuple[int, int]
 
@@ -22,16 +23,21 @@ def decode_masks(
     objects_G: np.ndarray,
     boxes_G4: np.ndarray,
     size_hw: Size,
+    part: Box | None = None,
 ) -> np.ndarray:
     """uint8 0/1, GHW of `size_hw`, of the objects at these places of the data set, all of image `index`.
 
     size_hw may be a fraction of the image's own size, where it was decoded to one. An object without a
-    segmentation is its box, boxes_G4 being in pixels of `size_hw`. Raises BadSample.
+    segmentation is its box, boxes_G4 being in pixels of `size_hw`. part: only what lies there, in pixels of `size_hw`.
+    Raises BadSample.
     """
+    import cv2
     from pycocotools import mask as rle
 
     annotated_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
-    masks_GHW = np.zeros((len(objects_G), *size_hw), np.uint8)
+    part = part or Box(0, 0, *size_hw)
+    rows, columns = slice(part.top, part.top + part.height), slice(part.left, part.left + part.width)
+    masks_GHW = np.zeros((len(objects_G), part.height, part.width), np.uint8)
     places, codes = [], []
     for place, k in enumerate(objects_G.tolist()):
         text = dataset.segmentations[k] if dataset.segmentations is not None else ""
@@ -45,14 +51,15 @@ def decode_masks(
                 ) from error
             places.append(place)
         else:
-            x0, y0, x1, y1 = np.round(boxes_G4[place]).astype(int).tolist()
-            masks_GHW[place, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1
-    if codes:
-        if all(tuple(code["size"]) == size_hw for code in codes):
-            masks_GHW[places] = rle.decode(codes).transpose(2, 0, 1)
+            corners = np.round(boxes_G4[place]).astype(int) - [part.left, part.top] * 2
+            x0, y0, x1, y1 = corners.tolist()
+            masks_GHW[place, max(0, y0) : max(0, y1, y0 + 1), max(0, x0) : max(0, x1, x0 + 1)] = 1
+    for place, code in zip(places, codes):
+        mask_WH = rle.decode(code).T  # it comes column by column; OpenCV turns it in a fifth of numpy's time
+        if tuple(code["size"]) == size_hw:
+            cv2.transpose(np.ascontiguousarray(mask_WH[columns, rows]), dst=masks_GHW[place])
         else:
-            for place, code in zip(places, codes):
-                masks_GHW[place] = _nearest(rle.decode(code), size_hw)
+            masks_GHW[place] = _nearest(cv2.transpose(mask_WH), size_hw)[rows, columns]
     return masks_GHW
 
 
@@ -91,4 +98,4 @@ def segmentation_fault(value: Any, size_hw: Size) -> str:
 def _nearest(mask_HW: np.ndarray, size_hw: Size) -> np.ndarray:
     import cv2
 
-    return cv2.resize(mask_HW, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(mask_HW, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -120,6 +120,22 @@ class Records(Sequence[ImageRecord]):
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a data set's files say beyond what is used here, for conversions: a JSON object an image, one an object.
+
+    header: a JSON object of what the file says of itself (COCO's info and licenses).
+    """
+
+    images: Sequence[str]
+    objects: Sequence[str]
+    header: str = "{}"
+
+    def take(self, images: Iterable[int], objects: Iterable[int]) -> Extras:
+        """Those of the images and of the objects at these places."""
+        return Extras(Strings(self.images[i] for i in images), Strings(self.objects[k] for k in objects), self.header)
+
+
+@dataclass(frozen=True)
 class DetectionDataset:
     """Images with labelled boxes.
 
@@ -128,6 +144,8 @@ class DetectionDataset:
     are starts[i]:starts[i + 1] of the K-long arrays. bbox_xywh_K4 (float64) and areas_K are the numbers of
     the file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
     segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader mended.
+    labelled: False where the truth is not published (test sets): then there are no objects, and nothing to score.
+    extras: only where they were asked for.
     """
 
     root: Path
@@ -147,6 +165,8 @@ class DetectionDataset:
     segmentations: Strings | None = None
     supercategories: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    labelled: bool = True
+    extras: Extras | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids_I)
@@ -206,14 +226,22 @@ class DetectionDataset:
             areas_K=self.areas_K[objects],
             annotation_ids_K=self.annotation_ids_K[objects],
             segmentations=None if texts is None else Strings(texts[k] for k in objects.tolist()),
+            extras=None if self.extras is None else self.extras.take(chosen_I.tolist(), objects.tolist()),
         )
 
     def coco_truth(self) -> dict[str, Any]:
-        """The annotations as a COCO JSON value, with the file's own numbers; `difficult` is its own field."""
+        """The annotations as a COCO JSON value, with the file's own numbers; `difficult` is its own field.
+
+        With extras, where they were read, as further fields.
+        """
         images = [
             {"id": int(image_id), "file_name": name, "width": int(width), "height": int(height)}
             for image_id, name, (height, width) in zip(self.image_ids_I, self.file_names, self.sizes_hw_I2)
         ]
+        header = {}
+        if self.extras is not None:
+            header = json.loads(self.extras.header)
+            images = [{**json.loads(more), **image} for more, image in zip(self.extras.images, images)]
         image_ids_K = np.repeat(self.image_ids_I, np.diff(self.starts))
         annotations: list[dict[str, Any]] = []
         for k in range(len(self.labels_K)):
@@ -226,6 +254,8 @@ class DetectionDataset:
                 "iscrowd": int(self.crowd_K[k]),
                 "difficult": int(self.difficult_K[k]),
             }
+            if self.extras is not None:
+                annotation = {**json.loads(self.extras.objects[k]), **annotation}
             if self.segmentations is not None and self.segmentations[k]:
                 annotation["segmentation"] = json.loads(self.segmentations[k])
             annotations.append(annotation)
@@ -236,7 +266,7 @@ class DetectionDataset:
                 self.category_ids, self.class_names, supercategories, strict=True
             )
         ]
-        return {"images": images, "annotations": annotations, "categories": categories}
+        return {**header, "images": images, "annotations": annotations, "categories": categories}
 
     def fingerprint(self) -> str:
         """sha256 over classes, image list and annotations; the same wherever the files lie, with masks or not."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from data.errors import BadSample, DataError
+from data.repeats import RepeatingStream, Stream, occurrences
 
 RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
 _MASK = (1 << 64) - 1
@@ -53,56 +54,66 @@ class TrainPlan:
     batch has them all where `repeats` divides it). An epoch is as long as ever, and draws 1/repeats of the images.
     Within a batch all first views come before all second ones, so that neighbours are different images and
     processes have different views of the same.
+    factors_I: instead, how often each image comes in an epoch, at least once; see data.repeats.
     """
 
-    def __init__(self, groups_I: np.ndarray, global_batch: int, seed: int, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        groups_I: np.ndarray,
+        global_batch: int,
+        seed: int,
+        repeats: int = 1,
+        factors_I: np.ndarray | None = None,
+    ) -> None:
         self.groups_I = np.asarray(groups_I)
         self.global_batch = global_batch
-        self.repeats = repeats
+        self.repeats, self.repeats_rare = repeats, factors_I is not None
         self.seed = seed & _MASK
         present = np.unique(self.groups_I)
         self.members = {int(group): np.flatnonzero(self.groups_I == group) for group in present}
-        self._permutation = functools.lru_cache(maxsize=64)(self._permute)
+        self._streams = {
+            group: Stream(members, self.seed, group)
+            if factors_I is None
+            else RepeatingStream(members, self.seed, group, factors_I[members])
+            for group, members in self.members.items()
+        }
         self._completed = functools.lru_cache(maxsize=4)(self._complete)
 
     def batch(self, iteration: int) -> tuple[int, np.ndarray]:
         """The group of global batch `iteration`, and its B indices."""
         group, number = self._numbered(iteration)
-        size = len(self.members[group])
         places_B = np.arange(number * self.global_batch, (number + 1) * self.global_batch)
         drawn_B = places_B[np.argsort(places_B % self.repeats, kind="stable")] // self.repeats
-        epochs_B, ranks_B = drawn_B // size, drawn_B % size
-        permutations = {int(e): self._permutation(int(e), group) for e in np.unique(epochs_B)}
-        return group, np.asarray([permutations[int(e)][r] for e, r in zip(epochs_B, ranks_B)])
+        return group, self._streams[group].images(drawn_B)
 
     def repetitions(self, iteration: int) -> np.ndarray:
-        """Of each image of global batch `iteration` which of its views it is, 0 .. repeats - 1."""
+        """Of each image of global batch `iteration` which of its views it is, 0, 1, ..."""
+        if self.repeats_rare:
+            return occurrences(self.batch(iteration)[1])
         first = self._numbered(iteration)[1] * self.global_batch
         return np.sort(np.arange(first, first + self.global_batch) % self.repeats)
 
     def _numbered(self, iteration: int) -> tuple[int, int]:
         """Group of global batch `iteration` and its number in that group's stream."""
-        lower, upper = 0, (iteration + 1) * self.global_batch * len(self.members) + 1
-        epoch = bisect_right(range(lower, upper), iteration, key=self._batches_before) - 1
+        # so many epochs of whole groups, each drawn once, hold that many batches; less than one a group is left over
+        upper = (iteration + 1 + len(self.members)) * self.global_batch // len(self.groups_I) + 2
+        epoch = bisect_right(range(upper), iteration, key=self._batches_before) - 1
         return self._completed(epoch)[iteration - self._batches_before(epoch)]
 
     def _batches_before(self, epoch: int) -> int:
-        return sum(epoch * len(members) // self.global_batch for members in self.members.values())
+        return sum(stream.before(epoch) // self.global_batch for stream in self._streams.values())
 
     def _complete(self, epoch: int) -> list[tuple[int, int]]:
         """(group, number of the batch in its stream) of the batches that this epoch completes, shuffled."""
         done = [
             (group, number)
-            for group, members in self.members.items()
+            for group, stream in self._streams.items()
             for number in range(
-                epoch * len(members) // self.global_batch, (epoch + 1) * len(members) // self.global_batch
+                stream.before(epoch) // self.global_batch, stream.before(epoch + 1) // self.global_batch
             )
         ]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(done))
         return [done[i] for i in order]
-
-    def _permute(self, epoch: int, group: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch, group]).permutation(self.members[group])
 
 
 class TrainRequests(Sequence[Request]):
@@ -119,7 +130,8 @@ class TrainRequests(Sequence[Request]):
     def __getitem__(self, place):  # type: ignore[override]
         iteration = self.iterations[place]
         group, indices_B = self.plan.batch(iteration)
-        repetitions_B = self.plan.repetitions(iteration) if self.plan.repeats > 1 else np.empty(0, int)
+        repeated = self.plan.repeats > 1 or self.plan.repeats_rare
+        repetitions_B = self.plan.repetitions(iteration) if repeated else np.empty(0, int)
         return Request(
             iteration, tuple(indices_B[self.share].tolist()), group, tuple(repetitions_B[self.share].tolist())
         )

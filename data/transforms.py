@@ -1,17 +1,14 @@
 """From decoded images to what a network sees. Randomness is never global: all draws come from the given rng.
 
-Classification is the hot path (thousands of small images a second) and uses OpenCV directly: crop first, then
-one resize. Detection hands image, boxes and masks to albumentations in one call, which keeps them in step.
-Albumentations takes seconds to import and is imported only here, when a detection transform is first made.
+Crop first, then one resize, by OpenCV's and torch's kernels directly: a library's pipeline around them takes two to
+four times as long.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +65,12 @@ class Box:
         top, left = self.top // factor, self.left // factor
         bottom, right = -(-(self.top + self.height) // factor), -(-(self.left + self.width) // factor)
         return Box(top, left, bottom - top, right - left)
+
+    def within(self, size_hw: tuple[int, int]) -> Box:
+        """What of it lies in an image of that size, whose edge may have been rounded off."""
+        return Box(
+            self.top, self.left, min(self.height, size_hw[0] - self.top), min(self.width, size_hw[1] - self.left)
+        )
 
 
 def resized_crop(height: int, width: int, min_scale: float, rng: np.random.Generator) -> Box:
@@ -180,57 +183,37 @@ class ClassificationTransform:
         return view
 
 
-class DetectionTransform:
-    """Image, boxes and masks to a given size, mirrored or not, by albumentations.
+def detection_view(
+    image_HW3: np.ndarray,
+    boxes_G4: np.ndarray,
+    masks_GHW: np.ndarray | None,
+    *,
+    size_hw: tuple[int, int],
+    flip: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The three in pixels of `size_hw`, mirrored or not; all truths stay, in their order.
 
-    Which size and whether mirrored is decided by the caller from its keyed draws, so albumentations itself
-    has nothing to draw. A pipeline for each size is made once (0.3 ms) and kept.
+    A mask's pixel is what lies under its centre, in the same geometry as the image's.
     """
+    height, width = size_hw
+    pixels_HW3 = resize(image_HW3, height, width)
+    scale_xy = (width / image_HW3.shape[1], height / image_HW3.shape[0])
+    scaled_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
+    boxes_G4 = np.minimum(scaled_G4, np.array((width, height) * 2, np.float32))  # rounding may reach beyond the edge
+    if flip:
+        pixels_HW3 = mirror(pixels_HW3)
+        boxes_G4 = np.stack(
+            [width - boxes_G4[:, 2], boxes_G4[:, 1], width - boxes_G4[:, 0], boxes_G4[:, 3]], axis=1
+        ).astype(np.float32)
+    return pixels_HW3, boxes_G4, None if masks_GHW is None else _mask_views(masks_GHW, height, width, flip)
 
-    def __init__(self, kept: int = 512) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
-        import albumentations  # noqa: F401  (here, in the parent: workers inherit it instead of importing it)
 
-        self._kept = kept
-        self._pipelines: dict[tuple[int, int, bool, bool], Any] = {}
+def _mask_views(masks_GHW: np.ndarray, height: int, width: int, flip: bool) -> np.ndarray:
+    import cv2
 
-    def __call__(
-        self,
-        image_HW3: np.ndarray,
-        boxes_G4: np.ndarray,
-        masks_GHW: np.ndarray | None,
-        *,
-        size_hw: tuple[int, int],
-        flip: bool,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The three in pixels of `size_hw`; all truths stay, in their order."""
-        height, width = image_HW3.shape[:2]
-        smaller = size_hw[0] * size_hw[1] < height * width
-        pipeline = self._pipeline(*size_hw, flip, smaller)
-        if masks_GHW is not None and len(masks_GHW):
-            moved = pipeline(image=image_HW3, bboxes=boxes_G4, masks=masks_GHW)
-            masks: np.ndarray | None = np.ascontiguousarray(moved["masks"])
-        else:
-            moved = pipeline(image=image_HW3, bboxes=boxes_G4)
-            masks = None if masks_GHW is None else np.zeros((0, *size_hw), np.uint8)
-        boxes = np.asarray(moved["bboxes"], np.float32).reshape(-1, 4)
-        if len(boxes) != len(boxes_G4):
-            raise RuntimeError(f"albumentations made {len(boxes)} boxes of {len(boxes_G4)}")
-        return moved["image"], boxes, masks
-
-    def _pipeline(self, height: int, width: int, flip: bool, smaller: bool) -> Any:
-        key = (height, width, flip, smaller)
-        if key not in self._pipelines:
-            import albumentations as A
-            import cv2
-
-            if len(self._pipelines) >= self._kept:
-                self._pipelines.clear()
-            steps: list[Any] = [
-                A.Resize(height, width, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR, p=1)
-            ]
-            if flip:
-                steps.append(A.HorizontalFlip(p=1))
-            boxes = A.BboxParams(format="pascal_voc", min_area=0, min_visibility=0)
-            self._pipelines[key] = A.Compose(steps, bbox_params=boxes)
-        return self._pipelines[key]
+    views_GHW = np.empty((len(masks_GHW), height, width), np.uint8)
+    for mask_HW, view_HW in zip(masks_GHW, views_GHW):  # in half the time that one look-up of all takes
+        cv2.resize(mask_HW, (width, height), dst=view_HW, interpolation=cv2.INTER_NEAREST_EXACT)
+        if flip:
+            cv2.flip(view_HW, 1, dst=view_HW)
+    return views_GHW

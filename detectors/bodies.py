@@ -8,6 +8,7 @@ Legend: N images, C channels, H W map; L levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class FeaturePyramid(nn.Module):
         make_norm: MakeNorm | None = None,
     ) -> None:
         super().__init__()
-        if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:])):
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
             raise ValueError(f"A pyramid needs maps each at twice the stride of the one before, not at {strides}.")
         self.trunk = trunk
         self.channels, self.strides = channels, (*strides, 2 * strides[-1])

@@ -6,7 +6,7 @@ padded truths, K masks of the batch, S samples in a cell along one axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class MaskHead(nn.Module):
         super().__init__()
         self.pool = pool
         sizes = [in_channels, *[channels] * convs]
-        self.convs = nn.Sequential(*(conv_layer(a, b, 3, make_norm, relu=True) for a, b in zip(sizes, sizes[1:])))
+        self.convs = nn.Sequential(*(conv_layer(a, b, 3, make_norm, relu=True) for a, b in pairwise(sizes)))
         self.upsample = nn.ConvTranspose2d(sizes[-1], channels, kernel_size=2, stride=2)
         self.predictor = nn.Conv2d(channels, classes, kernel_size=1)
         nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")

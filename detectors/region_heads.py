@@ -6,6 +6,8 @@ Legend: M regions, C channels, B bins a side, V features of a region.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class LinearRegionHead(nn.Module):
             *(conv_layer(in_channels, in_channels, 3, make_norm, relu=True) for _ in range(convs))
         )
         sizes = [in_channels * roi_size**2, *[width] * hidden]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         for linear in self.linears:
             nn.init.kaiming_uniform_(linear.weight, a=1)  # type: ignore[arg-type]
             nn.init.zeros_(linear.bias)  # type: ignore[arg-type]

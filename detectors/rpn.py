@@ -18,7 +18,7 @@ from detectors.anchors import AnchorGrid, centred_inside, wholly_inside
 from detectors.boxes import Weights, clip, decode, encode, take
 from detectors.losses import binary_cross_entropy, global_count, masked_sum, smooth_l1
 from detectors.matching import Matcher
-from detectors.nms import nms
+from detectors.nms import nms_batch
 from detectors.sampling import Sampler
 from detectors.structures import ImageBatch, Targets
 
@@ -28,8 +28,8 @@ DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes: how
-    many of the anchors are each level's."""
+    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes:
+    how many of the anchors are each level's."""
 
     anchors_A4: Tensor
     objectness_NA: Tensor
@@ -81,10 +81,10 @@ class RPNHead(nn.Module):
 class RPN(nn.Module):
     """Head, anchors, what it learns from, and what it proposes.
 
-    anchors: one grid a level, all with as many anchors a cell. Anchors centred on the padding beyond an image are left
-    out of everything; with `on_padding` they take part, as easy negatives, as in detectron2 and torchvision. Anchors that cross the border of the image are learnt from, as in those
-    two; with `cross_border=False` they are not, as in the paper. beta: of the smooth L1 loss, the paper's is
-    1/9.
+    anchors: one grid a level, all with as many anchors a cell. Those centred on the padding beyond an image are left
+    out of everything; with `on_padding` they take part, as easy negatives, as in detectron2 and torchvision. Anchors
+    that cross the border of the image are learnt from, as in those two; with `cross_border=False` they are not, as in
+    the paper. beta: of the smooth L1 loss, the paper's is 1/9.
     """
 
     def __init__(
@@ -166,24 +166,9 @@ class RPN(nn.Module):
         usable_NK = large_NK & scores_NK.isfinite() & boxes_NK4.isfinite().all(dim=-1)
         boxes_NK4 = boxes_NK4.where(usable_NK.unsqueeze(-1), 0)
         scores_NK = scores_NK.masked_fill(~usable_NK, float("-inf"))
-        return self._suppress(boxes_NK4, scores_NK, candidates, limits.after_nms)
-
-    def _suppress(self, boxes_NK4: Tensor, scores_NK: Tensor, candidates: Sequence[int], after_nms: int) -> Proposals:
-        """Non-maximum suppression within each level, and the best of what all of them keep."""
-        kept_boxes, kept_scores = [], []
-        for boxes_Nk4, scores_Nk in zip(boxes_NK4.split(candidates, dim=1), scores_NK.split(candidates, dim=1)):
-            count = min(after_nms, boxes_Nk4.shape[1]) if len(candidates) > 1 else after_nms
-            kept = [nms(boxes, scores, self.nms_iou, count) for boxes, scores in zip(boxes_Nk4, scores_Nk)]
-            index_Np, valid_Np = (torch.stack(parts) for parts in zip(*kept))
-            kept_boxes.append(take(boxes_Nk4, index_Np) * valid_Np.unsqueeze(-1))
-            kept_scores.append(take(scores_Nk, index_Np).masked_fill(~valid_Np, float("-inf")))
-        if len(candidates) == 1:
-            return Proposals(kept_boxes[0], kept_scores[0] > float("-inf"))
-        boxes_NX4, scores_NX = torch.cat(kept_boxes, dim=1), torch.cat(kept_scores, dim=1)
-        best = scores_NX.sort(dim=1, descending=True, stable=True)
-        chosen_NP = best.indices[:, :after_nms]
-        valid_NP = best.values[:, :after_nms] > float("-inf")
-        return Proposals(take(boxes_NX4, chosen_NP), valid_NP)
+        level_NK = _level_numbers(candidates, scores_NK)  # boxes of different levels never suppress each other
+        index_NP, valid_NP = nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
+        return Proposals(take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1), valid_NP)
 
     def _usable(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
         """Which anchors take part at all, NA bool."""
@@ -201,3 +186,11 @@ def _best_of_levels(scores_NA: Tensor, level_sizes: Sequence[int], most: int) ->
         places.append(best.indices + first)
         first += level_NA.shape[1]
     return torch.cat(scores, dim=1), torch.cat(places, dim=1), [part.shape[1] for part in places]
+
+
+def _level_numbers(candidates: Sequence[int], like_NK: Tensor) -> Tensor | None:
+    """Of each candidate its level, NK int64; None where there is one level."""
+    if len(candidates) == 1:
+        return None
+    levels = [like_NK.new_full((count,), level, dtype=torch.int64) for level, count in enumerate(candidates)]
+    return torch.cat(levels).expand(len(like_NK), -1)

@@ -23,7 +23,6 @@ LIBRARIES = (
     "torchvision",
     "numpy",
     "pycocotools",
-    "albumentations",
     "opencv-python-headless",
     "timm",
 )

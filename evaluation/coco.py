@@ -10,8 +10,9 @@ What is done around it, and why:
   with the ordinary IoU and at most one detection each, exactly as COCO treats objects outside an area range.
   Calling them crowds would not do: a crowd's IoU is overlap over the detection's own area, and it absorbs any
   number of them. difficult="count" makes them ordinary objects. Files without the flag are not concerned.
-- A detection's area (which decides what an area range overlooks) is its box's where the file's first entry
-  has a box, otherwise its mask's: pycocotools' own rule.
+- A detection's area (which decides what an area range overlooks) is its box's for boxes and its mask's for masks.
+  pycocotools takes the box's for masks too where the file's first entry has one; so published mask figures are
+  made of files without boxes, and detectron2 and mmdetection take the boxes out before they score.
 - Where there is no truth (a class, or a size) pycocotools says -1; here it is NaN, and null in JSON.
 """
 
@@ -205,8 +206,7 @@ def _truth_index(truth: Truth, iou_type: IouType) -> Any:
 
 
 def _results_index(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> Any:
-    area_of_box = iou_type == "bbox" or bool(predictions and predictions[0].get("bbox"))
-    areas = None if area_of_box else _mask_areas(truth, predictions)
+    areas = None if iou_type == "bbox" else _mask_areas(predictions)
     results = []
     for index, entry in enumerate(predictions, start=1):
         copy = dict(entry, id=index, iscrowd=0)
@@ -215,7 +215,7 @@ def _results_index(truth: Truth, predictions: Sequence[Entry], iou_type: IouType
     return _index(truth, results)
 
 
-def _mask_areas(truth: Truth, predictions: Sequence[Entry]) -> list[int]:
+def _mask_areas(predictions: Sequence[Entry]) -> list[int]:
     from pycocotools import mask
 
     runs = [entry["segmentation"] for entry in predictions]

@@ -42,6 +42,8 @@ def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> li
     Raises EvaluationError where the rows are not of the same test images.
     """
     truths = [read_truth(row.directory / "truth.json") for row in rows]
+    if not truths[0]["annotations"]:
+        raise EvaluationError(f"{rows[0].directory / 'truth.json'} has no object to find, so there is no AP to compare")
     for row, truth in zip(rows, truths):
         if truth != truths[0]:
             raise EvaluationError(

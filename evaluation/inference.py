@@ -1,9 +1,11 @@
 """Running a trained detector over a loader: detections as COCO results. Classifiers: `evaluation.classes`.
 
-Legend: N images of a batch, D detections an image (padded), 7 = x0 y0 x1 y1 score label valid.
+Legend: N images of a batch, D detections an image (padded), M cells a side of a mask's grid; the first 7 values of
+a detection are x0 y0 x1 y1 score label valid, the others its mask.
 
-Each batch crosses from the device to the host once. Over several processes each image counts once, and the
-result does not depend on how many there are: by image in the data set's order, then by rank in the image.
+Each batch crosses from the device to the host once; masks get their full size on the host, and stay run lengths from
+there on (a tenth of the grid's bytes). Over several processes each image counts once, and the result does not depend
+on how many there are: by image in the data set's order, then by rank in the image.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,41 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from detectors.structures import Detections, Size
+from detectors.structures import Detections, ImageBatch, Size
 from evaluation.files import Entry, EvaluationError
 from evaluation.gather import gather_by_image, in_order
+from evaluation.masks import paste_to_rle, segmentation
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one image, best first.
+
+    rows_D6: x0 y0 x1 y1 score label, in pixels of the image on disk, clipped to it. size_hw: of that image.
+    counts_D: the masks' run lengths (see evaluation.masks); None: the detector gives boxes alone.
+    """
+
+    rows_D6: NDArray[np.float32]
+    size_hw: Size
+    counts_D: tuple[bytes, ...] | None = None
+
+    def coco_results(self, image_id: int, category_ids: Sequence[int]) -> list[Entry]:
+        """COCO results; category_ids[label - 1] is the id in files."""
+        boxes_D4 = self.rows_D6[:, :4].astype(np.float64)
+        boxes_D4[:, 2:] = np.maximum(boxes_D4[:, 2:] - boxes_D4[:, :2], 0)
+        boxes = np.round(boxes_D4, 3).tolist()
+        scores = self.rows_D6[:, 4].astype(np.float64).tolist()
+        labels = self.rows_D6[:, 5].astype(np.int64).tolist()
+        entries: list[Entry] = [
+            {"image_id": int(image_id), "category_id": int(category_ids[label - 1]), "bbox": box, "score": score}
+            for box, score, label in zip(boxes, scores, labels)
+        ]
+        for entry, counts in zip(entries, self.counts_D or ()):
+            entry["segmentation"] = segmentation(counts, self.size_hw)
+        return entries
 
 
 def predict_detections(
@@ -39,25 +71,22 @@ def predict_detections(
 ) -> list[Entry] | None:
     """`model.detect` over the loader, as COCO results in pixels of the images on disk; None on ranks above 0.
 
+    Where the detections have masks, so have the results (`segmentation`). Boxes are clipped to the image.
     loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files.
     autocast: makes the context the model runs in. progress: called with the number of images done by this
     process after each batch. image_order: the data set's image ids, in order (default: by ascending id); an
     image of it that is missing in the end is an error. times_s: gets each batch's host-side seconds per
-    image, from the batch's copy to the device to its detections on the host; its median is the time per
-    image. Boxes are clipped to the image. Raises EvaluationError where the model gives numbers that are not
-    finite.
+    image, from the batch's copy to the device to its detections on the host (masks in full size); its median
+    is the time per image. Raises EvaluationError where the model gives numbers that are not finite.
     """
-    mine: dict[int, NDArray[np.float32]] = {}
+    mine: dict[int, Found] = {}
     fault: Exception | None = None
-    detector: Any = getattr(model, "module", model)  # DDP wraps forward only
     try:
         with evaluating(model):
             for batch in loader:
                 started = time.perf_counter()
                 images, targets = batch.to(device).inputs
-                with autocast():
-                    detections = detector.detect(images)
-                found = _to_host(detections, images.sizes_hw, targets.original_sizes_hw, targets.image_ids)
+                found = detect(model, images, targets.original_sizes_hw, targets.image_ids, autocast)
                 note_time(times_s, started, len(found))
                 mine.update(found)
                 if progress is not None:
@@ -68,46 +97,56 @@ def predict_detections(
     if merged is None:
         return None
     results: list[Entry] = []
-    for image_id, rows_D6 in in_order(merged, image_order):
-        results.extend(_coco_results(image_id, rows_D6, category_ids))
+    for image_id, one in in_order(merged, image_order):
+        results.extend(one.coco_results(image_id, category_ids))
     return results
+
+
+def detect(
+    model: nn.Module,
+    images: ImageBatch,
+    original_hw: Sequence[Size],
+    image_ids: Sequence[int],
+    autocast: Autocast = nullcontext,
+) -> dict[int, Found]:
+    """What `model.detect` finds in one batch, by image id. original_hw: the images' sizes on disk.
+
+    Raises EvaluationError where the model gives numbers that are not finite.
+    """
+    detector: Any = getattr(model, "module", model)  # DDP wraps forward only
+    with autocast():
+        detections = detector.detect(images)
+    return _to_host(detections, images.sizes_hw, original_hw, image_ids)
 
 
 def _to_host(
     detections: Detections, sizes_hw: Sequence[Size], original_hw: Sequence[Size], image_ids: Sequence[int]
-) -> dict[int, NDArray[np.float32]]:
-    """By image: x0 y0 x1 y1 score label of its valid detections, in pixels of the image on disk."""
-    packed_ND7 = torch.cat(
-        [
-            detections.boxes_ND4.float(),
-            detections.scores_ND.float()[..., None],
-            detections.labels_ND.float()[..., None],  # exact up to 2 ** 24
-            detections.valid_ND.float()[..., None],
-        ],
-        dim=2,
-    )
-    host_ND7 = packed_ND7.cpu().numpy()
+) -> dict[int, Found]:
+    parts_NDX = [
+        detections.boxes_ND4.float(),
+        detections.scores_ND.float()[..., None],
+        detections.labels_ND.float()[..., None],  # exact up to 2 ** 24
+        detections.valid_ND.float()[..., None],
+    ]
+    if detections.masks_NDMM is not None:
+        parts_NDX.append(detections.masks_NDMM.float().flatten(2))
+    host_NDX = torch.cat(parts_NDX, dim=2).cpu().numpy()
     original_N2 = np.array(original_hw, dtype=np.float64).reshape(-1, 2)
     scale_N2 = original_N2 / np.array(sizes_hw, dtype=np.float64).reshape(-1, 2)
-    boxes_ND4 = host_ND7[..., :4] * scale_N2[:, None, [1, 0, 1, 0]]
+    boxes_ND4 = host_NDX[..., :4] * scale_N2[:, None, [1, 0, 1, 0]]
     limit_N14 = original_N2[:, None, [1, 0, 1, 0]]
-    rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_ND7[..., 4:6]], axis=2).astype(np.float32)
-    valid_ND = host_ND7[..., 6] > 0
-    finite_N = (np.isfinite(host_ND7[..., :5]).all(axis=2) | ~valid_ND).all(axis=1)
+    rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_NDX[..., 4:6]], axis=2).astype(np.float32)
+    valid_ND = host_NDX[..., 6] > 0
+    finite_N = (np.isfinite(host_NDX).all(axis=2) | ~valid_ND).all(axis=1)
     check_finite(finite_N, image_ids)
-    return {image_id: rows_D6[valid_D] for image_id, rows_D6, valid_D in zip(image_ids, rows_ND6, valid_ND)}
-
-
-def _coco_results(image_id: int, rows_D6: NDArray[np.float32], category_ids: Sequence[int]) -> list[Entry]:
-    boxes_D4 = rows_D6[:, :4].astype(np.float64)
-    boxes_D4[:, 2:] = np.maximum(boxes_D4[:, 2:] - boxes_D4[:, :2], 0)
-    boxes = np.round(boxes_D4, 3).tolist()
-    scores = rows_D6[:, 4].astype(np.float64).tolist()
-    labels = rows_D6[:, 5].astype(np.int64).tolist()
-    return [
-        {"image_id": int(image_id), "category_id": int(category_ids[label - 1]), "bbox": box, "score": score}
-        for box, score, label in zip(boxes, scores, labels)
-    ]
+    found = {}
+    for n, (image_id, size_hw) in enumerate(zip(image_ids, original_hw)):
+        rows_D6, counts_D = rows_ND6[n, valid_ND[n]], None
+        if detections.masks_NDMM is not None:
+            masks_DMM = host_NDX[n, valid_ND[n], 7:].reshape(-1, *detections.masks_NDMM.shape[2:])
+            counts_D = paste_to_rle(masks_DMM, rows_D6[:, :4], size_hw)
+        found[image_id] = Found(rows_D6, size_hw, counts_D)
+    return found
 
 
 def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:

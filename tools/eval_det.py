@@ -7,11 +7,16 @@ python tools/eval_det.py RUN_DIR --test-source voc2007/test --data VOCdevkit --o
 python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCdevkit --output OTHER_DIR
 
 python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
+
+python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
+
+The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,13 +31,19 @@ if TYPE_CHECKING:
     from data.records import DetectionDataset
     from engine.distributed import World
 
+    # Where it comes from, the recipe of its training, what is known of it, and its tensors for the classes of a set.
+    Trained = tuple[Path, DetectionRecipe, dict[str, Any], Callable[[DetectionDataset], dict[str, Any]]]
+
 
 @dataclass(frozen=True)
 class Settings:
     """Which detector, on which images."""
 
     run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_det.py.")]] = None
-    weights: Annotated[Path | None, tyro.conf.arg(help="A detector's weights, instead of a run directory.")] = None
+    weights: Annotated[
+        str | None,
+        tyro.conf.arg(help="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."),
+    ] = None
     dataset: Annotated[str | None, tyro.conf.arg(help="Another data set than in training.")] = None
     test_source: Annotated[str | None, tyro.conf.arg(help="Another test set: voc2007/test, json:B.json.")] = None
     data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
@@ -55,7 +66,7 @@ class Settings:
         bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")
     ] = False
     ensemble: Annotated[
-        tuple[Path, ...], tyro.conf.arg(help="Run directories of more detectors, whose answers are averaged.")
+        tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
     ] = ()
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
     workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
@@ -75,23 +86,16 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector
+    from wiring import evaluate_detector, read_member, restore_detector
 
     from configs import build, build_detection
-    from configs.build_improved import load_detector, load_member
     from engine import precision
     from engine.logs import figures_line, setup_logging
     from engine.rundir import RunDirectory
-    from engine.weights import load_weights
 
     setup_logging(is_main=world.is_main)
-    path = settings.weights or settings.run / "model.safetensors"  # type: ignore[operator]
-    if settings.run is not None and not settings.run.is_dir():
-        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
-    if not path.exists():
-        raise ValueError(f"{path} is missing: the run is not finished; run its train_det.py command with --resume")
-    state, facts = load_weights(path)
-    trained = recipe_of_training(settings, facts, path)
+    read = read_torchvision if settings.weights and settings.weights.startswith("torchvision:") else read_ours
+    path, trained, facts, state_for = read(settings)
     recipe = changed(trained, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
@@ -104,10 +108,10 @@ def evaluate(settings: Settings, world: World) -> int:
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained, recipe, facts, test_set)
-    known = tuple(facts["class_names"])
+    known = tuple(facts.get("class_names", test_set.class_names))
     build.check_classes(known, path, test_set.class_names, test_set.source)
-    model = load_detector(recipe, state, facts, path).to(world.device)
-    others = [load_member(member, recipe, known).to(world.device) for member in settings.ensemble]
+    model = restore_detector(recipe, state_for(test_set), facts, len(known), path).to(world.device)
+    others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
@@ -120,13 +124,38 @@ def evaluate(settings: Settings, world: World) -> int:
     return 0
 
 
-def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) -> DetectionRecipe:
-    """The recipe that the detector was trained with."""
+def read_ours(settings: Settings) -> Trained:
+    """The detector in a run directory, or in a file of weights of one."""
+    from wiring import recipe_in
+
+    from engine.weights import load_weights
+
+    if settings.run is not None and not settings.run.is_dir():
+        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
+    path = settings.run / "model.safetensors" if settings.run is not None else Path(settings.weights or "")
+    if not path.exists():
+        mend = "the run is not finished; run its train_det.py command with --resume" if settings.run else "name a file"
+        raise ValueError(f"{path} is missing: {mend}")
+    state, facts = load_weights(path)
     if settings.run is not None:
-        return load_recipe(DetectionRecipe, settings.run / "config.yaml")
-    if "recipe" in facts:
-        return validated(DetectionRecipe, facts["recipe"], str(path))
-    raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+        recipe = load_recipe(DetectionRecipe, settings.run / "config.yaml")
+    else:
+        recipe = recipe_in(facts, path)
+    return path, recipe, facts, lambda test_set: state
+
+
+def read_torchvision(settings: Settings) -> Trained:
+    """A detector that torchvision publishes, of the classes that the test set has."""
+    from configs.outside_detectors import from_torchvision, torchvision_recipe, torchvision_state
+
+    named = settings.weights or ""
+    name, _, file = named.removeprefix("torchvision:").partition("=")
+    recipe = torchvision_recipe(name)
+
+    def state_for(test_set: DetectionDataset) -> dict[str, Any]:
+        return from_torchvision(torchvision_state(name, Path(file) if file else None), test_set.category_ids)
+
+    return Path(file or named), recipe, {"source": named}, state_for
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:

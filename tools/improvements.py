@@ -44,7 +44,7 @@ class Settings:
     flip: Annotated[
         bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")
     ] = False
-    ensemble: Annotated[tuple[Path, ...], tyro.conf.arg(help="Run directories of the other detectors.")] = ()
+    ensemble: Annotated[tuple[str, ...], tyro.conf.arg(help="Run directories or weights of the other detectors.")] = ()
     data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the runs'.")] = None
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
     workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
@@ -101,7 +101,7 @@ def check(settings: Settings) -> None:
         raise RecipeError(
             f"{settings.run} has improvements of its own in its recipe; name a run without them as baseline"
         )
-    if settings.output in (settings.run, settings.context_run, *settings.ensemble):
+    if settings.output in (settings.run, settings.context_run, *map(Path, settings.ensemble)):
         raise RecipeError(f"{settings.output} is a run's own directory; give the table another --output")
     if settings.context_run is None:
         return
@@ -131,8 +131,9 @@ def is_done(row: Row) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("tested")
         age = path.stat().st_mtime
-        weights = [run / "model.safetensors" for run in (settings.run, *settings.ensemble)]
-        newer = any(file.stat().st_mtime > age for file in weights)
+        places = [Path(one) for one in (settings.run, *settings.ensemble)]
+        weights = [place / "model.safetensors" if place.is_dir() else place for place in places]
+        newer = any(file.is_file() and file.stat().st_mtime > age for file in weights)
     except (OSError, ValueError):
         return False
     recipe = eval_det.changed(recipe_of(settings.run), settings)

@@ -2,7 +2,13 @@
 
 sample draws the embedded sample set (seconds, no download): python tools/prepare_data.py sample --data DIR
 
-voc07, voc12, coco, cifar10 unpack the owner's archives found in DIR, and check them.
+sample-loc draws images with boxes for train_loc.py: python tools/prepare_data.py sample-loc --data DIR
+
+voc07, voc12, coco, coco2014, cifar10, imagenet_det unpack the owner's archives found in DIR, and check them:
+python tools/prepare_data.py voc07 --data DIR --download
+
+convert turns COCO JSON, VOC XML and YOLO text into each other:
+python tools/prepare_data.py convert --data DIR --source coco/val2017 --to yolo --output OUT
 
 shard writes a set of classes as tar shards: python tools/prepare_data.py shard --data DIR --output SHARDS
 
@@ -11,48 +17,17 @@ check lists all faults of any data set in one pass: python tools/prepare_data.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from common import run_tool
 
-
-@dataclass(frozen=True)
-class Archives:
-    """The owner's files of one data set, and the sources that lie in them."""
-
-    home: str
-    files: tuple[str, ...]
-    sources: tuple[str, ...]
-    into: str = "."
-
-
-ARCHIVES = {
-    "voc07": Archives(
-        home="the PASCAL VOC 2007 page (host.robots.ox.ac.uk/pascal/VOC/voc2007)",
-        files=("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"),
-        sources=("voc2007/trainval", "voc2007/test"),
-    ),
-    "voc12": Archives(
-        home="the PASCAL VOC 2012 page (host.robots.ox.ac.uk/pascal/VOC/voc2012)",
-        files=("VOCtrainval_11-May-2012.tar",),
-        sources=("voc2012/trainval",),
-    ),
-    "coco": Archives(
-        home="the COCO page (cocodataset.org, Download)",
-        files=("train2017.zip", "val2017.zip", "annotations_trainval2017.zip"),
-        sources=("coco/train2017", "coco/val2017"),
-    ),
-    "cifar10": Archives(
-        home="the CIFAR page (cs.toronto.edu/~kriz/cifar.html)",
-        files=("cifar-10-python.tar.gz", "cifar10_jpg.tar.xz"),
-        sources=("train", "test"),
-    ),
-}
-
 Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
+Download = Annotated[
+    bool, tyro.conf.arg(help="Fetch the archives that are not there, resuming those that broke off, and check them.")
+]
+Mirror = Annotated[str, tyro.conf.arg(help="Base URL to download from in the place of the owner's: URL/ARCHIVE.")]
 
 
 def sample(
@@ -88,62 +63,143 @@ def sample(
     return 0
 
 
-def _official(name: str, data: Path) -> int:
-    archives = ARCHIVES[name]
+def sample_loc(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    images: Annotated[tuple[int, int], tyro.conf.arg(help="Images for training, for test.")] = (2000, 500),
+    layout: Annotated[
+        Literal["folders", "ilsvrc"],
+        tyro.conf.arg(help="folders: {train,val}/<class>/ with an XML beside each image; ilsvrc: the challenge's."),
+    ] = "folders",
+) -> int:
+    """Draw the sample set's images for localisation: one class an image, its objects in boxes."""
     from tqdm import tqdm
 
-    found = [data / file for file in archives.files if (data / file).is_file()]
-    for file in tqdm(found, desc="unpacking", disable=not found, unit="archive"):
-        _unpack(file, data)
-    faults = 0
-    for source in archives.sources:
-        faults += _check(
-            data, source, f" Get {' and '.join(archives.files)} from {archives.home}, put them into {data}"
+    from data.sample.locations import write_locations
+
+    with tqdm(desc="drawing", unit="image", total=sum(images), dynamic_ncols=True, disable=None) as bar:
+        write_locations(
+            data, seed=seed, counts=images, layout=layout, progress=lambda done, _: bar.update(done - bar.n)
         )
+    print(f"{images[0]} + {images[1]} images with boxes are in {data}")
+    return 0
+
+
+def _official(name: str, data: Path, download: bool, mirror: str) -> int:
+    from tqdm import tqdm
+
+    from configs.command_line import RecipeError
+    from data.archives import ARCHIVES, fetch, unpack_all
+
+    if mirror and not download:
+        raise RecipeError("--mirror says from where to download: add --download, or leave --mirror out")
+    if download:
+        for sentence in fetch(name, data, mirror=mirror, progress=_byte_bar):
+            print(sentence)
+
+    def bar(files: list[Path]) -> Any:
+        return tqdm(files, desc="unpacking", disable=None if files else True, unit="archive", dynamic_ncols=True)
+
+    faults = sum([_check(data, source) for source in unpack_all(name, data, progress=bar)])
+    archives = ARCHIVES[name]
+    if faults and not any((data / file).is_file() for file in archives.names):
+        how = "" if archives.account else ", or add --download"
+        print(f"Get {' and '.join(archives.names)} from {archives.home} and put them into {data}{how}.")
     return 1 if faults else 0
 
 
-def _unpack(file: Path, into: Path) -> None:
-    """Unpack once: a mark beside the archive says that it was done whole."""
-    import tarfile
-    import zipfile
+def _byte_bar(name: str) -> Any:
+    """A progress of one file's bytes, with the time that is left."""
+    from tqdm import tqdm
 
-    done = file.with_name(file.name + ".unpacked")
-    if done.exists():
-        return
-    if file.suffix == ".zip":
-        with zipfile.ZipFile(file) as archive:
-            archive.extractall(into)
-    else:
-        # Python's own guard as well, where this release has it.
-        guard: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        with tarfile.open(file) as archive:
-            for member in archive:
-                place = (into / member.name).resolve()
-                if not place.is_relative_to(into.resolve()) or not (member.isfile() or member.isdir()):
-                    raise ValueError(f"{file} holds {member.name}, which leads out of {into}; fetch the archive again")
-                archive.extract(member, into, **guard)
-    done.touch()
+    bar: Any = None
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None or done < bar.n:  # what was there at the start, or at a start anew, was not fetched now
+            bar = tqdm(
+                desc=name, initial=done, total=total, unit="B", unit_scale=True, dynamic_ncols=True, disable=None
+            )
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
 
 
-def voc07(data: Data) -> int:
+def voc07(data: Data, download: Download = False, mirror: Mirror = "") -> int:
     """PASCAL VOC 2007: trainval and test."""
-    return _official("voc07", data)
+    return _official("voc07", data, download, mirror)
 
 
-def voc12(data: Data) -> int:
-    """PASCAL VOC 2012: trainval."""
-    return _official("voc12", data)
+def voc12(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """PASCAL VOC 2012: trainval; test images too where VOC2012test.tar of its server lies in DIR."""
+    return _official("voc12", data, download, mirror)
 
 
-def coco(data: Data) -> int:
+def coco(data: Data, download: Download = False, mirror: Mirror = "") -> int:
     """COCO 2017: train and val."""
-    return _official("coco", data)
+    return _official("coco", data, download, mirror)
 
 
-def cifar10(data: Data) -> int:
+def coco2014(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """COCO 2014: train and val, the 2015 papers'."""
+    return _official("coco2014", data, download, mirror)
+
+
+def imagenet_det(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """ImageNet DET, 200 classes: train and val; its owner asks for an account."""
+    return _official("imagenet_det", data, download, mirror)
+
+
+def cifar10(data: Data, download: Download = False, mirror: Mirror = "") -> int:
     """CIFAR-10: the python batches, or a copy as image folders."""
-    return _official("cifar10", data)
+    return _official("cifar10", data, download, mirror)
+
+
+def convert(
+    data: Data,
+    source: Annotated[
+        str,
+        tyro.conf.arg(help="What to convert: coco/val2017, voc2007/test, json:FILE, yolo:data.yaml/val, vocxml:DIR."),
+    ],
+    to: Annotated[Literal["coco", "voc", "yolo"], tyro.conf.arg(help="The form to write: JSON, XML or text.")],
+    output: Annotated[Path, tyro.conf.arg(help="Directory to write into; several splits may share it.")],
+    split: Annotated[str | None, tyro.conf.arg(help="Name of the split there [the source's own].")] = None,
+    images: Annotated[
+        Literal["link", "copy", "none"], tyro.conf.arg(help="Images: hard links, copies, or left where they are.")
+    ] = "link",
+    polygons: Annotated[bool, tyro.conf.arg(help="YOLO: outlines instead of boxes, for segmentation.")] = False,
+    crowd: Annotated[Literal["keep", "drop"], tyro.conf.arg(help="drop: leave crowd regions out.")] = "keep",
+) -> int:
+    """Write a detection set anew as COCO JSON, VOC XML or YOLO text; says what the new form cannot carry."""
+    from tqdm import tqdm
+
+    from configs.command_line import RecipeError
+    from data import open_detection
+    from data.conversion import convert as convert_set
+
+    if polygons and to != "yolo":
+        raise RecipeError(f"--polygons is for --to yolo; {to} has masks where it can")
+    dataset = open_detection(data, source, extras=True)
+    for note in dataset.notes:
+        print(note)
+
+    def progress(work: Any) -> Any:
+        return tqdm(work, desc="converting", unit="image", dynamic_ncols=True, disable=None)
+
+    name = split or split_name(source)
+    done = convert_set(dataset, to, output, name, images=images, polygons=polygons, crowd=crowd, progress=progress)
+    for sentence in done.sentences:
+        print(sentence)
+    objects = len(dataset.labels_K)
+    print(f"{len(dataset)} images, {objects} objects: open it as {done.source} with --data {done.data}")
+    return 0
+
+
+def split_name(source: str) -> str:
+    """The split that a source names, as a name for its copy: coco/val2017 is val2017, json:a/b.json is b."""
+    return Path(source.partition("+")[0].partition(":")[2] or source.partition("+")[0]).stem.removeprefix("instances_")
 
 
 def check(
@@ -151,8 +207,9 @@ def check(
     source: Annotated[
         str | None,
         tyro.conf.arg(
-            help="voc2007/trainval, coco/val2017, sample/train, json:FILE, or train, val, test of class folders; "
-            "default: all that are found."
+            help="voc2007/trainval, coco/val2017, sample/train, imagenet_det/val, json:FILE, yolo:data.yaml/train, "
+            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; "
+            "default: all that are found, without the latter."
         ),
     ] = None,
 ) -> int:
@@ -209,14 +266,18 @@ def shard(
     return 0
 
 
-def _check(data: Path, source: str, mend: str = "") -> int:
-    from data.check import check_classification, check_detection
+def _check(data: Path, source: str) -> int:
+    from data.check import check_classification, check_detection, check_localisation
 
-    is_detection = "/" in source or ":" in source
+    of_boxes = source.startswith("loc/")
+    is_detection = ("/" in source or ":" in source) and not of_boxes
     try:
-        faults = (check_detection if is_detection else check_classification)(data, source)
+        if of_boxes:
+            faults = check_localisation(data, source.removeprefix("loc/"))
+        else:
+            faults = (check_detection if is_detection else check_classification)(data, source)
     except (ValueError, OSError) as error:
-        print(f"{source}: {error}.{mend}" if mend else f"{source}: {error}")
+        print(f"{source}: {error}")
         return 1
     for fault in faults:
         print(f"{source}: {fault}")
@@ -237,11 +298,17 @@ def _contents(data: Path, source: str) -> str:
     dataset = open_detection(data, source, segmentations=False)
     counts = np.bincount(dataset.labels_K, minlength=len(dataset.class_names) + 1)[1:]
     by_class = ", ".join(f"{name} {count}" for name, count in zip(dataset.class_names, counts))
+    if not dataset.labelled:
+        return f"  {len(dataset)} images without annotations, to predict on; there is nothing to score against"
     return f"  {len(dataset)} images, {counts.sum()} objects: {by_class}"
 
 
 def main() -> int:
-    commands = {f.__name__: f for f in (sample, voc07, voc12, coco, cifar10, shard, check)}
+    functions = (
+        *(sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10),
+        *(convert, shard, check),
+    )
+    commands = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in functions}
     return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
 
 

@@ -1,6 +1,8 @@
 """Score anyone's predictions: COCO results JSON against COCO JSON truth.
 
 python tools/score.py --truth GT.json --predictions DT.json --metric coco|coco-segm|voc07|voc10 [--json OUT]
+
+python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json --metric voc10 --voc-files DIR
 """
 
 from __future__ import annotations
@@ -64,6 +66,13 @@ class Score:
     per_class: Annotated[bool, _arg("Show each class.")] = False
     resamples: Annotated[int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")] = 0
     json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
+    voc_files: Annotated[Path | None, _arg("Write what PASCAL VOC's evaluation server takes into this directory.")] = (
+        None
+    )
+    voc_competition: Annotated[
+        Literal["comp3", "comp4"],
+        _arg("For --voc-files: comp3, trained on the challenge's images alone; comp4, on others too (pre-training)."),
+    ] = "comp4"
 
 
 def main() -> int:
@@ -75,6 +84,11 @@ def main() -> int:
         return 2
     truth, predictions = _read(options, options.predictions)
     result = (_score_voc if voc else _score_coco)(options, truth, predictions)
+    if not truth["annotations"]:
+        from evaluation.summary import nothing_to_score
+
+        result["note"] = nothing_to_score(truth)
+        print(result["note"])
     if options.classes:
         result["classes"] = list(options.classes)
     if options.json:
@@ -82,6 +96,11 @@ def main() -> int:
 
         write_json(options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
         print(f"Written to {options.json}")
+    if options.voc_files:
+        from evaluation.voc_server import write_voc_files
+
+        written = write_voc_files(truth, predictions, options.voc_files, competition=options.voc_competition)
+        print(f"{len(written)} files in {written[0].parent}; send: tar czf results.tgz -C {options.voc_files} results")
     return 0
 
 
@@ -94,6 +113,8 @@ def _wrong_flags(options: Score, voc: bool) -> str | None:
         return "--resamples is for boxes, not for coco-segm"
     if options.against is not None and not options.resamples:
         return "--against needs --resamples, say 2000: a difference without its interval says little"
+    if options.voc_files and options.metric == "coco-segm":
+        return "--voc-files takes boxes, not coco-segm"
     if options.resamples < 0:
         return f"--resamples is 0 or more, not {options.resamples}"
     return None

@@ -1,8 +1,10 @@
-"""Train Faster R-CNN on any backbone, and evaluate it.
+"""Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it.
 
 python tools/train_det.py --backbone r101 --dataset voc0712 --data VOCdevkit --weights FILE --gpus 8
 
 python tools/train_det.py --backbone r50 --dataset coco --data COCO --weights torchvision
+
+python tools/train_det.py --config detection/coco_mask_fpn_1x.yaml --backbone r50 --data COCO --weights torchvision
 
 python tools/train_det.py --dataset json --train-source json:A.json --test-source json:B.json --data IMAGES ...
 
@@ -69,10 +71,11 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_detector.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
     logger.info(
-        "Faster R-CNN on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
+        "%s on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
         "%d iterations of %d images, %s on %s -> %s",
-        recipe.backbone, origin["source"], len(train_set.class_names), len(train_set), train_set.source,
-        len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
+        recipe.model.title, recipe.backbone, origin["source"], len(train_set.class_names), len(train_set),
+        train_set.source, len(test_set), test_set.source, iterations, recipe.solver.batch_size, recipe.precision,
+        world.device, run.path,
     )  # fmt: skip
     if sentence := build.describe_rate(recipe.solver):
         logger.info(sentence)
@@ -129,7 +132,7 @@ def describe(
     fingerprints = {"train_fingerprint": train_set.fingerprint(), "test_fingerprint": test_set.fingerprint()}
     protocol = {**protocol_fields(recipe), **fingerprints}
     return {
-        "detector": "Faster R-CNN on a cut backbone",
+        "detector": recipe.model.title,
         "class_names": list(train_set.class_names),
         "category_ids": list(train_set.category_ids),
         "training_data": {"name": train_set.source, "images": len(train_set)},

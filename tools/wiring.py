@@ -1,14 +1,18 @@
-"""What train_det.py and eval_det.py both do at the end: predictions, their figures, what they cost."""
+"""What several of the detectors' tools do: read a detector, predict a test set, its figures and what they cost."""
 
 from __future__ import annotations
 
 import json
+import logging
 import statistics
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import torch
     from torch import nn
 
     from configs.schema import DetectionRecipe
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from detectors.faster_rcnn import FasterRCNN
     from engine.distributed import World
     from engine.rundir import RunDirectory
+
+logger = logging.getLogger("tools.wiring")
 
 
 def evaluate_detector(
@@ -37,7 +43,7 @@ def evaluate_detector(
     from configs.build_improved import build_tested
     from engine.logs import progress
     from evaluation.inference import predict_detections
-    from evaluation.summary import summarise
+    from evaluation.summary import log_figures, summarise
 
     times_s: list[float] = []
     tested = build_tested(recipe, [model, *others])
@@ -53,13 +59,84 @@ def evaluate_detector(
     if predictions is None:
         return {}
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
+    if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
+        logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
     summary["cost"] = {**cost(recipe, tested, test_set), "time_per_image_s": statistics.median(times_s)}
     summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
-    figures = {**summary["coco"], "VOC": summary["voc"]["mAP"]}
-    return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find
+    if "note" in summary:
+        logging.getLogger("tools.wiring").warning(summary["note"])
+    return log_figures(summary)
+
+
+def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
+    """The recipe that the detector in a file of weights was trained with."""
+    from configs.command_line import validated
+    from configs.schema import DetectionRecipe
+
+    if "recipe" in facts and "detector" in facts:
+        return validated(DetectionRecipe, facts["recipe"], str(path))
+    raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A detector on disk. path: where it comes from, for messages; facts: its provenance; names: by category id."""
+
+    path: Path
+    recipe: DetectionRecipe
+    facts: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    names: dict[int, str]
+
+
+def read_detector(weights: str) -> Trained:
+    """weights: a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
+    from engine.weights import load_weights
+
+    if weights.startswith("torchvision:"):
+        return _read_torchvision(weights)
+    path = Path(weights)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: {path.parent} holds no finished run; name a file of weights")
+    state, facts = load_weights(path)
+    recipe = recipe_in(facts, path)
+    return Trained(path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"])))
+
+
+def _read_torchvision(weights: str) -> Trained:
+    from configs.outside_detectors import from_torchvision, torchvision_classes, torchvision_recipe, torchvision_state
+
+    name, _, file = weights.removeprefix("torchvision:").partition("=")
+    recipe, names = torchvision_recipe(name), torchvision_classes(name)
+    state = from_torchvision(torchvision_state(name, Path(file) if file else None), list(names))
+    return Trained(Path(file or weights), recipe, {}, state, names)
+
+
+def restore_detector(
+    recipe: DetectionRecipe, state: dict[str, torch.Tensor], facts: dict[str, Any], classes: int, path: Path
+) -> FasterRCNN:
+    """The detector of a file of weights, in evaluation mode, on the CPU."""
+    from configs import build, build_detector
+
+    backbone = build_detector.build_body_backbone(recipe)
+    build.check_identity(facts, backbone, path)
+    model = build_detector.build_detector(recipe, backbone, classes)
+    build_detector.load_detector_state(model, state, path)
+    return model.eval()
+
+
+def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str]) -> FasterRCNN:
+    """Another detector, to join one of that recipe and those classes in an ensemble; weights: see `read_detector`."""
+    from configs.build_improved import check_member
+
+    read = read_detector(weights)
+    check_member(weights, read.recipe, tuple(read.names.values()), recipe, class_names)
+    return restore_detector(read.recipe, read.state, read.facts, len(read.names), read.path)
 
 
 def cost(recipe: DetectionRecipe, model: nn.Module, test_set: DetectionDataset) -> dict[str, Any]:

@@ -27,13 +27,14 @@ SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("
 def describe(run: Run, label: str, threshold: float) -> dict[str, Any]:
     """One run's figures, cost and origin."""
     evaluation, provenance = run.evaluation, run.provenance
-    coco, voc, cost = (evaluation.get(part) or {} for part in ("coco", "voc", "cost"))
+    coco, segm, voc, cost = (evaluation.get(part) or {} for part in ("coco", "coco_segm", "voc", "cost"))
     return {
         "label": label,
         "directory": str(run.directory),
         "backbone": run.backbone,
         "seed": run.seed,
-        "figures": {name: known(coco.get(name)) for name in ACCURACY} | {"VOC mAP": known(voc.get("mAP"))},
+        "figures": {name: known(coco.get(name)) for name in ACCURACY}
+        | {"mask AP": known(segm.get("AP")), "VOC mAP": known(voc.get("mAP"))},
         "voc_metric": voc.get("metric"),
         "cost": {name: known(cost.get(name)) for name in COST} | {"input_hw": cost.get("input_hw")},
         "training_s": known(provenance.get("training_s")),
@@ -51,7 +52,7 @@ def compare(intervals: PairedIntervals, told: Sequence[Mapping[str, Any]], a: in
     figures_a, figures_b = told[a]["figures"], told[b]["figures"]
     differences: dict[str, Any] = {
         name: {"value": figures_b[name] - figures_a[name]}
-        for name in (*ACCURACY, "VOC mAP")
+        for name in (*ACCURACY, "mask AP", "VOC mAP")
         if figures_a[name] is not None and figures_b[name] is not None
     }
     for name, (low, high) in intervals.between(a, b).items():

@@ -13,14 +13,22 @@ from configs.command_line import (
     validated,
 )
 from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, may_differ, protocol_fields
+from configs.schema_localisation import LocalisationRecipe
 
 KINDS = {
     "imagenet": BackboneRecipe,
     "imagenette": BackboneRecipe,
     "cifar10": BackboneRecipe,
     "detection": DetectionRecipe,
+    "localisation": LocalisationRecipe,
 }
-SAMPLE_KINDS = {"objects": BackboneRecipe, "detection": DetectionRecipe, "demo": CompareRecipe}
+SAMPLE_KINDS = {
+    "objects": BackboneRecipe,
+    "located": BackboneRecipe,
+    "detection": DetectionRecipe,
+    "mask_fpn": DetectionRecipe,
+    "demo": CompareRecipe,
+}
 
 
 def kind_of(path):

@@ -27,10 +27,10 @@ TEST = {"score": 0.3, "nms": 0.5}
 def theirs_of(name: str) -> Any:
     """torchvision's model with random weights under which detections differ from each other; it resizes nothing."""
     torch.manual_seed(0)
+    limits = {"rpn_pre_nms_top_n_test": 300, "rpn_post_nms_top_n_test": 200}
     model = MODELS[name](
-        weights=None, weights_backbone=None, num_classes=CLASSES + 1, box_score_thresh=TEST["score"], rpn_pre_nms_top_n_test=300,
-        rpn_post_nms_top_n_test=200,
-    )  # fmt: skip
+        weights=None, weights_backbone=None, num_classes=CLASSES + 1, box_score_thresh=TEST["score"], **limits
+    )
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eps = 0.0  # as it is for the published weights

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.schema import DETECTION_SETS
 from data import open_detection
+from data.catalog import find_sources
+from data.check import check_detection
 from data.errors import DataError
 
 Write = Callable[..., Path]
@@ -201,3 +204,34 @@ def test_the_real_set_gives_back_its_file(shared_data: Path):
         np.testing.assert_allclose(one["bbox"], theirs[one["id"]]["bbox"], rtol=0, atol=0)
         assert one["segmentation"] == theirs[one["id"]]["segmentation"]
     assert all(record.path.is_file() for record in dataset.records)
+
+
+def test_the_owners_lists_of_test_images_are_images_without_truth(coco_set: Write, tmp_path: Path):
+    value = json.loads(coco_set().read_text())
+    del value["annotations"]
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(value))
+    (tmp_path / "images").rename(tmp_path / "coco" / "test2017")
+    dataset = open_detection(tmp_path, "coco/test-dev2017")
+    assert not dataset.labelled and dataset.class_names == ("bird", "cat") and dataset.path(0).is_file()
+    assert dataset.notes[0].endswith("2 images to predict on, and nothing to score against")
+    assert check_detection(tmp_path, "coco/test-dev2017") == []
+    assert find_sources(tmp_path) == ("coco/test-dev2017",)
+    given = open_detection(tmp_path, "json:coco/annotations/image_info_test-dev2017.json")
+    assert given.fingerprint() == dataset.fingerprint() and not given.labelled
+    (tmp_path / "ann.json").write_text(json.dumps(value))
+    with pytest.raises(DataError, match=r"has no list `annotations`; .*without truth: call the file image_info_"):
+        open_detection(tmp_path, "json:ann.json")
+    with pytest.raises(DataError, match=r"unpack test2015\.zip and image_info_test2015\.zip of the COCO page there"):
+        open_detection(tmp_path, "coco/test2015")
+
+
+def test_the_2014_images_are_found_beside_their_annotations(coco_set: Write, tmp_path: Path):
+    path = coco_set()
+    (tmp_path / "annotations").mkdir()
+    path.rename(tmp_path / "annotations" / "instances_val2014.json")
+    (tmp_path / "images").rename(tmp_path / "val2014")
+    train, test = DETECTION_SETS["coco2014"]
+    assert len(open_detection(tmp_path, test)) == 2
+    with pytest.raises(DataError, match=r"\(there is val2014\); run python tools/prepare_data.py coco2014 --data"):
+        open_detection(tmp_path, train)

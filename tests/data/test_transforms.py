@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from data.transforms import AUGMENTS, Box, ClassificationTransform, DetectionTransform, centre_crop, pad_crop, resize
+from data.transforms import AUGMENTS, Box, ClassificationTransform, centre_crop, detection_view, pad_crop, resize
 from tests.data.writers import picture
-
-TRANSFORM = DetectionTransform()
 
 
 @st.composite
@@ -35,7 +33,7 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
     image = np.zeros((height, width, 3), np.uint8)
     if boxes:
         image[masks_GHW[0] > 0] = 255
-    pixels, moved_G4, moved_GHW = TRANSFORM(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
+    pixels, moved_G4, moved_GHW = detection_view(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
     assert pixels.shape == (*new, 3) and moved_GHW is not None and moved_GHW.shape == (len(boxes), *new)
     scale = np.array([new[1] / width, new[0] / height] * 2)
     expected_G4 = boxes_G4 * scale
@@ -53,13 +51,13 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
 
 def test_no_boxes_stay_no_boxes():
     image = picture(40, 50)
-    pixels, boxes_G4, masks = TRANSFORM(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
+    pixels, boxes_G4, masks = detection_view(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
     assert np.array_equal(pixels, image[:, ::-1]) and boxes_G4.shape == (0, 4) and masks is None
 
 
 def test_one_pixel_boxes_and_whole_image_boxes_survive():
     boxes_G4 = np.array([[0, 0, 1, 1], [499, 332, 500, 333], [0, 0, 500, 333], [0.2, 0.1, 0.21, 0.4]], np.float32)
-    _, moved_G4, _ = TRANSFORM(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
+    _, moved_G4, _ = detection_view(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
     np.testing.assert_allclose(moved_G4, boxes_G4 * [0.2, 67 / 333, 0.2, 67 / 333], atol=1e-3)
     assert (moved_G4[:, 2:] > moved_G4[:, :2]).all()
 
@@ -137,9 +135,18 @@ def test_wrong_settings_are_named():
         ClassificationTransform(size=32, shorter=30, augment="none", min_scale=0.1, flip=0)
 
 
-def test_albumentations_leaves_global_randomness_alone():
-    np.random.seed(0)
-    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
-    TRANSFORM(picture(40, 50), np.array([[1, 2, 9, 9]], np.float32), None, size_hw=(20, 25), flip=True)
-    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
-    assert cv2.getNumThreads() >= 0
+def test_what_gets_larger_is_interpolated_by_opencv_and_a_mirrored_view_is_its_mirror():
+    image, boxes_G4 = picture(30, 40), np.array([[1, 2, 9, 30]], np.float32)
+    plain, plain_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=False)
+    turned, turned_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=True)
+    assert np.array_equal(plain, cv2.resize(image, (61, 45), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(turned, plain[:, ::-1])
+    np.testing.assert_allclose(turned_G4, [[61 - plain_G4[0, 2], 3, 61 - plain_G4[0, 0], 45]], rtol=1e-6)
+
+
+@given(width=st.integers(1, 2000), new=st.integers(1, 2000))
+def test_a_box_of_the_whole_image_never_reaches_beyond_the_view(width: int, new: int):
+    boxes_G4 = np.array([[0, 0, width, 1]], np.float32)
+    for flip in (False, True):
+        _, moved_G4, _ = detection_view(np.zeros((1, width, 3), np.uint8), boxes_G4, None, size_hw=(1, new), flip=flip)
+        assert moved_G4.min() >= 0 and moved_G4[0, 2] <= new and abs(moved_G4[0, 2] - moved_G4[0, 0] - new) < 1e-3

@@ -8,7 +8,8 @@ import pytest
 
 from data import open_detection
 from data.errors import DataError
-from data.voc import CLASS_NAMES, image_id
+from data.voc import CLASS_NAMES
+from data.xml_sets import image_id
 from tests.data.writers import write_voc
 
 DOG = ("dog", 48, 20, 70, 31, 0)
@@ -62,6 +63,7 @@ def test_a_set_with_none_of_vocs_classes_has_its_own_the_same_in_every_split(tmp
 def test_names_without_digits_get_ids_of_their_own():
     assert image_id("holiday") == image_id("holiday") != image_id("holidays")
     assert 0 <= image_id("holiday") < 2**48
+    assert image_id("COCO_val2014_000000000042") == 42
 
 
 @pytest.mark.parametrize(

@@ -44,23 +44,25 @@ def detection_batch(image_ids: tuple[int, ...], *, resized: tuple[int, int], ori
 
 
 class Fixed(nn.Module):
-    """A detector that finds the same in every image: the rows x0 y0 x1 y1 score label valid."""
+    """A detector that finds the same in every image: the rows x0 y0 x1 y1 score label valid, and their masks."""
 
-    def __init__(self, *rows: tuple[float, ...]) -> None:
+    def __init__(self, *rows: tuple[float, ...], masks_DMM: Tensor | None = None) -> None:
         super().__init__()
+        self.masks_DMM = masks_DMM
         self.rows_D7 = torch.tensor(rows, dtype=torch.float32).reshape(-1, 7)
 
     def detect(self, images: ImageBatch) -> Detections:
         assert not self.training and not torch.is_grad_enabled()
         rows_ND7 = self.rows_D7.expand(len(images), -1, -1)
-        return detections_of(rows_ND7)
+        masks_NDMM = None if self.masks_DMM is None else self.masks_DMM.expand(len(images), -1, -1, -1)
+        return detections_of(rows_ND7, masks_NDMM)
 
 
 class Drawn(nn.Module):
-    """A detector that draws its findings from the image's own number: up to six an image."""
+    """A detector that draws its findings, masks too, from the image's own number: up to six an image."""
 
     def detect(self, images: ImageBatch) -> Detections:
-        drawn = []
+        drawn, masks = [], []
         for image_id in images.pixels_N3HW[:, 0, 0, 0].tolist():
             draw = torch.Generator().manual_seed(image_id)
             corner_D2, size_D2 = torch.rand(6, 2, generator=draw) * 40, torch.rand(6, 2, generator=draw) * 30
@@ -68,13 +70,13 @@ class Drawn(nn.Module):
             label_D1 = torch.randint(1, 4, (6, 1), generator=draw).float()
             valid_D1 = (torch.arange(6)[:, None] < image_id % 7).float()
             drawn.append(torch.cat([corner_D2, corner_D2 + size_D2, score_D1, label_D1, valid_D1], dim=1))
-        return detections_of(torch.stack(drawn))
+            masks.append(torch.rand(6, 14, 14, generator=draw))
+        return detections_of(torch.stack(drawn), torch.stack(masks))
 
 
-def detections_of(rows_ND7: Tensor) -> Detections:
-    return Detections(
-        rows_ND7[..., :4], rows_ND7[..., 4], rows_ND7[..., 5].to(torch.int64), rows_ND7[..., 6].to(torch.bool)
-    )
+def detections_of(rows_ND7: Tensor, masks_NDMM: Tensor | None = None) -> Detections:
+    labels_ND, valid_ND = rows_ND7[..., 5].to(torch.int64), rows_ND7[..., 6].to(torch.bool)
+    return Detections(rows_ND7[..., :4], rows_ND7[..., 4], labels_ND, valid_ND, masks_NDMM)
 
 
 class Table(nn.Module):

@@ -39,6 +39,7 @@ def test_several_processes_give_what_one_gives(size, tmp_path):
     ]
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in alone["detections"]], abs=1e-5)
     assert found == alone["detections"]
+    assert len({row["segmentation"]["counts"] for row in found}) > 20
     assert [other["detections"] for other in group[1:]] == [None] * (size - 1)
 
     for one in group:

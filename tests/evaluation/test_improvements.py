@@ -66,3 +66,6 @@ def test_rows_of_different_images_make_no_table(tmp_path: Path) -> None:
     path.write_text(json.dumps({**truth, "images": truth["images"][:-1]}))
     with pytest.raises(EvaluationError, match="different test images"):
         improvement_table(rows)
+    path.write_text(json.dumps({**truth, "annotations": []}))
+    with pytest.raises(EvaluationError, match="no object to find"):
+        improvement_table(rows[1:])

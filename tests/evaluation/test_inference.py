@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 import torch
+import torch.nn.functional as F
+from pycocotools import mask as rle
 from torch import nn
 
 from evaluation.classes import predict_classes
@@ -40,6 +43,36 @@ def test_padding_is_left_out_and_an_image_may_have_nothing():
 def test_numbers_that_are_not_finite_are_an_error_that_names_the_image(row):
     with pytest.raises(EvaluationError, match="image id 5 is not finite; its weights have most likely diverged"):
         predict_detections(Fixed(row), [batch(5)], CATEGORY_IDS)
+
+
+def test_masks_come_back_in_the_size_of_the_image_on_disk():
+    masks_DMM = torch.rand(2, 14, 14, generator=torch.Generator().manual_seed(0))
+    rows = [(10, 20, 30, 50, 0.75, 2, 1), (0, 0, 9, 9, 0.5, 1, 0)]
+    (found,) = predict_detections(Fixed(*rows, masks_DMM=masks_DMM), [batch(5)], CATEGORY_IDS)
+    json.dumps(found)
+    # Height 60 -> 120 (twice), width 80 -> 200 (2.5 times): the box is 25 40 75 100.
+    mask_HW = rle.decode(found["segmentation"])
+    assert mask_HW.shape == (120, 200)
+    # torch's bilinear resize has the same convention where it repeats the edge, and within half a cell of it differs.
+    resized_hw = F.interpolate(masks_DMM[:1, None], (60, 50), mode="bilinear", align_corners=False)[0, 0]
+    inner = (slice(3, 57), slice(2, 48))
+    clear_hw = (resized_hw - 0.5).abs()[inner] > 1e-4
+    assert torch.equal(
+        torch.from_numpy(mask_HW[40:100, 25:75])[inner][clear_hw] == 1, resized_hw[inner][clear_hw] > 0.5
+    )
+    mask_HW[40:100, 25:75] = 0
+    assert not mask_HW.any()
+
+
+def test_an_image_without_detections_has_no_masks_either():
+    model = Fixed((0, 0, 9, 9, 0.5, 1, 0), masks_DMM=torch.zeros(1, 14, 14))
+    assert predict_detections(model, [batch(5)], CATEGORY_IDS) == []
+
+
+def test_a_mask_that_is_not_finite_is_an_error():
+    model = Fixed((0, 0, 9, 9, 0.5, 1, 1), masks_DMM=torch.full((1, 14, 14), float("nan")))
+    with pytest.raises(EvaluationError, match="image id 5 is not finite"):
+        predict_detections(model, [batch(5)], CATEGORY_IDS)
 
 
 def test_padding_may_hold_anything():

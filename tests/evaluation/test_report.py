@@ -168,6 +168,38 @@ def test_the_three_files_show_the_same_figures(written: Path, pair: list[Path]) 
             assert formats.signed(row["difference"]) in rows[row["name"]]
 
 
+def with_squares(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with their box as their mask."""
+    from pycocotools import mask
+
+    def squares(entry: dict[str, Any]) -> dict[str, Any]:
+        runs = mask.frPyObjects(np.array([entry["bbox"]], np.float64), 100, 100)[0]
+        return {**entry, "segmentation": {"size": runs["size"], "counts": runs["counts"].decode()}}
+
+    return [squares(entry) for entry in entries]
+
+
+def test_mask_ap_is_shown_where_all_runs_have_it(pair: list[Path], tmp_path: Path) -> None:
+    truth = make_truth()
+    truth["annotations"] = with_squares(truth["annotations"])
+    runs = [
+        make_run(tmp_path / name, name, with_squares(make_predictions(truth, share=share, seed=1)), truth=truth)
+        for name, share in (("r18", 0.4), ("r50", 0.9))
+    ]
+    write_report(runs, tmp_path / "out")
+    told = content_of(tmp_path / "out")["runs"]
+    row = next(line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if "| mask AP" in line)
+    for run, directory in zip(told, runs):
+        figure = json.loads((directory / "evaluation.json").read_text())["coco_segm"]["AP"]
+        assert run["figures"]["mask AP"] == figure and formats.ap(figure) in row
+    assert formats.signed(told[1]["figures"]["mask AP"] - told[0]["figures"]["mask AP"]) in row
+
+
+def test_mask_ap_is_not_shown_of_boxes(written: Path) -> None:
+    assert "mask AP" not in (written / "report.md").read_text()
+    assert all(run["figures"]["mask AP"] is None for run in content_of(written)["runs"])
+
+
 def test_the_first_sentence_names_the_better_backbone_the_gap_and_what_the_interval_covers(written: Path) -> None:
     content = content_of(written)
     difference = content["lead"]["differences"]["AP"]

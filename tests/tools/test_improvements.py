@@ -37,8 +37,9 @@ def test_eval_det_says_what_cannot_be_improved(detectors, tmp_path):
     assert all(name in done.err for name in ("--output", "test.refine,", "test.refine_nms"))
     done = run("eval_det", detectors["r18"], "--multi-scale", 64, 128, "--output", tmp_path, expect=2)
     assert "test.multi_scale needs two sizes or more" in done.err and "96" in done.err
-    done = run("eval_det", detectors["r18"], "--ensemble", tmp_path / "none", "--output", tmp_path / "a", expect=1)
-    assert "--ensemble" in done.err
+    members = (detectors["plain18"], tmp_path / "none")
+    done = run("eval_det", detectors["r18"], "--ensemble", *members, "--output", tmp_path / "a", expect=1)
+    assert str(tmp_path / "none") in done.err
 
 
 def test_the_cumulative_table_goes_on_where_it_was_stopped(detectors, context_run, tmp_path):

@@ -108,6 +108,7 @@ def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
         (["--metric", "coco", "--iou", "0.7"], "--iou and --pixels belong to the VOC metrics, not to coco"),
         (["--metric", "voc07", "--iou", "70"], "--iou is above 0 and at most 1, not 70"),
         (["--metric", "coco", "--resamples", "-1"], "--resamples is 0 or more"),
+        (["--metric", "coco-segm", "--voc-files", "out"], "--voc-files takes boxes, not coco-segm"),
         ([], "--metric"),
     ],
 )

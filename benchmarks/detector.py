@@ -1,0 +1,215 @@
+"""Our R50-FPN Faster and Mask R-CNN against torchvision's: same images, same boxes, same limits, one alternating run.
+
+python benchmarks/detector.py --train --size 320 480 --batch 2 --threads 1
+python benchmarks/detector.py --size 800 1056 --threads 2
+python benchmarks/detector.py --train --device cuda --size 800 1056 --batch 8 --rounds 20
+
+A training step is forward and backward, without the optimiser, which is the same for both: conv1 and conv2_x frozen,
+norms frozen, 256 anchors and 512 regions an image of 2000 proposals. Inference is one batch from pixels to detections,
+of 1000 proposals. Neither resizes. Weights are random, and proposals are the anchors: they are
+suppressed above an IoU of 0.9 instead of 0.7, so that no fewer survive than in earnest. The regions of both are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
+
+import torch  # isort: skip
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from configs import build_detector
+from configs.outside_detectors import torchvision_recipe
+from detectors.faster_rcnn import FasterRCNN
+from detectors.structures import ImageBatch, Masks, Targets
+from engine import precision as precisions
+
+CLASSES = 80
+TRUTHS = 8  # an image; COCO has 7
+NMS_IOU = 0.9
+
+
+def our_detector(masks: bool) -> FasterRCNN:
+    """By the recipe of torchvision's detector, our own conventions."""
+    recipe = torchvision_recipe("maskrcnn_resnet50_fpn" if masks else "fasterrcnn_resnet50_fpn")
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"conventions": "vertebra"})})
+    model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), CLASSES)
+    model.rpn.nms_iou = NMS_IOU
+    nn.init.zeros_(model.rpn.head.deltas.weight)
+    return model
+
+
+def their_detector(masks: bool, channels_last: bool) -> nn.Module:
+    """torchvision's, its norms frozen, the layers trained that it trains by default; it resizes nothing."""
+    make = torchvision.models.detection.maskrcnn_resnet50_fpn if masks else None
+    make = make or torchvision.models.detection.fasterrcnn_resnet50_fpn
+    model = make(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    model.rpn.nms_thresh = NMS_IOU
+    nn.init.zeros_(model.rpn.head.bbox_pred.weight)
+    model.backbone.body = _frozen(model.backbone.body)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    model.transform = GeneralizedRCNNTransform(800, 1333, mean, std, _skip_resize=True)
+    return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def _frozen(body: nn.Module) -> nn.Module:
+    """The trunk as torchvision has it with pre-trained weights: its FrozenBatchNorm2d, conv1 and layer1 fixed."""
+    for module in list(body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                norm = torchvision.ops.FrozenBatchNorm2d(child.num_features)
+                norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})
+                setattr(module, name, norm)
+    for name, parameter in body.named_parameters():
+        if name.startswith(("conv1", "layer1")):
+            parameter.requires_grad_(False)
+    return body
+
+
+def batch_of(size: tuple[int, int], images: int, device: torch.device) -> tuple[ImageBatch, Targets]:
+    """Noise, boxes of all sizes, and their masks: the lower halves of the boxes."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    pixels_N3HW = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8, generator=generator)
+    side_NG2 = torch.exp(torch.rand(images, TRUTHS, 2, generator=generator) * 2.5 + 2.5).minimum(
+        torch.tensor([width, height]) * 0.9
+    )
+    corner_NG2 = torch.rand(images, TRUTHS, 2, generator=generator) * (torch.tensor([width, height]) - side_NG2)
+    boxes_NG4 = torch.cat([corner_NG2, corner_NG2 + side_NG2], dim=-1)
+    shape = boxes_NG4.shape[:2]
+    nothing = torch.zeros(shape, dtype=torch.bool)
+    masks_KHW = torch.zeros(images * TRUTHS, height, width, dtype=torch.uint8)
+    for mask_HW, (x0, y0, x1, y1) in zip(masks_KHW, boxes_NG4.flatten(0, 1).round().int().tolist()):
+        mask_HW[(y0 + y1) // 2 : y1, x0:x1] = 1
+    place_K = torch.arange(images * TRUTHS)
+    offsets = tuple(range(0, (len(place_K) + 1) * height * width, height * width))
+    masks = Masks(masks_KHW.flatten(), place_K // TRUTHS, place_K % TRUTHS, offsets)
+    labels_NG = torch.randint(1, CLASSES + 1, shape, generator=generator)
+    sizes = (size,) * images
+    targets = Targets(
+        boxes_NG4,
+        labels_NG,
+        ~nothing,
+        nothing,
+        nothing,
+        nothing,
+        torch.arange(images),
+        tuple(range(images)),
+        sizes,
+        masks,
+    )
+    return ImageBatch(pixels_N3HW, torch.tensor(sizes), sizes).to(device), targets.to(device)
+
+
+def our_step(model: FasterRCNN, images: ImageBatch, targets: Targets, precision: str, train: bool) -> None:
+    """One training step, or one batch of detections."""
+    device = images.pixels_N3HW.device
+    with precisions.autocast(device, precision):
+        if not train:
+            with torch.no_grad():
+                model.detect(images)
+            return
+        losses = model(images, targets)
+    model.zero_grad(set_to_none=True)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+
+
+def their_step(
+    model: nn.Module, pixels: list[Tensor], truth: list[dict[str, Tensor]], precision: str, train: bool
+) -> None:
+    """The same of torchvision's, on pixels 0..1, which its loader makes."""
+    with precisions.autocast(pixels[0].device, precision):
+        if not train:
+            with torch.no_grad():
+                model(pixels)
+            return
+        losses = model(pixels, truth)
+    model.zero_grad(set_to_none=True)
+    sum(losses.values()).backward()
+
+
+def regions_of(pool: nn.Module, call: Callable[[], None]) -> int:
+    """How many regions the box head pools in one call."""
+    counts: list[int] = []
+    handle = pool.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+    call()
+    handle.remove()
+    return sum(counts)
+
+
+def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """What is timed, by name."""
+    device = torch.device(args.device)
+    default = precisions.resolve("auto", device)
+    torch.manual_seed(0)
+    images, targets = batch_of(tuple(args.size), args.batch, device)
+    pixels = list(images.pixels_N3HW.float() / 255)
+    truth = []
+    for n in range(args.batch):
+        one: dict[str, Tensor] = {"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]}
+        if args.masks:
+            assert targets.masks is not None
+            one["masks"] = targets.masks.bits_M.view(args.batch, TRUTHS, *args.size)[n]
+        truth.append(one)
+    ours = our_detector(args.masks).to(device).train(args.train)
+    theirs, theirs_last = (their_detector(args.masks, last).to(device).train(args.train) for last in (False, True))
+    calls: dict[str, Callable[[], None]] = {}
+    calls["ours fp32"] = partial(our_step, ours, images, targets, "fp32", args.train)
+    calls["torchvision fp32 (its default)"] = partial(their_step, theirs, pixels, truth, "fp32", args.train)
+    if default != "fp32":
+        calls[f"ours {default} (our default)"] = partial(our_step, ours, images, targets, default, args.train)
+        named = f"torchvision {default} channels_last"
+        calls[named] = partial(their_step, theirs_last, pixels, truth, default, args.train)
+    if not args.only:
+        counts = [
+            regions_of(pool, calls[name])
+            for pool, name in zip((ours.box_head.pool, theirs.roi_heads.box_roi_pool), list(calls))
+        ]
+        print(f"regions in a call: ours {counts[0]}, torchvision's {counts[1]}")
+    return {name: call for name, call in calls.items() if args.only in name}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", action="store_true", help="a training step instead of inference")
+    parser.add_argument("--masks", action="store_true", help="Mask R-CNN instead of Faster R-CNN")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1056), help="height and width (default 800 1056)")
+    parser.add_argument("--batch", type=int, default=1, help="images (default 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each, at least 5 (default 5)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--cpu-seconds", action="store_true", help="of this process, one thread: for a busy machine")
+    parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")
+    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
+    args = parser.parse_args()
+    if args.rounds < 5:
+        parser.error("--rounds: at least 5, a figure needs a spread")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here")
+    torch.set_num_threads(1 if args.cpu_seconds else args.threads)
+
+    clock = time.process_time if args.cpu_seconds else time.perf_counter
+    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock)
+    for name, values in seconds.items():
+        one = summary(values)
+        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
+    if args.only:
+        print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        return
+    work = ("mask_" if args.masks else "") + ("training" if args.train else "inference")
+    threads = f"{torch.get_num_threads()}thread" if args.device == "cpu" else args.device
+    path = args.output or RESULTS / f"r50_fpn_{work}_{args.size[0]}x{args.size[1]}_{threads}.json"
+    setting = {name: value for name, value in vars(args).items() if name != "output"}
+    conclude(path, setting, seconds, [(0, 1), (2, 1), (2, 3)] if len(seconds) == 4 else [(0, 1)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""One XML file of VOC's form: the image's size, its objects, and what else is said of them.
+
+Corners in the files count pixels from 1 and include both ends; here they become edges, x0 = xmin - 1,
+y0 = ymin - 1, x1 = xmax, y1 = ymax, rounded to 1e-9 px so that decimals come back as they were written.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+Json = Any
+_TOO_LARGE = 1 << 31  # a side, pixels
+_INT_DIGITS = 18
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# What VOC says of an object and of an image beyond what a detector needs; carried in conversions.
+OBJECT_FIELDS = ("pose", "truncated", "occluded", "view", "actions", "point", "part")
+IMAGE_FIELDS = ("folder", "source", "owner", "segmented")
+
+
+@dataclass(frozen=True)
+class XmlObject:
+    """One object; edges: x0 y0 x1 y1, floats. extras: its other fields by tag, as JSON values."""
+
+    name: str
+    edges: tuple[float, float, float, float]
+    difficult: bool
+    extras: dict[str, Json]
+
+
+@dataclass(frozen=True)
+class XmlImage:
+    """One file. extras: the image's other fields by tag, as JSON values."""
+
+    size_hw: tuple[int, int]
+    objects: tuple[XmlObject, ...]
+    file_name: str
+    extras: dict[str, Json]
+
+
+def read_xml(path: Path, *, extras: bool = False) -> XmlImage:
+    """One file. Raises FileNotFoundError, OSError, or ValueError saying why it does not parse."""
+    try:
+        tree = ET.parse(path).getroot()
+    except ET.ParseError as error:
+        raise ValueError(str(error)) from error
+    return parse_tree(tree, extras=extras)
+
+
+def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:
+    """Raises ValueError saying what is missing or no number."""
+    height, width = _number(tree, "size/height"), _number(tree, "size/width")
+    if not (0 < height < _TOO_LARGE and 0 < width < _TOO_LARGE):
+        raise ValueError(f"its size is {width:g} x {height:g}")
+    size_hw = (int(height), int(width))
+    objects = tuple(_object(element, extras) for element in tree.findall("object"))
+    more = _fields(tree, ("object", "filename", "size")) if extras else {}
+    if extras and (depth := tree.findtext("size/depth")) is not None:
+        more["depth"] = _leaf(depth)
+    return XmlImage(size_hw, objects, (tree.findtext("filename") or "").strip(), more)
+
+
+def xml_text(
+    file_name: str, size_hw: tuple[int, int], objects: Iterable[tuple[str, list[float], bool, dict[str, Json]]],
+    extras: dict[str, Json],
+) -> str:  # fmt: skip
+    """The file's text. objects: name, box x y w h, difficult, and fields of OBJECT_FIELDS; extras: IMAGE_FIELDS."""
+    root = ET.Element("annotation")
+    for tag in IMAGE_FIELDS[:1]:
+        _append(root, tag, extras.get(tag))
+    _append(root, "filename", file_name)
+    for tag in IMAGE_FIELDS[1:-1]:
+        _append(root, tag, extras.get(tag))
+    height, width = size_hw
+    _append(root, "size", {"width": width, "height": height, "depth": extras.get("depth", 3)})
+    _append(root, "segmented", extras.get("segmented", 0))
+    for name, xywh, difficult, more in objects:
+        element = ET.SubElement(root, "object")
+        _append(element, "name", name)
+        for tag in OBJECT_FIELDS[:-3]:
+            _append(element, tag, more.get(tag))
+        _append(element, "difficult", int(difficult))
+        _append(element, "bndbox", dict(zip(CORNERS, inclusive_corners(xywh))))
+        for tag in OBJECT_FIELDS[-3:]:
+            _append(element, tag, more.get(tag))
+    ET.indent(root, "\t")
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def inclusive_corners(xywh: Iterable[float]) -> list[str]:
+    """xmin ymin xmax ymax as text, counted from 1: whole where they are whole, else with all their decimals."""
+    x, y, width, height = (Decimal(repr(float(value))) for value in xywh)
+    return [_decimal(value) for value in (x + 1, y + 1, x + width, y + height)]
+
+
+def _decimal(value: Decimal) -> str:
+    text = format(value, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+def _object(element: ET.Element, extras: bool) -> XmlObject:
+    """Only the object's own box: its parts have boxes as well."""
+    name = (element.findtext("name") or "").strip()
+    if not name or element.find("bndbox") is None:
+        raise ValueError(f"object {name!r} lacks a name or a bndbox")
+    xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{corner}") for corner in CORNERS)
+    edges = (round(xmin - 1, 9), round(ymin - 1, 9), xmax, ymax)
+    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    return XmlObject(name, edges, difficult, _fields(element, ("name", "bndbox", "difficult")) if extras else {})
+
+
+def _number(element: ET.Element, tag: str) -> float:
+    text = element.findtext(tag)
+    if text is None:
+        raise ValueError(f"{tag} is missing")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{tag} is {text.strip()!r}, not a number") from None
+
+
+def _fields(element: ET.Element, known: tuple[str, ...]) -> dict[str, Json]:
+    """The children beside the known ones; a tag that occurs again becomes a list."""
+    fields: dict[str, Json] = {}
+    for child in element:
+        if child.tag in known:
+            continue
+        value = _fields(child, ()) if len(child) else _leaf(child.text or "")
+        if child.tag not in fields:
+            fields[child.tag] = value
+        elif isinstance(fields[child.tag], list):
+            fields[child.tag].append(value)
+        else:
+            fields[child.tag] = [fields[child.tag], value]
+    return fields
+
+
+def _leaf(text: str) -> int | str:
+    """Numbers that are written as Python would write them become ints, so that they go back the same."""
+    text = text.strip()
+    is_whole = text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _INT_DIGITS
+    return int(text) if is_whole and str(int(text)) == text else text
+
+
+def _append(parent: ET.Element, tag: str, value: Json) -> None:
+    if value is None:
+        return
+    if isinstance(value, list):
+        for one in value:
+            _append(parent, tag, one)
+        return
+    child = ET.SubElement(parent, tag)
+    if isinstance(value, dict):
+        for inner, one in value.items():
+            _append(child, inner, one)
+    else:
+        child.text = _text(value)
+
+
+def _text(value: Json) -> str:
+    """What XML 1.0 can hold: control characters, which no parser takes back, become spaces."""
+    return _NO_XML.sub(" ", str(int(value)) if isinstance(value, bool) else str(value))

@@ -1,0 +1,113 @@
+"""A detection recipe's augmentation and sampling reach the loader, and what cannot be is said at the start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import build_detection
+from configs.command_line import INSTALLED, RecipeError, load_recipe, parse_recipe, read_yaml
+from configs.schema import DetectionRecipe
+from data.detection_views import DetectionAugmentation
+from engine.distributed import World
+from tests.data.writers import write_picture, write_voc
+
+RECIPES = [path for path in sorted(INSTALLED.rglob("*.yaml")) if {"backbone", "dataset"} <= set(read_yaml(path))]
+
+
+def parse(*arguments: str) -> DetectionRecipe:
+    return parse_recipe(DetectionRecipe, list(arguments), description="A test.", default=None)
+
+
+def loader_of(recipe: DetectionRecipe, dataset) -> Any:
+    return build_detection.detection_train_loader(recipe, dataset, World(), start=0, iterations=3)
+
+
+@pytest.fixture
+def json_set(tmp_path: Path) -> Path:
+    for name, number in (("train", 4), ("test", 2)):
+        images, annotations = [], []
+        for n in range(number):
+            write_picture(tmp_path / f"{name}{n}.png", 60, 80, n)
+            images.append({"id": n, "file_name": f"{name}{n}.png", "width": 80, "height": 60})
+            corners = [10, 10, 40, 10, 40, 50 - n]
+            annotations.append({"id": n + 1, "image_id": n, "category_id": 1 + (n == 0), "bbox": [10, 10, 30, 40 - n],
+                                "area": 600, "iscrowd": 0, "segmentation": [corners]})  # fmt: skip
+        categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+        value = {"images": images, "annotations": annotations, "categories": categories}
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    return tmp_path
+
+
+def sources(folder: Path) -> list[str]:
+    return ["--dataset", "json", "--train-source", "json:train.json", "--test-source", "json:test.json",
+            "--data", str(folder), "--workers", "0", "--solver.batch-size", "2",
+            "--input.shorter-side", "48", "64", "--input.longer-side", "96"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_installed_recipes_augment_as_their_papers_do(path: Path, json_set: Path):
+    recipe = load_recipe(DetectionRecipe, path)
+    dataset = build_detection.open_train(parse(*sources(json_set)))
+    reader = loader_of(recipe, dataset).reader
+    assert reader.views.augmentation == DetectionAugmentation() and reader.masks == recipe.model.masks
+
+
+def test_every_word_of_the_recipe_reaches_the_loader(json_set: Path):
+    recipe = parse(
+        *sources(json_set), "--input.sides", "range", "--input.crop", "iou", "--input.crop-min", "0.4",
+        "--input.crop-chance", "0.6", "--input.jitter", "0.2", "1.5", "--input.photometric", "0.7",
+        "--input.repeat-threshold", "1.0", "--model.masks",
+    )  # fmt: skip
+    dataset = build_detection.open_train(recipe)
+    loader = loader_of(recipe, dataset)
+    assert loader.reader.views.augmentation == DetectionAugmentation(
+        any_side=True, crop="iou", crop_min=0.4, crop_chance=0.6, jitter=(0.2, 1.5), photometric=0.7
+    )
+    assert loader.reader.plan.repeats_rare
+    for batch in loader:
+        images, targets = batch.inputs
+        masks = targets.masks
+        assert len(masks.offsets) == int(targets.valid_NG.sum()) + 1
+        assert masks.offsets[-1] == sum(int(np.prod(images.sizes_hw[n])) for n in masks.image_index_K.tolist())
+
+
+def test_masks_are_read_when_the_recipe_asks_for_them(json_set: Path):
+    for flags, has_masks in ((["--model.masks"], True), ([], False)):
+        recipe = parse(*sources(json_set), *flags)
+        train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
+        assert (train_set.segmentations is not None) == has_masks
+        (first, _) = test_set.coco_truth()["annotations"]
+        assert first.get("segmentation") == ([[10, 10, 40, 10, 40, 50]] if has_masks else None)
+        loader = build_detection.detection_test_loader(recipe, test_set, World())
+        assert all(batch.inputs[1].masks is None for batch in loader)  # the metric takes them from the truth
+        assert not loader_of(recipe, train_set).reader.plan.repeats_rare
+
+
+def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
+    write_voc(tmp_path / "VOCdevkit", {"000001": [("dog", 1, 2, 30, 40, 0)]})
+    recipe = parse("--data", str(tmp_path), "--model.masks")
+    with pytest.raises(
+        RecipeError, match=r"voc2007/trainval: its annotations have no segmentations.*leave --model.masks"
+    ):
+        build_detection.open_train(recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--input.jitter 2.0 0.1", "input.jitter is the least and the greatest factor, both above 0"),
+        ("--input.jitter 0 1", "input.jitter is the least and the greatest factor, both above 0"),
+        ("--input.crop-min 0.5", "input.crop_min and input.crop_chance say how input.crop is done"),
+        ("--input.crop-chance 0.5", "input.crop_min and input.crop_chance say how input.crop is done"),
+        ("--input.sides range", "input.sides range needs the least and the greatest input.shorter_side, not (600,)"),
+    ],
+)
+def test_words_that_make_no_sense_are_said(arguments: str, sentence: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*arguments.split())
+    assert stop.value.code == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in said

@@ -1,0 +1,120 @@
+"""ImageNet DET in its owner's layout: lists of each class, negatives, wnids, subsets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data import open_detection
+from data.catalog import find_sources
+from data.check import check_detection
+from data.errors import DataError
+from tests.data.writers import write_picture
+
+ANT, BEE = "n02219486", "n02206856"
+BOX = "<bndbox><xmax>20</xmax><xmin>11</xmin><ymax>30</ymax><ymin>6</ymin></bndbox>"
+TRAIN = {
+    f"ILSVRC2013_train/{ANT}/{ANT}_7": [ANT],
+    "ILSVRC2014_train_0000/ILSVRC2014_train_00000001": [BEE, ANT],
+    "ILSVRC2013_train_extra0/ILSVRC2013_train_00000005": None,
+}
+
+
+def write(home: Path, split: str, images: dict[str, list[str] | None]) -> None:
+    """Images in folders; XML where there is a list of wnids."""
+    for seed, (stem, wnids) in enumerate(images.items()):
+        picture = home / "Data" / "DET" / split / f"{stem}.JPEG"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(picture.with_suffix(".jpg"), 60, 80, seed)
+        picture.with_suffix(".jpg").rename(picture)
+        xml = home / "Annotations" / "DET" / split / f"{stem}.xml"
+        if wnids is not None:
+            xml.parent.mkdir(parents=True, exist_ok=True)
+            objects = "".join(f"<object><name>{w}</name>{BOX}<subcategory>x</subcategory></object>" for w in wnids)
+            size = "<size><width>80</width><height>60</height></size>"
+            xml.write_text(f"<annotation><filename>{stem}</filename>{size}{objects}</annotation>")
+
+
+@pytest.fixture
+def det(tmp_path: Path) -> Path:
+    """A small ILSVRC: three training images, two for validation, one for test; returns the folder above it."""
+    home = tmp_path / "ILSVRC"
+    write(home, "train", TRAIN)
+    write(home, "val", {"ILSVRC2012_val_00000001": [BEE], "ILSVRC2012_val_00000002": None})
+    write(home, "test", {"ILSVRC2012_test_00000001": None})
+    lists = home / "ImageSets" / "DET"
+    lists.mkdir(parents=True)
+    ant, both, extra = TRAIN
+    (lists / "train_1.txt").write_text(f"{ant} 1\n{both} 0\n{extra} -1\n")
+    (lists / "train_2.txt").write_text(f"{both} 1\n{ant} -1\n")
+    (lists / "val.txt").write_text("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n")
+    (lists / "test.txt").write_text("ILSVRC2012_test_00000001 1\n")
+    return tmp_path
+
+
+def test_training_unites_the_lists_of_all_classes_and_keeps_negatives(det: Path):
+    dataset = open_detection(det, "imagenet_det/train")
+    assert dataset.class_names == (BEE, ANT), "sorted wnids"
+    assert list(dataset.file_names) == [f"Data/DET/train/{stem}.JPEG" for stem in TRAIN]
+    assert [record.labels_G.tolist() for record in dataset.records] == [[2], [1, 2], []]
+    assert dataset.records[0].boxes_G4.tolist() == [[10, 5, 20, 30]] and dataset.notes == ()
+    assert all(record.path.is_file() for record in dataset.records)
+    assert len(set(dataset.image_ids_I.tolist())) == 3 and dataset.sizes_hw_I2.tolist() == [[60, 80]] * 3
+    assert check_detection(det, "imagenet_det/train") == []
+
+
+def test_splits_have_the_same_classes_and_the_owner_is_read_from_any_place(det: Path):
+    val = open_detection(det, "imagenet_det/val")
+    assert val.class_names == (BEE, ANT) and [len(record.labels_G) for record in val.records] == [1, 0]
+    assert open_detection(det / "ILSVRC", "imagenet_det/val").fingerprint() == val.fingerprint()
+    assert find_sources(det) == ("imagenet_det/test", "imagenet_det/train", "imagenet_det/val")
+
+
+def test_the_devkits_list_gives_names_and_numbers(det: Path):
+    (det / "ILSVRC" / "devkit" / "data").mkdir(parents=True)
+    path = det / "ILSVRC" / "devkit" / "data" / "map_det.txt"
+    path.write_text(f"{ANT} 3 ant\n{BEE} 17 honey bee\n")
+    dataset = open_detection(det, "imagenet_det/val")
+    assert dataset.class_names == ("ant", "honey bee") and dataset.category_ids == (3, 17)
+    assert dataset.supercategories == (ANT, BEE) and dataset.labels_K.tolist() == [2]
+    path.write_text(f"{ANT} 3 ant\n")
+    with pytest.raises(DataError, match=rf"val_00000001\.xml: has an object '{BEE}', which is not one of the 1"):
+        open_detection(det, "imagenet_det/val")
+    path.write_text("ant\n")
+    with pytest.raises(DataError, match=r"map_det\.txt: is not the devkit's list of classes; its lines are"):
+        open_detection(det, "imagenet_det/val")
+
+
+def test_test_images_have_no_truth(det: Path):
+    dataset = open_detection(det, "imagenet_det/test")
+    assert not dataset.labelled and len(dataset) == 1 and "nothing to score against" in dataset.notes[0]
+
+
+def test_a_subset_of_training_is_what_there_is_of_it(det: Path):
+    stem = next(iter(TRAIN))
+    (det / "ILSVRC" / "Data" / "DET" / "train" / f"{stem}.JPEG").unlink()
+    (det / "ILSVRC" / "Annotations" / "DET" / "train" / f"{stem}.xml").unlink()
+    dataset = open_detection(det, "imagenet_det/train")
+    assert (
+        len(dataset) == 2 and "1 listed images that are not there were left out, such as: neither" in dataset.notes[0]
+    )
+    for path in (det / "ILSVRC" / "ImageSets" / "DET").glob("train_*.txt"):
+        path.unlink()
+    assert len(open_detection(det, "imagenet_det/train")) == 2, "without lists, the images that are there"
+
+
+def test_a_positive_without_xml_is_said(det: Path):
+    (det / "ILSVRC" / "Annotations" / "DET" / "train" / f"{next(iter(TRAIN))}.xml").unlink()
+    dataset = open_detection(det, "imagenet_det/train")
+    assert len(dataset) == 3 and "1 images listed as having objects have no XML" in dataset.notes[0]
+
+
+def test_what_is_missing_is_named(det: Path, tmp_path: Path):
+    (det / "ILSVRC" / "Data" / "DET" / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    with pytest.raises(DataError, match=r"val_00000002\.JPEG: neither this image nor its XML is there, but val lists"):
+        open_detection(det, "imagenet_det/val")
+    with pytest.raises(DataError, match=r"trainx\.txt: no such list; the folder has test, train_1, train_2, val"):
+        open_detection(det, "imagenet_det/trainx")
+    with pytest.raises(DataError, match=r"no ILSVRC/Data/DET in it; unpack ILSVRC2017_DET\.tar\.gz there"):
+        open_detection(det / "ILSVRC" / "Data", "imagenet_det/val")

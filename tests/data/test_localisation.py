@@ -1,0 +1,297 @@
+"""Images with a class and its boxes: layouts, what is left out, what is refused; crops and views in step with boxes."""
+
+from __future__ import annotations
+
+import csv
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.check import check_localisation
+from data.errors import DataError
+from data.localisation import open_localisation
+from data.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from data.sample.locations import write_locations
+from data.views import Crops, Whole
+from tests.data.writers import VOC_OBJECT, write_picture
+
+Object = tuple[str, int, int, int, int]
+PICTURE_HW = (60, 80)
+
+
+def write_xml(path: Path, objects: list[Object], size_hw: tuple[int, int] = PICTURE_HW) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [
+        VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=0, parts="")
+        for n, x0, y0, x1, y1 in objects
+    ]
+    size = f"<size><width>{size_hw[1]}</width><height>{size_hw[0]}</height></size>"
+    path.write_text(f"<annotation>{size}{''.join(texts)}</annotation>")
+
+
+def write_ilsvrc(root: Path) -> Path:
+    """Two classes, three training images (one without annotation), two of val. Returns the folder ILSVRC."""
+    base = root / "ILSVRC"
+    data, annotations = base / "Data" / "CLS-LOC", base / "Annotations" / "CLS-LOC"
+    for stem in ("n01/n01_1", "n02/n02_5", "n02/n02_7"):
+        write_picture(data / "train" / f"{stem}.JPEG", *PICTURE_HW)
+    write_xml(annotations / "train" / "n01" / "n01_1.xml", [("n01", 1, 1, 80, 60), ("n02", 3, 3, 9, 9)])
+    write_xml(annotations / "train" / "n02" / "n02_5.xml", [("n02", 11, 21, 30, 50), ("n02", 5, 5, 8, 9)])
+    for stem, name in (("ILSVRC2012_val_00000001", "n02"), ("ILSVRC2012_val_00000002", "n01")):
+        write_picture(data / "val" / f"{stem}.JPEG", *PICTURE_HW)
+        write_xml(annotations / "val" / f"{stem}.xml", [(name, 2, 3, 40, 50)])
+    return base
+
+
+def as_lists(dataset) -> list[tuple[str, str, list[list[float]]]]:
+    return [
+        (
+            Path(dataset.images.file_names[place]).stem,
+            dataset.class_names[dataset.images.labels_I[place]],
+            dataset.objects.boxes_G4(place).tolist(),
+        )
+        for place in range(len(dataset))
+    ]
+
+
+TRAIN = [
+    ("n01_1", "n01", [[0.0, 0.0, 80.0, 60.0]]),
+    ("n02_5", "n02", [[10.0, 20.0, 30.0, 50.0], [4.0, 4.0, 8.0, 9.0]]),
+]
+VAL = [(f"ILSVRC2012_val_0000000{n}", name, [[1.0, 2.0, 40.0, 50.0]]) for n, name in ((1, "n02"), (2, "n01"))]
+
+
+def test_the_challenges_layout_gives_the_boxes_of_each_images_own_class(tmp_path: Path) -> None:
+    base = write_ilsvrc(tmp_path)
+    for root in (tmp_path, base):
+        train, val = (open_localisation(root, split) for split in ("train", "val"))
+        assert as_lists(train) == TRAIN and as_lists(val) == VAL
+        assert "1 of 3 images have no box of their class" in train.notes[0] and not val.notes
+        assert train.objects.labels_K.tolist() == [1, 2, 2]
+        assert train.boxes_K4().tolist() == [box for _, _, boxes in TRAIN for box in boxes]
+
+
+def test_kaggles_lists_give_the_same_where_the_xml_is_absent(tmp_path: Path) -> None:
+    base = write_ilsvrc(tmp_path)
+    expected = {split: open_localisation(tmp_path, split) for split in ("train", "val")}
+    for split in ("train", "val"):
+        with open(tmp_path / f"LOC_{split}_solution.csv", "w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["ImageId", "PredictionString"])
+            for path in sorted((base / "Annotations" / "CLS-LOC" / split).rglob("*.xml")):
+                words = []
+                for one in ET.parse(path).iter("object"):
+                    corners = [one.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
+                    words += [one.findtext("name"), *corners]
+                lines.writerow([path.stem, " ".join(words) + " "])
+    (base / "Annotations").rename(tmp_path / "elsewhere")
+    for split in ("train", "val"):
+        found = open_localisation(tmp_path, split)
+        assert as_lists(found) == as_lists(expected[split]) and found.fingerprint() == expected[split].fingerprint()
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n02 1 2 3\n")
+    with pytest.raises(DataError, match=r"LOC_val_solution.csv: line 2 is not"):
+        open_localisation(tmp_path, "val")
+    (tmp_path / "LOC_val_solution.csv").unlink()
+    with pytest.raises(DataError, match=r"no LOC_val_solution.csv"):
+        open_localisation(tmp_path, "val")
+
+
+def test_a_validation_folder_sorted_into_classes_is_the_same(tmp_path: Path) -> None:
+    base = write_ilsvrc(tmp_path)
+    val = base / "Data" / "CLS-LOC" / "val"
+    for stem, name, _ in VAL:
+        (val / name).mkdir()
+        (val / f"{stem}.JPEG").rename(val / name / f"{stem}.JPEG")
+    assert sorted(as_lists(open_localisation(tmp_path, "val"))) == sorted(VAL)
+
+
+def test_the_challenges_lists_say_which_images_are_meant(tmp_path: Path) -> None:
+    lists = write_ilsvrc(tmp_path) / "ImageSets" / "CLS-LOC"
+    lists.mkdir(parents=True)
+    (lists / "train_loc.txt").write_text("n02/n02_5 1\n")
+    assert as_lists(open_localisation(tmp_path, "train")) == TRAIN[1:]
+    (lists / "train_loc.txt").write_text("n02/n02_5 1\nn02/n02_6 2\n")
+    with pytest.raises(DataError, match=r"train_loc.txt: lists 1 images .* such as n02_6"):
+        open_localisation(tmp_path, "train")
+
+
+def test_without_a_training_folder_the_mapping_tells_the_classes(tmp_path: Path) -> None:
+    base = write_ilsvrc(tmp_path)
+    (base / "Data" / "CLS-LOC" / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"LOC_synset_mapping.txt"):
+        open_localisation(tmp_path, "val")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n02 tench, Tinca tinca\nn01 goldfish\n")
+    assert as_lists(open_localisation(tmp_path, "val")) == VAL
+
+
+def test_a_loose_image_of_two_classes_is_refused(tmp_path: Path) -> None:
+    base = write_ilsvrc(tmp_path)
+    xml = base / "Annotations" / "CLS-LOC" / "val" / "ILSVRC2012_val_00000001.xml"
+    write_xml(xml, [("n01", 1, 1, 9, 9), ("n02", 1, 1, 9, 9)])
+    with pytest.raises(DataError, match=r"00000001.JPEG: has objects of n01 and n02"):
+        open_localisation(tmp_path, "val")
+    write_xml(xml, [("n77", 1, 1, 9, 9)])
+    with pytest.raises(DataError, match=r"00000001.JPEG: has the unknown class n77"):
+        open_localisation(tmp_path, "val")
+
+
+def test_bad_boxes_are_refused_or_left_out(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        write_picture(tmp_path / "train" / "ant" / f"{stem}.jpg", *PICTURE_HW)
+        write_xml(tmp_path / "train" / "ant" / f"{stem}.xml", [("ant", 5, 5, 20, 20)])
+    write_xml(tmp_path / "train" / "ant" / "a.xml", [("ant", 6, 5, 5, 20)])  # no pixel wide
+    dataset = open_localisation(tmp_path, "train")
+    assert [stem for stem, _, _ in as_lists(dataset)] == ["b"] and len(dataset.notes) == 2
+    write_xml(tmp_path / "train" / "ant" / "a.xml", [("ant", 200, 5, 220, 20)])
+    with pytest.raises(DataError, match=r"a.jpg: its annotation has a box wholly outside"):
+        open_localisation(tmp_path, "train")
+    (tmp_path / "train" / "ant" / "a.xml").write_text("<annotation>")
+    with pytest.raises(DataError, match=r"a.xml: does not parse as VOC XML"):
+        open_localisation(tmp_path, "train")
+    for stem in ("a", "b"):
+        write_xml(tmp_path / "train" / "ant" / f"{stem}.xml", [("bee", 1, 1, 9, 9)])
+    with pytest.raises(DataError, match="no image has a box of its own class; give objects the names"):
+        open_localisation(tmp_path, "train")
+    for stem in ("a", "b"):
+        (tmp_path / "train" / "ant" / f"{stem}.xml").unlink()
+    with pytest.raises(DataError, match="none of its 2 images has an annotation; put an XML file beside each"):
+        open_localisation(tmp_path, "train")
+
+
+def test_check_lists_all_faults_of_boxes_and_images_in_one_pass(tmp_path: Path) -> None:
+    annotations = write_ilsvrc(tmp_path) / "Annotations" / "CLS-LOC"
+    for split in ("train", "val"):
+        assert check_localisation(tmp_path, split) == []
+    write_xml(annotations / "val" / "ILSVRC2012_val_00000001.xml", [("n01", 99, 1, 110, 9)])
+    (annotations / "train" / "n01" / "n01_1.xml").write_text("<no")
+    write_xml(annotations / "train" / "n02" / "n02_5.xml", [("n02", 1, 1, 9, 9)], (70, 80))
+    train, val = (check_localisation(tmp_path, split) for split in ("train", "val"))
+    assert "does not parse" in train[0].reason and "its annotation says 80 x 70" in train[1].reason and len(train) == 2
+    assert "wholly outside" in val[0].reason and len(val) == 1
+    assert "nowhere: no such" in str(check_localisation(tmp_path / "nowhere", "val")[0])
+
+
+def test_the_sample_set_is_the_same_in_both_layouts(tmp_path: Path) -> None:
+    for layout in ("folders", "ilsvrc"):
+        write_locations(tmp_path / layout, counts=(20, 10), layout=layout)
+    for split, count in (("train", 20), ("val", 10)):
+        folders, ilsvrc = (open_localisation(tmp_path / layout, split) for layout in ("folders", "ilsvrc"))
+        assert len(folders) == len(ilsvrc) == count and len(folders.class_names) == 10
+        found = [sorted((name, boxes) for _, name, boxes in as_lists(one)) for one in (folders, ilsvrc)]
+        assert found[0] == found[1]
+    with pytest.raises(DataError, match="is there already"):
+        write_locations(tmp_path / "folders", counts=(20, 10))
+
+
+RED_HW, RED = (240, 300), (60, 100, 130, 200)  # x0 y0 x1 y1 of what is red
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """Eight images of one class, grey with a red box."""
+    for number in range(8):
+        pixels = np.full((*RED_HW, 3), 128, np.uint8)
+        x0, y0, x1, y1 = RED
+        pixels[y0:y1, x0:x1] = (0, 0, 255)  # OpenCV writes BGR
+        path = tmp_path / "train" / "red" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+        write_xml(path.with_suffix(".xml"), [("red", x0 + 1, y0 + 1, x1, y1)], RED_HW)
+    return tmp_path
+
+
+def red_box(pixels_3HW: torch.Tensor) -> list[int]:
+    rows, columns = torch.nonzero(pixels_3HW[0].int() - pixels_3HW[1].int() > 127, as_tuple=True)
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+@pytest.mark.parametrize("augment", ["scale", "crop", "none"])
+@pytest.mark.parametrize("size", [64, 24])  # the latter from images decoded at a fraction of their size
+def test_boxes_follow_their_pixels_through_crop_and_mirror(red: Path, augment: str, size: int) -> None:
+    dataset = open_localisation(red, "train")
+    view = TrainView(size=size, shorter=size, augment=augment, flip=0.5)
+    flipped = set()
+    for batch in localisation_train_loader(dataset, view, global_batch=8, iterations=4, seed=1):
+        images, targets, classes = batch.inputs
+        assert images.pixels_N3HW.shape == (8, 3, size, size) and classes.tolist() == [0] * 8
+        assert targets.valid_NG[:, 0].all() and not targets.valid_NG[:, 1:].any()
+        for n in range(8):
+            box = targets.boxes_NG4[n, 0]
+            if targets.ignore_NG[n, 0]:
+                continue
+            found = red_box(images.pixels_N3HW[n])
+            assert np.abs(np.array(found) - box.numpy()).max() <= 1.01, (found, box)
+            flipped.add(bool(box[0] + box[2] > size))
+    assert flipped == {False, True}
+
+
+def test_draws_follow_from_iteration_and_image_whatever_the_processes(red: Path) -> None:
+    dataset = open_localisation(red, "train")
+    view = TrainView(size=32, shorter=40)
+
+    def batches(**options):
+        return list(localisation_train_loader(dataset, view, global_batch=4, seed=3, **options))
+
+    whole = batches(iterations=3)
+    resumed = batches(iterations=3, start_iteration=2)
+    halves = [batches(iterations=3, rank=rank, world_size=2) for rank in range(2)]
+    assert torch.equal(resumed[0].inputs[0].pixels_N3HW, whole[2].inputs[0].pixels_N3HW)
+    for t in range(3):
+        both = torch.cat([half[t].inputs[0].pixels_N3HW for half in halves])
+        assert torch.equal(both, whole[t].inputs[0].pixels_N3HW)
+        seeds = torch.cat([half[t].inputs[1].draw_seeds_N for half in halves])
+        assert torch.equal(seeds, whole[t].inputs[1].draw_seeds_N)
+        assert halves[0][t].image_ids + halves[1][t].image_ids == whole[t].image_ids
+
+
+def test_a_box_that_a_crop_hides_for_the_most_part_is_ignored(red: Path) -> None:
+    dataset = open_localisation(red, "train")
+    rng = np.random.default_rng(0)
+    boxes_G4 = np.array([[0, 0, 300, 240.0]], np.float32)  # never half in a crop of a quarter of the area
+    view = TrainView(size=32, shorter=64, augment="none", min_visible=0.5)
+    crop = view.draw(240, 300, boxes_G4, rng)
+    assert (crop.height, crop.width) == (120, 120) and (crop.top, crop.left) == (60, 90)
+    (batch,) = localisation_train_loader(dataset, view, global_batch=8, iterations=1)
+    targets = batch.inputs[1]
+    # of the red box's 70 x 100 px the crop shows 40 x 80
+    assert targets.valid_NG[:, 0].all() and targets.ignore_NG[:, 0].all()
+
+
+def test_views_at_test_know_where_they_lie_on_disk(red: Path) -> None:
+    dataset = open_localisation(red, "train")
+    views = (Crops(56, 64), Whole(64), Whole(120))
+    seen = 0
+    for batch in localisation_test_loader(dataset, views, batch=3):
+        placed, classes = batch.inputs
+        assert len(placed) == len(classes) == len(batch.image_ids)
+        assert placed.sizes_hw_N2.tolist() == [list(RED_HW)] * len(placed)
+        for groups in placed.groups:
+            assert sorted(row for group in groups for row in group.rows_n.tolist()) == list(range(len(placed)))
+            for group in groups:
+                for pixels_3HW, (x, y, x_span, y_span) in zip(group.pixels_n3HW, group.place_n4.tolist()):
+                    on_disk = np.array(red_box(pixels_3HW)) * ([x_span, y_span] * 2) + ([x, y] * 2)
+                    assert np.abs(on_disk - RED).max() <= max(x_span, y_span)
+                    seen += 1
+    assert seen == 8 * 3
+
+
+def test_an_image_of_another_size_than_its_annotation_is_named(red: Path) -> None:
+    write_xml(red / "train" / "red" / "3.xml", [("red", 1, 1, 20, 20)], (100, 100))
+    dataset = open_localisation(red, "train")
+    with pytest.raises(DataError, match=r"3.png: is 300 x 240 pixels, its annotation says 100 x 100"):
+        list(localisation_test_loader(dataset, [Whole(64)], batch=8))
+    loader = localisation_train_loader(dataset, TrainView(size=32, shorter=32), global_batch=8, iterations=1)
+    assert any("3.png" in name for name in next(iter(loader)).skipped)
+
+
+def test_views_and_augmentations_that_cannot_be_are_refused(red: Path) -> None:
+    with pytest.raises(ValueError, match="augment 'pad' is not known"):
+        TrainView(size=32, shorter=32, augment="pad")
+    with pytest.raises(DataError, match="resize 16 is below the crop's size 32"):
+        TrainView(size=32, shorter=16)
+    with pytest.raises(DataError, match="not in corners"):
+        localisation_test_loader(open_localisation(red, "train"), [Crops(32, 40, corners=True)], batch=8)

@@ -1,0 +1,225 @@
+"""VOC's XML as such, loose folders of it, and test sets whose annotations are not published."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import build_detection
+from configs.schema import DETECTION_SETS, DetectionRecipe, protocol_fields
+from data import detection_loader, open_detection
+from data.check import check_detection
+from data.errors import DataError
+from data.voc import CLASS_NAMES
+from data.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
+from tests.data.writers import write_picture, write_voc
+
+DOG = ("dog", 48, 20, 70, 31, 0)
+STAR = ("star", 1, 1, 9, 9, 0)
+
+
+def test_corners_are_written_as_voc_counts_them():
+    assert inclusive_corners([47, 19, 23, 12]) == ["48", "20", "70", "31"]
+    assert inclusive_corners([0, 0, 80, 60]) == ["1", "1", "80", "60"]
+    assert inclusive_corners([173.66, 204.76, 107.87, 238.39]) == ["174.66", "205.76", "281.53", "443.15"]
+    assert inclusive_corners([-1, -0.5, 100, 1e-7]) == ["0", "0.5", "99", "-0.4999999"]
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn", "Co"]), min_size=1, max_size=9).filter(
+    lambda name: name.strip() == name and "\ufffe" not in name and "\uffff" not in name
+)
+pixels = st.integers(-(10**6), 10**9).map(lambda number: number / 1000)
+boxes = st.tuples(pixels, pixels, st.integers(1, 10**9).map(lambda n: n / 1000), st.integers(1, 10**9).map(float))
+extras = st.fixed_dictionaries(
+    {},
+    optional={
+        "pose": st.sampled_from(["Left", "Unspecified"]),
+        "truncated": st.integers(0, 1),
+        "part": st.lists(
+            st.fixed_dictionaries({"name": st.just("head"), "bndbox": st.just({"xmin": 1, "ymin": 2})}), min_size=2
+        ),
+        "point": st.just({"x": 3, "y": "4.5"}),
+    },
+)
+
+
+@given(st.lists(st.tuples(names, boxes.map(list), st.booleans(), extras), max_size=4), st.integers(1, 10**6))
+def test_what_is_written_reads_back_the_same(objects: list, width: int):
+    text = xml_text("a & b.jpg", (9, width), objects, {"folder": "VOC", "owner": {"name": "x"}, "segmented": 1})
+    image = parse_tree(ET.fromstring(text), extras=True)
+    assert image.size_hw == (9, width) and image.file_name == "a & b.jpg"
+    assert image.extras == {"folder": "VOC", "owner": {"name": "x"}, "segmented": 1, "depth": 3}
+    assert [one.name for one in image.objects] == [name for name, *_ in objects]
+    assert [one.difficult for one in image.objects] == [difficult for _, _, difficult, _ in objects]
+    assert [one.extras for one in image.objects] == [more for *_, more in objects]
+    for one, (_, (x, y, w, h), _, _) in zip(image.objects, objects):
+        assert one.edges == pytest.approx((x, y, x + w, y + h), abs=1e-6)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"<a>{text}</a>".encode("utf-8", "replace")))
+def test_any_file_is_an_image_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+    path = tmp_path_factory.getbasetemp() / "any.xml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError):
+        read_xml(path)
+
+
+@pytest.mark.parametrize(
+    ("inner", "sentence"),
+    [
+        ("<size><width>inf</width><height>9</height></size>", "its size is inf x 9"),
+        ("<size><width>nan</width><height>9</height></size>", "its size is nan x 9"),
+        ("<size><width>9</width><height>nine</height></size>", "size/height is 'nine', not a number"),
+        ("<size><width>9</width></size>", "size/height is missing"),
+        ("<size><width>9</width><height>9</height></size><object><name/><bndbox/></object>", "object '' lacks"),
+        ("<size><width>9</width><height>9</height></size><object><name>a</name><bndbox/></object>", "bndbox/xmin is"),
+    ],
+)
+def test_what_is_missing_or_no_number_is_said(inner: str, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        parse_tree(ET.fromstring(f"<annotation>{inner}</annotation>"))
+
+
+def test_a_real_file_keeps_all_that_it_says(shared_data: Path):
+    path = shared_data / "VOCdevkit" / "VOC2012" / "Annotations" / "2007_000027.xml"
+    image = read_xml(path, extras=True)
+    (person,) = image.objects
+    assert person.extras["pose"] == "Unspecified" and person.extras["truncated"] == 0
+    assert [part["name"] for part in person.extras["part"]] == ["head", "hand", "foot", "foot"]
+    x0, y0, x1, y1 = person.edges
+    objects = [(person.name, [x0, y0, x1 - x0, y1 - y0], person.difficult, person.extras)]
+    again = ET.fromstring(xml_text(image.file_name, image.size_hw, objects, image.extras))
+
+    def flat(tree: ET.Element) -> list[str]:
+        return sorted(f"{child.tag}={(child.text or '').strip()}" for child in tree.iter())
+
+    assert flat(again) == flat(ET.parse(path).getroot())
+
+
+def loose(folder: Path, objects: dict[str, list], *, annotations: str = "", images: str = "") -> Path:
+    """XML and images of a VOC set, put into `folder` as others lay them out."""
+    made = write_voc(folder.parent / "made", objects)
+    for kind, place in (("Annotations", annotations), ("JPEGImages", images)):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for path in (made / kind).iterdir():
+            path.rename(folder / place / path.name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [("", ""), ("Annotations", "JPEGImages"), ("annotations", "images"), ("annotations/xmls/..", "images")],
+)
+def test_loose_xml_is_read_in_every_usual_layout(tmp_path: Path, annotations: str, images: str):
+    folder = loose(tmp_path / "mine", {"a": [STAR, DOG], "b c": []}, annotations=annotations, images=images)
+    dataset = open_detection(tmp_path, "vocxml:mine")
+    assert dataset.class_names == ("dog", "star") and dataset.labels_K.tolist() == [2, 1]
+    assert [record.path.is_file() for record in dataset.records] == [True, True]
+    assert dataset.records[0].boxes_G4.tolist() == [[0, 0, 9, 9], [47, 19, 70, 31]]
+    assert check_detection(tmp_path, f"vocxml:{folder}") == []
+
+
+def test_splits_share_their_classes(tmp_path: Path):
+    loose(tmp_path / "train", {"a": [STAR], "b": [("arrow", 1, 1, 9, 9, 0)]})
+    loose(tmp_path / "valid", {"c": [STAR]})
+    for split in ("train", "valid"):
+        assert open_detection(tmp_path, f"vocxml:{split}").class_names == ("arrow", "star")
+    assert open_detection(tmp_path, "vocxml:valid").labels_K.tolist() == [2]
+    (tmp_path / "classes.txt").write_text("star\nhole\narrow\n")
+    assert open_detection(tmp_path, "vocxml:valid").class_names == ("star", "hole", "arrow")
+    (tmp_path / "classes.txt").write_text("arrow\n")
+    with pytest.raises(DataError, match=r"c\.xml: has an object 'star', which is not one of the 1 classes"):
+        open_detection(tmp_path, "vocxml:valid")
+
+
+def test_image_sets_outside_of_a_devkit_are_splits(tmp_path: Path):
+    folder = write_voc(tmp_path, {"1": [DOG], "2": [DOG]}).rename(tmp_path / "mine")
+    (folder / "ImageSets" / "Main" / "val.txt").write_text("2\n")
+    dataset = open_detection(tmp_path, "vocxml:mine/val")
+    assert list(dataset.file_names) == ["JPEGImages/2.jpg"] and dataset.class_names == tuple(CLASS_NAMES)
+    assert len(open_detection(tmp_path, "vocxml:mine")) == 2
+    with pytest.raises(DataError, match=r"test\.txt: no such image set; it has trainval, val"):
+        open_detection(tmp_path, "vocxml:mine/test")
+
+
+def test_images_without_xml_are_left_out_and_said(tmp_path: Path):
+    folder = loose(tmp_path / "mine", {"a": [DOG]})
+    write_picture(folder / "b.png", 60, 80)
+    dataset = open_detection(tmp_path, "vocxml:mine")
+    assert len(dataset) == 1 and "1 images without an annotation were left out" in dataset.notes[0]
+
+
+def test_a_folder_without_xml_is_named(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match="mine: no XML in it; put the annotations there"):
+        open_detection(tmp_path, "vocxml:mine")
+    with pytest.raises(DataError, match="nothing: no such directory; write vocxml:DIR"):
+        open_detection(tmp_path, "vocxml:nothing")
+
+
+def test_names_with_spaces_are_known_by_their_annotation(tmp_path: Path):
+    folder = write_voc(tmp_path, {"my dog 1": [DOG], "000002": [DOG]})
+    (folder / "ImageSets" / "Main" / "trainval.txt").write_text("my dog 1\n000002  1\n")
+    names = list(open_detection(tmp_path, "voc2007/trainval").file_names)
+    assert names == ["VOC2007/JPEGImages/my dog 1.jpg", "VOC2007/JPEGImages/000002.jpg"]
+
+
+@pytest.fixture
+def voc_without_truth(tmp_path: Path) -> Path:
+    """VOC2012 test as its server hands it out: images, a list, and a few XML for another competition."""
+    folder = write_voc(tmp_path, {f"2008_00000{i}": [DOG] for i in range(1, 6)}, year="2012", split="test")
+    for path in sorted((folder / "Annotations").iterdir())[1:]:
+        path.unlink()
+    return tmp_path
+
+
+def test_a_test_set_whose_truth_is_not_published_is_images_alone(voc_without_truth: Path):
+    dataset = open_detection(voc_without_truth, "voc2012/test")
+    assert len(dataset) == 5 and not dataset.labelled and len(dataset.labels_K) == 0
+    assert dataset.sizes_hw_I2.tolist() == [[60, 80]] * 5 and dataset.class_names == tuple(CLASS_NAMES)
+    assert "5 images to predict on, and nothing to score against" in dataset.notes[0]
+    assert dataset.coco_truth()["annotations"] == [] and check_detection(voc_without_truth, "voc2012/test") == []
+    (batch,) = detection_loader(dataset, train=False, global_batch=5, shorter_sides=(60,), longer_side=100)
+    assert batch.image_ids == (2008000001, 2008000002, 2008000003, 2008000004, 2008000005)
+
+
+def test_nothing_is_trained_on_a_set_without_truth(voc_without_truth: Path):
+    recipe = DetectionRecipe(data=voc_without_truth, train_source="voc2012/test")
+    with pytest.raises(ValueError, match="voc2012/test: its annotations are not here, so nothing can be learnt"):
+        build_detection.open_train(recipe)
+    write_voc(voc_without_truth, {"000001": [DOG]})
+    with pytest.raises(DataError, match="some of its parts have no annotations"):
+        open_detection(voc_without_truth, "voc2007/trainval+voc2012/test")
+
+
+def test_ones_own_data_set_needs_both_sources():
+    recipe = DetectionRecipe(dataset="yolo", train_source="yolo:train")
+    with pytest.raises(ValueError, match=r"--train-source yolo:data\.yaml/train and --test-source yolo:data\.yaml/val"):
+        recipe.sources()
+    assert protocol_fields(recipe)["train_source"] == "yolo:train"
+    moved = DetectionRecipe(dataset="yolo", train_source="yolo:/elsewhere/train+vocxml:/there/mine")
+    assert protocol_fields(moved)["train_source"] == "yolo:train+vocxml:mine"
+
+
+def test_published_truth_that_is_missing_stays_an_error(voc_without_truth: Path):
+    (voc_without_truth / "VOC2012").rename(voc_without_truth / "VOC2007")
+    with pytest.raises(DataError, match=r"2008_000002\.xml: no such annotation, but test\.txt lists 2008_000002"):
+        open_detection(voc_without_truth, "voc2007/test")
+
+
+def test_the_papers_unions_read_as_the_paper_says(tmp_path: Path):
+    """07++12 (He et al. 2015, table 8): 2007 trainval and test, 2012 trainval; tested on 2012 test."""
+    write_voc(tmp_path, {"000001": [DOG]}, split="trainval")
+    write_voc(tmp_path, {"000002": [DOG]}, split="test")
+    write_voc(tmp_path, {"2008_000001": [DOG]}, year="2012", split="trainval")
+    folder = write_voc(tmp_path, {"2008_000002": []}, year="2012", split="test")
+    (folder / "Annotations" / "2008_000002.xml").unlink()
+
+    def ids(name: str) -> list[list[int]]:
+        return [open_detection(tmp_path, source).image_ids_I.tolist() for source in DETECTION_SETS[name]]
+
+    assert ids("voc07") == [[1], [2]]
+    assert ids("voc0712") == [[1, 2008000001], [2]]
+    assert ids("voc0712pp") == [[1, 2, 2008000001], [2008000002]]

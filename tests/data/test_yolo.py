@@ -1,0 +1,246 @@
+"""YOLO text: lines by hand, layouts as they are found, and what is refused in which words."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import open_detection
+from data.check import check_detection
+from data.errors import DataError
+from data.yolo import in_pixels, parse_line, polygon_area
+from tests.data.writers import write_picture
+
+Write = Callable[..., Path]
+BOX = "1 0.5 0.25 0.2 0.1\n"  # of 80 x 60 px: centre 40, 15; 16 x 6 px
+OUTLINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"  # corners 8 6, 40 6, 40 30
+
+
+@pytest.fixture
+def yolo_set(tmp_path: Path) -> Write:
+    """Writes data.yaml, images/train and labels/train: label text by image, None for no label file."""
+
+    def write(labels: dict[str, str | None], description: str = "train: images/train\nnames: [cat, dog]\n") -> Path:
+        for seed, (stem, text) in enumerate(labels.items()):
+            write_picture(tmp_path / "images" / "train" / f"{stem}.jpg", 60, 80, seed)
+            (tmp_path / "labels" / "train").mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                (tmp_path / "labels" / "train" / f"{stem}.txt").write_text(text)
+        if description:
+            (tmp_path / "data.yaml").write_text(description)
+        return tmp_path
+
+    return write
+
+
+def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set: Write):
+    dataset = open_detection(yolo_set({"000007": BOX + "\n" + OUTLINE, "b": ""}), "yolo:data.yaml/train")
+    assert dataset.class_names == ("cat", "dog") and dataset.category_ids == (1, 2) and dataset.labelled
+    assert dataset.bbox_xywh_K4.tolist() == [[32, 12, 16, 6], [8, 6, 32, 24]]
+    assert dataset.labels_K.tolist() == [2, 1] and dataset.areas_K.tolist() == [96, 32 * 24 / 2]
+    first, empty = dataset.records
+    assert first.segmentations == (None, [[8, 6, 40, 6, 40, 30]]) and first.image_id == 7
+    assert len(empty.labels_G) == 0 and first.path.is_file() and dataset.notes == ()
+    assert list(dataset.file_names) == ["images/train/000007.jpg", "images/train/b.jpg"]
+    assert open_detection(dataset.root, "yolo:data.yaml/train", segmentations=False).segmentations is None
+
+
+def test_the_same_set_is_found_by_every_name_a_user_would_give(yolo_set: Write, monkeypatch: pytest.MonkeyPatch):
+    root = yolo_set({"a": BOX, "b": OUTLINE})
+    names = ["yolo:data.yaml/train", "yolo:train", f"yolo:{root}/train", f"yolo:{root}/data.yaml/train"]
+    prints = {open_detection(root, name).fingerprint() for name in names}
+    monkeypatch.chdir(root.parent)
+    prints.add(open_detection(root, f"yolo:{root.name}/train").fingerprint())
+    (root / "data.yaml").rename(root / "pets.yml")
+    prints.add(open_detection(root, "yolo:train").fingerprint())
+    (root / "pets.yml").unlink()
+    (root / "classes.txt").write_text("cat\ndog\n")
+    prints.add(open_detection(root, "yolo:train").fingerprint())
+    assert len(prints) == 1
+
+
+def test_splits_may_be_folders_lists_or_several_and_exporters_two_dots_are_forgiven(tmp_path: Path):
+    for split in ("train", "valid"):
+        write_picture(tmp_path / split / "images" / f"{split}.jpg", 60, 80)
+        (tmp_path / split / "labels").mkdir()
+        (tmp_path / split / "labels" / f"{split}.txt").write_text(BOX)
+    (tmp_path / "some.txt").write_text("./valid/images/valid.jpg\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: {0: cat, 1: dog}\n"
+        "both: [train/images, valid/images]\nlisted: some.txt\n"
+    )
+
+    def names(split: str) -> list[str]:
+        return list(open_detection(tmp_path, f"yolo:{split}").file_names)
+
+    assert names("train") == ["train/images/train.jpg"]
+    assert names("val") == names("valid") == names("listed") == ["valid/images/valid.jpg"]
+    assert names("both") == ["train/images/train.jpg", "valid/images/valid.jpg"]
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")  # then the folders themselves
+    assert names("train") == ["train/images/train.jpg"]
+    union = open_detection(tmp_path, "yolo:train+yolo:valid")
+    assert len(union) == 2 and union.path(1).is_file()
+
+
+def test_images_and_labels_of_one_set_need_no_split(tmp_path: Path):
+    write_picture(tmp_path / "set" / "images" / "a.png", 60, 80)
+    (tmp_path / "set" / "labels").mkdir()
+    (tmp_path / "set" / "labels" / "a.txt").write_text(BOX)
+    (tmp_path / "set" / "labels" / "classes.txt").write_text("cat\ndog\n")
+    assert open_detection(tmp_path, "yolo:set").bbox_xywh_K4.tolist() == [[32, 12, 16, 6]]
+
+
+def test_fractions_are_of_the_image_as_it_is_seen(tmp_path: Path, yolo_set: Write):
+    from PIL import Image
+
+    root = yolo_set({"a": "0 0.5 0.5 1 0.5\n"})
+    path = root / "images" / "train" / "a.jpg"
+    with Image.open(path) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # 80 x 60 stored, 60 x 80 seen
+        image.save(path, exif=exif)
+    assert cv2.imread(str(path)).shape[:2] == (80, 60)
+    dataset = open_detection(root, "yolo:train")
+    assert dataset.sizes_hw_I2.tolist() == [[80, 60]] and dataset.bbox_xywh_K4.tolist() == [[0, 20, 60, 40]]
+    assert check_detection(root, "yolo:train") == []
+
+
+def test_images_without_a_label_file_are_negatives_and_said_once(yolo_set: Write):
+    dataset = open_detection(yolo_set({"a": BOX, "b": None, "c": None}), "yolo:train")
+    assert len(dataset) == 3 and len(dataset.labels_K) == 1
+    (note,) = dataset.notes
+    assert "2 images without a label file were taken as without objects, such as: has no label file b.txt" in note
+
+
+def test_a_test_split_without_any_labels_is_images_without_truth(yolo_set: Write):
+    root = yolo_set({"a": None}, "test: images/train\ntrain: images/train\nnames: [cat]\n")
+    dataset = open_detection(root, "yolo:test")
+    assert not dataset.labelled and len(dataset) == 1 and "nothing to score against" in dataset.notes[0]
+    with pytest.raises(DataError, match=r"a\.txt: no such label file, nor one of any other image; put the labels"):
+        open_detection(root, "yolo:train")
+
+
+def test_key_points_behind_a_box_are_passed_over(yolo_set: Write):
+    description = "train: images/train\nnames: [cat, dog]\nkpt_shape: [2, 3]\n"
+    dataset = open_detection(yolo_set({"a": BOX[:-1] + " .1 .1 2 .2 .2 2\n"}, description), "yolo:train")
+    assert dataset.bbox_xywh_K4.tolist() == [[32, 12, 16, 6]] and dataset.segmentations is None
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "2 .5 .5 .1 .1",
+            r"line 2 has class 2, but the classes are 0 to 1; correct the line, or the names in data.yaml",
+        ),
+        ("-1 .5 .5 .1 .1", "line 2 has class -1, but the classes are 0 to 1"),
+        ("0.5 .5 .5 .1 .1", "line 2 has class 0.5, but"),
+        ("0 .5 .5 .1", "line 2 has 4 numbers; a box has 5, a polygon 7, 9, 11, ...; correct the line"),
+        ("0 .5 .5 .1 .1 .9", "line 2 has 6 numbers"),
+        ("cat .5 .5 .1 .1", "line 2 has 'cat .5 .5 .1 .1', which is not numbers alone"),
+        ("0 nan .5 .1 .1", "line 2 has a number that is not finite"),
+        ("0 40 15 16 6", "line 2 has 40; numbers are fractions of the image's width and height, not pixels"),
+        ("0 .5 .5 -.1 .1", "line 2 has a box of negative size"),
+        ("0 1.2 1.2 .1 .1", "object 2 has a box wholly outside the image"),
+    ],
+)
+def test_lines_that_are_wrong_are_named(yolo_set: Write, line: str, sentence: str):
+    root = yolo_set({"a": BOX + line + "\n"})
+    with pytest.raises(DataError, match=rf"a\.txt: {sentence}"):
+        open_detection(root, "yolo:train")
+    assert sum(fault.fatal for fault in check_detection(root, "yolo:train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("description", "sentence"),
+    [
+        ("train: images/train\n", "has no `names`|no data.yaml in it"),
+        ("train: images/train\nnames: [cat, cat]\n", "its `names` have 'cat' twice"),
+        ("train: images/train\nnames: {1: cat, 2: dog}\n", "its `names` are not numbered 0 to 1"),
+        ("train: images/train\nnames: [cat, dog]\nnc: 3\n", "says nc: 3, but names 2 classes; correct one of them"),
+        ("train: nowhere\nnames: [cat, dog]\n", r"there is no \S*nowhere; correct the entry, or put the images there"),
+        ("train: [images/train\nnames: [cat", r"is not YAML \("),
+        ("- cat\n", "is no YOLO data set's description"),
+    ],
+)
+def test_descriptions_that_are_wrong_are_named(yolo_set: Write, description: str, sentence: str):
+    root = yolo_set({"a": BOX}, description)
+    with pytest.raises(DataError, match=sentence):
+        open_detection(root, "yolo:data.yaml/train")
+
+
+def test_what_is_not_there_is_named_with_what_is(yolo_set: Write, tmp_path: Path):
+    root = yolo_set({"a": BOX})
+    with pytest.raises(DataError, match=r"data\.yaml: has no split 'val'; it has train"):
+        open_detection(root, "yolo:data.yaml/val")
+    with pytest.raises(DataError, match=r"data\.yaml has train; no images in .*images/val"):
+        open_detection(root, "yolo:val")
+    with pytest.raises(DataError, match=r"data\.yaml: name a split of it, such as yolo:.*/train"):
+        open_detection(root, "yolo:data.yaml")
+    with pytest.raises(DataError, match=r"name a split of it, such as yolo:.*/train"):
+        open_detection(root, f"yolo:{root}")
+    with pytest.raises(DataError, match=r"mine\.yaml: no such file; check the path"):
+        open_detection(root, "yolo:mine.yaml/train")
+    with pytest.raises(DataError, match="names no place; write yolo:DIR"):
+        open_detection(root, "yolo:")
+
+
+def test_an_image_that_cannot_be_read_is_a_fault_where_it_is_one_of_few(yolo_set: Write):
+    root = yolo_set({"a": BOX, "b": BOX})
+    (root / "images" / "train" / "b.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.jpg: zero bytes long; replace it"):
+        open_detection(root, "yolo:train")
+    (root / "images" / "train" / "b.jpg").write_bytes(b"no image at all")
+    (fault,) = check_detection(root, "yolo:train")
+    assert "is not an image whose size can be read" in fault.reason
+
+
+def test_one_unreadable_image_of_many_is_left_out_and_said(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    for number in range(101):
+        write_picture(tmp_path / "images" / f"{number}.png", 6, 8)
+    (tmp_path / "images" / "7.png").write_bytes(b"")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "8.txt").write_text("0 .5 .5 1 1\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    dataset = open_detection(tmp_path, f"yolo:{tmp_path}")
+    assert len(dataset) == 100 and "images/7.png" not in dataset.file_names
+    assert any("1 images whose size cannot be read were left out" in note for note in dataset.notes)
+
+
+fractions = st.floats(0, 1, allow_nan=False)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_object_or_a_sentence(text: str):
+    try:
+        line = parse_line(text, 3)
+    except ValueError as error:
+        assert type(error) is ValueError and str(error).startswith("has ")
+    else:
+        assert 0 <= line.label < 3 and all(map(math.isfinite, line.numbers))
+
+
+@given(st.lists(fractions, min_size=3, max_size=12), st.integers(1, 5000), st.integers(1, 5000))
+def test_an_outlines_box_is_the_smallest_that_holds_it_and_its_area_a_sum_of_triangles(
+    xs: list[float], height: int, width: int
+):
+    ys = xs[1:] + xs[:1]
+    text = " ".join(["2", *(f"{value:.9f}" for pair in zip(xs, ys) for value in pair)])
+    (x, y, w, h), polygon = in_pixels(parse_line(text, 3), (height, width))
+    assert polygon is not None
+    corners_P2 = np.reshape(polygon, (-1, 2))
+    np.testing.assert_allclose([x, y], corners_P2.min(axis=0), atol=1e-6)
+    np.testing.assert_allclose([x + w, y + h], corners_P2.max(axis=0), atol=2e-6)
+    first = corners_P2[0]
+    triangles = [
+        (a[0] - first[0]) * (b[1] - first[1]) - (a[1] - first[1]) * (b[0] - first[0])
+        for a, b in pairwise(corners_P2[1:])
+    ]
+    assert polygon_area(polygon) == pytest.approx(abs(sum(triangles)) / 2, abs=1e-3)

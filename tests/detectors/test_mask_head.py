@@ -1,0 +1,108 @@
+"""Masks of regions: targets are RoIAlign on masks, the true class alone learns, slots without object weigh nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision import ops
+
+from detectors.box_head import Regions
+from detectors.mask_head import MaskHead, choose, masks_of_regions
+from detectors.structures import ImageBatch, Masks, Targets
+from tests.detectors.tiny import make_images, make_targets
+
+SIZES = ((40, 60), (64, 48))
+
+
+def batch() -> tuple[ImageBatch, Targets, dict[tuple[int, int], Tensor]]:
+    """Two images with three truths, their masks (HW each) by image and truth; the first image's second has none."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = [[[5.0, 5, 50, 35], [1.0, 1, 9, 9], [20.0, 10, 30, 38]], [[4.0, 20, 40, 60]]]
+    targets = make_targets(boxes, [[1, 2, 3], [2]])
+    masks = {
+        (n, g): (torch.rand(SIZES[n], generator=generator) > 0.4).to(torch.uint8)
+        for n, g in ((0, 2), (0, 0), (1, 0))  # in any order
+    }
+    bits = torch.cat([mask.flatten() for mask in masks.values()])
+    image, truth = (torch.tensor(part) for part in zip(*masks))
+    flat = Masks(bits, image, truth, tuple(torch.tensor([0, *(m.numel() for m in masks.values())]).cumsum(0).tolist()))
+    images = make_images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), SIZES)
+    return images, replace(targets, masks=flat), masks
+
+
+def regions_of(boxes: Tensor, truth: list[list[int]], labels: list[list[int]]) -> Regions:
+    index = torch.tensor(truth)
+    return Regions(boxes, torch.tensor(labels), boxes, index, torch.ones_like(index, dtype=torch.bool))
+
+
+BOXES = torch.tensor(
+    [
+        [[3.0, 4, 45, 36], [18.0, 8.5, 33, 39.5], [-4.0, -3, 70, 50]],
+        [[0.0, 0, 48, 64], [5.5, 22, 39, 58], [7.0, 7, 8, 8]],
+    ]
+)
+TRUTH = [[0, 2, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("samples", [0, 2])
+def test_targets_are_roi_align_on_each_truths_mask(samples: int, aligned: bool) -> None:
+    images, targets, masks = batch()
+    regions = regions_of(BOXES, TRUTH, [[1, 3, 1], [2, 2, 2]])
+    found = masks_of_regions(regions, images, targets, bins=6, samples=samples, aligned=aligned).view(2, 3, 6, 6)
+    for n in range(2):
+        for r in range(3):
+            mask = masks[n, TRUTH[n][r]].float()[None, None]
+            roi = torch.cat([torch.zeros(1), BOXES[n, r]])[None]
+            expected = ops.roi_align(mask, roi, 6, 1.0, samples or -1, aligned)
+            torch.testing.assert_close(found[n, r], expected[0, 0])
+
+
+def test_only_the_true_classs_mask_of_positive_regions_learns() -> None:
+    images, targets, _ = batch()
+    regions = regions_of(BOXES, TRUTH, [[1, 3, 0], [2, 0, 2]])
+    regions = replace(regions, valid_NR=torch.tensor([[True, True, True], [True, True, False]]))
+    logits = torch.zeros(6, 3, 4, 4, requires_grad=True)
+    MaskHead(8, 3).losses(logits, regions, images, targets)["loss_mask"].backward()
+    assert logits.grad is not None
+    learns = logits.grad.abs().sum(dim=(2, 3)) > 0
+    expected = torch.zeros(6, 3, dtype=torch.bool)
+    expected[0, 0] = expected[1, 2] = expected[3, 1] = True
+    assert torch.equal(learns, expected)
+
+
+def test_the_loss_is_the_mean_over_positive_regions_and_cells() -> None:
+    images, targets, _ = batch()
+    regions = regions_of(BOXES, TRUTH, [[1, 3, 0], [2, 0, 0]])
+    logits = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    wanted = masks_of_regions(regions, images, targets, bins=4, samples=2)
+    losses = []
+    for row, label in ((0, 1), (1, 3), (3, 2)):
+        p = logits[row, label - 1].sigmoid()
+        losses.append(-(wanted[row] * p.log() + (1 - wanted[row]) * (1 - p).log()).mean())
+    loss = MaskHead(8, 3).losses(logits, regions, images, targets)["loss_mask"]
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_a_batch_without_any_mask_gives_a_loss_of_nothing() -> None:
+    images, targets, _ = batch()
+    none = Masks(torch.zeros(0, dtype=torch.uint8), *(torch.zeros(0, dtype=torch.int64) for _ in range(2)), (0,))
+    targets = replace(targets, masks=none, valid_NG=torch.zeros_like(targets.valid_NG))
+    logits = torch.zeros(6, 3, 4, 4, requires_grad=True)
+    loss = MaskHead(8, 3).losses(logits, regions_of(BOXES, TRUTH, [[0] * 3] * 2), images, targets)["loss_mask"]
+    loss.backward()
+    assert loss == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_targets_without_masks_are_refused() -> None:
+    images, targets, _ = batch()
+    with pytest.raises(ValueError, match="learns masks, and the batch has none"):
+        masks_of_regions(regions_of(BOXES, TRUTH, TRUTH), images, replace(targets, masks=None), bins=4, samples=2)
+
+
+def test_a_region_of_its_class_gets_that_classs_mask() -> None:
+    masks = torch.arange(2 * 3 * 4.0).view(2, 3, 2, 2)
+    assert torch.equal(choose(masks, torch.tensor([2, 0])), torch.stack([masks[0, 2], masks[1, 0]]))

@@ -1,0 +1,83 @@
+"""RoIAlign on a pyramid against torchvision's kernel, level by level, and its multi-scale form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision import ops
+
+from detectors.pooling import with_image_index
+from detectors.pyramid_pooling import PyramidRoIAlign, level_of
+
+STRIDES = (4, 8, 16, 32)
+HEIGHT, WIDTH = 256, 352
+
+
+def pyramid() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(HEIGHT // stride, WIDTH // stride) for stride in (*STRIDES, 64)]
+    return [torch.randn(2, 8, *size, generator=generator).requires_grad_() for size in sizes]
+
+
+def boxes_of_all_sizes() -> Tensor:
+    """Within the image, from a pixel to all of it; also of no size at all, and exactly between two levels."""
+    generator = torch.Generator().manual_seed(1)
+    limit = torch.tensor([WIDTH, HEIGHT])
+    centre = torch.rand(2, 100, 2, generator=generator) * limit
+    half = torch.exp(torch.rand(2, 100, 2, generator=generator) * 6 - 1) / 2
+    boxes = torch.cat([(centre - half).clamp(min=0), (centre + half).minimum(limit)], dim=-1)
+    boxes[0, 0] = 0
+    boxes[0, 1] = torch.tensor([0.0, 0, WIDTH, HEIGHT])
+    boxes[1, 0] = torch.tensor([0.0, 0, 112, 112])
+    return boxes
+
+
+def by_kernel(maps: list[Tensor], boxes: Tensor, aligned: bool) -> Tensor:
+    """Each level's regions by torchvision's kernel."""
+    rois, level = with_image_index(boxes), level_of(boxes, STRIDES).flatten()
+    pooled = torch.zeros(len(rois), maps[0].shape[1], 7, 7)
+    for index, stride in enumerate(STRIDES):
+        chosen = (level == index).nonzero().flatten()
+        part = ops.roi_align(maps[index], rois[chosen], 7, 1 / stride, 2, aligned)
+        pooled = pooled.index_copy(0, chosen, part)
+    return pooled
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("way", ["_from_table", "_on_canvas"])
+def test_regions_and_gradients_equal_the_kernels_on_each_level(way: str, aligned: bool) -> None:
+    maps, boxes = pyramid(), boxes_of_all_sizes()
+    if not aligned and way == "_on_canvas":
+        # Regions grown to a cell at the border: their samples outside count 0 in the kernel, here there is a border.
+        boxes = boxes.where((boxes[..., 2:] - boxes[..., :2] > 64).all(-1, keepdim=True), torch.zeros(4))
+    pool = PyramidRoIAlign(7, STRIDES, aligned=aligned)
+    ours = getattr(pool, way)(maps[:4], boxes, level_of(boxes, STRIDES))
+    expected = by_kernel(maps, boxes, aligned)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    for a, b in zip(torch.autograd.grad(ours, maps[:4], weights), torch.autograd.grad(expected, maps[:4], weights)):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_levels_are_torchvisions() -> None:
+    maps, boxes = pyramid(), boxes_of_all_sizes()
+    theirs = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    expected = theirs({str(i): x for i, x in enumerate(maps[:4])}, list(boxes), [(HEIGHT, WIDTH)] * 2)
+    ours = PyramidRoIAlign(7, STRIDES, aligned=False)(maps, boxes)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_region_of_224_px_is_read_at_stride_16_and_half_of_it_at_8() -> None:
+    sides = torch.tensor([1.0, 55, 56, 111, 112, 223, 224, 447, 448, 5000])
+    boxes = torch.stack([torch.zeros(10), torch.zeros(10), sides, sides], dim=-1)[None]
+    assert level_of(boxes, STRIDES).tolist() == [[0, 0, 0, 0, 1, 1, 2, 2, 3, 3]]
+
+
+def test_bf16_maps_give_bf16_regions_near_those_of_float32() -> None:
+    maps, boxes = pyramid(), boxes_of_all_sizes()
+    pool = PyramidRoIAlign(7, STRIDES)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = pool([x.bfloat16() for x in maps], boxes)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), pool(maps, boxes), atol=0.05, rtol=0.05)
