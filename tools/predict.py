@@ -154,7 +154,6 @@ def open_detector(settings: Settings, world: World) -> Detector:
     from wiring import read_detector, restore_detector
 
     from configs.build_improved import build_tested
-
     from engine import precision
 
     trained = read_detector(settings.weights)
