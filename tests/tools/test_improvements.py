@@ -35,13 +35,12 @@ def test_eval_det_takes_all_improvements_at_once(detectors, tmp_path):
 def test_eval_det_says_what_cannot_be_improved(detectors, tmp_path):
     done = run("eval_det", detectors["r18"], "--refine", "--nms", 0.4, expect=2)
     assert all(name in done.err for name in ("--output", "test.refine,", "test.refine_nms"))
-    done = run("eval_det", detectors["r18"], "--multi-scale", 64, 128, "--output", tmp_path, expect=2)
-    assert "test.multi_scale needs two sizes or more" in done.err and "96" in done.err
     members = (detectors["plain18"], tmp_path / "none")
     done = run("eval_det", detectors["r18"], "--ensemble", *members, "--output", tmp_path / "a", expect=1)
     assert str(tmp_path / "none") in done.err
 
 
+@pytest.mark.slow
 def test_the_cumulative_table_goes_on_where_it_was_stopped(detectors, context_run, tmp_path):
     output = tmp_path / "table"
     flags = (detectors["r18"], "--context-run", context_run, "--workers", 0, "--output", output)
