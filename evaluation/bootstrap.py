@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,14 +88,44 @@ def bootstrap_difference(
     seed: int = 0,
 ) -> Interval:
     """The interval of second minus first, paired: both scored on the same resampled images."""
+    return bootstrap_steps(
+        truth,
+        (first, second),
+        metric=metric,
+        iou=iou,
+        pixels=pixels,
+        difficult=difficult,
+        classes=classes,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )[0]
+
+
+def bootstrap_steps(
+    truth: Truth | str | Path,
+    rows: Sequence[Sequence[Entry] | str | Path],
+    *,
+    metric: Metric = "voc07",
+    iou: float = 0.5,
+    pixels: Pixels = "exact",
+    difficult: Difficult = "ignore",
+    classes: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """For each predictions file after the first the interval of the difference to the one before it, paired."""
     truth = read_truth(truth)
     counts_SI = draw_counts(len(truth["images"]), resamples, seed)
     sides = []
-    for predictions in (first, second):
+    for predictions in rows:
         matches = _matches(truth, predictions, metric, iou, pixels, difficult)
         sides.append(_means(_chosen(matches, classes), metric, counts_SI))
-    (first_estimate, first_S), (second_estimate, second_S) = sides
-    return _interval(second_estimate - first_estimate, second_S - first_S, level, counts_SI, classes or list(matches))
+    return [
+        _interval(second - first, second_S - first_S, level, counts_SI, classes or list(matches))
+        for (first, first_S), (second, second_S) in pairwise(sides)
+    ]
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
