@@ -86,19 +86,13 @@ class PostProcess:
         """The best candidates of which no two of one class overlap too much."""
         boxes_NT4, scores_NT, class_NT = candidates.boxes_NT4, candidates.scores_NT, candidates.class_NT
         extent_px = max(images.pixels_N3HW.shape[-2:])
-        kept = [
-            nms_by_class(
-                boxes_T4,
-                scores_T,
-                class_T,
-                iou=self.nms_iou,
-                count=self.detections,
-                classes=classes,
-                extent_px=extent_px,
-            )
-            for boxes_T4, scores_T, class_T in zip(boxes_NT4, scores_NT, class_NT)
-        ]
-        index_ND, valid_ND = (torch.stack(parts) for parts in zip(*kept))
+        index_ND, valid_ND = nms_by_class(
+            *(boxes_NT4, scores_NT, class_NT),
+            iou=self.nms_iou,
+            count=self.detections,
+            classes=classes,
+            extent_px=extent_px,
+        )
         return Detections(
             boxes_ND4=take(boxes_NT4, index_ND) * valid_ND.unsqueeze(-1),
             scores_ND=take(scores_NT, index_ND).where(valid_ND, 0),

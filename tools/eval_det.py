@@ -16,7 +16,6 @@ The last evaluates a detector that torchvision publishes (or torchvision:NAME=FI
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,15 +23,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from common import in_processes, run_tool
 
-from configs.command_line import RecipeError, load_recipe, validated
+from configs.command_line import RecipeError, validated
 from configs.schema import DetectionRecipe, protocol_fields
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset
     from engine.distributed import World
-
-    # Where it comes from, the recipe of its training, what is known of it, and its tensors for the classes of a set.
-    Trained = tuple[Path, DetectionRecipe, dict[str, Any], Callable[[DetectionDataset], dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector, read_member, restore_detector
+    from wiring import evaluate_detector, read_detector, read_member, restore_detector
 
     from configs import build, build_detection
     from engine import precision
@@ -94,9 +90,10 @@ def evaluate(settings: Settings, world: World) -> int:
     from engine.rundir import RunDirectory
 
     setup_logging(is_main=world.is_main)
-    read = read_torchvision if settings.weights and settings.weights.startswith("torchvision:") else read_ours
-    path, trained, facts, state_for = read(settings)
-    recipe = changed(trained, settings)
+    if settings.run is not None and not settings.run.is_dir():
+        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
+    trained = read_detector(str(settings.run or settings.weights))
+    recipe = changed(trained.recipe, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
     if output is None:
@@ -107,10 +104,10 @@ def evaluate(settings: Settings, world: World) -> int:
         )
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
-        require_same_protocol(trained, recipe, facts, test_set)
-    known = tuple(facts.get("class_names", test_set.class_names))
-    build.check_classes(known, path, test_set.class_names, test_set.source)
-    model = restore_detector(recipe, state_for(test_set), facts, len(known), path).to(world.device)
+        require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
+    known = tuple(trained.names.values())
+    build.check_classes(known, trained.path, test_set.class_names, test_set.source)
+    model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
     others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
@@ -119,43 +116,9 @@ def evaluate(settings: Settings, world: World) -> int:
     origin = {"tested": tested(settings, recipe)}
     figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
     if world.is_main:
-        logging.getLogger("tools.eval_det").info(figures_line(int(facts.get("iterations", 0)), figures))
+        logging.getLogger("tools.eval_det").info(figures_line(int(trained.facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
     return 0
-
-
-def read_ours(settings: Settings) -> Trained:
-    """The detector in a run directory, or in a file of weights of one."""
-    from wiring import recipe_in
-
-    from engine.weights import load_weights
-
-    if settings.run is not None and not settings.run.is_dir():
-        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
-    path = settings.run / "model.safetensors" if settings.run is not None else Path(settings.weights or "")
-    if not path.exists():
-        mend = "the run is not finished; run its train_det.py command with --resume" if settings.run else "name a file"
-        raise ValueError(f"{path} is missing: {mend}")
-    state, facts = load_weights(path)
-    if settings.run is not None:
-        recipe = load_recipe(DetectionRecipe, settings.run / "config.yaml")
-    else:
-        recipe = recipe_in(facts, path)
-    return path, recipe, facts, lambda test_set: state
-
-
-def read_torchvision(settings: Settings) -> Trained:
-    """A detector that torchvision publishes, of the classes that the test set has."""
-    from configs.outside_detectors import from_torchvision, torchvision_recipe, torchvision_state
-
-    named = settings.weights or ""
-    name, _, file = named.removeprefix("torchvision:").partition("=")
-    recipe = torchvision_recipe(name)
-
-    def state_for(test_set: DetectionDataset) -> dict[str, Any]:
-        return from_torchvision(torchvision_state(name, Path(file) if file else None), test_set.category_ids)
-
-    return Path(file or named), recipe, {"source": named}, state_for
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:

@@ -102,7 +102,10 @@ def read_detector(weights: str) -> Trained:
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
-            raise ValueError(f"{path} is missing: {path.parent} holds no finished run; name a file of weights")
+            raise ValueError(
+                f"{path} is missing: the run is not finished; run its train_det.py command with --resume, or name a "
+                "file of weights"
+            )
     state, facts = load_weights(path)
     recipe = recipe_in(facts, path)
     return Trained(path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"])))
