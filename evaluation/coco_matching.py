@@ -123,9 +123,7 @@ class _Truths:
 class _Detections:
     """The detections that count (100 a class and image), sorted by key and falling score."""
 
-    def __init__(
-        self, entries: Sequence[Entry], keys: _Keys, ranges_A2: FloatArray, masks_of: Sequence[Entry] | None
-    ):
+    def __init__(self, entries: Sequence[Entry], keys: _Keys, ranges_A2: FloatArray, masks_of: Sequence[Entry] | None):
         key_D = keys(entries)
         scores_D = np.array([entry["score"] for entry in entries], dtype=np.float64)
         order_D = np.lexsort((-scores_D, key_D))  # stable

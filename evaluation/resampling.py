@@ -119,7 +119,7 @@ def reweigh(
     levels: int | None,
 ) -> dict[str, Resampled]:
     """Figures of matches, by name: `figures` says of each its area range and threshold (None: mean over all)."""
-    counts_SI = np.concatenate([np.ones_like(counts_SI[:1]), counts_SI]).astype(np.int32)
+    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI]).astype(np.int32)
     values: dict[str, FloatArray] = {name: np.zeros((len(counts_SI), len(matches))) for name in figures}
     for place, matched in enumerate(matches.values()):
         for area, wanted in _by_area(figures).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_steps_are_the_differences_of_neighbours():
     steps = bootstrap_steps(truth, rows, metric="coco50", resamples=9, seed=2)
     assert steps == [
         bootstrap_difference(truth, before, after, metric="coco50", resamples=9, seed=2)
-        for before, after in zip(rows, rows[1:])
+        for before, after in pairwise(rows)
     ]
 
 

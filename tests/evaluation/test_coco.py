@@ -14,7 +14,6 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.average_precision import COCO_LEVELS, average_precision
 from evaluation.coco import FIGURES, coco_figures
 from evaluation.files import EvaluationError
 from tests.evaluation.cases import guess, random_case, thing, truth_of
