@@ -2,6 +2,7 @@
 
 python benchmarks/coverage.py                          # a reduced run, minutes
 python benchmarks/coverage.py --pairs 500 500 --resamples 400     # the whole of it
+python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, three rules in normal worlds
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
@@ -15,6 +16,7 @@ normal distribution as in comparison, and by percentiles as in `evaluation.boots
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from evaluation.coco_matching import THRESHOLDS_T
 from evaluation.comparison import compare_sides
 from evaluation.resampling import COCO_LEVELS, draw_counts, reweigh
 from evaluation.reweighting import Matched
+from evaluation.student import quantile
 
 CLASSES = 4
 OBJECTS = 0.6  # of a class in an image
@@ -162,6 +165,42 @@ def measure(gain: float, truth: float, spread: float, images: int, seeds: int, r
     }
 
 
+def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
+    """Coverage (0..1) of three rules for the doubt in a seed variance, in worlds where all is normal.
+
+    A world has the variances of the images (common), of seeds (each side its own) and of their taste in images, whose
+    share is known, as resampling tells it. "whole": the doubt of each side's sample variance s; "rest": that of what
+    is left of s without the taste in images; "between": their product, as in `evaluation.comparison`.
+    """
+    freedoms = np.geomspace(0.5, 1e6, 300)
+    quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
+    held: dict[str, list[float]] = {"whole": [], "between": [], "rest": []}
+    for common, unequal, taste in itertools.product((0, 0.3, 1), (1, 4), (0.2, 1)):
+        for spread in (0, 0.1, 0.3, 1, 3, 10, 100):
+            variances = (spread, unequal * spread)
+            images = common + 2 * taste / seeds
+            change = random.normal(0, np.sqrt(images + sum(variances) / seeds), worlds)
+            all_2 = [(v + taste) * random.chisquare(seeds - 1, worlds) / (seeds - 1) / seeds for v in variances]
+            rest_2 = [np.maximum(0, one - taste / seeds) for one in all_2]
+            variance = images + sum(rest_2)
+            for name, powers in (("whole", (2, 0)), ("between", (1, 1)), ("rest", (0, 2))):
+                doubt = sum(a ** powers[0] * r ** powers[1] for a, r in zip(all_2, rest_2)) / (seeds - 1)
+                freedom = variance**2 / np.maximum(doubt, 1e-12)
+                half = np.interp(np.log(freedom), np.log(freedoms), quantiles) * np.sqrt(variance)
+                held[name].append(float(np.mean(np.abs(change) <= half)))
+    return held
+
+
+def compare_rules(seeds: list[int]) -> None:
+    for count in seeds:
+        if count > 1:
+            for name, held in rules(count, 20_000, np.random.default_rng(0)).items():
+                low, middle, high = (100 * f(held) for f in (min, np.mean, max))
+                print(
+                    f"{count} seeds, {name:8s} covers {low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds"
+                )
+
+
 def spread_of(share: float, count: int) -> float:
     """Standard error of a share, in %."""
     return 100 * math.sqrt(max(share * (1 - share), 1 / count) / count)
@@ -175,8 +214,12 @@ def main() -> None:
     parser.add_argument("--gain", type=float, default=0.15, help="skill of the second side (default 0.15)")
     parser.add_argument("--spread", type=float, default=0.03, help="of skill over seeds (default 0.03)")
     parser.add_argument("--resamples", type=int, default=200, help="of the images (default 200)")
+    parser.add_argument("--rules", action="store_true", help="compare rules for the degrees of freedom instead")
     parser.add_argument("--output", type=Path, default=RESULTS / "coverage.json", help="result file")
     args = parser.parse_args()
+    if args.rules:
+        compare_rules(args.seeds)
+        return
     if len(args.pairs) != len(args.images):
         parser.error("--pairs: one number for each of --images")
     if min(*args.images, *args.pairs, *args.seeds) < 1 or args.resamples < 2:

@@ -49,6 +49,11 @@ def interval(low: float | None, high: float | None) -> str:
     return NONE if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
+def p_value(value: float) -> str:
+    """'0.032', or '< 0.001'."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def ratio(value: float | None) -> str:
     """'0.98 ×', from 10 on without decimals."""
     if value is None:
