@@ -119,7 +119,7 @@ def _values(
     predictions: Sequence[Entry] | str | Path,
     counts_SI: IntArray,
     *,
-    metric: str,
+    metric: Metric,
     iou: float,
     pixels: Pixels,
     difficult: Difficult,

@@ -31,6 +31,7 @@ _MOST = 100  # detections of a class and image
 _ELEMENTS = 1 << 21  # of one working array
 
 BoolArray = NDArray[np.bool_]
+BitsArray = NDArray[np.uint16]
 
 
 def match_coco(
@@ -151,10 +152,10 @@ def _ranks(key_D: IntArray) -> IntArray:
     return np.arange(len(key_D)) - start_D
 
 
-def _match(truths: _Truths, found: _Detections) -> tuple[IntArray, IntArray]:
-    """hit_DA and ignored_DA (uint16), one bit a threshold."""
-    every = _BITS_T.sum()
-    hit_DA = np.zeros(found.outside_DA.shape, dtype=np.uint16)
+def _match(truths: _Truths, found: _Detections) -> tuple[BitsArray, BitsArray]:
+    """hit_DA and ignored_DA, one bit a threshold."""
+    every = int(_BITS_T.sum())
+    hit_DA: BitsArray = np.zeros(found.outside_DA.shape, dtype=np.uint16)
     ignored_DA = np.where(found.outside_DA, every, 0).astype(np.uint16)
     key_P, first_P, count_P = np.unique(found.key_D, return_index=True, return_counts=True)
     truth_P = np.searchsorted(truths.key_G, key_P, side="left")
@@ -177,8 +178,8 @@ def _match_pairs(
     found: _Detections,
     spans: tuple[IntArray, IntArray, IntArray, IntArray],
     width: int,
-    hit_DA: IntArray,
-    ignored_DA: IntArray,
+    hit_DA: BitsArray,
+    ignored_DA: BitsArray,
 ) -> None:
     """Some pairs, those with most detections first: flags go into hit_DA and ignored_DA.
 

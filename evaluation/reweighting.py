@@ -114,15 +114,12 @@ def _curve(weight_SD: IntArray, seen_SD: IntArray, hits_H: IntArray, ignored: In
 
 def _area(found_SH: IntArray, best_SH: FloatArray, truths_S1: IntArray, levels: int | None) -> FloatArray:
     recall_SH = found_SH / truths_S1
-    if levels is None:
-        reached_SH = recall_SH
-    else:
-        reached_SH = _levels_reached(recall_SH, levels) / levels
+    reached_SH = recall_SH if levels is None else _levels_reached(recall_SH, levels) / levels
     first_S = reached_SH[:, 0] * best_SH[:, 0] if reached_SH.shape[1] else np.zeros(len(reached_SH))
     return first_S + ((reached_SH[:, 1:] - reached_SH[:, :-1]) * best_SH[:, 1:]).sum(axis=1)
 
 
-def _levels_reached(recall_SH: FloatArray, levels: int) -> IntArray:
+def _levels_reached(recall_SH: FloatArray, levels: int) -> NDArray[np.int32]:
     """How many of the recall levels np.linspace(0, 1, levels) are at or below each recall, to the last bit.
 
     Only a recall that is a level, but for its rounding, is in doubt: any other is 1 / (truths x levels) from all.

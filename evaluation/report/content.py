@@ -94,9 +94,10 @@ def assemble(
     names = list(class_names(truth).values())
     over_seeds = seeds.over_seeds(runs, intervals, scores[0].truths)
     return {
-        "title": title or " against ".join(labels),
+        "title": title or " against ".join(side["label"] for side in over_seeds["sides"]),
         "headline": sentences.headline(told, lead, over_seeds),
-        "accuracy_sentence": sentences.accuracy_sentence(lead, by_label),
+        "accuracy_sentence": sentences.accuracy_over_seeds(over_seeds, len(runs))
+        or sentences.accuracy_sentence(lead, by_label),
         "cost_sentence": sentences.cost_sentence(lead, by_label),
         "notes": sentences.notes(
             told,

@@ -17,7 +17,6 @@ from evaluation.report.collect import Run, read_runs
 from evaluation.report.content import assemble, describe_gallery
 from evaluation.report.matching import best_threshold, match_images
 from evaluation.report.scores import score
-from evaluation.report.seeds import mean_text
 
 HERE = Path(__file__).parent
 
@@ -41,7 +40,7 @@ def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, t
     panes, missing = _draw(runs, shown, thresholds, labels, class_names(truth))
     content["gallery"]["images_not_found"] = missing
 
-    shared = {"report": content, "f": formats, "mean_text": mean_text, **tables.all_tables(content)}
+    shared = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
     markdown = templates.get_template("template.md.j2").render(**shared)
     page = templates.get_template("template.html.j2").render(

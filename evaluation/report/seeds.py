@@ -54,7 +54,8 @@ def over_seeds(runs: Sequence[Run], intervals: PairedIntervals, truths: Mapping[
         }
         for side in sides
     ]
-    order = sorted(range(len(sides)), key=lambda place: -(told[place]["figures"]["AP"]["mean"] or 0.0))
+    means = [sum(intervals.values(side.places, "AP")) / len(side.places) for side in sides]
+    order = sorted(range(len(sides)), key=lambda place: -means[place])
     pairs = [(0, place) for place in range(1, len(sides))]
     lead = (order[1], order[0]) if len(sides) > 1 else None
     return {
@@ -110,7 +111,12 @@ def seed_tables(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = []
     for one in content["comparisons"]:
         rows = [
-            [name, mean_text(sides[one["a"]][name]), mean_text(sides[one["b"]][name]), *_cells(difference)]
+            [
+                name,
+                formats.mean_and_spread(sides[one["a"]][name]),
+                formats.mean_and_spread(sides[one["b"]][name]),
+                *_cells(difference),
+            ]
             for name, difference in one["differences"].items()
         ]
         classes = [
@@ -119,12 +125,6 @@ def seed_tables(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         covers = "The intervals cover seeds and images." if one["covers"] != "images" else MISSING
         tables.append({"a": one["a"], "b": one["b"], "covers": covers, "rows": rows, "classes": classes})
     return tables
-
-
-def mean_text(figure: Mapping[str, Any]) -> str:
-    """'45.0 ± 0.6', without the spread where there is one run."""
-    spread = "" if figure["std"] is None else f" ± {formats.ap(figure['std'])}"
-    return formats.ap(figure["mean"]) + spread
 
 
 def _cells(difference: Mapping[str, Any] | None) -> list[str]:

@@ -52,6 +52,30 @@ def _verdict(backbones: Mapping[str, Any], count: int) -> str:
     return f"{backbones['b']} makes the better detector: {by}, {over}"
 
 
+def accuracy_over_seeds(over_seeds: Mapping[str, Any], runs: int) -> str | None:
+    """AP and AP50 of the best two backbones, where some have several seeds; None where every run stands alone."""
+    one = over_seeds["lead"]
+    if not one or len(over_seeds["sides"]) == runs:
+        return None
+    sides = {side["label"]: side for side in over_seeds["sides"]}
+    counts = {label: len(side["seeds"]) for label, side in sides.items()}
+    told = []
+    for name in ("AP", "AP50"):
+        a, b = (formats.mean_and_spread(sides[one[key]]["figures"][name]) for key in ("a", "b"))
+        difference = one["differences"][name]
+        of = f" of {one['a']} over {_seeds(counts[one['a']])}" if name == "AP" else ""
+        told.append(
+            f"{b} {name} against {a}{of}, a difference of {formats.signed(difference['estimate'])} (95 % interval "
+            f"{formats.interval(difference['low'], difference['high'])}, p {formats.p_text(difference['p_value'])})"
+        )
+    covers = "seeds and images" if one["covers"] != "images" else "image sampling only"
+    return f"{one['b']} over {_seeds(counts[one['b']])} reaches {told[0]}, and {told[1]}; the intervals cover {covers}."
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seeds" if count > 1 else "1 seed"
+
+
 def accuracy_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str:
     """AP and AP50 of the two, with the intervals of their difference."""
     a, b, sign = lead["a"], lead["b"], 1

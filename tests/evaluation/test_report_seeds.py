@@ -66,6 +66,9 @@ def test_with_seeds_on_both_sides_there_is_a_verdict(several):
     assert difference["low"] > 0 and difference["p_value"] < 0.05
     by = formats.ap(difference["estimate"])
     assert content["headline"] == f"r18 makes the better detector: {by}\u00a0AP above plain18, over 3 seeds"
+    assert content["title"] == "plain18 against r18"
+    assert f"{formats.signed(difference['estimate'])} (95 % interval" in content["accuracy_sentence"]
+    assert content["accuracy_sentence"].endswith("the intervals cover seeds and images.")
     assert "no verdict" not in markdown and "Seeds: plain18 3 and r18 3." in " ".join(content["notes"])
     assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "VOC mAP"} == set(one["differences"])
 
