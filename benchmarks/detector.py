@@ -47,8 +47,8 @@ def our_detector(masks: bool) -> FasterRCNN:
     return model
 
 
-def their_detector(masks: bool, channels_last: bool) -> nn.Module:
-    """torchvision's, its norms frozen, the layers trained that it trains by default; it resizes nothing."""
+def their_detector(masks: bool, channels_last: bool, size: tuple[int, int]) -> nn.Module:
+    """torchvision's, its norms frozen, the layers trained that it trains by default; images of `size` keep it."""
     make = torchvision.models.detection.maskrcnn_resnet50_fpn if masks else None
     make = make or torchvision.models.detection.fasterrcnn_resnet50_fpn
     model = make(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
@@ -56,7 +56,7 @@ def their_detector(masks: bool, channels_last: bool) -> nn.Module:
     nn.init.zeros_(model.rpn.head.bbox_pred.weight)
     model.backbone.body = _frozen(model.backbone.body)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    model.transform = GeneralizedRCNNTransform(800, 1333, mean, std, _skip_resize=True)
+    model.transform = GeneralizedRCNNTransform(min(size), max(size), mean, std)
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
@@ -160,7 +160,9 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
             one["masks"] = targets.masks.bits_M.view(args.batch, TRUTHS, *args.size)[n]
         truth.append(one)
     ours = our_detector(args.masks).to(device).train(args.train)
-    theirs, theirs_last = (their_detector(args.masks, last).to(device).train(args.train) for last in (False, True))
+    theirs, theirs_last = (
+        their_detector(args.masks, last, tuple(args.size)).to(device).train(args.train) for last in (False, True)
+    )
     calls: dict[str, Callable[[], None]] = {}
     calls["ours fp32"] = partial(our_step, ours, images, targets, "fp32", args.train)
     calls["torchvision fp32 (its default)"] = partial(their_step, theirs, pixels, truth, "fp32", args.train)

@@ -15,9 +15,11 @@ from configs.schema import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
 from data.detection_views import DetectionAugmentation
+from data.loaders import Loader
 from data.pictures import PictureView
 from data.records import DetectionDataset
 from data.sampling import evenly
+from data.sizes import at_several_sizes
 from engine.distributed import World
 from engine.weights import load_into, load_weights
 
@@ -133,7 +135,15 @@ def detection_train_loader(
 
 
 def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World) -> Any:
-    """Every image once, in the data set's order."""
+    """Every image once, in the data set's order; with `test.multi_scale` at its other sizes too."""
+    own = recipe.input.test_shorter_side
+    first = _test_loader(recipe, dataset, world, own)
+    others = [_test_loader(recipe, dataset, world, side) for side in sorted({*recipe.test.multi_scale} - {own})]
+    return at_several_sizes([first, *others], workers=recipe.workers) if others else first
+
+
+def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World, side: int) -> Loader:
+    """Images with that shorter side; the longer side's bound is as many times it as at the test size."""
     view = recipe.input
     return detection_loader(
         dataset,
@@ -141,8 +151,8 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
         global_batch=recipe.test.batch_size,
         rank=world.rank,
         world_size=world.size,
-        shorter_sides=(view.test_shorter_side,),
-        longer_side=view.longer_side,
+        shorter_sides=(side,),
+        longer_side=round(view.longer_side * side / view.test_shorter_side),
         canvases=(),
         flip=0.0,
         crowd="ignore",

@@ -141,12 +141,15 @@ def _box_head(settings: Detector, test: DetectionTest, pool: nn.Module, head: An
     return BoxHead(
         pool,
         head,
-        BoxPredictor(head.out_channels, classes, class_agnostic=settings.class_agnostic),
+        BoxPredictor(
+            head.out_channels * (2 if settings.context else 1), classes, class_agnostic=settings.class_agnostic
+        ),
         postprocess=PostProcess(score_threshold=test.score, nms_iou=test.nms, detections=test.detections),
         matcher=Matcher(positive=0.5, negative=0.5, negative_from=settings.roi_background_from),
         samples=settings.rois,
         positive_fraction=settings.roi_positive,
         beta=settings.box_beta,
+        context=settings.context,
     )
 
 

@@ -343,6 +343,9 @@ class Detector(Recipe):
     roi_background_from: float = Field(0.0, ge=0, lt=0.5, description="Lowest IoU of background regions; 2015: 0.1.")
     box_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the head; 0: L1; 2015: 1.0.")
     class_agnostic: bool = Field(False, description="One box for all classes instead of one a class.")
+    context: bool = Field(
+        False, description="The whole image's features beside each region's (He et al. 2015, appendix B)."
+    )
     masks: bool = Field(False, description="Mask R-CNN: a mask for each object as well.")
     mask_convs: int = Field(4, ge=0, description="dc5, fpn: 3x3 layers of the mask head.")
     mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
@@ -373,6 +376,18 @@ class DetectionTest(Recipe):
     voc_metric: Literal["voc07", "voc10"] = Field("voc07", description="11 points, or area under the curve.")
     batch_size: int = Field(1, ge=1, description="Images at a time.")
     limit: int | None = Field(None, ge=1, description="Evaluate on only N images, evenly spaced (for trials).")
+    # Improvements of He et al. 2015, appendix B, and mirrored images.
+    refine: bool = Field(False, description="Read each region again from its regressed box; NMS, then box voting.")
+    refine_nms: float = Field(0.3, gt=0, le=1, description="IoU of the NMS with refine, instead of nms.")
+    multi_scale: tuple[int, ...] = Field(
+        (),
+        description="Shorter sides, each region read at the two nearest to its ideal: 200 400 600 800 1000; the "
+        "test size is one of them.",
+    )
+    multi_scale_region: int = Field(
+        224, ge=1, description="Root of a region's area at its ideal size, pixels: the pre-training's view."
+    )
+    flip: bool = Field(False, description="Mean over the image and its mirror image.")
 
 
 class DetectionRecipe(RunRecipe):
@@ -396,6 +411,16 @@ class DetectionRecipe(RunRecipe):
     def _dataset_is_known(self) -> DetectionRecipe:
         if self.dataset not in DETECTION_SETS:
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _test_size_is_among_the_scales(self) -> DetectionRecipe:
+        sides, own = self.test.multi_scale, self.input.test_shorter_side
+        if sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16):
+            raise ValueError(
+                f"test.multi_scale needs two sizes or more of at least 16, and among them {own}, which is "
+                f"input.test_shorter_side: not {' '.join(map(str, sides))}"
+            )
         return self
 
     def sources(self) -> tuple[str, str]:

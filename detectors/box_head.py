@@ -46,10 +46,10 @@ class Regions:
 
 @dataclass(frozen=True)
 class RegionOutput:
-    """What the second stage says of regions. maps_MCHW: what the head made of each before it became a vector;
+    """What the second stage says of regions. maps_NRCHW: what the head made of each before it became a vector;
     logits_NRK; deltas_NRQ4."""
 
-    maps_MCHW: Tensor
+    maps_NRCHW: Tensor
     logits_NRK: Tensor
     deltas_NRQ4: Tensor
 
@@ -67,11 +67,11 @@ class BoxPredictor(nn.Module):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, vectors_MV: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits MK and box deltas MQ4, in float32: bf16 would give many regions the same score."""
-        with torch.autocast(vectors_MV.device.type, enabled=False):
-            vectors_MV = vectors_MV.float()
-            return self.scores(vectors_MV), self.deltas(vectors_MV).unflatten(1, (-1, 4))
+    def forward(self, vectors_XV: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits XK and box deltas XQ4, in float32: bf16 would give many regions the same score."""
+        with torch.autocast(vectors_XV.device.type, enabled=False):
+            vectors_XV = vectors_XV.float()
+            return self.scores(vectors_XV), self.deltas(vectors_XV).unflatten(-1, (-1, 4))
 
 
 class BoxHead(nn.Module):
@@ -81,7 +81,8 @@ class BoxHead(nn.Module):
     `head.maps` takes that to maps MCHW, `head.vectors` those to vectors MV. delta_weights: (10, 10,
     5, 5) are the paper's normalisation by 0.1, 0.1, 0.2, 0.2. append_truth: the truth boxes join the
     proposals in training (Fast R-CNN's code, detectron2, torchvision), so that there are positives from the
-    first step on.
+    first step on. context: the whole image is read as one region more, and the predictor reads its vector beside each
+    region's, so that it has twice the features (He et al. 2015, appendix B, "global context").
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class BoxHead(nn.Module):
         append_truth: bool = True,
         delta_weights: Weights = (10.0, 10.0, 5.0, 5.0),
         beta: float = 0.0,
+        context: bool = False,
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -108,18 +110,34 @@ class BoxHead(nn.Module):
         self.append_truth = append_truth
         self.delta_weights = delta_weights
         self.beta = beta
+        self.context = context
 
     @property
     def most_positive(self) -> int:
         """How many regions an image are positive at most; those that are come first."""
         return int(self.sampler.count * self.sampler.positive_fraction)
 
-    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> RegionOutput:
-        """Class logits and box deltas of the given regions."""
-        maps_MCHW = self.region_maps(maps, boxes_NR4)
-        logits_MK, deltas_MQ4 = self.predictor(self.head.vectors(maps_MCHW))
-        shape = boxes_NR4.shape[:2]
-        return RegionOutput(maps_MCHW, logits_MK.unflatten(0, shape), deltas_MQ4.unflatten(0, shape))
+    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> RegionOutput:
+        """Class logits and box deltas of the given regions; sizes: of the images, in which the regions are."""
+        return self.read(self.pool(maps, self.to_pool(boxes_NR4, sizes_hw_N2)), len(boxes_NR4))
+
+    def to_pool(self, boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
+        """The regions that have to be pooled to read the given ones: these, and for context each whole image last."""
+        if not self.context:
+            return boxes_NR4
+        corner_N2 = sizes_hw_N2.flip(1).to(boxes_NR4.dtype)
+        whole_N4 = torch.cat([torch.zeros_like(corner_N2), corner_N2], dim=1)
+        return torch.cat([boxes_NR4, whole_N4.unsqueeze(1)], dim=1)
+
+    def read(self, regions_MCBB: Tensor, images: int) -> RegionOutput:
+        """Class logits and box deltas of the regions of `to_pool`, pooled."""
+        maps_MCHW = self.head.maps(regions_MCBB)
+        maps_NRCHW = maps_MCHW.unflatten(0, (images, -1))
+        vectors_NRV = self.head.vectors(maps_MCHW).unflatten(0, (images, -1))
+        if self.context:
+            maps_NRCHW, vectors_NRV, whole_N1V = maps_NRCHW[:, :-1], vectors_NRV[:, :-1], vectors_NRV[:, -1:]
+            vectors_NRV = torch.cat([vectors_NRV, whole_N1V.expand_as(vectors_NRV)], dim=2)
+        return RegionOutput(maps_NRCHW, *self.predictor(vectors_NRV))
 
     def region_maps(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
         """The maps MCHW that the head makes of regions before it makes them vectors."""
@@ -163,5 +181,5 @@ class BoxHead(nn.Module):
 
     def detect(self, maps: Sequence[Tensor], proposals: Proposals, images: ImageBatch) -> Detections:
         """Classify and refine all proposals, and keep the best."""
-        output = self(maps, proposals.boxes_NP4)
+        output = self(maps, proposals.boxes_NP4, images.sizes_hw_N2)
         return self.postprocess(proposals, output.logits_NRK, output.deltas_NRQ4, images, self.delta_weights)

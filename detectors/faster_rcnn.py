@@ -34,7 +34,7 @@ class FasterRCNN(nn.Module):
         anchors = self.rpn(maps)
         proposals = self.rpn.propose(anchors, images, self.rpn.train_limits)
         regions = self.box_head.sample(proposals, targets)
-        output = self.box_head(maps, regions.boxes_NR4)
+        output = self.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
         losses = {**self.rpn.losses(anchors, images, targets), **self.box_head.losses(regions, output)}
         if self.mask_head is not None:
             regions, regions_MCHW = self._to_mask(maps, regions, output)
@@ -60,8 +60,7 @@ class FasterRCNN(nn.Module):
         """The regions that may be positive, a fixed number an image, and what the mask head reads of each."""
         assert self.mask_head is not None
         most = min(self.box_head.most_positive, regions.boxes_NR4.shape[1])
-        images = len(regions.boxes_NR4)
         first = Regions(**{name: value[:, :most] for name, value in vars(regions).items()})
         if self.mask_head.pool is not None:
             return first, self.mask_head.pool(maps, first.boxes_NR4)
-        return first, output.maps_MCHW.unflatten(0, (images, -1))[:, :most].flatten(0, 1)
+        return first, output.maps_NRCHW[:, :most].flatten(0, 1)

@@ -17,6 +17,25 @@ from detectors.rpn import Proposals
 from detectors.structures import Detections, ImageBatch
 
 
+@dataclass(frozen=True)
+class RegionScores:
+    """What is thought of regions. probabilities_NPK: float32, of background and every class; boxes_NPQ4: where each
+    class's object is, within the image."""
+
+    probabilities_NPK: Tensor
+    boxes_NPQ4: Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best pairs of proposal and class, before suppression. boxes_NT4, within the image; scores_NT: -inf where
+    there is none; class_NT: 0..C-1."""
+
+    boxes_NT4: Tensor
+    scores_NT: Tensor
+    class_NT: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class PostProcess:
     """What of all that was scored is reported.
@@ -40,22 +59,32 @@ class PostProcess:
         images: ImageBatch,
         delta_weights: Weights,
     ) -> Detections:
-        probability_NPC = logits_NPK.float().softmax(dim=-1)[..., 1:]
-        classes = probability_NPC.shape[2]
-        usable_NPC = (probability_NPC > self.score_threshold) & proposals.valid_NP.unsqueeze(-1)
-        scores_NPC = probability_NPC.masked_fill(~usable_NPC, float("-inf")).flatten(1)
-        best = scores_NPC.topk(min(self.candidates, scores_NPC.shape[1]))
-        proposal_NT, class_NT = best.indices // classes, best.indices % classes
-
-        codes = deltas_NPQ4.shape[2]
-        code_NT = proposal_NT * codes + (class_NT if codes > 1 else 0)
-        deltas_NT4 = take(deltas_NPQ4.flatten(1, 2), code_NT)
+        """Detections from the logits and deltas of one detector; only the candidates' boxes are decoded."""
+        scores_NT, proposal_NT, class_NT = self._best(logits_NPK.float().softmax(dim=-1), proposals.valid_NP)
+        deltas_NT4 = _of_class(deltas_NPQ4, proposal_NT, class_NT)
         boxes_NT4 = decode(deltas_NT4, take(proposals.boxes_NP4, proposal_NT), delta_weights)
         boxes_NT4 = clip(boxes_NT4, images.sizes_hw_N2)
-        usable_NT = (boxes_NT4[..., 2:] > boxes_NT4[..., :2]).all(dim=-1) & boxes_NT4.isfinite().all(dim=-1)
-        boxes_NT4 = boxes_NT4.where(usable_NT.unsqueeze(-1), 0)
-        scores_NT = best.values.masked_fill(~usable_NT, float("-inf"))
+        return self.suppress(_usable(boxes_NT4, scores_NT, class_NT), images, logits_NPK.shape[2] - 1)
 
+    @torch.no_grad()
+    def select(self, scores: RegionScores, valid_NP: Tensor) -> Candidates:
+        """The candidates among regions that have been scored, and their boxes decoded, already."""
+        scores_NT, proposal_NT, class_NT = self._best(scores.probabilities_NPK, valid_NP)
+        return _usable(_of_class(scores.boxes_NPQ4, proposal_NT, class_NT), scores_NT, class_NT)
+
+    def _best(self, probabilities_NPK: Tensor, valid_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score, proposal and class of each candidate."""
+        probability_NPC = probabilities_NPK[..., 1:]
+        classes = probability_NPC.shape[2]
+        usable_NPC = (probability_NPC > self.score_threshold) & valid_NP.unsqueeze(-1)
+        scores_NPC = probability_NPC.masked_fill(~usable_NPC, float("-inf")).flatten(1)
+        best = scores_NPC.topk(min(self.candidates, scores_NPC.shape[1]))
+        return best.values, best.indices // classes, best.indices % classes
+
+    @torch.no_grad()
+    def suppress(self, candidates: Candidates, images: ImageBatch, classes: int) -> Detections:
+        """The best candidates of which no two of one class overlap too much."""
+        boxes_NT4, scores_NT, class_NT = candidates.boxes_NT4, candidates.scores_NT, candidates.class_NT
         extent_px = max(images.pixels_N3HW.shape[-2:])
         kept = [
             nms_by_class(
@@ -76,3 +105,17 @@ class PostProcess:
             labels_ND=(take(class_NT, index_ND) + 1) * valid_ND,
             valid_ND=valid_ND,
         )
+
+
+def _of_class(values_NPQ4: Tensor, proposal_NT: Tensor, class_NT: Tensor) -> Tensor:
+    """The four numbers of each candidate's proposal that are its class's, or every class's, NT4."""
+    codes = values_NPQ4.shape[2]
+    return take(values_NPQ4.flatten(1, 2), proposal_NT * codes + (class_NT if codes > 1 else 0))
+
+
+def _usable(boxes_NT4: Tensor, scores_NT: Tensor, class_NT: Tensor) -> Candidates:
+    """Candidates of which those whose box is empty or not finite are none."""
+    usable_NT = (boxes_NT4[..., 2:] > boxes_NT4[..., :2]).all(dim=-1) & boxes_NT4.isfinite().all(dim=-1)
+    return Candidates(
+        boxes_NT4.where(usable_NT.unsqueeze(-1), 0), scores_NT.masked_fill(~usable_NT, float("-inf")), class_NT
+    )

@@ -7,6 +7,7 @@ axis, T = B * S samples of a region along one axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,32 @@ def level_of(boxes_NR4: Tensor, strides: Sequence[int]) -> Tensor:
     octaves_NR = torch.log2(box_area(boxes_NR4.float()).sqrt() * (CANONICAL_STRIDE / CANONICAL_SIDE / strides[0]))
     # 1e-6 as torchvision has it: a side of exactly 112 px belongs to the upper level however it is rounded.
     return (octaves_NR + 1e-6).floor().clamp(0, len(strides) - 1).long()
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Sums of some rows of a table, each row times its weight: table XC, which rows KE, weights KE -> KC.
+
+    It is torch's embedding_bag, but that the gradient of a row is summed up in float32: hundreds of regions may lie on
+    the same cell, and a bfloat16 stops growing at 256 times what is added to it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table_XC: Tensor, rows_KE: Tensor, weights_KE: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(rows_KE, weights_KE)
+        ctx.table = table_XC.shape[0], table_XC.dtype
+        return F.embedding_bag(rows_KE, table_XC, per_sample_weights=weights_KE.to(table_XC.dtype), mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad_KC: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        rows_KE, weights_KE = ctx.saved_tensors
+        (rows, kind), (sums, each) = ctx.table, rows_KE.shape
+        sum_of_row = torch.arange(sums).unsqueeze(1).expand(sums, each).reshape(-1)
+        sizes = torch.full((sums,), each)
+        grad_XC = torch.ops.aten._embedding_bag_dense_backward(
+            *(grad_KC.float().contiguous(), rows_KE.flatten(), sum_of_row, sizes, sizes[:0]),
+            *(rows, False, 0, weights_KE.float().flatten(), -1),
+        )
+        return grad_XC.to(kind), None, None
 
 
 class PyramidRoIAlign(nn.Module):
@@ -84,9 +111,7 @@ class PyramidRoIAlign(nn.Module):
         cells_KE = (rows_MB1E1 + columns_M1B1E).view(-1, each * each)
         weights_KE = (weights_y_MB1E1 * weights_x_M1B1E).view(-1, each * each)
         with torch.autocast("cpu", enabled=False):
-            pooled_KC = F.embedding_bag(
-                cells_KE, table_XC, per_sample_weights=weights_KE.to(table_XC.dtype), mode="sum"
-            )
+            pooled_KC = _WeightedRows.apply(table_XC, cells_KE, weights_KE)
         return pooled_KC.view(images * regions, bins, bins, channels).permute(0, 3, 1, 2)
 
     def _axis(self, start_NR: Tensor, size_NR: Tensor, extent_NR: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,8 @@ class TensorStructure:
                 changed[field.name] = change(value)
             elif isinstance(value, TensorStructure):
                 changed[field.name] = value._map(change)
+            elif isinstance(value, tuple) and value and isinstance(value[0], TensorStructure):
+                changed[field.name] = tuple(one._map(change) for one in value)
         return replace(self, **changed)
 
     def to(self: _Structure, device: torch.device | str) -> _Structure:
@@ -52,11 +54,13 @@ class ImageBatch(TensorStructure):
     pixels_N3HW: uint8 RGB, 0..255; what lies beyond an image's size is padding.
     sizes_hw_N2: int64, height and width of each image on the canvas (top left), on the device.
     sizes_hw: the same numbers on the host.
+    other_scales: the same images at other sizes, where a detector is tested at several.
     """
 
     pixels_N3HW: Tensor
     sizes_hw_N2: Tensor
     sizes_hw: tuple[Size, ...]
+    other_scales: tuple[ImageBatch, ...] = ()
 
     def __len__(self) -> int:
         return self.pixels_N3HW.shape[0]

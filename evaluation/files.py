@@ -51,10 +51,13 @@ def read_truth(source: Truth | str | Path) -> Truth:
     return truth
 
 
-def read_predictions(source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox") -> list[Entry]:
+def read_predictions(
+    source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox", classes: bool = True
+) -> list[Entry]:
     """Predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
 
-    source: a list or a path. needs: "bbox", or "segmentation" for masks. Raises EvaluationError, OSError.
+    source: a list or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals, whose
+    category_id is not looked at. Raises EvaluationError, OSError.
     """
     name = _label(source, "the list of predictions")
     predictions = _load(source, name)
@@ -67,7 +70,10 @@ def read_predictions(source: Sequence[Entry] | str | Path, truth: Truth, *, need
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     _check_known(predictions, "image_id", images, name, "prediction", "score each file against the truth of its images")
-    _check_known(predictions, "category_id", categories, name, "prediction", "use the ids of the truth's categories")
+    if classes:
+        _check_known(
+            predictions, "category_id", categories, name, "prediction", "use the ids of the truth's categories"
+        )
     _check_scores(predictions, name)
     if needs == "bbox":
         _check_boxes(predictions, name, "prediction")

@@ -6,6 +6,8 @@ python tools/eval_det.py RUN_DIR --test-source voc2007/test --data VOCdevkit --o
 
 python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCdevkit --output OTHER_DIR
 
+python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
+
 python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
 
 The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
@@ -48,6 +50,24 @@ class Settings:
     output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
     score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
     nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
+    refine: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B)."),
+    ] = False
+    multi_scale: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(help="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."),
+    ] = ()
+    multi_scale_region: Annotated[
+        int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
+    ] = None
+    flip: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")
+    ] = False
+    ensemble: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
+    ] = ()
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
     workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
@@ -66,7 +86,7 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector, restore_detector
+    from wiring import evaluate_detector, read_member, restore_detector
 
     from configs import build, build_detection
     from engine import precision
@@ -81,17 +101,23 @@ def evaluate(settings: Settings, world: World) -> int:
     output = settings.output or settings.run
     if output is None:
         raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
+    if settings.ensemble and output == settings.run:
+        raise RecipeError(
+            "--output is missing: an ensemble's results are no single run's and need a directory of their own"
+        )
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained, recipe, facts, test_set)
     known = tuple(facts.get("class_names", test_set.class_names))
     build.check_classes(known, path, test_set.class_names, test_set.source)
     model = restore_detector(recipe, state_for(test_set), facts, len(known), path).to(world.device)
+    others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
     run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
     run.write_json(run.truth, test_set.coco_truth())
-    figures = evaluate_detector(recipe, model, test_set, world, run)
+    origin = {"tested": tested(settings, recipe)}
+    figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
     if world.is_main:
         logging.getLogger("tools.eval_det").info(figures_line(int(facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
@@ -134,7 +160,11 @@ def read_torchvision(settings: Settings) -> Trained:
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     """The recipe with what the command line changes."""
-    test = {name: value for name in ("score", "nms") if (value := getattr(settings, name)) is not None}
+    names = ("score", "nms", "multi_scale_region")
+    test: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    test |= {name: value for name in ("refine", "multi_scale", "flip") if (value := getattr(settings, name))}
+    if settings.nms is not None and (settings.refine or trained.test.refine):
+        test["refine_nms"] = settings.nms  # the one that is done then
     changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
     if settings.dataset:
         changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
@@ -145,6 +175,13 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     if settings.precision != "recipe":
         changes["precision"] = settings.precision
     return validated(DetectionRecipe, {**trained.model_dump(), **changes}, "the command line")
+
+
+def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
+    """What was tested on what, and how: a part of evaluation.json."""
+    detectors = [settings.run or settings.weights, *settings.ensemble]
+    source = recipe.sources()[1]
+    return {"detectors": [str(one) for one in detectors], "source": source, "test": recipe.test.model_dump(mode="json")}
 
 
 def require_same_protocol(

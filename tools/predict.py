@@ -153,6 +153,7 @@ def open_detector(settings: Settings, world: World) -> Detector:
     """The detector of the weights, with what the command line changes."""
     from wiring import read_detector, restore_detector
 
+    from configs.build_improved import build_tested
     from engine import precision
 
     trained = read_detector(settings.weights)
@@ -160,7 +161,7 @@ def open_detector(settings: Settings, world: World) -> Detector:
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     kept = chosen_classes(settings.classes, names)
     model = restore_detector(recipe, trained.state, trained.facts, len(names), trained.path).to(world.device)
-    return Detector(model, recipe, world.device, names, kept)
+    return Detector(build_tested(recipe, [model]), recipe, world.device, names, kept)
 
 
 def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
@@ -168,6 +169,7 @@ def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     test = {
         "score": min(recipe.test.score, settings.score),
         "batch_size": recipe.test.batch_size if settings.batch_size is None else settings.batch_size,
+        "multi_scale": (),  # pictures are read at one size
     }
     changes: dict[str, Any] = {"workers": settings.workers, "test": {**recipe.test.model_dump(), **test}}
     if settings.precision != "recipe":

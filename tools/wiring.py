@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
+    from torch import nn
 
     from configs.schema import DetectionRecipe
     from data.records import DetectionDataset
@@ -22,20 +25,30 @@ logger = logging.getLogger("tools.wiring")
 
 
 def evaluate_detector(
-    recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, run: RunDirectory
+    recipe: DetectionRecipe,
+    model: FasterRCNN,
+    test_set: DetectionDataset,
+    world: World,
+    run: RunDirectory,
+    *,
+    others: Sequence[FasterRCNN] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Predict the test set on all processes, score on rank 0, write predictions.json and evaluation.json.
 
-    Returns the figures for the log, empty on other ranks.
+    others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
+    the figures for the log, empty on other ranks.
     """
     from configs import build, build_detection
+    from configs.build_improved import build_tested
     from engine.logs import progress
     from evaluation.inference import predict_detections
     from evaluation.summary import log_figures, summarise
 
     times_s: list[float] = []
+    tested = build_tested(recipe, [model, *others])
     predictions = predict_detections(
-        model,
+        tested,
         progress(build_detection.detection_test_loader(recipe, test_set, world), description="evaluate"),
         test_set.category_ids,
         device=world.device,
@@ -48,7 +61,8 @@ def evaluate_detector(
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
-    summary["cost"] = {**cost(recipe, model, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary["cost"] = {**cost(recipe, tested, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
@@ -116,7 +130,16 @@ def restore_detector(
     return model.eval()
 
 
-def cost(recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset) -> dict[str, Any]:
+def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str]) -> FasterRCNN:
+    """Another detector, to join one of that recipe and those classes in an ensemble; weights: see `read_detector`."""
+    from configs.build_improved import check_member
+
+    read = read_detector(weights)
+    check_member(weights, read.recipe, tuple(read.names.values()), recipe, class_names)
+    return restore_detector(read.recipe, read.state, read.facts, len(read.names), read.path)
+
+
+def cost(recipe: DetectionRecipe, model: nn.Module, test_set: DetectionDataset) -> dict[str, Any]:
     """Parameters, and multiply-adds of one image: the test set's first, at its test size."""
     from backbones.cost import count_flops, count_parameters
     from configs import build_detection

@@ -136,7 +136,7 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     proposals = ours.rpn.propose(anchors, images, ours.rpn.train_limits)
     regions = ours.box_head.sample(proposals, targets)
     losses = ours.rpn.losses(anchors, images, targets)
-    output = ours.box_head(maps, regions.boxes_NR4)
+    output = ours.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
     losses |= ours.box_head.losses(regions, output)
     first, pooled = ours._to_mask(maps, regions, output)
     losses |= ours.mask_head.losses(ours.mask_head(pooled), first, images, targets)

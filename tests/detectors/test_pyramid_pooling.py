@@ -81,3 +81,18 @@ def test_bf16_maps_give_bf16_regions_near_those_of_float32() -> None:
         rounded = pool([x.bfloat16() for x in maps], boxes)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), pool(maps, boxes), atol=0.05, rtol=0.05)
+
+
+def test_bf16_gradients_of_many_regions_on_one_place_are_summed_in_float32() -> None:
+    maps = [x.detach().bfloat16().requires_grad_() for x in pyramid()[:4]]
+    exact = [x.detach().float().requires_grad_() for x in maps]
+    generator = torch.Generator().manual_seed(3)
+    centre = torch.tensor([100.0, 90]) + torch.randn(1, 500, 2, generator=generator)
+    half = torch.rand(1, 500, 2, generator=generator) * 20 + 60
+    boxes = torch.cat([centre - half, centre + half], dim=-1).expand(2, -1, -1)
+    weights = torch.rand(1000, 8, 7, 7, generator=generator).bfloat16()
+    pool = PyramidRoIAlign(7, STRIDES)
+    ours = torch.autograd.grad(pool(maps, boxes), maps, weights)
+    expected = torch.autograd.grad(pool(exact, boxes), exact, weights.float())
+    for a, b in zip(ours, expected):
+        assert (a.float() - b).norm() <= 0.005 * b.norm()

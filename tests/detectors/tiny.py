@@ -65,7 +65,13 @@ def tiny_detector(classes: int = 3, *, seed: int = 0, bins: int = 7, samples: in
     return FasterRCNN(
         body=SingleMap(TinyTrunk(), 32, STRIDE),
         rpn=rpn,
-        box_head=BoxHead(RoIAlign(bins, STRIDE), TinyHead(), BoxPredictor(64, classes), samples=samples, **options),
+        box_head=BoxHead(
+            RoIAlign(bins, STRIDE),
+            TinyHead(),
+            BoxPredictor(128 if options.get("context") else 64, classes),
+            samples=samples,
+            **options,
+        ),
     )
 
 

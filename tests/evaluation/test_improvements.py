@@ -1,0 +1,71 @@
+"""The cumulative table: figures from the rows' files, steps from the paired bootstrap, the paper's beside them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from evaluation.bootstrap import bootstrap_difference, bootstrap_steps
+from evaluation.files import EvaluationError
+from evaluation.improvements import Evaluated, improvement_table, to_markdown
+from evaluation.summary import summarise
+from tests.evaluation.cases import random_case
+
+
+def write(directory: Path, truth: dict, predictions: list, tested: str) -> Path:
+    directory.mkdir()
+    evaluation = summarise(truth, predictions) | {"cost": {"time_per_image_s": 0.5, "flops": 7}, "tested": tested}
+    for name, value in (("truth", truth), ("predictions", predictions), ("evaluation", evaluation)):
+        (directory / f"{name}.json").write_text(json.dumps(value))
+    return directory
+
+
+def three(tmp_path: Path) -> tuple[dict, list[list], list[Evaluated]]:
+    truth, predictions = random_case(0)
+    files = [predictions, predictions[::2], predictions[1:]]
+    rows = [
+        Evaluated(key, title, write(tmp_path / str(place), truth, found, key))
+        for place, (key, title, found) in enumerate(
+            zip(("baseline", "refinement", "flip"), ("baseline", "+ box refinement", "+ mirrored images"), files)
+        )
+    ]
+    return truth, files, rows
+
+
+def test_steps_are_the_paired_differences_of_neighbours() -> None:
+    truth, predictions = random_case(3)
+    files = [predictions, predictions[::2], predictions[5:]]
+    steps = bootstrap_steps(truth, files, metric="coco", resamples=20)
+    assert steps == [bootstrap_difference(truth, a, b, metric="coco", resamples=20) for a, b in pairwise(files)]
+
+
+def test_the_table_has_each_rows_figures_steps_and_the_papers(tmp_path: Path) -> None:
+    truth, files, rows = three(tmp_path)
+    table = improvement_table(rows, resamples=50)
+    assert [row["paper"] for row in table] == [{"AP": 27.2, "AP50": 48.4}, {"AP": 29.9, "AP50": 49.9}, None]
+    assert table[0]["step"] == {"AP": None, "AP50": None} and table[1]["tested"] == "refinement"
+    for place in (1, 2):
+        expected = bootstrap_difference(truth, files[place - 1], files[place], metric="coco", resamples=50)
+        assert table[place]["step"]["AP"] == expected.to_dict()
+        gained = table[place]["figures"]["AP"] - table[place - 1]["figures"]["AP"]
+        assert expected.estimate == pytest.approx(gained, abs=1e-9)
+    text = to_markdown(table)
+    lines = text.splitlines()
+    assert len(lines) == 5 and all(line.count("|") == lines[0].count("|") for line in lines)
+    assert f"{expected.estimate:+.1f} ({expected.low:+.1f} .. {expected.high:+.1f})" in lines[4]
+    assert "| 29.9 | 49.9 |" in lines[3] and "| - | - |" in lines[4]
+
+
+def test_rows_of_different_images_make_no_table(tmp_path: Path) -> None:
+    _, _, rows = three(tmp_path)
+    path = rows[1].directory / "truth.json"
+    truth = json.loads(path.read_text())
+    path.write_text(json.dumps({**truth, "images": truth["images"][:-1]}))
+    with pytest.raises(EvaluationError, match="different test images"):
+        improvement_table(rows)
+    path.write_text(json.dumps({**truth, "annotations": []}))
+    with pytest.raises(EvaluationError, match="no object to find"):
+        improvement_table(rows[1:])
