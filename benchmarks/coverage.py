@@ -2,7 +2,7 @@
 
 python benchmarks/coverage.py                          # a reduced run, minutes
 python benchmarks/coverage.py --pairs 500 500 --resamples 400     # the whole of it
-python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, three rules in normal worlds
+python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, four rules in normal worlds
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
@@ -37,6 +37,7 @@ from evaluation.student import quantile
 CLASSES = 4
 OBJECTS = 0.6  # of a class in an image
 HUGE = 20_000  # images
+POWERS = (2, 1.5, 1, 0)
 FIGURE = {"AP": (0, None)}
 Values = NDArray[np.float64]
 _GRID = np.linspace(-6, 6, 4001)
@@ -166,15 +167,15 @@ def measure(gain: float, truth: float, spread: float, images: int, seeds: int, r
 
 
 def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
-    """Coverage (0..1) of three rules for the doubt in a seed variance, in worlds where all is normal.
+    """Coverage (0..1) of rules for the doubt in a seed variance, in worlds where all is normal.
 
     A world has the variances of the images (common), of seeds (each side its own) and of their taste in images, whose
-    share is known, as resampling tells it. "whole": the doubt of each side's sample variance s; "rest": that of what
-    is left of s without the taste in images; "between": their product, as in `evaluation.comparison`.
+    share is known, as resampling tells it. The doubt is s^p r^(2 - p) / (K - 1), s a side's sample variance and r what
+    is left of it without the taste in images; `evaluation.comparison` has p = 1.5.
     """
     freedoms = np.geomspace(0.5, 1e6, 300)
     quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
-    held: dict[str, list[float]] = {"whole": [], "between": [], "rest": []}
+    held: dict[str, list[float]] = {f"p = {power}": [] for power in POWERS}
     for common, unequal, taste in itertools.product((0, 0.3, 1), (1, 4), (0.2, 1)):
         for spread in (0, 0.1, 0.3, 1, 3, 10, 100):
             variances = (spread, unequal * spread)
@@ -183,11 +184,11 @@ def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, lis
             all_2 = [(v + taste) * random.chisquare(seeds - 1, worlds) / (seeds - 1) / seeds for v in variances]
             rest_2 = [np.maximum(0, one - taste / seeds) for one in all_2]
             variance = images + sum(rest_2)
-            for name, powers in (("whole", (2, 0)), ("between", (1, 1)), ("rest", (0, 2))):
-                doubt = sum(a ** powers[0] * r ** powers[1] for a, r in zip(all_2, rest_2)) / (seeds - 1)
+            for power in POWERS:
+                doubt = sum(a**power * r ** (2 - power) for a, r in zip(all_2, rest_2)) / (seeds - 1)
                 freedom = variance**2 / np.maximum(doubt, 1e-12)
                 half = np.interp(np.log(freedom), np.log(freedoms), quantiles) * np.sqrt(variance)
-                held[name].append(float(np.mean(np.abs(change) <= half)))
+                held[f"p = {power}"].append(float(np.mean(np.abs(change) <= half)))
     return held
 
 
