@@ -1,11 +1,10 @@
 """Average precision from matched detections: the one computation under VOC's and COCO's figures.
 
 Legend: I images, D detections of one class (best first, ignored ones left out), P true positives among them,
-S resamples of the images, L recall levels.
+L recall levels.
 
-A resample is a count for each image (how often it was drawn), so matching is done once and a thousand
-resamples are a weighted cumulative sum. Counts of one give the plain figure. Only true positives are looked
-at, since a curve's upper envelope has all its corners there.
+Only true positives are looked at, since a curve's upper envelope has all its corners there. Resampled images are
+`evaluation.reweighting`'s.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ FloatArray = NDArray[np.float64]
 # it.
 ELEVEN_LEVELS: FloatArray = np.linspace(0.0, 1.0, 11)
 COCO_LEVELS: FloatArray = np.linspace(0.0, 1.0, 101)
-
-_CHUNK = 1 << 22  # elements of one (S, D) array: 32 MB at 8 bytes
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,18 @@ class RankedMatches:
         found_D = np.cumsum(self.hit_D)
         return found_D / self.truths, found_D / np.arange(1, len(self.hit_D) + 1)
 
+    def envelope(self) -> tuple[FloatArray, FloatArray]:
+        """Recall and best precision from there on (0..1), at each true positive."""
+        recall_D, precision_D = self.curve()
+        hits_P = np.flatnonzero(self.hit_D) if self.truths else np.zeros(0, dtype=np.int64)
+        return recall_D[hits_P], np.maximum.accumulate(precision_D[hits_P][::-1])[::-1]
+
     def precision_at(self, levels_L: FloatArray) -> FloatArray:
         """Best precision (0..1) at or beyond each recall level; NaN where the class has no truth."""
         if not self.truths:
             return np.full(len(levels_L), np.nan)
-        recall_1P, precision_1P = _envelope(self, np.ones((1, len(self.truths_I)), dtype=np.int64))
-        return _at_levels(recall_1P, precision_1P, levels_L)[0]
+        recall_P, best_P = self.envelope()
+        return np.append(best_P, 0.0)[np.searchsorted(recall_P, levels_L, side="left")]
 
 
 def average_precision(matches: RankedMatches, levels_L: FloatArray | None) -> float:
@@ -64,42 +67,9 @@ def average_precision(matches: RankedMatches, levels_L: FloatArray | None) -> fl
 
     NaN where the class has no truth.
     """
-    return float(average_precisions(matches, np.ones((1, len(matches.truths_I)), dtype=np.int64), levels_L)[0])
-
-
-def average_precisions(matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None) -> FloatArray:
-    """AP_S in 0..1 of each resample, NaN where it has no truth; counts_SI: how often each image is in it."""
-    step = max(1, _CHUNK // max(1, len(matches.hit_D)))
-    parts = [
-        _average_precisions(matches, counts_SI[start : start + step], levels_L)
-        for start in range(0, len(counts_SI), step)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _average_precisions(matches: RankedMatches, counts_SI: IntArray, levels_L: FloatArray | None) -> FloatArray:
-    recall_SP, precision_SP = _envelope(matches, counts_SI)
-    if levels_L is None:
-        value_S = (np.diff(recall_SP, axis=1, prepend=0.0) * precision_SP).sum(axis=1)
-    else:
-        value_S = _at_levels(recall_SP, precision_SP, levels_L).mean(axis=1)
-    return np.where(counts_SI @ matches.truths_I > 0, value_S, np.nan)
-
-
-def _envelope(matches: RankedMatches, counts_SI: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Recall and best precision from there on, at each true positive."""
-    hits_P = np.flatnonzero(matches.hit_D)
-    last = int(hits_P[-1]) + 1 if len(hits_P) else 0
-    weight_SD = counts_SI.astype(np.int32)[:, matches.image_D[:last]]
-    found_SP = np.cumsum(weight_SD[:, hits_P], axis=1, dtype=np.int64)
-    seen_SP = np.cumsum(weight_SD, axis=1, dtype=np.int32)[:, hits_P]
-    precision_SP = found_SP / np.maximum(seen_SP, 1)
-    best_SP = np.maximum.accumulate(precision_SP[:, ::-1], axis=1)[:, ::-1]
-    truths_S = np.maximum(counts_SI @ matches.truths_I, 1)
-    return found_SP / truths_S[:, None], best_SP
-
-
-def _at_levels(recall_SP: FloatArray, best_SP: FloatArray, levels_L: FloatArray) -> FloatArray:
-    padded_SP = np.concatenate([best_SP, np.zeros((len(best_SP), 1))], axis=1)
-    place_SL = np.stack([np.searchsorted(recall_P, levels_L, side="left") for recall_P in recall_SP])
-    return np.take_along_axis(padded_SP, place_SL, axis=1)
+    if not matches.truths:
+        return float("nan")
+    if levels_L is not None:
+        return float(matches.precision_at(levels_L).mean())
+    recall_P, best_P = matches.envelope()
+    return float((np.diff(recall_P, prepend=0.0) * best_P).sum())

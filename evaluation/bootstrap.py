@@ -1,17 +1,16 @@
 """How much of a figure is the luck of the test images: bootstrap over images, of one detector or of two.
 
-Legend: I images, S resamples, C classes.
+Legend: I images, S resamples.
 
 A resample draws I images with replacement; the percentiles of its mAPs are the interval. For two detectors on
 the same images both are scored on the same draws, so what is common to them cancels: the interval of the
-difference is much narrower than the two taken apart. Matching is done once and re-weighted by how often each
-image was drawn. Efron & Tibshirani 1993, chapter 13 (percentile interval). What it does not cover: another
-seed of the training.
+difference is much narrower than the two taken apart. Efron & Tibshirani 1993, chapter 13 (percentile interval).
+What it does not cover: another seed of the training; several seeds a side are `evaluation.comparison`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from evaluation.average_precision import COCO_LEVELS, FloatArray, IntArray, RankedMatches, average_precisions
-from evaluation.coco import match_coco
-from evaluation.files import Entry, EvaluationError, Truth, read_truth
-from evaluation.voc import Difficult, Pixels, match_voc, recall_levels
+from evaluation.average_precision import FloatArray, IntArray
+from evaluation.files import Entry, EvaluationError, Truth, class_names, read_truth
+from evaluation.resampling import Resampled, draw_counts, resample_coco, resample_voc
+from evaluation.voc import Difficult, Pixels
 
 Metric = Literal["voc07", "voc10", "coco", "coco50"]
-Matches = Mapping[str, Sequence[RankedMatches]]  # by class: one a threshold
+COCO_NAMES = {"coco": "AP", "coco50": "AP50"}
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ def bootstrap_interval(
     mean. iou and pixels concern the VOC metrics only. The same seed draws the same images.
     """
     truth = read_truth(truth)
-    matches = _matches(truth, predictions, metric, iou, pixels, difficult)
     counts_SI = draw_counts(len(truth["images"]), resamples, seed)
-    estimate, means_S = _means(_chosen(matches, classes), metric, counts_SI)
-    return _interval(estimate, means_S, level, counts_SI, classes or list(matches))
+    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
+    values = _values(truth, predictions, counts_SI, **how)
+    return _interval(values.mean_S, level, counts_SI, values.classes)
 
 
 def bootstrap_difference(
@@ -88,18 +87,8 @@ def bootstrap_difference(
     seed: int = 0,
 ) -> Interval:
     """The interval of second minus first, paired: both scored on the same resampled images."""
-    return bootstrap_steps(
-        truth,
-        (first, second),
-        metric=metric,
-        iou=iou,
-        pixels=pixels,
-        difficult=difficult,
-        classes=classes,
-        resamples=resamples,
-        level=level,
-        seed=seed,
-    )[0]
+    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
+    return bootstrap_steps(truth, (first, second), resamples=resamples, level=level, seed=seed, **how)[0]
 
 
 def bootstrap_steps(
@@ -118,78 +107,48 @@ def bootstrap_steps(
     """For each predictions file after the first the interval of the difference to the one before it, paired."""
     truth = read_truth(truth)
     counts_SI = draw_counts(len(truth["images"]), resamples, seed)
-    sides = []
-    for predictions in rows:
-        matches = _matches(truth, predictions, metric, iou, pixels, difficult)
-        sides.append(_means(_chosen(matches, classes), metric, counts_SI))
+    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
+    values = [_values(truth, predictions, counts_SI, **how) for predictions in rows]
     return [
-        _interval(second - first, second_S - first_S, level, counts_SI, classes or list(matches))
-        for (first, first_S), (second, second_S) in pairwise(sides)
+        _interval(after.mean_S - before.mean_S, level, counts_SI, after.classes) for before, after in pairwise(values)
     ]
 
 
-def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
-    """counts_SI: how often each image is in each resample."""
-    if images < 1 or resamples < 1:
-        raise EvaluationError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
-    random = np.random.default_rng(seed)
-    return random.multinomial(images, np.full(images, 1 / images), size=resamples)
-
-
-def _matches(
+def _values(
     truth: Truth,
     predictions: Sequence[Entry] | str | Path,
-    metric: str,
+    counts_SI: IntArray,
+    *,
+    metric: Metric,
     iou: float,
     pixels: Pixels,
     difficult: Difficult,
-) -> Matches:
+    classes: Sequence[str] | None,
+) -> Resampled:
+    """The metric of one predictions file on the images as they are and on each resample."""
     if metric not in get_args(Metric):
         raise EvaluationError(f"unknown metric {metric!r} for a bootstrap; choose one of {', '.join(get_args(Metric))}")
-    if metric == "coco":
-        return match_coco(truth, predictions, difficult=difficult)
-    if metric == "coco50":
-        return {name: ranked[:1] for name, ranked in match_coco(truth, predictions, difficult=difficult).items()}
-    ranked = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
-    return {name: [one] for name, one in ranked.items()}
+    known = list(class_names(truth).values())
+    unknown = [name for name in classes or () if name not in known]
+    if unknown or (classes is not None and not classes):
+        raise EvaluationError(f"classes {unknown or classes} are not in the truth; it has {', '.join(known)}")
+    if metric == "voc07" or metric == "voc10":
+        resampled = resample_voc(
+            truth, predictions, counts_SI, metric=metric, iou=iou, pixels=pixels, difficult=difficult
+        )
+    else:
+        name = COCO_NAMES[metric]
+        resampled = resample_coco(truth, predictions, counts_SI, figures=[name], difficult=difficult)[name]
+    return resampled.restricted(classes)
 
 
-def _chosen(matches: Matches, classes: Sequence[str] | None) -> Matches:
-    if classes is None:
-        return matches
-    unknown = [name for name in classes if name not in matches]
-    if unknown or not classes:
-        raise EvaluationError(f"classes {unknown or list(classes)} are not in the truth; it has {', '.join(matches)}")
-    return {name: matches[name] for name in classes}
-
-
-def _means(matches: Matches, metric: str, counts_SI: IntArray) -> tuple[float, FloatArray]:
-    """mAP (0..100) with every image once, and of each resample."""
-    levels_L = COCO_LEVELS if metric.startswith("coco") else recall_levels(metric)
-    once_1I = np.ones_like(counts_SI[:1])
-    counts_SI = np.concatenate([once_1I, counts_SI])
-    values_CS = np.stack(
-        [
-            np.mean([average_precisions(ranked, counts_SI, levels_L) for ranked in thresholds], axis=0)
-            for thresholds in matches.values()
-        ]
-    )
-    present_CS = ~np.isnan(values_CS)
-    sums_S = np.where(present_CS, values_CS, 0.0).sum(axis=0)
-    present_S = present_CS.sum(axis=0)
-    means_S = 100 * np.where(present_S > 0, sums_S / np.maximum(present_S, 1), np.nan)
-    return float(means_S[0]), means_S[1:]
-
-
-def _interval(
-    estimate: float, means_S: FloatArray, level: float, counts_SI: IntArray, classes: Sequence[str]
-) -> Interval:
+def _interval(means_S: FloatArray, level: float, counts_SI: IntArray, classes: Sequence[str]) -> Interval:
     if not 0 < level < 1:
         raise EvaluationError(f"a level is between 0 and 1, not {level}")
-    drawn_S = means_S[~np.isnan(means_S)]
+    drawn_S = means_S[1:][~np.isnan(means_S[1:])]
     low, high = np.quantile(drawn_S, [(1 - level) / 2, (1 + level) / 2]) if len(drawn_S) else (np.nan, np.nan)
     return Interval(
-        estimate=estimate,
+        estimate=float(means_S[0]),
         low=float(low),
         high=float(high),
         level=level,

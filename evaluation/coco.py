@@ -27,7 +27,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, RankedMatches
 from evaluation.files import (
     Entry,
     EvaluationError,
@@ -87,7 +86,7 @@ def coco_figures(
     An empty list scores 0. Raises EvaluationError with a sentence for files that cannot be scored.
     """
     truth = read_truth(truth)
-    judge = _run(truth, predictions, iou_type, difficult, sizes=True)
+    judge = _run(truth, predictions, iou_type, difficult)
     with contextlib.redirect_stdout(io.StringIO()):
         judge.accumulate()
         judge.summarize()
@@ -111,48 +110,11 @@ def coco_figures(
     return CocoFigures(iou_type, difficult, figures, per_class, truths, curves)
 
 
-def match_coco(
-    truth: Truth | str | Path,
-    predictions: Sequence[Entry] | str | Path,
-    *,
-    iou_type: IouType = "bbox",
-    difficult: Difficult = "ignore",
-) -> dict[str, list[RankedMatches]]:
-    """pycocotools' matches (all sizes, 100 detections an image): by class name, one a threshold."""
-    truth = read_truth(truth)
-    judge = _run(truth, predictions, iou_type, difficult, sizes=False)
-    images = len(judge.params.imgIds)
-    names = class_names(truth)
-    return {
-        names[category_id]: _rank(judge.evalImgs[k * images : (k + 1) * images], len(judge.params.iouThrs))
-        for k, category_id in enumerate(judge.params.catIds)
-    }
-
-
-def _rank(per_image: Sequence[dict[str, Any] | None], thresholds: int) -> list[RankedMatches]:
-    truths_I = np.array([0 if e is None else int((e["gtIgnore"] == 0).sum()) for e in per_image], dtype=np.int64)
-    found = [(i, e) for i, e in enumerate(per_image) if e is not None]
-    if not found:
-        nothing = RankedMatches(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0), truths_I)
-        return [nothing] * thresholds
-    scores_D: FloatArray = np.concatenate([np.asarray(e["dtScores"], dtype=np.float64) for _, e in found])
-    image_D = np.concatenate([np.full(len(e["dtScores"]), i, dtype=np.int64) for i, e in found])
-    order_D = np.argsort(-scores_D, kind="stable")
-    hit_TD = np.concatenate([e["dtMatches"] for _, e in found], axis=1)[:, order_D] > 0
-    keep_TD = ~np.concatenate([e["dtIgnore"] for _, e in found], axis=1)[:, order_D].astype(bool)
-    return [
-        RankedMatches(hit_D[keep_D], image_D[order_D][keep_D], scores_D[order_D][keep_D], truths_I)
-        for hit_D, keep_D in zip(hit_TD, keep_TD)
-    ]
-
-
 def _run(
     truth: Truth,
     predictions: Sequence[Entry] | str | Path,
     iou_type: IouType,
     difficult: Difficult,
-    *,
-    sizes: bool,
 ) -> Any:
     """pycocotools' COCOeval after `evaluate`, without a word on the console."""
     if iou_type not in get_args(IouType) or difficult not in get_args(Difficult):
@@ -164,11 +126,6 @@ def _run(
     with contextlib.redirect_stdout(io.StringIO()):
         judge = _judge_class()(_truth_index(truth, iou_type), _results_index(truth, predictions, iou_type), iou_type)
         judge.ignore_difficult = difficult == "ignore"
-        if not sizes:
-            judge.params.areaRng, judge.params.areaRngLbl = (
-                judge.params.areaRng[:1],
-                judge.params.areaRngLbl[:1],
-            )
         judge.evaluate()
     return judge
 
@@ -206,7 +163,7 @@ def _truth_index(truth: Truth, iou_type: IouType) -> Any:
 
 
 def _results_index(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> Any:
-    areas = None if iou_type == "bbox" else _mask_areas(predictions)
+    areas = None if iou_type == "bbox" else mask_areas(predictions)
     results = []
     for index, entry in enumerate(predictions, start=1):
         copy = dict(entry, id=index, iscrowd=0)
@@ -215,7 +172,8 @@ def _results_index(truth: Truth, predictions: Sequence[Entry], iou_type: IouType
     return _index(truth, results)
 
 
-def _mask_areas(predictions: Sequence[Entry]) -> list[int]:
+def mask_areas(predictions: Sequence[Entry]) -> list[int]:
+    """Pixels of each prediction's mask."""
     from pycocotools import mask
 
     runs = [entry["segmentation"] for entry in predictions]

@@ -4,6 +4,9 @@ python tools/compare.py RUN_DIR RUN_DIR ... --report DIR
 
 python tools/compare.py --backbones vgg16 r101 --dataset voc07 --data VOCdevkit --weights vgg16=FILE r101=FILE --seeds 3
 
+Runs of one backbone that differ by the seed are one side in the report: mean and standard deviation, and differences
+with intervals over seeds and images. With one seed on a side the report gives no verdict on the backbones.
+
 The jobs run one after the other, each by the tools that you could have typed yourself; a killed matrix goes on with
 --resume, and what is finished is not run again.
 """

@@ -187,7 +187,8 @@ def _intervals(options: Score, truth: dict[str, Any], predictions: list[dict[str
         gain = bootstrap_difference(truth, others, predictions, **how)
         print(
             f"{name} less that of {options.against}: {gain.estimate:+.2f}, 95 % interval {over}: "
-            f"{gain.low:+.2f} to {gain.high:+.2f}"
+            f"{gain.low:+.2f} to {gain.high:+.2f} (image sampling only"
+            f"{'; not distinguishable' if gain.low <= 0 <= gain.high else ''})"
         )
         told["against"] = {"predictions": str(options.against), "figure": name, **gain.to_dict()}
     return told

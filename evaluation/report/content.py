@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.coco import CocoFigures
 from evaluation.files import class_names
-from evaluation.report import curves, sentences
+from evaluation.report import curves, seeds, sentences
 from evaluation.report.collect import Run
 from evaluation.report.formats import TIMES, known
 from evaluation.report.gallery import Case
@@ -92,10 +92,12 @@ def assemble(
     by_label = {run["label"]: run for run in told}
     sample_hash = runs[0].provenance.get("sample_hash")
     names = list(class_names(truth).values())
+    over_seeds = seeds.over_seeds(runs, intervals, scores[0].truths)
     return {
-        "title": title or " against ".join(labels),
-        "headline": sentences.headline(told, lead),
-        "accuracy_sentence": sentences.accuracy_sentence(lead, by_label),
+        "title": title or " against ".join(side["label"] for side in over_seeds["sides"]),
+        "headline": sentences.headline(told, lead, over_seeds),
+        "accuracy_sentence": sentences.accuracy_over_seeds(over_seeds, len(runs))
+        or sentences.accuracy_sentence(lead, by_label),
         "cost_sentence": sentences.cost_sentence(lead, by_label),
         "notes": sentences.notes(
             told,
@@ -103,11 +105,13 @@ def assemble(
             resamples=RESAMPLES,
             pretraining=pretraining_note(runs, labels),
             sample_hash=sample_hash,
+            over_seeds=seeds.note(over_seeds, RESAMPLES),
         ),
         "data": {"images": len(truth["images"]), "objects": len(truth["annotations"]), "classes": names},
         "runs": told,
         "baseline": labels[0],
         "best": labels[order[0]],
+        "over_seeds": over_seeds,
         "pair": compared_pair(labels, order),
         "lead": lead,
         "differences_to_baseline": to_baseline,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
@@ -47,6 +48,22 @@ def joined(names: Sequence[str]) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     return NONE if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def mean_and_spread(figure: Mapping[str, Any]) -> str:
+    """'45.0 ± 0.6' of a figure's `mean` and `std`, without the spread where there is one run."""
+    spread = "" if figure["std"] is None else f" ± {ap(figure['std'])}"
+    return ap(figure["mean"]) + spread
+
+
+def p_value(value: float) -> str:
+    """'0.032', or '< 0.001'."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def p_text(value: float) -> str:
+    """'= 0.032', or '< 0.001', for sentences."""
+    return f"= {value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def ratio(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Each run's figures from its predictions, and the intervals of differences: `evaluation.coco` and `.bootstrap`."""
+"""Each run's figures from its predictions, and what their differences are worth: `evaluation.coco`, `.comparison`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.bootstrap import Metric, bootstrap_difference
+import numpy as np
+
 from evaluation.coco import CocoFigures, coco_figures
+from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.report.collect import Run
 from evaluation.report.reading import ReportError, first_of
+from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, resample_voc
 
 RESAMPLES = 1000
-INTERVALS: dict[str, Metric] = {
-    "AP": "coco",
-    "AP50": "coco50",
-}  # the figures whose differences get an interval, and bootstrap's name
+CHECKED = ("AP", "AP50")  # figures that are scored anew
+VOC = "VOC mAP"
 TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
 
 
@@ -24,7 +25,7 @@ def score(run: Run, truth: dict[str, Any]) -> CocoFigures:
     figures = coco_figures(truth, run.predictions)
     if math.isnan(figures["AP"]):
         raise ReportError(f"{run.directory / 'truth.json'} has no object to find, so there is no AP to compare.")
-    for name in INTERVALS:
+    for name in CHECKED:
         found, told = figures[name], first_of(run.evaluation, f"coco.{name}")
         if not isinstance(told, (int, float)) or abs(found - told) > TOLERANCE:
             raise ReportError(
@@ -35,28 +36,51 @@ def score(run: Run, truth: dict[str, Any]) -> CocoFigures:
 
 
 class PairedIntervals:
-    """95 % intervals of differences between runs, both scored on the same resampled images; each pair once."""
+    """95 % intervals of differences between runs, all scored on the same resampled images; each run once.
+
+    Figures: COCO's of boxes by size, and VOC's where every run has one and the same.
+    """
 
     def __init__(self, runs: Sequence[Run], truth: dict[str, Any]):
-        self._runs, self._truth = runs, truth
-        self._known: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
+        counts_SI = draw_counts(len(truth["images"]), RESAMPLES, seed=0)
+        self._runs = [_resampled(run, truth, counts_SI, _voc_metric(runs)) for run in runs]
 
     def between(self, first: int, second: int) -> dict[str, tuple[float, float]]:
         """(low, high) of second minus first, by figure."""
-        if (second, first) in self._known:
-            return {name: (-high, -low) for name, (low, high) in self._known[second, first].items()}
-        if (first, second) not in self._known:
-            self._known[first, second] = {
-                name: self._draw(self._runs[first], self._runs[second], metric) for name, metric in INTERVALS.items()
-            }
-        return self._known[first, second]
+        told = {name: self.sides([first], [second], name) for name in self._runs[0]}
+        return {name: (one.low, one.high) for name, one in told.items() if one is not None}
 
-    def _draw(self, first: Run, second: Run, metric: Metric) -> tuple[float, float]:
-        interval = bootstrap_difference(
-            self._truth,
-            first.predictions,
-            second.predictions,
-            metric=metric,
-            resamples=RESAMPLES,
-        )
-        return interval.low, interval.high
+    def figures(self) -> list[str]:
+        """The names of the figures."""
+        return list(self._runs[0])
+
+    def values(self, places: Sequence[int], figure: str) -> list[float]:
+        """A figure of some runs on the images as they are."""
+        return [float(self._runs[place][figure].mean_S[0]) for place in places]
+
+    def sides(self, first: Sequence[int], second: Sequence[int], figure: str) -> Difference | None:
+        """The mean of the second runs minus that of the first ones; None where there is nothing to measure."""
+        sides = [np.stack([self._runs[place][figure].mean_S for place in side]) for side in (first, second)]
+        return compare_sides(*sides)
+
+    def by_class(self, first: Sequence[int], second: Sequence[int], figure: str) -> dict[str, Difference | None]:
+        """The same of each class, with p-values corrected over the classes."""
+        told = {}
+        for name in self._runs[0][figure].classes:
+            sides = [np.stack([self._runs[place][figure].of(name) for place in side]) for side in (first, second)]
+            told[name] = compare_sides(*sides)
+        return corrected(told)
+
+
+def _voc_metric(runs: Sequence[Run]) -> Any:
+    """The VOC metric that all runs were scored by, or None."""
+    metrics = {first_of(run.evaluation, "voc.metric") for run in runs}
+    metric = metrics.pop()
+    return metric if not metrics and metric in VOC_LEVELS else None
+
+
+def _resampled(run: Run, truth: dict[str, Any], counts_SI: np.ndarray, voc: Any) -> dict[str, Resampled]:
+    told = resample_coco(truth, run.predictions, counts_SI, figures=list(COCO_FIGURES))
+    if voc:
+        told[VOC] = resample_voc(truth, run.predictions, counts_SI, metric=voc)
+    return told

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluation.report import formats
+from evaluation.report import formats, seeds
 
 VOC_METRICS = {"voc07": "11-point", "voc10": "area under the curve"}
 
@@ -46,7 +46,12 @@ def all_tables(content: Mapping[str, Any]) -> dict[str, Any]:
                 comparison_table(content["differences_to_baseline"], "b"),
             ),
         ]
-    return {"main_table": main_table(content), "comparisons": comparisons, "facts": facts(content)}
+    return {
+        "main_table": main_table(content),
+        "comparisons": comparisons,
+        "seed_tables": seeds.seed_tables(content["over_seeds"]),
+        "facts": facts(content),
+    }
 
 
 def main_table(content: Mapping[str, Any]) -> list[Group]:

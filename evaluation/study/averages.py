@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import statistics
 from collections.abc import Sequence
 
+from evaluation.comparison import mean_and_spread
 from evaluation.report.curves import Point
 
 Span = tuple[float, float, float]
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and the standard deviation over runs (n - 1), None for a single one."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:

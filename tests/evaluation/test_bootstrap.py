@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import bootstrap_difference, bootstrap_interval, draw_counts
+from evaluation.bootstrap import bootstrap_difference, bootstrap_interval, bootstrap_steps
 from evaluation.coco import coco_figures
 from evaluation.files import EvaluationError
+from evaluation.resampling import draw_counts
 from evaluation.voc import voc_figures
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 
@@ -102,6 +104,16 @@ def test_pairing_narrows_the_interval_of_two_detectors_that_err_alike():
     assert paired.high - paired.low < (apart.high - apart.low) / 2
 
 
+def test_steps_are_the_differences_of_neighbours():
+    truth, third = random_case(1)
+    rows = [third[: len(third) // 3], third[: len(third) // 2], third]
+    steps = bootstrap_steps(truth, rows, metric="coco50", resamples=9, seed=2)
+    assert steps == [
+        bootstrap_difference(truth, before, after, metric="coco50", resamples=9, seed=2)
+        for before, after in pairwise(rows)
+    ]
+
+
 def test_classes_can_be_chosen():
     truth, predictions = random_case(1)
     interval = bootstrap_interval(truth, predictions, classes=["class2"], resamples=5)
@@ -123,7 +135,7 @@ def test_a_class_that_a_resample_misses_is_left_out_of_its_mean():
 def test_a_thousand_resamples_of_many_detections_stay_within_memory(monkeypatch):
     truth, predictions = random_case(1)
     whole = bootstrap_interval(truth, predictions, resamples=64)
-    monkeypatch.setattr("evaluation.average_precision._CHUNK", 10)
+    monkeypatch.setattr("evaluation.reweighting._CHUNK", 10)
     assert bootstrap_interval(truth, predictions, resamples=64) == whole
 
 

@@ -205,7 +205,10 @@ def test_the_first_sentence_names_the_better_backbone_the_gap_and_what_the_inter
     difference = content["lead"]["differences"]["AP"]
     assert difference["low"] < difference["value"] < difference["high"]
     assert difference["low"] > 0 and difference["distinguishable"]
-    assert content["headline"] == f"r18 makes the better detector: {difference['value']:.1f}\u00a0AP above plain18"
+    assert content["headline"] == (
+        f"r18 is the better of two detectors: {difference['value']:.1f}\u00a0AP above plain18; "
+        "one seed gives no verdict on the backbones"
+    )
     assert "One seed each (seed 0): the interval covers image sampling only" in content["notes"][0]
     assert any("generator 5eed" in note for note in content["notes"])
     page = (written / "report.html").read_text()
@@ -329,7 +332,7 @@ def test_broken_or_stale_files_are_named_with_the_mend(pair: list[Path], tmp_pat
 def test_a_run_that_found_nothing_scores_zero(pair: list[Path], tmp_path: Path) -> None:
     content = content_of(write_report([make_run(tmp_path / "c", "r50", []), pair[1]], tmp_path / "out").parent)
     assert content["runs"][0]["figures"]["AP"] == 0
-    assert content["headline"].startswith("r18 makes the better detector")
+    assert content["headline"].startswith("r18 is the better of two detectors")
 
 
 def test_equal_detectors_are_called_not_distinguishable(tmp_path: Path) -> None:
@@ -366,7 +369,7 @@ def test_three_runs_are_ranked_against_the_best_and_the_baseline(pair: list[Path
     assert [entry["b"] for entry in content["differences_to_baseline"]] == ["r18", "vgg16"]
     assert {entry["a"] for entry in content["best_against_others"]} == {"plain18", "vgg16"}
     assert all(entry["b"] == "r18" for entry in content["best_against_others"])
-    assert content["headline"].startswith("r18 makes the best of 3 detectors")
+    assert content["headline"].startswith("r18 leads 3 detectors")
     assert any("Pre-training is not equal" in note and "vgg16: random" in note for note in content["notes"])
     assert "<title>Three</title>" in page.read_text()
     assert "Each against plain18" in (tmp_path / "out" / "report.md").read_text()

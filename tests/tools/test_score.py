@@ -127,4 +127,7 @@ def test_a_difference_to_other_predictions_comes_with_its_interval(files, tmp_pa
     against = ("--against", tmp_path / "nothing.json")
     told = score(*files, "--metric", "voc10", "--resamples", 50, *against)
     assert "less that of" in told and "+100.00" in told
+    assert told.rstrip().endswith("(image sampling only)")
+    same = score(*files, "--metric", "voc10", "--resamples", 50, "--against", files[3])
+    assert same.rstrip().endswith("+0.00 to +0.00 (image sampling only; not distinguishable)")
     assert "--resamples" in score(*files, "--metric", "voc10", *against, expect=2)

@@ -1,0 +1,250 @@
+"""How often the intervals of a comparison hold the true difference, and how often equal backbones are told apart.
+
+python benchmarks/coverage.py                          # a reduced run, minutes
+python benchmarks/coverage.py --pairs 500 500 --resamples 400     # the whole of it
+python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, four rules in normal worlds
+
+A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
+its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
+of each object, and false ones. The true difference of two sides is that of their mean AP over seeds on a huge sample.
+A pair draws new images and new seeds; the interval should hold the truth in 95 % of pairs, and with equal sides 0
+should be outside in 5 %. "plain" is the bootstrap in two levels with percentiles that `evaluation.comparison` does
+without; "images" is the interval of one run a side, held against the AP of these very runs on 20,000 images: by the
+normal distribution as in comparison, and by percentiles as in `evaluation.bootstrap`. Sides of +-0 are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, write_result  # first: it makes the rooms importable
+
+import numpy as np  # isort: skip
+from numpy.typing import NDArray
+
+from evaluation.coco_matching import THRESHOLDS_T
+from evaluation.comparison import compare_sides
+from evaluation.resampling import COCO_LEVELS, draw_counts, reweigh
+from evaluation.reweighting import Matched
+from evaluation.student import quantile
+
+CLASSES = 4
+OBJECTS = 0.6  # of a class in an image
+HUGE = 20_000  # images
+POWERS = (2, 1.5, 1, 0)
+FIGURE = {"AP": (0, None)}
+Values = NDArray[np.float64]
+_GRID = np.linspace(-6, 6, 4001)
+_AREA = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in _GRID])
+
+
+def normal(x: Values) -> Values:
+    """The normal distribution function, well enough for made-up detectors."""
+    return np.interp(x, _GRID, _AREA)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Test images: by class the image and the difficulty of each object; by image how it breeds false detections."""
+
+    images: int
+    object_image: list[NDArray[np.int64]]
+    difficulty: list[Values]
+    clutter_I: Values
+
+
+def draw_scene(images: int, random: np.random.Generator) -> Scene:
+    clutter_I = random.normal(0, 0.5, images)
+    image = [np.repeat(np.arange(images), random.poisson(OBJECTS, images)) for _ in range(CLASSES)]
+    return Scene(images, image, [clutter_I[i] + random.normal(0, 1, len(i)) for i in image], clutter_I)
+
+
+def train(skill: float, spread: float, random: np.random.Generator) -> Values:
+    """A run: its skill in each class. spread: what another seed changes, in units of an object's difficulty."""
+    return skill + random.normal(0, spread) + random.normal(0, spread, CLASSES)
+
+
+def detect(skill_C: Values, scene: Scene, random: np.random.Generator) -> dict[str, Matched]:
+    """The run's detections, matched."""
+    matches = {}
+    for place, (skill, image_G, difficulty_G) in enumerate(zip(skill_C, scene.object_image, scene.difficulty)):
+        quality_G = skill - difficulty_G + random.normal(0, 0.7, len(image_G))
+        iou_G = 0.35 + 0.63 * normal(quality_G)
+        score_G = normal(0.8 * quality_G + random.normal(0, 0.6, len(image_G)))
+        false_I = random.poisson(0.6 * np.exp(scene.clutter_I - 0.3 * skill))
+        image_F = np.repeat(np.arange(scene.images), false_I)
+        score_F = normal(random.normal(-0.6, 0.8, len(image_F)))
+        hit_D = np.concatenate([(iou_G[:, None] >= THRESHOLDS_T) @ (1 << np.arange(10)), np.zeros(len(image_F), int)])
+        image_D, score_D = np.concatenate([image_G, image_F]), np.concatenate([score_G, score_F])
+        order_D = np.argsort(-score_D, kind="stable")
+        matches[f"class{place}"] = Matched(
+            image_D=image_D[order_D],
+            scores_D=score_D[order_D],
+            hit_AD=hit_D[order_D].astype(np.uint16)[None],
+            ignored_AD=np.zeros((1, len(order_D)), np.uint16),
+            truths_AI=np.bincount(image_G, minlength=scene.images)[None],
+            thresholds=10,
+        )
+    return matches
+
+
+def figures(skill_C: Values, scene: Scene, counts_SI: NDArray[np.int64], random: np.random.Generator) -> Values:
+    """AP (0..100) of a run on the images as they are, and on each resample."""
+    return reweigh(detect(skill_C, scene, random), counts_SI, FIGURE, COCO_LEVELS)["AP"].mean_S
+
+
+def on_huge(skills: list[Values], seed: int) -> Values:
+    """AP of runs on one huge sample."""
+    random = np.random.default_rng([seed, 9])
+    scene = draw_scene(HUGE, random)
+    none = np.zeros((0, HUGE), np.int64)
+    return np.array([figures(skill_C, scene, none, np.random.default_rng([seed, 10]))[0] for skill_C in skills])
+
+
+def true_difference(gain: float, spread: float, seeds: int = 40) -> tuple[float, float]:
+    """Mean over seeds of second side less first, and the standard deviation of AP over seeds; the same draws on both
+    sides, so that their luck cancels."""
+    values_2K = np.array(
+        [
+            on_huge([train(skill, spread, np.random.default_rng([7, seed])) for seed in range(seeds)], 3)
+            for skill in (0.0, gain)
+        ]
+    )
+    return float((values_2K[1] - values_2K[0]).mean()), float(values_2K.std(axis=1, ddof=1).mean())
+
+
+def plain_bootstrap(sides: list[Values], random: np.random.Generator) -> tuple[float, float]:
+    """Percentiles of the bootstrap in two levels: images and, with replacement within each side, seeds."""
+    means = []
+    for side_KS in sides:
+        resamples = side_KS.shape[1] - 1
+        chosen = random.integers(0, len(side_KS), (len(side_KS), resamples))
+        means.append(side_KS[chosen, np.arange(1, resamples + 1)].mean(axis=0))
+    low, high = np.quantile(means[1] - means[0], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def one_pair(
+    gain: float, spread: float, images: int, seeds: int, resamples: int, pair: int
+) -> tuple[list[Values], list[Values]]:
+    """New images, new seeds: the runs' skills, and their figures on the resamples (K, S), of both sides."""
+    random = np.random.default_rng([images, seeds, pair, int(1e6 * gain)])
+    scene = draw_scene(images, random)
+    counts_SI = draw_counts(images, resamples, pair)
+    skills = [np.array([train(skill, spread, random) for _ in range(seeds)]) for skill in (0.0, gain)]
+    return skills, [np.stack([figures(skill_C, scene, counts_SI, random) for skill_C in side]) for side in skills]
+
+
+def measure(gain: float, truth: float, spread: float, images: int, seeds: int, resamples: int, pairs: int) -> Any:
+    """Share of pairs whose interval holds the truth, for each kind of interval, and their mean width."""
+    held: dict[str, list[bool]] = {}
+    widths: dict[str, list[float]] = {}
+    for pair in range(pairs):
+        skills, sides = one_pair(gain, spread, images, seeds, resamples, pair)
+        ours = compare_sides(*sides)
+        assert ours is not None
+        goal = truth
+        if seeds == 1:
+            goal = float(np.diff(on_huge([side[0] for side in skills], pair))[0])
+            low, high = np.quantile(sides[1][0, 1:] - sides[0][0, 1:], [0.025, 0.975])
+            intervals = {"images, normal": (ours.low, ours.high), "images, percentiles": (low, high)}
+        else:
+            plain = plain_bootstrap(sides, np.random.default_rng([pair, 5]))
+            intervals = {"ours": (ours.low, ours.high), "plain": plain}
+        for name, (low, high) in intervals.items():
+            held.setdefault(name, []).append(bool(low <= goal <= high))
+            widths.setdefault(name, []).append(float(high - low))
+    return {
+        name: {"coverage": float(np.mean(one)), "n": pairs, "mean_width": float(np.mean(widths[name]))}
+        for name, one in held.items()
+    }
+
+
+def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
+    """Coverage (0..1) of rules for the doubt in a seed variance, in worlds where all is normal.
+
+    A world has the variances of the images (common), of seeds (each side its own) and of their taste in images, whose
+    share is known, as resampling tells it. The doubt is s^p r^(2 - p) / (K - 1), s a side's sample variance and r what
+    is left of it without the taste in images; `evaluation.comparison` has p = 1.5.
+    """
+    freedoms = np.geomspace(0.5, 1e6, 300)
+    quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
+    held: dict[str, list[float]] = {f"p = {power}": [] for power in POWERS}
+    for common, unequal, taste in itertools.product((0, 0.3, 1), (1, 4), (0.2, 1)):
+        for spread in (0, 0.1, 0.3, 1, 3, 10, 100):
+            variances = (spread, unequal * spread)
+            images = common + 2 * taste / seeds
+            change = random.normal(0, np.sqrt(images + sum(variances) / seeds), worlds)
+            all_2 = [(v + taste) * random.chisquare(seeds - 1, worlds) / (seeds - 1) / seeds for v in variances]
+            rest_2 = [np.maximum(0, one - taste / seeds) for one in all_2]
+            variance = images + sum(rest_2)
+            for power in POWERS:
+                doubt = sum(a**power * r ** (2 - power) for a, r in zip(all_2, rest_2)) / (seeds - 1)
+                freedom = variance**2 / np.maximum(doubt, 1e-12)
+                half = np.interp(np.log(freedom), np.log(freedoms), quantiles) * np.sqrt(variance)
+                held[f"p = {power}"].append(float(np.mean(np.abs(change) <= half)))
+    return held
+
+
+def compare_rules(seeds: list[int]) -> None:
+    for count in seeds:
+        if count > 1:
+            for name, held in rules(count, 20_000, np.random.default_rng(0)).items():
+                low, middle, high = (100 * f(held) for f in (min, np.mean, max))
+                print(
+                    f"{count} seeds, {name:8s} covers {low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds"
+                )
+
+
+def spread_of(share: float, count: int) -> float:
+    """Standard error of a share, in %."""
+    return 100 * math.sqrt(max(share * (1 - share), 1 / count) / count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[200, 2000], help="default 200 2000")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[300, 60], help="for each of --images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5], help="a side (default 1 2 3 5)")
+    parser.add_argument("--gain", type=float, default=0.15, help="skill of the second side (default 0.15)")
+    parser.add_argument("--spread", type=float, default=0.03, help="of skill over seeds (default 0.03)")
+    parser.add_argument("--resamples", type=int, default=200, help="of the images (default 200)")
+    parser.add_argument("--rules", action="store_true", help="compare rules for the degrees of freedom instead")
+    parser.add_argument("--output", type=Path, default=RESULTS / "coverage.json", help="result file")
+    args = parser.parse_args()
+    if args.rules:
+        compare_rules(args.seeds)
+        return
+    if len(args.pairs) != len(args.images):
+        parser.error("--pairs: one number for each of --images")
+    if min(*args.images, *args.pairs, *args.seeds) < 1 or args.resamples < 2:
+        parser.error("--images, --pairs and --seeds are 1 or more, --resamples 2 or more")
+
+    results = []
+    for gain in (0.0, args.gain):
+        truth, deviation = true_difference(gain, args.spread) if gain else (0.0, float("nan"))
+        print(f"true difference {truth:+.2f} AP" + (f"; AP over seeds: +-{deviation:.2f}" if gain else ""), flush=True)
+        for images, pairs in zip(args.images, args.pairs):
+            for seeds in args.seeds:
+                start = time.perf_counter()
+                told = measure(gain, truth, args.spread, images, seeds, args.resamples, pairs)
+                took = time.perf_counter() - start
+                for name, one in told.items():
+                    error = spread_of(one["coverage"], pairs)
+                    print(
+                        f"  {images:5d} images, {seeds} seeds, {name:20s} holds it in {100 * one['coverage']:5.1f} % "
+                        f"+-{error:.1f} of {pairs} pairs, mean width {one['mean_width']:.2f} AP",
+                        flush=True,
+                    )
+                results.append({"truth": truth, "images": images, "seeds": seeds, "took_s": took, "intervals": told})
+    write_result(args.output, {"setting": {k: v for k, v in vars(args).items() if k != "output"}, "results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Differences between backbones: hand-worked cases, and how often intervals hold in a world whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.comparison import compare_sides, corrected, holm, mean_and_spread
+from evaluation.files import EvaluationError
+from evaluation.resampling import draw_counts
+from evaluation.student import quantile, two_sided_p
+
+
+def side(*values: float, resamples: int = 5) -> np.ndarray:
+    """Runs whose figure no resample changes."""
+    return np.repeat(np.array(values)[:, None], 1 + resamples, axis=1)
+
+
+@pytest.mark.parametrize("freedom, t", [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (120, 1.980)])
+def test_quantiles_are_those_of_the_tables(freedom, t):
+    assert quantile(0.95, freedom) == pytest.approx(t, abs=5e-4)
+    assert two_sided_p(quantile(0.95, freedom), freedom) == pytest.approx(0.05, abs=1e-9)
+
+
+def test_tails_have_their_closed_forms():
+    for t in (0.0, 0.3, 1.0, 2.5, 40.0):
+        assert two_sided_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-12)
+        assert two_sided_p(t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), abs=1e-12)
+        assert two_sided_p(-t, 1e7) == pytest.approx(two_sided_p(t, math.inf), abs=1e-6)
+    assert quantile(0.95, math.inf) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_seeds_alone_give_welchs_test():
+    # Variances 2 and 8 over two seeds each: 1 + 4 = 5 of the difference, with 25 / (1 + 16) degrees of freedom.
+    one = compare_sides(side(10, 12), side(15, 19))
+    assert one.estimate == 6 and one.standard_error == pytest.approx(math.sqrt(5))
+    assert one.freedom == pytest.approx(25 / 17) and one.covers == "seeds and images"
+    half = quantile(0.95, 25 / 17) * math.sqrt(5)
+    assert (one.low, one.high) == pytest.approx((6 - half, 6 + half))
+    assert one.p_value > 0.05 and not one.distinguishable
+
+
+def test_one_seed_covers_image_sampling_only():
+    random = np.random.default_rng(0)
+    images_1S = random.normal(0, 2, (1, 4001))
+    first, second = 30 + images_1S, 33 + images_1S + random.normal(0, 0.5, (1, 4001))
+    first[0, 0], second[0, 0] = 30, 33
+    one = compare_sides(first, second)
+    assert one.covers == "images" and math.isinf(one.freedom) and one.seeds == (1, 1)
+    assert (one.low, one.high) == pytest.approx((3 - 0.98, 3 + 0.98), abs=0.04)  # what is common cancels
+    assert compare_sides(first, np.concatenate([second, second + 1])).covers == "images"
+    assert one.to_dict()["freedom"] is None and one.to_dict()["distinguishable"]
+
+
+def test_sides_exchanged_change_the_sign_alone():
+    random = np.random.default_rng(1)
+    first, second = random.normal(30, 1, (3, 50)), random.normal(31, 1, (2, 50))
+    there, back = compare_sides(first, second), compare_sides(second, first)
+    assert (there.estimate, there.low, there.high) == pytest.approx((-back.estimate, -back.high, -back.low))
+    assert there.p_value == pytest.approx(back.p_value)
+    assert (there.low > 0 or there.high < 0) == there.distinguishable
+
+
+def test_equal_runs_do_not_differ():
+    one = compare_sides(side(20, 20), side(20, 20))
+    assert (one.estimate, one.low, one.high, one.p_value) == (0, 0, 0, 1) and not one.distinguishable
+
+
+def test_resamples_without_a_figure_are_left_out():
+    first, second = side(20.0, resamples=9), side(21.0, resamples=9)
+    first[0, 3] = np.nan
+    assert compare_sides(first, second).estimate == 1
+    first[0, 0] = np.nan
+    assert compare_sides(first, second) is None
+
+
+def made_up_pair(random, images, seeds, seed_deviation):
+    """A figure that is a mean over images: of the image's ease, the seed's luck, and the seed's taste in images."""
+    ease_I = random.normal(0, 4, images)
+    counts_SI = np.concatenate([np.ones((1, images), int), draw_counts(images, 100, int(random.integers(1 << 30)))])
+    sides = []
+    for _ in range(2):
+        luck_K1 = random.normal(0, seed_deviation, (seeds, 1))
+        sides.append((50 + ease_I + luck_K1 + random.normal(0, 4, (seeds, images))) @ counts_SI.T / images)
+    return compare_sides(*sides)
+
+
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.5, 2.0])
+def test_the_interval_of_equal_sides_holds_0_in_95_of_100_fresh_pairs(seed_deviation):
+    random = np.random.default_rng(5)
+    pairs = [made_up_pair(random, 60, 3, seed_deviation) for _ in range(600)]
+    assert 0.92 <= np.mean([one.low <= 0 <= one.high for one in pairs]) <= 0.98
+    # The seeds' taste in images is counted once: the error is that of the estimates, and where seeds differ in nothing
+    # else a little more, as a negative variance of seeds is taken for none.
+    told = np.mean([one.standard_error**2 for one in pairs]) / np.var([one.estimate for one in pairs])
+    assert 0.85 < told < (1.7 if seed_deviation < 1 else 1.15)
+
+
+def test_holm_multiplies_by_what_is_left():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
+
+
+def test_classes_are_corrected_together_and_those_without_truths_stay_out():
+    random = np.random.default_rng(0)
+    first = random.normal(30, 1, (1, 200))
+    told = corrected({"cat": compare_sides(first, first + 5), "dog": None, "cow": compare_sides(first, first[:, ::-1])})
+    assert told["dog"] is None
+    assert told["cow"].adjusted_p == max(told["cow"].p_value, 2 * told["cat"].p_value)
+    assert told["cat"].adjusted_p == 0 and told["cat"].distinguishable
+
+
+def test_mean_and_spread_over_seeds():
+    assert mean_and_spread([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
+    assert mean_and_spread([4.0]) == (4, None)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(EvaluationError, match="level"):
+        compare_sides(side(1), side(2), level=1.0)
+    with pytest.raises(EvaluationError, match="same resamples"):
+        compare_sides(side(1), side(2, resamples=7))

@@ -1,0 +1,129 @@
+"""Resampled figures against pycocotools and the VOC metric on data in which images really are repeated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, RankedMatches, average_precision
+from evaluation.coco import coco_figures
+from evaluation.files import EvaluationError
+from evaluation.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
+from evaluation.reweighting import Matched, _levels_reached, average_precisions
+from evaluation.voc import voc_figures
+from tests.evaluation.cases import random_case, truth_of
+from tests.evaluation.test_bootstrap import repeated
+
+PER_CLASS = ("AP", "AP50", "APs", "APm", "APl")
+
+
+def ones(truth):
+    return np.ones((1, len(truth["images"])), dtype=np.int64)
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_with_unit_weights_every_figure_is_pycocotools(seed, levels):
+    truth, predictions = random_case(seed, levels=levels, images=15, most_guesses=30)
+    judged = coco_figures(truth, predictions)
+    ours = resample_coco(truth, predictions, ones(truth), figures=list(COCO_FIGURES))
+    for name in COCO_FIGURES:
+        for row in ours[name].mean_S:  # the images as they are, and a resample that draws each once
+            assert row == pytest.approx(judged[name], abs=1e-12, rel=0, nan_ok=True)
+    for name in PER_CLASS:
+        expected = [values[name] for values in judged.per_class.values()]
+        assert ours[name].per_class_SC[0].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
+
+
+def untied_within_images(predictions):
+    """Equal scores between images, none between detections of one image and class: their order is a convention."""
+    seen: dict[tuple[int, int], set[float]] = {}
+    return [
+        entry
+        for entry in predictions
+        if entry["score"] not in seen.setdefault((entry["image_id"], entry["category_id"]), set())
+        and not seen[entry["image_id"], entry["category_id"]].add(entry["score"])
+    ]
+
+
+@pytest.mark.parametrize("levels", [None, 6])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_resample_is_pycocotools_on_repeated_images(seed, levels):
+    truth, predictions = random_case(seed, levels=levels, images=6, classes=5, most_truths=2)
+    predictions = untied_within_images(predictions)
+    counts_SI = draw_counts(6, 5, seed)
+    ours = resample_coco(truth, predictions, counts_SI, figures=list(COCO_FIGURES))
+    missed = 0
+    for row, counts_I in enumerate(counts_SI, start=1):
+        judged = coco_figures(*repeated(truth, predictions, counts_I))
+        for name in COCO_FIGURES:
+            assert ours[name].mean_S[row] == pytest.approx(judged[name], abs=1e-12, rel=0, nan_ok=True)
+        for name in PER_CLASS:
+            expected = [values[name] for values in judged.per_class.values()]
+            found = ours[name].per_class_SC[row].tolist()
+            assert found == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
+            missed += np.isnan(found).sum() > np.isnan(ours[name].per_class_SC[0]).sum()
+    assert missed  # in some resample a class has lost its truths
+
+
+@pytest.mark.parametrize("metric", ["voc07", "voc10"])
+@pytest.mark.parametrize("seed", range(3))
+def test_voc_figures_of_resamples_are_those_of_repeated_images(metric, seed):
+    truth, predictions = random_case(seed)
+    counts_SI = draw_counts(12, 4, seed)
+    ours = resample_voc(truth, predictions, counts_SI, metric=metric)
+    for row, counts_I in enumerate(np.concatenate([ones(truth), counts_SI])):
+        figures = voc_figures(*repeated(truth, predictions, counts_I), metric=metric)
+        assert ours.mean_S[row] == pytest.approx(figures.mAP, abs=1e-12, rel=0)
+        expected = list(figures.per_class.values())
+        assert ours.per_class_SC[row].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
+
+
+@pytest.mark.parametrize("levels", [11, 101])
+def test_levels_are_reached_as_a_search_finds_them_to_the_last_bit(levels):
+    truths = np.repeat(np.arange(1, 301), 301)
+    found = np.minimum(np.tile(np.arange(301), 300), truths)
+    recall = found / truths
+    searched = np.searchsorted(np.linspace(0, 1, levels), recall, side="right")
+    assert (_levels_reached(recall[None], levels)[0] == searched).all()
+
+
+@pytest.mark.parametrize("levels, levels_L", [(11, ELEVEN_LEVELS), (101, COCO_LEVELS), (None, None)])
+def test_weights_of_one_are_the_plain_average_precision(levels, levels_L):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        detections, images = int(random.integers(0, 40)), 9
+        ranked = RankedMatches(
+            random.random(detections) < 0.5,
+            random.integers(0, images, detections),
+            np.sort(random.random(detections))[::-1],
+            random.integers(3, 9, images),
+        )
+        weights_1I = np.ones((1, images), dtype=np.int64)
+        found = average_precisions(Matched.of_one_threshold(ranked), weights_1I, levels)
+        assert found[0, 0] == pytest.approx(average_precision(ranked, levels_L), abs=1e-14)
+
+
+def test_one_threshold_alone_is_that_of_all():
+    truth, predictions = random_case(5)
+    counts_SI = draw_counts(12, 6, 0)
+    together = resample_coco(truth, predictions, counts_SI, figures=["AP", "AP50", "AP75"])
+    for name in ("AP50", "AP75"):
+        alone = resample_coco(truth, predictions, counts_SI, figures=[name])[name]
+        assert np.array_equal(alone.per_class_SC, together[name].per_class_SC, equal_nan=True)
+
+
+def test_without_any_truth_there_is_no_figure():
+    truth = truth_of([], images=3)
+    assert np.isnan(resample_coco(truth, [], draw_counts(3, 2, 0))["AP"].mean_S).all()
+
+
+def test_a_figure_knows_its_classes():
+    one = Resampled(("cat", "dog"), np.array([[10.0, 30.0], [np.nan, 50.0]]))
+    assert one.mean_S.tolist() == [20, 50] and one.of("dog").tolist() == [30, 50]
+    assert one.restricted(["dog"]).mean_S.tolist() == [30, 50]
+
+
+def test_unknown_figures_are_named():
+    with pytest.raises(EvaluationError, match=r"unknown figures \['AP95'\]; choose from AP, AP50"):
+        resample_coco(*random_case(1), draw_counts(12, 1, 0), figures=["AP95"])
