@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resne
 
 from configs import build_detector
 from configs.outside_detectors import TORCHVISION, from_torchvision, torchvision_recipe
+from data.decode import decode_bytes
+from data.transforms import resize
 from detectors.boxes import encode
 from detectors.faster_rcnn import FasterRCNN
 from detectors.structures import ImageBatch, Masks
 from tests.detectors.tiny import make_images, make_targets
 
+DATA = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
 CLASSES = 6
 MODELS = {"fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn, "maskrcnn_resnet50_fpn": maskrcnn_resnet50_fpn}
 TEST = {"score": 0.3, "nms": 0.5}
@@ -83,13 +88,22 @@ def without_resizing(model: Any, *images: Tensor) -> list[dict[str, Tensor]]:
     return found
 
 
+def pictures() -> list[Tensor]:
+    """Of two sizes; real ones where there are any."""
+    paths = sorted((DATA / "val2017").glob("*.jpg"))[:2] if DATA.is_dir() else []
+    sizes = [(160, 224), (203, 131)]
+    if not paths:
+        return [picture(*size, seed) for seed, size in enumerate(sizes)]
+    images = [resize(decode_bytes(path.read_bytes(), path), *size) for path, size in zip(paths, sizes)]
+    return [torch.from_numpy(image_HW3).permute(2, 0, 1) for image_HW3 in images]
+
+
 @pytest.mark.parametrize("name", list(MODELS))
 @torch.no_grad()
 def test_detections_equal_torchvisions(name: str) -> None:
     theirs = theirs_of(name)
     ours = ours_of(name, theirs)
-    for seed, (height, width) in enumerate([(160, 224), (203, 131)]):
-        pixels = picture(height, width, seed)
+    for pixels in pictures():
         expected = without_resizing(theirs, pixels)[0]
         found = ours.detect(on_canvas(pixels))
         count = int(found.valid_ND.sum())
