@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def alternate(
             if turn >= 0:
                 seconds[name].append(clock() - start)
     return seconds
+
+
+def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:
+    """Makes a loader and takes all its batches."""
+
+    def call() -> None:
+        for _ in make():
+            pass
+
+    return call
 
 
 def _wait(device: str) -> None:

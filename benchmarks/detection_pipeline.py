@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, alternate, ratio, summary, write_result  # first: it makes the rooms importable
+from common import RESULTS, alternate, draw_epoch, ratio, summary, write_result  # first: it makes the rooms importable
 
 import cv2  # isort: skip
 import torch  # isort: skip
@@ -85,16 +85,6 @@ class _Changed(torch.utils.data.Dataset):
 
 def _together(samples: list[Any]) -> tuple[Any, ...]:
     return tuple(zip(*samples))
-
-
-def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:
-    """Makes a loader and takes all its batches."""
-
-    def call() -> None:
-        for _ in make():
-            pass
-
-    return call
 
 
 def candidates(args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], int]:

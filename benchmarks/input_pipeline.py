@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, alternate, ratio, summary, write_result  # first: it makes the rooms importable
+from common import RESULTS, alternate, draw_epoch, ratio, summary, write_result  # first: it makes the rooms importable
 
 import torch  # isort: skip
 from torch.utils.data import DataLoader
@@ -69,16 +69,6 @@ def torchvision(root: Path, args: argparse.Namespace, workers: int, *, tensors: 
     steps = [v2.ToImage(), *geometry, *numbers] if tensors else [*geometry, v2.ToImage(), *numbers]
     images = ImageFolder(str(root / "train"), v2.Compose(steps))
     return DataLoader(images, args.batch, shuffle=True, num_workers=workers)
-
-
-def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:
-    """Makes a loader and takes all its batches."""
-
-    def call() -> None:
-        for _ in make():
-            pass
-
-    return call
 
 
 def measure(root: Path, args: argparse.Namespace, workers: int) -> dict[str, list[float]]:
