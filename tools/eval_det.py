@@ -24,7 +24,8 @@ import tyro
 from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, validated
-from configs.schema import DetectionRecipe, protocol_fields
+from configs.schema import protocol_fields
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset

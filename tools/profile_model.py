@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from common import run_tool
 
-from configs.schema import DetectionRecipe, Detector
+from configs.schema_detection import DetectionRecipe, Detector
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from common import default_output, in_processes, run_tool
 
 from configs.command_line import RecipeError, parse_recipe, take_flag
-from configs.schema import DEFAULT_RECIPES, DetectionRecipe, may_differ
+from configs.schema import DEFAULT_RECIPES, may_differ
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset

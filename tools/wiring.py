@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from configs.schema import DetectionRecipe
+    from configs.schema_detection import DetectionRecipe
     from data.records import DetectionDataset
     from detectors.faster_rcnn import FasterRCNN
     from engine.distributed import World
@@ -74,7 +74,7 @@ def evaluate_detector(
 def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     """The recipe that the detector in a file of weights was trained with."""
     from configs.command_line import validated
-    from configs.schema import DetectionRecipe
+    from configs.schema_detection import DetectionRecipe
 
     if "recipe" in facts and "detector" in facts:
         return validated(DetectionRecipe, facts["recipe"], str(path))

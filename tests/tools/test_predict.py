@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from configs import build_detector
 from configs.command_line import find_recipe, load_recipe
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from engine.weights import save_weights
 from tests.tools.conftest import TOOLS, run, run_until
 
