@@ -1,10 +1,9 @@
-"""What several of the detectors' tools do: read a detector, predict a test set, its figures and what they cost."""
+"""What several of the detectors' tools do: read a detector, predict a test set, its figures."""
 
 from __future__ import annotations
 
 import json
 import logging
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
-    from torch import nn
 
     from configs.schema_detection import DetectionRecipe
     from data.records import DetectionDataset
@@ -39,6 +37,8 @@ def evaluate_detector(
     others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
     the figures for the log, empty on other ranks.
     """
+    from wiring_cost import cost
+
     from configs import build, build_detection
     from configs.build_improved import build_tested
     from engine.logs import progress
@@ -61,7 +61,7 @@ def evaluate_detector(
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
-    summary["cost"] = {**cost(recipe, tested, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
     summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
@@ -140,22 +140,6 @@ def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str
     read = read_detector(weights)
     check_member(weights, read.recipe, tuple(read.names.values()), recipe, class_names)
     return restore_detector(read.recipe, read.state, read.facts, len(read.names), read.path)
-
-
-def cost(recipe: DetectionRecipe, model: nn.Module, test_set: DetectionDataset) -> dict[str, Any]:
-    """Parameters, and multiply-adds of one image: the test set's first, at its test size."""
-    from backbones.cost import count_flops, count_parameters
-    from configs import build_detection
-    from engine.distributed import World
-
-    one = recipe.model_copy(update={"workers": 0, "test": recipe.test.model_copy(update={"batch_size": 1})})
-    images, _ = next(iter(build_detection.detection_test_loader(one, test_set, World()))).inputs
-    images = images.to(next(model.parameters()).device)
-    return {
-        "parameters": count_parameters(model),
-        "flops": count_flops(model, images, method="detect"),
-        "input_hw": list(images.sizes_hw[0]),
-    }
 
 
 def sample_hash(recipe: DetectionRecipe) -> str | None:

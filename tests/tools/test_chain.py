@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from backbones import create_backbone
+from backbones.cost import count_parameters, image_flops
 from engine.weights import load_weights
 from tests.tools.conftest import TINY_BACKBONE, run, run_until
 
@@ -114,6 +117,25 @@ def test_eval_det_gives_what_the_training_ended_with(detectors, tmp_path):
     run("eval_det", detectors["r18"], "--output", tmp_path)
     before, after = (json.loads((place / "evaluation.json").read_text()) for place in (detectors["r18"], tmp_path))
     assert before["coco"] == after["coco"] and before["voc"] == after["voc"]
+    # To the bit: what an evaluation measures beside must leave trained norms' statistics alone.
+    assert (detectors["r18"] / "predictions.json").read_bytes() == (tmp_path / "predictions.json").read_bytes()
+
+
+def test_an_evaluation_tells_what_a_detector_costs(detectors):
+    cost = json.loads((detectors["r18"] / "evaluation.json").read_text())["cost"]
+    counted = ("parameters", "flops", "proposals", "latency_n")
+    measured = ("latency_s", "time_per_image_s", "images_per_s", "threads")
+    assert all(cost[name] > 0 for name in (*counted, *measured)) and cost["device"] and cost["precision"] == "fp32"
+    assert cost["proposals"] == 100 and cost["latency_n"] >= 3 and min(cost["input_hw"]) == 96
+    assert cost["images_per_s"] == pytest.approx(1 / cost["time_per_image_s"])
+    if sys.platform == "linux":  # more than the weights in float32, less than all that a process with torch holds
+        assert 4 * cost["parameters"] / 2**20 < cost["peak_memory_mb"] < 200 and cost["peak_memory_of"] == "process"
+    classifier = create_backbone("r18", width=0.25)
+    assert cost["classifier"] == {
+        "parameters": count_parameters(classifier),
+        "flops": image_flops(classifier.eval(), 224, 224),
+        "input_hw": [224, 224],
+    }
 
 
 def test_eval_backbone_gives_what_the_training_ended_with(weights, sample, tmp_path):
