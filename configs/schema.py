@@ -24,7 +24,7 @@ class Recipe(BaseModel):
 NO_EFFECT = frozenset(
     {
         *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
-        *("compile", "checkpoint_activations"),
+        *("compile", "checkpoint_activations", "write_proposals"),
         *("log_period", "checkpoint_period", "eval_period"),
     }
 )

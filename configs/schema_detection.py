@@ -197,6 +197,9 @@ class DetectionRecipe(RunRecipe):
     )
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
+    write_proposals: bool = Field(
+        False, description="Write the RPN's proposals for the test set too, at the end: proposals.json, which is long."
+    )
     input: DetectionInput = DetectionInput()
     model: Detector = Detector()
     solver: DetectionSolver = DetectionSolver()

@@ -8,6 +8,8 @@ python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCd
 
 python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
 
+python tools/eval_det.py RUN_DIR --proposals RUN_DIR/proposals.json
+
 python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
 
 The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
@@ -30,6 +32,7 @@ from configs.schema_detection import DetectionRecipe
 if TYPE_CHECKING:
     from data.records import DetectionDataset
     from engine.distributed import World
+    from engine.rundir import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,13 @@ class Settings:
     ensemble: Annotated[
         tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
     ] = ()
+    proposals: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            help="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json "
+            "for the report."
+        ),
+    ] = None
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
     workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
@@ -83,7 +93,7 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector, read_detector, read_member, restore_detector
+    from wiring import evaluate_detector, read_detector, read_member, restore_detector, write_proposals
 
     from configs import build, build_detection
     from engine import precision
@@ -103,6 +113,9 @@ def evaluate(settings: Settings, world: World) -> int:
         raise RecipeError(
             "--output is missing: an ensemble's results are no single run's and need a directory of their own"
         )
+    run = RunDirectory(output, world=world, tensorboard=False)
+    if settings.proposals is not None:
+        check_proposals(settings, run)
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
@@ -110,16 +123,35 @@ def evaluate(settings: Settings, world: World) -> int:
     build.check_classes(known, trained.path, test_set.class_names, test_set.source)
     model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
     others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
-    run = RunDirectory(output, world=world, tensorboard=False)
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
     run.write_json(run.truth, test_set.coco_truth())
     origin = {"tested": tested(settings, recipe)}
     figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
+    if settings.proposals is not None:
+        write_proposals(recipe, model, test_set, world, settings.proposals)
     if world.is_main:
         logging.getLogger("tools.eval_det").info(figures_line(int(trained.facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
     return 0
+
+
+def check_proposals(settings: Settings, run: RunDirectory) -> None:
+    """Raises RecipeError or ValueError where proposals cannot be written as asked: before the test, not after it."""
+    path = settings.proposals
+    assert path is not None
+    if settings.ensemble:
+        raise RecipeError(
+            "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by itself"
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
+    if path.resolve() in {own.resolve() for own in vars(run).values() if isinstance(own, Path)}:
+        raise ValueError(
+            f"{path} is a file of the run's own; name another one for --proposals, such as "
+            f"{run.path / 'proposals.json'}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:

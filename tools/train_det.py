@@ -40,6 +40,8 @@ def main() -> int:
 
 def train(recipe: DetectionRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
+    from wiring import evaluate_detector, write_proposals
+
     from configs import build, build_detection, build_detector
     from engine import loop, precision, rng
     from engine.logs import setup_logging
@@ -91,8 +93,6 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
 
     def evaluate(_: int) -> dict[str, float]:
-        from wiring import evaluate_detector
-
         return evaluate_detector(recipe, model, test_set, world, run)
 
     record = loop.train(
@@ -107,6 +107,8 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         state=state,
         **build.loop_settings(recipe),
     )
+    if recipe.write_proposals:
+        write_proposals(recipe, model, test_set, world, run.path / "proposals.json")
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
         from engine.weights import save_weights

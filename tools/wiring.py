@@ -71,6 +71,30 @@ def evaluate_detector(
     return log_figures(summary)
 
 
+def write_proposals(
+    recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, path: Path
+) -> None:
+    """The regions that the detector's RPN proposes in the test set, as COCO results without category_id."""
+    from configs import build, build_detection
+    from detectors.proposer import Proposer
+    from engine.files import write_json
+    from engine.logs import progress
+    from evaluation.inference import predict_proposals
+
+    # At the test size alone: that is where regions are proposed, at however many they are then read.
+    once = recipe.model_copy(update={"test": recipe.test.model_copy(update={"multi_scale": ()})})
+    proposals = predict_proposals(
+        Proposer(model),
+        progress(build_detection.detection_test_loader(once, test_set, world), description="propose"),
+        device=world.device,
+        autocast=build.autocast_of(world.device, recipe.precision),
+        image_order=[int(image_id) for image_id in test_set.image_ids_I],
+    )
+    if proposals is not None:
+        write_json(path, proposals, compact=True)
+        logger.info("%d proposals in %d images: %s", len(proposals), len(test_set), path)
+
+
 def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     """The recipe that the detector in a file of weights was trained with."""
     from configs.command_line import validated
