@@ -32,7 +32,6 @@ from configs.schema_detection import DetectionRecipe
 if TYPE_CHECKING:
     from data.records import DetectionDataset
     from engine.distributed import World
-    from engine.rundir import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,14 @@ def main() -> int:
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
     from wiring import evaluate_detector, read_detector, read_member, restore_detector, write_proposals
+    from wiring_run import results_directory, weights_file
 
     from configs import build, build_detection
     from engine import precision
     from engine.logs import figures_line, setup_logging
-    from engine.rundir import RunDirectory
 
     setup_logging(is_main=world.is_main)
-    if settings.run is not None and not settings.run.is_dir():
-        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
-    trained = read_detector(str(settings.run or settings.weights))
+    trained = read_detector(settings.weights or str(weights_file(settings.run, None, tool="train_det.py")))
     recipe = changed(trained.recipe, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
@@ -113,9 +110,8 @@ def evaluate(settings: Settings, world: World) -> int:
         raise RecipeError(
             "--output is missing: an ensemble's results are no single run's and need a directory of their own"
         )
-    run = RunDirectory(output, world=world, tensorboard=False)
     if settings.proposals is not None:
-        check_proposals(settings, run)
+        check_proposals(settings, output)
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
@@ -123,8 +119,7 @@ def evaluate(settings: Settings, world: World) -> int:
     build.check_classes(known, trained.path, test_set.class_names, test_set.source)
     model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
     others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
-    if world.is_main:
-        output.mkdir(parents=True, exist_ok=True)
+    run = results_directory(output, world)
     run.write_json(run.truth, test_set.coco_truth())
     origin = {"tested": tested(settings, recipe)}
     figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
@@ -136,8 +131,10 @@ def evaluate(settings: Settings, world: World) -> int:
     return 0
 
 
-def check_proposals(settings: Settings, run: RunDirectory) -> None:
+def check_proposals(settings: Settings, output: Path) -> None:
     """Raises RecipeError or ValueError where proposals cannot be written as asked: before the test, not after it."""
+    from engine.rundir import RunDirectory
+
     path = settings.proposals
     assert path is not None
     if settings.ensemble:
@@ -146,10 +143,9 @@ def check_proposals(settings: Settings, run: RunDirectory) -> None:
         )
     if path.is_dir():
         raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
-    if path.resolve() in {own.resolve() for own in vars(run).values() if isinstance(own, Path)}:
+    if path.resolve() in {own.resolve() for own in vars(RunDirectory(output)).values() if isinstance(own, Path)}:
         raise ValueError(
-            f"{path} is a file of the run's own; name another one for --proposals, such as "
-            f"{run.path / 'proposals.json'}"
+            f"{path} is a file of the run's own; name another one for --proposals, such as {output / 'proposals.json'}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -184,16 +180,14 @@ def require_same_protocol(
     trained: DetectionRecipe, recipe: DetectionRecipe, facts: dict[str, Any], test_set: DetectionDataset
 ) -> None:
     """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    from wiring_run import refuse_other_protocol
+
     ours, theirs = protocol_fields(recipe), protocol_fields(trained)
     differing = [name for name, value in ours.items() if value != theirs.get(name)]
     fingerprint = facts.get("protocol", {}).get("test_fingerprint")
     if fingerprint is not None and fingerprint != test_set.fingerprint():
         differing.append("the test images or their annotations")
-    if differing:
-        raise RecipeError(
-            f"--output is missing: {', '.join(differing)} would not be as in the run's own protocol, "
-            "so the results need a directory of their own"
-        )
+    refuse_other_protocol(differing)
 
 
 if __name__ == "__main__":

@@ -118,18 +118,15 @@ class Trained:
 
 def read_detector(weights: str) -> Trained:
     """weights: a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
+    from wiring_run import weights_file
+
     from engine.weights import load_weights
 
     if weights.startswith("torchvision:"):
         return _read_torchvision(weights)
     path = Path(weights)
     if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise ValueError(
-                f"{path} is missing: the run is not finished; run its train_det.py command with --resume, or name a "
-                "file of weights"
-            )
+        path = weights_file(path, None, tool="train_det.py")
     state, facts = load_weights(path)
     recipe = recipe_in(facts, path)
     return Trained(path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"])))
