@@ -94,7 +94,7 @@ def weights_file(run: Path | None, weights: Path | None, *, tool: str) -> Path:
     if not path.is_file():
         raise ValueError(
             f"{path} is missing: the run is not finished; run its {tool} command with --resume, or name a file of "
-            "weights with --weights"
+            "weights"
         )
     return path
 
