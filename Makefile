@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# Processes that share the tests, a file at a time, each with one thread of torch.
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test slow lint bench setup clean
 .DEFAULT_GOAL := setup
@@ -25,7 +27,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python tools/compare.py --config configs/sample/demo.yaml --data $(DEMO)/data --output $(DEMO) --resume
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile
 
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "slow"

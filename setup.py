@@ -34,6 +34,7 @@ setup(
             "fsspec[http]",
             "webdataset>=0.2.86",
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "timm>=1.0",
             "ruff>=0.9",

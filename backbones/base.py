@@ -52,10 +52,10 @@ class Backbone(nn.Module):
         self.name, self.num_classes, self.width = name, num_classes, width
         self.pixel_norm = PixelNorm(mean, std)
 
-    def _finish(self, chain: Sequence[Stage], tail: Tail, classifier: str, native_size: int = 224) -> None:
-        """Says how the modules are chained; `native_size` is the image side for which the net was drawn."""
+    def _finish(self, chain: Sequence[Stage], tail: Tail, classifier: str, native_px: int = 224) -> None:
+        """Says how the modules are chained; `native_px` is the side of the images for which the net was drawn."""
         self._chain, self._tail, self.classifier_name = tuple(chain), tail, classifier
-        self._native_size = native_size
+        self.native_px = native_px
         # NHWC is what convolutions run fastest in, on CPUs with oneDNN and on tensor cores.
         self.to(memory_format=torch.channels_last)
 
@@ -170,7 +170,7 @@ class Backbone(nn.Module):
         return self._chain[below:]
 
     def _roi_size(self, stride: int, asked: int | None) -> int:
-        return asked if asked is not None else self._native_size // stride
+        return asked if asked is not None else self.native_px // stride
 
     def _freezes(self, stage: Stage, stride: int) -> bool:
         return stage.spec.stride <= stride

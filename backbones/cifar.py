@@ -60,7 +60,7 @@ class CifarNet(Backbone):
         self.fc = nn.Linear(inputs, num_classes)
         initialise(self)
         initialise_classifier(self.fc)
-        self._finish([stem, *chain], Tail((), run_global_pool, inputs), "fc", native_size=32)
+        self._finish([stem, *chain], Tail((), run_global_pool, inputs), "fc", native_px=32)
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "shortcut": self.shortcut}

@@ -11,11 +11,17 @@ statistics unless --frozen, where torchvision gets its own FrozenBatchNorm2d, as
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    clock_of,
+    conclude,
+    parse_timing,
+    summary,
+    timing_parser,
+)
 
 import torch  # isort: skip
 import torch.nn.functional as F
@@ -104,29 +110,14 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=7, device=True, threads=None)
     parser.add_argument("--backbone", choices=THEIRS, default="r50")
     parser.add_argument("--batch", type=int, default=8, help="images (default 8)")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
-    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each, at least 5 (default 7)")
-    parser.add_argument("--threads", type=int, help="of torch on the CPU (default: torch's)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--cpu-seconds", action="store_true", help="of this process, one thread: for a busy machine")
     parser.add_argument("--frozen", action="store_true", help="norms frozen, as in a detector")
     parser.add_argument("--forward-only", action="store_true", help="inference instead of forward and backward")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here")
-    if args.cpu_seconds:
-        args.threads = 1
-    if args.threads:
-        torch.set_num_threads(args.threads)
-
-    clock = time.process_time if args.cpu_seconds else time.perf_counter
-    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock)
+    args = parse_timing(parser)
+    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock_of(args))
     for name, values in seconds.items():
         one = summary(values)
         print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")

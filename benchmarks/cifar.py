@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, conclude, summary  # first: it makes the rooms importable
+from common import RESULTS, conclude, parse_timing, summary, timing_parser  # first: it makes the rooms importable
 
 import numpy as np  # isort: skip
 import torch
@@ -196,23 +196,15 @@ def check_same(net: PlainNet, ours: nn.Module) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=7, device=True, threads=1)
     parser.add_argument("--backbone", default="cifar_r20", help="a CIFAR net (default cifar_r20)")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a call (default 8)")
     parser.add_argument("--warm", type=int, default=2, help="steps of a call before them (default 2)")
-    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each, at least 5 (default 7)")
     parser.add_argument("--workers", type=int, default=0, help="of the plain DataLoader (default 0)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="ours compiled; give --warm 30 or so")
-    parser.add_argument("--cpu-seconds", action="store_true", help="of this process, one thread: for a busy machine")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
-    if args.cpu_seconds and (args.workers or args.threads != 1 or args.device != "cpu"):
-        parser.error("--cpu-seconds counts one process on one thread: no --workers, --threads or --device cuda with it")
-    torch.set_num_threads(args.threads)
+    args = parse_timing(parser)
+    if args.cpu_seconds and args.workers:
+        parser.error("--cpu-seconds counts one process: no --workers with it")
 
     rng = np.random.default_rng(0)
     pixels_IHW3 = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -18,6 +19,54 @@ import torch  # noqa: E402
 from engine.provenance import describe  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
+FEWEST_ROUNDS = 5
+
+
+def timing_parser(
+    description: str | None, *, rounds: int, timed: str = "calls", device: bool = False, threads: int | None = 0
+) -> argparse.ArgumentParser:
+    """The arguments that benchmarks share: --rounds, --output, with `device` --device, and with `threads` --threads
+    and --cpu-seconds. threads: the default; None: torch's; 0: there is one thread and no choice. `parse_timing` reads
+    and checks them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"timed {timed} of each, at least {FEWEST_ROUNDS} (default {rounds})"
+    )
+    if device:
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    if threads != 0:
+        parser.add_argument(
+            "--threads", type=int, default=threads, help=f"of torch on the CPU (default {threads or 'all cores'})"
+        )
+        parser.add_argument(
+            "--cpu-seconds", action="store_true", help="of this process, with one thread: for a busy machine"
+        )
+    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
+    return parser
+
+
+def parse_timing(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of a `timing_parser`, checked; torch has as many threads as they say, or one."""
+    args = parser.parse_args()
+    device, threads = getattr(args, "device", "cpu"), getattr(args, "threads", 1)
+    if args.rounds < FEWEST_ROUNDS:
+        parser.error(f"--rounds: at least {FEWEST_ROUNDS}, a figure needs a spread")
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here")
+    if threads is not None and threads < 1:
+        parser.error("--threads: at least 1")
+    if getattr(args, "cpu_seconds", False):
+        if threads not in (None, 1) or device != "cpu":
+            parser.error("--cpu-seconds counts one process on one thread: no --threads or --device cuda with it")
+        threads = args.threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return args
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """The clock that --cpu-seconds chooses."""
+    return time.process_time if args.cpu_seconds else time.perf_counter
 
 
 def alternate(

@@ -17,7 +17,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, alternate, draw_epoch, ratio, summary, write_result  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    draw_epoch,
+    parse_timing,
+    ratio,
+    summary,
+    timing_parser,
+    write_result,
+)
 
 import cv2  # isort: skip
 import torch  # isort: skip
@@ -112,18 +121,13 @@ def candidates(args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=5, timed="epochs")
     parser.add_argument("--data", type=Path, required=True, help="COCO's folder: annotations and images")
     parser.add_argument("--split", default="val2017", help="of COCO (default val2017)")
     parser.add_argument("--images", type=int, default=512, help="with objects, evenly spaced (default 512)")
     parser.add_argument("--batch", type=int, default=8, help="images (default 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each, at least 5 (default 5)")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
+    args = parse_timing(parser)
     calls, images = candidates(args)
-    torch.set_num_threads(1)
     cv2.setNumThreads(0)
     seconds = alternate(calls, rounds=args.rounds, clock=time.process_time)
     rates = {}

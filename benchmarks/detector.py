@@ -14,12 +14,18 @@ from __future__ import annotations
 
 import argparse
 import resource
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    clock_of,
+    conclude,
+    parse_timing,
+    summary,
+    timing_parser,
+)
 
 import torch  # isort: skip
 import torchvision
@@ -180,26 +186,15 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=5, device=True, threads=1)
     parser.add_argument("--train", action="store_true", help="a training step instead of inference")
     parser.add_argument("--masks", action="store_true", help="Mask R-CNN instead of Faster R-CNN")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1056), help="height and width (default 800 1056)")
     parser.add_argument("--batch", type=int, default=1, help="images (default 1)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each, at least 5 (default 5)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--cpu-seconds", action="store_true", help="of this process, one thread: for a busy machine")
     parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here")
-    torch.set_num_threads(1 if args.cpu_seconds else args.threads)
+    args = parse_timing(parser)
 
-    clock = time.process_time if args.cpu_seconds else time.perf_counter
-    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock)
+    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock_of(args))
     for name, values in seconds.items():
         one = summary(values)
         print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")

@@ -19,7 +19,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, alternate, draw_epoch, ratio, summary, write_result  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    draw_epoch,
+    parse_timing,
+    ratio,
+    summary,
+    timing_parser,
+    write_result,
+)
 
 import torch  # isort: skip
 from torch.utils.data import DataLoader
@@ -103,18 +112,14 @@ def report(seconds: dict[str, list[float]], images: int, workers: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=5, timed="epochs")
     parser.add_argument("--data", type=Path, required=True, help="folder of JPEG images, or of folders of them")
     parser.add_argument("--images", type=int, default=4096, help="of the folder, evenly spaced (default 4096)")
     parser.add_argument("--batch", type=int, default=64, help="images (default 64)")
     parser.add_argument("--size", type=int, default=224, help="side of the crops in pixels (default 224)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="loader processes (default 1 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each, at least 5 (default 5)")
     parser.add_argument("--name", help="of the data in the result's file name (default: of the folder)")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
+    args = parse_timing(parser)
     if not args.data.is_dir():
         parser.error(f"--data {args.data}: no such folder")
     if min(args.workers) < 1:

@@ -11,11 +11,16 @@ first so many. On CUDA ours does not make the host wait; both are waited for her
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-from common import RESULTS, alternate, conclude, summary  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    conclude,
+    parse_timing,
+    summary,
+    timing_parser,
+)
 
 import torch  # isort: skip
 from torch import Tensor
@@ -72,19 +77,11 @@ def calls(images: int, device: str) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__, rounds=9, device=True)
     parser.add_argument("--images", type=int, default=2, help="in a batch (default 2)")
-    parser.add_argument("--rounds", type=int, default=9, help="timed calls of each, at least 5 (default 9)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--output", type=Path, help="result file (default: in benchmarks/results)")
-    args = parser.parse_args()
-    if args.rounds < 5:
-        parser.error("--rounds: at least 5, a figure needs a spread")
+    args = parse_timing(parser)
     if args.images < 1:
         parser.error("--images: at least 1")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: there is no CUDA device here")
-    torch.set_num_threads(1)
 
     seconds = alternate(calls(args.images, args.device), rounds=args.rounds, device=args.device)  # type: ignore[arg-type]
     for name, values in seconds.items():

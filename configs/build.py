@@ -21,7 +21,8 @@ from backbones.cut import PIXEL_MEAN
 from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from configs.command_line import RecipeError
-from configs.schema import BackboneRecipe, ClassificationInput, DetectionRecipe, RunRecipe, Solver, follows_evaluations
+from configs.schema import BackboneRecipe, ClassificationInput, RunRecipe, Solver, follows_evaluations
+from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 from data import classification_loader, open_classification
 from data.augment import augmentations

@@ -11,7 +11,7 @@ from backbones import Backbone
 from configs.build import check_identity, need_data, training_share
 from configs.build_detector import build_body_backbone
 from configs.command_line import RecipeError
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 from data import detection_loader, open_detection
 from data.detection_views import DetectionAugmentation

@@ -15,7 +15,8 @@ from backbones.cut import MapTrunk, RegionHead, Trunk
 from backbones.norms import freeze_norms
 from configs.build import build_backbone
 from configs.command_line import RecipeError
-from configs.schema import DetectionRecipe, DetectionTest, Detector, RunRecipe
+from configs.schema import RunRecipe
+from configs.schema_detection import DetectionRecipe, DetectionTest, Detector
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
 from detectors.box_head import BoxHead, BoxPredictor

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from detectors.faster_rcnn import FasterRCNN
 from detectors.improved import ImprovedDetector
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from configs.command_line import RecipeError, validated
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 
 
 @dataclass(frozen=True)

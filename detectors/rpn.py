@@ -20,7 +20,7 @@ from detectors.losses import binary_cross_entropy, global_count, masked_sum, smo
 from detectors.matching import Matcher
 from detectors.nms import nms_batch
 from detectors.sampling import Sampler
-from detectors.structures import ImageBatch, Targets
+from detectors.structures import Detections, ImageBatch, Targets
 
 RPN_STREAM = 1  # tells the RPN's random draws from the box head's
 DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
@@ -156,6 +156,24 @@ class RPN(nn.Module):
     @torch.no_grad()
     def propose(self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits) -> Proposals:
         """The best boxes of every image after non-maximum suppression; no gradient flows through them."""
+        boxes_NK4, _, index_NP, valid_NP = self._suppress(output, images, limits)
+        return Proposals(take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1), valid_NP)
+
+    @torch.no_grad()
+    def detect(self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits) -> Detections:
+        """What `propose` gives as detections of a single class, 1: "object". Their score is the objectness."""
+        boxes_NK4, scores_NK, index_NP, valid_NP = self._suppress(output, images, limits)
+        return Detections(
+            boxes_ND4=take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1),
+            scores_ND=take(scores_NK, index_NP).sigmoid() * valid_NP,
+            labels_ND=valid_NP.long(),
+            valid_ND=valid_NP,
+        )
+
+    def _suppress(
+        self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The candidates' boxes and logits; which of them are proposed, best first, and which places are filled."""
         anchors_A4 = output.anchors_A4
         scores_NA = output.objectness_NA.float().masked_fill(~self._usable(anchors_A4, images), float("-inf"))
         scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
@@ -167,8 +185,7 @@ class RPN(nn.Module):
         boxes_NK4 = boxes_NK4.where(usable_NK.unsqueeze(-1), 0)
         scores_NK = scores_NK.masked_fill(~usable_NK, float("-inf"))
         level_NK = _level_numbers(candidates, scores_NK)  # boxes of different levels never suppress each other
-        index_NP, valid_NP = nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
-        return Proposals(take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1), valid_NP)
+        return boxes_NK4, scores_NK, *nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
 
     def _usable(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
         """Which anchors take part at all, NA bool."""

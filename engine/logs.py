@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import timedelta
 from pathlib import Path
@@ -51,20 +52,38 @@ class _FileHandler(logging.FileHandler):
                 raise
 
 
+class _EarlyLines(logging.Handler):
+    """Keeps what is said before there is a file for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=1000)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None:
     """Log lines of our rooms go to the console and to the end of `log_path`; all but rank 0 stay silent.
 
-    Calling it again (say, once the run directory is known) replaces what was set up before.
+    Calling it again (say, once the run directory is known) replaces what was set up before; what was said since a call
+    without `log_path` goes to the beginning of the file.
     """
     root = logging.getLogger()
+    early: list[logging.LogRecord] = []
     for handler in [h for h in root.handlers if getattr(h, "is_vertebra", False)]:
+        early += handler.records if isinstance(handler, _EarlyLines) else ()
         root.removeHandler(handler)
         handler.close()
     handlers: list[logging.Handler] = [_ConsoleHandler()] if is_main else [logging.NullHandler()]
+    if log_path is None and is_main:
+        handlers.append(_EarlyLines())
     if log_path is not None and is_main:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         to_file = _FileHandler(log_path, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        for record in early:
+            to_file.handle(record)
         handlers.append(to_file)
     for handler in handlers:
         handler.is_vertebra = True  # type: ignore[attr-defined]

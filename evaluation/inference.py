@@ -102,6 +102,17 @@ def predict_detections(
     return results
 
 
+def predict_proposals(model: nn.Module, loader: Iterable[Any], **options: Any) -> list[Entry] | None:
+    """The regions that `model.detect` gives as its only class, as COCO results without category_id, best first.
+
+    options: those of `predict_detections`, which this is otherwise.
+    """
+    found = predict_detections(model, loader, (1,), **options)
+    if found is None:
+        return None
+    return [{name: value for name, value in entry.items() if name != "category_id"} for entry in found]
+
+
 def detect(
     model: nn.Module,
     images: ImageBatch,

@@ -8,6 +8,8 @@ python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCd
 
 python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
 
+python tools/eval_det.py RUN_DIR --proposals RUN_DIR/proposals.json
+
 python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
 
 The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
@@ -24,7 +26,8 @@ import tyro
 from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, validated
-from configs.schema import DetectionRecipe, protocol_fields
+from configs.schema import protocol_fields
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset
@@ -64,6 +67,13 @@ class Settings:
     ensemble: Annotated[
         tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
     ] = ()
+    proposals: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            help="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json "
+            "for the report."
+        ),
+    ] = None
     gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
     workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
@@ -82,17 +92,15 @@ def main() -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from wiring import evaluate_detector, read_detector, read_member, restore_detector
+    from wiring import evaluate_detector, read_detector, read_member, restore_detector, write_proposals
+    from wiring_run import results_directory, weights_file
 
     from configs import build, build_detection
     from engine import precision
     from engine.logs import figures_line, setup_logging
-    from engine.rundir import RunDirectory
 
     setup_logging(is_main=world.is_main)
-    if settings.run is not None and not settings.run.is_dir():
-        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_det.py")
-    trained = read_detector(str(settings.run or settings.weights))
+    trained = read_detector(settings.weights or str(weights_file(settings.run, None, tool="train_det.py")))
     recipe = changed(trained.recipe, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
@@ -102,6 +110,8 @@ def evaluate(settings: Settings, world: World) -> int:
         raise RecipeError(
             "--output is missing: an ensemble's results are no single run's and need a directory of their own"
         )
+    if settings.proposals is not None:
+        check_proposals(settings, output)
     test_set = build_detection.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
@@ -109,16 +119,35 @@ def evaluate(settings: Settings, world: World) -> int:
     build.check_classes(known, trained.path, test_set.class_names, test_set.source)
     model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
     others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
-    run = RunDirectory(output, world=world, tensorboard=False)
-    if world.is_main:
-        output.mkdir(parents=True, exist_ok=True)
+    run = results_directory(output, world)
     run.write_json(run.truth, test_set.coco_truth())
     origin = {"tested": tested(settings, recipe)}
     figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
+    if settings.proposals is not None:
+        write_proposals(recipe, model, test_set, world, settings.proposals)
     if world.is_main:
         logging.getLogger("tools.eval_det").info(figures_line(int(trained.facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
     return 0
+
+
+def check_proposals(settings: Settings, output: Path) -> None:
+    """Raises RecipeError or ValueError where proposals cannot be written as asked: before the test, not after it."""
+    from engine.rundir import RunDirectory
+
+    path = settings.proposals
+    assert path is not None
+    if settings.ensemble:
+        raise RecipeError(
+            "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by itself"
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
+    if path.resolve() in {own.resolve() for own in vars(RunDirectory(output)).values() if isinstance(own, Path)}:
+        raise ValueError(
+            f"{path} is a file of the run's own; name another one for --proposals, such as {output / 'proposals.json'}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
@@ -151,16 +180,14 @@ def require_same_protocol(
     trained: DetectionRecipe, recipe: DetectionRecipe, facts: dict[str, Any], test_set: DetectionDataset
 ) -> None:
     """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    from wiring_run import refuse_other_protocol
+
     ours, theirs = protocol_fields(recipe), protocol_fields(trained)
     differing = [name for name, value in ours.items() if value != theirs.get(name)]
     fingerprint = facts.get("protocol", {}).get("test_fingerprint")
     if fingerprint is not None and fingerprint != test_set.fingerprint():
         differing.append("the test images or their annotations")
-    if differing:
-        raise RecipeError(
-            f"--output is missing: {', '.join(differing)} would not be as in the run's own protocol, "
-            "so the results need a directory of their own"
-        )
+    refuse_other_protocol(differing)
 
 
 if __name__ == "__main__":

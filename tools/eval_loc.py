@@ -70,25 +70,18 @@ def main() -> int:
 def evaluate(settings: Settings, world: World) -> int:
     """Localise, score, write, and print the figures."""
     from wiring_loc import Classified, evaluate_localizer
+    from wiring_run import results_directory, weights_file
 
     from configs import build, build_localisation
     from engine import precision
     from engine.files import write_text
     from engine.logs import setup_logging
-    from engine.rundir import RunDirectory
     from engine.weights import load_weights
     from evaluation.class_results import read_synsets
     from evaluation.location_results import ilsvrc_lines, sentence
 
     setup_logging(is_main=world.is_main)
-    path = settings.weights or settings.run / "model.safetensors"  # type: ignore[operator]
-    if settings.run is not None and not settings.run.is_dir():
-        raise ValueError(f"{settings.run} is not a directory; name a run directory of train_loc.py")
-    if not path.exists():
-        mend = (
-            "the run is not finished; run its train_loc.py command with --resume" if settings.run else "check the path"
-        )
-        raise ValueError(f"{path} is missing: {mend}")
+    path = weights_file(settings.run, settings.weights, tool="train_loc.py")
     state, facts = load_weights(path)
     trained = recipe_of_training(settings, facts, path)
     recipe = changed(trained, settings)
@@ -110,9 +103,7 @@ def evaluate(settings: Settings, world: World) -> int:
     model = build_localisation.build_localizer(recipe, backbone, len(known))
     build_localisation.load_localizer_state(model, state, path)
     model.to(world.device).eval()
-    run = RunDirectory(output, world=world, tensorboard=False)
-    if world.is_main:
-        output.mkdir(parents=True, exist_ok=True)
+    run = results_directory(output, world)
     summary, predicted = evaluate_localizer(
         recipe,
         model,
@@ -161,17 +152,15 @@ def require_same_protocol(
     trained: LocalisationRecipe, recipe: LocalisationRecipe, facts: dict[str, Any], fingerprint: str
 ) -> None:
     """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    from wiring_run import refuse_other_protocol
+
     ours, theirs = recipe.protocol(), trained.protocol()
     differing = [name for name, value in ours.items() if value != theirs.get(name)]
     if recipe.classifier != trained.classifier:
         differing.append("classifier")
     if facts.get("protocol", {}).get("test_fingerprint") not in (None, fingerprint):
         differing.append("the test images or their boxes")
-    if differing:
-        raise RecipeError(
-            f"--output is missing: {', '.join(differing)} would not be as in the run's own protocol, "
-            "so the results need a directory of their own"
-        )
+    refuse_other_protocol(differing)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import tyro
 from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, load_recipe
-from configs.schema import DetectionRecipe, flatten, protocol_fields
+from configs.schema import flatten, protocol_fields
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from engine.distributed import World

@@ -26,7 +26,7 @@ import tyro
 from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, validated
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     import torch

@@ -3,12 +3,13 @@
 python tools/profile_model.py --backbone r18 r34 r50 r101 r152 --stride-in 1x1
 
 python tools/profile_model.py --backbone r50 --detector --body fpn --masks --classes 80 --size 800 1056
+
+Memory is that of the weights, and what calls need on top of it.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from common import run_tool
 
-from configs.schema import DetectionRecipe, Detector
+from configs.schema_detection import DetectionRecipe, Detector
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def main() -> int:
         counts = f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
         if settings.repeats:
             spread = f"{row['ms_min']:.2f}-{row['ms_max']:.2f}"
-            counts += f"{row['ms']:>10.2f}{spread:>16}{row['memory_mb']:>8.0f}"
+            memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}"
+            counts += f"{row['ms']:>10.2f}{spread:>16}{memory:>8}"
         print(counts)
     if settings.json is not None:
         from engine import provenance
@@ -71,6 +73,7 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     from detectors.structures import ImageBatch
     from engine import device as devices
     from engine import precision
+    from engine.measure import memory_growth, timed_calls, weights_mb
 
     device = devices.resolve(settings.device)
     kind = precision.resolve(settings.precision, device)
@@ -101,25 +104,13 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
         "device": str(device),
     }
     if settings.repeats:
-        with torch.inference_mode(), precision.autocast(device, kind):
-            times = [timed(lambda: getattr(model, method)(inputs), device) for _ in range(settings.repeats + 2)][2:]
-        per_image = [1000 * seconds / settings.batch_size for seconds in times]
+        with torch.inference_mode(), precision.autocast(device, kind), memory_growth(device) as growth:
+            times_s = timed_calls(lambda: getattr(model, method)(inputs), device, enough=settings.repeats, warmup=2)
+        per_image = [1000 * seconds / settings.batch_size for seconds in times_s]
         row |= {"ms": statistics.median(per_image), "ms_min": min(per_image), "ms_max": max(per_image)}
-        row |= {"n": settings.repeats, "memory_mb": devices.peak_memory_mb(device)}
+        memory_mb = None if growth.mb is None else weights_mb(model) + growth.mb
+        row |= {"n": settings.repeats, "memory_mb": memory_mb}
     return row
-
-
-def timed(call: Any, device: Any) -> float:
-    """Seconds of one call, the device's work included."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

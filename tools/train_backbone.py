@@ -18,10 +18,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import default_output, in_processes, run_tool
+from common import in_processes, run_tool
 
 from configs.command_line import parse_recipe, take_flag
-from configs.schema import BackboneRecipe, may_differ
+from configs.schema import BackboneRecipe
 
 if TYPE_CHECKING:
     from backbones.classifier import Classifier
@@ -48,47 +48,28 @@ def main() -> int:
 
 def train(recipe: BackboneRecipe, world: World) -> int:
     """One run from its data to its weights."""
+    from wiring_run import is_finished, open_run, settled, take_up
+
     from configs import build
-    from engine import loop, precision, provenance, rng
+    from engine import loop, provenance, rng
     from engine.average import WeightAverage
-    from engine.logs import setup_logging
-    from engine.rundir import RunDirectory
 
     build.check_fast_path(recipe)
     train_set, test_set = build.open_classes(recipe, "train"), build.open_classes(recipe, "val")
     places = [f"{one.split} of {one.root}" for one in (train_set, test_set)]
     build.check_classes(train_set.class_names, places[0], test_set.class_names, places[1])
     iterations = build.iterations_of(recipe, len(train_set))
-    recipe = recipe.model_copy(
-        update={
-            "precision": precision.resolve(recipe.precision, world.device),
-            "output": recipe.output or default_output("backbone", recipe, build.need_data(recipe).resolve().name),
-        }
-    )
-    assert recipe.output is not None
-    # Before there is a run directory, which would be in the way of the mended command.
+    recipe = settled(recipe, world, job="backbone", data=build.need_data(recipe).resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
-    if not recipe.resume:
-        build.build_classifier(recipe, len(train_set.class_names))
-    run = RunDirectory.open(
-        recipe.output,
-        recipe.model_dump(mode="json"),
-        resume=recipe.resume,
-        may_differ=may_differ(recipe),
-        world=world,
-    )
-    if run.finished:
-        if world.is_main:
-            print(f"{run.path} is finished: its weights are {run.weights}")
+    if is_finished(recipe, world):
         return 0
-    setup_logging(run.log, is_main=world.is_main)
-    for note in (*train_set.notes, *test_set.notes):
-        logger.warning(note)
-
     rng.seed_all(recipe.seed)
     model, origin = build.build_classifier(recipe, len(train_set.class_names))
     model.to(world.device)
+    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    if run is None:
+        return 0
     logger.info(
         "%s, %d classes, %d training and %d test images, %d iterations of %d images, %s on %s -> %s",
         recipe.backbone, len(train_set.class_names), len(train_set), len(test_set), iterations,
@@ -97,9 +78,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     if sentence := build.describe_rate(recipe.solver):
         logger.info(sentence)
     made = {"started_from": origin, **provenance.describe()}  # now: code and machine that the run starts with
-    state = run.latest_state()
-    start = int(state["iteration"]) if state else 0
-    rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
+    state, start = take_up(recipe, run, world)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     record = loop.train(
         model=model,

@@ -17,10 +17,11 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from common import default_output, in_processes, run_tool
+from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, parse_recipe, take_flag
-from configs.schema import DEFAULT_RECIPES, DetectionRecipe, may_differ
+from configs.schema import DEFAULT_RECIPES
+from configs.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from data.records import DetectionDataset
@@ -39,37 +40,29 @@ def main() -> int:
 
 def train(recipe: DetectionRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
+    from wiring import evaluate_detector, write_proposals
+    from wiring_run import is_finished, open_run, settled, take_up
+
     from configs import build, build_detection, build_detector
-    from engine import loop, precision, rng
-    from engine.logs import setup_logging
-    from engine.rundir import RunDirectory
+    from engine import loop, rng
+    from engine.weights import save_weights
 
     if not recipe.weights:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
     build.check_classes(train_set.class_names, train_set.source, test_set.class_names, test_set.source)
     iterations = build.iterations_of(recipe, len(train_set))
-    recipe = recipe.model_copy(
-        update={
-            "precision": precision.resolve(recipe.precision, world.device),
-            "output": recipe.output or default_output("det", recipe, recipe.dataset),
-        }
-    )
-    assert recipe.output is not None
-    run = RunDirectory.open(
-        recipe.output, recipe.model_dump(mode="json"), resume=recipe.resume, may_differ=may_differ(recipe), world=world
-    )
-    if run.finished:
-        if world.is_main:
-            print(f"{run.path} is finished: its figures are in {run.evaluation}")
+    recipe = settled(recipe, world, job="det", data=recipe.dataset)
+    schedule = build.build_schedule(recipe.solver, iterations, figure="AP", images=len(train_set))
+    build.share_of_batch(recipe.solver, world)
+    if is_finished(recipe, world):
         return 0
-    setup_logging(run.log, is_main=world.is_main)
-    for note in (*train_set.notes, *test_set.notes):
-        logger.warning(note)
-
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_detector.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
+    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    if run is None:
+        return 0
     logger.info(
         "%s on %s (weights: %s), %d classes, %d training images (%s), %d test images (%s), "
         "%d iterations of %d images, %s on %s -> %s",
@@ -85,19 +78,15 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         **describe(recipe, train_set, test_set, origin, iterations),
         "backbone": backbone.identity(),
     }
-    state = run.latest_state()
-    start = int(state["iteration"]) if state else 0
-    rng.seed_all(recipe.seed, rank=world.rank)  # dropout differs between processes
+    state, start = take_up(recipe, run, world)
 
     def evaluate(_: int) -> dict[str, float]:
-        from wiring import evaluate_detector
-
         return evaluate_detector(recipe, model, test_set, world, run)
 
     record = loop.train(
         model=model,
         optimizer=build.build_optimizer(recipe.solver, model),
-        schedule=build.build_schedule(recipe.solver, iterations, figure="AP", images=len(train_set)),
+        schedule=schedule,
         loader=build_detection.detection_train_loader(recipe, train_set, world, start=start, iterations=iterations),
         run=run,
         iterations=iterations,
@@ -106,10 +95,10 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         state=state,
         **build.loop_settings(recipe),
     )
+    if recipe.write_proposals:
+        write_proposals(recipe, model, test_set, world, run.path / "proposals.json")
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
-        from engine.weights import save_weights
-
         save_weights(run.weights, build_detector.detector_state(model), facts)
     run.finish(facts)
     logger.info("predictions, figures and weights: %s", run.path)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from common import default_output, in_processes, run_tool
+from common import in_processes, run_tool
 
 from configs.command_line import RecipeError, parse_recipe
-from configs.schema import may_differ
 from configs.schema_localisation import LocalisationRecipe
 
 if TYPE_CHECKING:
@@ -38,11 +37,10 @@ def main() -> int:
 def train(recipe: LocalisationRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
     from wiring_loc import Classified, evaluate_localizer, figures_of
+    from wiring_run import is_finished, open_run, settled, take_up
 
     from configs import build, build_detection, build_localisation
-    from engine import loop, precision, rng
-    from engine.logs import setup_logging
-    from engine.rundir import RunDirectory
+    from engine import loop, rng
     from engine.weights import save_weights
     from evaluation.localisation import mean_share
     from evaluation.location_results import sentence
@@ -53,30 +51,18 @@ def train(recipe: LocalisationRecipe, world: World) -> int:
     places = (train_set.objects.source, test_set.objects.source)
     build.check_classes(train_set.class_names, places[0], test_set.class_names, places[1])
     iterations = build.iterations_of(recipe, len(train_set))
-    recipe = recipe.model_copy(
-        update={
-            "precision": precision.resolve(recipe.precision, world.device),
-            "output": recipe.output or default_output("loc", recipe, build.need_data(recipe).resolve().name),
-        }
-    )
-    assert recipe.output is not None
-    # Before there is a run directory, which would be in the way of the mended command.
+    recipe = settled(recipe, world, job="loc", data=build.need_data(recipe).resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="located", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
+    if is_finished(recipe, world):
+        return 0
     classified = Classified(recipe, test_set, world)
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_localisation.build_localizer(recipe, backbone, len(train_set.class_names)).to(world.device)
-    run = RunDirectory.open(
-        recipe.output, recipe.model_dump(mode="json"), resume=recipe.resume, may_differ=may_differ(recipe), world=world
-    )
-    if run.finished:
-        if world.is_main:
-            print(f"{run.path} is finished: its figures are in {run.evaluation}")
+    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    if run is None:
         return 0
-    setup_logging(run.log, is_main=world.is_main)
-    for note in (*train_set.notes, *test_set.notes):
-        logger.warning(note)
     logger.info(
         "Per-class RPN on %s (weights: %s), %d classes, %d training and %d test images, %d iterations of %d images, "
         "%s on %s -> %s",
@@ -91,9 +77,7 @@ def train(recipe: LocalisationRecipe, world: World) -> int:
         "backbone": backbone.identity(),
         "classifier": classified.describe(),
     }
-    state = run.latest_state()
-    start = int(state["iteration"]) if state else 0
-    rng.seed_all(recipe.seed, rank=world.rank)
+    state, start = take_up(recipe, run, world)
     usual_share_hw = mean_share(build_localisation.truth_of(train_set))
     last: dict[str, Any] = {}
 

@@ -1,10 +1,9 @@
-"""What several of the detectors' tools do: read a detector, predict a test set, its figures and what they cost."""
+"""What several of the detectors' tools do: read a detector, predict a test set, its figures."""
 
 from __future__ import annotations
 
 import json
 import logging
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
-    from torch import nn
 
-    from configs.schema import DetectionRecipe
+    from configs.schema_detection import DetectionRecipe
     from data.records import DetectionDataset
     from detectors.faster_rcnn import FasterRCNN
     from engine.distributed import World
@@ -39,6 +37,8 @@ def evaluate_detector(
     others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
     the figures for the log, empty on other ranks.
     """
+    from wiring_cost import cost
+
     from configs import build, build_detection
     from configs.build_improved import build_tested
     from engine.logs import progress
@@ -61,7 +61,7 @@ def evaluate_detector(
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
-    summary["cost"] = {**cost(recipe, tested, test_set), "time_per_image_s": statistics.median(times_s)}
+    summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
     summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.predictions, predictions)
@@ -71,10 +71,34 @@ def evaluate_detector(
     return log_figures(summary)
 
 
+def write_proposals(
+    recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, path: Path
+) -> None:
+    """The regions that the detector's RPN proposes in the test set, as COCO results without category_id."""
+    from configs import build, build_detection
+    from detectors.proposer import Proposer
+    from engine.files import write_json
+    from engine.logs import progress
+    from evaluation.inference import predict_proposals
+
+    # At the test size alone: that is where regions are proposed, at however many they are then read.
+    once = recipe.model_copy(update={"test": recipe.test.model_copy(update={"multi_scale": ()})})
+    proposals = predict_proposals(
+        Proposer(model),
+        progress(build_detection.detection_test_loader(once, test_set, world), description="propose"),
+        device=world.device,
+        autocast=build.autocast_of(world.device, recipe.precision),
+        image_order=[int(image_id) for image_id in test_set.image_ids_I],
+    )
+    if proposals is not None:
+        write_json(path, proposals, compact=True)
+        logger.info("%d proposals in %d images: %s", len(proposals), len(test_set), path)
+
+
 def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     """The recipe that the detector in a file of weights was trained with."""
     from configs.command_line import validated
-    from configs.schema import DetectionRecipe
+    from configs.schema_detection import DetectionRecipe
 
     if "recipe" in facts and "detector" in facts:
         return validated(DetectionRecipe, facts["recipe"], str(path))
@@ -94,18 +118,15 @@ class Trained:
 
 def read_detector(weights: str) -> Trained:
     """weights: a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
+    from wiring_run import weights_file
+
     from engine.weights import load_weights
 
     if weights.startswith("torchvision:"):
         return _read_torchvision(weights)
     path = Path(weights)
     if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise ValueError(
-                f"{path} is missing: the run is not finished; run its train_det.py command with --resume, or name a "
-                "file of weights"
-            )
+        path = weights_file(path, None, tool="train_det.py")
     state, facts = load_weights(path)
     recipe = recipe_in(facts, path)
     return Trained(path, recipe, facts, state, dict(zip(facts["category_ids"], facts["class_names"])))
@@ -140,22 +161,6 @@ def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str
     read = read_detector(weights)
     check_member(weights, read.recipe, tuple(read.names.values()), recipe, class_names)
     return restore_detector(read.recipe, read.state, read.facts, len(read.names), read.path)
-
-
-def cost(recipe: DetectionRecipe, model: nn.Module, test_set: DetectionDataset) -> dict[str, Any]:
-    """Parameters, and multiply-adds of one image: the test set's first, at its test size."""
-    from backbones.cost import count_flops, count_parameters
-    from configs import build_detection
-    from engine.distributed import World
-
-    one = recipe.model_copy(update={"workers": 0, "test": recipe.test.model_copy(update={"batch_size": 1})})
-    images, _ = next(iter(build_detection.detection_test_loader(one, test_set, World()))).inputs
-    images = images.to(next(model.parameters()).device)
-    return {
-        "parameters": count_parameters(model),
-        "flops": count_flops(model, images, method="detect"),
-        "input_hw": list(images.sizes_hw[0]),
-    }
 
 
 def sample_hash(recipe: DetectionRecipe) -> str | None:

@@ -6,7 +6,8 @@ import torch
 from backbones import create_backbone
 from configs import build, build_detection, build_detector
 from configs.command_line import INSTALLED, RecipeError, load_recipe, read_yaml
-from configs.schema import BackboneRecipe, DetectionRecipe, Solver
+from configs.schema import BackboneRecipe, Solver
+from configs.schema_detection import DetectionRecipe
 from engine.schedule import Constant, Cosine, MultiStep, Plateau, Polynomial, Warmup, WarmupUntilError
 from engine.weights import save_weights
 

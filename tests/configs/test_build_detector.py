@@ -13,7 +13,7 @@ from torch import nn
 
 from backbones.base import BackboneError
 from configs import build_detector
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from detectors.structures import Masks
 from tests.detectors.tiny import make_images, make_targets
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from configs import build_detector
 from configs.build_improved import build_tested, check_member
-from configs.schema import DetectionRecipe, protocol_fields
+from configs.schema import protocol_fields
+from configs.schema_detection import DetectionRecipe
 from detectors.faster_rcnn import FasterRCNN
 from detectors.improved import ImprovedDetector
 

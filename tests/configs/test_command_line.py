@@ -12,7 +12,8 @@ from configs.command_line import (
     take_flag,
     validated,
 )
-from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, may_differ, protocol_fields
+from configs.schema import BackboneRecipe, CompareRecipe, flatten, may_differ, protocol_fields
+from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 
 KINDS = {

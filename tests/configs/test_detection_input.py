@@ -9,7 +9,7 @@ import pytest
 
 from configs import build_detection
 from configs.command_line import INSTALLED, RecipeError, load_recipe, parse_recipe, read_yaml
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from data.detection_views import DetectionAugmentation
 from engine.distributed import World
 from tests.data.writers import write_picture, write_voc

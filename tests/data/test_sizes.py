@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs import build_detection
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from data import detection_loader, open_detection
 from data.sizes import at_several_sizes
 from engine.distributed import World

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import build_detection
-from configs.schema import DETECTION_SETS, DetectionRecipe, protocol_fields
+from configs.schema import DETECTION_SETS, protocol_fields
+from configs.schema_detection import DetectionRecipe
 from data import detection_loader, open_detection
 from data.check import check_detection
 from data.errors import DataError

@@ -54,11 +54,16 @@ def test_proposals_equal_torchvisions() -> None:
         AnchorGenerator(), torch.nn.Identity(), 0.7, 0.3, 64, 0.5, limits, after, rpn.nms_iou, score_thresh=0.0
     )
     decoded = theirs.box_coder.decode(output.deltas_NA4.flatten(0, 1), [output.anchors_A4] * 2)
-    expected, _ = theirs.filter_proposals(
+    expected, scores = theirs.filter_proposals(
         decoded.view(2, -1, 4), output.objectness_NA.flatten()[:, None], [(96, 96)] * 2, [len(output.anchors_A4)]
     )
     for n in range(2):
         torch.testing.assert_close(proposals.boxes_NP4[n][proposals.valid_NP[n]], expected[n])
+    detections = rpn.detect(output, blank_images((96, 96), (96, 96)), LIMITS)
+    assert torch.equal(detections.boxes_ND4, proposals.boxes_NP4)
+    assert torch.equal(detections.labels_ND, proposals.valid_NP.long())
+    for n in range(2):
+        torch.testing.assert_close(detections.scores_ND[n][detections.valid_ND[n]], scores[n])
 
 
 def test_proposals_come_in_a_fixed_number_within_their_image() -> None:

@@ -62,6 +62,23 @@ def test_lines_go_to_the_console_and_to_the_file(tmp_path, capsys):
     assert len(lines) == 2 and all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING) ", line) for line in lines)
 
 
+def test_what_is_said_before_there_is_a_file_begins_it(tmp_path, capsys):
+    log = logging.getLogger("configs.build")
+    setup_logging()
+    log.info("of another run")
+    setup_logging()
+    log.info("weights of a.safetensors")
+    setup_logging(tmp_path / "log.txt")
+    log.info("iter: 1/2")
+    setup_logging(tmp_path / "other.txt")
+    assert [line.split(" INFO ")[1] for line in (tmp_path / "log.txt").read_text().splitlines()] == [
+        "weights of a.safetensors",
+        "iter: 1/2",
+    ]
+    assert (tmp_path / "other.txt").read_text() == ""
+    assert capsys.readouterr().out.splitlines() == ["of another run", "weights of a.safetensors", "iter: 1/2"]
+
+
 def test_all_but_the_first_process_are_silent(tmp_path, capsys):
     setup_logging(tmp_path / "log.txt", is_main=False)
     logging.getLogger("engine").warning("twice would be once too often")

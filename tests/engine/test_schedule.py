@@ -48,7 +48,7 @@ def torch_factors(make_scheduler, steps: int) -> list[float]:
         (Warmup(Constant(), 5, start=0.2), lambda o: peers.LinearLR(o, 0.2, total_iters=5)),
         (Warmup(Constant(), 5, start=0.1, kind="constant"), lambda o: peers.ConstantLR(o, 0.1, 5)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_schedule_equals_torchs(ours, theirs):
     assert [ours(step) for step in range(20)] == pytest.approx(torch_factors(theirs, 20), abs=1e-9)

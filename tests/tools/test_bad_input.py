@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.weights import load_weights, save_weights
-from tests.tools.conftest import ENVIRONMENT, TOOLS, run
+from tests.tools.conftest import ENVIRONMENT, TOOLS, run, run_process
 
 
 def test_a_missing_data_directory_is_named(weights, detector_flags, tmp_path):
@@ -20,13 +20,14 @@ def test_a_missing_data_directory_is_named(weights, detector_flags, tmp_path):
 
 
 def test_data_must_be_given():
-    assert "--data" in run("train_backbone", "--backbone", "r18", expect=2).err
+    assert "--data" in run_process("train_backbone", "--backbone", "r18", expect=2).err
 
 
 def test_missing_weights_are_named_with_the_mend(detector_flags, tmp_path):
     flags = (*detector_flags("r18"), "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "run")
-    done = run("train_det", *flags, expect=1)
+    done = run_process("train_det", *flags, expect=1)
     assert "none.safetensors" in done.err and "train_backbone.py" in done.err
+    assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
 
 
 def test_weights_must_be_said(sample):
@@ -113,7 +114,8 @@ def test_without_installation_the_tools_say_how_to_install(tmp_path):
     tools = tmp_path / "elsewhere" / "tools"
     shutil.copytree(TOOLS, tools)
     command = [sys.executable, "-S", str(tools / "train_det.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    bare = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=tmp_path)
     assert done.returncode != 0 and "pip install -e" in done.stderr and "Traceback" not in done.stderr
 
 

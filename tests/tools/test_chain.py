@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from backbones import create_backbone
+from backbones.cost import count_parameters, image_flops
 from engine.weights import load_weights
-from tests.tools.conftest import TINY_BACKBONE, run, run_until
+from tests.tools.conftest import TINY_BACKBONE, run, run_process, run_until
 
 
 def lines_of(run_dir: Path) -> list[dict]:
@@ -100,7 +103,8 @@ def test_evaluation_on_one_two_and_three_processes_gives_the_same_detections(det
     found = {}
     for processes in (1, 2, 3):
         output = tmp_path / str(processes)
-        run("eval_det", detectors["r18"], "--gpus", processes, "--device", "cpu", "--output", output, "--score", 0.0)
+        shared = ("--gpus", processes, "--device", "cpu") if processes > 1 else ()
+        run("eval_det", detectors["r18"], *shared, "--output", output, "--score", 0.0)
         found[processes] = json.loads((output / "predictions.json").read_text())
     assert len(found[1]) > 0
     for processes in (2, 3):
@@ -111,9 +115,28 @@ def test_evaluation_on_one_two_and_three_processes_gives_the_same_detections(det
 
 
 def test_eval_det_gives_what_the_training_ended_with(detectors, tmp_path):
-    run("eval_det", detectors["r18"], "--output", tmp_path)
+    run_process("eval_det", detectors["r18"], "--output", tmp_path)
     before, after = (json.loads((place / "evaluation.json").read_text()) for place in (detectors["r18"], tmp_path))
     assert before["coco"] == after["coco"] and before["voc"] == after["voc"]
+    # To the bit: what an evaluation measures beside must leave trained norms' statistics alone.
+    assert (detectors["r18"] / "predictions.json").read_bytes() == (tmp_path / "predictions.json").read_bytes()
+
+
+def test_an_evaluation_tells_what_a_detector_costs(detectors):
+    cost = json.loads((detectors["r18"] / "evaluation.json").read_text())["cost"]
+    counted = ("parameters", "flops", "proposals", "latency_n")
+    measured = ("latency_s", "time_per_image_s", "images_per_s", "threads")
+    assert all(cost[name] > 0 for name in (*counted, *measured)) and cost["device"] and cost["precision"] == "fp32"
+    assert cost["proposals"] == 100 and cost["latency_n"] >= 3 and min(cost["input_hw"]) == 96
+    assert cost["images_per_s"] == pytest.approx(1 / cost["time_per_image_s"])
+    if sys.platform == "linux":  # more than the weights in float32, less than all that a process with torch holds
+        assert 4 * cost["parameters"] / 2**20 < cost["peak_memory_mb"] < 200 and cost["peak_memory_of"] == "process"
+    classifier = create_backbone("r18", width=0.25)
+    assert cost["classifier"] == {
+        "parameters": count_parameters(classifier),
+        "flops": image_flops(classifier.eval(), 224, 224),
+        "input_hw": [224, 224],
+    }
 
 
 def test_eval_backbone_gives_what_the_training_ended_with(weights, sample, tmp_path):
@@ -159,7 +182,7 @@ def test_figures_of_two_processes_are_those_of_the_weights_that_they_saved(sampl
 
 
 def test_compare_reports_on_two_finished_runs(detectors, tmp_path):
-    done = run("compare", detectors["plain18"], detectors["r18"], "--report", tmp_path)
+    done = run_process("compare", detectors["plain18"], detectors["r18"], "--report", tmp_path)
     assert str(tmp_path / "report.html") in done.out
     assert {"report.html", "report.md", "report.json"} <= {path.name for path in tmp_path.iterdir()}
 
@@ -178,7 +201,7 @@ def test_compare_shows_its_plan(sample, tmp_path):
 
 
 def test_profile_counts_what_the_paper_counts():
-    done = run("profile_model", "--backbone", "r18", "--stride-in", "1x1", "--repeats", 0)
+    done = run_process("profile_model", "--backbone", "r18", "--stride-in", "1x1", "--repeats", 0)
     assert "11,689,512" in done.out and "1.81G" in done.out
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema_study import STUDIES, DepthRecipe, Net
-from tests.tools.conftest import run
+from tests.tools.conftest import run, run_process
 
 TINY = ("--solver.iterations", 3, "--solver.batch-size", 8, "--log-period", 1, "--precision", "fp32")
 
@@ -62,7 +62,7 @@ def test_a_wrong_command_line_is_a_sentence(arguments, sentence):
 
 
 def test_runs_are_read_before_anything_is_measured(tmp_path: Path):
-    refused = run("depth_study", tmp_path / "nowhere", "--report", tmp_path / "report", expect=1)
+    refused = run_process("depth_study", tmp_path / "nowhere", "--report", tmp_path / "report", expect=1)
     assert refused.err.startswith("error: ") and "is not a directory" in refused.err
 
 

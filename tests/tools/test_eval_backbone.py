@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.weights import load_weights
-from tests.tools.conftest import run
+from tests.tools.conftest import run, run_process
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_all_views_of_two_networks_and_their_ensemble(weights, sample, tmp_path)
     figures = tmp_path / "new" / "figures.json"
     views = ("1crop", "10crop", "dense", "multiscale")
     flags = ("--data", sample / "objects", "--ensemble", "--resize", 40, "--json", figures, "--workers", 0)
-    done = run("eval_backbone", "--weights", *weights.values(), *flags, "--views", *views)
+    done = run_process("eval_backbone", "--weights", *weights.values(), *flags, "--views", *views)
     results = json.loads(figures.read_text())
     assert [result["view"] for result in results] == [view for view in views for _ in range(3)]
     assert all(result["images"] == 20 and result["images_per_s"] > 0 for result in results)

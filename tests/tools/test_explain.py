@@ -11,15 +11,14 @@ import pytest
 from pycocotools import mask as rle
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from tests.tools import conftest
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "explain.py"
 
 
 def explain(*flags, expect=0):
-    done = subprocess.run([sys.executable, str(TOOL), *map(str, flags)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == expect, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if expect == 0 else done.stderr
+    done = conftest.run("explain", *flags, expect=expect)
+    return done.out if expect == 0 else done.err
 
 
 def run_directory(path, truth, predictions):

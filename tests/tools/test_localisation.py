@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.weights import load_weights, save_weights
-from tests.tools.conftest import TINY_BACKBONE, run, run_until
+from tests.tools.conftest import TINY_BACKBONE, run, run_process, run_until
 
 TINY = (
     *("--config", "localisation/sample.yaml", "--width", "0.25", "--workers", "0", "--device", "cpu"),
@@ -34,7 +34,7 @@ def flags(located: Path, weights: dict[str, Path]) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def finished(flags: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("localizer") / "run"
-    said = run("train_loc", *flags, "--output", output).out
+    said = run_process("train_loc", *flags, "--output", output).out
     assert "true class told" in said and "whole image" in said and "top-5" in said
     return output
 

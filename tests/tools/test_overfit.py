@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import run
+from tests.tools.conftest import run_process
 
 DATA = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
 SHORTER_SIDE_PX = 200
@@ -37,7 +37,7 @@ def learn_by_heart(tmp_path, backbone, *flags):
     source = f"json:{tmp_path / 'part.json'}"
     command = ("--config", "detection/overfit.yaml", "--backbone", backbone, "--data", DATA / "val2017")
     command += ("--dataset", "json", "--train-source", source, "--test-source", source, "--output", tmp_path / "run")
-    run("train_det", *command, "--device", "cpu", *flags, timeout_s=3 * 3600)
+    run_process("train_det", *command, "--device", "cpu", *flags, timeout_s=3 * 3600)
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     print(json.dumps({name: evaluation.get(name) for name in ("coco", "coco_segm")}))
     return evaluation

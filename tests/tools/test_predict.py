@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import signal
-import sys
 from collections import Counter
 
 import cv2
@@ -16,9 +14,9 @@ from pycocotools.coco import COCO
 
 from configs import build_detector
 from configs.command_line import find_recipe, load_recipe
-from configs.schema import DetectionRecipe
+from configs.schema_detection import DetectionRecipe
 from engine.weights import save_weights
-from tests.tools.conftest import TOOLS, run, run_until
+from tests.tools.conftest import run, run_process, run_until
 
 
 def read(path):
@@ -64,7 +62,7 @@ def mixed(detectors, sample, tmp_path_factory):
     (place / "b" / "broken.mp4").write_bytes(b"nothing")
     flags = ("--weights", detectors["r18"] / "model.safetensors", "--device", "cpu", "--workers", 0)
     more = ("--score", 0.01, "--classes", *frequent(detectors["r18"]), "--output", place / "out", "--batch-size", 2)
-    return place, run("predict", place / "a", place / "b", *flags, *more, expect=1)
+    return place, run_process("predict", place / "a", place / "b", *flags, *more, expect=1)
 
 
 def frequent(run_dir):
@@ -172,19 +170,13 @@ def test_masks_are_evaluated_predicted_and_drawn(mask_detector, sample, tmp_path
         (("{pictures}", "--weights", "{backbone}"), 1, "does not hold a detector's recipe"),
     ],
 )  # fmt: skip
-def test_mistakes_are_answered_in_a_sentence(
-    detectors, weights, sample, tmp_path, monkeypatch, capsys, flags, code, sentence
-):
+def test_mistakes_are_answered_in_a_sentence(detectors, weights, sample, tmp_path, flags, code, sentence):
     (tmp_path / "empty").mkdir()
     places = {"empty": tmp_path / "empty", "pictures": sample / "scenes" / "images" / "val", "run": detectors["r18"]}
     given = [flag.format(**places, backbone=weights["r18"]) for flag in flags]
     rest = ("--output", tmp_path / "out") if "--output" not in flags else ()
     rest += ("--weights", detectors["r18"]) if "--weights" not in flags else ()
-    monkeypatch.syspath_prepend(TOOLS)
-    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, (*given, *rest))])
-    with pytest.raises(SystemExit) as ended:  # in this process: seven starts of Python would take half a minute
-        runpy.run_path(str(TOOLS / "predict.py"), run_name="__main__")
-    assert ended.value.code == code and sentence in capsys.readouterr().err
+    assert sentence in run("predict", *given, *rest, expect=code).err
     assert not (tmp_path / "out").exists()
 
 

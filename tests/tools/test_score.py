@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.conftest import run, run_process
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "score.py"
 TRUTH = {
     "images": [{"id": 1, "width": 100, "height": 100}, {"id": 2, "width": 100, "height": 100}],
@@ -22,10 +24,8 @@ FOUND = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9}
 
 
 def score(*flags, expect=0):
-    done = subprocess.run([sys.executable, str(TOOL), *map(str, flags)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == expect, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if expect == 0 else done.stderr
+    done = run("score", *flags, expect=expect)
+    return done.out if expect == 0 else done.err
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def files(tmp_path):
 
 
 def test_help_tells_all_flags_without_importing_torch():
-    told = score("--help")
+    told = run_process("score", "--help").out
     for flag in ("--truth", "--predictions", "--metric", "--iou", "--pixels", "--difficult", "--per-class", "--json"):
         assert flag in told
     imports = subprocess.run(

@@ -1,0 +1,49 @@
+"""Times and memory of calls, against what the calls are known to take."""
+
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from engine.measure import memory_growth, timed_calls, weights_mb
+
+CPU = torch.device("cpu")
+
+
+def test_calls_are_timed_after_a_warm_up():
+    done = []
+
+    def call():
+        time.sleep(0.05 if not done else 0.01)
+        done.append(None)
+
+    times_s = timed_calls(call, CPU, enough=4, warmup=1)
+    assert len(done) == 5 and len(times_s) == 4
+    assert all(seconds >= 0.01 for seconds in times_s) and min(times_s) < 0.05
+
+
+@pytest.mark.parametrize(("fewest", "within_s", "made"), [(2, 0.0, 2), (3, 0.05, 3), (1, 1e9, 6), (None, 0.0, 6)])
+def test_slow_calls_are_fewer_but_never_less_than_the_fewest(fewest, within_s, made):
+    times_s = timed_calls(lambda: time.sleep(0.02), CPU, enough=6, fewest=fewest, within_s=within_s, warmup=0)
+    assert len(times_s) == made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process's peak be counted anew")
+def test_memory_growth_is_what_was_held_at_once_inside():
+    held = torch.ones(40 << 18)  # 40 MB: there before, so not counted
+    for size_mb in (128, 48):  # the smaller after the larger, which must not show again
+        with memory_growth(CPU) as growth:
+            for _ in range(3):  # freed in between, so not added up
+                torch.ones(size_mb << 18)
+        assert growth.mb == pytest.approx(size_mb, abs=4)
+    assert held.sum() == 40 << 18
+
+
+def test_shared_weights_count_once_and_buffers_count():
+    one = nn.Linear(256, 1024, bias=False)
+    both = nn.Sequential(one, nn.Linear(256, 1024, bias=False))
+    both[1].weight = one.weight
+    both.register_buffer("constant", torch.zeros(1 << 18))
+    assert weights_mb(both) == 2.0
