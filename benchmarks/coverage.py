@@ -28,9 +28,10 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
+from evaluation.average_precision import COCO_LEVELS
 from evaluation.coco_matching import THRESHOLDS_T
 from evaluation.comparison import compare_sides
-from evaluation.resampling import COCO_LEVELS, draw_counts, reweigh
+from evaluation.resampling import draw_counts, reweigh
 from evaluation.reweighting import Matched
 from evaluation.student import quantile
 
