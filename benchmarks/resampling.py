@@ -5,8 +5,9 @@ python benchmarks/resampling.py --images 500 --resamples 100 --judge
 
 5,000 images, 80 classes as unequal as COCO's (a third of the objects are people), 7.3 objects an image with crowds
 among them, 100 detections an image and side: near every object some, the rest anywhere. Matching is timed apart, as it
-does not grow with the resamples; errors (`evaluation.why.resampling`) are timed from lists to figures. --judge scores one side with pycocotools too and compares every class's AP, AP50 and
-sizes with ours. Seconds of the clock, and of the processor, which is the one to read on a busy machine (one thread).
+does not grow with the resamples; the kinds of error (`evaluation.why.resampling`) are timed from lists to figures.
+--judge scores one side with pycocotools too and compares every class's AP, AP50 and sizes with ours. Seconds of the
+clock, and of the processor, which is the one to read on a busy machine (one thread).
 """
 
 from __future__ import annotations

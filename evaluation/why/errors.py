@@ -107,9 +107,7 @@ class Ranking:
         parts, wanted = np.searchsorted(self.class_N, places), np.searchsorted(self.class_W, places)
         for (first, last), (start, stop) in zip(pairwise(parts), pairwise(wanted)):
             truths_I = np.bincount(self.image_W[start:stop], minlength=self.images)
-            yield RankedMatches(
-                self.right_N[first:last], self.image_N[first:last], self.score_N[first:last], truths_I
-            )
+            yield RankedMatches(self.right_N[first:last], self.image_N[first:last], self.score_N[first:last], truths_I)
 
 
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:

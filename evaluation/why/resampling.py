@@ -8,7 +8,7 @@ Legend: I images, C classes, S resamples; row 0 of every result is the images as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from evaluation.average_precision import FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
+from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.files import Entry, Truth, read_predictions, read_truth
 from evaluation.resampling import Resampled
 from evaluation.reweighting import Matched, average_precisions
@@ -89,6 +90,20 @@ def resample_errors(
         gain_SC = np.where(np.isnan(own_SC), np.nan, np.nan_to_num(mended_SC) - ap_SC)
         result[kind] = ResampledErrors(classes, gain_SC, ap_SC, mended_SC, 0.0 if kind in KINDS else -np.inf)
     return result
+
+
+def compare_errors(
+    first: Sequence[Mapping[str, Resampled]], second: Sequence[Mapping[str, Resampled]], *, level: float = 0.95
+) -> dict[str, Difference | None]:
+    """Second side less first in AP and in what each kind costs, with intervals; a mapping of `resample_errors` a run.
+
+    The kinds' p-values are corrected over the kinds; AP's stands for itself. None where a side has no figure.
+    """
+    told = {
+        name: compare_sides(*(np.stack([run[name].mean_S for run in side]) for side in (first, second)), level=level)
+        for name in first[0]
+    }
+    return {"AP": told.pop("AP"), **corrected(told)}
 
 
 def _class_aps(ranking: Ranking, counts_SI: IntArray) -> tuple[FloatArray, FloatArray]:

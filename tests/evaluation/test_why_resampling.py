@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evaluation.comparison import compare_sides
 from evaluation.files import EvaluationError
 from evaluation.resampling import draw_counts
 from evaluation.why.errors import KINDS, SPECIAL, tide_errors
 from evaluation.why.overlaps import measure
-from evaluation.why.resampling import resample_errors
+from evaluation.why.resampling import compare_errors, resample_errors
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from tests.evaluation.test_bootstrap import repeated
 from tests.evaluation.test_reweighting import untied_within_images
@@ -86,3 +87,18 @@ def test_chosen_classes_are_those_of_a_truth_of_these_alone():
         assert one.restricted(["cat"]).mean_S == same(alone[name].mean_S)
         assert one.restricted(None) is one
     assert both["localisation"].mean_S.max() > 0
+
+
+def test_sides_of_several_runs_differ_by_the_mean_of_theirs_and_kinds_are_corrected_together():
+    truth, predictions = random_case(2, images=30)
+    counts_SI = draw_counts(30, 20, 0)
+    parts = [[e for e in predictions if e["score"] > least] for least in (0.0, 0.05, 0.4, 0.5)]
+    runs = [resample_errors(truth, part, counts_SI) for part in parts]
+    told = compare_errors(runs[:2], runs[2:])
+    assert list(told) == ["AP", *KINDS, *SPECIAL] and told["AP"].adjusted_p is None
+    sides = [np.stack([run["background"].mean_S for run in side]) for side in (runs[:2], runs[2:])]
+    alone = compare_sides(*sides)
+    assert told["background"].estimate == alone.estimate < 0 and told["background"].low == alone.low
+    assert told["background"].adjusted_p >= told["background"].p_value == alone.p_value
+    nothing = [resample_errors(truth_of([], images=3), [], counts_SI[:, :3])]
+    assert set(compare_errors(nothing, nothing).values()) == {None}
