@@ -2,7 +2,7 @@
 
 python benchmarks/coverage.py                          # a reduced run, minutes
 python benchmarks/coverage.py --pairs 500 500     # the whole of it, a quarter of an hour
-python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, four rules in normal worlds
+python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, rules in normal worlds
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
@@ -21,6 +21,7 @@ import argparse
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +37,19 @@ from evaluation.resampling import draw_counts, reweigh
 from evaluation.reweighting import Matched
 from evaluation.student import quantile
 
+Values = NDArray[np.float64]
 CLASSES = 4
 OBJECTS = 0.6  # of a class in an image
 HUGE = 20_000  # images
-POWERS = (2, 1.5, 1, 0)
+# How much of the doubt counts, by the share of a side's spread that is added to the variance of the images.
+DOUBTS: dict[str, Callable[[Values], Values]] = {
+    "in full": np.ones_like,
+    "fading (ours)": lambda share: np.minimum(1, 4 * share),
+    "by its root": np.sqrt,
+    "by the share": lambda share: share,
+    "by its square": np.square,
+}
 FIGURE = {"AP": (0, None)}
-Values = NDArray[np.float64]
 _GRID = np.linspace(-6, 6, 4001)
 _AREA = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in _GRID])
 
@@ -201,39 +209,41 @@ def measure(skills_P2KC: Values, values_P2KS: Values, truth: float) -> dict[str,
     }
 
 
-def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
+def rules(seeds: int, unequal: float, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
     """Coverage (0..1) of rules for the doubt in a seed variance, in worlds where all is normal.
 
-    A world has the variances of the images (common), of seeds (each side its own) and of their taste in images, whose
-    share is known, as resampling tells it. The doubt is s^p r^(2 - p) / (K - 1), s a side's sample variance and r what
-    is left of it without the taste in images; `evaluation.comparison` has p = 1.5.
+    A world has the variances of the images (common), of seeds (that of the second side `unequal` times the first's)
+    and of their taste in images, whose share is known, as resampling tells it. The doubt is s^2 / (K - 1), s a side's
+    sample variance, times a function of what is left of s without the taste in images, as a share of s.
     """
     freedoms = np.geomspace(0.5, 1e6, 300)
     quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
-    held: dict[str, list[float]] = {f"p = {power}": [] for power in POWERS}
-    for common, unequal, taste in itertools.product((0, 0.3, 1), (1, 4), (0.2, 1)):
-        for spread in (0, 0.1, 0.3, 1, 3, 10, 100):
-            variances = (spread, unequal * spread)
+    held: dict[str, list[float]] = {name: [] for name in DOUBTS}
+    for common, taste in itertools.product((0, 0.3, 1), (0.2, 1)):
+        for spread in (0, 0.1, 0.3, 1, 3, 6, 10, 30, 100):
+            variances = (0, spread) if math.isinf(unequal) else (spread, unequal * spread)
             images = common + 2 * taste / seeds
             change = random.normal(0, np.sqrt(images + sum(variances) / seeds), worlds)
             all_2 = [(v + taste) * random.chisquare(seeds - 1, worlds) / (seeds - 1) / seeds for v in variances]
             rest_2 = [np.maximum(0, one - taste / seeds) for one in all_2]
             variance = images + sum(rest_2)
-            for power in POWERS:
-                doubt = sum(a**power * r ** (2 - power) for a, r in zip(all_2, rest_2)) / (seeds - 1)
+            for name, part in DOUBTS.items():
+                doubt = sum(a**2 * part(r / a) for a, r in zip(all_2, rest_2)) / (seeds - 1)
                 freedom = variance**2 / np.maximum(doubt, 1e-12)
                 half = np.interp(np.log(freedom), np.log(freedoms), quantiles) * np.sqrt(variance)
-                held[f"p = {power}"].append(float(np.mean(np.abs(change) <= half)))
+                held[name].append(float(np.mean(np.abs(change) <= half)))
     return held
 
 
 def compare_rules(seeds: list[int]) -> None:
-    for count in seeds:
+    for count, unequal in itertools.product(seeds, (1, 4, math.inf)):
         if count > 1:
-            for name, held in rules(count, 20_000, np.random.default_rng(0)).items():
+            for name, held in rules(count, unequal, 20_000, np.random.default_rng(0)).items():
                 low, middle, high = (100 * f(held) for f in (min, np.mean, max))
                 print(
-                    f"{count} seeds, {name:8s} covers {low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds"
+                    f"{count} seeds, one side's variance {unequal:g} times the other's, doubt {name:18s} covers "
+                    f"{low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds",
+                    flush=True,
                 )
 
 
