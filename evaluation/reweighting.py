@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evaluation.average_precision import FloatArray, IntArray, RankedMatches
 
-_CHUNK = 1 << 18  # elements of one (S, D) array: its few companions stay in a processor's cache
+_CHUNK = 1 << 17  # elements of one (S, D) array: its few companions stay in a processor's cache
 
 
 @dataclass(frozen=True)
