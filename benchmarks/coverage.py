@@ -1,45 +1,55 @@
 """How often the intervals of a comparison hold the true difference, and how often equal backbones are told apart.
 
 python benchmarks/coverage.py                          # a reduced run, minutes
-python benchmarks/coverage.py --pairs 500 500 --resamples 400     # the whole of it
-python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, four rules in normal worlds
+python benchmarks/coverage.py --pairs 500 500     # the whole of it, a quarter of an hour
+python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, rules in normal worlds
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
-of each object, and false ones. The true difference of two sides is that of their mean AP over seeds on a huge sample.
-A pair draws new images and new seeds; the interval should hold the truth in 95 % of pairs, and with equal sides 0
-should be outside in 5 %. "plain" is the bootstrap in two levels with percentiles that `evaluation.comparison` does
-without; "images" is the interval of one run a side, held against the AP of these very runs on 20,000 images: by the
-normal distribution as in comparison, and by percentiles as in `evaluation.bootstrap`. Sides of +-0 are equal.
+of each object, and false ones. The true difference of two sides is that of their mean AP over seeds on huge samples.
+A pair draws new images and new seeds of three sides, two of them equal; the interval should hold the truth in 95 % of
+pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are the first of the most: rows of one number of
+images share their draws. What is drawn is kept beside the result (.npz), to go on from or to judge another rule by.
+"plain" is the bootstrap in two levels with percentiles that `evaluation.comparison` does without; "images" is the
+interval of one run a side, held against the AP of these very runs on 20,000 images: by the normal distribution as in
+comparison, and by percentiles as in `evaluation.bootstrap`.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common import RESULTS, write_result  # first: it makes the rooms importable
 
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
+from evaluation.average_precision import COCO_LEVELS
 from evaluation.coco_matching import THRESHOLDS_T
 from evaluation.comparison import compare_sides
-from evaluation.resampling import COCO_LEVELS, draw_counts, reweigh
+from evaluation.resampling import draw_counts, reweigh
 from evaluation.reweighting import Matched
 from evaluation.student import quantile
 
+Values = NDArray[np.float64]
 CLASSES = 4
 OBJECTS = 0.6  # of a class in an image
 HUGE = 20_000  # images
-POWERS = (2, 1.5, 1, 0)
+# How much of the doubt counts, by the share of a side's spread that is added to the variance of the images.
+DOUBTS: dict[str, Callable[[Values], Values]] = {
+    "in full": np.ones_like,
+    "fading (ours)": lambda share: np.minimum(1, 4 * share),
+    "by its root": np.sqrt,
+    "by the share": lambda share: share,
+    "by its square": np.square,
+}
 FIGURE = {"AP": (0, None)}
-Values = NDArray[np.float64]
 _GRID = np.linspace(-6, 6, 4001)
 _AREA = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in _GRID])
 
@@ -99,27 +109,32 @@ def figures(skill_C: Values, scene: Scene, counts_SI: NDArray[np.int64], random:
     return reweigh(detect(skill_C, scene, random), counts_SI, FIGURE, COCO_LEVELS)["AP"].mean_S
 
 
-def on_huge(skills: list[Values], seed: int) -> Values:
-    """AP of runs on one huge sample."""
+def on_huge(skill_C: Values, seed: int) -> float:
+    """AP of a run on one huge sample."""
     random = np.random.default_rng([seed, 9])
-    scene = draw_scene(HUGE, random)
-    none = np.zeros((0, HUGE), np.int64)
-    return np.array([figures(skill_C, scene, none, np.random.default_rng([seed, 10]))[0] for skill_C in skills])
+    return float(figures(skill_C, draw_scene(HUGE, random), np.zeros((0, HUGE), np.int64), random)[0])
 
 
-def true_difference(gain: float, spread: float, seeds: int = 40) -> tuple[float, float]:
-    """Mean over seeds of second side less first, and the standard deviation of AP over seeds; the same draws on both
-    sides, so that their luck cancels."""
-    values_2K = np.array(
+def true_difference(gain: float, spread: float, seeds: int = 200) -> dict[str, float]:
+    """Mean over seeds of second side less first, its standard error, and the standard deviation of AP over seeds.
+
+    A seed changes the same on both sides and both see the same scene, so that most of their luck cancels.
+    """
+    values_K2 = np.array(
         [
-            on_huge([train(skill, spread, np.random.default_rng([7, seed])) for seed in range(seeds)], 3)
-            for skill in (0.0, gain)
+            [on_huge(train(skill, spread, np.random.default_rng([7, seed])), seed) for skill in (0.0, gain)]
+            for seed in range(seeds)
         ]
     )
-    return float((values_2K[1] - values_2K[0]).mean()), float(values_2K.std(axis=1, ddof=1).mean())
+    change_K = values_K2[:, 1] - values_K2[:, 0]
+    return {
+        "difference": float(change_K.mean()),
+        "standard_error": float(change_K.std(ddof=1) / math.sqrt(seeds)),
+        "deviation_over_seeds": float(values_K2.std(axis=0, ddof=1).mean()),
+    }
 
 
-def plain_bootstrap(sides: list[Values], random: np.random.Generator) -> tuple[float, float]:
+def plain_bootstrap(sides: Values, random: np.random.Generator) -> tuple[float, float]:
     """Percentiles of the bootstrap in two levels: images and, with replacement within each side, seeds."""
     means = []
     for side_KS in sides:
@@ -130,89 +145,119 @@ def plain_bootstrap(sides: list[Values], random: np.random.Generator) -> tuple[f
     return float(low), float(high)
 
 
-def one_pair(
-    gain: float, spread: float, images: int, seeds: int, resamples: int, pair: int
-) -> tuple[list[Values], list[Values]]:
-    """New images, new seeds: the runs' skills, and their figures on the resamples (K, S), of both sides."""
-    random = np.random.default_rng([images, seeds, pair, int(1e6 * gain)])
+def one_pair(gain: float, spread: float, images: int, seeds: int, resamples: int, pair: int) -> tuple[Values, Values]:
+    """New images, new seeds: the runs' skills (3, K, C) and figures on the resamples (3, K, S) of a side, of its equal
+    and of a side that gains."""
+    random = np.random.default_rng([images, pair, int(1e6 * gain), int(1e6 * spread)])
     scene = draw_scene(images, random)
     counts_SI = draw_counts(images, resamples, pair)
-    skills = [np.array([train(skill, spread, random) for _ in range(seeds)]) for skill in (0.0, gain)]
-    return skills, [np.stack([figures(skill_C, scene, counts_SI, random) for skill_C in side]) for side in skills]
+    skills_3KC = np.array([[train(skill, spread, random) for _ in range(seeds)] for skill in (0.0, 0.0, gain)])
+    return skills_3KC, np.array(
+        [[figures(skill_C, scene, counts_SI, random) for skill_C in side_KC] for side_KC in skills_3KC]
+    )
 
 
-def measure(gain: float, truth: float, spread: float, images: int, seeds: int, resamples: int, pairs: int) -> Any:
+def simulate(args: argparse.Namespace, images: int, pairs: int) -> tuple[Values, Values]:
+    """Skills (P, 3, K, C) and figures (P, 3, K, S) of all pairs, taken up where an earlier run has stopped."""
+    setting = json.dumps([args.gain, args.spread, args.resamples, images, max(args.seeds)])
+    part = args.output.with_suffix(f".{images}.npz")
+    skills: list[Values] = []
+    values: list[Values] = []
+    if part.is_file():
+        with np.load(part) as stored:
+            if str(stored["setting"]) == setting:
+                skills, values = list(stored["skills"]), list(stored["values"])
+                print(f"{len(values)} pairs are in {part}", flush=True)
+    for pair in range(len(values), pairs):
+        one = one_pair(args.gain, args.spread, images, max(args.seeds), args.resamples, pair)
+        skills.append(one[0])
+        values.append(one[1])
+        if (pair + 1) % 25 == 0 or pair + 1 == pairs:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(part.with_suffix(".tmp.npz"), setting=setting, skills=skills, values=values)
+            part.with_suffix(".tmp.npz").replace(part)
+            print(f"\r  {images} images: {pair + 1} pairs", end="\n" if pair + 1 == pairs else "", flush=True)
+    return np.array(skills[:pairs]), np.array(values[:pairs])
+
+
+def measure(skills_P2KC: Values, values_P2KS: Values, truth: float) -> dict[str, dict[str, float]]:
     """Share of pairs whose interval holds the truth, for each kind of interval, and their mean width."""
     held: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}
-    for pair in range(pairs):
-        skills, sides = one_pair(gain, spread, images, seeds, resamples, pair)
-        ours = compare_sides(*sides)
+    for pair, (skills_2KC, sides_2KS) in enumerate(zip(skills_P2KC, values_P2KS)):
+        ours = compare_sides(*sides_2KS)
         assert ours is not None
         goal = truth
-        if seeds == 1:
-            goal = float(np.diff(on_huge([side[0] for side in skills], pair))[0])
-            low, high = np.quantile(sides[1][0, 1:] - sides[0][0, 1:], [0.025, 0.975])
+        if sides_2KS.shape[1] == 1:
+            goal = on_huge(skills_2KC[1, 0], pair) - on_huge(skills_2KC[0, 0], pair)
+            low, high = np.quantile(sides_2KS[1, 0, 1:] - sides_2KS[0, 0, 1:], [0.025, 0.975])
             intervals = {"images, normal": (ours.low, ours.high), "images, percentiles": (low, high)}
         else:
-            plain = plain_bootstrap(sides, np.random.default_rng([pair, 5]))
+            plain = plain_bootstrap(sides_2KS, np.random.default_rng([pair, 5]))
             intervals = {"ours": (ours.low, ours.high), "plain": plain}
         for name, (low, high) in intervals.items():
             held.setdefault(name, []).append(bool(low <= goal <= high))
             widths.setdefault(name, []).append(float(high - low))
     return {
-        name: {"coverage": float(np.mean(one)), "n": pairs, "mean_width": float(np.mean(widths[name]))}
+        name: {
+            "coverage": float(np.mean(one)),
+            "standard_error": share_error(float(np.mean(one)), len(one)),
+            "n": len(one),
+            "mean_width": float(np.mean(widths[name])),
+        }
         for name, one in held.items()
     }
 
 
-def rules(seeds: int, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
+def rules(seeds: int, unequal: float, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
     """Coverage (0..1) of rules for the doubt in a seed variance, in worlds where all is normal.
 
-    A world has the variances of the images (common), of seeds (each side its own) and of their taste in images, whose
-    share is known, as resampling tells it. The doubt is s^p r^(2 - p) / (K - 1), s a side's sample variance and r what
-    is left of it without the taste in images; `evaluation.comparison` has p = 1.5.
+    A world has the variances of the images (common), of seeds (that of the second side `unequal` times the first's)
+    and of their taste in images, whose share is known, as resampling tells it. The doubt is s^2 / (K - 1), s a side's
+    sample variance, times a function of what is left of s without the taste in images, as a share of s.
     """
     freedoms = np.geomspace(0.5, 1e6, 300)
     quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
-    held: dict[str, list[float]] = {f"p = {power}": [] for power in POWERS}
-    for common, unequal, taste in itertools.product((0, 0.3, 1), (1, 4), (0.2, 1)):
-        for spread in (0, 0.1, 0.3, 1, 3, 10, 100):
-            variances = (spread, unequal * spread)
+    held: dict[str, list[float]] = {name: [] for name in DOUBTS}
+    for common, taste in itertools.product((0, 0.3, 1), (0.2, 1)):
+        for spread in (0, 0.1, 0.3, 1, 3, 6, 10, 30, 100):
+            variances = (0, spread) if math.isinf(unequal) else (spread, unequal * spread)
             images = common + 2 * taste / seeds
             change = random.normal(0, np.sqrt(images + sum(variances) / seeds), worlds)
             all_2 = [(v + taste) * random.chisquare(seeds - 1, worlds) / (seeds - 1) / seeds for v in variances]
             rest_2 = [np.maximum(0, one - taste / seeds) for one in all_2]
             variance = images + sum(rest_2)
-            for power in POWERS:
-                doubt = sum(a**power * r ** (2 - power) for a, r in zip(all_2, rest_2)) / (seeds - 1)
+            for name, part in DOUBTS.items():
+                doubt = sum(a**2 * part(r / a) for a, r in zip(all_2, rest_2)) / (seeds - 1)
                 freedom = variance**2 / np.maximum(doubt, 1e-12)
                 half = np.interp(np.log(freedom), np.log(freedoms), quantiles) * np.sqrt(variance)
-                held[f"p = {power}"].append(float(np.mean(np.abs(change) <= half)))
+                held[name].append(float(np.mean(np.abs(change) <= half)))
     return held
 
 
 def compare_rules(seeds: list[int]) -> None:
-    for count in seeds:
+    for count, unequal in itertools.product(seeds, (1, 4, math.inf)):
         if count > 1:
-            for name, held in rules(count, 20_000, np.random.default_rng(0)).items():
+            for name, held in rules(count, unequal, 20_000, np.random.default_rng(0)).items():
                 low, middle, high = (100 * f(held) for f in (min, np.mean, max))
                 print(
-                    f"{count} seeds, {name:8s} covers {low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds"
+                    f"{count} seeds, one side's variance {unequal:g} times the other's, doubt {name:18s} covers "
+                    f"{low:.1f} .. {high:.1f} %, mean {middle:.1f}, {len(held)} worlds",
+                    flush=True,
                 )
 
 
-def spread_of(share: float, count: int) -> float:
-    """Standard error of a share, in %."""
-    return 100 * math.sqrt(max(share * (1 - share), 1 / count) / count)
+def share_error(share: float, count: int) -> float:
+    """Standard error of a share (0..1)."""
+    return math.sqrt(max(share * (1 - share), 1 / count) / count)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[200, 2000], help="default 200 2000")
-    parser.add_argument("--pairs", type=int, nargs="+", default=[300, 60], help="for each of --images")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[100, 50], help="for each of --images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5], help="a side (default 1 2 3 5)")
-    parser.add_argument("--gain", type=float, default=0.15, help="skill of the second side (default 0.15)")
+    parser.add_argument("--gain", type=float, default=0.15, help="skill of the better side (default 0.15)")
     parser.add_argument("--spread", type=float, default=0.03, help="of skill over seeds (default 0.03)")
     parser.add_argument("--resamples", type=int, default=200, help="of the images (default 200)")
     parser.add_argument("--rules", action="store_true", help="compare rules for the degrees of freedom instead")
@@ -226,24 +271,28 @@ def main() -> None:
     if min(*args.images, *args.pairs, *args.seeds) < 1 or args.resamples < 2:
         parser.error("--images, --pairs and --seeds are 1 or more, --resamples 2 or more")
 
+    truth = true_difference(args.gain, args.spread)
+    print(
+        "true difference {difference:+.3f} +-{standard_error:.3f} AP; over seeds +-{deviation_over_seeds:.2f}".format(
+            **truth
+        )
+    )
     results = []
-    for gain in (0.0, args.gain):
-        truth, deviation = true_difference(gain, args.spread) if gain else (0.0, float("nan"))
-        print(f"true difference {truth:+.2f} AP" + (f"; AP over seeds: +-{deviation:.2f}" if gain else ""), flush=True)
-        for images, pairs in zip(args.images, args.pairs):
+    for images, pairs in zip(args.images, args.pairs):
+        skills_P3KC, values_P3KS = simulate(args, images, pairs)
+        for second, goal in ((1, 0.0), (2, truth["difference"])):
             for seeds in args.seeds:
-                start = time.perf_counter()
-                told = measure(gain, truth, args.spread, images, seeds, args.resamples, pairs)
-                took = time.perf_counter() - start
+                told = measure(skills_P3KC[:, [0, second], :seeds], values_P3KS[:, [0, second], :seeds], goal)
                 for name, one in told.items():
-                    error = spread_of(one["coverage"], pairs)
                     print(
-                        f"  {images:5d} images, {seeds} seeds, {name:20s} holds it in {100 * one['coverage']:5.1f} % "
-                        f"+-{error:.1f} of {pairs} pairs, mean width {one['mean_width']:.2f} AP",
+                        f"  {images:5d} images, {seeds} seeds, {name:20s} holds {goal:+.2f} in "
+                        f"{100 * one['coverage']:5.1f} % +-{100 * one['standard_error']:.1f} of {pairs} pairs, "
+                        f"mean width {one['mean_width']:.2f} AP",
                         flush=True,
                     )
-                results.append({"truth": truth, "images": images, "seeds": seeds, "took_s": took, "intervals": told})
-    write_result(args.output, {"setting": {k: v for k, v in vars(args).items() if k != "output"}, "results": results})
+                results.append({"truth": goal, "images": images, "seeds": seeds, "intervals": told})
+    setting = {k: v for k, v in vars(args).items() if k != "output"}
+    write_result(args.output, {"setting": setting, "truth": truth, "results": results})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 """Seconds for the bootstrap of one pair of detectors on a problem of COCO val's size.
 
-python benchmarks/resampling.py                 # AP and AP50; then all sizes as well, with every class
+python benchmarks/resampling.py    # AP and AP50; all sizes as well, with every class; the kinds of error
 python benchmarks/resampling.py --images 500 --resamples 100 --judge
 
 5,000 images, 80 classes as unequal as COCO's (a third of the objects are people), 7.3 objects an image with crowds
 among them, 100 detections an image and side: near every object some, the rest anywhere. Matching is timed apart, as it
-does not grow with the resamples. --judge scores one side with pycocotools too and compares every class's AP, AP50 and
-sizes with ours. Seconds of the clock, and of the processor, which is the one to read on a busy machine (one thread).
+does not grow with the resamples; the kinds of error (`evaluation.why.resampling`) are timed from lists to figures.
+--judge scores one side with pycocotools too and compares every class's AP, AP50 and sizes with ours. Seconds of the
+clock, and of the processor, which is the one to read on a busy machine (one thread).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 
 import numpy as np  # isort: skip
 
+from evaluation.average_precision import COCO_LEVELS
 from evaluation.coco import coco_figures
 from evaluation.coco_matching import match_coco
-from evaluation.resampling import COCO_FIGURES, COCO_LEVELS, draw_counts, reweigh
+from evaluation.resampling import COCO_FIGURES, Resampled, draw_counts, reweigh
+from evaluation.why.resampling import resample_errors
 
 CLASSES = 80
 OBJECTS = 7.3  # an image, as in val2017
@@ -92,7 +95,14 @@ def timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def say(what: str, seconds: dict[str, float]) -> None:
-    print(f"{what:44s} {seconds['clock_s']:7.1f} s  (processor {seconds['processor_s']:.1f} s)", flush=True)
+    print(f"{what:58s} {seconds['clock_s']:7.1f} s  (processor {seconds['processor_s']:.1f} s)", flush=True)
+
+
+def say_differences(first: Mapping[str, Resampled], second: Mapping[str, Resampled]) -> None:
+    for name, one in first.items():
+        change_S = second[name].mean_S - one.mean_S
+        low, high = np.quantile(change_S[1:], [0.025, 0.975])
+        print(f"    {name:15s} {one.mean_S[0]:6.2f}  {change_S[0]:+.2f}  ({low:+.2f} .. {high:+.2f})")
 
 
 def worst_departure(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> tuple[float, dict[str, float]]:
@@ -132,10 +142,11 @@ def main() -> None:
             lambda chosen=chosen: [reweigh(one, counts_SI, chosen, COCO_LEVELS) for one in matches]
         )
         say(name, seconds[name])
-        for figure in figures:
-            change_S = second[figure].mean_S - first[figure].mean_S
-            low, high = np.quantile(change_S[1:], [0.025, 0.975])
-            print(f"    {figure:5s} {first[figure].mean_S[0]:6.2f}  {change_S[0]:+.2f}  ({low:+.2f} .. {high:+.2f})")
+        say_differences(first, second)
+    name = f"AP50 and kinds of error, {args.resamples} resamples of the pair"
+    (first, second), seconds[name] = timed(lambda: [resample_errors(truth, side, counts_SI) for side in sides])
+    say(name, seconds[name])
+    say_differences(first, second)
     result: dict[str, Any] = {"setting": {k: v for k, v in vars(args).items() if k != "output"}, "seconds": seconds}
     if args.judge:
         result["departure from pycocotools"], seconds["pycocotools, one side once"] = worst_departure(truth, sides[0])

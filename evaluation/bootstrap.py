@@ -47,104 +47,83 @@ class Interval:
         return dict(vars(self))
 
 
-def bootstrap_interval(
-    truth: Truth | str | Path,
-    predictions: Sequence[Entry] | str | Path,
-    *,
-    metric: Metric = "voc07",
-    iou: float = 0.5,
-    pixels: Pixels = "exact",
-    difficult: Difficult = "ignore",
-    classes: Sequence[str] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The interval of one predictions file's mAP; metric "coco" is AP, "coco50" AP50 (boxes).
+@dataclass(frozen=True)
+class Bootstrap:
+    """What is scored and how it is resampled: the options of every bootstrap here. Raises EvaluationError.
 
-    classes: names to average over (None: all). A class whose truths a resample missed is left out of its
-    mean. iou and pixels concern the VOC metrics only. The same seed draws the same images.
+    metric: "coco" is AP, "coco50" AP50 (boxes). iou and pixels concern the VOC metrics only. classes: names to average
+    over (None: all); a class whose truths a resample missed is left out of its mean. The same seed draws the same
+    images. level: of the interval.
     """
-    truth = read_truth(truth)
-    counts_SI = draw_counts(len(truth["images"]), resamples, seed)
-    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
-    values = _values(truth, predictions, counts_SI, **how)
-    return _interval(values.mean_S, level, counts_SI, values.classes)
+
+    metric: Metric = "voc07"
+    iou: float = 0.5
+    pixels: Pixels = "exact"
+    difficult: Difficult = "ignore"
+    classes: Sequence[str] | None = None
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = get_args(Metric)
+        if self.metric not in known:
+            raise EvaluationError(f"unknown metric {self.metric!r} for a bootstrap; choose one of {', '.join(known)}")
+        if not 0 < self.level < 1:
+            raise EvaluationError(f"a level is between 0 and 1, not {self.level}")
+
+    def counts(self, truth: Truth) -> IntArray:
+        """counts_SI of the images that each resample draws."""
+        return draw_counts(len(truth["images"]), self.resamples, self.seed)
+
+    def figures(self, truth: Truth, predictions: Sequence[Entry] | str | Path, counts_SI: IntArray) -> Resampled:
+        """The metric of one predictions file on the images as they are and on each resample."""
+        known = list(class_names(truth).values())
+        unknown = [name for name in self.classes or () if name not in known]
+        if unknown or (self.classes is not None and not self.classes):
+            raise EvaluationError(f"classes {unknown or self.classes} are not in the truth; it has {', '.join(known)}")
+        if self.metric == "voc07" or self.metric == "voc10":
+            rules: Any = {"metric": self.metric, "iou": self.iou, "pixels": self.pixels, "difficult": self.difficult}
+            return resample_voc(truth, predictions, counts_SI, **rules).restricted(self.classes)
+        name = COCO_NAMES[self.metric]
+        told = resample_coco(truth, predictions, counts_SI, figures=[name], difficult=self.difficult)
+        return told[name].restricted(self.classes)
+
+
+def bootstrap_interval(
+    truth: Truth | str | Path, predictions: Sequence[Entry] | str | Path, **options: Any
+) -> Interval:
+    """The interval of one predictions file's mAP; options: the fields of Bootstrap."""
+    how, truth = Bootstrap(**options), read_truth(truth)
+    counts_SI = how.counts(truth)
+    values = how.figures(truth, predictions, counts_SI)
+    return _interval(values.mean_S, how.level, counts_SI, values.classes)
 
 
 def bootstrap_difference(
     truth: Truth | str | Path,
     first: Sequence[Entry] | str | Path,
     second: Sequence[Entry] | str | Path,
-    *,
-    metric: Metric = "voc07",
-    iou: float = 0.5,
-    pixels: Pixels = "exact",
-    difficult: Difficult = "ignore",
-    classes: Sequence[str] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    **options: Any,
 ) -> Interval:
-    """The interval of second minus first, paired: both scored on the same resampled images."""
-    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
-    return bootstrap_steps(truth, (first, second), resamples=resamples, level=level, seed=seed, **how)[0]
+    """The interval of second minus first, paired: both scored on the same resampled images. options: as above."""
+    return bootstrap_steps(truth, (first, second), **options)[0]
 
 
 def bootstrap_steps(
-    truth: Truth | str | Path,
-    rows: Sequence[Sequence[Entry] | str | Path],
-    *,
-    metric: Metric = "voc07",
-    iou: float = 0.5,
-    pixels: Pixels = "exact",
-    difficult: Difficult = "ignore",
-    classes: Sequence[str] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    truth: Truth | str | Path, rows: Sequence[Sequence[Entry] | str | Path], **options: Any
 ) -> list[Interval]:
     """For each predictions file after the first the interval of the difference to the one before it, paired."""
-    truth = read_truth(truth)
-    counts_SI = draw_counts(len(truth["images"]), resamples, seed)
-    how: Any = {"metric": metric, "iou": iou, "pixels": pixels, "difficult": difficult, "classes": classes}
-    values = [_values(truth, predictions, counts_SI, **how) for predictions in rows]
+    how, truth = Bootstrap(**options), read_truth(truth)
+    counts_SI = how.counts(truth)
+    values = [how.figures(truth, predictions, counts_SI) for predictions in rows]
     return [
-        _interval(after.mean_S - before.mean_S, level, counts_SI, after.classes) for before, after in pairwise(values)
+        _interval(after.mean_S - before.mean_S, how.level, counts_SI, after.classes)
+        for before, after in pairwise(values)
     ]
 
 
-def _values(
-    truth: Truth,
-    predictions: Sequence[Entry] | str | Path,
-    counts_SI: IntArray,
-    *,
-    metric: Metric,
-    iou: float,
-    pixels: Pixels,
-    difficult: Difficult,
-    classes: Sequence[str] | None,
-) -> Resampled:
-    """The metric of one predictions file on the images as they are and on each resample."""
-    if metric not in get_args(Metric):
-        raise EvaluationError(f"unknown metric {metric!r} for a bootstrap; choose one of {', '.join(get_args(Metric))}")
-    known = list(class_names(truth).values())
-    unknown = [name for name in classes or () if name not in known]
-    if unknown or (classes is not None and not classes):
-        raise EvaluationError(f"classes {unknown or classes} are not in the truth; it has {', '.join(known)}")
-    if metric == "voc07" or metric == "voc10":
-        resampled = resample_voc(
-            truth, predictions, counts_SI, metric=metric, iou=iou, pixels=pixels, difficult=difficult
-        )
-    else:
-        name = COCO_NAMES[metric]
-        resampled = resample_coco(truth, predictions, counts_SI, figures=[name], difficult=difficult)[name]
-    return resampled.restricted(classes)
-
-
 def _interval(means_S: FloatArray, level: float, counts_SI: IntArray, classes: Sequence[str]) -> Interval:
-    if not 0 < level < 1:
-        raise EvaluationError(f"a level is between 0 and 1, not {level}")
     drawn_S = means_S[1:][~np.isnan(means_S[1:])]
     low, high = np.quantile(drawn_S, [(1 - level) / 2, (1 + level) / 2]) if len(drawn_S) else (np.nan, np.nan)
     return Interval(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
 from evaluation.coco_matching import match_coco
 from evaluation.files import Entry, EvaluationError, Truth
@@ -21,7 +21,6 @@ from evaluation.reweighting import Matched, average_precisions
 from evaluation.voc import Metric as VocMetric
 from evaluation.voc import Pixels, match_voc
 
-COCO_LEVELS = 101
 # Place of the area range, and of the one threshold or None for the mean over all ten.
 COCO_FIGURES: dict[str, tuple[int, int | None]] = {
     "AP": (0, None),
@@ -31,7 +30,7 @@ COCO_FIGURES: dict[str, tuple[int, int | None]] = {
     "APm": (2, None),
     "APl": (3, None),
 }
-VOC_LEVELS: dict[str, int | None] = {"voc07": 11, "voc10": None}
+VOC_LEVELS: dict[str, FloatArray | None] = {"voc07": ELEVEN_LEVELS, "voc10": None}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def reweigh(
     matches: Mapping[str, Matched],
     counts_SI: IntArray,
     figures: Mapping[str, tuple[int, int | None]],
-    levels: int | None,
+    levels_L: FloatArray | None,
 ) -> dict[str, Resampled]:
     """Figures of matches, by name: `figures` says of each its area range and threshold (None: mean over all)."""
     counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI]).astype(np.int32)
@@ -125,12 +124,12 @@ def reweigh(
         for area, wanted in _by_area(figures).items():
             whole = any(threshold is None for _, threshold in wanted)
             if whole:  # single thresholds come with it
-                every_ST = average_precisions(matched, counts_SI, levels, area=area)
+                every_ST = average_precisions(matched, counts_SI, levels_L, area=area)
             for name, threshold in wanted:
                 if whole:
                     one_S = every_ST.mean(axis=1) if threshold is None else every_ST[:, threshold]
                 else:
-                    one_S = average_precisions(matched, counts_SI, levels, area=area, only=threshold)[:, 0]
+                    one_S = average_precisions(matched, counts_SI, levels_L, area=area, only=threshold)[:, 0]
                 values[name][:, place] = 100 * one_S
     return {name: Resampled(tuple(matches), values_SC) for name, values_SC in values.items()}
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evaluation.average_precision import FloatArray, IntArray, RankedMatches
 
-_CHUNK = 1 << 18  # elements of one (S, D) array: its few companions stay in a processor's cache
+_CHUNK = 1 << 17  # elements of one (S, D) array: its few companions stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Matched:
 
 
 def average_precisions(
-    matched: Matched, counts_SI: IntArray, levels: int | None, *, area: int = 0, only: int | None = None
+    matched: Matched, counts_SI: IntArray, levels_L: FloatArray | None, *, area: int = 0, only: int | None = None
 ) -> FloatArray:
     """AP_ST in 0..1 of each resample at each threshold; NaN in a resample without a truth of the class.
 
-    levels: recall levels 0..1 at equal distances over which precision is averaged (COCO 101, VOC2007 11); None: the
+    levels_L: recall levels 0..1 at equal distances over which precision is averaged (COCO 101, VOC2007 11); None: the
     area under the envelope. only: one threshold alone, by its place.
     """
     bits = [only] if only is not None else range(matched.thresholds)
@@ -66,7 +66,7 @@ def average_precisions(
     step = max(1, _CHUNK // max(1, len(prepared.image_D)))
     for start in range(0, len(counts_SI), step):
         part = slice(start, start + step)
-        result_ST[part] = prepared.score(counts_SI[part], truths_S[part], levels)
+        result_ST[part] = prepared.score(counts_SI[part], truths_S[part], levels_L)
     return np.where(truths_S[:, None] > 0, result_ST, np.nan)
 
 
@@ -84,14 +84,14 @@ class _Prepared:
         self.hits = [np.flatnonzero(hit_D >> bit & 1) for bit in bits]
         self.ignored = [np.flatnonzero(ignored_D >> bit & 1) for bit in bits]
 
-    def score(self, counts_SI: IntArray, truths_S: IntArray, levels: int | None) -> FloatArray:
+    def score(self, counts_SI: IntArray, truths_S: IntArray, levels_L: FloatArray | None) -> FloatArray:
         """AP_ST of some resamples; that of one without a truth means nothing."""
         weight_SD = counts_SI.take(self.image_D, axis=1)
         seen_SD = weight_SD.cumsum(axis=1, dtype=np.int32)
         truths_S1 = np.maximum(truths_S, 1)[:, None]
         return np.stack(
             [
-                _area(*_curve(weight_SD, seen_SD, hits_H, ignored), truths_S1, levels)
+                _area(*_curve(weight_SD, seen_SD, hits_H, ignored), truths_S1, levels_L)
                 for hits_H, ignored in zip(self.hits, self.ignored)
             ],
             axis=1,
@@ -112,18 +112,18 @@ def _curve(weight_SD: IntArray, seen_SD: IntArray, hits_H: IntArray, ignored: In
     return found_SH, best_SH
 
 
-def _area(found_SH: IntArray, best_SH: FloatArray, truths_S1: IntArray, levels: int | None) -> FloatArray:
+def _area(found_SH: IntArray, best_SH: FloatArray, truths_S1: IntArray, levels_L: FloatArray | None) -> FloatArray:
     recall_SH = found_SH / truths_S1
-    reached_SH = recall_SH if levels is None else _levels_reached(recall_SH, levels) / levels
+    reached_SH = recall_SH if levels_L is None else _levels_reached(recall_SH, levels_L) / len(levels_L)
     first_S = reached_SH[:, 0] * best_SH[:, 0] if reached_SH.shape[1] else np.zeros(len(reached_SH))
     return first_S + ((reached_SH[:, 1:] - reached_SH[:, :-1]) * best_SH[:, 1:]).sum(axis=1)
 
 
-def _levels_reached(recall_SH: FloatArray, levels: int) -> NDArray[np.int32]:
-    """How many of the recall levels np.linspace(0, 1, levels) are at or below each recall, to the last bit.
+def _levels_reached(recall_SH: FloatArray, levels_L: FloatArray) -> NDArray[np.int32]:
+    """How many of the recall levels, 0 to 1 at equal distances but for rounding, are at or below each recall, to the
+    last bit.
 
     Only a recall that is a level, but for its rounding, is in doubt: any other is 1 / (truths x levels) from all.
     """
-    level_L = np.linspace(0.0, 1.0, levels)
-    below_SH = (recall_SH * (levels - 1) + 1e-9).astype(np.int32)
-    return below_SH + (level_L.take(below_SH) <= recall_SH)
+    below_SH = (recall_SH * (len(levels_L) - 1) + 1e-9).astype(np.int32)
+    return below_SH + (levels_L.take(below_SH) <= recall_SH)

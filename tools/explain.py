@@ -49,6 +49,9 @@ class Settings:
         Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
     ] = "ignore"
     per_class: Annotated[bool, _arg("Show each class.")] = False
+    resamples: Annotated[
+        int, _arg("Of the test images, for the intervals of differences in AP and errors between two; 0: no intervals.")
+    ] = 200
     json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
 
 
@@ -57,9 +60,11 @@ def main() -> int:
     files = which_files(options)
     if options.proposals and len(options.proposals) != len(files):
         raise RecipeError(f"--proposals takes one file for each detector, here {len(files)}")
+    if options.resamples < 0 or options.resamples == 1:
+        raise RecipeError(f"--resamples is 2 or more, or 0 for no intervals; not {options.resamples}")
     from evaluation.files import read_truth
     from evaluation.why.explain import difference, explain, require_same_truth
-    from evaluation.why.tables import tables, text
+    from evaluation.why.tables import differences, tables, text
 
     truths = [read_truth(truth) for truth, _ in files]
     if files[0][0] != files[-1][0]:
@@ -87,7 +92,13 @@ def main() -> int:
             print(f"  {len(without)} classes with detections but without truth count in TIDE's mean with AP 0")
         if told["calibration"] is None:
             print("  no calibration: scores beyond 0..1 are no probabilities")
-    for table in tables(explanations, per_class=options.per_class):
+    shown = tables(explanations, per_class=options.per_class)
+    intervals = {}
+    if len(files) == 2 and options.resamples and truths[0]["images"]:
+        told = errors_compared(options, truths[0], [predictions for _, predictions in files])
+        shown.insert(1, differences(told, options.resamples))
+        intervals = {name: None if one is None else one.to_dict() for name, one in told.items()}
+    for table in shown:
         print("\n" + text(table))
     if options.json:
         from engine.files import write_json
@@ -97,9 +108,31 @@ def main() -> int:
             for (truth, predictions), told in zip(files, explanations)
         ]
         change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
-        write_json(options.json, {"detectors": found, **change})
+        resampled = {"resamples": options.resamples, "errors": intervals}
+        write_json(options.json, {"detectors": found, **change, **({"intervals": resampled} if intervals else {})})
         print(f"\nWritten to {options.json}")
     return 0
+
+
+def errors_compared(options: Settings, truth: Any, files: list[Path]) -> dict[str, Any]:
+    """The differences of AP and errors between two files, with intervals: both on the same resamples of the images."""
+    from evaluation.resampling import draw_counts
+    from evaluation.why.resampling import compare_errors, resample_errors
+
+    counts_SI = draw_counts(len(truth["images"]), options.resamples, seed=0)
+    first, second = (
+        resample_errors(
+            truth,
+            file,
+            counts_SI,
+            iou_type="segm" if options.masks else "bbox",
+            difficult=options.difficult,
+            iou=options.iou,
+            background=options.background_iou,
+        )
+        for file in files
+    )
+    return compare_errors([first], [second])
 
 
 def which_files(options: Settings) -> list[tuple[Path, Path]]:

@@ -23,7 +23,8 @@ Legend: D detections, G truths, K classes, P pairs, N points of a curve.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -87,44 +88,61 @@ class Verdicts:
     missed_G: BoolArray
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The detections that count, by class and best first, and the truths that are asked for (those W, by class)."""
+
+    classes: int
+    images: int
+    class_N: IntArray
+    image_N: IntArray
+    score_N: FloatArray
+    right_N: BoolArray
+    class_W: IntArray
+    image_W: IntArray
+
+    def by_class(self) -> Iterator[RankedMatches]:
+        """Each class's matches."""
+        places = np.arange(self.classes + 1)
+        parts, wanted = np.searchsorted(self.class_N, places), np.searchsorted(self.class_W, places)
+        for (first, last), (start, stop) in zip(pairwise(parts), pairwise(wanted)):
+            truths_I = np.bincount(self.image_W[start:stop], minlength=self.images)
+            yield RankedMatches(self.right_N[first:last], self.image_N[first:last], self.score_N[first:last], truths_I)
+
+
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
     """The errors of detections measured with a floor of `background` at most. Raises EvaluationError."""
-    if not 0 < background <= iou <= 1:
-        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
-    overlaps = overlaps.first(overlaps.place_D, MOST)
-    verdicts = judge(overlaps, iou=iou, background=background)
-    wanted_K = overlaps.truths_by_class(~overlaps.aside_G)
-    right_D = verdicts.kind_D == RIGHT
-    counted_D = ~verdicts.excused_D
-    places = np.arange(len(right_D))
-    plain_K = _class_ap(overlaps.class_D, overlaps.score_D, right_D, places, counted_D, wanted_K)
-    mends = {kind: _mended(overlaps, verdicts, place, wanted_K) for place, kind in enumerate(KINDS)}
-    found_K = np.bincount(overlaps.class_D[right_D], minlength=len(wanted_K))
-    order_D = np.where(right_D, len(places), 0) + places
-    only_right_D = np.where(right_D, 1.0, 0.0)
-    special = (
-        _class_ap(overlaps.class_D, only_right_D, right_D, order_D, counted_D, wanted_K),
-        _class_ap(overlaps.class_D, overlaps.score_D, right_D, order_D, counted_D, found_K),
-    )
+    overlaps, verdicts = judged(overlaps, iou=iou, background=background)
+    rankings = mends(overlaps, verdicts)
+    plain_K = _class_ap(rankings["AP"])
+    mended = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
     ap = _mean(plain_K)
-    present = [name for name, wanted in zip(overlaps.names, wanted_K) if wanted]
-    gains = {kind: np.where(np.isnan(mended_K), 0.0, mended_K) - plain_K for kind, mended_K in mends.items()}
-    errors_D = (verdicts.kind_D != RIGHT) & counted_D
+    asked_K = overlaps.truths_by_class(~overlaps.aside_G) > 0
+    gains = {kind: np.where(np.isnan(mended[kind]), 0.0, mended[kind]) - plain_K for kind in KINDS}
+    errors_D = (verdicts.kind_D != RIGHT) & ~verdicts.excused_D
     counts_E = np.bincount(verdicts.kind_D[errors_D], minlength=len(KINDS))
     return TideErrors(
         iou,
         background,
         ap,
-        lost={kind: _at_least_0(_mean(mended_K) - ap) for kind, mended_K in mends.items()},
-        special={name: _mean(mended_K) - ap for name, mended_K in zip(SPECIAL, special)},
+        lost={kind: _at_least_0(_mean(mended[kind]) - ap) for kind in KINDS},
+        special={kind: _mean(mended[kind]) - ap for kind in SPECIAL},
         counts={kind: int(n) for kind, n in zip(KINDS, counts_E)} | {"missed": int(verdicts.missed_G.sum())},
         per_class={
-            name: {"ap": plain_K[k], **{kind: float(gain_K[k]) for kind, gain_K in gains.items()}}
+            name: {"ap": float(plain_K[k]), **{kind: float(gain_K[k]) for kind, gain_K in gains.items()}}
             for k, name in enumerate(overlaps.names)
-            if name in present
+            if asked_K[k]
         },
-        without_truth=[name for k, name in enumerate(overlaps.names) if not wanted_K[k] and not np.isnan(plain_K[k])],
+        without_truth=[name for k, name in enumerate(overlaps.names) if not asked_K[k] and not np.isnan(plain_K[k])],
     )
+
+
+def judged(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
+    """The detections that TIDE takes and their verdicts. Raises EvaluationError for thresholds that make no sense."""
+    if not 0 < background <= iou <= 1:
+        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
+    overlaps = overlaps.first(overlaps.place_D, MOST)
+    return overlaps, judge(overlaps, iou=iou, background=background)
 
 
 def judge(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
@@ -180,43 +198,62 @@ def _best(pairs: Pairs, detections: int) -> tuple[FloatArray, IntArray]:
     return iou_D, truth_D
 
 
-def _mended(overlaps: Overlaps, verdicts: Verdicts, kind: int, wanted_K: IntArray) -> FloatArray:
-    """Each class's AP when the errors of one kind are mended."""
-    if KINDS[kind] == "missed":
-        wanted_K = wanted_K - overlaps.truths_by_class(verdicts.missed_G)
-    right_D, of_kind_D = verdicts.kind_D == RIGHT, verdicts.kind_D == kind
-    mended_D = of_kind_D & verdicts.mendable_D
-    counted_D = np.where(of_kind_D, mended_D, ~verdicts.excused_D)
-    moved_D = mended_D & (verdicts.kind_D == CLASSIFICATION)
-    class_D = overlaps.class_D.copy()
-    class_D[moved_D] = overlaps.class_G[verdicts.truth_D[moved_D]]
+def mends(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
+    """What is scored: "AP" as it is, and with each kind of error alone mended, by KINDS and SPECIAL."""
+    right_D, counted_D, wanted_G = verdicts.kind_D == RIGHT, ~verdicts.excused_D, ~overlaps.aside_G
     places = np.arange(len(right_D))
     order_D = np.where(right_D, len(places), 0) + places
-    return _class_ap(class_D, overlaps.score_D, right_D | mended_D, order_D, counted_D, wanted_K)
+    found_G = np.zeros_like(wanted_G)
+    found_G[verdicts.truth_D[right_D]] = True
+    rankings = {"AP": _ranking(overlaps, right_D, places, counted_D, wanted_G)}
+    for place, kind in enumerate(KINDS):
+        of_kind_D = verdicts.kind_D == place
+        mended_D = of_kind_D & verdicts.mendable_D
+        moved_D = mended_D & (verdicts.kind_D == CLASSIFICATION)
+        class_D = overlaps.class_D.copy()
+        class_D[moved_D] = overlaps.class_G[verdicts.truth_D[moved_D]]
+        rankings[kind] = _ranking(
+            replace(overlaps, class_D=class_D),
+            right_D | mended_D,
+            order_D,
+            np.where(of_kind_D, mended_D, counted_D),
+            wanted_G & ~verdicts.missed_G if kind == "missed" else wanted_G,
+        )
+    right_first = replace(overlaps, score_D=np.where(right_D, 1.0, 0.0))
+    return rankings | {
+        "false_positives": _ranking(right_first, right_D, order_D, counted_D, wanted_G),
+        "false_negatives": _ranking(overlaps, right_D, order_D, counted_D, found_G),
+    }
 
 
-def _class_ap(
-    class_D: IntArray,
-    score_D: FloatArray,
-    right_D: BoolArray,
-    order_D: IntArray,
-    counted_D: BoolArray,
-    wanted_K: IntArray,
-) -> FloatArray:
-    """AP_K in 0..100 of the counted detections; 0 for a class without truth, NaN where it has no detection either."""
-    class_N, score_N, right_N = class_D[counted_D], score_D[counted_D], right_D[counted_D]
-    by_N = np.lexsort((order_D[counted_D], -score_N, class_N))
-    class_N, score_N, right_N = class_N[by_N], score_N[by_N], right_N[by_N]
-    bounds = np.searchsorted(class_N, np.arange(len(wanted_K) + 1))
-    ap_K = np.full(len(wanted_K), np.nan)
-    for k, (first, last) in enumerate(pairwise(bounds)):
-        if wanted_K[k]:
-            hit_D = right_N[first:last]
-            ranked = RankedMatches(hit_D, np.zeros(len(hit_D), np.int64), score_N[first:last], wanted_K[k : k + 1])
-            ap_K[k] = 100 * average_precision(ranked, LEVELS)
-        elif first < last:
-            ap_K[k] = 0.0
-    return ap_K
+def _ranking(
+    overlaps: Overlaps, right_D: BoolArray, order_D: IntArray, counted_D: BoolArray, wanted_G: BoolArray
+) -> Ranking:
+    """order_D: of equal scores in a class the lower comes first."""
+    by_N = np.lexsort((order_D, -overlaps.score_D, overlaps.class_D))
+    by_N = by_N[counted_D[by_N]]
+    by_W = np.argsort(overlaps.class_G, kind="stable")
+    by_W = by_W[wanted_G[by_W]]
+    return Ranking(
+        classes=len(overlaps.names),
+        images=overlaps.images,
+        class_N=overlaps.class_D[by_N],
+        image_N=overlaps.image_D[by_N],
+        score_N=overlaps.score_D[by_N],
+        right_N=right_D[by_N],
+        class_W=overlaps.class_G[by_W],
+        image_W=overlaps.image_G[by_W],
+    )
+
+
+def _class_ap(ranking: Ranking) -> FloatArray:
+    """AP_K in 0..100; 0 for a class of counted detections without truth, NaN where it has no detection either."""
+    return np.array(
+        [
+            100 * average_precision(one, LEVELS) if one.truths else 0.0 if len(one.hit_D) else np.nan
+            for one in ranking.by_class()
+        ]
+    )
 
 
 def _at_least_0(value: float) -> float:

@@ -5,9 +5,10 @@ A table of one detector has a column a figure; of two it has three: the first's,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.comparison import Difference
 from evaluation.why.errors import KINDS, SPECIAL
 from evaluation.why.explain import Explanation
 
@@ -48,6 +49,26 @@ def tables(explanations: Sequence[Explanation], *, per_class: bool = False) -> l
         return [*made[0], *confused]
     second = {table.title: table for table in made[1]}
     return [_side_by_side(table, second[table.title]) for table in made[0] if table.title in second] + confused
+
+
+def differences(told: Mapping[str, Difference | None], resamples: int) -> Table:
+    """What AP and each kind's cost gain from the first detector to the second, with intervals (`compare_errors`)."""
+    rows: list[Row] = []
+    for name, one in told.items():
+        if one is None:
+            rows.append((_spaced(name), (None, None, None, None), ""))
+            continue
+        p_value = one.p_value if one.adjusted_p is None else one.adjusted_p
+        clear = (
+            "" if one.distinguishable else "may be chance" if one.low <= 0 <= one.high else "may be chance, of so many"
+        )
+        rows.append((_spaced(name), (one.estimate, one.low, one.high, p_value), clear))
+    level = " ".join({f"{100 * one.level:g} %" for one in told.values() if one is not None})
+    title = (
+        f"B - A of the above and its {level} interval over test images alone, another seed's training not in it "
+        f"({resamples} resamples; p of the kinds is Holm's for all of them together)"
+    )
+    return Table(title, ("B - A", "from", "to", "p"), rows)
 
 
 def text(table: Table) -> str:

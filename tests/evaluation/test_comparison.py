@@ -42,6 +42,23 @@ def test_seeds_alone_give_welchs_test():
     assert one.p_value > 0.05 and not one.distinguishable
 
 
+@pytest.mark.parametrize("taste, counted", [(0.0, 1.0), (3.0, 1.0), (3.6, 0.4), (4.0, 0.0), (5.0, 0.0)])
+def test_the_doubt_in_seeds_fades_where_little_is_left_of_them_but_their_taste_in_images(taste, counted):
+    # The first side's runs are alike. The second's mean has a variance of 4 over seeds, `taste` of it by the images;
+    # all runs of it see the images vary by 10.
+    taste_S = np.array([0, 1, -1, 1, -1, 0]) * math.sqrt(taste)
+    images_S = np.array([0, 1, 1, -1, -1, 0]) * math.sqrt(10)
+    one = compare_sides(side(10, 10), side(18, 22) + images_S + np.stack([taste_S, -taste_S]))
+    added = max(0, 4 - taste)
+    assert one.estimate == 10 and one.standard_error == pytest.approx(math.sqrt(10 + added))
+    assert one.freedom == (pytest.approx((10 + added) ** 2 / (16 * counted)) if counted else math.inf)
+
+
+def test_freedom_is_that_of_the_fewest_seeds_at_least():
+    taste_S = np.array([0, 1, -1, 1, -1, 0]) * math.sqrt(3)
+    assert compare_sides(side(10, 10), side(18, 22) + np.stack([taste_S, -taste_S])).freedom == 1
+
+
 def test_one_seed_covers_image_sampling_only():
     random = np.random.default_rng(0)
     images_1S = random.normal(0, 2, (1, 4001))

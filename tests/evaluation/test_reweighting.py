@@ -11,6 +11,7 @@ from evaluation.files import EvaluationError
 from evaluation.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
 from evaluation.reweighting import Matched, _levels_reached, average_precisions
 from evaluation.voc import voc_figures
+from evaluation.why.errors import LEVELS as TIDE_LEVELS
 from tests.evaluation.cases import random_case, truth_of
 from tests.evaluation.test_bootstrap import repeated
 
@@ -79,17 +80,17 @@ def test_voc_figures_of_resamples_are_those_of_repeated_images(metric, seed):
         assert ours.per_class_SC[row].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
 
 
-@pytest.mark.parametrize("levels", [11, 101])
-def test_levels_are_reached_as_a_search_finds_them_to_the_last_bit(levels):
+@pytest.mark.parametrize("levels_L", [ELEVEN_LEVELS, COCO_LEVELS, TIDE_LEVELS])
+def test_levels_are_reached_as_a_search_finds_them_to_the_last_bit(levels_L):
     truths = np.repeat(np.arange(1, 301), 301)
     found = np.minimum(np.tile(np.arange(301), 300), truths)
     recall = found / truths
-    searched = np.searchsorted(np.linspace(0, 1, levels), recall, side="right")
-    assert (_levels_reached(recall[None], levels)[0] == searched).all()
+    searched = np.searchsorted(levels_L, recall, side="right")
+    assert (_levels_reached(recall[None], levels_L)[0] == searched).all()
 
 
-@pytest.mark.parametrize("levels, levels_L", [(11, ELEVEN_LEVELS), (101, COCO_LEVELS), (None, None)])
-def test_weights_of_one_are_the_plain_average_precision(levels, levels_L):
+@pytest.mark.parametrize("levels_L", [ELEVEN_LEVELS, COCO_LEVELS, TIDE_LEVELS, None])
+def test_weights_of_one_are_the_plain_average_precision(levels_L):
     random = np.random.default_rng(0)
     for _ in range(20):
         detections, images = int(random.integers(0, 40)), 9
@@ -100,7 +101,7 @@ def test_weights_of_one_are_the_plain_average_precision(levels, levels_L):
             random.integers(3, 9, images),
         )
         weights_1I = np.ones((1, images), dtype=np.int64)
-        found = average_precisions(Matched.of_one_threshold(ranked), weights_1I, levels)
+        found = average_precisions(Matched.of_one_threshold(ranked), weights_1I, levels_L)
         assert found[0, 0] == pytest.approx(average_precision(ranked, levels_L), abs=1e-14)
 
 

@@ -74,6 +74,25 @@ def test_of_two_runs_the_second_less_the_first_is_shown(tmp_path):
     assert change["calibration"]["bins"][0]["precision"] is None
 
 
+def test_differences_of_two_runs_have_intervals_unless_none_are_asked_for(tmp_path):
+    truth = truth_of([thing([0, 0, 10, 10], image=image) for image in range(1, 41)], images=40)
+    found = [guess([0, 0, 10, 10], 0.9, image=image) for image in range(1, 41)]
+    half, whole = (run_directory(tmp_path / name, truth, found[:n]) for name, n in (("half", 20), ("whole", 40)))
+    told = explain(half, whole, "--resamples", 50, "--json", tmp_path / "why.json")
+    assert "50 resamples" in told
+    intervals = json.loads((tmp_path / "why.json").read_text())["intervals"]
+    missed = intervals["errors"]["missed"]
+    assert intervals["resamples"] == 50 and missed["low"] < missed["estimate"] == pytest.approx(-100 * 50 / 101)
+    (row,) = [line.split() for line in told.splitlines() if line.split()[:2] == ["missed", f"{missed['estimate']:.2f}"]]
+    assert row == ["missed", *(f"{missed[key]:.2f}" for key in ("estimate", "low", "high", "adjusted_p"))]
+    # Found in 20 of 40 images: the share's standard deviation is sqrt(1/160).
+    assert missed["standard_error"] == pytest.approx(100 / 160**0.5, rel=0.35) and missed["covers"] == "images"
+    assert "resamples" not in explain(half, whole, "--resamples", 0, "--json", tmp_path / "why.json")
+    assert "intervals" not in json.loads((tmp_path / "why.json").read_text())
+    assert "resamples" not in explain(half)
+    assert "--resamples is 2 or more, or 0" in explain(half, whole, "--resamples", 1, expect=2)
+
+
 def test_proposals_and_masks(tmp_path):
     (square,) = rle.frPyObjects([[5, 5, 15, 5, 15, 15, 5, 15]], 20, 20)
     segmentation = {"size": [20, 20], "counts": square["counts"].decode()}
