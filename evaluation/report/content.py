@@ -14,7 +14,6 @@ from evaluation.files import class_names
 from evaluation.report import curves, seeds, sentences
 from evaluation.report.collect import Run
 from evaluation.report.formats import TIMES, known
-from evaluation.report.gallery import Case
 from evaluation.report.matching import MATCH_IOU
 from evaluation.report.origins import label_runs, pretraining_note, pretraining_top1, weights_text
 from evaluation.report.scores import RESAMPLES, PairedIntervals
@@ -241,34 +240,3 @@ def _machine(run: Run) -> str | None:
     parts += [str(machine["cpu"])] if machine.get("cpu") else []
     parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
     return ", ".join(parts) or None
-
-
-def describe_gallery(
-    cases: Sequence[Case],
-    shown: Sequence[Case],
-    thresholds: Sequence[float],
-    labels: Sequence[str],
-    pair: Sequence[str],
-) -> dict[str, Any]:
-    """The gallery in figures: the measure, how many images each side wins, and the images that are shown."""
-    wins = Counter((case.difference > 0) - (case.difference < 0) for case in cases)
-    return {
-        "measure": f"F1 at IoU {MATCH_IOU}, each run from its own best score on",
-        "pair": list(pair),
-        "better_first": wins[-1],
-        "better_second": wins[1],
-        "equal": wins[0],
-        "images": [
-            {
-                "id": case.image["id"],
-                "file_name": case.image["file_name"],
-                "F1": {label: round(value, 2) for label, value in zip(labels, case.f1)},
-                "difference": round(case.difference, 2),
-                "counts": {
-                    label: dict(zip(("found", "false", "missed"), match.counts(threshold)))
-                    for label, match, threshold in zip(labels, case.matches, thresholds)
-                },
-            }
-            for case in shown
-        ],
-    }
