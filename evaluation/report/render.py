@@ -8,47 +8,47 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from evaluation.files import class_names
-from evaluation.report import charts, formats, gallery, tables
+from evaluation.report import charts, formats, tables
+from evaluation.report.browser import build_browser
 from evaluation.report.collect import Run, read_runs
-from evaluation.report.content import assemble, describe_gallery
-from evaluation.report.matching import best_threshold, match_images
+from evaluation.report.content import assemble, compared_pair
+from evaluation.report.origins import label_runs
 from evaluation.report.scores import score
+from evaluation.report.templates import environment, text_of
 
-HERE = Path(__file__).parent
 
-
-def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, title: str | None = None) -> Path:
+def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 500, title: str | None = None) -> Path:
     """Compare finished detection runs and write report.html, report.md and report.json into the directory `out`.
 
-    The first run is the baseline. `max_images` bounds the gallery. Returns the path of report.html.
+    The first run is the baseline. `max_images` bounds the browser of images. Returns the path of report.html.
     Raises `ReportError` where the runs are unfinished, or their protocols or truths differ.
     """
     runs, truth = read_runs([Path(directory) for directory in run_dirs])
     scores = [score(run, truth) for run in runs]
-    matches = [match_images(truth, run.predictions) for run in runs]
-    thresholds = [best_threshold(list(by_image.values())) for by_image in matches]
-    content = assemble(runs, truth, scores, thresholds, title=title)
-    labels = [run["label"] for run in content["runs"]]
-    pair = (labels.index(content["pair"][0]), labels.index(content["pair"][1]))
-    cases = gallery.all_cases(truth, matches, thresholds, pair)
-    shown = gallery.choose(cases, max_images)
-    content["gallery"] = describe_gallery(cases, shown, thresholds, labels, content["pair"])
-    panes, missing = _draw(runs, shown, thresholds, labels, class_names(truth))
-    content["gallery"]["images_not_found"] = missing
+    labels = label_runs(runs)
+    best_first = sorted(range(len(runs)), key=lambda place: -scores[place]["AP"])
+    pair = compared_pair(labels, best_first)
+    browser = build_browser(
+        truth,
+        [(label, run.predictions) for label, run in zip(labels, runs)],
+        image_roots=_image_roots(runs[0]),
+        max_images=max_images,
+        pair=(labels.index(pair[0]), labels.index(pair[1])),
+    )
+    content = assemble(runs, truth, scores, list(browser.content["thresholds"].values()), title=title)
+    content["gallery"] = browser.content
 
     shared = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
     markdown = templates.get_template("template.md.j2").render(**shared)
     page = templates.get_template("template.html.j2").render(
         **shared,
-        panes=panes,
+        browser=browser,
         charts=charts.draw(content),
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
+        style=Markup("\n").join((text_of("style.css"), browser.style)),
+        script=Markup("\n").join((text_of("script.js"), browser.script)),
     )
     return write_all(Path(out), content, markdown, page)
 
@@ -67,40 +67,7 @@ def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str) -
     return out / "report.html"
 
 
-def _draw(
-    runs: Sequence[Run],
-    shown: Sequence[gallery.Case],
-    thresholds: Sequence[float],
-    labels: Sequence[str],
-    names: Mapping[int, str],
-) -> tuple[list[dict[str, Any]], int]:
-    """The SVG of every shown image (its photo, the truth's pane, the runs' panes), and how many have no photo."""
-    paths = [
-        gallery.find_image(runs[0].evaluation.get("image_root"), runs[0].directory, case.image["file_name"])
-        for case in shown
-    ]
-    data = gallery.thumbnails(paths, [(case.image["width"], case.image["height"]) for case in shown])
-    panes = [
-        {
-            "photo": gallery.photo(index, case, uri),
-            "truth": gallery.truth_pane(index, case, names),
-            "runs": [
-                gallery.run_pane(index, case, run, thresholds[run], names, label) for run, label in enumerate(labels)
-            ],
-        }
-        for index, (case, uri) in enumerate(zip(shown, data))
-    ]
-    return panes, sum(uri is None for uri in data)
-
-
-def environment(*places: Path) -> Environment:
-    """Templates of the directories `places`, then of this one; HTML is escaped, a name that is not there an error."""
-    made = Environment(
-        loader=FileSystemLoader([*places, HERE]),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["md"] = formats.markdown
-    return made
+def _image_roots(run: Run) -> list[Path]:
+    """Where a run's images lie: below its image_root as it is, or relative to the run's directory."""
+    root = Path(run.evaluation.get("image_root") or ".")
+    return [root, run.directory / root]
