@@ -136,11 +136,11 @@ def _cost(sides: Sequence[Mapping[str, Any]], only: Mapping[str, Any] | None) ->
         cells = [formats.spread(one, COSTS[name].write) for one in told]
         if only:
             cells += [formats.ratio(only["ratios"].get(name)), ""]
-        rows.append(Row(COSTS[name].name, cells, _at(sides) if name == "flops" else COSTS[name].note))
+        rows.append(Row(COSTS[name].name, cells, at_test(sides) if name == "flops" else COSTS[name].note))
     return rows
 
 
-def _at(sides: Sequence[Mapping[str, Any]]) -> str:
+def at_test(sides: Sequence[Mapping[str, Any]]) -> str:
     """What the FLOPs are of: 'multiply-adds, 600 × 800 px, 300 proposals'."""
     measured = [side["cost"] for side in sides if not side["file"]]
     parts = ["multiply-adds"]
@@ -206,7 +206,7 @@ def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
     measured = [side["cost"] for side in sides if not side["file"]]
     devices = {cost["device"] for cost in measured if cost["device"]}
     of = {cost["peak_memory_of"] for cost in measured if cost["peak_memory_of"]}
-    parts = [f"FLOPs are {_at(sides)}"]
+    parts = [f"FLOPs are {at_test(sides)}"]
     if devices:
         parts.append(f"times were measured on {formats.joined(sorted(map(str, devices)))}")
     if of:
