@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -33,7 +34,6 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
         "precision": _precision(content, labels),
         "per_class_precision": _per_class_precision(content, labels),
         "class_bars": _bars(content["per_class"], content, labels),
-        "size_bars": _bars(content["per_size"], content, labels),
         "error_bars": _error_bars(content, labels),
         "reliability": _reliability(content, labels),
         "sizes": figures.size_chart(
@@ -86,6 +86,7 @@ def _loss(content: Mapping[str, Any]) -> Markup | None:
     # The first iterations' spike would flatten the rest: the axis ends where 99 % of the smoothed points lie below.
     values = sorted(point[1] for point in points)
     high = values[min(len(values) - 1, math.ceil(0.99 * len(values)))] * 1.15
+    series = [replace(line, faint=[(x, min(y, high)) for x, y in line.faint]) for line in series]
     x = Axis("iteration", 0.0, max(point[0] for point in points))
     return figures.line_chart(
         series, x, Axis("total loss", 0.0, high, "{:.3f}"), label="Total loss over the iterations"
@@ -135,7 +136,7 @@ def _per_class_precision(content: Mapping[str, Any], labels: Sequence[str]) -> d
 
 
 def _bars(rows: Sequence[Mapping[str, Any]], content: Mapping[str, Any], labels: Sequence[str]) -> list[dict[int, Markup]]:
-    """The pair's differences, in the better one's colour, by their column in `tables.class_table` and `size_table`."""
+    """The pair's differences, in the better one's colour, by their column in `tables.class_table`."""
     if len(content["pair"]) < 2:
         return [{} for _ in rows]
     limit = bars.reach([row["difference"] for row in rows])

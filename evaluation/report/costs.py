@@ -17,24 +17,25 @@ from evaluation.report.sides import Side
 
 @dataclass(frozen=True)
 class Cost:
-    """One measure: its name in words, how it is written, where runs keep it (in evaluation.json's `cost`)."""
+    """One measure: its name in words, how it is written, a note, and its heading in a table where the name is short."""
 
     name: str
     write: Any
     note: str = ""
+    heading: str = ""
 
 
 COSTS = {
     "parameters": Cost("Parameters", formats.count),
-    "flops": Cost("FLOPs", formats.count, "multiply-adds an image"),
-    "latency_s": Cost("Latency", formats.seconds, "one image at a time"),
-    "time_per_image_s": Cost("Time per image", formats.seconds, "in batches"),
+    "classifier.parameters": Cost("Parameters", formats.count, heading="as a classifier"),
+    "flops": Cost("FLOPs", formats.count, "multiply-adds"),
+    "classifier.flops": Cost("FLOPs", formats.count, heading="as a classifier"),
+    "latency_s": Cost("Latency", formats.seconds, "batch of 1", "Latency, batch of 1"),
+    "time_per_image_s": Cost("Time per image", formats.seconds, "in batches", "Time per image"),
     "images_per_s": Cost("Images/s", formats.figure, "at test"),
     "peak_memory_mb": Cost("Peak memory", formats.megabytes),
-    "classifier.parameters": Cost("Parameters", formats.count, "as a classifier"),
-    "classifier.flops": Cost("FLOPs", formats.count, "as a classifier"),
     "training_s": Cost("Training time", formats.duration),
-    "training_images_per_s": Cost("Images/s", formats.figure, "in training"),
+    "training_images_per_s": Cost("Images/s", formats.figure, "in training", "Training, images/s"),
 }
 FRONTS = ("flops", "latency_s", "parameters")
 FALLBACK = {"latency_s": "time_per_image_s"}  # runs of before it was measured

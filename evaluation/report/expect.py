@@ -81,22 +81,29 @@ def _read(entry: Any, where: str, source: Any) -> Expectation:
     if not isinstance(sides, list) or len(sides) != (2 if "difference" in entry else 1) or not all(sides):
         raise ReportError(f"{where}: difference is a list of two sides, the second taken from the first.")
     figure = _figure(entry.get("figure"), where)
-    numbers = {name: entry.get(name) for name in ("value", "tolerance")}
-    for name, value in numbers.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise ReportError(f"{where}: {name} is {value!r}; a number is wanted.")
-    if numbers["tolerance"] < 0:
-        raise ReportError(f"{where}: tolerance is {numbers['tolerance']}; it cannot be negative.")
+    value, tolerance = (_number(entry.get(name), f"{where}: {name}") for name in ("value", "tolerance"))
+    if tolerance < 0:
+        raise ReportError(f"{where}: tolerance is {tolerance:g}; it cannot be negative.")
     told = entry.get("source", source)
     head = entry.get("head")
     return Expectation(
         sides=tuple(str(side) for side in sides),
         figure=figure,
-        value=float(numbers["value"]),
-        tolerance=float(numbers["tolerance"]),
+        value=value,
+        tolerance=tolerance,
         source=None if told is None else str(told),
         head=None if head is None else str(head),
     )
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # YAML reads 2e9 as text
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ReportError(f"{where} is {value!r}; a number is wanted.")
+    return number
 
 
 def _figure(name: Any, where: str) -> str:

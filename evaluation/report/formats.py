@@ -58,7 +58,7 @@ def mean_and_spread(figure: Mapping[str, Any]) -> str:
 
 def plus_minus(difference: Mapping[str, Any]) -> str:
     """'6.0 ± 0.4' of a difference's `estimate` and half its interval, the sign aside."""
-    return f"{ap(abs(difference['estimate']))} ± {ap(difference['high'] - difference['estimate'])}"
+    return f"{ap(abs(difference['estimate']))}{NBSP}±{NBSP}{ap(difference['high'] - difference['estimate'])}"
 
 
 def change(difference: Mapping[str, Any] | None) -> str:
@@ -68,11 +68,18 @@ def change(difference: Mapping[str, Any] | None) -> str:
     return f"{signed(difference['estimate'])} ({interval(difference['low'], difference['high'])})"
 
 
-def spread(figure: Mapping[str, Any] | None, write: Callable[[float | None], str]) -> str:
-    """'35.2 ms ± 1.1 ms': mean and standard deviation of a measure, as `write` has it."""
-    if figure is None:
+def spread(told: Mapping[str, Any] | None, write: Callable[[float | None], str]) -> str:
+    """'207 ± 2 ms': mean and standard deviation of a measure, as `write` has it."""
+    if told is None:
         return NONE
-    return write(figure["mean"]) + (f" ± {write(figure['std'])}" if figure["std"] else "")
+    mean, std = told["mean"], told["std"]
+    if not std:
+        return write(mean)
+    number, _, unit = write(mean).partition(NBSP)
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or NBSP in unit or float(number) == 0:  # minutes and seconds, say
+        return f"{write(mean)} ± {write(std)}"
+    digits = len(number.partition(".")[2])
+    return f"{number} ± {std * float(number) / mean:.{digits}f}" + (f"{NBSP}{unit}" if unit else "")
 
 
 def p_value(value: float) -> str:

@@ -13,13 +13,14 @@ from markupsafe import Markup
 
 from evaluation.report import formats
 from evaluation.report.costs import COSTS
-from evaluation.report.figures import apart
 from evaluation.report.svg import element, marker, nice_ticks, path, tick_text
 
-WIDTH, HEIGHT = 520.0, 330.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 504.0, 14.0, 286.0
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+WIDTH, HEIGHT = 430.0, 320.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 420.0, 12.0, 276.0
 SPAN = 4.0
-CHARACTER_PX, LINE_PX = 6.9, 15.0
+CHARACTER_PX, LINE_PX = 7.3, 16.0
 
 
 def front_chart(name: str, front: Mapping[str, Any], *, note: str = "") -> Markup:
@@ -39,7 +40,7 @@ def front_chart(name: str, front: Mapping[str, Any], *, note: str = "") -> Marku
     spots = [(across(point["cost"]), up(point["AP"])) for point in points]
     for point, (x, y) in zip(points, spots):
         parts.append(_point(point, x, y, up, measure.write))
-    parts += _names(points, spots)
+    parts += _names(points, spots, [_extent(point, x, y, up) for point, (x, y) in zip(points, spots)])
     told = "; ".join(f"{point['label']}: {_ap(point)} AP at {measure.write(point['cost'])}" for point in points)
     line = formats.joined([point["label"] for point in best])
     return element(
@@ -60,8 +61,7 @@ class _Across:
         self.log = max(costs) > SPAN * min(costs)
         low, high = self._of(min(costs)), self._of(max(costs))
         room = 0.16 * (high - low) or 0.2 * abs(high) or 0.2
-        # The names stand to the right of their points.
-        self.low, self.high = low - room, high + 1.9 * room
+        self.low, self.high = low - room, high + 1.6 * room
         if not self.log:
             self.low = max(0.0, self.low)
 
@@ -73,7 +73,7 @@ class _Across:
 
     def ticks(self) -> list[float]:
         if not self.log:
-            return nice_ticks(self.low, self.high, 4)
+            return nice_ticks(self.low, self.high, 3)
         decades = range(math.floor(self.low), math.ceil(self.high) + 1)
         values = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
         return [value for value in values if self.low <= math.log10(value) <= self.high]
@@ -111,6 +111,13 @@ def _short(text: str) -> str:
     return f"{number}{formats.NBSP}{unit}" if unit else number
 
 
+def _extent(point: Mapping[str, Any], x: float, y: float, up: Callable[[float], float]) -> Box:
+    """What a point and its whisker cover."""
+    spread = point["spread"] or 0
+    high, low = up(point["AP"] + spread), up(point["AP"] - spread)
+    return x - 6, min(high, y - 6), x + 6, max(low, y + 6)
+
+
 def _point(
     point: Mapping[str, Any], x: float, y: float, up: Callable[[float], float], write: Callable[[float], str]
 ) -> Markup:
@@ -124,36 +131,24 @@ def _point(
     return element("g", *parts)
 
 
-def _names(points: Sequence[Mapping[str, Any]], spots: Sequence[tuple[float, float]]) -> list[Markup]:
-    """Each point's name beside it: to its right, or to its left where there is no room; those that would touch move."""
-    placed: list[tuple[float, float, float, str, str]] = []
-    for point, (x, y) in zip(points, spots):
-        reach = CHARACTER_PX * len(point["label"])
-        left = x + 10 + reach > WIDTH
-        placed.append((x - 10 - reach if left else x + 10, reach, y, point["label"], "end" if left else ""))
-    heights = [y for _, _, y, _, _ in placed]
-    for group in _touching(placed):
-        for index, y in zip(group, apart([heights[index] for index in group], LINE_PX, BOTTOM - 4)):
-            heights[index] = y
-    return [
-        element("text", label, x=start + reach if side else start, y=y + 4, class_=f"label {side}".rstrip())
-        for (start, reach, _, label, side), y in zip(placed, heights)
-    ]
+def _names(points: Sequence[Mapping[str, Any]], spots: Sequence[tuple[float, float]], bars: Sequence[Box]) -> list[Markup]:
+    """Each point's name beside it, where it covers no other name and no point: to the right, the left, above, below."""
+    taken = list(bars)
+    parts = []
+    for point, (x, y) in sorted(zip(points, spots), key=lambda pair: -pair[1][0]):
+        width = CHARACTER_PX * len(point["label"])
+        places = [(x + 10, y), (x - 10 - width, y), (x - width / 2, y - LINE_PX), (x - width / 2, y + LINE_PX)]
+        places += [(side, y + step * LINE_PX) for step in (1, -1, 2, -2, 3, -3) for side in (x + 10, x - 10 - width)]
+        boxes = [(left, middle - LINE_PX / 2, left + width, middle + LINE_PX / 2) for left, middle in places]
+        inside = [box for box in boxes if box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM]
+        box = next((box for box in inside if not any(_overlap(box, other) for other in taken)), (inside or boxes)[0])
+        taken.append(box)
+        parts.append(element("text", point["label"], x=box[0], y=(box[1] + box[3]) / 2 + 4, class_="label"))
+    return parts
 
 
-def _touching(placed: Sequence[tuple[float, float, float, str, str]]) -> list[list[int]]:
-    """Groups of names whose extents across overlap, so that they have to be told apart by height."""
-    order = sorted(range(len(placed)), key=lambda index: placed[index][0])
-    groups: list[list[int]] = []
-    end = -math.inf
-    for index in order:
-        start, reach = placed[index][:2]
-        if start < end and groups:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-        end = max(end, start + reach)
-    return groups
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _ap(point: Mapping[str, Any]) -> str:

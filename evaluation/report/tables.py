@@ -16,10 +16,10 @@ NOTES = {
     "APs": "small",
     "APm": "medium",
     "APl": "large",
-    "AR100": "recall, 100 boxes",
+    "AR100": "recall",
     "mask AP": "IoU .50 to .95",
-    "VOC 11-point": "mAP, IoU .50",
-    "VOC area": "mAP, IoU .50",
+    "VOC 11-point": "mAP",
+    "VOC area": "mAP",
 }
 MAIN_COSTS = ("parameters", "flops", "latency_s", "time_per_image_s")
 NOT_DISTINGUISHABLE = "not distinguishable"
@@ -76,7 +76,7 @@ def main_table(content: Mapping[str, Any]) -> Table:
     """Accuracy, cost and origin, a column a side; for two sides also their difference and p."""
     sides = content["sides"]
     only = content["differences_to_baseline"][0] if len(sides) == 2 else None
-    columns = labels(content) + (["Difference", "p"] if only else [])
+    columns = labels(content) + (["Difference (95 %)", "p"] if only else [])
     groups = [
         ("Accuracy", _accuracy(content, only)),
         ("Cost of the detector", _cost(sides, only)),
@@ -92,18 +92,10 @@ def _accuracy(content: Mapping[str, Any], only: Mapping[str, Any] | None) -> lis
         cells, subs = [formats.mean_and_spread(figure) for figure in figures], [""] * len(figures)
         if only:
             difference = only["differences"][name]
-            cells += [signed_estimate(difference), p_cell(difference)]
-            subs += [_span(difference), _verdict(difference)]
+            cells += [formats.change(difference), p_cell(difference)]
+            subs += ["", _verdict(difference)]
         rows.append(Row(name, cells, NOTES[name], subs, _best([figure["mean"] for figure in figures])))
     return rows
-
-
-def signed_estimate(difference: Mapping[str, Any] | None) -> str:
-    return formats.NONE if difference is None else formats.signed(difference["estimate"])
-
-
-def _span(difference: Mapping[str, Any] | None) -> str:
-    return "" if difference is None else formats.interval(difference["low"], difference["high"])
 
 
 def p_cell(difference: Mapping[str, Any] | None) -> str:
@@ -131,12 +123,12 @@ def _cost(sides: Sequence[Mapping[str, Any]], only: Mapping[str, Any] | None) ->
     rows = []
     for name in MAIN_COSTS:
         told = [side["cost"][name] for side in sides]
-        if not any(told):
+        if not any(told) or (name == "time_per_image_s" and all(side["cost"]["latency_s"] for side in sides)):
             continue
         cells = [formats.spread(one, COSTS[name].write) for one in told]
         if only:
             cells += [formats.ratio(only["ratios"].get(name)), ""]
-        rows.append(Row(COSTS[name].name, cells, at_test(sides) if name == "flops" else COSTS[name].note))
+        rows.append(Row(COSTS[name].name, cells, COSTS[name].note))
     return rows
 
 
@@ -155,9 +147,9 @@ def at_test(sides: Sequence[Mapping[str, Any]]) -> str:
 def _origin(sides: Sequence[Mapping[str, Any]], two: bool) -> list[Row]:
     facts = [side["pretraining"] for side in sides]
     empty = ["", ""] if two else []
-    rows = [Row("Weights", [side["weights"] for side in sides] + empty)]
+    rows = [Row("Data", [fact["data"] or side["weights"] for fact, side in zip(facts, sides)] + empty)]
     told = (
-        ("Epochs", "epochs", formats.figure),
+        ("Epochs", "epochs", formats.plain),
         ("Iterations", "iterations", formats.count),
         ("Images seen", "images_seen", formats.count),
         ("Top-1", "top1", formats.percent),
@@ -197,7 +189,7 @@ def cost_table(content: Mapping[str, Any]) -> Table | None:
     if not names:
         return None
     rows = [Row(side["label"], [formats.spread(side["cost"][n], COSTS[n].write) for n in names]) for side in sides]
-    columns = [f"{COSTS[n].name}, {COSTS[n].note}" if COSTS[n].note else COSTS[n].name for n in names]
+    columns = [COSTS[n].heading or COSTS[n].name for n in names]
     return Table("", "Side", columns, [("", rows)], note=_measured_at(sides))
 
 
@@ -208,7 +200,7 @@ def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
     of = {cost["peak_memory_of"] for cost in measured if cost["peak_memory_of"]}
     parts = [f"FLOPs are {at_test(sides)}"]
     if devices:
-        parts.append(f"times were measured on {formats.joined(sorted(map(str, devices)))}")
+        parts.append(f"times were measured on {formats.joined(sorted('the CPU' if one == 'cpu' else str(one) for one in devices))}")
     if of:
         parts.append(f"memory is the {formats.joined(sorted(of))}’s")
     return "; ".join(parts) + "."
@@ -340,7 +332,7 @@ def _bin(one: Mapping[str, Any]) -> str:
 
 def _slices(title: str, rows: Sequence[Mapping[str, Any]], sides: list[str]) -> Table:
     made = [Row(row["slice"], [str(row["truths"]), *map(formats.ap, row["AP"])]) for row in rows if row["truths"]]
-    return Table(title, "Objects", ["Objects", *sides], [("", made)])
+    return Table(title, "Part", ["Objects", *sides], [("", made)])
 
 
 def _proposals(told: Sequence[Sequence[Mapping[str, Any]] | None], sides: list[str]) -> Table:
