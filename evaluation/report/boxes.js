@@ -38,7 +38,7 @@ const Boxes = (() => {
     const drawn = entries(item, pane).map((entry) => {
       const { box, kind, text } = entry;
       const frame = { x: box.x, y: box.y, width: box.w, height: box.h };
-      const group = make("g", { class: `box ${kind}` }, make("rect", { ...frame, class: "casing" }), make("rect", { ...frame, class: "edge" }));
+      const group = make("g", { class: `box ${kind}${item.wanted.has(box) ? " wanted" : ""}` }, make("rect", { ...frame, class: "casing" }), make("rect", { ...frame, class: "edge" }));
       if (text && kind !== "excused") {
         const sign = data.signs[kind];
         const label = make("text");

@@ -26,13 +26,13 @@
   // The panes of one image: truth, then the sides.
   const panesOf = (item) => {
     const { image, told } = item;
-    const pane = (which, head, rest) => {
+    const pane = (which, head, rest, letter = "") => {
       const svg = Boxes.make("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img", "aria-label": `${image.name}, ${head}: ${rest}` });
       svg.pane = which;
-      return node("figure", {}, svg, node("figcaption", {}, node("b", {}, head), " ", node("span", {}, rest)));
+      return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest)));
     };
     const sides = told.map((one, at) =>
-      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`));
+      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`, told.length > 1 ? letters[at] : ""));
     return node("div", { className: "panes" }, pane("truth", "truth", objects(image.truths.length)), ...sides);
   };
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(0);
@@ -63,7 +63,7 @@
   const resized = new ResizeObserver((changes) => changes.forEach((change) => Boxes.place(change.target)));
 
   const render = () => {
-    items = Model.list(state).map((item) => ({ ...item, sides: [...state.sides] }));
+    items = Model.list(state);
     const pages = Math.max(1, Math.ceil(items.length / PAGE));
     state.page = Math.max(0, Math.min(state.page, pages - 1));
     const shown = items.slice(state.page * PAGE, (state.page + 1) * PAGE).map(cardOf);

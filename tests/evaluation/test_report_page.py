@@ -76,7 +76,6 @@ class Made:
 def make_page(directory: Path, truth: Truth, sides: list[tuple[str, list[Entry]]], **asked: Any) -> Made:
     browser = build_browser(truth, sides, **{"image_roots": [directory], "max_images": 500, **asked})
     page = environment().from_string(PAGE)
-    page.name = "page.html.j2"
     style = text_of("style.css") + Markup("\n") + browser.style
     path = directory / "page.html"
     path.write_text(page.render(browser=browser, style=style, report={"title": "a page"}), encoding="utf-8")
