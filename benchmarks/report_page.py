@@ -4,9 +4,9 @@ python benchmarks/report_page.py                              # pictures made up
 python benchmarks/report_page.py --truth COCO.json --images DIR   # the first images of a data set
 
 Needs a Chromium (apt install chromium) and playwright (pip install -e '.[browser]'). Each round opens the page from the
-disk in a fresh context, at the machine's speed and with the processor held to a quarter of it, as on a phone. Timed, from
-the start of the navigation: the load event, the first photo with its boxes on the screen; and how long a change of the
-filter keeps the page busy. The predictions are made up in both cases: 100 an image and side, most of low scores.
+disk in a fresh context, at the machine's speed and with the processor held to a quarter of it, as on a phone. Timed,
+from the start of the navigation: the load event, the first photo with its boxes on the screen; and how long a change of
+the filter keeps the page busy. The predictions are made up in both cases: 100 an image and side, most of low scores.
 """
 
 from __future__ import annotations

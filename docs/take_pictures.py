@@ -1,8 +1,9 @@
-"""Takes the README's pictures of a comparison's report: its first screen, its images, one of them enlarged, a phone's view.
+"""Takes the README's pictures of a comparison's report.
 
-python docs/take_pictures.py runs/demo/report/report.html             # into docs/: report.png, images.png, viewer.png, phone.png
+python docs/take_pictures.py runs/demo/report/report.html
 
-For a report on the sample set alone: others' photos do not belong into the repository. Needs a Chromium
+Into docs/: report.png (the first screen), images.png (the browser of images), viewer.png (one image enlarged, pointed
+at), phone.png (a phone's view, dark). For a report on the sample set alone: others' photos do not belong into the repository. Needs a Chromium
 (apt install chromium) and playwright (pip install -e '.[browser]').
 """
 

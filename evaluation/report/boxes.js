@@ -64,7 +64,8 @@ const Boxes = (() => {
   // Labels keep their size on the screen, and stay within what is seen of the image.
   const place = (svg) => {
     const view = svg.viewBox.baseVal;
-    const scale = Math.min(svg.clientWidth / view.width, svg.clientHeight / view.height);
+    const frame = svg.getBoundingClientRect();
+    const scale = Math.min(frame.width / view.width, frame.height / view.height);
     if (!scale) return;
     const unit = 1 / scale;
     const font = LABEL_PX * unit;

@@ -76,7 +76,7 @@
       items.length === all ? (all === 1 ? "1 image" : `${all} images`) : `${items.length} of ${all} images`;
     root.querySelectorAll(".pager nav").forEach((pager) => {
       pager.hidden = pages === 1;
-      pager.querySelector("span").textContent = `page ${state.page + 1} of ${pages}`;
+      pager.querySelector(":scope > span").textContent = `page ${state.page + 1} of ${pages}`;
       pager.querySelector('[data-page="-1"]').disabled = state.page === 0;
       pager.querySelector('[data-page="1"]').disabled = state.page === pages - 1;
     });

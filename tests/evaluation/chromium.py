@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's Chromium, driven by playwright where that is installed (`pip install -e '.[browser]'`)."""
+"""A real browser for tests: the system's Chromium, driven by playwright where that is installed."""
 
 from __future__ import annotations
 

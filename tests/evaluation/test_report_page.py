@@ -53,9 +53,7 @@ def make_case(images: int) -> tuple[Truth, list[tuple[str, list[Entry]]]]:
                         near[2:] = np.maximum(near[2:], 2)
                         other = 3 + (entry["category_id"] - 3 + category) % 8
                         score = round(float(random.uniform(0.1, 1)), 4)
-                        found.append(
-                            {"image_id": image, "category_id": other, "bbox": near.tolist(), "score": score}
-                        )
+                        found.append({"image_id": image, "category_id": other, "bbox": near.tolist(), "score": score})
     return truth, sides
 
 
@@ -171,6 +169,7 @@ def test_it_opens_from_the_disk_asking_for_nothing_and_complaining_of_nothing(ma
     assert outside == [made.path.as_uri()]
     assert not visit.complaints
     assert visit.page.locator("section :is(b, i)", has_text=re.compile("^(seen|&.jpg)$")).count() == 0
+    assert visit.page.locator(".pager nav > span").all_inner_texts() == ["page 1 of 3"] * 2
     assert visit.files() == files_of(made.images[:20])
 
 
@@ -212,7 +211,9 @@ def test_the_filter_of_classes_keeps_images_with_an_object_or_a_shown_box_of_it(
         visit.page.locator("select[name=cls]").select_option(label=name)
         expected = [image["file_name"] for image in made.images if image["id"] in ids]
         assert visit.listed() == expected
-        assert visit.count() == (f"{len(expected)} of {IMAGES} images" if len(expected) < IMAGES else f"{IMAGES} images")
+        assert visit.count() == (
+            f"{len(expected)} of {IMAGES} images" if len(expected) < IMAGES else f"{IMAGES} images"
+        )
 
 
 def test_the_filter_of_kinds_keeps_what_the_figures_say(made: Made, open_page: Any) -> None:
@@ -306,7 +307,8 @@ def test_the_score_slider_counts_again(made: Made, open_page: Any) -> None:
         counts, f1 = side.counts_3I(threshold), side.f1_I(threshold)
         captions = visit.page.locator(f"#cases figure:nth-child({2 + at}) span").all_text_contents()
         assert captions == [
-            f"F1 {math.floor(f1[i] + 0.5)}: {counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)
+            f"F1 {math.floor(f1[i] + 0.5)}: {counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed"
+            for i in range(20)
         ]
     visit.page.locator("[data-best]").click()
     assert float(slider.input_value()) == pytest.approx(best)
@@ -314,7 +316,9 @@ def test_the_score_slider_counts_again(made: Made, open_page: Any) -> None:
 
 def views(visit: Visit) -> list[str]:
     visit.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return list(visit.page.evaluate("[...document.querySelectorAll('.stage svg')].map((s) => s.getAttribute('viewBox'))"))
+    return list(
+        visit.page.evaluate("[...document.querySelectorAll('.stage svg')].map((s) => s.getAttribute('viewBox'))")
+    )
 
 
 def test_an_image_opens_zooms_in_step_moves_and_turns_to_the_next(made: Made, open_page: Any) -> None:
