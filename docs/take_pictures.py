@@ -3,8 +3,8 @@
 python docs/take_pictures.py runs/demo/report/report.html
 
 Into docs/: report.png (the first screen), images.png (the browser of images), viewer.png (one image enlarged, pointed
-at), phone.png (a phone's view, dark). For a report on the sample set alone: others' photos do not belong into the repository. Needs a Chromium
-(apt install chromium) and playwright (pip install -e '.[browser]').
+at), phone.png (a phone's view, dark). For a report on the sample set alone: others' photos do not belong into the
+repository. Needs a Chromium (apt install chromium) and playwright (pip install -e '.[browser]').
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@
         node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)),
         node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "told" + letter }))));
     });
-    bar.append(node("button", { type: "button", "data-best": "" }, "Best scores"));
+    bar.append(node("button", { type: "button", "data-best": "" }, "Scores of best F1"));
 
     const keys = form.querySelector(".keys");
     for (const kind of ["right", "localisation", "classification", "both", "duplicate", "background", "missed", "excused", "labels"]) {
@@ -232,16 +232,17 @@
     form.scrollIntoView({ block: "start" });
   });
   document.getElementById("browser-reset").addEventListener("click", () => change({ cls: null, kind: "", on: "either", text: "" }));
-  addEventListener("hashchange", () => readAddress() && render());
+  addEventListener("hashchange", () => readAddress() && visit());
   addEventListener("beforeprint", () => [...cases.children].forEach((card) => card.item && drawCard(card)));
 
-  setUp();
-  root.hidden = false;
-  const linked = readAddress();
-  render();
-  Boxes.follow(cases);
-  if (linked) {
+  // What the address asks for: a view of the list, perhaps with one image open.
+  const visit = () => {
+    render();
     form.scrollIntoView();
     enlarge(items.find((item) => item.image.name === state.image));
-  }
+  };
+  setUp();
+  root.hidden = false;
+  Boxes.follow(cases);
+  readAddress() ? visit() : render();
 })();
