@@ -38,7 +38,7 @@ const Boxes = (() => {
     const drawn = entries(item, pane).map((entry) => {
       const { box, kind, text } = entry;
       const frame = { x: box.x, y: box.y, width: box.w, height: box.h };
-      const group = make("g", { class: `box ${kind}` }, make("rect", { ...frame, class: "casing" }), make("rect", { ...frame, class: "edge" }));
+      const group = make("g", { class: `box ${kind}${item.wanted.has(box) ? " wanted" : ""}` }, make("rect", { ...frame, class: "casing" }), make("rect", { ...frame, class: "edge" }));
       if (text && kind !== "excused") {
         const sign = data.signs[kind];
         const label = make("text");
@@ -64,7 +64,8 @@ const Boxes = (() => {
   // Labels keep their size on the screen, and stay within what is seen of the image.
   const place = (svg) => {
     const view = svg.viewBox.baseVal;
-    const scale = Math.min(svg.clientWidth / view.width, svg.clientHeight / view.height);
+    const frame = svg.getBoundingClientRect();
+    const scale = Math.min(frame.width / view.width, frame.height / view.height);
     if (!scale) return;
     const unit = 1 / scale;
     const font = LABEL_PX * unit;

@@ -26,35 +26,33 @@
   // The panes of one image: truth, then the sides.
   const panesOf = (item) => {
     const { image, told } = item;
-    const pane = (which, head, rest) => {
+    const pane = (which, head, rest, letter = "") => {
       const svg = Boxes.make("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img", "aria-label": `${image.name}, ${head}: ${rest}` });
       svg.pane = which;
-      return node("figure", {}, svg, node("figcaption", {}, node("b", {}, head), " ", node("span", {}, rest)));
+      return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest)));
     };
     const sides = told.map((one, at) =>
-      pane(at, data.sides[item.sides[at]].name, `${one.right} found, ${one.wrong} false, ${one.missed.length} missed`));
+      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`, told.length > 1 ? letters[at] : ""));
     return node("div", { className: "panes" }, pane("truth", "truth", objects(image.truths.length)), ...sides);
   };
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(0);
   const cardOf = (item) => {
-    const figures = item.told.map((one, at) => `${data.sides[item.sides[at]].name} ${one.f1.toFixed(0)}`).join(", ");
-    const told = node("p", {}, `F1 ${figures} `);
-    if (item.told.length > 1) told.append(node("span", { className: "chip" }, signed(item.difference)));
+    const told = item.told.length > 1 ? node("p", { className: "chip" }, `F1 ${signed(item.difference)}`) : "";
     const button = node("button", { type: "button", className: "enlarge" }, "Enlarge", node("span", { className: "sr" }, " " + item.image.name));
     const card = node("article", { className: "case" }, node("header", {}, node("h3", {}, item.image.name), told, button), panesOf(item));
     card.item = item;
     return card;
   };
 
-  // Panes are drawn when they come near the window.
+  // Panes are drawn when they come near the window. The first photo is marked, for whoever measures how long it took.
+  let isMarked = false;
+  const mark = () => performance.mark("images-drawn");
   const drawCard = (card) => {
     for (const svg of card.querySelectorAll(".panes svg")) {
       const pixels = Boxes.draw(svg, card.item, svg.pane);
       resized.observe(svg);
-      if (!performance.getEntriesByName("images-drawn").length && svg.pane === letters.length - 1) {
-        const mark = () => performance.mark("images-drawn");
-        pixels.tagName === "image" ? pixels.addEventListener("load", mark, { once: true }) : mark();
-      }
+      if (!isMarked) pixels.tagName === "image" ? pixels.addEventListener("load", mark, { once: true }) : mark();
+      isMarked = true;
     }
     seen.unobserve(card);
   };
@@ -65,7 +63,7 @@
   const resized = new ResizeObserver((changes) => changes.forEach((change) => Boxes.place(change.target)));
 
   const render = () => {
-    items = Model.list(state).map((item) => ({ ...item, sides: [...state.sides] }));
+    items = Model.list(state);
     const pages = Math.max(1, Math.ceil(items.length / PAGE));
     state.page = Math.max(0, Math.min(state.page, pages - 1));
     const shown = items.slice(state.page * PAGE, (state.page + 1) * PAGE).map(cardOf);
@@ -78,7 +76,7 @@
       items.length === all ? (all === 1 ? "1 image" : `${all} images`) : `${items.length} of ${all} images`;
     root.querySelectorAll(".pager nav").forEach((pager) => {
       pager.hidden = pages === 1;
-      pager.querySelector("span").textContent = `page ${state.page + 1} of ${pages}`;
+      pager.querySelector(":scope > span").textContent = `page ${state.page + 1} of ${pages}`;
       pager.querySelector('[data-page="-1"]').disabled = state.page === 0;
       pager.querySelector('[data-page="1"]').disabled = state.page === pages - 1;
     });
@@ -176,6 +174,7 @@
 
   const setUp = () => {
     data.classes.forEach((name, place) => form.elements.cls.append(node("option", { value: place }, name)));
+    form.querySelector(".more").open = innerWidth > 600;
     const bar = form.querySelector(".sides");
     letters.forEach((letter) => {
       const options = data.sides.map((side, place) => node("option", { value: place }, side.name));
@@ -184,7 +183,7 @@
         node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)),
         node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "told" + letter }))));
     });
-    bar.append(node("button", { type: "button", "data-best": "" }, "Best scores"));
+    bar.append(node("button", { type: "button", "data-best": "" }, "Scores of best F1"));
 
     const keys = form.querySelector(".keys");
     for (const kind of ["right", "localisation", "classification", "both", "duplicate", "background", "missed", "excused", "labels"]) {
@@ -233,16 +232,17 @@
     form.scrollIntoView({ block: "start" });
   });
   document.getElementById("browser-reset").addEventListener("click", () => change({ cls: null, kind: "", on: "either", text: "" }));
-  addEventListener("hashchange", () => readAddress() && render());
+  addEventListener("hashchange", () => readAddress() && visit());
   addEventListener("beforeprint", () => [...cases.children].forEach((card) => card.item && drawCard(card)));
 
-  setUp();
-  root.hidden = false;
-  const linked = readAddress();
-  render();
-  Boxes.follow(cases);
-  if (linked) {
+  // What the address asks for: a view of the list, perhaps with one image open.
+  const visit = () => {
+    render();
     form.scrollIntoView();
     enlarge(items.find((item) => item.image.name === state.image));
-  }
+  };
+  setUp();
+  root.hidden = false;
+  Boxes.follow(cases);
+  readAddress() ? visit() : render();
 })();

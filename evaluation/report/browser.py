@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from evaluation.average_precision import FloatArray, IntArray
 from evaluation.files import Entry, Truth, class_names
 from evaluation.report import stills
 from evaluation.report.matching import KINDS, MATCH_IOU, SCORE_DIGITS, Side, judge_side
@@ -93,12 +94,14 @@ def _default_pair(judged: Sequence[Side]) -> tuple[int, int]:
     return 0, max(range(1, len(judged)), key=lambda place: judged[place].f1())
 
 
-def _objects(truth: Truth) -> Any:
+def _objects(truth: Truth) -> IntArray:
+    """How many objects each image has."""
     place = {image["id"]: i for i, image in enumerate(truth["images"])}
-    return np.bincount([place[entry["image_id"]] for entry in truth["annotations"]], minlength=len(place)).astype(int)
+    places_G = np.array([place[entry["image_id"]] for entry in truth["annotations"]], dtype=np.int64)
+    return np.bincount(places_G, minlength=len(place))
 
 
-def _floors(judged: Sequence[Side], places_N: Any) -> list[float]:
+def _floors(judged: Sequence[Side], places_N: IntArray) -> list[float]:
     """The score from which each side's detections travel: low, unless they are too many; never above its threshold."""
     scores = [side.score_D[np.isin(side.image_D, places_N)] for side in judged]
     for floor in FLOORS:
@@ -112,7 +115,9 @@ def _whole_size(image: Shown) -> tuple[int, int]:
     return round(image.width), round(image.height)
 
 
-def _described(shown: Sequence[Shown], judged: Sequence[Side], f1_SI: Any, difference_I: Any) -> list[dict[str, Any]]:
+def _described(
+    shown: Sequence[Shown], judged: Sequence[Side], f1_SI: FloatArray, difference_I: FloatArray
+) -> list[dict[str, Any]]:
     """The images in figures: F1, counts and kinds of error of every side."""
     counts = [side.counts_3I() for side in judged]
     kinds = [side.kinds_KI() for side in judged]

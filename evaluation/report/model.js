@@ -41,13 +41,11 @@ const Model = (() => {
   // A box concerns a class that it names, or that the object which it is about has.
   const concerns = (image, box, cls) =>
     cls === null || box.cls === cls || (box.truth >= 0 && image.truths[box.truth].cls === cls);
-  const count = (image, told, kind, cls) => {
-    const errors = told.shown.filter((one) => one.kind !== RIGHT && one.kind !== EXCUSED);
-    const wanted = {
-      missed: () => told.missed,
-      error: () => [...told.missed, ...errors],
-    }[kind] ?? (() => told.shown.filter((one) => kindOf(one) === kind));
-    return wanted().filter((box) => concerns(image, box, cls)).length;
+  const boxesOf = (image, told, kind, cls) => {
+    const errors = () => told.shown.filter((one) => one.kind !== RIGHT && one.kind !== EXCUSED);
+    const choices = { missed: () => told.missed, error: () => [...told.missed, ...errors()] };
+    const chosen = choices[kind] ?? (() => told.shown.filter((one) => kindOf(one) === kind));
+    return chosen().filter((box) => concerns(image, box, cls));
   };
   const holds = {
     either: (a, b = 0) => a + b > 0,
@@ -58,7 +56,7 @@ const Model = (() => {
 
   const keeps = (image, told, state) => {
     if (state.text && !image.name.toLowerCase().includes(state.text.toLowerCase())) return false;
-    if (state.kind) return holds[state.on](...told.map((one) => count(image, one, state.kind, state.cls)));
+    if (state.kind) return holds[state.on](...told.map((one) => boxesOf(image, one, state.kind, state.cls).length));
     if (state.cls === null) return true;
     return [...image.truths, ...told.flatMap((one) => one.shown)].some((box) => box.cls === state.cls);
   };
@@ -73,7 +71,8 @@ const Model = (() => {
     name: (a, b) => a.image.name.localeCompare(b.image.name, undefined, { numeric: true }),
   };
 
-  // The images that the state's filter keeps, in its order: {image, told, difference, errors}.
+  // The images that the state's filter keeps, in its order: {image, told, difference, errors, wanted}; `wanted` are the
+  // boxes of the kind that is filtered by.
   const list = (state) =>
     images
       .map((image) => {
@@ -82,7 +81,11 @@ const Model = (() => {
         return { image, told, difference: Math.round(difference(told) * 1e6) / 1e6, errors };
       })
       .filter((item) => keeps(item.image, item.told, state))
-      .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place);
+      .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place)
+      .map((item) => ({ ...item, sides: [...state.sides], wanted: wantedOf(item, state) }));
+
+  const wantedOf = ({ image, told }, { kind, cls }) =>
+    new Set(kind ? told.flatMap((one) => boxesOf(image, one, kind, cls)) : []);
 
   const overlap = (a, b) => {
     const w = Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x);

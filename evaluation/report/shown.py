@@ -61,8 +61,10 @@ def choose(difference_I: FloatArray, objects_I: IntArray, most: int) -> IntArray
     return order_I[is_kept_I]
 
 
-def gather(truth: Truth, sides: Sequence[Side], places_N: IntArray, floors: Sequence[float], roots: Sequence[Path]):
-    """The images at these places with the detections of each side from its floor on, as a list of Shown."""
+def gather(
+    truth: Truth, sides: Sequence[Side], places_N: IntArray, floors: Sequence[float], roots: Sequence[Path]
+) -> list[Shown]:
+    """The images at these places with the detections of each side from its floor on."""
     wanted = {int(place): n for n, place in enumerate(places_N)}
     image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
     truths: list[list[Entry]] = [[] for _ in wanted]

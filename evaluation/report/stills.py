@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from evaluation.report.formats import TIMES
 from evaluation.report.matching import EXCUSED, KINDS, RIGHT
 from evaluation.report.shown import Shown, is_aside
 from evaluation.report.svg import element
@@ -15,7 +16,7 @@ SIGNS = {
     "localisation": "↔",
     "classification": "≠",
     "both": "≠↔",
-    "duplicate": "2×",
+    "duplicate": f"2{TIMES}",
     "background": "✕",
     "missed": "?",
     "excused": "",
@@ -75,7 +76,12 @@ def _box(image: Shown, bbox: Sequence[float], kind: str, text: str) -> Markup:
         sign = SIGNS.get(kind, "")
         told = f"{sign} {text}" if sign else text
         at_x = max(1.0, min(x + 2 * unit, image.width - 7.2 * unit * len(told)))
-        at_y = y - 4 * unit if y > 16 * unit else min(y + 13 * unit, image.height - 3 * unit)
+        lowest = image.height - 3 * unit
+        is_error = kind not in ("truth", "right", "missed")  # below, where the object's own label is not covered
+        if is_error:
+            at_y = min(y + height + 12 * unit, lowest)
+        else:
+            at_y = y - 4 * unit if y > 16 * unit else min(y + 13 * unit, lowest)
         label = element("text", told, x=at_x, y=at_y)
     lines = [element("rect", class_=line, **frame) for line in ("casing", "edge")]
     return element("g", *lines, label, class_=f"box {kind}")
