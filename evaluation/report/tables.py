@@ -310,7 +310,7 @@ def _calibration(told: Sequence[Mapping[str, Any] | None], sides: list[str]) -> 
         return Row(name, [formats.ap(one[key]) if one else formats.NONE for one in told], note)
 
     summary = [
-        row("ECE", "ece", "mean of |score − precision| over ten bins, 0 to 100"),
+        row("ECE", "ece", "mean distance of score and precision over ten bins, 0 to 100"),
         row("D-ECE", "d_ece", "by place and size of the box as well"),
     ]
     bins = next(one for one in told if one)["bins"]
