@@ -49,14 +49,14 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup:
-    """The differences of AP and AP50 with their intervals: of the pair, or of every side to the baseline."""
+    """The differences with their intervals: of the pair in AP and AP50, or of every side to the baseline in AP."""
     rows = []
     for comparison in content["differences_to_baseline"]:
-        for name in ("AP", "AP50"):
+        for name in ("AP", "AP50") if len(labels) == 2 else ("AP",):
             difference = comparison["differences"][name]
             rows.append(
                 Interval(
-                    name if len(labels) == 2 else f"{comparison['b']} {name}",
+                    name if len(labels) == 2 else comparison["b"],
                     difference["estimate"],
                     difference["low"],
                     difference["high"],
@@ -126,16 +126,16 @@ def _per_class_precision(content: Mapping[str, Any], labels: Sequence[str]) -> d
     rows = {row["name"]: row for row in content["per_class"]}
     drawn = {}
     for name, lines in content["precision_recall"]["per_class"].items():
-        told = ", ".join(
-            f"{label} {formats.mean_and_spread(one)}" for label, one in zip(labels, rows[name]["AP50"])
-        )
+        told = ", ".join(f"{label} {formats.mean_and_spread(one)}" for label, one in zip(labels, rows[name]["AP50"]))
         drawn[name] = figures.small_curve(
             _curves(lines, labels, step=2), label=f"Precision over recall, {name}; AP50: {told}"
         )
     return drawn
 
 
-def _bars(rows: Sequence[Mapping[str, Any]], content: Mapping[str, Any], labels: Sequence[str]) -> list[dict[int, Markup]]:
+def _bars(
+    rows: Sequence[Mapping[str, Any]], content: Mapping[str, Any], labels: Sequence[str]
+) -> list[dict[int, Markup]]:
     """The pair's differences, in the better one's colour, by their column in `tables.class_table`."""
     if len(content["pair"]) < 2:
         return [{} for _ in rows]

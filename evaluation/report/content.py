@@ -38,7 +38,7 @@ def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence
     pair = compared_pair(len(sides), order)
     in_pair = next((one for one in comparisons if one["b"] == sides[pair[1]].label), None) if len(sides) > 1 else None
     content: dict[str, Any] = {
-        "title": title or " against ".join(side.label for side in sides),
+        "title": title or _title(sides),
         "head": compared.head,
         "first": first_lines(sides, failed),
         "headline": "",
@@ -73,6 +73,12 @@ def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence
     content["sentences"] = sentences.ledes(content)
     content["notes"] = sentences.notes(content, machines=[_machine(run) for run in runs if run.name is None])
     return content
+
+
+def _title(sides: Sequence[Side]) -> str:
+    if len(sides) < 4:
+        return " against ".join(side.label for side in sides)
+    return f"{len(sides)} detectors, from {sides[0].label} to {sides[-1].label}"
 
 
 def first_lines(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
@@ -205,7 +211,7 @@ def per_size(
 
 
 def precision_recall(scores: Scores) -> dict[str, Any]:
-    """Precision (0..1) at 101 recalls, IoU 0.5, means over seeds: the mean over classes with objects, and each class."""
+    """Precision (0..1) at 101 recalls, IoU 0.5, means over seeds: over the classes with objects, and of each."""
     classes = [name for name in scores.classes if scores.truths[name]]
     lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
     mean = [

@@ -63,7 +63,9 @@ def read_expectations(path: Path) -> list[Expectation]:
             raise ReportError(f"{path} has {_listed(unknown)} beside its expectations; only `source` may stand there.")
         source, told = told.get("source"), told.get("expectations")
     if not isinstance(told, list) or not told:
-        raise ReportError(f"{path} holds no list of expectations: each has side (or difference), figure, value, tolerance.")
+        raise ReportError(
+            f"{path} holds no list of expectations: each has side (or difference), figure, value, tolerance."
+        )
     return [_read(entry, f"{path}: expectation {number}", source) for number, entry in enumerate(told, 1)]
 
 
@@ -124,7 +126,8 @@ def hold(expectations: Sequence[Expectation], content: Mapping[str, Any]) -> lis
 def _held(one: Expectation, content: Mapping[str, Any]) -> dict[str, Any]:
     found = [_side(name, content["sides"]) for name in one.sides]
     values = [None if side is None else _value(side, one.figure) for side in found]
-    ours = None if None in values else values[0] - values[1] if len(values) == 2 else values[0]
+    known = [value for value in values if value is not None]
+    ours = None if len(known) < len(values) else known[0] - sum(known[1:])
     outcome = NOT_HERE if ours is None else MET if abs(ours - one.value) <= one.tolerance + 1e-9 else MISSED
     return {
         "what": one.what,
@@ -156,9 +159,7 @@ def _value(side: Mapping[str, Any], figure: str) -> float | None:
     return None if told is None else told["mean"]
 
 
-def _text(
-    one: Expectation, found: Sequence[Mapping[str, Any] | None], content: Mapping[str, Any], ours: float
-) -> str:
+def _text(one: Expectation, found: Sequence[Mapping[str, Any] | None], content: Mapping[str, Any], ours: float) -> str:
     """Ours with its standard deviation over seeds, or its interval."""
     side = found[0]
     if len(found) == 1 and side is not None:

@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 WIDTH, HEIGHT = 430.0, 320.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 420.0, 12.0, 276.0
 SPAN = 4.0
-CHARACTER_PX, LINE_PX = 7.3, 16.0
+CHARACTER_PX, LINE_PX = 7.8, 16.0
 
 
 def front_chart(name: str, front: Mapping[str, Any], *, note: str = "") -> Markup:
@@ -131,7 +131,9 @@ def _point(
     return element("g", *parts)
 
 
-def _names(points: Sequence[Mapping[str, Any]], spots: Sequence[tuple[float, float]], bars: Sequence[Box]) -> list[Markup]:
+def _names(
+    points: Sequence[Mapping[str, Any]], spots: Sequence[tuple[float, float]], bars: Sequence[Box]
+) -> list[Markup]:
     """Each point's name beside it, where it covers no other name and no point: to the right, the left, above, below."""
     taken = list(bars)
     parts = []

@@ -12,6 +12,7 @@ from evaluation.report.reading import first_of
 
 RANDOM = "random initialisation"
 UNKNOWN = "unknown"
+TOGETHER = "differences are of backbones and pre-training together."
 LISTED = 5  # fields of unequal recipes that a sentence names
 
 
@@ -84,14 +85,14 @@ def pretraining(run: Run) -> dict[str, Any]:
     """
     weights = weights_of(run)
     if run.name is not None or weights is None:
-        seen = 0 if run.name is None else None
         facts = dict.fromkeys(("data", "data_images", "epochs", "iterations", "top1", "hash"))
-        return {**facts, "images_seen": seen, "known": run.name is None, "recipe": {}}
+        none = 0 if run.name is None else None
+        return {**facts, "images_seen": none, "known": run.name is None, "recipe": {}}
     recipe = first_of(weights, "protocol", "provenance.protocol") or {}
     images = first_of(weights, "training_data.images", "provenance.training_data.images")
     epochs, iterations = first_of(weights, "epochs"), first_of(weights, "iterations")
     batch = recipe.get("solver.batch_size")
-    seen = None
+    seen: float | None = None
     if isinstance(iterations, (int, float)) and isinstance(batch, (int, float)):
         seen = iterations * batch * (recipe.get("solver.accumulate") or 1)
     elif isinstance(epochs, (int, float)) and isinstance(images, (int, float)):
@@ -136,11 +137,14 @@ def pretraining_note(runs: Sequence[Run], labels: Sequence[str]) -> str | None:
     unknown = [label for run, label in told if pretraining_kind(run)[0] == UNKNOWN]
     if len(kinds) < 2 and not (unknown and len(told) > 1):
         return None
-    listed = "; ".join(f"{label}: {budget(run)}" for run, label in told)
+    by_budget: dict[str, list[str]] = {}
+    for run, label in told:
+        by_budget.setdefault(budget(run), []).append(label)
+    listed = "; ".join(f"{formats.joined(alike)}: {text}" for text, alike in by_budget.items())
     if len(unknown) == len(told):
-        return f"Pre-training is not known to be equal ({listed}): differences are of backbones and pre-training together."
+        return f"Pre-training is not known to be equal ({listed}): {TOGETHER}"
     recipes = _recipe_differences([run for run, _ in told])
-    return f"Pre-training is not equal ({listed}{recipes}): differences are of backbones and pre-training together."
+    return f"Pre-training is not equal ({listed}{recipes}): {TOGETHER}"
 
 
 def _recipe_differences(runs: Sequence[Run]) -> str:

@@ -1,4 +1,4 @@
-"""Why a side is as good as it is: errors by kind, calibration, confusions, sizes, crowding, proposals; means over seeds."""
+"""Why a side is as good as it is: errors, calibration, confusions, sizes, crowding, proposals; means over seeds."""
 
 from __future__ import annotations
 

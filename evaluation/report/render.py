@@ -1,4 +1,4 @@
-"""`write_report`: runs and predictions in; report.html, report.md, report.json and report.tex of the same figures out."""
+"""`write_report`: runs and predictions in; report.html, .md, .json and .tex with the same figures out."""
 
 from __future__ import annotations
 
@@ -111,13 +111,14 @@ def _write_head(
 
 
 def _write_overview(content: dict[str, Any], out: Path) -> Path:
-    shared = {"report": content, "f": formats, "heads_table": overview.table(content)}
+    heads = overview.table(content)
+    shared = {"report": content, "f": formats, "heads_table": heads}
     templates = environment()
     said = templates.get_template("overview.md.j2").render(**shared, table=markdown.table)
     page = templates.get_template("overview.html.j2").render(
         **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
     )
-    tex = latex.tabular(shared["heads_table"], [content["title"]])
+    tex = latex.tabular(heads, [content["title"]])
     return write_all(out, content, said, page, tex)
 
 

@@ -21,8 +21,8 @@ from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.report.collect import Run
 from evaluation.report.reading import ReportError, first_of
 from evaluation.report.sides import Side
-from evaluation.resampling import COCO_FIGURES, COCO_LEVELS as LEVELS
-from evaluation.resampling import VOC_LEVELS, Resampled, draw_counts, resample_coco, reweigh
+from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, reweigh
+from evaluation.resampling import COCO_LEVELS as LEVELS
 from evaluation.reweighting import Matched
 from evaluation.summary import have_masks
 from evaluation.voc import match_voc

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.report import formats
-from evaluation.report.formats import NBSP
+from evaluation.report.formats import APOSTROPHE, NBSP
 
 NO_VERDICT = "no verdict on the backbones"
 COVERS = {
@@ -41,13 +41,16 @@ def headline(content: Mapping[str, Any]) -> str:
             return f"{b['label']} leads {_number(content, verdict)} and beats {a['label']}, the next, by {by}"
         return f"{b['label']} beats {a['label']} by {by}"
     if count > 2:
-        return f"{b['label']} leads {_number(content, verdict)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
+        return (
+            f"{b['label']} leads {_number(content, verdict)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
+        )
     return f"The detector {b['label']} scores above {a['label']} by {by}; {_why_not(lead, a, b)}"
 
 
 def _alone(side: Mapping[str, Any]) -> str:
     over = f" over {len(side['seeds'])} seeds" if len(side["seeds"]) > 1 else ""
-    return f"{side['label']} reaches {formats.mean_and_spread(side['figures']['AP'])}{NBSP}AP{over}; nothing to compare it with"
+    told = formats.mean_and_spread(side["figures"]["AP"])
+    return f"{side['label']} reaches {told}{NBSP}AP{over}; nothing to compare it with"
 
 
 def _two(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -80,7 +83,7 @@ def _price(lead: Mapping[str, Any]) -> str:
         return ""
     if abs(ratio - 1) < 0.005:
         return ", at equal FLOPs of the detector"
-    return f", at {formats.times(ratio)} the detector’s FLOPs"
+    return f", at {formats.times(ratio)} the detector{APOSTROPHE}s FLOPs"
 
 
 def ledes(content: Mapping[str, Any]) -> list[str]:
@@ -97,7 +100,7 @@ def _accuracy(content: Mapping[str, Any]) -> str:
     for name in ("AP", "AP50"):
         mine, theirs = (formats.mean_and_spread(side["figures"][name]) for side in (b, a))
         difference = lead["differences"][name]
-        of = f"{a['label']}’s " if name == "AP" else ""
+        of = f"{a['label']}{APOSTROPHE}s " if name == "AP" else ""
         p_value = difference["p_value"] if difference["adjusted_p"] is None else difference["adjusted_p"]
         told.append(f"{mine} {name} against {of}{theirs}, {formats.change(difference)}, p {formats.p_text(p_value)}")
     return f"{b['label']} has {told[0]}; {told[1]}. In brackets the 95 % intervals: {COVERS[lead['covers']]}."
@@ -134,10 +137,13 @@ def notes(content: Mapping[str, Any], *, machines: Sequence[str | None] = ()) ->
     if len(sides) > 1:
         if sorted(counts)[-2] > 1:
             lines.append(
-                f"Intervals of sides with several seeds hold seeds and images (variance components, Student’s t; {drawn})."
+                "Intervals of sides with several seeds hold seeds and images "
+                f"(variance components, Student{APOSTROPHE}s t; {drawn})."
             )
         if min(counts) == 1:
-            several = "Where a side has one seed, intervals cover" if max(counts) > 1 else "One seed each: intervals cover"
+            several = (
+                "Where a side has one seed, intervals cover" if max(counts) > 1 else "One seed each: intervals cover"
+            )
             lines.append(f"{several} image sampling only ({drawn}), and give {NO_VERDICT}.")
     if len(sides) > 2:
         lines.append("p-values of one figure are corrected over the comparisons of its table (Holm).")

@@ -22,6 +22,7 @@ NOTES = {
     "VOC area": "mAP",
 }
 MAIN_COSTS = ("parameters", "flops", "latency_s", "time_per_image_s")
+IMAGES = 24  # those of the browser that Markdown lists
 NOT_DISTINGUISHABLE = "not distinguishable"
 
 
@@ -62,6 +63,7 @@ def all_tables(content: Mapping[str, Any]) -> dict[str, Any]:
         "classes": class_table(content),
         "errors": error_table(content),
         "details": detail_tables(content),
+        "images": image_table(content),
         "runs": run_table(content),
         "facts": facts(content),
         "expected": expected_table(content),
@@ -156,7 +158,9 @@ def _origin(sides: Sequence[Mapping[str, Any]], two: bool) -> list[Row]:
     )
     for name, key, write in told:
         if any(fact[key] is not None for fact in facts) and (key != "images_seen" or any(f[key] for f in facts)):
-            rows.append(Row(name, [write(fact[key]) for fact in facts] + empty, "" if key != "top1" else "of the backbone"))
+            rows.append(
+                Row(name, [write(fact[key]) for fact in facts] + empty, "" if key != "top1" else "of the backbone")
+            )
     return rows
 
 
@@ -176,9 +180,9 @@ def _comparisons(title: str, corner: str, comparisons: Sequence[Mapping[str, Any
     for one in comparisons:
         ap, ap50 = (one["differences"][name] for name in ("AP", "AP50"))
         ratios = [formats.ratio(one["ratios"].get(name)) for name in ("flops", "latency_s", "parameters")]
-        cells = [formats.change(ap), p_cell(ap), formats.change(ap50), p_cell(ap50), *ratios, _verdict(ap)]
-        rows.append(Row(one[key], cells))
-    columns = ["AP (95 % interval)", "p, Holm", "AP50 (95 % interval)", "p, Holm", "FLOPs", "Latency", "Parameters", "AP"]
+        cells = [formats.change(ap), p_cell(ap), formats.change(ap50), p_cell(ap50), *ratios]
+        rows.append(Row(one[key], cells, subs=["", _verdict(ap), "", _verdict(ap50), "", "", ""]))
+    columns = ["AP (95 %)", "p, Holm", "AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
     return Table(title, corner, columns, [("", rows)])
 
 
@@ -200,9 +204,10 @@ def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
     of = {cost["peak_memory_of"] for cost in measured if cost["peak_memory_of"]}
     parts = [f"FLOPs are {at_test(sides)}"]
     if devices:
-        parts.append(f"times were measured on {formats.joined(sorted('the CPU' if one == 'cpu' else str(one) for one in devices))}")
+        named = sorted("the CPU" if one == "cpu" else str(one) for one in devices)
+        parts.append(f"times were measured on {formats.joined(named)}")
     if of:
-        parts.append(f"memory is the {formats.joined(sorted(of))}’s")
+        parts.append(f"memory is the {formats.joined(sorted(of))}{formats.APOSTROPHE}s")
     return "; ".join(parts) + "."
 
 
@@ -315,7 +320,10 @@ def _calibration(told: Sequence[Mapping[str, Any] | None], sides: list[str]) -> 
     ]
     bins = next(one for one in told if one)["bins"]
     rows = [
-        Row(f"{one['low']:.1f} to {one['high']:.1f}", [_bin(side["bins"][place]) if side else formats.NONE for side in told])
+        Row(
+            f"{one['low']:.1f} to {one['high']:.1f}",
+            [_bin(side["bins"][place]) if side else formats.NONE for side in told],
+        )
         for place, one in enumerate(bins)
     ]
     return [
@@ -368,6 +376,13 @@ def run_table(content: Mapping[str, Any]) -> Table:
     return Table("", "Side", columns, [("", rows)])
 
 
+def image_table(content: Mapping[str, Any]) -> Table:
+    """F1 of the images in which the pair differs most."""
+    shown = content["gallery"]["images"][:IMAGES]
+    rows = [Row(image["file_name"], [formats.ap(value) for value in image["F1"].values()]) for image in shown]
+    return Table("", "Image", [f"F1, {label}" for label in labels(content)], [("", rows)])
+
+
 def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Protocol fields, equal for all runs, as text, by name."""
     return [(name, formats.plain(value)) for name, value in sorted(content["protocol"]["equal"].items())]
@@ -379,7 +394,10 @@ def expected_table(content: Mapping[str, Any]) -> Table | None:
     if not expected:
         return None
     rows = [
-        Row(f"{one['what']}, {one['figure']}", [one["ours_text"], one["theirs_text"], one["outcome"], one["source"] or ""])
+        Row(
+            f"{one['what']}, {one['figure']}",
+            [one["ours_text"], one["theirs_text"], one["outcome"], one["source"] or ""],
+        )
         for one in expected
     ]
     return Table("", "Figure", ["Ours", "Theirs, tolerance", "Outcome", "Source"], [("", rows)])

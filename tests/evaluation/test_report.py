@@ -167,7 +167,9 @@ def test_every_file_shows_the_same_figures(written: Path, pair: list[Path]) -> N
         for name in ("AP", "AP50", "AP75", "APs", "AR100"):
             assert side["figures"][name] == {"mean": pytest.approx(evaluation["coco"][name]), "std": None, "n": 1}
         for name, metric in (("VOC 11-point", "voc07"), ("VOC area", "voc10")):
-            expected = voc_figures(make_truth(), json.loads((directory / "predictions.json").read_text()), metric=metric)
+            expected = voc_figures(
+                make_truth(), json.loads((directory / "predictions.json").read_text()), metric=metric
+            )
             assert side["figures"][name]["mean"] == pytest.approx(expected.mAP)
     for name in content["figures"]:
         cells = re.search(rf'<th scope="row">{name}<.*?</tr>', page, re.S)

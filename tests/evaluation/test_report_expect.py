@@ -11,7 +11,7 @@ import yaml
 
 from configs.command_line import INSTALLED
 from evaluation.coco import coco_figures
-from evaluation.report import ReportError, write_report
+from evaluation.report import ReportError, formats, write_report
 from evaluation.report.expect import read_expectations
 from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
 
@@ -53,9 +53,7 @@ def test_each_number_is_met_missed_or_not_here(pair, tmp_path):
     assert [one["source"] for one in told][:2] == ["a paper", "its table"]
     assert told[2]["ours"] == pytest.approx(ap - vgg) and told[3]["ours"] == pytest.approx(vgg - ap)
     assert len(written.expectations_missed) == 2
-    assert written.expectations_missed[0] == (
-        f"r101: AP50 is {ap50:.1f}, expected {ap50 + 0.6:.1f} ± 0.5 (its table)"
-    )
+    assert written.expectations_missed[0] == (f"r101: AP50 is {ap50:.1f}, expected {ap50 + 0.6:.1f} ± 0.5 (its table)")
     row = rows_of((tmp_path / "out" / "report.md").read_text())["r101, AP50"]
     assert "| missed |" in row and f"{ap50:.1f}" in row
     assert 'id="expected"' in (tmp_path / "out" / "report.html").read_text()
@@ -78,7 +76,10 @@ def test_expectations_of_another_head_are_left_to_it(pair, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"side": "a", "figure": "VOC11", "value": 1, "tolerance": 1}, "expectation 1: figure is 'VOC11'; did you mean VOC"),
+        (
+            {"side": "a", "figure": "VOC 11", "value": 1, "tolerance": 1},
+            "1: figure is 'VOC 11'; did you mean VOC 11-point",
+        ),
         ({"side": "a", "figure": "AP", "value": "x", "tolerance": 1}, "value is 'x'; a number is wanted"),
         ({"side": "a", "figure": "AP", "value": 1}, "tolerance is None; a number is wanted"),
         ({"side": "a", "figure": "AP", "value": 1, "tolerance": -1}, "cannot be negative"),
@@ -131,7 +132,7 @@ def test_anyones_predictions_can_be_a_side(pair, tmp_path):
     assert content["headline"].endswith("the protocol is not known to be equal: no verdict on the backbones")
     assert content["fronts"] == {} and content["training"][1]["loss"] == []
     markdown = (tmp_path / "out" / "report.md").read_text()
-    assert rows_of(markdown)["FLOPs"].split("|")[3].strip() == "–"
+    assert rows_of(markdown)["FLOPs"].split("|")[3].strip() == formats.NONE
 
 
 def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, tmp_path):
@@ -144,9 +145,7 @@ def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, t
             files.setdefault(name, []).append(path)
     write_images(tmp_path / "pictures")
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    write_report(
-        [], tmp_path / "out", predictions=files, truth=tmp_path / "truth.json", images=tmp_path / "pictures"
-    )
+    write_report([], tmp_path / "out", predictions=files, truth=tmp_path / "truth.json", images=tmp_path / "pictures")
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [len(side["seeds"]) for side in content["sides"]] == [3, 3]
     assert content["lead"]["covers"] == "seeds and images" and content["lead"]["differences"]["AP"]["distinguishable"]

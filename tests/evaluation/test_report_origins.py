@@ -78,7 +78,7 @@ def test_data_length_and_recipe_have_to_be_equal(tmp_path, other, said):
 def test_weights_without_provenance_are_not_known_to_be_equal(tmp_path):
     content, _, _ = report_on(tmp_path, {"r18": {"source": "torchvision"}, "r34": {"source": "torchvision"}})
     (line,) = content["first"]
-    assert line.startswith("Pre-training is not known to be equal (r18: torchvision, data and length unknown;")
+    assert line.startswith("Pre-training is not known to be equal (r18 and r34: torchvision, data and length unknown)")
 
 
 def test_random_initialisation_on_all_sides_is_equal(tmp_path):

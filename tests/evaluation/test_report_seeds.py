@@ -129,7 +129,9 @@ def test_every_run_is_listed_once(several):
 def test_equal_backbones_are_not_distinguishable_over_seeds(tmp_path):
     runs = [*runs_of(tmp_path, "r34", 0.7, 2, first=30), *runs_of(tmp_path, "r18", 0.7, 2, first=40)]
     content, markdown = report_on(runs, tmp_path / "out")
-    assert "are not distinguishable: " in content["headline"] and content["headline"].endswith("AP apart (95 %), 2 seeds")
+    assert "are not distinguishable: " in content["headline"] and content["headline"].endswith(
+        "AP apart (95 %), 2 seeds"
+    )
     assert "not distinguishable" in rows_of(markdown)["AP"]
 
 
@@ -139,7 +141,10 @@ def test_with_one_seed_on_a_side_there_is_no_verdict(tmp_path):
     (one,) = content["differences_to_baseline"]
     assert one["covers"] == "images" and one["differences"]["AP"]["freedom"] is None
     assert content["sides"][0]["figures"]["AP"]["std"] is None
-    assert content["headline"].startswith("The detector r18 scores above plain18") and "2 seeds against 1" in content["headline"]
+    assert (
+        content["headline"].startswith("The detector r18 scores above plain18")
+        and "2 seeds against 1" in content["headline"]
+    )
     assert content["headline"].endswith("; one seed on a side gives no verdict on the backbones")
     assert "image sampling only" in content["sentences"][0] and "Where a side has one seed" in markdown
 
