@@ -30,6 +30,7 @@ setup(
     extras_require={
         "timm": ["timm>=1.0"],
         "http": ["fsspec[http]"],  # shards on a web server
+        "browser": ["playwright>=1.49"],  # drives the system's Chromium: the test of the report's page, its pictures
         "test": [
             "fsspec[http]",
             "webdataset>=0.2.86",

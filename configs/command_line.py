@@ -33,7 +33,9 @@ def find_recipe(name: str | Path) -> Path:
     for candidate in (path, inside, inside.with_suffix(".yaml")):
         if candidate.is_file():
             return candidate
-    known = sorted(str(file.relative_to(INSTALLED)) for file in INSTALLED.rglob("*.yaml"))
+    known = sorted(
+        str(file.relative_to(INSTALLED)) for file in INSTALLED.rglob("*.yaml") if file.parent.name != "published"
+    )
     near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(known)}"
     raise RecipeError(f"no recipe {name}; {hint}")

@@ -123,7 +123,7 @@ def main() -> int:
             return code
     from evaluation.report import write_report
 
-    page = write_report(runs, recipe.report or recipe.output / "report")
+    page = write_report(runs, recipe.report or recipe.output / "report").page
     print(f"\nThe report: {page.resolve()}")
     return 0
 

@@ -1,38 +1,45 @@
-"""Reading finished run directories, and refusing those that cannot be compared.
+"""Reading what is to be compared, and refusing what cannot be.
 
-A report reads nothing but what a run wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json,
-truth.json and provenance.json. Two runs are comparable when both are finished, their protocols are equal field by
-field, and their predictions were scored on the same truth.
+A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json, truth.json,
+provenance.json and, where there is one, proposals.json; and COCO results of detectors that are not ours. Two runs are
+comparable when both are finished, their protocols are equal field by field, and their predictions were scored on the
+same truth. Each head (the protocol's `model.body`) is a comparison of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evaluation.files import read_predictions, read_truth
 from evaluation.report.reading import ReportError, read_json, read_metrics, read_provenance, read_recipe
+from evaluation.why.explain import require_same_truth
+
+HEAD = "model.body"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one finished run left behind.
+    """What one finished run left behind, or one file of predictions.
 
-    `predictions` are COCO results in pixels of the original images; `metrics` the lines of metrics.jsonl, the last
-    one of each iteration and kind; `truth_digest` is the SHA-256 of the truth that the predictions were scored on.
+    `path` is the run's directory, or the file; `name` what the file's side is called, None for a run. `predictions`
+    are COCO results in pixels of the original images; `metrics` the lines of metrics.jsonl, the last one of each
+    iteration and kind; `truth_digest` is the SHA-256 of the truth that the predictions were scored on. Of a file
+    nothing is known but its predictions.
     """
 
-    directory: Path
-    recipe: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    evaluation: dict[str, Any]
-    provenance: dict[str, Any]
+    path: Path
     predictions: list[dict[str, Any]]
-    truth_digest: str
+    name: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    truth_digest: str = ""
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -46,6 +53,21 @@ class Run:
     def seed(self) -> Any:
         return self.recipe.get("seed")
 
+    @property
+    def proposals(self) -> Path | None:
+        """The file of its proposals, None where it has none."""
+        path = self.path / "proposals.json"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Runs of one head, of one protocol, and the truth that all were scored on; head: None where it is not known."""
+
+    head: str | None
+    runs: list[Run]
+    truth: dict[str, Any]
+
 
 def read_run(directory: Path) -> Run:
     """Read one run directory; `ReportError` where something is missing, broken or unfinished."""
@@ -55,7 +77,7 @@ def read_run(directory: Path) -> Run:
     if not isinstance(predictions, list):
         raise ReportError(f"{directory / 'predictions.json'} is not a list of COCO results: {score_it}")
     return Run(
-        directory=directory,
+        path=directory,
         recipe=read_recipe(directory / "config.yaml"),
         metrics=read_metrics(directory / "metrics.jsonl"),
         evaluation=read_json(directory / "evaluation.json", score_it),
@@ -65,25 +87,59 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def read_runs(directories: Sequence[Path]) -> tuple[list[Run], dict[str, Any]]:
-    """All runs and the truth they share; `ReportError` unless they can be compared."""
+def read_all(
+    directories: Sequence[Path],
+    predictions: Mapping[str, Path | Sequence[Path]] | None = None,
+    truth: Path | None = None,
+) -> list[Comparable]:
+    """Runs by head, in the order of each head's first run, the files of predictions beside those of each.
+
+    predictions: file or files (one a seed) by the side's name. truth: what the files were made for; None: the runs'.
+    `ReportError` where there is nothing, or runs of one head cannot be compared.
+    """
     paths = [Path(directory) for directory in directories]
-    if len(paths) < 2:
-        raise ReportError("A comparison needs at least two run directories.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise ReportError("The same run directory was given twice: a run cannot be compared with itself.")
-    runs = [read_run(path) for path in paths]
-    for run in runs[1:]:
-        check_comparable(runs[0], run)
-    truth = read_truth(paths[0] / "truth.json")
+    by_head: dict[str | None, list[Run]] = {}
+    for path in paths:
+        run = read_run(path)
+        head = run.protocol.get(HEAD)
+        same = by_head.setdefault(None if head is None else str(head), [])
+        if same:
+            check_comparable(same[0], run)
+        same.append(run)
+    if not by_head:
+        by_head[None] = []
+    return [_comparable(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
+
+
+def _comparable(
+    head: str | None, runs: list[Run], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
+) -> Comparable:
+    if not runs and not predictions:
+        raise ReportError("There is nothing to report on: give the directories of finished runs, or predictions.")
+    if not runs and truth is None:
+        raise ReportError("Predictions alone need the truth that they are scored on: COCO JSON.")
+    told = read_truth(runs[0].path / "truth.json") if runs else read_truth(Path(str(truth)))
+    if runs and truth is not None:
+        require_same_truth(told, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
     for run in runs:
-        read_predictions(run.directory / "predictions.json", truth)
-    return runs, truth
+        read_predictions(run.path / "predictions.json", told)
+    files = [_read_file(name, Path(path), told) for name, given in predictions.items() for path in _listed(given)]
+    return Comparable(head, [*runs, *files], told)
+
+
+def _listed(given: Path | Sequence[Path]) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, Path)) else list(given)
+
+
+def _read_file(name: str, path: Path, truth: dict[str, Any]) -> Run:
+    return Run(path=path, name=name, predictions=read_predictions(path, truth))
 
 
 def check_comparable(first: Run, other: Run) -> None:
     """Refuse two runs whose protocols, truths or sample sets differ, naming what differs."""
-    where = f"{first.directory} and {other.directory} cannot be compared"
+    where = f"{first.path} and {other.path} cannot be compared"
     differing = protocol_differences(first, other)
     if differing:
         fields = "; ".join(f"{name}: {mine!r} against {theirs!r}" for name, mine, theirs in differing)
@@ -109,7 +165,11 @@ def check_comparable(first: Run, other: Run) -> None:
 
 def protocol_differences(first: Run, other: Run) -> list[tuple[str, Any, Any]]:
     """(field, first's value, other's value) for each protocol field that differs; a missing one counts as None."""
-    mine, theirs = first.protocol, other.protocol
+    return differing(first.protocol, other.protocol)
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, value here, value there) of two flat mappings where they differ; a missing one counts as None."""
     return [
         (name, mine.get(name), theirs.get(name))
         for name in sorted(mine.keys() | theirs.keys())

@@ -1,6 +1,6 @@
-"""Everything a report says, as one JSON-able value; HTML and Markdown only lay it out.
+"""Everything a report says, as one JSON-able value; HTML, Markdown and LaTeX only lay it out.
 
-AP figures are on the 0-100 scale, None where there is nothing to measure; differences are second minus first.
+AP figures are on the 0-100 scale, None where there is nothing to measure; differences are second less first.
 """
 
 from __future__ import annotations
@@ -9,181 +9,220 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.coco import CocoFigures
+from evaluation.comparison import Difference, corrected, mean_and_spread
 from evaluation.files import class_names
-from evaluation.report import curves, seeds, sentences
-from evaluation.report.collect import Run
+from evaluation.report import curves, origins, sentences
+from evaluation.report.collect import Comparable, Run
+from evaluation.report.costs import fronts, ratios, side_cost
 from evaluation.report.formats import TIMES, known
-from evaluation.report.gallery import Case
-from evaluation.report.matching import MATCH_IOU
-from evaluation.report.origins import label_runs, pretraining_note, pretraining_top1, weights_text
-from evaluation.report.scores import RESAMPLES, PairedIntervals
+from evaluation.report.reasons import reasons
+from evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
+from evaluation.report.sides import Side, group_runs
 
-ACCURACY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-COST = ("flops", "time_per_image_s", "parameters")
 SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
+IOU = 0.5  # of the curves
 
 
-def describe(run: Run, label: str, threshold: float) -> dict[str, Any]:
-    """One run's figures, cost and origin."""
-    evaluation, provenance = run.evaluation, run.provenance
-    coco, segm, voc, cost = (evaluation.get(part) or {} for part in ("coco", "coco_segm", "voc", "cost"))
+def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence[str] = ()) -> dict[str, Any]:
+    """The report of one head, without its images and expectations."""
+    runs, truth = compared.runs, compared.truth
+    sides = group_runs(runs)
+    scores = Scores(runs, sides, truth)
+    told = [describe(side, scores) for side in sides]
+    order = ranking(told)
+    pairs = [(0, place) for place in range(1, len(sides))]
+    to_best = [(place, order[0]) for place in order[1:]] if len(sides) > 2 else []
+    comparisons = compare_all(scores, told, pairs)
+    against_best = compare_all(scores, told, to_best)
+    lead = _lead(scores, told, order, against_best)
+    pair = compared_pair(len(sides), order)
+    in_pair = next((one for one in comparisons if one["b"] == sides[pair[1]].label), None) if len(sides) > 1 else None
+    content: dict[str, Any] = {
+        "title": title or _title(sides),
+        "head": compared.head,
+        "first": first_lines(sides, failed),
+        "headline": "",
+        "sentences": [],
+        "notes": [],
+        "data": {
+            "images": len(truth["images"]),
+            "objects": len(truth["annotations"]),
+            "classes": list(class_names(truth).values()),
+        },
+        "figures": scores.names,
+        "sides": told,
+        "baseline": sides[0].label,
+        "best": sides[order[0]].label,
+        "pair": [sides[place].label for place in pair],
+        "lead": lead,
+        "differences_to_baseline": comparisons,
+        "best_against_others": against_best,
+        "fronts": fronts(told),
+        "per_class": per_class(scores, in_pair),
+        "per_size": per_size(truth, told, in_pair),
+        "precision_recall": precision_recall(scores),
+        "training": [training(side) for side in sides],
+        "reasons": reasons(sides, scores, truth, pairs),
+        "runs": [run_facts(side, run, scores) for side in sides for run in zip(side.runs, side.places)],
+        "protocol": protocol(runs),
+        "resamples": RESAMPLES,
+        "error_resamples": ERROR_RESAMPLES,
+        "failed": list(failed),
+    }
+    content["headline"] = sentences.headline(content)
+    content["sentences"] = sentences.ledes(content)
+    content["notes"] = sentences.notes(content, machines=[_machine(run) for run in runs if run.name is None])
+    return content
+
+
+def _title(sides: Sequence[Side]) -> str:
+    if len(sides) < 4:
+        return " against ".join(side.label for side in sides)
+    return f"{len(sides)} detectors, from {sides[0].label} to {sides[-1].label}"
+
+
+def first_lines(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
+    """What must be known before the figures: unequal pre-training, unknown protocols, cells without a result."""
+    labels = [side.label for side in sides]
+    lines = [
+        origins.pretraining_note([side.runs[0] for side in sides], labels),
+        origins.unknown_protocol([side.label for side in sides if side.is_file]) if len(sides) > 1 else None,
+        *(f"Without a result: {sentence.rstrip('.')}." for sentence in failed),
+    ]
+    return [line for line in lines if line]
+
+
+def describe(side: Side, scores: Scores) -> dict[str, Any]:
+    """One side's figures, cost and origin."""
+    first = side.runs[0]
+    pretraining = {name: value for name, value in origins.pretraining(first).items() if name != "recipe"}
     return {
-        "label": label,
-        "directory": str(run.directory),
-        "backbone": run.backbone,
-        "seed": run.seed,
-        "figures": {name: known(coco.get(name)) for name in ACCURACY}
-        | {"mask AP": known(segm.get("AP")), "VOC mAP": known(voc.get("mAP"))},
-        "voc_metric": voc.get("metric"),
-        "cost": {name: known(cost.get(name)) for name in COST} | {"input_hw": cost.get("input_hw")},
-        "training_s": known(provenance.get("training_s")),
-        "weights": weights_text(run),
-        "pretraining_top1": pretraining_top1(run),
-        "commit": provenance.get("commit"),
-        "command": provenance.get("command"),
-        "machine": provenance.get("machine"),
-        "score_threshold": round(threshold, 4),
+        "label": side.label,
+        "file": side.is_file,
+        "backbone": first.backbone,
+        "seeds": side.seeds,
+        "figures": {name: _spread(scores.values(side, name)) for name in scores.names},
+        "cost": side_cost(side),
+        "weights": origins.weights_text(first),
+        "pretraining": pretraining | {"budget": "" if side.is_file else origins.budget(first)},
     }
 
 
-def compare(intervals: PairedIntervals, told: Sequence[Mapping[str, Any]], a: int, b: int) -> dict[str, Any]:
-    """Run b against run a: differences with their bootstrap intervals, and ratios of cost."""
-    figures_a, figures_b = told[a]["figures"], told[b]["figures"]
-    differences: dict[str, Any] = {
-        name: {"value": figures_b[name] - figures_a[name]}
-        for name in (*ACCURACY, "mask AP", "VOC mAP")
-        if figures_a[name] is not None and figures_b[name] is not None
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation over the runs; None where one has no figure."""
+    if None in map(known, values):
+        return {"mean": None, "std": None, "n": len(values)}
+    mean, std = mean_and_spread(values)
+    return {"mean": mean, "std": std, "n": len(values)}
+
+
+def compare_all(
+    scores: Scores, told: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """Side b against side a of each pair of places; each figure's p-values are corrected over the pairs."""
+    by_figure = {
+        name: corrected({str(pair): scores.difference(*_sides(scores, pair), name) for pair in pairs})
+        for name in scores.names
     }
-    for name, (low, high) in intervals.between(a, b).items():
-        if name in differences:
-            differences[name] |= {"low": low, "high": high, "distinguishable": low > 0 or high < 0}
-    ratios = {
-        name: told[b]["cost"][name] / told[a]["cost"][name]
-        for name in COST
-        if told[a]["cost"][name] and told[b]["cost"][name]
-    }
-    if told[a]["training_s"] and told[b]["training_s"]:
-        ratios["training_s"] = told[b]["training_s"] / told[a]["training_s"]
-    return {"a": told[a]["label"], "b": told[b]["label"], "differences": differences, "ratios": ratios}
+    made = []
+    for pair in pairs:
+        a, b = _sides(scores, pair)
+        differences = {name: by_figure[name][str(pair)] for name in scores.names}
+        made.append(
+            {
+                "a": a.label,
+                "b": b.label,
+                "covers": "seeds and images" if min(len(a.runs), len(b.runs)) > 1 else "images",
+                "differences": {name: _told(one) for name, one in differences.items()},
+                "per_class": {name: _told(one) for name, one in scores.class_differences(a, b, "AP").items()},
+                "ratios": ratios(told[pair[0]]["cost"], told[pair[1]]["cost"]),
+            }
+        )
+    return made
+
+
+def _sides(scores: Scores, pair: tuple[int, int]) -> tuple[Side, Side]:
+    return scores.sides[pair[0]], scores.sides[pair[1]]
+
+
+def _told(one: Difference | None) -> dict[str, Any] | None:
+    return None if one is None else one.to_dict()
 
 
 def ranking(told: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Places of the runs, the highest AP first."""
-    return sorted(range(len(told)), key=lambda index: -(told[index]["figures"]["AP"] or 0.0))
+    """Places of the sides, the highest AP first."""
+    return sorted(range(len(told)), key=lambda place: -(told[place]["figures"]["AP"]["mean"] or 0.0))
 
 
-def assemble(
-    runs: Sequence[Run],
-    truth: dict[str, Any],
-    scores: Sequence[CocoFigures],
-    thresholds: Sequence[float],
-    *,
-    title: str | None,
-) -> dict[str, Any]:
-    """The report without its gallery."""
-    labels = label_runs(runs)
-    told = [describe(run, label, threshold) for run, label, threshold in zip(runs, labels, thresholds)]
-    order = ranking(told)
-    intervals = PairedIntervals(runs, truth)
-    to_baseline = [compare(intervals, told, 0, index) for index in range(1, len(runs))]
-    to_best = [compare(intervals, told, index, order[0]) for index in order[1:]] if len(runs) > 2 else []
-    lead = to_best[0] if to_best else to_baseline[0]
-    by_label = {run["label"]: run for run in told}
-    sample_hash = runs[0].provenance.get("sample_hash")
-    names = list(class_names(truth).values())
-    over_seeds = seeds.over_seeds(runs, intervals, scores[0].truths)
-    return {
-        "title": title or " against ".join(side["label"] for side in over_seeds["sides"]),
-        "headline": sentences.headline(told, lead, over_seeds),
-        "accuracy_sentence": sentences.accuracy_over_seeds(over_seeds, len(runs))
-        or sentences.accuracy_sentence(lead, by_label),
-        "cost_sentence": sentences.cost_sentence(lead, by_label),
-        "notes": sentences.notes(
-            told,
-            images=len(truth["images"]),
-            resamples=RESAMPLES,
-            pretraining=pretraining_note(runs, labels),
-            sample_hash=sample_hash,
-            over_seeds=seeds.note(over_seeds, RESAMPLES),
-        ),
-        "data": {"images": len(truth["images"]), "objects": len(truth["annotations"]), "classes": names},
-        "runs": told,
-        "baseline": labels[0],
-        "best": labels[order[0]],
-        "over_seeds": over_seeds,
-        "pair": compared_pair(labels, order),
-        "lead": lead,
-        "differences_to_baseline": to_baseline,
-        "best_against_others": to_best,
-        "per_class": per_class(scores, labels, compared_pair(labels, order)),
-        "per_size": per_size(truth, told, compared_pair(labels, order)),
-        "precision_recall": precision_recall(scores, labels),
-        "training": training(runs, labels),
-        "protocol": protocol(runs, labels),
-    }
+def _lead(
+    scores: Scores,
+    told: Sequence[Mapping[str, Any]],
+    order: Sequence[int],
+    against_best: Sequence[dict[str, Any]],
+) -> dict[str, Any] | None:
+    """The best side against the next; None where there is one side."""
+    if len(order) < 2:
+        return None
+    return against_best[0] if against_best else compare_all(scores, told, [(order[1], order[0])])[0]
 
 
-def compared_pair(labels: Sequence[str], order: Sequence[int]) -> list[str]:
-    """The two that class differences and the gallery are about: the baseline and the best (or the runner-up)."""
-    if len(labels) == 2:
-        return list(labels)
-    return [labels[0], labels[order[0] if order[0] != 0 else order[1]]]
+def compared_pair(sides: int, order: Sequence[int]) -> list[int]:
+    """The two that class differences and the images are about: the baseline and the best (or the runner-up)."""
+    if sides < 3:
+        return list(range(sides))
+    return [0, order[0] if order[0] != 0 else order[1]]
 
 
-def per_class(scores: Sequence[CocoFigures], labels: Sequence[str], pair: Sequence[str]) -> list[dict[str, Any]]:
-    """AP and AP50 of each class and run, the number of objects, and the pair's difference."""
-    a, b = (labels.index(label) for label in pair)
-    rows = []
-    for name in scores[0].per_class:
-        figures = {key: [known(score.per_class[name].get(key)) for score in scores] for key in ("AP", "AP50")}
-        rows.append(
-            {
-                "name": name,
-                "truths": scores[0].truths[name],
-                **figures,
-                "difference": _difference(figures["AP"][a], figures["AP"][b]),
-            }
-        )
-    return rows
+def per_class(scores: Scores, pair: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """AP and AP50 of each class and side, the number of objects, and the pair's difference."""
+    return [
+        {
+            "name": name,
+            "truths": scores.truths[name],
+            **{
+                figure: [_spread(scores.class_values(side, figure, name)) for side in scores.sides]
+                for figure in ("AP", "AP50")
+            },
+            "difference": pair["per_class"][name] if pair else None,
+        }
+        for name in scores.classes
+    ]
 
 
-def per_size(truth: Mapping[str, Any], told: Sequence[Mapping[str, Any]], pair: Sequence[str]) -> list[dict[str, Any]]:
+def per_size(
+    truth: Mapping[str, Any], told: Sequence[Mapping[str, Any]], pair: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """AP by COCO's three sizes, and how many objects (not crowd, not difficult) each has."""
     areas = [
         annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3])
         for annotation in truth["annotations"]
         if not annotation.get("iscrowd") and not annotation.get("difficult")
     ]
-    a, b = (next(run["figures"] for run in told if run["label"] == label) for label in pair)
     return [
         {
             "name": name,
             "figure": key,
             "truths": sum(low <= area < high for area in areas),
-            "AP": [run["figures"][key] for run in told],
-            "difference": _difference(a[key], b[key]),
+            "AP": [side["figures"][key] for side in told],
+            "difference": pair["differences"][key] if pair else None,
         }
         for key, name, low, high in SIZES
     ]
 
 
-def _difference(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else second - first
-
-
-def precision_recall(scores: Sequence[CocoFigures], labels: Sequence[str]) -> dict[str, Any]:
-    """Precision (0..1) at 101 recalls, IoU 0.5: the mean over classes with objects, and each class."""
-    classes = [name for name in scores[0].curves if scores[0].truths[name]]
+def precision_recall(scores: Scores) -> dict[str, Any]:
+    """Precision (0..1) at 101 recalls, IoU 0.5, means over seeds: over the classes with objects, and of each."""
+    classes = [name for name in scores.classes if scores.truths[name]]
+    lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
     mean = [
-        [sum(score.curves[name][level] for name in classes) / len(classes) for level in range(101)] if classes else []
-        for score in scores
+        [sum(lines[name][place][level] for name in classes) / len(classes) for level in range(101)]
+        for place in range(len(scores.sides))
     ]
     return {
-        "iou": MATCH_IOU,
+        "iou": IOU,
         "recall": [level / 100 for level in range(101)],
         "mean": _rounded(mean),
-        "per_class": {name: _rounded([score.curves[name] for score in scores]) for name in classes},
+        "per_class": {name: _rounded(line) for name, line in lines.items()},
     }
 
 
@@ -191,44 +230,51 @@ def _rounded(lines: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[round(float(value), 4) for value in line] for line in lines]
 
 
-def training(runs: Sequence[Run], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Each run's total loss, plain and smoothed, and AP over the iterations; at most a few hundred points."""
-    told = []
-    for run, label in zip(runs, labels):
-        loss = curves.loss_curve(run.metrics)
-        told.append(
-            {
-                "label": label,
-                "loss": [list(point) for point in curves.thinned(loss)],
-                "loss_smoothed": [[x, round(y, 5)] for x, y in curves.thinned(curves.smoothed(loss))],
-                "AP": [list(point) for point in curves.ap_curve(run.metrics)],
-                "AP50": [list(point) for point in curves.ap_curve(run.metrics, "AP50")],
-            }
-        )
-    return told
-
-
-def protocol(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
-    """What is equal between the runs, and what differs."""
-    rows: dict[str, list[Any]] = {
-        "backbone": [run.backbone.get("name") for run in runs],
-        "width": [run.backbone.get("width") for run in runs],
-        "shortcut": [run.backbone.get("shortcut") for run in runs],
-        "stride in": [run.backbone.get("stride_in") for run in runs],
-        "weights": [weights_text(run) for run in runs],
-        "seed": [run.seed for run in runs],
-        "commit": [run.provenance.get("commit") for run in runs],
-        "machine": [_machine(run) for run in runs],
-        "command": [run.provenance.get("command") for run in runs],
-    }
-    given = {name: values for name, values in rows.items() if any(value is not None for value in values)}
-    alike = {name: values[0] for name, values in given.items() if all(value == values[0] for value in values)}
+def training(side: Side) -> dict[str, Any]:
+    """Total loss, smoothed, and AP over the iterations: means over the seeds, and each run's; a few hundred points."""
+    losses = [curves.loss_curve(run.metrics) for run in side.runs]
+    figures = {name: [curves.ap_curve(run.metrics, name) for run in side.runs] for name in ("AP", "AP50")}
     return {
-        "hash": runs[0].provenance.get("protocol_hash"),
-        "sample_hash": runs[0].provenance.get("sample_hash"),
-        "equal": runs[0].protocol,
-        "also_equal": alike,
-        "differs": {name: values for name, values in given.items() if name not in alike},
+        "label": side.label,
+        "loss": _points(curves.thinned(curves.smoothed(curves.mean_curve(losses))), 5),
+        **{name: _points(curves.mean_curve(lines), 4) for name, lines in figures.items()},
+        "runs": [
+            {"seed": seed, "loss": _points(curves.thinned(loss), 5), "AP": _points(line, 4)}
+            for seed, loss, line in zip(side.seeds, losses, figures["AP"])
+        ],
+    }
+
+
+def _points(points: Sequence[curves.Point], digits: int) -> list[list[float]]:
+    return [[x, round(y, digits)] for x, y in points]
+
+
+def run_facts(side: Side, placed: tuple[Run, int], scores: Scores) -> dict[str, Any]:
+    """A single run: what it scored, and how it was made."""
+    run, place = placed
+    figures = scores.runs[place].figures
+    return {
+        "side": side.label,
+        "seed": run.seed,
+        "figures": {name: known(float(figures[name].mean_S[0])) for name in scores.names},
+        "commit": run.provenance.get("commit"),
+        "machine": _machine(run),
+        "command": run.provenance.get("command"),
+        "directory": str(run.path),
+        "training_s": known(run.provenance.get("training_s")),
+    }
+
+
+def protocol(runs: Sequence[Run]) -> dict[str, Any]:
+    """What is equal between the runs; None where nothing but predictions is known."""
+    ours = [run for run in runs if run.name is None]
+    if not ours:
+        return {"hash": None, "sample_hash": None, "equal": {}}
+    first = ours[0].provenance
+    return {
+        "hash": first.get("protocol_hash"),
+        "sample_hash": first.get("sample_hash"),
+        "equal": ours[0].protocol,
     }
 
 
@@ -241,34 +287,3 @@ def _machine(run: Run) -> str | None:
     parts += [str(machine["cpu"])] if machine.get("cpu") else []
     parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
     return ", ".join(parts) or None
-
-
-def describe_gallery(
-    cases: Sequence[Case],
-    shown: Sequence[Case],
-    thresholds: Sequence[float],
-    labels: Sequence[str],
-    pair: Sequence[str],
-) -> dict[str, Any]:
-    """The gallery in figures: the measure, how many images each side wins, and the images that are shown."""
-    wins = Counter((case.difference > 0) - (case.difference < 0) for case in cases)
-    return {
-        "measure": f"F1 at IoU {MATCH_IOU}, each run from its own best score on",
-        "pair": list(pair),
-        "better_first": wins[-1],
-        "better_second": wins[1],
-        "equal": wins[0],
-        "images": [
-            {
-                "id": case.image["id"],
-                "file_name": case.image["file_name"],
-                "F1": {label: round(value, 2) for label, value in zip(labels, case.f1)},
-                "difference": round(case.difference, 2),
-                "counts": {
-                    label: dict(zip(("found", "false", "missed"), match.counts(threshold)))
-                    for label, match, threshold in zip(labels, case.matches, thresholds)
-                },
-            }
-            for case in shown
-        ],
-    }

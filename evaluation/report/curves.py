@@ -53,3 +53,12 @@ def thinned(points: Sequence[Point], most: int = 240) -> list[Point]:
 
 def _is_figure(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def mean_curve(lines: Sequence[Sequence[Point]]) -> list[Point]:
+    """The mean over the lines wherever all of them have a point."""
+    if not lines:
+        return []
+    values = [dict(line) for line in lines]
+    shared = [x for x, _ in lines[0] if all(x in line for line in values)]
+    return [(x, sum(line[x] for line in values) / len(values)) for x in shared]

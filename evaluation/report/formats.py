@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
@@ -52,8 +52,34 @@ def interval(low: float | None, high: float | None) -> str:
 
 def mean_and_spread(figure: Mapping[str, Any]) -> str:
     """'45.0 ± 0.6' of a figure's `mean` and `std`, without the spread where there is one run."""
-    spread = "" if figure["std"] is None else f" ± {ap(figure['std'])}"
-    return ap(figure["mean"]) + spread
+    over = "" if figure["std"] is None else f" ± {ap(figure['std'])}"
+    return ap(figure["mean"]) + over
+
+
+def plus_minus(difference: Mapping[str, Any]) -> str:
+    """'6.0 ± 0.4' of a difference's `estimate` and half its interval, the sign aside."""
+    return f"{ap(abs(difference['estimate']))}{NBSP}±{NBSP}{ap(difference['high'] - difference['estimate'])}"
+
+
+def change(difference: Mapping[str, Any] | None) -> str:
+    """'+6.0 (+5.6 to +6.4)' of a difference with its interval."""
+    if difference is None:
+        return NONE
+    return f"{signed(difference['estimate'])} ({interval(difference['low'], difference['high'])})"
+
+
+def spread(told: Mapping[str, Any] | None, write: Callable[[float | None], str]) -> str:
+    """'207 ± 2 ms': mean and standard deviation of a measure, as `write` has it."""
+    if told is None:
+        return NONE
+    mean, std = told["mean"], told["std"]
+    if not std:
+        return write(mean)
+    number, _, unit = write(mean).partition(NBSP)
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or NBSP in unit or float(number) == 0:  # minutes and seconds, say
+        return f"{write(mean)} ± {write(std)}"
+    digits = len(number.partition(".")[2])
+    return f"{number} ± {std * float(number) / mean:.{digits}f}" + (f"{NBSP}{unit}" if unit else "")
 
 
 def p_value(value: float) -> str:
@@ -81,6 +107,32 @@ def count(value: float | None) -> str:
         if value >= size:
             return f"{_significant(value / size)}{NBSP}{unit}"
     return f"{value:g}"
+
+
+def tally(value: float | None) -> str:
+    """How often, with thousands apart: '1,204', means over seeds rounded."""
+    return NONE if value is None else f"{round(value):,}"
+
+
+def figure(value: float | None) -> str:
+    """A number that is no AP: three significant digits, thousands as k."""
+    if value is None:
+        return NONE
+    return count(value) if value >= 1000 else _significant(value)
+
+
+def megabytes(value: float | None) -> str:
+    """Memory in MB, from 1000 on in GB."""
+    if value is None:
+        return NONE
+    return f"{_significant(value / 1000)}{NBSP}GB" if value >= 1000 else f"{value:.0f}{NBSP}MB"
+
+
+def times(value: float) -> str:
+    """A ratio in a sentence: '1.5 times', from 10 on without decimals, near 1 with two."""
+    if value >= 10:
+        return f"{value:.0f} times"
+    return f"{value:.2f} times" if 0.95 <= value < 1.05 or value < 0.1 else f"{value:.1f} times"
 
 
 def seconds(value: float | None) -> str:

@@ -1,118 +1,105 @@
-"""Which boxes of one image are hits, false positives and misses: what the gallery draws and sorts by.
+"""What every detection of a side is, and how well the side does in each image: what the browser of images shows.
 
-Legend of shapes: D detections, G truths, of one image. Boxes here are x y width height, in original pixels, as in
-the COCO files. The AP figures do not come from here (they are COCO's and VOC's); this is one operating point.
+The verdicts are those of `evaluation.why.errors` (TIDE's kinds at IoU 0.5, the 100 best detections of an image). The AP
+figures do not come from here (they are COCO's and VOC's); this is one operating point, the score threshold.
+
+Legend: I images in the truth's order, D detections by image and falling score, G truths in the file's order.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from evaluation.average_precision import FloatArray, IntArray
+from evaluation.files import Entry
+from evaluation.why import errors
+from evaluation.why.operating import best_of
+from evaluation.why.overlaps import BoolArray, Overlaps, measure
+
 MATCH_IOU = 0.5
+BACKGROUND_IOU = 0.1
+SCORE_DIGITS = 4  # of the scores that are shown, compared and cut at: the page has no others
+KINDS = ("right", *errors.KINDS[:-1], "excused")  # errors.KINDS ends with "missed", which no detection is
+RIGHT, EXCUSED = KINDS.index("right"), KINDS.index("excused")
 
 
 @dataclass(frozen=True)
-class ImageMatch:
-    """Detections of one image in falling order of score, each with the truth that it takes.
+class Side:
+    """A side's detections: their place in `predictions`, score (rounded) and verdict, and its best score threshold.
 
-    `taken_D`: index of the truth that a detection takes, -1 for none; `ignored_D`: it fell on a crowd or a difficult
-    truth and counts as nothing. Matches are greedy by score, so they stay what they are at any score threshold.
+    kind_D: a place in KINDS; truth_D: the truth that a detection takes or is about, -1 for none. Matches are greedy by
+    score, so that verdicts stay what they are at any score threshold.
     """
 
-    truths: list[dict[str, Any]]
-    detections: list[dict[str, Any]]
-    scores_D: np.ndarray
-    taken_D: np.ndarray
-    ignored_D: np.ndarray
+    name: str
+    predictions: Sequence[Entry]
+    image_D: IntArray
+    source_D: IntArray
+    score_D: FloatArray
+    kind_D: IntArray
+    truth_D: IntArray
+    wanted_I: IntArray
+    threshold: float
 
     @property
-    def wanted_G(self) -> np.ndarray:
-        """The truths that count: neither crowd nor difficult."""
-        return np.array([not is_ignored(truth) for truth in self.truths], dtype=bool)
+    def wrong_D(self) -> BoolArray:
+        return (self.kind_D != RIGHT) & (self.kind_D != EXCUSED)
 
-    def counts(self, threshold: float) -> tuple[int, int, int]:
-        """(hits, false positives, misses) among detections with score >= threshold."""
-        shown_D = self.scores_D >= threshold
-        hits = int((shown_D & (self.taken_D >= 0)).sum())
-        false = int((shown_D & (self.taken_D < 0) & ~self.ignored_D).sum())
-        return hits, false, int(self.wanted_G.sum()) - hits
+    def counts_3I(self, threshold: float | None = None) -> IntArray:
+        """(found, false, missed) of each image among detections with score >= threshold (none: the side's own)."""
+        shown_D = self.score_D >= (self.threshold if threshold is None else threshold)
+        found_I = self._per_image(shown_D & (self.kind_D == RIGHT))
+        return np.stack([found_I, self._per_image(shown_D & self.wrong_D), self.wanted_I - found_I])
 
-    def f1(self, threshold: float) -> float:
+    def kinds_KI(self) -> IntArray:
+        """How many detections of each kind each image has, from the side's own threshold on."""
+        shown_D = self.score_D >= self.threshold
+        return np.stack([self._per_image(shown_D & (self.kind_D == kind)) for kind in range(len(KINDS))])
+
+    def f1_I(self, threshold: float | None = None) -> FloatArray:
         """2 TP / (2 TP + FP + FN) on a 0-100 scale; 100 where there is nothing to find and nothing was found."""
-        hits, false, missed = self.counts(threshold)
-        return 100.0 * 2 * hits / (2 * hits + false + missed) if hits + false + missed else 100.0
+        found_I, false_I, missed_I = self.counts_3I(threshold)
+        asked_I = 2 * found_I + false_I + missed_I
+        return np.where(asked_I > 0, 200.0 * found_I / np.maximum(asked_I, 1), 100.0)
+
+    def f1(self) -> float:
+        """F1 over all images together, at the side's own threshold."""
+        found, false, missed = self.counts_3I().sum(axis=1)
+        return float(200.0 * found / max(1, 2 * found + false + missed))
+
+    def _per_image(self, chosen_D: BoolArray) -> IntArray:
+        return np.bincount(self.image_D[chosen_D], minlength=len(self.wanted_I))
 
 
-def is_ignored(truth: Mapping[str, Any]) -> bool:
-    return bool(truth.get("iscrowd")) or bool(truth.get("difficult"))
+def judge_side(name: str, truth: dict[str, Any], predictions: Sequence[Entry]) -> Side:
+    """The verdicts on checked predictions, and the score from which F1 over all images is highest.
 
-
-def match_image(truths: Sequence[dict[str, Any]], detections: Sequence[dict[str, Any]]) -> ImageMatch:
-    """Match one image: a detection takes the free truth of its class that it overlaps most, from IoU 0.5 on."""
-    ordered = sorted(detections, key=lambda detection: -detection["score"])
-    taken_D = np.full(len(ordered), -1, dtype=int)
-    ignored_D = np.zeros(len(ordered), dtype=bool)
-    iou_DG = _iou(ordered, truths)
-    free_G = np.ones(len(truths), dtype=bool)
-    for d, detection in enumerate(ordered):
-        best, best_iou = -1, MATCH_IOU
-        for g, truth in enumerate(truths):
-            if truth["category_id"] != detection["category_id"] or iou_DG[d, g] < best_iou:
-                continue
-            if is_ignored(truth):
-                ignored_D[d] = True  # counts for nothing unless a truth that counts is found as well
-            elif free_G[g]:
-                best, best_iou = g, iou_DG[d, g]
-        if best >= 0:
-            taken_D[d], ignored_D[d], free_G[best] = best, False, False
-    scores_D = np.array([detection["score"] for detection in ordered], dtype=float)
-    return ImageMatch(list(truths), ordered, scores_D, taken_D, ignored_D)
-
-
-def _iou(detections: Sequence[Mapping[str, Any]], truths: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """IoU_DG; with a crowd, the share of the detection that lies in it (COCO's rule)."""
-    if not detections or not truths:
-        return np.zeros((len(detections), len(truths)))
-    from pycocotools import mask
-
-    boxes_D4 = np.array([detection["bbox"] for detection in detections], dtype=np.float64)
-    boxes_G4 = np.array([truth["bbox"] for truth in truths], dtype=np.float64)
-    return np.asarray(mask.iou(boxes_D4, boxes_G4, [int(truth.get("iscrowd") or 0) for truth in truths]))
-
-
-def match_images(truth: Mapping[str, Any], predictions: Sequence[dict[str, Any]]) -> dict[int, ImageMatch]:
-    """Every image's match, by image id."""
-    truths, found = defaultdict(list), defaultdict(list)
-    for annotation in truth["annotations"]:
-        truths[annotation["image_id"]].append(annotation)
-    for prediction in predictions:
-        found[prediction["image_id"]].append(prediction)
-    return {
-        image["id"]: match_image(truths.get(image["id"], []), found.get(image["id"], [])) for image in truth["images"]
-    }
-
-
-def best_threshold(matches: Sequence[ImageMatch]) -> float:
-    """The score from which detections are shown: where F1 over all images together is highest; 0.5 with no hits.
-
-    Each detector gets its own, because detectors are calibrated differently and one fixed score favours one of them.
+    Each detector gets its own threshold, because detectors are calibrated differently and one score for all favours
+    one of them.
     """
-    scores = np.concatenate([match.scores_D for match in matches]) if matches else np.zeros(0)
-    if not len(scores):
-        return 0.5
-    hit = np.concatenate([match.taken_D >= 0 for match in matches])
-    counted = np.concatenate([~match.ignored_D for match in matches])
-    wanted = sum(int(match.wanted_G.sum()) for match in matches)
-    order = np.argsort(-scores, kind="stable")
-    hits, shown = np.cumsum(hit[order]), np.cumsum(counted[order])
-    if not wanted or not hits[-1]:
-        return 0.5
-    f1 = 2 * hits / (shown + wanted)
-    # Equal scores come or go together: only the last of each run of ties is a threshold.
-    ends = np.append(scores[order][1:] != scores[order][:-1], True)
-    return float(scores[order][np.argmax(np.where(ends, f1, -1))])
+    overlaps = measure(truth, predictions, floor=BACKGROUND_IOU)
+    overlaps = overlaps.first(overlaps.place_D, errors.MOST)
+    verdicts = errors.judge(overlaps, iou=MATCH_IOU, background=BACKGROUND_IOU)
+    kind_D = np.where(verdicts.excused_D, EXCUSED, verdicts.kind_D - errors.RIGHT)
+    score_D = np.round(overlaps.score_D, SCORE_DIGITS)
+    counted_D = kind_D != EXCUSED
+    wanted_G = ~overlaps.aside_G
+    return Side(
+        name,
+        predictions,
+        image_D=overlaps.image_D,
+        source_D=overlaps.source_D,
+        score_D=score_D,
+        kind_D=kind_D,
+        truth_D=np.where(verdicts.excused_D, -1, verdicts.truth_D),
+        wanted_I=_wanted(overlaps, wanted_G),
+        threshold=best_of(score_D[counted_D], kind_D[counted_D] == RIGHT, int(wanted_G.sum())),
+    )
+
+
+def _wanted(overlaps: Overlaps, wanted_G: BoolArray) -> IntArray:
+    return np.bincount(overlaps.image_G[wanted_G], minlength=overlaps.images)

@@ -1,63 +1,134 @@
-"""`write_report`: finished run directories in; report.html, report.md and report.json with the same figures out."""
+"""`write_report`: runs and predictions in; report.html, .md, .json and .tex with the same figures out."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from evaluation.files import class_names
-from evaluation.report import charts, formats, gallery, tables
-from evaluation.report.collect import Run, read_runs
-from evaluation.report.content import assemble, describe_gallery
-from evaluation.report.matching import best_threshold, match_images
-from evaluation.report.scores import score
+from evaluation.report import charts, formats, latex, markdown, overview, tables
+from evaluation.report.browser import build_browser
+from evaluation.report.collect import Comparable, read_all
+from evaluation.report.content import assemble
+from evaluation.report.expect import Expectation, hold, missed, read_expectations
+from evaluation.report.sides import Side, group_runs
+from evaluation.report.templates import environment, text_of
 
-HERE = Path(__file__).parent
+
+@dataclass(frozen=True)
+class Written:
+    """page: report.html. expectations_missed: a sentence for each published number that is not reproduced."""
+
+    page: Path
+    expectations_missed: tuple[str, ...]
 
 
-def write_report(run_dirs: Sequence[Path], out: Path, *, max_images: int = 24, title: str | None = None) -> Path:
-    """Compare finished detection runs and write report.html, report.md and report.json into the directory `out`.
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    predictions: Mapping[str, Path | Sequence[Path]] | None = None,
+    truth: Path | None = None,
+    images: Path | None = None,
+    expect: Path | None = None,
+    failed: Sequence[str] = (),
+    max_images: int = 500,
+    title: str | None = None,
+) -> Written:
+    """Compare finished detection runs and files of predictions; report.html, .md, .json and .tex go into `out`.
 
-    The first run is the baseline. `max_images` bounds the gallery. Returns the path of report.html.
-    Raises `ReportError` where the runs are unfinished, or their protocols or truths differ.
+    Runs of several heads are a comparison each, in `out`/HEAD, with an overview in `out`. The first side is the
+    baseline. predictions: COCO results by the name of their side, several files being several seeds, scored on
+    `truth` (None: the runs'), whose pictures lie in `images`. expect: published numbers (`expect.py`). failed: what
+    has no result and why, in sentences. `max_images` bounds the browser of images.
+    Raises ReportError where runs are unfinished, or protocols or truths of one head differ.
     """
-    runs, truth = read_runs([Path(directory) for directory in run_dirs])
-    scores = [score(run, truth) for run in runs]
-    matches = [match_images(truth, run.predictions) for run in runs]
-    thresholds = [best_threshold(list(by_image.values())) for by_image in matches]
-    content = assemble(runs, truth, scores, thresholds, title=title)
-    labels = [run["label"] for run in content["runs"]]
-    pair = (labels.index(content["pair"][0]), labels.index(content["pair"][1]))
-    cases = gallery.all_cases(truth, matches, thresholds, pair)
-    shown = gallery.choose(cases, max_images)
-    content["gallery"] = describe_gallery(cases, shown, thresholds, labels, content["pair"])
-    panes, missing = _draw(runs, shown, thresholds, labels, class_names(truth))
-    content["gallery"]["images_not_found"] = missing
+    expected = [] if expect is None else read_expectations(Path(expect))
+    compared = read_all(runs, predictions, truth)
+    out = Path(out)
+    if len(compared) == 1:
+        content, page = _write_head(
+            compared[0], out, expected, images=images, failed=failed, max_images=max_images, title=title
+        )
+        return Written(page, tuple(missed(content["expectations"], content["head"])))
+    told = []
+    for one in compared:
+        content, _ = _write_head(
+            one, out / folder(one.head), expected, images=images, max_images=max_images, title=None
+        )
+        told.append((folder(one.head), content))
+    page = _write_overview(overview.assemble(told, title=title, failed=failed), out)
+    sentences = [one for _, content in told for one in missed(content["expectations"], content["head"])]
+    return Written(page, tuple(sentences))
 
+
+def folder(head: str | None) -> str:
+    """The directory of a head's report within the overview's."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in head or "unknown")
+
+
+def _write_head(
+    compared: Comparable,
+    out: Path,
+    expected: Sequence[Expectation],
+    *,
+    images: Path | None,
+    max_images: int,
+    title: str | None,
+    failed: Sequence[str] = (),
+) -> tuple[dict[str, Any], Path]:
+    """One head's report; its content and its page."""
+    content = assemble(compared, title=title, failed=failed)
+    content["expectations"] = hold(expected, content)
+    sides = group_runs(compared.runs)
+    labels = [side.label for side in sides]
+    pair = [labels.index(label) for label in content["pair"]]
+    browser = build_browser(
+        compared.truth,
+        [(side.label, side.runs[0].predictions) for side in sides],
+        image_roots=_image_roots(sides, images),
+        max_images=max_images,
+        pair=(pair[0], pair[-1]),
+    )
+    content["gallery"] = browser.content
     shared = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
-    markdown = templates.get_template("template.md.j2").render(**shared)
+    said = templates.get_template("template.md.j2").render(**shared, table=markdown.table)
     page = templates.get_template("template.html.j2").render(
         **shared,
-        panes=panes,
+        browser=browser,
         charts=charts.draw(content),
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "script.js").read_text(encoding="utf-8")),
+        style=Markup("\n").join((text_of("style.css", "content.css"), browser.style)),
+        script=Markup("\n").join((text_of("script.js"), browser.script)),
     )
-    return write_all(Path(out), content, markdown, page)
+    tex = latex.tabular(shared["main"], [content["headline"], *content["first"]])
+    return content, write_all(out, content, said, page, tex)
 
 
-def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str) -> Path:
-    """Writes report.json, report.md and report.html into `out`, each whole or not at all; the last one's path."""
+def _write_overview(content: dict[str, Any], out: Path) -> Path:
+    heads = overview.table(content)
+    shared = {"report": content, "f": formats, "heads_table": heads}
+    templates = environment()
+    said = templates.get_template("overview.md.j2").render(**shared, table=markdown.table)
+    page = templates.get_template("overview.html.j2").render(
+        **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
+    )
+    tex = latex.tabular(heads, [content["title"]])
+    return write_all(out, content, said, page, tex)
+
+
+def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str, tex: str | None = None) -> Path:
+    """Writes report.json, .md, .tex (if any) and .html into `out`, each whole or not at all; the last one's path."""
     told = json.dumps(content, indent=1, allow_nan=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("report.json", told), ("report.md", markdown), ("report.html", page)):
+    for name, text in (("report.json", told), ("report.md", markdown), ("report.tex", tex), ("report.html", page)):
+        if text is None:
+            continue
         temporary = out / f".{name}.{os.getpid()}.tmp"
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -67,40 +138,12 @@ def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str) -
     return out / "report.html"
 
 
-def _draw(
-    runs: Sequence[Run],
-    shown: Sequence[gallery.Case],
-    thresholds: Sequence[float],
-    labels: Sequence[str],
-    names: Mapping[int, str],
-) -> tuple[list[dict[str, Any]], int]:
-    """The SVG of every shown image (its photo, the truth's pane, the runs' panes), and how many have no photo."""
-    paths = [
-        gallery.find_image(runs[0].evaluation.get("image_root"), runs[0].directory, case.image["file_name"])
-        for case in shown
-    ]
-    data = gallery.thumbnails(paths, [(case.image["width"], case.image["height"]) for case in shown])
-    panes = [
-        {
-            "photo": gallery.photo(index, case, uri),
-            "truth": gallery.truth_pane(index, case, names),
-            "runs": [
-                gallery.run_pane(index, case, run, thresholds[run], names, label) for run, label in enumerate(labels)
-            ],
-        }
-        for index, (case, uri) in enumerate(zip(shown, data))
-    ]
-    return panes, sum(uri is None for uri in data)
-
-
-def environment(*places: Path) -> Environment:
-    """Templates of the directories `places`, then of this one; HTML is escaped, a name that is not there an error."""
-    made = Environment(
-        loader=FileSystemLoader([*places, HERE]),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["md"] = formats.markdown
-    return made
+def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:
+    """Where the truth's images may lie: in `images`, below a run's image_root, or that relative to its directory."""
+    roots = [] if images is None else [Path(images)]
+    for side in sides:
+        for run in side.runs:
+            if not side.is_file:
+                root = Path(run.evaluation.get("image_root") or ".")
+                roots += [root, run.path / root]
+    return list(dict.fromkeys(roots))

@@ -1,86 +1,158 @@
-"""Each run's figures from its predictions, and what their differences are worth: `evaluation.coco`, `.comparison`."""
+"""Every figure of the runs, on the images as they are and on resampled ones, and what differences of sides are worth.
+
+Legend: I images, S resamples (row 0: the images as they are), C classes, K runs of a side, T IoU thresholds.
+
+Predictions are matched once by COCO's rules and once by VOC's, and everything is read off the matches: row 0 of COCO's
+figures is pycocotools' (tests hold it to that), at a tenth of its time.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from evaluation.coco import CocoFigures, coco_figures
+from evaluation.average_precision import COCO_LEVELS, FloatArray, IntArray, RankedMatches
+from evaluation.coco_matching import match_coco
 from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.report.collect import Run
 from evaluation.report.reading import ReportError, first_of
-from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, resample_voc
+from evaluation.report.sides import Side
+from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, reweigh
+from evaluation.resampling import COCO_LEVELS as LEVELS
+from evaluation.reweighting import Matched
+from evaluation.summary import have_masks
+from evaluation.voc import match_voc
+from evaluation.why.resampling import resample_errors
 
 RESAMPLES = 1000
-CHECKED = ("AP", "AP50")  # figures that are scored anew
-VOC = "VOC mAP"
+ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
+RECALL = "AR100"
+MASKS = "mask AP"
+VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
+CHECKED = ("AP", "AP50")  # figures that are held against evaluation.json
 TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
+FIRST_THRESHOLD = 1  # the bit of IoU .50
 
 
-def score(run: Run, truth: dict[str, Any]) -> CocoFigures:
-    """The run's predictions scored anew, for classes and curves; `ReportError` if evaluation.json says otherwise."""
-    figures = coco_figures(truth, run.predictions)
-    if math.isnan(figures["AP"]):
-        raise ReportError(f"{run.directory / 'truth.json'} has no object to find, so there is no AP to compare.")
-    for name in CHECKED:
-        found, told = figures[name], first_of(run.evaluation, f"coco.{name}")
-        if not isinstance(told, (int, float)) or abs(found - told) > TOLERANCE:
-            raise ReportError(
-                f"{run.directory / 'evaluation.json'} says {name} {told}, but predictions.json scores {found:.2f}: "
-                f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.directory}"
-            )
-    return figures
+@dataclass(frozen=True)
+class Scored:
+    """One run: figures by name, the AP lost to each kind of error, each class's precision (0..1) at 101 recalls at
+    IoU .50, and its truths."""
+
+    figures: dict[str, Resampled]
+    errors: dict[str, FloatArray]
+    curves: dict[str, list[float]]
+    truths: dict[str, int]
 
 
-class PairedIntervals:
-    """95 % intervals of differences between runs, all scored on the same resampled images; each run once.
+class Scores:
+    """All runs on the same resamples of the images, and their sides' means and differences."""
 
-    Figures: COCO's of boxes by size, and VOC's where every run has one and the same.
-    """
-
-    def __init__(self, runs: Sequence[Run], truth: dict[str, Any]):
+    def __init__(self, runs: Sequence[Run], sides: Sequence[Side], truth: dict[str, Any]):
         counts_SI = draw_counts(len(truth["images"]), RESAMPLES, seed=0)
-        self._runs = [_resampled(run, truth, counts_SI, _voc_metric(runs)) for run in runs]
+        masks = all(have_masks(truth, run.predictions) for run in runs)
+        self.sides = sides
+        self.runs = [score(run, truth, counts_SI, masks=masks) for run in runs]
+        self.names = list(self.runs[0].figures)
+        self.classes = list(self.runs[0].truths)
+        self.truths = self.runs[0].truths
 
-    def between(self, first: int, second: int) -> dict[str, tuple[float, float]]:
-        """(low, high) of second minus first, by figure."""
-        told = {name: self.sides([first], [second], name) for name in self._runs[0]}
-        return {name: (one.low, one.high) for name, one in told.items() if one is not None}
+    def values(self, side: Side, figure: str) -> list[float]:
+        """A figure of a side's runs on the images as they are."""
+        return [float(self.runs[place].figures[figure].mean_S[0]) for place in side.places]
 
-    def figures(self) -> list[str]:
-        """The names of the figures."""
-        return list(self._runs[0])
+    def class_values(self, side: Side, figure: str, name: str) -> list[float]:
+        """The same of one class."""
+        return [float(self.runs[place].figures[figure].of(name)[0]) for place in side.places]
 
-    def values(self, places: Sequence[int], figure: str) -> list[float]:
-        """A figure of some runs on the images as they are."""
-        return [float(self._runs[place][figure].mean_S[0]) for place in places]
+    def lost(self, side: Side, kind: str) -> list[float]:
+        """AP lost to a kind of error, on the images as they are."""
+        return [float(self.runs[place].errors[kind][0]) for place in side.places]
 
-    def sides(self, first: Sequence[int], second: Sequence[int], figure: str) -> Difference | None:
-        """The mean of the second runs minus that of the first ones; None where there is nothing to measure."""
-        sides = [np.stack([self._runs[place][figure].mean_S for place in side]) for side in (first, second)]
-        return compare_sides(*sides)
+    def curve(self, side: Side, name: str) -> list[float]:
+        """A class's precision at 101 recalls, mean over the runs."""
+        return np.mean([self.runs[place].curves[name] for place in side.places], axis=0).tolist()
 
-    def by_class(self, first: Sequence[int], second: Sequence[int], figure: str) -> dict[str, Difference | None]:
+    def difference(self, a: Side, b: Side, figure: str) -> Difference | None:
+        """Side b less side a; None where there is nothing to measure."""
+        return compare_sides(*(self._rows(side, lambda run: run.figures[figure].mean_S) for side in (a, b)))
+
+    def class_differences(self, a: Side, b: Side, figure: str) -> dict[str, Difference | None]:
         """The same of each class, with p-values corrected over the classes."""
-        told = {}
-        for name in self._runs[0][figure].classes:
-            sides = [np.stack([self._runs[place][figure].of(name) for place in side]) for side in (first, second)]
-            told[name] = compare_sides(*sides)
-        return corrected(told)
+        return corrected(
+            {
+                name: compare_sides(
+                    *(self._rows(side, lambda run, name=name: run.figures[figure].of(name)) for side in (a, b))
+                )
+                for name in self.runs[0].figures[figure].classes
+            }
+        )
+
+    def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
+        """AP lost to each kind of error by side b less that by side a, with p-values corrected over the kinds."""
+        return corrected(
+            {
+                kind: compare_sides(*(self._rows(side, lambda run, kind=kind: run.errors[kind]) for side in (a, b)))
+                for kind in self.runs[0].errors
+            }
+        )
+
+    def _rows(self, side: Side, of: Any) -> FloatArray:
+        return np.stack([of(self.runs[place]) for place in side.places])
 
 
-def _voc_metric(runs: Sequence[Run]) -> Any:
-    """The VOC metric that all runs were scored by, or None."""
-    metrics = {first_of(run.evaluation, "voc.metric") for run in runs}
-    metric = metrics.pop()
-    return metric if not metrics and metric in VOC_LEVELS else None
+def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:
+    """The run's predictions scored anew; `ReportError` if its evaluation.json says otherwise."""
+    matches = match_coco(truth, run.predictions)
+    figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
+    _check(run, {name: float(figures[name].mean_S[0]) for name in CHECKED})
+    figures[RECALL] = recall(matches, counts_SI)
+    if masks:
+        figures[MASKS] = resample_coco(truth, run.predictions, counts_SI, figures=("AP",), iou_type="segm")["AP"]
+    voc = {name: Matched.of_one_threshold(one) for name, one in match_voc(truth, run.predictions).items()}
+    for name, metric in VOC.items():
+        figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
+    errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
+    return Scored(
+        figures=figures,
+        errors={kind: one.mean_S for kind, one in errors.items()},
+        curves={name: precision(matched) for name, matched in matches.items()},
+        truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
+    )
 
 
-def _resampled(run: Run, truth: dict[str, Any], counts_SI: np.ndarray, voc: Any) -> dict[str, Resampled]:
-    told = resample_coco(truth, run.predictions, counts_SI, figures=list(COCO_FIGURES))
-    if voc:
-        told[VOC] = resample_voc(truth, run.predictions, counts_SI, metric=voc)
-    return told
+def _check(run: Run, found: Mapping[str, float]) -> None:
+    if math.isnan(found["AP"]):
+        raise ReportError(f"{run.path}: its truth has no object to find, so there is no AP to compare.")
+    for name, value in found.items() if run.name is None else ():
+        told = first_of(run.evaluation, f"coco.{name}")
+        if not isinstance(told, (int, float)) or abs(value - told) > TOLERANCE:
+            raise ReportError(
+                f"{run.path / 'evaluation.json'} says {name} {told}, but predictions.json scores {value:.2f}: "
+                f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.path}"
+            )
+
+
+def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
+    """COCO's AR100: the share of the truths found by 100 detections of an image and class, mean over the thresholds."""
+    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI])
+    found_SC, truths_SC = (np.zeros((len(counts_SI), len(matches))) for _ in range(2))
+    for place, matched in enumerate(matches.values()):
+        hits_D = sum((matched.hit_AD[0] >> bit & 1).astype(np.float64) for bit in range(matched.thresholds))
+        hits_I = np.bincount(matched.image_D, weights=hits_D, minlength=counts_SI.shape[1])
+        found_SC[:, place] = counts_SI @ hits_I / matched.thresholds
+        truths_SC[:, place] = counts_SI @ matched.truths_AI[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Resampled(tuple(matches), np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan))
+
+
+def precision(matched: Matched) -> list[float]:
+    """Best precision (0..1) at or beyond the recalls 0, .01, ... 1 at IoU .50; NaN where the class has no truth."""
+    counted_D = matched.ignored_AD[0] & FIRST_THRESHOLD == 0
+    hit_D = (matched.hit_AD[0] & FIRST_THRESHOLD)[counted_D].astype(bool)
+    ranked = RankedMatches(hit_D, matched.image_D[counted_D], matched.scores_D[counted_D], matched.truths_AI[0])
+    return ranked.precision_at(COCO_LEVELS).tolist()

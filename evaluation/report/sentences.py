@@ -2,145 +2,153 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.report import formats
+from evaluation.report.formats import APOSTROPHE, NBSP
+
+NO_VERDICT = "no verdict on the backbones"
+COVERS = {
+    "images": "image sampling only, not what another training seed would change",
+    "seeds and images": "what other seeds and other images would change",
+}
 
 
-def headline(
-    runs: Sequence[Mapping[str, Any]], lead: Mapping[str, Any], over_seeds: Mapping[str, Any] | None = None
-) -> str:
-    """Which detector scores higher, and by how much AP; which backbone is better only where both have several seeds.
+def headline(content: Mapping[str, Any]) -> str:
+    """Which side is better, by how much, over how many seeds and at what cost; or why that cannot be said.
 
-    `lead` is the comparison of the best two runs or of the pair, its `b` the better one where they can be told
-    apart; `over_seeds` is that of the backbones.
+    A verdict on backbones takes several seeds on both sides and one protocol; without them it speaks of detectors.
     """
-    sides = over_seeds["sides"] if over_seeds else []
-    if over_seeds and 1 < len(sides) < len(runs):
-        return _verdict(over_seeds["lead"], len(sides))
+    lead, count = content["lead"], len(content["sides"])
+    if lead is None:
+        return _alone(content["sides"][0])
+    a, b = _two(content)
     difference = lead["differences"]["AP"]
-    better, other = (lead["b"], lead["a"]) if difference["value"] >= 0 else (lead["a"], lead["b"])
+    verdict = lead["covers"] != "images" and not (a["file"] or b["file"])
+    seeds = _seeds(a, b)
     if not difference["distinguishable"]:
-        if len(runs) > 2:
-            return f"{better} leads {len(runs)} detectors, but is not distinguishable from {other}"
-        return f"{lead['a']} and {lead['b']} are not distinguishable as detectors"
-    by = f"{formats.ap(abs(difference['value']))}{formats.NBSP}AP above {other}"
-    if len(sides) == 1:
-        return f"{better} leads {len(runs)} seeds of one backbone: {by}, the next"
-    if len(runs) > 2:
-        return f"{better} leads {len(runs)} detectors: {by}, the next; one seed gives no verdict on the backbones"
-    return f"{better} is the better of two detectors: {by}; one seed gives no verdict on the backbones"
-
-
-def _verdict(backbones: Mapping[str, Any], count: int) -> str:
-    """On the best two backbones: over seeds and images, or none where one of them has a single seed."""
-    difference = backbones["differences"]["AP"]
-    if backbones["covers"] == "images":
-        by = f"{formats.ap(difference['estimate'])}{formats.NBSP}AP above {backbones['a']}"
-        return f"{backbones['b']} scores {by}; one seed on a side gives no verdict on the backbones"
-    if not difference["distinguishable"]:
+        kind = "" if verdict else " as detectors"
+        by = f"{formats.plus_minus(difference)}{NBSP}AP apart (95 %)"
         if count > 2:
-            return f"{backbones['b']} leads {count} backbones, but is not distinguishable from {backbones['a']}"
-        return f"{backbones['a']} and {backbones['b']} are not distinguishable as backbones of a detector"
-    seeds = sorted(set(difference["seeds"]))
-    by = f"{formats.ap(difference['estimate'])}{formats.NBSP}AP above {backbones['a']}"
-    over = f"over {' and '.join(map(str, seeds))} seeds"
+            said = f"{b['label']} leads {_number(content, verdict)}, but is not distinguishable{kind} from {a['label']}"
+        else:
+            said = f"{a['label']} and {b['label']} are not distinguishable{kind}"
+        return f"{said}: {by}, {seeds}" + ("" if verdict else f"; {_why_not(lead, a, b)}")
+    by = f"{formats.plus_minus(difference)}{NBSP}AP (95 %), {seeds}{_price(lead)}"
+    if verdict:
+        if count > 2:
+            return f"{b['label']} leads {_number(content, verdict)} and beats {a['label']}, the next, by {by}"
+        return f"{b['label']} beats {a['label']} by {by}"
     if count > 2:
-        return f"{backbones['b']} makes the best of {count} detectors: {by}, the next, {over}"
-    return f"{backbones['b']} makes the better detector: {by}, {over}"
-
-
-def accuracy_over_seeds(over_seeds: Mapping[str, Any], runs: int) -> str | None:
-    """AP and AP50 of the best two backbones, where some have several seeds; None where every run stands alone."""
-    one = over_seeds["lead"]
-    if not one or len(over_seeds["sides"]) == runs:
-        return None
-    sides = {side["label"]: side for side in over_seeds["sides"]}
-    counts = {label: len(side["seeds"]) for label, side in sides.items()}
-    told = []
-    for name in ("AP", "AP50"):
-        a, b = (formats.mean_and_spread(sides[one[key]]["figures"][name]) for key in ("a", "b"))
-        difference = one["differences"][name]
-        of = f" of {one['a']} over {_seeds(counts[one['a']])}" if name == "AP" else ""
-        told.append(
-            f"{b} {name} against {a}{of}, a difference of {formats.signed(difference['estimate'])} (95 % interval "
-            f"{formats.interval(difference['low'], difference['high'])}, p {formats.p_text(difference['p_value'])})"
+        return (
+            f"{b['label']} leads {_number(content, verdict)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
         )
-    covers = "seeds and images" if one["covers"] != "images" else "image sampling only"
-    return f"{one['b']} over {_seeds(counts[one['b']])} reaches {told[0]}, and {told[1]}; the intervals cover {covers}."
+    return f"The detector {b['label']} scores above {a['label']} by {by}; {_why_not(lead, a, b)}"
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seeds" if count > 1 else "1 seed"
+def _alone(side: Mapping[str, Any]) -> str:
+    over = f" over {len(side['seeds'])} seeds" if len(side["seeds"]) > 1 else ""
+    told = formats.mean_and_spread(side["figures"]["AP"])
+    return f"{side['label']} reaches {told}{NBSP}AP{over}; nothing to compare it with"
 
 
-def accuracy_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str:
-    """AP and AP50 of the two, with the intervals of their difference."""
-    a, b, sign = lead["a"], lead["b"], 1
-    if lead["differences"]["AP"]["value"] < 0:
-        a, b, sign = b, a, -1
+def _two(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    by_label = {side["label"]: side for side in content["sides"]}
+    return by_label[content["lead"]["a"]], by_label[content["lead"]["b"]]
+
+
+def _number(content: Mapping[str, Any], verdict: bool) -> str:
+    return f"{len(content['sides'])} {'backbones' if verdict else 'detectors'}"
+
+
+def _seeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    counts = len(a["seeds"]), len(b["seeds"])
+    if counts[0] == counts[1]:
+        return "1 seed each" if counts[0] == 1 else f"{counts[0]} seeds"
+    return f"{counts[1]} seed{'s' if counts[1] > 1 else ''} against {counts[0]}"
+
+
+def _why_not(lead: Mapping[str, Any], a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    if a["file"] or b["file"]:
+        return f"the protocol is not known to be equal: {NO_VERDICT}"
+    alone = "one seed" if max(len(a["seeds"]), len(b["seeds"])) == 1 else "one seed on a side"
+    return f"{alone} gives {NO_VERDICT}"
+
+
+def _price(lead: Mapping[str, Any]) -> str:
+    """', at 1.5 times the detector's FLOPs'; nothing where they are not known."""
+    ratio = lead["ratios"].get("flops")
+    if not ratio:
+        return ""
+    if abs(ratio - 1) < 0.005:
+        return ", at equal FLOPs of the detector"
+    return f", at {formats.times(ratio)} the detector{APOSTROPHE}s FLOPs"
+
+
+def ledes(content: Mapping[str, Any]) -> list[str]:
+    """AP and AP50 of the two that the headline is about, and what the better one costs beside the other."""
+    if content["lead"] is None:
+        return []
+    return [sentence for sentence in (_accuracy(content), _cost(content)) if sentence]
+
+
+def _accuracy(content: Mapping[str, Any]) -> str:
+    a, b = _two(content)
+    lead = content["lead"]
     told = []
     for name in ("AP", "AP50"):
+        mine, theirs = (formats.mean_and_spread(side["figures"][name]) for side in (b, a))
         difference = lead["differences"][name]
-        low, high = sorted((sign * difference["low"], sign * difference["high"]))
-        including = "" if difference["distinguishable"] else ", which includes 0"
-        told.append(
-            f"{formats.ap(by_label[b]['figures'][name])} {name} against "
-            f"{a + chr(8217) + 's ' if name == 'AP' else ''}{formats.ap(by_label[a]['figures'][name])}, "
-            f"{'a difference of ' if name == 'AP' else ''}{formats.signed(sign * difference['value'])} "
-            f"(95 % interval {formats.interval(low, high)}{including})"
-        )
-    return f"{b} reaches {told[0]}, and {told[1]}."
+        of = f"{a['label']}{APOSTROPHE}s " if name == "AP" else ""
+        p_value = difference["p_value"] if difference["adjusted_p"] is None else difference["adjusted_p"]
+        told.append(f"{mine} {name} against {of}{theirs}, {formats.change(difference)}, p {formats.p_text(p_value)}")
+    return f"{b['label']} has {told[0]}; {told[1]}. In brackets the 95 % intervals: {COVERS[lead['covers']]}."
 
 
-def cost_sentence(lead: Mapping[str, Any], by_label: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """What the better one costs beside the other: FLOPs, time and parameters, those that are known."""
-    a, b = lead["a"], lead["b"]
-    turned = lead["differences"]["AP"]["value"] < 0
-    if turned:
-        a, b = b, a
-    cost_a, cost_b = by_label[a]["cost"], by_label[b]["cost"]
+def _cost(content: Mapping[str, Any]) -> str | None:
+    a, b = _two(content)
+    ratios = content["lead"]["ratios"]
     told = []
     for name, what, write in (
         ("flops", "the FLOPs", formats.count),
+        ("latency_s", "the latency", formats.seconds),
         ("time_per_image_s", "the time per image", formats.seconds),
         ("parameters", "the parameters", formats.count),
     ):
-        ratio = lead["ratios"].get(name)
-        if ratio:
-            ratio = 1 / ratio if turned else ratio
-            told.append(f"{formats.ratio(ratio)} {what} ({write(cost_b[name])} against {write(cost_a[name])})")
-    if not told:
-        return None
-    listed = told[0] if len(told) == 1 else ", ".join(told[:-1]) + " and " + told[-1]
-    return f"{b} takes {listed}."
+        if name in ratios and not (name == "time_per_image_s" and "latency_s" in ratios):
+            mine, theirs = (write(side["cost"][name]["mean"]) for side in (b, a))
+            told.append(f"{formats.ratio(ratios[name])} {what} ({mine} against {theirs})")
+    return f"{b['label']} takes {formats.joined(told)}." if told else None
 
 
-def notes(
-    runs: Sequence[Mapping[str, Any]],
-    *,
-    images: int,
-    resamples: int,
-    pretraining: str | None,
-    sample_hash: str | None,
-    over_seeds: str | None = None,
-) -> list[str]:
-    """The honesty lines: what the intervals cover, unequal pre-training, where the sample set comes from."""
-    seeds = {formats.plain(run["seed"]) for run in runs}
-    if len({json.dumps(run["backbone"], sort_keys=True) + run["weights"] for run in runs}) < len(runs):
-        first = "Where runs are compared one by one, every seed is a run of its own"
-    else:
-        first = f"One seed each ({f'seed {seeds.pop()}' if len(seeds) == 1 else 'different seeds'})"
-    lines = [
-        f"{first}: the interval covers image sampling only (paired bootstrap over {images} images, "
-        f"{resamples} resamples), not what another training seed would change."
-    ]
-    if over_seeds:
-        lines.append(over_seeds)
-    if pretraining:
-        lines.append(pretraining)
-    if sample_hash:
-        lines.append(f"Images: the generated sample set, generator {sample_hash[:12]}.")
+def notes(content: Mapping[str, Any], *, machines: Sequence[str | None] = ()) -> list[str]:
+    """The honesty lines: what the intervals are made of, unequal seeds, machines, where the sample set comes from."""
+    sides = content["sides"]
+    counts = [len(side["seeds"]) for side in sides]
+    drawn = f"{content['data']['images']} images, {content['resamples']} resamples"
+    lines = []
+    if max(counts) > 1:
+        text = "Figures are mean ± standard deviation over seeds"
+        if len(set(counts)) > 1:
+            listed = [f"{side['label']} {count}" for side, count in zip(sides, counts)]
+            text += f" ({formats.joined(listed)})"
+        lines.append(text + ".")
+    if len(sides) > 1:
+        if sorted(counts)[-2] > 1:
+            lines.append(
+                "Intervals of sides with several seeds hold seeds and images "
+                f"(variance components, Student{APOSTROPHE}s t; {drawn})."
+            )
+        if min(counts) == 1:
+            several = (
+                "Where a side has one seed, intervals cover" if max(counts) > 1 else "One seed each: intervals cover"
+            )
+            lines.append(f"{several} image sampling only ({drawn}), and give {NO_VERDICT}.")
+    if len(sides) > 2:
+        lines.append("p-values of one figure are corrected over the comparisons of its table (Holm).")
+    if len(set(machines)) > 1:
+        lines.append("The runs were made on different machines: times and memory compare with care.")
+    if content["protocol"]["sample_hash"]:
+        lines.append(f"Images: the generated sample set, generator {content['protocol']['sample_hash'][:12]}.")
     return lines

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from evaluation.report import figures, formats
 from evaluation.report.reading import ReportError
-from evaluation.report.render import HERE as REPORT
-from evaluation.report.render import environment, write_all
+from evaluation.report.render import write_all
+from evaluation.report.templates import HERE as REPORT
+from evaluation.report.templates import environment
 from evaluation.study import charts
 from evaluation.study.content import assemble
 from evaluation.study.runs import read_study_run, sort_runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.average_precision import IntArray
+from evaluation.average_precision import FloatArray, IntArray
 from evaluation.why.matching import take_wanted_first
 from evaluation.why.overlaps import BoolArray, Overlaps
 
@@ -19,8 +19,14 @@ def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:
 def best_score(overlaps: Overlaps) -> float:
     """The score from which F1 over all images and classes is highest; 0.5 where nothing is right."""
     taken_D, counted_D = hits(overlaps)
-    score_N, right_N = overlaps.score_D[counted_D], taken_D[counted_D] >= 0
-    wanted = int((~overlaps.aside_G).sum())
+    return best_of(overlaps.score_D[counted_D], taken_D[counted_D] >= 0, int((~overlaps.aside_G).sum()))
+
+
+def best_of(score_N: FloatArray, right_N: BoolArray, wanted: int) -> float:
+    """The score from which F1 of these detections, which all count, is highest; 0.5 where none is right.
+
+    wanted: how many truths there are to find. Equal scores come or go together.
+    """
     if not right_N.any():
         return 0.5
     order_N = np.argsort(-score_N, kind="stable")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,39 +11,46 @@ import pytest
 
 from evaluation.coco import coco_figures
 from evaluation.report import formats, write_report
-from evaluation.report.collect import read_runs
-from evaluation.report.seeds import MISSING, group_runs
-from tests.evaluation.test_report import EMPTY_CLASS, make_predictions, make_run, make_truth
+from evaluation.report.collect import read_run
+from evaluation.report.curves import mean_curve
+from evaluation.report.reasons import mean_of
+from evaluation.report.sides import group_runs
+from evaluation.why.explain import explain
+from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
 
 
-def runs_of(root: Path, backbone: str, share: float, seeds: int, first: int = 1) -> list[Path]:
+def runs_of(root: Path, backbone: str, share: float, seeds: int, first: int = 1, **facts: Any) -> list[Path]:
     truth = make_truth()
     return [
         make_run(
-            root / f"{backbone}_{seed}", backbone, make_predictions(truth, share=share, seed=first + seed), seed=seed
+            root / f"{backbone}_{seed}",
+            backbone,
+            make_predictions(truth, share=share, seed=first + seed),
+            seed=seed,
+            **facts,
         )
         for seed in range(seeds)
     ]
 
 
-def report_on(runs: list[Path], out: Path) -> tuple[dict[str, Any], str]:
-    write_report(runs, out)
+def report_on(runs: list[Path], out: Path, **asked: Any) -> tuple[dict[str, Any], str]:
+    write_report(runs, out, **asked)
     return json.loads((out / "report.json").read_text()), (out / "report.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str, Any], str]:
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], dict[str, Any], str, Path]:
     root = tmp_path_factory.mktemp("seeds")
     runs = [*runs_of(root, "plain18", 0.35, 3), *runs_of(root, "r18", 0.95, 3, first=10)]
-    return runs, *report_on(runs, root / "out")
+    return runs, *report_on(runs, root / "out"), root / "out"
 
 
 def test_runs_that_differ_by_the_seed_alone_are_one_side(several):
-    runs, content, markdown = several
-    first, second = content["over_seeds"]["sides"]
+    runs, content, markdown, _ = several
+    first, second = content["sides"]
     assert (first["label"], first["seeds"]) == ("plain18", [0, 1, 2]) and second["label"] == "r18"
     for side, directories in ((first, runs[:3]), (second, runs[3:])):
-        for name in ("AP", "AP50", "APs"):
+        for name in ("AP", "AP50", "APs", "AR100"):
             values = [
                 coco_figures(make_truth(), json.loads((one / "predictions.json").read_text()))[name]
                 for one in directories
@@ -53,61 +59,110 @@ def test_runs_that_differ_by_the_seed_alone_are_one_side(several):
             if values[0] == values[0]:
                 assert told["mean"] == pytest.approx(statistics.fmean(values))
                 assert told["std"] == pytest.approx(statistics.stdev(values)) and told["n"] == 3
-        assert (
-            f"AP {formats.ap(side['figures']['AP']['mean'])} ± {formats.ap(side['figures']['AP']['std'])}" in markdown
-        )
+                text = f"{formats.ap(statistics.fmean(values))} ± {formats.ap(statistics.stdev(values))}"
+                assert text in rows_of(markdown)[name]
 
 
 def test_with_seeds_on_both_sides_there_is_a_verdict(several):
-    _, content, markdown = several
-    (one,) = content["over_seeds"]["comparisons"]
+    _, content, markdown, _ = several
+    (one,) = content["differences_to_baseline"]
     difference = one["differences"]["AP"]
     assert difference["seeds"] == [3, 3] and difference["covers"] == one["covers"] == "seeds and images"
     assert difference["low"] > 0 and difference["p_value"] < 0.05
-    by = formats.ap(difference["estimate"])
-    assert content["headline"] == f"r18 makes the better detector: {by}\u00a0AP above plain18, over 3 seeds"
-    assert content["title"] == "plain18 against r18"
-    assert f"{formats.signed(difference['estimate'])} (95 % interval" in content["accuracy_sentence"]
-    assert content["accuracy_sentence"].endswith("the intervals cover seeds and images.")
-    assert "no verdict" not in markdown and "Seeds: plain18 3 and r18 3." in " ".join(content["notes"])
-    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "VOC mAP"} == set(one["differences"])
+    half = formats.ap(difference["high"] - difference["estimate"])
+    assert content["headline"].replace("\u00a0", " ") == (
+        f"r18 beats plain18 by {formats.ap(difference['estimate'])} ± {half} AP (95 %), 3 seeds, "
+        "at equal FLOPs of the detector"
+    )
+    assert content["title"] == "plain18 against r18" and content["first"] == []
+    assert formats.change(difference) in content["sentences"][0]
+    assert content["sentences"][0].endswith("what other seeds and other images would change.")
+    assert "no verdict" not in markdown and content["notes"][0] == "Figures are mean ± standard deviation over seeds."
+    assert set(one["differences"]) == set(content["figures"])
 
 
 def test_classes_have_corrected_p_values(several):
-    _, content, markdown = several
-    rows = {row["name"]: row["difference"] for row in content["over_seeds"]["comparisons"][0]["per_class"]}
+    _, content, markdown, _ = several
+    rows = {row["name"]: row["difference"] for row in content["per_class"]}
     assert rows[EMPTY_CLASS] is None
     p_values = [rows[name]["p_value"] for name in ("ring", "star")]
     assert min(rows[name]["adjusted_p"] for name in ("ring", "star")) == pytest.approx(min(1, 2 * min(p_values)))
-    assert re.search(r"\| ring \| \d+ \| .* to .* \|", markdown)
+    assert formats.p_value(rows["ring"]["adjusted_p"]) in rows_of(markdown)["ring"]
+
+
+def test_errors_and_curves_of_a_side_are_means_over_its_seeds(several):
+    runs, content, _, _ = several
+    told = [explain(run / "truth.json", run / "predictions.json") for run in runs[:3]]
+    for kind in content["reasons"]["errors"]["kinds"]:
+        if not kind["special"]:
+            lost = [one["errors"]["lost"][kind["kind"]] for one in told]
+            counts = [one["errors"]["counts"][kind["kind"]] for one in told]
+            assert kind["lost"][0] == pytest.approx(statistics.fmean(lost))
+            assert kind["counts"][0] == pytest.approx(statistics.fmean(counts))
+    curves = [coco_figures(run / "truth.json", run / "predictions.json").curves["ring"] for run in runs[:3]]
+    expected = [statistics.fmean(values) for values in zip(*curves)]
+    assert content["precision_recall"]["per_class"]["ring"][0] == pytest.approx(expected, abs=1e-4)
+    assert content["training"][0]["AP"] == [[20.0, 10.0], [39.0, 19.5]] and len(content["training"][0]["runs"]) == 3
+
+
+def test_means_of_trees_and_curves():
+    first, second = ({"a": 1, "b": [1.0, {"c": None}], "d": "x"}, {"a": 4, "b": [2.0, {"c": 3}], "d": "x"})
+    assert mean_of([first, second]) == {"a": 2.5, "b": [1.5, {"c": None}], "d": "x"}
+    assert mean_of([first]) == first
+    assert mean_curve([[(1, 2.0), (2, 4.0), (3, 0.0)], [(1, 4.0), (3, 1.0)]]) == [(1, 3.0), (3, 0.5)]
+    assert mean_curve([]) == []
+
+
+def test_every_run_is_listed_once(several):
+    runs, content, markdown, out = several
+    assert [(run["side"], run["seed"]) for run in content["runs"]] == [
+        (name, seed) for name in ("plain18", "r18") for seed in range(3)
+    ]
+    page = (out / "report.html").read_text()
+    for run, told in zip(runs, content["runs"]):
+        figure = json.loads((run / "evaluation.json").read_text())["coco"]["AP"]
+        assert told["figures"]["AP"] == pytest.approx(figure)
+        assert page.count(f">{run}</td>") == 1
+        assert sum(formats.markdown(str(run)) in line for line in markdown.splitlines()) == 1
 
 
 def test_equal_backbones_are_not_distinguishable_over_seeds(tmp_path):
     runs = [*runs_of(tmp_path, "r34", 0.7, 2, first=30), *runs_of(tmp_path, "r18", 0.7, 2, first=40)]
     content, markdown = report_on(runs, tmp_path / "out")
-    assert "not distinguishable" in content["headline"] and "backbones" in content["headline"]
-    assert "| not distinguishable |" in markdown
+    assert "are not distinguishable: " in content["headline"] and content["headline"].endswith(
+        "AP apart (95 %), 2 seeds"
+    )
+    assert "not distinguishable" in rows_of(markdown)["AP"]
 
 
-def test_with_one_seed_on_a_side_there_is_none(tmp_path):
+def test_with_one_seed_on_a_side_there_is_no_verdict(tmp_path):
     runs = [*runs_of(tmp_path, "plain18", 0.35, 1), *runs_of(tmp_path, "r18", 0.95, 2, first=10)]
     content, markdown = report_on(runs, tmp_path / "out")
-    (one,) = content["over_seeds"]["comparisons"]
+    (one,) = content["differences_to_baseline"]
     assert one["covers"] == "images" and one["differences"]["AP"]["freedom"] is None
-    assert content["over_seeds"]["sides"][0]["figures"]["AP"]["std"] is None
-    assert MISSING in markdown and "image sampling only" in MISSING
-    assert content["headline"].endswith("AP above plain18; one seed on a side gives no verdict on the backbones")
+    assert content["sides"][0]["figures"]["AP"]["std"] is None
+    assert (
+        content["headline"].startswith("The detector r18 scores above plain18")
+        and "2 seeds against 1" in content["headline"]
+    )
+    assert content["headline"].endswith("; one seed on a side gives no verdict on the backbones")
+    assert "image sampling only" in content["sentences"][0] and "Where a side has one seed" in markdown
 
 
-def test_seeds_of_one_backbone_are_not_compared_as_backbones(tmp_path):
-    runs = [*runs_of(tmp_path / "good", "r18", 0.95, 1), *runs_of(tmp_path / "bad", "r18", 0.3, 2)[1:]]
-    content, _ = report_on(runs, tmp_path / "out")
-    assert len(content["over_seeds"]["sides"]) == 1 and not content["over_seeds"]["comparisons"]
-    assert content["headline"].startswith("r18, seed 0 leads 2 seeds of one backbone")
+def test_seeds_of_one_backbone_are_one_side_without_a_comparison(tmp_path):
+    content, _ = report_on(runs_of(tmp_path, "r18", 0.9, 3), tmp_path / "out")
+    (side,) = content["sides"]
+    told = formats.mean_and_spread(side["figures"]["AP"])
+    assert content["headline"] == f"r18 reaches {told}\u00a0AP over 3 seeds; nothing to compare it with"
 
 
 def test_the_same_seed_again_is_no_second_draw(tmp_path):
     twice = [runs_of(tmp_path / name, "r18", 0.9, 2) for name in "ab"]
-    runs, _ = read_runs([*twice[0], *twice[1]])
-    sides = group_runs(runs)
+    sides = group_runs([read_run(run) for run in (*twice[0], *twice[1])])
     assert [side.places for side in sides] == [[0, 1], [2, 3]] and len({side.label for side in sides}) == 2
+
+
+def test_one_backbone_on_weights_of_two_recipes_is_two_sides(tmp_path):
+    other = runs_of(tmp_path / "b", "r18", 0.9, 2, weights={**WEIGHTS, "protocol_hash": "bb", "epochs": 90.0})
+    runs = [*runs_of(tmp_path / "a", "r18", 0.9, 1), *other[1:]]
+    assert len(group_runs([read_run(run) for run in runs])) == 2

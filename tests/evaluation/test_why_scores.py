@@ -8,12 +8,12 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from evaluation.report.matching import best_threshold, match_images
 from evaluation.why.calibration import calibration
 from evaluation.why.confusion import confusion
 from evaluation.why.operating import best_score, hits
 from evaluation.why.overlaps import measure
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from tests.evaluation.naive_matching import best_threshold, match_images
 
 OBJECT, OTHER, FAR = [0, 0, 10, 10], [30, 30, 10, 10], [70, 70, 10, 10]
 
@@ -55,10 +55,10 @@ def test_rows_add_up_to_the_objects_and_columns_to_the_detections(seed):
 
 @pytest.mark.parametrize("levels", [None, 5])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_score_to_show_from_is_the_one_that_the_report_finds(seed, levels):
+def test_the_score_to_show_from_is_the_one_that_a_loop_finds(seed, levels):
     truth, predictions = random_case(seed, levels=levels)
     for entry in truth["annotations"]:
-        entry.update(iscrowd=0, difficult=0)  # the report lets a crowd's neighbours off more generously
+        entry.update(iscrowd=0, difficult=0)  # the loop lets a crowd's neighbours off more generously
     expected = best_threshold(list(match_images(truth, predictions).values()))
     assert best_score(measure(truth, predictions)) == expected
 

@@ -1,0 +1,133 @@
+"""What a side costs, by its runs' evaluation.json and provenance, and which sides no other beats in AP at less cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.comparison import mean_and_spread
+from evaluation.report import formats
+from evaluation.report.collect import Run
+from evaluation.report.formats import known
+from evaluation.report.reading import first_of
+from evaluation.report.sides import Side
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One measure: its name in words, how it is written, a note, and its heading in a table where the name is short."""
+
+    name: str
+    write: Any
+    note: str = ""
+    heading: str = ""
+
+
+COSTS = {
+    "parameters": Cost("Parameters", formats.count),
+    "classifier.parameters": Cost("Parameters", formats.count, heading="as a classifier"),
+    "flops": Cost("FLOPs", formats.count, "multiply-adds"),
+    "classifier.flops": Cost("FLOPs", formats.count, heading="as a classifier"),
+    "latency_s": Cost("Latency", formats.seconds, "batch of 1", "Latency, batch of 1"),
+    "time_per_image_s": Cost("Time per image", formats.seconds, "in batches", "Time per image"),
+    "images_per_s": Cost("Images/s", formats.figure, "at test"),
+    "peak_memory_mb": Cost("Peak memory", formats.megabytes),
+    "training_s": Cost("Training time", formats.duration),
+    "training_images_per_s": Cost("Images/s", formats.figure, "in training", "Training, images/s"),
+}
+FRONTS = ("flops", "latency_s", "parameters")
+FALLBACK = {"latency_s": "time_per_image_s"}  # runs of before it was measured
+MEASURED = ("latency_s", "time_per_image_s", "images_per_s", "peak_memory_mb", "training_s", "training_images_per_s")
+ALIKE = ("input_hw", "proposals", "device", "peak_memory_of")  # what the costs were measured at
+
+
+def side_cost(side: Side) -> dict[str, Any]:
+    """{measure: {mean, std, n} or None}, and what of ALIKE all runs agree on (None otherwise)."""
+    told: dict[str, Any] = {}
+    for name in COSTS:
+        values = [value for run in side.runs if (value := _cost(run, name)) is not None]
+        told[name] = None if len(values) < len(side.runs) else _spread(values)
+    for name in ALIKE:
+        values = [first_of(run.evaluation, f"cost.{name}") for run in side.runs]
+        told[name] = values[0] if all(value == values[0] for value in values) else None
+    return told
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    mean, std = mean_and_spread(values)
+    return {"mean": mean, "std": std, "n": len(values)}
+
+
+def _cost(run: Run, name: str) -> float | None:
+    if name == "training_s":
+        value = run.provenance.get("training_s")
+    elif name == "training_images_per_s":
+        value = _training_speed(run)
+    else:
+        value = first_of(run.evaluation, f"cost.{name}")
+    return known(value) if isinstance(value, (int, float)) else None
+
+
+def _training_speed(run: Run) -> float | None:
+    """Images a second, waits and evaluations apart: the batch over the median step of the log."""
+    batch = first_of(run.recipe, "solver.batch_size")
+    steps_s = [line["time_s"] for line in run.metrics if isinstance(line.get("time_s"), (int, float))]
+    if not steps_s or not isinstance(batch, (int, float)):
+        return None
+    step_s = statistics.median(steps_s)
+    return batch * (first_of(run.recipe, "solver.accumulate") or 1) / step_s if step_s > 0 else None
+
+
+def mean_cost(cost: Mapping[str, Any], name: str) -> float | None:
+    """The measure's mean, or that of what stands in for it."""
+    told = cost[name] or cost.get(FALLBACK.get(name, ""))
+    return told["mean"] if told else None
+
+
+def ratios(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
+    """Second over first of each measure that both have."""
+    pairs = {name: (first[name], second[name]) for name in COSTS if first[name] and second[name]}
+    return {name: b["mean"] / a["mean"] for name, (a, b) in pairs.items() if a["mean"]}
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Places of the (cost, gain) points that no other beats: none has more gain at no more cost, or as much at less.
+
+    By rising cost.
+    """
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    kept: list[int] = []
+    for place in order:
+        if not kept or points[place][1] > points[kept[-1]][1] or points[place] == points[kept[-1]]:
+            kept.append(place)
+    return kept
+
+
+def fronts(sides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For each of FRONTS the sides that have the cost, as points with their AP, and the Pareto line's places.
+
+    sides: as `content` describes them. A front needs two points. spread: the standard deviation over seeds.
+    """
+    told: dict[str, Any] = {}
+    for name in FRONTS:
+        points = [
+            {
+                "label": side["label"],
+                "side": place,
+                "cost": cost,
+                "AP": side["figures"]["AP"]["mean"],
+                "spread": side["figures"]["AP"]["std"],
+            }
+            for place, side in enumerate(sides)
+            if (cost := mean_cost(side["cost"], name)) and side["figures"]["AP"]["mean"] is not None
+        ]
+        if len(points) > 1:
+            fallback = any(side["cost"][name] is None and mean_cost(side["cost"], name) for side in sides)
+            told[name] = {
+                "measure": FALLBACK[name] if fallback and name in FALLBACK else name,
+                "points": points,
+                "pareto": pareto([(point["cost"], point["AP"]) for point in points]),
+            }
+    return told

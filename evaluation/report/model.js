@@ -1,0 +1,97 @@
+"use strict";
+// The data of the browser of images: what a side finds from a score on, which images a filter keeps, their order.
+const Model = (() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const data = read("browser-data");
+  const RIGHT = data.kinds.indexOf("right");
+  const EXCUSED = data.kinds.indexOf("excused");
+
+  const rows = (flat, width, make) => {
+    const made = [];
+    for (let at = 0; at < flat.length; at += width) made.push(make(flat.slice(at, at + width), made.length));
+    return made;
+  };
+  const toTruth = ([cls, x, y, w, h, aside], index) => ({ cls, x, y, w, h, aside, truth: index });
+  const toDetection = ([cls, score, x, y, w, h, kind, truth]) => ({ cls, score, x, y, w, h, kind, truth });
+  const images = data.images.map(([name, width, height, truths, found], place) => ({
+    place, name, width, height,
+    truths: rows(truths, 6, toTruth),
+    found: found.map((flat) => rows(flat, 8, toDetection)),
+  }));
+
+  let photos = null; // parsed at the first look: they are most of the page
+  const photo = (image) => (photos ??= read("browser-photos"))[image.place];
+
+  const kindOf = (detection) => data.kinds[detection.kind];
+
+  // What side `side` shows of an image from the score `from` on (whole units of score), with its counts and F1.
+  const tally = (image, side, from) => {
+    const shown = image.found[side].filter((detection) => detection.score >= from);
+    const taken = new Set(shown.filter((detection) => detection.kind === RIGHT).map((detection) => detection.truth));
+    const missed = image.truths.filter((truth) => !truth.aside && !taken.has(truth.truth));
+    const wrong = shown.filter((detection) => detection.kind !== RIGHT && detection.kind !== EXCUSED).length;
+    const asked = 2 * taken.size + wrong + missed.length;
+    return { shown, missed, right: taken.size, wrong, f1: asked ? (200 * taken.size) / asked : 100 };
+  };
+
+  const from = (state, side) => state.from[side] ?? data.sides[side].threshold;
+  const tallies = (image, state) => state.sides.map((side) => tally(image, side, from(state, side)));
+  const difference = (told) => (told.length > 1 ? told[1].f1 - told[0].f1 : 0);
+
+  // A box concerns a class that it names, or that the object which it is about has.
+  const concerns = (image, box, cls) =>
+    cls === null || box.cls === cls || (box.truth >= 0 && image.truths[box.truth].cls === cls);
+  const boxesOf = (image, told, kind, cls) => {
+    const errors = () => told.shown.filter((one) => one.kind !== RIGHT && one.kind !== EXCUSED);
+    const choices = { missed: () => told.missed, error: () => [...told.missed, ...errors()] };
+    const chosen = choices[kind] ?? (() => told.shown.filter((one) => kindOf(one) === kind));
+    return chosen().filter((box) => concerns(image, box, cls));
+  };
+  const holds = {
+    either: (a, b = 0) => a + b > 0,
+    a: (a) => a > 0,
+    b: (a, b = 0) => b > 0,
+    differ: (a, b = a) => a !== b,
+  };
+
+  const keeps = (image, told, state) => {
+    if (state.text && !image.name.toLowerCase().includes(state.text.toLowerCase())) return false;
+    if (state.kind) return holds[state.on](...told.map((one) => boxesOf(image, one, state.kind, state.cls).length));
+    if (state.cls === null) return true;
+    return [...image.truths, ...told.flatMap((one) => one.shown)].some((box) => box.cls === state.cls);
+  };
+
+  const byDifference = (a, b) =>
+    Math.abs(b.difference) - Math.abs(a.difference) || b.image.truths.length - a.image.truths.length;
+  const orders = {
+    most: byDifference,
+    second: (a, b) => b.difference - a.difference,
+    first: (a, b) => a.difference - b.difference,
+    errors: (a, b) => b.errors - a.errors,
+    name: (a, b) => a.image.name.localeCompare(b.image.name, undefined, { numeric: true }),
+  };
+
+  // The images that the state's filter keeps, in its order: {image, told, difference, errors, wanted}; `wanted` are the
+  // boxes of the kind that is filtered by.
+  const list = (state) =>
+    images
+      .map((image) => {
+        const told = tallies(image, state);
+        const errors = told.reduce((sum, one) => sum + one.wrong + one.missed.length, 0);
+        return { image, told, difference: Math.round(difference(told) * 1e6) / 1e6, errors };
+      })
+      .filter((item) => keeps(item.image, item.told, state))
+      .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place)
+      .map((item) => ({ ...item, sides: [...state.sides], wanted: wantedOf(item, state) }));
+
+  const wantedOf = ({ image, told }, { kind, cls }) =>
+    new Set(kind ? told.flatMap((one) => boxesOf(image, one, kind, cls)) : []);
+
+  const overlap = (a, b) => {
+    const w = Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x);
+    const h = Math.min(a.y + a.h, b.y + b.h) - Math.max(a.y, b.y);
+    return w > 0 && h > 0 ? (w * h) / (a.w * a.h + b.w * b.h - w * h) : 0;
+  };
+
+  return { data, images, photo, kindOf, from, list, overlap, RIGHT, EXCUSED };
+})();

@@ -1,0 +1,187 @@
+"""Costs, the Pareto line and its chart, LaTeX, and the overview of several heads."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation.report import ReportError, formats, latex, write_report
+from evaluation.report.costs import pareto
+from evaluation.report.front import front_chart
+from evaluation.report.tables import Row, Table
+from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
+
+COST = {
+    "parameters": 60_000_000,
+    "flops": 3e11,
+    "time_per_image_s": 0.2,
+    "latency_s": 0.31,
+    "images_per_s": 4.2,
+    "peak_memory_mb": 2300.0,
+    "peak_memory_of": "process",
+    "device": "cpu",
+    "proposals": 300,
+    "input_hw": [600, 800],
+    "classifier": {"parameters": 44_549_160, "flops": 7.6e9, "input_hw": [224, 224]},
+}
+SHARES = {"vgg16": 0.4, "r101": 0.9}
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_pareto_line_is_what_nothing_dominates(points):
+    def dominated(point):
+        return any(o[0] <= point[0] and o[1] >= point[1] and o != point for o in points)
+
+    naive = sorted(place for place, point in enumerate(points) if not dominated(point))
+    found = pareto([(float(cost), float(gain)) for cost, gain in points])
+    assert sorted(found) == naive
+    assert [points[place][0] for place in found] == sorted(points[place][0] for place in found)
+
+
+def with_cost(run: Path, cost: dict[str, Any]) -> Path:
+    path = run / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cost": cost}))
+    return run
+
+
+def runs_of(root: Path, *heads: str, seeds: int = 2) -> list[Path]:
+    """vgg16 at half the cost and r101, under each head."""
+    truth = make_truth()
+    return [
+        with_cost(
+            make_run(
+                root / head / f"{name}_{seed}",
+                name,
+                make_predictions(truth, share=share, seed=10 * place + seed),
+                seed=seed,
+                protocol={**PROTOCOL, "model.body": head},
+            ),
+            {**COST, "flops": COST["flops"] * (place + 1) / 2, "latency_s": 0.1 * (place + 1) + 0.01 * seed},
+        )
+        for head in heads
+        for place, (name, share) in enumerate(SHARES.items())
+        for seed in range(seeds)
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("costs")
+    write_report(runs_of(root, "c4"), root / "out")
+    return root / "out"
+
+
+def test_costs_are_means_over_the_seeds_in_every_file(written):
+    content = json.loads((written / "report.json").read_text())
+    vgg, r101 = (side["cost"] for side in content["sides"])
+    latencies = [0.2, 0.21]
+    assert r101["latency_s"] == {
+        "mean": pytest.approx(statistics.fmean(latencies)), "std": pytest.approx(statistics.stdev(latencies)), "n": 2
+    }  # fmt: skip
+    assert r101["classifier.parameters"]["mean"] == 44_549_160 and r101["device"] == "cpu"
+    assert content["differences_to_baseline"][0]["ratios"]["flops"] == pytest.approx(2)
+    assert "at 2.0 times the detector\u2019s FLOPs" in content["headline"]
+    page, markdown = ((written / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for text in ("205\u00a0ms", "44.5\u00a0M", "2.30\u00a0GB", "300\u00a0G"):
+        assert text.split("\u00a0")[0] in page and text.split("\u00a0")[0] in markdown
+    assert "600 \u00d7 800 px, 300 proposals; times were measured on the CPU; memory is the process\u2019s" in page
+    assert formats.spread(vgg["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
+
+
+def test_the_front_names_every_point_and_its_line(written):
+    content = json.loads((written / "report.json").read_text())
+    assert set(content["fronts"]) == {"flops", "latency_s", "parameters"}
+    front = content["fronts"]["flops"]
+    assert front["pareto"] == [0, 1]
+    assert content["fronts"]["parameters"]["pareto"] == [1]  # as many, and less AP
+    drawn = str(front_chart("flops", front))
+    assert 'class="label">vgg16</text>' in drawn and 'class="label">r101</text>' in drawn
+    assert 'aria-label="AP against FLOPs.' in drawn and "On the Pareto line: vgg16 and r101." in drawn
+    assert drawn.count('class="whisker"') == 2 and 'class="pareto"' in drawn
+
+
+def test_names_in_the_front_cover_no_other_name():
+    points = [
+        {"label": f"a backbone {n}", "side": n, "cost": 1e9 * (1 + 0.01 * n), "AP": 40 + 0.05 * n, "spread": 0.5}
+        for n in range(6)
+    ]
+    drawn = str(front_chart("flops", {"points": points, "pareto": [5]}))
+    spots = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label"', drawn)]
+    assert len(spots) == 6
+    for place, (x, y) in enumerate(spots):
+        for other_x, other_y in spots[:place]:
+            assert abs(y - other_y) >= 14 or abs(x - other_x) >= 80
+
+
+def test_costs_far_apart_have_a_logarithmic_axis():
+    points = [{"label": str(n), "side": n, "cost": 10.0**n, "AP": 10.0 * n, "spread": None} for n in range(1, 4)]
+    drawn = str(front_chart("flops", {"points": points, "pareto": [0, 1, 2]}))
+    line = re.search(r'd="M([\d.]+) [\d.]+L([\d.]+) [\d.]+L([\d.]+) [\d.]+" class="pareto"', drawn)
+    assert line
+    a, b, c = map(float, line.groups())
+    assert b - a == pytest.approx(c - b, abs=0.05)
+
+
+def test_older_runs_without_latency_are_drawn_by_their_time(tmp_path):
+    truth = make_truth()
+    runs = [make_run(tmp_path / n, n, make_predictions(truth, share=s, seed=1)) for n, s in SHARES.items()]
+    write_report(runs, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["fronts"]["latency_s"]["measure"] == "time_per_image_s"
+    assert content["sides"][0]["cost"]["latency_s"] is None
+
+
+def test_latex_is_a_whole_tabular_with_escaped_names(written):
+    tex = (written / "report.tex").read_text()
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\") and not line.startswith(r"\multicolumn")]
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", tex)
+    assert columns and {line.count("&") + 1 for line in rows} == {len(columns[1])}
+    assert [tex.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")] == [1, 3, 1, 1]
+    code = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
+    assert not re.search(r"(?<!\\)[%#_^~]|[±\u00d7\u2212\u2013]", code.replace("~", "")) and code.count(
+        "{"
+    ) == code.count("}")
+    assert code.count("$") % 2 == 0 and r"$\pm$" in code
+    table = Table("", "a_b", ["50 % & more"], [("", [Row("x{y}\\z", ["< 1 ± 2"], best={0})])])
+    assert latex.tabular(table, ["one\ntwo"]).splitlines()[0] == "% one two"
+    assert r"a\_b & 50 \% \& more \\" in latex.tabular(table, [])
+    assert r"x\{y\}\textbackslash{}z & \textbf{\textless{} 1 $\pm$ 2} \\" in latex.tabular(table, [])
+
+
+def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
+    runs = runs_of(tmp_path, "c4", "fpn")
+    written = write_report(runs, tmp_path / "out", failed=["r101, fpn, seed 2: the job ended with 1"])
+    assert written.page == tmp_path / "out" / "report.html" and written.expectations_missed == ()
+    overview = json.loads((tmp_path / "out" / "report.json").read_text())
+    page, markdown, tex = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md", "tex"))
+    assert "Without a result: r101, fpn, seed 2: the job ended with 1." in page
+    for place, head in enumerate(("c4", "fpn")):
+        own = json.loads((tmp_path / "out" / head / "report.json").read_text())
+        assert own["head"] == head and {run["directory"] for run in own["runs"]} == {
+            str(run) for run in runs if run.parent.name == head
+        }
+        assert overview["heads"][place]["headline"] == own["headline"] and own["headline"] in page
+        assert f'href="{head}/report.html"' in page and (tmp_path / "out" / head / "report.html").is_file()
+        assert f"[{head}]({head}/report.md)" in markdown
+        for side in own["sides"]:
+            told = formats.mean_and_spread(side["figures"]["AP"])
+            assert f">{told}</td>" in page and told in markdown and latex.escape(told) in tex
+    points = overview["fronts"]["flops"]["points"]
+    assert [point["label"] for point in points] == ["vgg16, c4", "r101, c4", "vgg16, fpn", "r101, fpn"]
+    assert [point["style"] for point in points] == [0, 0, 1, 1]
+    assert "default-src 'none'" in page and not re.search(r"https?://|@import|url\(", page)
+
+
+def test_protocols_of_one_head_still_have_to_be_equal(tmp_path):
+    runs = runs_of(tmp_path, "c4", "fpn", seeds=1)
+    other = make_run(tmp_path / "other", "r50", [], protocol={**PROTOCOL, "model.body": "fpn", "solver.lr": 1.0})
+    with pytest.raises(ReportError, match=r"differ in solver\.lr: 0\.02 against 1\.0"):
+        write_report([*runs, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,172 @@
+"""Published numbers beside ours, and sides that are files of predictions alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from configs.command_line import INSTALLED
+from evaluation.coco import coco_figures
+from evaluation.report import ReportError, formats, write_report
+from evaluation.report.expect import read_expectations
+from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root, truth = tmp_path_factory.mktemp("pair"), make_truth()
+    return [
+        make_run(root / name, name, make_predictions(truth, share=share, seed=seed))
+        for seed, (name, share) in enumerate((("vgg16", 0.4), ("r101", 0.9)), start=1)
+    ]
+
+
+def ap_of(run: Path, name: str = "AP") -> float:
+    return json.loads((run / "evaluation.json").read_text())["coco"][name]
+
+
+def file_of(path: Path, *entries: dict[str, Any], **others: Any) -> Path:
+    path.write_text(yaml.safe_dump({"expectations": list(entries), **others} if others else list(entries)))
+    return path
+
+
+def test_each_number_is_met_missed_or_not_here(pair, tmp_path):
+    ap, ap50, vgg = ap_of(pair[1]), ap_of(pair[1], "AP50"), ap_of(pair[0])
+    file = file_of(
+        tmp_path / "expect.yaml",
+        {"side": "r101", "figure": "AP", "value": ap + 0.4, "tolerance": 0.5, "source": "a paper"},
+        {"side": "r101", "figure": "AP50", "value": ap50 + 0.6, "tolerance": 0.5},
+        {"difference": ["r101", "vgg16"], "figure": "AP", "value": ap - vgg - 0.1, "tolerance": 0.2},
+        {"difference": ["vgg16", "r101"], "figure": "AP", "value": ap - vgg, "tolerance": 0.2},
+        {"side": "r50", "figure": "AP", "value": 1, "tolerance": 1},
+        {"side": "vgg16", "figure": "flops", "value": "1.8e9", "tolerance": "1e8"},
+        {"side": "vgg16", "figure": "latency_s", "value": 1, "tolerance": 1},
+        source="its table",
+    )
+    written = write_report(pair, tmp_path / "out", expect=file)
+    told = json.loads((tmp_path / "out" / "report.json").read_text())["expectations"]
+    assert [one["outcome"] for one in told] == ["met", "missed", "met", "missed", "not here", "met", "not here"]
+    assert [one["source"] for one in told][:2] == ["a paper", "its table"]
+    assert told[2]["ours"] == pytest.approx(ap - vgg) and told[3]["ours"] == pytest.approx(vgg - ap)
+    assert len(written.expectations_missed) == 2
+    assert written.expectations_missed[0] == (f"r101: AP50 is {ap50:.1f}, expected {ap50 + 0.6:.1f} ± 0.5 (its table)")
+    row = rows_of((tmp_path / "out" / "report.md").read_text())["r101, AP50"]
+    assert "| missed |" in row and f"{ap50:.1f}" in row
+    assert 'id="expected"' in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_without_expectations_there_is_no_such_section(pair, tmp_path):
+    assert write_report(pair, tmp_path / "out").expectations_missed == ()
+    assert 'id="expected"' not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_expectations_of_another_head_are_left_to_it(pair, tmp_path):
+    entry = {"side": "r101", "figure": "AP", "value": 0, "tolerance": 0, "head": "fpn"}
+    file = file_of(tmp_path / "expect.yaml", entry)
+    truth = make_truth()
+    protocol = {"model.body": "c4"}
+    runs = [make_run(tmp_path / n, n, make_predictions(truth, share=0.5, seed=1), protocol=protocol) for n in ("r101",)]
+    assert write_report(runs, tmp_path / "out", expect=file).expectations_missed == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            {"side": "a", "figure": "VOC 11", "value": 1, "tolerance": 1},
+            "1: figure is 'VOC 11'; did you mean VOC 11-point",
+        ),
+        ({"side": "a", "figure": "AP", "value": "x", "tolerance": 1}, "value is 'x'; a number is wanted"),
+        ({"side": "a", "figure": "AP", "value": 1}, "tolerance is None; a number is wanted"),
+        ({"side": "a", "figure": "AP", "value": 1, "tolerance": -1}, "cannot be negative"),
+        ({"side": "a", "figure": "AP", "value": 1, "tolerence": 1}, "'tolerence'; did you mean tolerance"),
+        ({"figure": "AP", "value": 1, "tolerance": 1}, "either side: NAME or difference"),
+        ({"difference": "a", "figure": "AP", "value": 1, "tolerance": 1}, "a list of two sides"),
+        ("AP", "not a mapping"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_mend(tmp_path, entry, sentence):
+    with pytest.raises(ReportError, match=rf"wrong\.yaml.*{sentence}"):
+        read_expectations(file_of(tmp_path / "wrong.yaml", entry))
+
+
+def test_a_file_that_holds_no_expectations_is_refused(tmp_path):
+    path = tmp_path / "empty.yaml"
+    for text, sentence in (("", "holds no list"), ("a: [", "not valid YAML"), ("expect: []", "has expect beside")):
+        path.write_text(text)
+        with pytest.raises(ReportError, match=sentence):
+            read_expectations(path)
+    with pytest.raises(ReportError, match="is missing"):
+        read_expectations(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((INSTALLED / "published").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_published_figures_that_come_along_are_whole(path):
+    expectations = read_expectations(path)
+    values = {(one.sides, one.figure): one.value for one in expectations}
+    for (sides, figure), value in values.items():
+        if len(sides) == 2:
+            assert value == pytest.approx(values[sides[:1], figure] - values[sides[1:], figure])
+    assert all(one.source for one in expectations) and path.read_text().startswith("# ")
+
+
+def test_anyones_predictions_can_be_a_side(pair, tmp_path):
+    truth = make_truth()
+    found = make_predictions(truth, share=0.7, seed=9)
+    file = tmp_path / "yolo.json"
+    file.write_text(json.dumps(found))
+    write_report(pair[1:], tmp_path / "out", predictions={"a YOLO": file})
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    ours, theirs = content["sides"]
+    assert theirs["label"] == "a YOLO" and theirs["file"] and not ours["file"]
+    assert theirs["figures"]["AP"]["mean"] == pytest.approx(coco_figures(truth, found)["AP"])
+    assert theirs["cost"]["flops"] is None and theirs["weights"] == "unknown"
+    assert content["first"] == [
+        "a YOLO is known by a file of predictions alone: the protocol is not known to be equal, so differences are of "
+        "detectors, not of backbones."
+    ]
+    assert content["headline"].endswith("the protocol is not known to be equal: no verdict on the backbones")
+    assert content["fronts"] == {} and content["training"][1]["loss"] == []
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert rows_of(markdown)["FLOPs"].split("|")[3].strip() == formats.NONE
+
+
+def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, tmp_path):
+    truth = make_truth()
+    files: dict[str, list[Path]] = {}
+    for name, share in (("first", 0.3), ("second", 0.95)):
+        for seed in range(3):
+            path = tmp_path / f"{name}{seed}.json"
+            path.write_text(json.dumps(make_predictions(truth, share=share, seed=seed + 20)))
+            files.setdefault(name, []).append(path)
+    write_images(tmp_path / "pictures")
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    write_report([], tmp_path / "out", predictions=files, truth=tmp_path / "truth.json", images=tmp_path / "pictures")
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [len(side["seeds"]) for side in content["sides"]] == [3, 3]
+    assert content["lead"]["covers"] == "seeds and images" and content["lead"]["differences"]["AP"]["distinguishable"]
+    assert content["headline"].startswith("The detector second scores above first by")
+    assert content["headline"].endswith("the protocol is not known to be equal: no verdict on the backbones")
+    assert content["gallery"]["images_not_found"] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Nothing is known of what these detectors cost" in page and "Nothing is known of how these" in page
+
+
+def test_predictions_that_cannot_be_a_side_are_refused(pair, tmp_path):
+    file = tmp_path / "found.json"
+    file.write_text("[]")
+    with pytest.raises(ReportError, match="need the truth that they are scored on"):
+        write_report([], tmp_path / "out", predictions={"a": file})
+    with pytest.raises(ReportError, match="A side is called r101 already"):
+        write_report(pair, tmp_path / "out", predictions={"r101": file})
+    with pytest.raises(ValueError, match=r"nowhere\.json does not exist"):
+        write_report(pair, tmp_path / "out", predictions={"a": tmp_path / "nowhere.json"})
+    other = make_truth()
+    other["annotations"][0]["bbox"][0] += 1
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="differ in their annotations"):
+        write_report(pair, tmp_path / "out", predictions={"a": file}, truth=tmp_path / "other.json")
