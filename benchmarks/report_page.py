@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -77,6 +78,7 @@ def open_once(chromium: Any, path: Path, slower: int) -> dict[str, float]:
     """Seconds until loaded, until the first photo is drawn, and of one change of the filter."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     try:
+        context.set_default_timeout(180_000)
         page = context.new_page()
         context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
         page.goto(path.as_uri() + "#images&sort=most&on=a")
@@ -131,6 +133,7 @@ def main() -> int:
     setting = {
         "images": args.count, "sides": args.sides, "page_mb": round(size_mb, 2), "made_s": round(made_s, 2),
         "pictures": "made up" if args.truth is None else args.truth.name, "chromium": version,
+        "load_average_15_min": os.getloadavg()[2],
     }  # fmt: skip
     write_result(args.output, {"setting": setting, "times": {name: summary(values) for name, values in times.items()}})
     return 0

@@ -141,7 +141,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_it(path: Path, address: str = "", **options: Any) -> Visit:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         visit = Visit(context.new_page())
         visit.page.on("request", lambda request: visit.requests.append(request.url))
