@@ -75,7 +75,7 @@ def write_page(directory: Path, truth: dict[str, Any], images: Path, sides: int)
 
 
 def open_once(chromium: Any, path: Path) -> dict[str, float]:
-    """Seconds until loaded, until the first photo is drawn, of the main thread until then, of a change of the filter."""
+    """Seconds until loaded and until the first photo is drawn, of the main thread, and of a change of the filter."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     try:
         context.set_default_timeout(180_000)
