@@ -141,7 +141,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
 
     def open_it(path: Path, address: str = "", **options: Any) -> Visit:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         visit = Visit(context.new_page())
         visit.page.on("request", lambda request: visit.requests.append(request.url))
@@ -339,7 +339,10 @@ def test_an_image_opens_zooms_in_step_moves_and_turns_to_the_next(made: Made, op
     page.mouse.move(frame["x"] + frame["width"] / 4, frame["y"] + frame["height"] / 4)
     page.mouse.wheel(0, -400)
     wheeled = [float(value) for value in views(visit)[2].split()]
-    assert wheeled[2] < float(zoomed[0].split()[2])
+    before = [float(value) for value in zoomed[0].split()]
+    assert wheeled[2] < before[2]
+    for at, size in ((0, 2), (1, 3)):  # what lies under the pointer stays there
+        assert wheeled[at] + wheeled[size] / 4 == pytest.approx(before[at] + before[size] / 4, abs=0.3)
     page.mouse.down()
     page.mouse.move(frame["x"] + 10, frame["y"] + 10, steps=3)
     page.mouse.up()
@@ -369,6 +372,7 @@ def test_pointing_at_a_box_tells_of_it_and_marks_its_object_in_the_other_panes(m
     edge = box.locator(".edge").bounding_box()
     page.mouse.move(edge["x"] + 1, edge["y"] + 1)
     tip = page.locator("#tip")
+    assert tip.evaluate("(tip) => tip.closest('dialog') !== null")  # else the dialog lies over it
     lines = tip.locator("div").all_inner_texts()
     name, score = re.fullmatch(r"(.+), score \.(\d{3})", lines[0]).groups()  # type: ignore[union-attr]
     assert name in CLASSES and lines[1].startswith("found: IoU .") and len(lines) == 4
