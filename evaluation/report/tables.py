@@ -205,10 +205,18 @@ def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"FLOPs are {at_test(sides)}"]
     if devices:
         named = sorted("the CPU" if one == "cpu" else str(one) for one in devices)
-        parts.append(f"times were measured on {formats.joined(named)}")
+        parts.append(f"times were measured on {formats.joined(named)}{_conditions(measured)}")
     if of:
         parts.append(f"memory is the {formats.joined(sorted(of))}{formats.APOSTROPHE}s")
     return "; ".join(parts) + "."
+
+
+def _conditions(measured: Sequence[Mapping[str, Any]]) -> str:
+    """' (2 threads, bf16)', where all sides say the same."""
+    first = measured[0]
+    parts = [f"{first['threads']} threads" if first["threads"] else "", first["precision"] or ""]
+    alike = all(one[name] == first[name] for one in measured for name in ("threads", "precision"))
+    return f" ({', '.join(filter(None, parts))})" if alike and any(parts) else ""
 
 
 def _pair_columns(content: Mapping[str, Any]) -> list[str]:
@@ -352,7 +360,7 @@ def _proposals(told: Sequence[Sequence[Mapping[str, Any]] | None], sides: list[s
             [formats.ap(rows[place][measure]) if rows else formats.NONE for rows in told],
         )
         for place, row in enumerate(first)
-        for measure in measures
+        for measure in (measures if row["size"] == "all" else measures[-1:])
         if row["truths"]
     ]
     return Table("Recall of proposals, classes aside", "Recall", sides, [("", rows)])
