@@ -263,29 +263,6 @@ def _signed_tick(value: float) -> str:
     return "+" + tick_text(value) if value > 0 else tick_text(value)
 
 
-def difference_bar(value: float | None, limit: float, *, styles: tuple[int, int] = (0, 1)) -> Markup:
-    """A bar from the middle: to the right where the second is better, to the left where the first is."""
-    if value is None:
-        return Markup("")
-    length = min(1.0, abs(value) / limit) * 58 if limit else 0.0
-    style = styles[1] if value > 0 else styles[0]
-    return element(
-        "svg",
-        element("line", x1=60.0, x2=60.0, y1=0.0, y2=14.0, class_="zero"),
-        element(
-            "rect",
-            x=60 - length if value < 0 else 60.0,
-            y=2.5,
-            width=length,
-            height=9.0,
-            class_=f"bar s{style}",
-        ),
-        viewBox="0 0 120 14",
-        class_="bars",
-        aria_hidden="true",
-    )
-
-
 def swatch(style: int, *, kind: str = "", dot: bool = True) -> Markup:
     """A series' line and marker, for legends."""
     return element(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluation.report.cells import Row, Table
 from evaluation.report.formats import APOSTROPHE, MINUS, NBSP, NONE, TIMES
-from evaluation.report.tables import Row, Table
 
 ESCAPED = {
     "\\": r"\textbackslash{}",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evaluation.report.cells import Row, Table
 from evaluation.report.formats import markdown
-from evaluation.report.tables import Row, Table
 
 
 def table(told: Table) -> str:

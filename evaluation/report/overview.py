@@ -8,10 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation.report import formats
+from evaluation.report.cells import Row, Table
 from evaluation.report.costs import fronts
 from evaluation.report.figures import swatch
 from evaluation.report.front import front_chart
-from evaluation.report.tables import Row, Table
 
 STYLES = 6
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.report import formats
+from evaluation.report.cells import Row, Table, estimate, labels, p_cell, verdict
 from evaluation.report.costs import COSTS
+from evaluation.report.reason_tables import detail_tables, error_table
 
 NOTES = {
     "AP": "IoU .50 to .95",
@@ -23,34 +24,6 @@ NOTES = {
 }
 MAIN_COSTS = ("parameters", "flops", "latency_s", "time_per_image_s")
 IMAGES = 24  # those of the browser that Markdown lists
-NOT_DISTINGUISHABLE = "not distinguishable"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A name and a cell a column; `subs` stand small under the cells; `best` are the bold ones; `bar` a difference."""
-
-    name: str
-    cells: list[str]
-    note: str = ""
-    subs: list[str] = field(default_factory=list)
-    best: set[int] = field(default_factory=set)
-    values: list[float | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns after the first, whose heading is `corner`; rows in named groups (one without a name: no heading)."""
-
-    title: str
-    corner: str
-    columns: list[str]
-    groups: list[tuple[str, list[Row]]]
-    note: str = ""
-
-    @property
-    def rows(self) -> list[Row]:
-        return [row for _, rows in self.groups for row in rows]
 
 
 def all_tables(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,10 +41,6 @@ def all_tables(content: Mapping[str, Any]) -> dict[str, Any]:
         "facts": facts(content),
         "expected": expected_table(content),
     }
-
-
-def labels(content: Mapping[str, Any]) -> list[str]:
-    return [side["label"] for side in content["sides"]]
 
 
 def main_table(content: Mapping[str, Any]) -> Table:
@@ -95,21 +64,9 @@ def _accuracy(content: Mapping[str, Any], only: Mapping[str, Any] | None) -> lis
         if only:
             difference = only["differences"][name]
             cells += [formats.change(difference), p_cell(difference)]
-            subs += ["", _verdict(difference)]
+            subs += ["", verdict(difference)]
         rows.append(Row(name, cells, NOTES[name], subs, _best([figure["mean"] for figure in figures])))
     return rows
-
-
-def p_cell(difference: Mapping[str, Any] | None) -> str:
-    """The p-value, corrected where it is one of many."""
-    if difference is None:
-        return formats.NONE
-    adjusted = difference["adjusted_p"]
-    return formats.p_value(difference["p_value"] if adjusted is None else adjusted)
-
-
-def _verdict(difference: Mapping[str, Any] | None) -> str:
-    return "" if difference is None or difference["distinguishable"] else NOT_DISTINGUISHABLE
 
 
 def _best(values: Sequence[float | None]) -> set[int]:
@@ -181,7 +138,7 @@ def _comparisons(title: str, corner: str, comparisons: Sequence[Mapping[str, Any
         ap, ap50 = (one["differences"][name] for name in ("AP", "AP50"))
         ratios = [formats.ratio(one["ratios"].get(name)) for name in ("flops", "latency_s", "parameters")]
         cells = [formats.change(ap), p_cell(ap), formats.change(ap50), p_cell(ap50), *ratios]
-        rows.append(Row(one[key], cells, subs=["", _verdict(ap), "", _verdict(ap50), "", "", ""]))
+        rows.append(Row(one[key], cells, subs=["", verdict(ap), "", verdict(ap50), "", "", ""]))
     columns = ["AP (95 %)", "p, Holm", "AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
     return Table(title, corner, columns, [("", rows)])
 
@@ -205,10 +162,18 @@ def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"FLOPs are {at_test(sides)}"]
     if devices:
         named = sorted("the CPU" if one == "cpu" else str(one) for one in devices)
-        parts.append(f"times were measured on {formats.joined(named)}")
+        parts.append(f"times were measured on {formats.joined(named)}{_conditions(measured)}")
     if of:
         parts.append(f"memory is the {formats.joined(sorted(of))}{formats.APOSTROPHE}s")
     return "; ".join(parts) + "."
+
+
+def _conditions(measured: Sequence[Mapping[str, Any]]) -> str:
+    """' (2 threads, bf16)', where all sides say the same."""
+    first = measured[0]
+    parts = [f"{first['threads']} threads" if first["threads"] else "", first["precision"] or ""]
+    alike = all(one[name] == first[name] for one in measured for name in ("threads", "precision"))
+    return f" ({', '.join(filter(None, parts))})" if alike and any(parts) else ""
 
 
 def _pair_columns(content: Mapping[str, Any]) -> list[str]:
@@ -222,7 +187,6 @@ def size_table(content: Mapping[str, Any]) -> Table:
             row["name"],
             [str(row["truths"]), *map(formats.mean_and_spread, row["AP"])]
             + ([formats.change(row["difference"])] if len(content["pair"]) == 2 else []),
-            values=[_estimate(row["difference"])],
         )
         for row in content["per_size"]
     ]
@@ -239,123 +203,13 @@ def class_table(content: Mapping[str, Any]) -> Table:
         values = [float(row["truths"]), *(one["mean"] for one in row["AP"])]
         if paired:
             cells += [formats.change(difference), p_cell(difference)]
-            values += [_estimate(difference), None]
+            values += [estimate(difference), None]
         cells += map(formats.mean_and_spread, row["AP50"])
         values += [one["mean"] for one in row["AP50"]]
         rows.append(Row(row["name"], cells, values=values))
     sides = labels(content)
     columns = ["Objects", *(f"AP, {s}" for s in sides), *_pair_columns(content), *(f"AP50, {s}" for s in sides)]
     return Table("", "Class", columns, [("", rows)])
-
-
-def _estimate(difference: Mapping[str, Any] | None) -> float | None:
-    return None if difference is None else difference["estimate"]
-
-
-def error_table(content: Mapping[str, Any]) -> Table:
-    """AP lost to each kind by side, with how often; then each pair's difference of AP lost."""
-    errors = content["reasons"]["errors"]
-    rows: dict[bool, list[Row]] = {False: [], True: []}
-    for kind in errors["kinds"]:
-        cells = [formats.ap(value) for value in kind["lost"]]
-        subs = ["" if kind["counts"] is None else formats.tally(kind["counts"][s]) for s in range(len(cells))]
-        values: list[float | None] = [None] * len(cells)
-        for pair in errors["differences"]:
-            difference = pair["kinds"][kind["kind"]]
-            cells += [formats.change(difference), p_cell(difference)]
-            subs += ["", _verdict(difference)]
-            values += [_estimate(difference), None]
-        rows[kind["special"]].append(Row(kind["kind"].replace("_", " "), cells, kind["meaning"], subs, values=values))
-    columns = labels(content)
-    for pair in errors["differences"]:
-        columns = [*columns, f"{pair['b']} less {pair['a']}", "p, Holm"]
-    groups = [("AP lost to each kind", rows[False]), ("AP gained were they gone", rows[True])]
-    return Table("", "Error", columns, groups)
-
-
-def detail_tables(content: Mapping[str, Any]) -> list[Table]:
-    """Calibration, outcomes, confusions, fifths of sizes, crowding, proposals."""
-    reasons, sides = content["reasons"], labels(content)
-    made = [_outcomes(reasons, sides)]
-    if any(one is not None for one in reasons["calibration"]):
-        made += _calibration(reasons["calibration"], sides)
-    if reasons["confused"]:
-        rows = [
-            Row(f"{row['truth']} taken for {row['detection']}", [formats.tally(n) for n in row["counts"]])
-            for row in reasons["confused"]
-        ]
-        made.append(Table("Classes taken for each other", "Truth and detection", sides, [("", rows)]))
-    made.append(_slices("AP by size, fifths of the objects by the root of their area", reasons["size"], sides))
-    for name, title in (
-        ("overlap_in_class", "AP by greatest IoU with another object of the class"),
-        ("neighbours", "AP by the number of other objects in the image"),
-    ):
-        made.append(_slices(f"{title} (normalised precision)", reasons["crowding"][name], sides))
-    if any(reasons["proposals"]):
-        made.append(_proposals(reasons["proposals"], sides))
-    return made
-
-
-def _outcomes(reasons: Mapping[str, Any], sides: list[str]) -> Table:
-    names = {
-        "right": "right",
-        "wrong_class": "on an object of another class",
-        "background": "on none, or on one already found",
-        "missed": "objects missed",
-    }
-    rows = [Row("score from which on", [f"{value:.2f}" for value in reasons["threshold"]], "where F1 is highest")]
-    rows += [
-        Row(text, [formats.tally(outcome[name]) for outcome in reasons["outcomes"]]) for name, text in names.items()
-    ]
-    return Table("Detections at the best score, IoU .50", "Detections", sides, [("", rows)])
-
-
-def _calibration(told: Sequence[Mapping[str, Any] | None], sides: list[str]) -> list[Table]:
-    def row(name: str, key: str, note: str = "") -> Row:
-        return Row(name, [formats.ap(one[key]) if one else formats.NONE for one in told], note)
-
-    summary = [
-        row("ECE", "ece", "mean distance of score and precision over ten bins, 0 to 100"),
-        row("D-ECE", "d_ece", "by place and size of the box as well"),
-    ]
-    bins = next(one for one in told if one)["bins"]
-    rows = [
-        Row(
-            f"{one['low']:.1f} to {one['high']:.1f}",
-            [_bin(side["bins"][place]) if side else formats.NONE for side in told],
-        )
-        for place, one in enumerate(bins)
-    ]
-    return [
-        Table("Calibration, IoU .50", "Error", sides, [("", summary)]),
-        Table("Score against precision, and detections", "Score", sides, [("", rows)]),
-    ]
-
-
-def _bin(one: Mapping[str, Any]) -> str:
-    if one["score"] is None or one["precision"] is None:
-        return formats.NONE
-    return f"{one['score']:.2f} against {one['precision']:.2f} ({formats.tally(one['detections'])})"
-
-
-def _slices(title: str, rows: Sequence[Mapping[str, Any]], sides: list[str]) -> Table:
-    made = [Row(row["slice"], [str(row["truths"]), *map(formats.ap, row["AP"])]) for row in rows if row["truths"]]
-    return Table(title, "Part", ["Objects", *sides], [("", made)])
-
-
-def _proposals(told: Sequence[Sequence[Mapping[str, Any]] | None], sides: list[str]) -> Table:
-    first = next(rows for rows in told if rows)
-    measures = [name for name in first[0] if name.startswith("AR@")]
-    rows = [
-        Row(
-            f"{measure}, {row['size']}",
-            [formats.ap(rows[place][measure]) if rows else formats.NONE for rows in told],
-        )
-        for place, row in enumerate(first)
-        for measure in measures
-        if row["truths"]
-    ]
-    return Table("Recall of proposals, classes aside", "Recall", sides, [("", rows)])
 
 
 def run_table(content: Mapping[str, Any]) -> Table:

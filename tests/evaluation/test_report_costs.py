@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.report import ReportError, formats, latex, write_report
+from evaluation.report.cells import Row, Table
 from evaluation.report.costs import pareto
 from evaluation.report.front import front_chart
-from evaluation.report.tables import Row, Table
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
 
 COST = {
@@ -27,6 +27,8 @@ COST = {
     "peak_memory_mb": 2300.0,
     "peak_memory_of": "process",
     "device": "cpu",
+    "threads": 2,
+    "precision": "bf16",
     "proposals": 300,
     "input_hw": [600, 800],
     "classifier": {"parameters": 44_549_160, "flops": 7.6e9, "input_hw": [224, 224]},
@@ -91,7 +93,8 @@ def test_costs_are_means_over_the_seeds_in_every_file(written):
     page, markdown = ((written / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in ("205\u00a0ms", "44.5\u00a0M", "2.30\u00a0GB", "300\u00a0G"):
         assert text.split("\u00a0")[0] in page and text.split("\u00a0")[0] in markdown
-    assert "600 \u00d7 800 px, 300 proposals; times were measured on the CPU; memory is the process\u2019s" in page
+    measured = "600 \u00d7 800 px, 300 proposals; times were measured on the CPU (2 threads, bf16)"
+    assert f"{measured}; memory is the process\u2019s" in page
     assert formats.spread(vgg["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
 
 
