@@ -8,7 +8,7 @@ A made-up detector: every object and image has its difficulty, shared by all run
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
 of each object, and false ones. The true difference of two sides is that of their mean AP over seeds on huge samples.
 A pair draws new images and new seeds of three sides, two of them equal; the interval should hold the truth in 95 % of
-pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are the first of the most: rows of one number of
+pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are chosen among the most: rows of one number of
 images share their draws. What is drawn is kept beside the result (.npz), to go on from or to judge another rule by.
 "plain" is the bootstrap in two levels with percentiles that `evaluation.comparison` does without; "images" is the
 interval of one run a side, held against the AP of these very runs on 20,000 images: by the normal distribution as in
@@ -180,33 +180,47 @@ def simulate(args: argparse.Namespace, images: int, pairs: int) -> tuple[Values,
     return np.array(skills[:pairs]), np.array(values[:pairs])
 
 
-def measure(skills_P2KC: Values, values_P2KS: Values, truth: float) -> dict[str, dict[str, float]]:
-    """Share of pairs whose interval holds the truth, for each kind of interval, and their mean width."""
-    held: dict[str, list[bool]] = {}
-    widths: dict[str, list[float]] = {}
+def intervals_of(
+    skills_2KC: Values, sides_2KS: Values, truth: float, pair: int
+) -> tuple[float, dict[str, list[float]]]:
+    """What intervals of a pair should hold, and (low, high) of each kind."""
+    ours = compare_sides(*sides_2KS)
+    assert ours is not None
+    if sides_2KS.shape[1] > 1:
+        plain = plain_bootstrap(sides_2KS, np.random.default_rng([pair, 5]))
+        return truth, {"ours": [ours.low, ours.high], "plain": list(plain)}
+    percentiles = np.quantile(sides_2KS[1, 0, 1:] - sides_2KS[0, 0, 1:], [0.025, 0.975]).tolist()
+    goal = on_huge(skills_2KC[1, 0], pair) - on_huge(skills_2KC[0, 0], pair)
+    return goal, {"images, normal": [ours.low, ours.high], "images, percentiles": percentiles}
+
+
+def measure(skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int) -> dict[str, dict[str, float]]:
+    """Share of intervals that hold the truth, for each kind of interval, and their mean width.
+
+    Two seeds or more, but not all, are chosen in every way, the same places of both sides; the standard error is that
+    of independent pairs, whose choices are not.
+    """
+    choices = list(itertools.combinations(range(values_P2KS.shape[2]), seeds)) if seeds > 1 else [(0,)]
+    told: dict[str, list[tuple[float, float]]] = {}
     for pair, (skills_2KC, sides_2KS) in enumerate(zip(skills_P2KC, values_P2KS)):
-        ours = compare_sides(*sides_2KS)
-        assert ours is not None
-        goal = truth
-        if sides_2KS.shape[1] == 1:
-            goal = on_huge(skills_2KC[1, 0], pair) - on_huge(skills_2KC[0, 0], pair)
-            low, high = np.quantile(sides_2KS[1, 0, 1:] - sides_2KS[0, 0, 1:], [0.025, 0.975])
-            intervals = {"images, normal": (ours.low, ours.high), "images, percentiles": (low, high)}
-        else:
-            plain = plain_bootstrap(sides_2KS, np.random.default_rng([pair, 5]))
-            intervals = {"ours": (ours.low, ours.high), "plain": plain}
-        for name, (low, high) in intervals.items():
-            held.setdefault(name, []).append(bool(low <= goal <= high))
-            widths.setdefault(name, []).append(float(high - low))
-    return {
-        name: {
-            "coverage": float(np.mean(one)),
-            "standard_error": share_error(float(np.mean(one)), len(one)),
-            "n": len(one),
-            "mean_width": float(np.mean(widths[name])),
+        held: dict[str, list[tuple[bool, float]]] = {}
+        for chosen in map(list, choices):
+            goal, intervals = intervals_of(skills_2KC[:, chosen], sides_2KS[:, chosen], truth, pair)
+            for name, (low, high) in intervals.items():
+                held.setdefault(name, []).append((low <= goal <= high, high - low))
+        for name, one in held.items():
+            told.setdefault(name, []).append(tuple(np.mean(one, axis=0).tolist()))
+    result = {}
+    for name, one in told.items():
+        share_P, width_P = np.array(one).T
+        result[name] = {
+            "coverage": float(share_P.mean()),
+            "standard_error": max(float(share_P.std(ddof=1)) / math.sqrt(len(one)), 1 / len(one)),
+            "pairs": len(one),
+            "choices_of_seeds": len(choices),
+            "mean_width": float(width_P.mean()),
         }
-        for name, one in held.items()
-    }
+    return result
 
 
 def rules(seeds: int, unequal: float, worlds: int, random: np.random.Generator) -> dict[str, list[float]]:
@@ -247,11 +261,6 @@ def compare_rules(seeds: list[int]) -> None:
                 )
 
 
-def share_error(share: float, count: int) -> float:
-    """Standard error of a share (0..1)."""
-    return math.sqrt(max(share * (1 - share), 1 / count) / count)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[200, 2000], help="default 200 2000")
@@ -268,8 +277,8 @@ def main() -> None:
         return
     if len(args.pairs) != len(args.images):
         parser.error("--pairs: one number for each of --images")
-    if min(*args.images, *args.pairs, *args.seeds) < 1 or args.resamples < 2:
-        parser.error("--images, --pairs and --seeds are 1 or more, --resamples 2 or more")
+    if min(*args.images, *args.seeds) < 1 or min(args.pairs) < 2 or args.resamples < 2:
+        parser.error("--images and --seeds are 1 or more, --pairs and --resamples 2 or more")
 
     truth = true_difference(args.gain, args.spread)
     print(
@@ -282,7 +291,7 @@ def main() -> None:
         skills_P3KC, values_P3KS = simulate(args, images, pairs)
         for second, goal in ((1, 0.0), (2, truth["difference"])):
             for seeds in args.seeds:
-                told = measure(skills_P3KC[:, [0, second], :seeds], values_P3KS[:, [0, second], :seeds], goal)
+                told = measure(skills_P3KC[:, [0, second]], values_P3KS[:, [0, second]], goal, seeds)
                 for name, one in told.items():
                     print(
                         f"  {images:5d} images, {seeds} seeds, {name:20s} holds {goal:+.2f} in "
