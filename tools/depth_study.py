@@ -282,14 +282,9 @@ def is_finished(cell: Cell) -> bool:
     from engine import device, precision
     from engine.rundir import RunDirectory
 
-    if not (cell.output / "config.yaml").is_file():
-        return False
     resolved = precision.resolve(cell.recipe.precision, device.resolve(cell.recipe.device))
     recipe = cell.recipe.model_copy(update={"precision": resolved})
-    run = RunDirectory.open(
-        cell.output, recipe.model_dump(mode="json"), resume=True, may_differ=may_differ(recipe), tensorboard=False
-    )
-    return run.finished
+    return RunDirectory.is_finished(cell.output, recipe.model_dump(mode="json"), may_differ=may_differ(recipe))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import Board, Job, latest, paces, run_jobs, shares
+from engine.board import Board, latest, paces
+from engine.jobs import Job, run_jobs, shares
 
 ENVIRONMENT = {"MARK": "seen"}
 
