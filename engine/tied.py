@@ -4,8 +4,8 @@ A training whose study is gone would go on beside the one that takes its place. 
 may ask to be killed when its parent ends. Elsewhere nothing is tied, and a run directory's lock (`engine.lock`) is what
 is left.
 
-As a program, `python engine/tied.py PARENT COMMAND...`, it ties itself to the process PARENT that started it and becomes
-the command; it is run without site-packages, so it imports the standard library alone.
+As a program, `python engine/tied.py PARENT COMMAND...`, it ties itself to the process PARENT that started it and
+becomes the command; it is run without site-packages, so it imports the standard library alone.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def train(study: DepthRecipe, cells: list[Cell]) -> tuple[list[Path], int]:
 def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
     """The jobs, `study.jobs` at a time; the exit code, with a line for each that failed."""
     from engine import device
-    from engine.jobs import run_jobs, shares
+    from engine.processes import run_jobs, shares
 
     if not todo:
         return 0

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from engine.board import Board, latest, paces
-from engine.jobs import Job, run_jobs, shares
+from engine.jobs import Job
+from engine.processes import run_jobs, shares
 
 ENVIRONMENT = {"MARK": "seen"}
 
@@ -74,7 +75,8 @@ time.sleep(60)
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
-from engine.jobs import Job, run_jobs
+from engine.jobs import Job
+from engine.processes import run_jobs
 jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
 outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
 assert outcome.failed == {{}}, outcome
