@@ -12,7 +12,8 @@ from configs.command_line import (
     take_flag,
     validated,
 )
-from configs.schema import BackboneRecipe, CompareRecipe, DetectionRecipe, flatten, may_differ, protocol_fields
+from configs.schema import BackboneRecipe, DetectionRecipe, flatten, may_differ, protocol_fields
+from configs.schema_compare import CompareRecipe
 from configs.schema_localisation import LocalisationRecipe
 
 KINDS = {
@@ -27,6 +28,7 @@ SAMPLE_KINDS = {
     "located": BackboneRecipe,
     "detection": DetectionRecipe,
     "mask_fpn": DetectionRecipe,
+    "fpn": DetectionRecipe,
     "demo": CompareRecipe,
 }
 
