@@ -105,7 +105,8 @@ def measure_rate(device: torch.device, wanted: str) -> float:
     resolved = precision.resolve(wanted, device)
     is_cpu = device.type == "cpu"
     batch, side = (4, 128) if is_cpu else (32, 224)
-    net = create_backbone("r18" if is_cpu else "r50", num_classes=10).to(device, memory_format=torch.channels_last)
+    net = create_backbone("r18" if is_cpu else "r50", num_classes=10).to(device)
+    net = net.to(memory_format=torch.channels_last)
     pixels = torch.zeros(batch, 3, side, side, dtype=torch.uint8, device=device)
 
     def step() -> None:

@@ -42,7 +42,7 @@ class Matrix:
         return self.trials.get((training.backbone, training.head), ()) if training in self.cells else ()
 
     def settled(self, recipe: CompareRecipe, cell: Training) -> Training:
-        """The cell with the value that its sweep has chosen. Raises ValueError before the sweep is done."""
+        """The cell with the value that its sweep has chosen. Raises sweep.Undecided before the sweep is done."""
         trials = self.trials_for(cell)
         return with_choice(recipe, cell, choose(trials)) if trials else cell
 

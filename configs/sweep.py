@@ -19,6 +19,10 @@ from configs.training import Training, path_part, with_flags
 from engine.files import write_json
 
 
+class Undecided(ValueError):
+    """A sweep has not come to a value, or not yet."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the trials of a backbone and a head have come to. figures: by value, None where the training diverged."""
@@ -59,7 +63,7 @@ def rule(recipe: CompareRecipe, cell: Training) -> str:
 def choose(trials: Sequence[Training]) -> Choice:
     """The value with the best figure, of equal ones the first.
 
-    Raises ValueError where a trial has not ended yet (one that diverged has), and where all diverged.
+    Raises Undecided where a trial has not ended yet (one that diverged has), and where all diverged.
     """
     figures: dict[str, float | None] = {}
     for trial in trials:
@@ -68,10 +72,10 @@ def choose(trials: Sequence[Training]) -> Choice:
         elif trial.has_diverged():
             figures[trial.value] = None
         else:
-            raise ValueError(f"its sweep lacks the {trial.title} ({trial.output})")
+            raise Undecided(f"its sweep lacks the {trial.title} ({trial.output})")
     found = {value: figure for value, figure in figures.items() if figure is not None}
     if not found:
-        raise ValueError(f"its sweep has no value with which the training did not diverge: {', '.join(figures)}")
+        raise Undecided(f"its sweep has no value with which the training did not diverge: {', '.join(figures)}")
     first = trials[0]
     return Choice(first.backbone, first.head, figures, max(found, key=lambda value: found[value]))
 
@@ -82,7 +86,7 @@ def write_choices(recipe: CompareRecipe, trials: Sequence[Sequence[Training]]) -
     for group in trials:
         try:
             choices.append(vars(choose(group)))
-        except ValueError:
+        except Undecided:
             continue
     told = {"field": sweep.field, "values": list(sweep.values), "rule": rule(recipe, trials[0][0]), "choices": choices}
     recipe.output.mkdir(parents=True, exist_ok=True)

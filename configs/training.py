@@ -8,7 +8,6 @@ from pathlib import Path
 
 from configs.command_line import validated
 from configs.schema import RunRecipe, may_differ
-from engine import device, precision
 from engine.rundir import RunDirectory
 
 
@@ -55,9 +54,10 @@ class Training:
 
     def is_finished(self) -> bool:
         """Whether its run came to its end. Raises RunError where its directory holds another recipe's run."""
-        resolved = precision.resolve(self.recipe.precision, device.resolve(self.recipe.device))
-        recipe = self.recipe.model_copy(update={"precision": resolved})
-        return RunDirectory.is_finished(self.output, recipe.model_dump(mode="json"), may_differ=may_differ(recipe))
+        free = may_differ(self.recipe)
+        if self.recipe.precision == "auto":  # the run's own was settled by the machine that it ran on
+            free |= {"precision"}
+        return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free)
 
 
 def path_part(name: str) -> str:

@@ -101,14 +101,14 @@ def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
 
     Raises RunError where a directory holds another recipe's run.
     """
+    from configs.sweep import Undecided
+
     done = [one for one in (*matrix.pretrainings, *matrix.all_trials()) if one.is_finished()]
     for cell in matrix.cells:
         try:
             settled = matrix.settled(recipe, cell)
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise
-            continue  # its sweep is not done
+        except Undecided:
+            continue
         if settled.is_finished():
             done.append(cell)
     return done
@@ -155,6 +155,7 @@ def place_of(recipe: CompareRecipe) -> Place:
             processes=recipe.processes,
             workers=recipe.workers,
             at_once=recipe.at_once,
+            on_gpus=recipe.device != "cpu",
         )
     gpus, cores = device.visible_gpus(recipe.device), device.usable_cores()
     if gpus and recipe.processes * recipe.at_once > len(gpus) and recipe.gpus > len(gpus):
@@ -260,8 +261,22 @@ def write(runs: Sequence[Path], out: Path, **told: Any) -> tuple[Path, tuple[str
     unknown = [name for name, value in told.items() if value and name not in known and name != "failed"]
     if unknown:
         raise RecipeError(f"this version's report knows no --{unknown[0]}")
-    written: Any = write_report(runs, out, **{name: value for name, value in told.items() if name in known})
-    return (written, ()) if isinstance(written, Path) else (written.page, written.expectations_missed)
+    if "failed" not in known:  # until the report tells heads apart by itself
+        return _write_each_head(runs, out), ()
+    written: Any = write_report(runs, out, **told)
+    return written.page, written.expectations_missed
+
+
+def _write_each_head(runs: Sequence[Path], out: Path) -> Path:
+    from configs.command_line import load_recipe
+    from configs.schema import DetectionRecipe
+    from evaluation.report import write_report
+
+    heads: dict[str, list[Path]] = {}
+    for run in runs:
+        heads.setdefault(load_recipe(DetectionRecipe, run / "config.yaml").model.body, []).append(run)
+    pages = [write_report(group, out / head if len(heads) > 1 else out) for head, group in heads.items()]
+    return pages[0] if len(pages) == 1 else out
 
 
 if __name__ == "__main__":

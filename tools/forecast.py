@@ -19,6 +19,8 @@ def show(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], tools:
     from engine.board import clock
 
     times_s, rate = estimate(recipe, matrix)
+    sweep = recipe.swept()
+    chosen = f" {sweep.flag} CHOSEN --sweep ..." if sweep else ""
     todo = [one for one in matrix.trainings() if one not in done]
     print(counted(recipe, matrix))
     print(devices(recipe) + "\n")
@@ -27,14 +29,9 @@ def show(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], tools:
         state = "finished" if training in done else f"about {clock(times_s[training.name])}"
         print(f"[{number}/{len(matrix.trainings())}] {training.title} -> {training.output}  {state}")
         command = shlex.join(training.command(tools))
-        chosen = f"  {' '.join((recipe.swept().flag, 'CHOSEN'))} --sweep ..." if _is_swept(recipe, training) else ""  # type: ignore[union-attr]
-        print(f"    {command}{chosen}")
+        print(f"    {command}{chosen if matrix.trials_for(training) else ''}")
     total_s = sum(times_s[one.name] for one in todo) / recipe.at_once
     print(f"\nTime: about {clock(total_s)} for what is not finished. {grounds(recipe, matrix, rate)}")
-
-
-def _is_swept(recipe: CompareRecipe, training: Training) -> bool:
-    return bool(recipe.sweep) and training.tool == "train_det" and not training.value
 
 
 def counted(recipe: CompareRecipe, matrix: Matrix) -> str:
@@ -130,7 +127,7 @@ def grounds(recipe: CompareRecipe, matrix: Matrix, rate: float | None) -> str:
     if rate is not None:
         others = "of the others " if ran else ""
         told.append(
-            f"multiply-adds {others}over {rate / 1e9:.3g} G a second, measured on this machine just now (reading images, "
-            "NMS and the like are not counted)"
+            f"multiply-adds {others}over {rate / 1e9:.3g} G a second, measured on this machine just now (reading "
+            "images, NMS and the like are not counted)"
         )
     return f"It is reckoned from {' and '.join(told)}."
