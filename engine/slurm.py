@@ -133,8 +133,8 @@ class Cluster:
             return executor
         if MINUTES not in told:
             raise SlurmError(
-                f"--slurm lacks {MINUTES}=MINUTES, such as {MINUTES}=240: how long a job may run until it saves its state, "
-                "goes back into the queue and continues"
+                f"--slurm lacks {MINUTES}=MINUTES, such as {MINUTES}=240: how long a job may run until it saves its "
+                "state, goes back into the queue and continues"
             )
         try:
             executor = library.SlurmExecutor(self._directory, max_num_timeout=REQUEUES)

@@ -52,9 +52,7 @@ def counted(recipe: CompareRecipe, matrix: Matrix) -> str:
 def devices(recipe: CompareRecipe) -> str:
     """How many run at a time, and on what."""
     if recipe.slurm:
-        return (
-            f"All are handed to the cluster's queue ({' '.join(recipe.slurm)}), each with {recipe.processes} device(s)."
-        )
+        return f"All go to the cluster's queue, each with {recipe.processes} process(es) or GPU(s)."
     jobs = "1 job" if recipe.at_once == 1 else f"{recipe.at_once} jobs"
     told = f"{jobs} at a time, each in {recipe.processes} process{'es' * (recipe.processes > 1)}"
     if recipe.gpus > 1 and recipe.gpus_per_job is None:
