@@ -3,6 +3,8 @@
 They outlive the process that watches them. What was handed in is remembered in OUTPUT/slurm/jobs.json, and in the queue
 under a name of its own, so that a watcher that was killed finds its jobs again and doubles none. A job at its time
 limit, or preempted, saves its state, goes back into the queue and continues.
+
+Every job imports this module on its node before it can be told to save, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-import torch
 
 from engine.files import write_json
 from engine.jobs import POLL_S, Job
@@ -89,7 +89,7 @@ class Cluster:
 
     options: `--slurm`'s KEY=VALUE, submitit's parameters or any other option of sbatch; cluster=local: its local
     executor, which has no queue, so that `at_once` jobs run at a time. directory: where submitit keeps its files.
-    processes: of each job, on as many GPUs where there are any (gpus_per_node=0: none); workers: loaders of each.
+    gpus, cores: of each job, unless the options say other ones.
     """
 
     outlives = True
@@ -100,10 +100,9 @@ class Cluster:
         *,
         directory: Path,
         consoles: Path,
-        processes: int,
-        workers: int,
+        gpus: int,
+        cores: int,
         at_once: int,
-        on_gpus: bool = True,
     ):
         told = dict(options)
         self._is_local = told.pop("cluster", "slurm") == "local"
@@ -117,18 +116,17 @@ class Cluster:
         self._records_file = self._directory / "jobs.json"
         self._records: dict[str, str] = self._read_records()
         self._suffix = hashlib.sha256(str(self._directory).encode()).hexdigest()[:8]
-        self._executor = self._make_executor(told, processes, workers, on_gpus)
+        self._executor = self._make_executor(told, gpus, cores)
         self._ids: dict[str, str] = {}  # of the jobs that were started or taken up here
         self._local_jobs: dict[str, Any] = {}
         self._gone_since: dict[str, float] = {}
         self._queue: dict[str, tuple[str, str]] = {}  # id -> name and state
         self._looked_at = float("-inf")
 
-    def _make_executor(self, told: dict[str, str], processes: int, workers: int, on_gpus: bool) -> Any:
+    def _make_executor(self, told: dict[str, str], gpus: int, cores: int) -> Any:
         library = submitit()
         if self._is_local:
             executor = library.LocalExecutor(self._directory, max_num_timeout=REQUEUES)
-            gpus = processes if on_gpus and torch.cuda.is_available() else 0
             executor.update_parameters(timeout_min=float(told.get(MINUTES, LOCAL_MINUTES)), gpus_per_node=gpus)
             return executor
         if MINUTES not in told:
@@ -142,9 +140,9 @@ class Cluster:
             raise SlurmError(
                 "there is no SLURM here (no srun in PATH): run this on the cluster's login node, or say cluster=local"
             ) from None
-        parameters: dict[str, Any] = {"cpus_per_task": processes * (workers + 1)}
-        if on_gpus and not any(key.startswith(("gpus", "gres")) for key in told):
-            parameters["gpus_per_node"] = processes
+        parameters: dict[str, Any] = {"cpus_per_task": cores}
+        if gpus and not any(key.startswith(("gpus", "gres")) for key in told):
+            parameters["gpus_per_node"] = gpus
         executor.update_parameters(**{**parameters, **_parameters(told, set(executor._valid_parameters()))})
         return executor
 

@@ -152,15 +152,22 @@ def place_of(recipe: CompareRecipe) -> Place:
             dict(entry.split("=", 1) for entry in recipe.slurm),
             directory=recipe.output / "slurm",
             consoles=consoles,
-            processes=recipe.processes,
-            workers=recipe.workers,
+            gpus=gpus_of_a_job(recipe),
+            cores=recipe.processes * (recipe.workers + 1),
             at_once=recipe.at_once,
-            on_gpus=recipe.device != "cpu",
         )
     gpus, cores = device.visible_gpus(recipe.device), device.usable_cores()
     if gpus and recipe.processes * recipe.at_once > len(gpus) and recipe.gpus > len(gpus):
         raise RecipeError(f"--gpus {recipe.gpus}, but this machine has {len(gpus)}; say how many of them to use")
     return Processes(recipe.at_once, consoles, shares(recipe.at_once, recipe.processes, cores=cores, devices=gpus))
+
+
+def gpus_of_a_job(recipe: CompareRecipe) -> int:
+    """GPUs to ask a cluster for; without a queue (cluster=local) none where this machine has none."""
+    from engine import device
+
+    is_here = "cluster=local" in recipe.slurm
+    return 0 if recipe.device == "cpu" or (is_here and not device.visible_gpus(recipe.device)) else recipe.processes
 
 
 def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training) -> Job:
