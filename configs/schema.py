@@ -424,6 +424,13 @@ class DetectionRecipe(RunRecipe):
         return self
 
     @model_validator(mode="after")
+    def _sweep_names_a_field(self) -> DetectionRecipe:
+        name = self.sweep.partition(":")[0]
+        if name and name not in flatten(self):
+            raise ValueError(f"sweep names {name}, which is no field of this recipe")
+        return self
+
+    @model_validator(mode="after")
     def _test_size_is_among_the_scales(self) -> DetectionRecipe:
         sides, own = self.test.multi_scale, self.input.test_shorter_side
         if sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16):

@@ -56,10 +56,11 @@ class Task:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
-        # Its own session: what the cluster signals is this process, which decides what the training gets to know.
+        # At the time limit the cluster signals all processes of a job, but this one decides what the training gets to
+        # know.
         with open(self.console, "ab") as output:
             self._process = subprocess.Popen(
-                tied(self.command),
+                tied(self.command, ignoring=[signal.SIGUSR2]),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -169,10 +170,10 @@ class Cluster:
         alive = self._alive()
         for name, job_id in list(self._ids.items()):
             job = self._job(job_id)
-            if job.paths.result_pickle.exists():
-                codes[name] = 0 if job.exception() is None else 1
-            elif job_id in alive:
+            if job_id in alive:  # what result there is may be that of a try before it was put back into the queue
                 self._gone_since.pop(name, None)
+            elif job.paths.result_pickle.exists():
+                codes[name] = 0 if job.exception() is None else 1
             elif time.monotonic() - self._gone_since.setdefault(name, time.monotonic()) > self._grace_s:
                 codes[name] = 1
         for name in codes:

@@ -4,8 +4,9 @@ A training whose study is gone would go on beside the one that takes its place. 
 may ask to be killed when its parent ends. Elsewhere nothing is tied, and a run directory's lock (`engine.lock`) is what
 is left.
 
-As a program, `python engine/tied.py PARENT COMMAND...`, it ties itself to the process PARENT that started it and
-becomes the command; it is run without site-packages, so it imports the standard library alone.
+As a program, `python engine/tied.py PARENT IGNORED COMMAND...`, it ties itself to the process PARENT that started it
+and becomes the command, with the signals IGNORED ("9,12" or "-"); it is run without site-packages, so it imports the
+standard library alone.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ _forking: int | None = None
 _forks_are_tied = False
 
 
-def tied(command: Sequence[str]) -> tuple[str, ...]:
-    """The command that runs `command` in a process that dies with this one (strictly: with the calling thread)."""
-    return (sys.executable, "-IS", os.path.abspath(__file__), str(os.getpid()), *command)
+def tied(command: Sequence[str], *, ignoring: Sequence[signal.Signals] = ()) -> tuple[str, ...]:
+    """The command that runs `command` in a process that dies with this one (strictly: with the calling thread).
+
+    ignoring: signals that neither it nor what it starts will notice, unless they say otherwise.
+    """
+    ignored = ",".join(str(int(number)) for number in ignoring) or "-"
+    return (sys.executable, "-IS", os.path.abspath(__file__), str(os.getpid()), ignored, *command)
 
 
 def die_with(parent: int) -> None:
@@ -57,7 +62,9 @@ def _after_fork() -> None:
 
 
 def main() -> None:
-    parent, *command = sys.argv[1:]
+    parent, ignored, *command = sys.argv[1:]
+    for number in ignored.split(",") if ignored != "-" else ():
+        signal.signal(int(number), signal.SIG_IGN)
     die_with(int(parent))
     try:
         os.execvp(command[0], command)

@@ -100,11 +100,19 @@ def test_a_tied_command_is_the_command_itself(tmp_path):
     assert missing.returncode == 1 and missing.stderr == f"error: {tmp_path / 'nothing'}: No such file or directory\n"
 
 
+def test_a_tied_command_can_be_deaf_to_a_signal():
+    from engine.tied import tied
+
+    deaf = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('still here')"
+    for ignoring, code in (([signal.SIGUSR2], 0), ([], -signal.SIGUSR2)):
+        assert subprocess.run(tied([sys.executable, "-c", deaf], ignoring=ignoring)).returncode == code
+
+
 def test_what_is_tied_to_a_process_that_ended_before_ends_at_once():
     from engine.tied import tied
 
-    python, options, shim, _, *command = tied([sys.executable, "-c", "print('ran')"])
+    python, options, shim, _, ignored, *command = tied([sys.executable, "-c", "print('ran')"])
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    done = subprocess.run([python, options, shim, str(ended.pid), *command], capture_output=True)
+    done = subprocess.run([python, options, shim, str(ended.pid), ignored, *command], capture_output=True)
     assert done.returncode == -signal.SIGKILL and not done.stdout
