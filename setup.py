@@ -29,6 +29,7 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
+        "slurm": ["submitit>=1.5"],  # comparisons in a cluster's queue
         "http": ["fsspec[http]"],  # shards on a web server
         "test": [
             "fsspec[http]",
@@ -36,6 +37,7 @@ setup(
             "pytest>=8",
             "hypothesis>=6.100",
             "timm>=1.0",
+            "submitit>=1.5",
             "ruff>=0.9",
             "mypy>=1.14",
             "import-linter>=2.1",

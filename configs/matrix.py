@@ -56,10 +56,8 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
         if argument.split("=")[0] in SET_BY_MATRIX:
             mend = "say --heads" if argument.startswith("--model.body") else "write it before the --"
             raise RecipeError(f"{argument.split('=')[0]} is the matrix's own flag; {mend}")
-    heads = _heads(recipe)
-    if recipe.data is None:
-        raise RecipeError("--data is missing: the directory of the detection data set")
-    if not recipe.data.is_dir():
+    heads = recipe.all_heads()
+    if recipe.data is None or not recipe.data.is_dir():
         raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
     weights, pretrainings = recipe.weights_of(), []
     for backbone in recipe.backbones:
@@ -77,13 +75,6 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
     trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
     cells = tuple(_seeded(recipe, first, seed) for seed in range(recipe.seeds) for first in firsts.values())
     return Matrix(tuple(pretrainings), trials, cells)
-
-
-def _heads(recipe: CompareRecipe) -> list[Head]:
-    try:
-        return recipe.all_heads()
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
 
 
 def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from configs.schema import DEFAULT_RECIPES, DETECTION_SETS, Recipe
 
@@ -108,28 +108,34 @@ class CompareRecipe(Recipe):
     images: Path | None = Field(None, description="Directory of that truth's images, to be shown.")
     expect: Path | None = Field(None, description="YAML or JSON file of published figures; exit 1 where one is missed.")
 
-    @model_validator(mode="after")
-    def _weights_name_their_backbone(self) -> CompareRecipe:
+    def check(self) -> None:
+        """Raises ValueError with a sentence for what cannot be, or does not go together.
+
+        Not validators: what those say comes out of a command line's parser wrapped up in its own words.
+        """
+        self._pairs_are_pairs()
+        self._weights_name_their_backbone()
+        self._names_are_named_once()
+        self._devices_go_up()
+        self._sweep_has_values()
+        self.all_heads()
+
+    def _weights_name_their_backbone(self) -> None:
         for entry in self.weights:
-            name, equals, _ = entry.partition("=")
-            if not equals or (self.backbones and name not in self.backbones):
+            if self.backbones and entry.partition("=")[0] not in self.backbones:
                 raise ValueError(
                     f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _names_are_named_once(self) -> CompareRecipe:
+    def _names_are_named_once(self) -> None:
         told = {"backbones": self.backbones, "heads": tuple(head.partition("=")[0] for head in self.heads)}
         told["sweep"] = self.sweep
         for field, names in told.items():
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once, --seeds repeats them")
-        return self
 
-    @model_validator(mode="after")
-    def _devices_go_up(self) -> CompareRecipe:
+    def _devices_go_up(self) -> None:
         if self.gpus_per_job is not None:
             if self.gpus % self.gpus_per_job:
                 raise ValueError(f"--gpus {self.gpus} is not a multiple of --gpus-per-job {self.gpus_per_job}")
@@ -137,24 +143,20 @@ class CompareRecipe(Recipe):
                 raise ValueError(
                     f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} says how many run at a time"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _sweep_has_values(self) -> CompareRecipe:
+    def _sweep_has_values(self) -> None:
         if self.sweep and len(self.sweep) < 3:
             raise ValueError(
                 f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _pairs_are_pairs(self) -> CompareRecipe:
-        for field, form in (("predictions", "NAME=FILE"), ("slurm", "KEY=VALUE")):
+    def _pairs_are_pairs(self) -> None:
+        forms = (("predictions", "NAME=FILE"), ("slurm", "KEY=VALUE"), ("weights", "BACKBONE=FILE"))
+        for field, form in forms:
             for entry in getattr(self, field):
                 name, _, value = entry.partition("=")
                 if not name or not value:
                     raise ValueError(f"--{field} {entry}: write {form}")
-        return self
 
     @property
     def processes(self) -> int:

@@ -51,6 +51,8 @@ def main() -> int:
     check(recipe, overrides)
     if not recipe.backbones:
         return report(recipe, list(recipe.runs), [])
+    if recipe.output.is_dir() and not recipe.dry_run:
+        take(recipe.output)
     from configs import matrix as matrices
 
     matrix = matrices.plan(recipe, overrides)
@@ -78,6 +80,10 @@ def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     """Raises RecipeError for words that do not go together, or have nothing to say here."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     there = bool(recipe.runs) or (bool(recipe.predictions) and not recipe.backbones)
     if there == bool(recipe.backbones):
         raise RecipeError("name either finished run directories (or --predictions), or --backbones to run; see --help")
@@ -90,6 +96,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     for path in (*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth, recipe.expect):
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")
+    if recipe.backbones and recipe.data is None:
+        raise RecipeError("--data is missing: the directory of the detection data set")
     if recipe.images is not None and not recipe.images.is_dir():
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
@@ -116,14 +124,10 @@ def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
 
 def run(recipe: CompareRecipe, matrix: Matrix, done: list[Training]) -> tuple[Outcome, Place]:
     """Trains what is not finished, on this machine or on a cluster."""
-    from engine import lock
     from engine.jobs import run_at
 
     recipe.output.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.take(recipe.output)
-    except lock.Taken as taken:
-        raise RecipeError(f"--output {recipe.output} is in use: process {taken.process} runs a matrix there") from None
+    take(recipe.output)
     place = place_of(recipe)
     jobs = {training.name: job_of(recipe, matrix, training) for training in matrix.trainings()}
     names = {training.name for training in done}
@@ -137,6 +141,16 @@ def run(recipe: CompareRecipe, matrix: Matrix, done: list[Training]) -> tuple[Ou
 
         write_choices(recipe, list(matrix.trials.values()))
     return outcome, place
+
+
+def take(output: Path) -> None:
+    """Makes the directory this process's until its end. Raises RecipeError where another runs a matrix there."""
+    from engine import lock
+
+    try:
+        lock.take(output)
+    except lock.Taken as taken:
+        raise RecipeError(f"--output {output} is in use: process {taken.process} runs a matrix there") from None
 
 
 def place_of(recipe: CompareRecipe) -> Place:

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from engine.weights import load_weights
-from tests.tools.conftest import ENVIRONMENT, TINY_BACKBONE, TINY_DETECTOR, TOOLS, run
+from tests.tools.conftest import ENVIRONMENT, TINY_BACKBONE, TOOLS, run
 from tests.tools.test_compare import ON_CPU, TINY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -94,14 +94,7 @@ def test_killed_with_a_job_and_as_a_whole_it_ends_as_an_undisturbed_one(detector
     told = [f"{name}={weights[name]}" for name in ("plain18", "r18")]
     command = (
         *("--backbones", "plain18", "r18", "--data", sample, "--weights", *told, "--output", output),
-        *(
-            "--jobs",
-            2,
-            *ON_CPU,
-            "--",
-            *TINY_DETECTOR[TINY_DETECTOR.index("--width") : TINY_DETECTOR.index("--workers")],
-        ),
-        *TINY[2:],
+        *("--jobs", 2, *ON_CPU, "--", *TINY),
     )
     cells = [output / f"{name}_seed0" for name in ("plain18", "r18")]
 
