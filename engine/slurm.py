@@ -3,8 +3,6 @@
 They outlive the process that watches them. What was handed in is remembered in OUTPUT/slurm/jobs.json, and in the queue
 under a name of its own, so that a watcher that was killed finds its jobs again and doubles none. A job at its time
 limit, or preempted, saves its state, goes back into the queue and continues.
-
-Every job imports this module on its node before it can be told to save, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -19,70 +17,18 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from engine.files import write_json
-from engine.jobs import POLL_S, Job
-from engine.tied import tied
+from engine.jobs import Job
+from engine.slurm_task import SlurmError, Task, submitit
 
 QUEUE_PERIOD_S = 5.0  # between two looks at the queue
 GRACE_S = 30.0  # until a job that left the queue without a result counts as lost: files take their time over a network
+LOCAL_GRACE_S = 1.0
 REQUEUES = 1000  # submitit's bound on how often a job is put back at its time limit
 MINUTES = "time"  # of --slurm; submitit's local executor calls it timeout_min
 LOCAL_MINUTES = 7 * 24 * 60
-
-
-class SlurmError(ValueError):
-    """What a cluster was asked for cannot be had."""
-
-
-def submitit() -> Any:
-    """The library. Raises SlurmError with the mend where it is not installed."""
-    try:
-        import submitit
-    except ImportError:
-        raise SlurmError(
-            'jobs reach a SLURM cluster through submitit, which is not installed: pip install "vertebra[slurm]"'
-        ) from None
-    return submitit
-
-
-class Task:
-    """What runs on a node: the command, in a process of its own whose words go to `console`."""
-
-    def __init__(self, command: Sequence[str], console: Path):
-        self.command, self.console = tuple(command), console
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __call__(self) -> None:
-        # At the time limit the cluster signals all processes of a job, but this one decides what the training gets to
-        # know.
-        with open(self.console, "ab") as output:
-            self._process = subprocess.Popen(
-                tied(self.command, ignoring=[signal.SIGUSR2]),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        signal.signal(signal.SIGTERM, self._end)  # scancel
-        while (code := self._process.poll()) is None:
-            time.sleep(POLL_S)
-        if code:
-            raise RuntimeError(f"the command ended with {code}: {self.console} says why")
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        assert self._process is not None
-        self._process.terminate()
-
-    def checkpoint(self) -> Any:
-        """Called by submitit near the time limit: what to put back into the queue, once the training has saved."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(ChildProcessError):  # looked at without Popen's lock, which this may interrupt
-                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return submitit().helpers.DelayedSubmission(Task(self.command, self.console))
 
 
 class Cluster:
@@ -120,6 +66,7 @@ class Cluster:
         self._executor = self._make_executor(told, gpus, cores)
         self._ids: dict[str, str] = {}  # of the jobs that were started or taken up here
         self._local_jobs: dict[str, Any] = {}
+        self._stopped: set[str] = set()
         self._gone_since: dict[str, float] = {}
         self._queue: dict[str, tuple[str, str]] = {}  # id -> name and state
         self._looked_at = float("-inf")
@@ -174,7 +121,7 @@ class Cluster:
                 self._gone_since.pop(name, None)
             elif job.paths.result_pickle.exists():
                 codes[name] = 0 if job.exception() is None else 1
-            elif time.monotonic() - self._gone_since.setdefault(name, time.monotonic()) > self._grace_s:
+            elif name in self._stopped or self._gone_for_s(name) > (LOCAL_GRACE_S if self._is_local else GRACE_S):
                 codes[name] = 1
         for name in codes:
             del self._ids[name]
@@ -185,8 +132,8 @@ class Cluster:
         return "running" if self._is_local or state not in ("PENDING", "CONFIGURING", "REQUEUED") else "queued"
 
     def stop(self, name: str | None = None) -> None:
-        ids = list(self._ids.values()) if name is None else [self._ids[name]]
-        for job_id in ids:
+        self._stopped.update(self._ids if name is None else [name])
+        for job_id in list(self._ids.values()) if name is None else [self._ids[name]]:
             if self._is_local:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(job_id), signal.SIGTERM)
@@ -196,9 +143,9 @@ class Cluster:
     def console(self, name: str) -> Path:
         return self._consoles / f"{name}.txt"
 
-    @property
-    def _grace_s(self) -> float:
-        return 1.0 if self._is_local else GRACE_S
+    def _gone_for_s(self, name: str) -> float:
+        now = time.monotonic()
+        return now - self._gone_since.setdefault(name, now)
 
     def _queue_name(self, name: str) -> str:
         return f"{name}.{self._suffix}"
@@ -248,9 +195,8 @@ class Cluster:
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise SlurmError(
-                f"{self._records_file} cannot be read; if no job of it is in the queue, remove it"
-            ) from None
+            mend = "if none of its jobs is in the queue, remove it"
+            raise SlurmError(f"{self._records_file} is not JSON; {mend}") from None
 
 
 def _parameters(told: Mapping[str, str], known: set[str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import pytest
 
 from engine import slurm
 from engine.jobs import Job, run_at
-from engine.slurm import Cluster, SlurmError
+from engine.slurm import Cluster
+from engine.slurm_task import SlurmError
 
 
 def has_slurm() -> bool:
