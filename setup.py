@@ -29,6 +29,7 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0"],
+        "slurm": ["submitit>=1.5"],  # comparisons in a cluster's queue
         "http": ["fsspec[http]"],  # shards on a web server
         "browser": ["playwright>=1.49"],  # drives the system's Chromium: the test of the report's page, its pictures
         "test": [
@@ -38,6 +39,7 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "timm>=1.0",
+            "submitit>=1.5",
             "ruff>=0.9",
             "mypy>=1.14",
             "import-linter>=2.1",

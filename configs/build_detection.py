@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from backbones import Backbone
@@ -80,22 +83,45 @@ def torchvision_weights(name: str) -> Weights:
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
-    """The training set, cut to the recipe's `limit`. Raises ValueError where it has no truth to learn from."""
-    dataset = _open(recipe, recipe.sources()[0], recipe.limit)
+    """The training set without what is held out for validation, cut to the recipe's `limit`.
+
+    Raises ValueError where it has no truth to learn from.
+    """
+    return _cut(_open_train_source(recipe, held_out=False), recipe.limit)
+
+
+def open_test(recipe: DetectionRecipe) -> DetectionDataset:
+    """The test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
+    if recipe.validation:
+        return _cut(_open_train_source(recipe, held_out=True), recipe.test.limit)
+    return _cut(_open(recipe, recipe.sources()[1]), recipe.test.limit)
+
+
+def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
+    dataset = _open(recipe, recipe.sources()[0])
     if not dataset.labelled:
         raise ValueError(
             f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
             "train on another source (--train-source)"
         )
-    return dataset
+    if not recipe.validation:
+        return dataset
+    chosen = np.flatnonzero(is_held_out(dataset.image_ids_I.tolist(), recipe.validation) == held_out)
+    if not len(chosen):
+        raise ValueError(
+            f"{dataset.source}: --validation {recipe.validation:g} of its {len(dataset)} images leaves none to "
+            f"{'test' if held_out else 'train'} on; choose another share"
+        )
+    return dataset.subset(chosen)
 
 
-def open_test(recipe: DetectionRecipe) -> DetectionDataset:
-    """The test set, cut to the recipe's `test.limit`."""
-    return _open(recipe, recipe.sources()[1], recipe.test.limit)
+def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
+    """Which images belong to the share that is set aside: by a hash of each one's id, whatever the others are."""
+    digests = [hashlib.sha256(f"held out {image_id}".encode()).digest()[:8] for image_id in image_ids]
+    return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=bool)
 
 
-def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionDataset:
+def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:
     masks = recipe.model.masks
     dataset = open_detection(need_data(recipe), source, segmentations=masks)
     if masks and dataset.segmentations is None:
@@ -103,6 +129,10 @@ def _open(recipe: DetectionRecipe, source: str, limit: int | None) -> DetectionD
             f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
             "take a data set that has them, or leave --model.masks out"
         )
+    return dataset
+
+
+def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -217,39 +216,6 @@ class BackboneRecipe(RunRecipe):
     solver: Solver = Solver()
 
 
-class CompareRecipe(Recipe):
-    """Finished runs to report on, or a small matrix of backbones and seeds under one protocol."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to compare.")
-    backbones: tuple[str, ...] = Field((), description="The backbones to compare; the first is the baseline.")
-    dataset: str = Field("sample", description=f"One of {', '.join(DETECTION_SETS)}.")
-    data: Path | None = Field(None, description="Directory of the detection data set.")
-    seeds: int = Field(1, ge=1, description="Runs of each backbone.")
-    weights: tuple[str, ...] = Field(
-        (), description="BACKBONE=FILE, BACKBONE=torchvision or BACKBONE=none; without it, pre-train."
-    )
-    pretrain: str | None = Field(None, description="Recipe with which backbones without weights are pre-trained.")
-    pretrain_data: Path | None = Field(None, description="Folder of classes for the pre-training.")
-    detection: str | None = Field(None, description="Recipe of the detectors; none: the data set's.")
-    output: Path = Field(Path("runs/compare"), description="Where the runs and the report go.")
-    gpus: int = Field(1, ge=1, description="Processes for each job.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
-    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
-    resume: bool = Field(False, description="Continue the matrix in --output; finished runs are kept.")
-    dry_run: bool = Field(False, description="Print the plan and stop.")
-    report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
-
-    @model_validator(mode="after")
-    def _weights_name_their_backbone(self) -> CompareRecipe:
-        for entry in self.weights:
-            name, equals, _ = entry.partition("=")
-            if not equals or (self.backbones and name not in self.backbones):
-                raise ValueError(
-                    f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
-                )
-        return self
-
-
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """The recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
     flat: dict[str, Any] = {}
@@ -268,9 +234,12 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
     """The fields that make two runs comparable: all that can change a result and is not what is compared.
 
-    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells.
+    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells. Where a
+    sweep has chosen a field's value, the sweep is protocol and the value is not; its two fields are left out where they
+    say nothing, so that runs from before they existed stay comparable.
     """
-    left_out = may_differ(recipe) | COMPARED
+    left_out = may_differ(recipe) | COMPARED | {getattr(recipe, "sweep", "").partition(":")[0]}
+    left_out |= {name for name in ("validation", "sweep") if not getattr(recipe, name, None)}
     fields = {name: value for name, value in flatten(recipe).items() if name not in left_out}
     for name in ("train_source", "test_source"):
         if fields.get(name):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.schema import DETECTION_SETS, OWN_SOURCES, Recipe, RunRecipe, Solver
+from configs.schema import DETECTION_SETS, OWN_SOURCES, Recipe, RunRecipe, Solver, flatten
 
 FPN_LEVELS = 5  # strides 4 to 64
 
@@ -197,6 +197,17 @@ class DetectionRecipe(RunRecipe):
     )
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
+    validation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training images that is set aside, by a hash of their ids, and tested on instead of "
+        "the test set.",
+    )
+    sweep: str = Field(
+        "",
+        description="What compare.py --sweep chose a field's value by, FIELD: VALUES, RULE; a record, changes nothing.",
+    )
     write_proposals: bool = Field(
         False, description="Write the RPN's proposals for the test set too, at the end: proposals.json, which is long."
     )
@@ -209,6 +220,13 @@ class DetectionRecipe(RunRecipe):
     def _dataset_is_known(self) -> DetectionRecipe:
         if self.dataset not in DETECTION_SETS:
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_names_a_field(self) -> DetectionRecipe:
+        name = self.sweep.partition(":")[0]
+        if name and name not in flatten(self):
+            raise ValueError(f"sweep names {name}, which is no field of this recipe")
         return self
 
     @model_validator(mode="after")

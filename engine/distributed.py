@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine import device as devices
+from engine.tied import tie_forks, tied
 
 # Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
 TIMEOUT = timedelta(hours=1)
@@ -108,7 +109,8 @@ def stop() -> None:
 
 @contextmanager
 def started(device: str = "auto") -> Iterator[World]:
-    """`start` and, however the work ends, `stop`."""
+    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process."""
+    tie_forks()
     world = start(device)
     try:
         yield world
@@ -165,7 +167,8 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     # The processes speak for themselves, and their status is handed on.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
-        elastic_launch(config, entrypoint=sys.executable)("-u", *_this_command())
+        program, *arguments = tied([sys.executable, "-u", *_this_command()])
+        elastic_launch(config, entrypoint=program)(*arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

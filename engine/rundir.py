@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from engine import files
+from engine import files, lock
 from engine.checkpoint import Checkpoints
 from engine.distributed import World
 from engine.logs import MetricsWriter, is_training_line, keep_lines
@@ -64,8 +64,10 @@ class RunDirectory:
         recipe: nested mapping of plain values, written as config.yaml.
         may_differ: dotted names of fields that a resumed run may change (paths, workers, device ...).
         With `resume` and nothing there, a new run begins; look at `finished` before going on with one.
+        The directory is this process's alone until `finish`, or its end.
         Raises RunError, on every process, where the directory holds another recipe's run (naming the fields),
-        where it holds this one and `resume` was not asked for, and where it holds something else.
+        where it holds this one and `resume` was not asked for, where another process trains in it, and where it holds
+        something else.
         """
         run = cls(Path(path), world=world, keep=keep, tensorboard=tensorboard)
         refusal: str | None = None
@@ -79,10 +81,24 @@ class RunDirectory:
             raise RunError(refusal)
         return run
 
+    @classmethod
+    def is_finished(cls, path: Path, recipe: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> bool:
+        """Whether `path` holds a finished run of `recipe`; False where there is no run. Only looks, takes nothing.
+
+        Raises RunError where it holds another recipe's run, naming the fields.
+        """
+        run = cls(Path(path), tensorboard=False)
+        if not run.config.is_file():
+            return False
+        run._require_same_recipe(plain(recipe), may_differ)
+        return run.finished
+
     def _create_or_take_up(self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str]) -> None:
         if not self.config.exists():
             self._require_empty()
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
+        if not self.config.exists():
             files.write_text(self.config, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
             return
         self._require_same_recipe(recipe, may_differ)
@@ -90,6 +106,17 @@ class RunDirectory:
             mend = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
             state = "a finished run" if self.finished else "an unfinished run"
             raise RunError(f"{self.path} already holds {state} of this recipe; {mend}, or choose another --output.")
+        if not self.finished:
+            self._lock()
+
+    def _lock(self) -> None:
+        try:
+            lock.take(self.path)
+        except lock.Taken as taken:
+            raise RunError(
+                f"{self.path} is in use: process {taken.process} trains in it. Wait for its end, stop it, or choose "
+                "another --output."
+            ) from None
 
     def _require_empty(self) -> None:
         if self.path.is_file():
@@ -152,3 +179,5 @@ class RunDirectory:
         """Writes provenance.json, which is what makes the run a finished one."""
         self.metrics.close()
         self.write_json(self.provenance, {**plain(provenance), "finished": True})
+        if self.world.is_main:
+            lock.release(self.path)

@@ -1,149 +1,174 @@
-"""Compare backbones in a detector: run the matrix, or report on runs that exist.
+"""Compare backbones in a detector: run a matrix of backbones, heads and seeds, or report on runs that exist.
+
+What the matrix would do, with an estimate of its time; then the same without --dry-run:
+
+python tools/compare.py --backbones vgg16 r50 r101 --heads c4 fpn --dataset voc07 --data VOCdevkit --weights vgg16=torchvision r50=torchvision r101=FILE --seeds 3 --gpus 8 --gpus-per-job 4 --dry-run
+
+Backbones without weights are pre-trained first; what follows a lone -- goes to every detector's training:
+
+python tools/compare.py --backbones plain18 r18 --data SAMPLE --pretrain sample/objects.yaml --jobs 2 -- --solver.iterations 300
+
+The same learning rates for every backbone, the best by images held out of the training set; on a SLURM cluster:
+
+python tools/compare.py --backbones vgg16 timm:resnet50d --weights ... --sweep solver.lr 0.01 0.02 0.04 --slurm partition=gpu time=240 ...
+
+Runs that exist, and anyone's COCO results beside them:
 
 python tools/compare.py RUN_DIR RUN_DIR ... --report DIR
+python tools/compare.py RUN_DIR ... --predictions theirs=a.json theirs=b.json --expect published.yaml --report DIR
 
-python tools/compare.py --backbones vgg16 r101 --dataset voc07 --data VOCdevkit --weights vgg16=FILE r101=FILE --seeds 3
-
-Runs of one backbone that differ by the seed are one side in the report: mean and standard deviation, and differences
-with intervals over seeds and images. With one seed on a side the report gives no verdict on the backbones.
-
-The jobs run one after the other, each by the tools that you could have typed yourself; a killed matrix goes on with
---resume, and what is finished is not run again.
-"""
+The same command again goes on: what is finished is kept, what was stopped or killed continues, what failed is tried
+again. Each head is a comparison of its own; runs of one backbone that differ by the seed are one side of it. With one
+seed on a side the report gives no verdict on the backbones. Exit code 1: a cell failed (the report is on the others),
+or a figure of --expect was missed.
+"""  # noqa: E501
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import forecast
+import matrix_jobs
 from common import run_tool
 
 from configs.command_line import RecipeError, parse_recipe
-from configs.schema import DEFAULT_RECIPES, CompareRecipe
+from configs.schema_compare import CompareRecipe
+
+if TYPE_CHECKING:
+    from configs.matrix import Matrix
+    from configs.training import Training
 
 TOOLS = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Job:
-    """One command of the matrix: `name` for people, `output` its run directory."""
-
-    name: str
-    output: Path
-    command: tuple[str, ...]
-
-
-def safe(name: str) -> str:
-    """A backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
-    return name.replace(":", "-").replace("/", "-")
-
-
-def plan(recipe: CompareRecipe) -> tuple[list[Job], list[Path]]:
-    """The jobs in order, and the run directories that the report compares."""
-    common = (
-        "--device",
-        recipe.device,
-        "--workers",
-        str(recipe.workers),
-        "--gpus",
-        str(recipe.gpus),
-        "--resume",
-    )
-    weights = dict(entry.split("=", 1) for entry in recipe.weights)
-    detection = recipe.detection or DEFAULT_RECIPES.get(recipe.dataset)
-    if detection is None:
-        raise RecipeError(f"dataset {recipe.dataset!r} is not one of {', '.join(DEFAULT_RECIPES)}")
-    if recipe.data is None:
-        raise RecipeError("--data is missing: the directory of the detection data set")
-    jobs, runs = [], []
-    for backbone in recipe.backbones:
-        if backbone not in weights:
-            jobs.append(_pretraining(recipe, backbone, common))
-            weights[backbone] = str(jobs[-1].output / "model.safetensors")
-        for seed in range(recipe.seeds):
-            output = recipe.output / f"{safe(backbone)}_seed{seed}"
-            command = (
-                *(
-                    sys.executable,
-                    str(TOOLS / "train_det.py"),
-                    "--config",
-                    detection,
-                    "--dataset",
-                    recipe.dataset,
-                ),
-                *("--backbone", backbone, "--data", str(recipe.data), "--weights", weights[backbone]),
-                *("--seed", str(seed), "--output", str(output), *common),
-            )
-            jobs.append(Job(f"detector on {backbone}, seed {seed}", output, command))
-            runs.append(output)
-    return jobs, runs
-
-
-def _pretraining(recipe: CompareRecipe, backbone: str, common: tuple[str, ...]) -> Job:
-    data = recipe.pretrain_data
-    if data is None and recipe.dataset == "sample" and recipe.data is not None:
-        data = recipe.data / "objects"
-    if recipe.pretrain is None or data is None:
-        raise RecipeError(
-            f"{backbone} has no weights: give --weights {backbone}=FILE (or =torchvision, =none), "
-            "or --pretrain RECIPE --pretrain-data DIR"
-        )
-    output = recipe.output / f"{safe(backbone)}_backbone"
-    command = (
-        *(
-            sys.executable,
-            str(TOOLS / "train_backbone.py"),
-            "--config",
-            recipe.pretrain,
-            "--backbone",
-            backbone,
-        ),
-        *("--data", str(data), "--output", str(output), *common),
-    )
-    return Job(f"pre-training of {backbone}", output, command)
-
-
 def main() -> int:
-    recipe = parse_recipe(CompareRecipe, description=__doc__ or "")
-    if bool(recipe.runs) == bool(recipe.backbones):
-        raise RecipeError("name either finished run directories, or --backbones to run; see --help")
-    runs = list(recipe.runs)
-    if recipe.backbones:
-        jobs, runs = plan(recipe)
-        for number, job in enumerate(jobs, 1):
-            print(f"[{number}/{len(jobs)}] {job.name} -> {job.output}", flush=True)
-            if recipe.dry_run:
-                print("    " + shlex.join(job.command))
-        if recipe.dry_run:
-            return 0
-        if code := run_jobs(jobs, resume=recipe.resume):
-            return code
+    arguments, overrides = split(sys.argv[1:])
+    recipe = parse_recipe(CompareRecipe, arguments, description=__doc__ or "")
+    check(recipe, overrides)
+    if not recipe.backbones:
+        return report(recipe, list(recipe.runs), [])
+    if recipe.output.is_dir() and not recipe.dry_run:
+        matrix_jobs.take(recipe.output)
+    from configs import matrix as matrices
+
+    matrix = matrices.plan(recipe, overrides)
+    done = finished(recipe, matrix)
+    if recipe.dry_run:
+        forecast.show(recipe, matrix, done, TOOLS)
+        return 0
+    outcome, place = matrix_jobs.run(recipe, matrix, done, TOOLS)
+    if outcome.stopped_by:
+        where = " What is in the queue stays there." if place.outlives else ""
+        print(f"Stopped; the same command goes on from here.{where}", file=sys.stderr)
+        return 128 + outcome.stopped_by
+    failed = matrix_jobs.failures(matrix, outcome, place)
+    runs = [cell.output for cell in in_order(recipe, finished(recipe, matrix))]
+    return report(recipe, runs, failed)
+
+
+def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The comparison's own arguments, and those after a lone `--`, which are the detectors'."""
+    if "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
+
+
+def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
+    """Raises RecipeError for words that do not go together, or have nothing to say here."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    there = bool(recipe.runs) or (bool(recipe.predictions) and not recipe.backbones)
+    if there == bool(recipe.backbones):
+        raise RecipeError("name either finished run directories (or --predictions), or --backbones to run; see --help")
+    if not recipe.backbones:
+        told = [name for name in ("heads", "weights", "sweep", "slurm", "dry_run") if getattr(recipe, name)]
+        told += ["what follows the --"] * bool(overrides)
+        if told:
+            name = told[0] if told[0].startswith("what") else "--" + told[0].replace("_", "-")
+            raise RecipeError(f"{name} is for the --backbones of a matrix; runs that exist are only reported on")
+    for path in (*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth, recipe.expect):
+        if path is not None and not path.is_file():
+            raise RecipeError(f"{path}: there is no such file; check the path")
+    if recipe.backbones and recipe.data is None:
+        raise RecipeError("--data is missing: the directory of the detection data set")
+    if recipe.images is not None and not recipe.images.is_dir():
+        raise RecipeError(f"--images {recipe.images} is not a directory")
+    if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
+        raise RecipeError("--truth is missing: the COCO JSON that --predictions are scored on")
+
+
+def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
+    """The trainings that came to their end; cells as the sweep has made them.
+
+    Raises RunError where a directory holds another recipe's run.
+    """
+    from configs.sweep import Undecided
+
+    done = [one for one in (*matrix.pretrainings, *matrix.all_trials()) if one.is_finished()]
+    for cell in matrix.cells:
+        try:
+            settled = matrix.settled(recipe, cell)
+        except Undecided:
+            continue
+        if settled.is_finished():
+            done.append(cell)
+    return done
+
+
+def in_order(recipe: CompareRecipe, done: Sequence[Training]) -> list[Training]:
+    """The cells among the finished trainings: the baseline's first, head by head."""
+    cells = [one for one in done if one.tool == "train_det" and not one.value]
+    heads = list(dict.fromkeys(cell.head for cell in cells))
+    return sorted(cells, key=lambda cell: (heads.index(cell.head), recipe.backbones.index(cell.backbone), cell.seed))
+
+
+def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
+    """Writes the report on the runs and on --predictions; 1 where something failed or an expectation was missed."""
+    for sentence in failed:
+        print(f"error: {sentence}", file=sys.stderr)
+    runs, lonely = with_company(recipe, runs)
+    if failed and not runs and len(recipe.predictions_of()) < 2:
+        print("No report: no head has two sides with a result.", file=sys.stderr)
+        return 1
     from evaluation.report import write_report
 
-    page = write_report(runs, recipe.report or recipe.output / "report").page
-    print(f"\nThe report: {page.resolve()}")
-    return 0
+    written = write_report(
+        runs,
+        recipe.report or recipe.output / "report",
+        predictions=recipe.predictions_of(),
+        truth=recipe.truth,
+        images=recipe.images,
+        expect=recipe.expect,
+        failed=[*failed, *lonely],
+    )
+    for sentence in written.expectations_missed:
+        print(f"error: not as expected: {sentence}", file=sys.stderr)
+    print(f"\nThe report: {written.page.resolve()}")
+    return 1 if failed or written.expectations_missed else 0
 
 
-def run_jobs(jobs: list[Job], *, resume: bool) -> int:
-    """Run the jobs in order; the first failure ends the matrix with its exit code, what is done stays."""
-    started = [job for job in jobs if (job.output / "config.yaml").exists()]
-    if started and not resume:
-        raise RecipeError(f"{started[0].output} holds a run already; add --resume, or choose another --output")
-    for number, job in enumerate(jobs, 1):
-        print(f"\n=== [{number}/{len(jobs)}] {job.name}", flush=True)
-        code = subprocess.run(job.command).returncode
-        if code:
-            print(
-                f"{job.name} ended with {code}; its log is {job.output / 'log.txt'}. "
-                "The same command with --resume goes on from here.",
-                file=sys.stderr,
-            )
-            return code if 0 < code < 256 else 1
-    return 0
+def with_company(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], list[str]]:
+    """The runs of heads that have two sides or more, and a sentence on each other head of a matrix."""
+    if not recipe.backbones or recipe.predictions:
+        return runs, []
+    from configs.command_line import load_recipe
+    from configs.schema_detection import DetectionRecipe
+
+    sides: dict[str, set[str]] = {}
+    told = {run: load_recipe(DetectionRecipe, run / "config.yaml") for run in runs}
+    for one in told.values():
+        sides.setdefault(one.model.body, set()).add(one.backbone)
+    lonely = {body: names for body, names in sides.items() if len(names) < 2}
+    sentences = [
+        f"{body}: only {', '.join(names)} has a result, so it is not compared" for body, names in lonely.items()
+    ]
+    return [run for run, one in told.items() if one.model.body not in lonely], sentences
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def train(study: DepthRecipe, cells: list[Cell]) -> tuple[list[Path], int]:
 def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
     """The jobs, `study.jobs` at a time; the exit code, with a line for each that failed."""
     from engine import device
-    from engine.jobs import run_jobs, shares
+    from engine.processes import run_jobs, shares
 
     if not todo:
         return 0
@@ -282,14 +282,9 @@ def is_finished(cell: Cell) -> bool:
     from engine import device, precision
     from engine.rundir import RunDirectory
 
-    if not (cell.output / "config.yaml").is_file():
-        return False
     resolved = precision.resolve(cell.recipe.precision, device.resolve(cell.recipe.device))
     recipe = cell.recipe.model_copy(update={"precision": resolved})
-    run = RunDirectory.open(
-        cell.output, recipe.model_dump(mode="json"), resume=True, may_differ=may_differ(recipe), tensorboard=False
-    )
-    return run.finished
+    return RunDirectory.is_finished(cell.output, recipe.model_dump(mode="json"), may_differ=may_differ(recipe))
 
 
 if __name__ == "__main__":

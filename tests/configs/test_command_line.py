@@ -12,7 +12,8 @@ from configs.command_line import (
     take_flag,
     validated,
 )
-from configs.schema import BackboneRecipe, CompareRecipe, flatten, may_differ, protocol_fields
+from configs.schema import BackboneRecipe, flatten, may_differ, protocol_fields
+from configs.schema_compare import CompareRecipe
 from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
 
@@ -28,6 +29,7 @@ SAMPLE_KINDS = {
     "located": BackboneRecipe,
     "detection": DetectionRecipe,
     "mask_fpn": DetectionRecipe,
+    "fpn": DetectionRecipe,
     "demo": CompareRecipe,
 }
 

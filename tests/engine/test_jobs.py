@@ -10,11 +10,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.jobs import Board, Job, latest, paces, run_jobs, shares
+from engine.board import Board, latest, paces
+from engine.jobs import Job
+from engine.processes import run_jobs, shares
 
 ENVIRONMENT = {"MARK": "seen"}
 
@@ -73,7 +76,8 @@ time.sleep(60)
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
-from engine.jobs import Job, run_jobs
+from engine.jobs import Job
+from engine.processes import run_jobs
 jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
 outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
 assert outcome.failed == {{}}, outcome
@@ -116,3 +120,61 @@ def test_cores_and_devices_are_shared(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert shares(1, 1, cores=8, devices=[]) == [{}]
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_job_waits_for_what_it_needs_and_is_not_run_where_that_failed(tmp_path):
+    writes = f"open({str(tmp_path / 'order')!r}, 'a').write"
+    jobs = [
+        replace(job(tmp_path, "second", f"{writes}('2')"), after=("first",)),
+        replace(job(tmp_path, "lost", f"{writes}('x')"), after=("broken",)),
+        replace(job(tmp_path, "lost_too", f"{writes}('x')"), after=("lost",)),
+        replace(job(tmp_path, "third", f"{writes}('3')"), after=("done before",), once_ended=("broken", "second")),
+        job(tmp_path, "first", f"import time; time.sleep(0.3); {writes}('1')"),
+        job(tmp_path, "broken", "exit(3)"),
+    ]
+    stream = io.StringIO()
+    outcome = run_jobs(jobs, at_once=3, consoles=tmp_path / "out", environments=[{}], stream=stream)
+    assert (tmp_path / "order").read_text() == "123"
+    assert outcome.failed == {"broken": 3}
+    assert outcome.not_run == {
+        "lost": "it needs broken, which failed",
+        "lost_too": "it needs lost, which was not run",
+    }
+    assert stream.getvalue().rstrip().endswith("3 of 6 finished, 0 running, 0 waiting")
+
+
+def test_a_command_may_be_known_only_when_the_job_starts(tmp_path):
+    def found():
+        return (sys.executable, "-c", f"open({str(tmp_path / 'b')!r}, 'w').write({(tmp_path / 'a').read_text()!r})")
+
+    def undecided():
+        raise ValueError("nothing was chosen")
+
+    first = job(tmp_path, "first", f"open({str(tmp_path / 'a')!r}, 'w').write('seen')")
+    jobs = [
+        Job("second", tmp_path / "second", found, 1, after=("first",)),
+        Job("third", tmp_path / "third", undecided, 1),
+        first,
+    ]
+    outcome = run_jobs(jobs, at_once=1, consoles=tmp_path / "out", environments=[{}], stream=io.StringIO())
+    assert (tmp_path / "b").read_text() == "seen"
+    assert outcome.failed == {} and outcome.not_run == {"third": "nothing was chosen"}
+
+
+def test_an_error_of_ours_ends_the_jobs_first(tmp_path):
+    saves = f"""
+        import pathlib, signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(tmp_path)!r}, "saved").touch(), sys.exit(143)))
+        pathlib.Path({str(tmp_path)!r}, "ready").touch()
+        time.sleep(60)
+    """
+
+    def broken():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.02)
+        raise KeyError("a fault of ours")
+
+    jobs = [job(tmp_path, "a", saves), Job("b", tmp_path / "b", broken, 1)]
+    with pytest.raises(KeyError, match="a fault of ours"):
+        run_jobs(jobs, at_once=2, consoles=tmp_path / "out", environments=[{}], stream=io.StringIO())
+    assert (tmp_path / "saved").exists()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from engine import lock
 from engine.rundir import RunDirectory, RunError
 
 RECIPE = {"backbone": "r50", "solver": {"lr": 0.02, "steps": (3, 4)}, "workers": 2, "data": Path("/data")}
@@ -96,3 +99,41 @@ def test_without_a_checkpoint_metrics_begin_anew(tmp_path):
     run = RunDirectory.open(tmp_path / "run", RECIPE)
     write_lines(run, {"iteration": 10, "loss": 1.0})
     assert run.latest_state() is None and iterations(run) == []
+
+
+HOLDS = """
+import os, sys, time
+from pathlib import Path
+from engine import lock
+lock.take(Path(sys.argv[1]))
+if not os.fork():
+    time.sleep(4)  # a loader that takes its time to notice has no part in the lock
+    os._exit(0)
+print("holds", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_directory_has_one_process_for_as_long_as_that_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.2)
+    output = tmp_path / "run"
+    output.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(output)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "holds\n"
+    with pytest.raises(RunError, match=rf"run is in use: process {holder.pid} trains in it. Wait for its end"):
+        RunDirectory.open(output, {"lr": 1}, resume=True)
+    assert not RunDirectory.is_finished(output, {"lr": 1}), "looking needs no lock"
+    holder.kill()
+    holder.wait()
+    run = RunDirectory.open(output, {"lr": 1}, resume=True)
+    RunDirectory.open(output, {"lr": 1}, resume=True)  # this process has it already
+    run.finish({})
+    assert output.resolve() not in lock._held
+
+
+def test_looking_for_a_finished_run_refuses_another_recipes(tmp_path):
+    assert not RunDirectory.is_finished(tmp_path / "nowhere", RECIPE)
+    RunDirectory.open(tmp_path / "run", RECIPE).finish({})
+    assert RunDirectory.is_finished(tmp_path / "run", {**RECIPE, "workers": 9}, may_differ=("workers",))
+    with pytest.raises(RunError, match="run holds a run of another recipe; it differs in backbone"):
+        RunDirectory.is_finished(tmp_path / "run", {**RECIPE, "backbone": "r18"})
