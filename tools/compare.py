@@ -95,6 +95,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     for path in (*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth, recipe.expect):
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")
+    if len(recipe.backbones) == 1 and not recipe.predictions:
+        raise RecipeError(f"{recipe.backbones[0]} alone is compared with nothing: name a second of --backbones")
     if recipe.backbones and recipe.data is None:
         raise RecipeError("--data is missing: the directory of the detection data set")
     if recipe.images is not None and not recipe.images.is_dir():

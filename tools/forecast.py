@@ -116,8 +116,10 @@ def estimate(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float], f
 def grounds(recipe: CompareRecipe, matrix: Matrix, rate: float | None) -> str:
     """On what the estimate rests."""
     from configs.estimate import measured_pace
+    from engine import device
 
     everything = matrix.trainings()
+    here = "this machine's CPU" if device.resolve(recipe.device).type == "cpu" else "a GPU of this machine"
     ran = [one.kind for one in everything if measured_pace(one, everything) is not None]
     told = []
     if ran:
@@ -125,7 +127,7 @@ def grounds(recipe: CompareRecipe, matrix: Matrix, rate: float | None) -> str:
     if rate is not None:
         others = "of the others " if ran else ""
         told.append(
-            f"multiply-adds {others}over {rate / 1e9:.3g} G a second, measured on this machine just now (reading "
+            f"multiply-adds {others}over {rate / 1e9:.3g} G a second, measured on {here} just now (reading "
             "images, NMS and the like are not counted)"
         )
     return f"It is reckoned from {' and '.join(told)}."

@@ -27,7 +27,7 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
     rows = [line.split() for line in done.out.splitlines() if line.startswith(("plain18 ", "r18 "))]
     assert [row[:5] for row in rows] == [[name, "0", "of", "2", "finished,"] for name in ("plain18", "r18")]
     assert done.out.count("train_det.py") == 16 and done.out.count("--solver.lr CHOSEN --sweep ...") == 8
-    assert "Time: about 0:0" in done.out and "G a second, measured on this machine just now" in done.out
+    assert "Time: about 0:0" in done.out and "G a second, measured on this machine's CPU just now" in done.out
     assert not (tmp_path / "runs").exists()
 
 
@@ -42,6 +42,7 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
         ((*NO_WEIGHTS, "--weights", "r50=a.safetensors"), "one of the backbones plain18, r18"),
         ((*NO_WEIGHTS, "--gpus", 6, "--gpus-per-job", 4), "--gpus 6 is not a multiple of --gpus-per-job 4"),
         ((*NO_WEIGHTS,), "--data is missing"),
+        (("--backbones", "r18", "--data", "."), "r18 alone is compared with nothing"),
         (("--predictions", "a=nowhere.json"), "nowhere.json: there is no such file"),
         ((".", "--expect", "nowhere.yaml"), "nowhere.yaml: there is no such file"),
         ((".", "--images", "nowhere"), "--images nowhere is not a directory"),
