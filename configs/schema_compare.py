@@ -106,7 +106,11 @@ class CompareRecipe(Recipe):
     )
     truth: Path | None = Field(None, description="COCO JSON that --predictions are scored on; none: the runs'.")
     images: Path | None = Field(None, description="Directory of that truth's images, to be shown.")
-    expect: Path | None = Field(None, description="YAML or JSON file of published figures; exit 1 where one is missed.")
+    expect: Path | None = Field(
+        None,
+        description="YAML or JSON file of published figures, such as published/coco2015_c4.yaml; exit 1 where one is "
+        "missed.",
+    )
 
     def check(self) -> None:
         """Raises ValueError with a sentence for what cannot be, or does not go together.

@@ -15,7 +15,7 @@ python tools/compare.py --backbones vgg16 timm:resnet50d --weights ... --sweep s
 Runs that exist, and anyone's COCO results beside them:
 
 python tools/compare.py RUN_DIR RUN_DIR ... --report DIR
-python tools/compare.py RUN_DIR ... --predictions theirs=a.json theirs=b.json --expect published.yaml --report DIR
+python tools/compare.py RUN_DIR ... --predictions theirs=a.json theirs=b.json --expect published/voc07_c4.yaml --report DIR
 
 The same command again goes on: what is finished is kept, what was stopped or killed continues, what failed is tried
 again. Each head is a comparison of its own; runs of one backbone that differ by the seed are one side of it. With one
@@ -34,7 +34,7 @@ import forecast
 import matrix_jobs
 from common import run_tool
 
-from configs.command_line import RecipeError, parse_recipe
+from configs.command_line import RecipeError, find_recipe, parse_recipe
 from configs.schema_compare import CompareRecipe
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
         if told:
             name = told[0] if told[0].startswith("what") else "--" + told[0].replace("_", "-")
             raise RecipeError(f"{name} is for the --backbones of a matrix; runs that exist are only reported on")
-    for path in (*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth, recipe.expect):
+    for path in (
+        *(path for paths in recipe.predictions_of().values() for path in paths),
+        recipe.truth,
+        expected(recipe),
+    ):
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")
     if len(recipe.backbones) == 1 and not recipe.predictions:
@@ -103,6 +107,19 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
         raise RecipeError("--truth is missing: the COCO JSON that --predictions are scored on")
+
+
+def expected(recipe: CompareRecipe) -> Path | None:
+    """The file of --expect: a path, or one of ours below `configs/`."""
+    if recipe.expect is None or recipe.expect.is_file():
+        return recipe.expect
+    try:
+        return find_recipe(recipe.expect)
+    except RecipeError:
+        raise RecipeError(
+            f"--expect {recipe.expect}: there is no such file; ours are published/coco2015_c4.yaml and "
+            "published/voc07_c4.yaml"
+        ) from None
 
 
 def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
@@ -146,7 +163,7 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
         predictions=recipe.predictions_of(),
         truth=recipe.truth,
         images=recipe.images,
-        expect=recipe.expect,
+        expect=expected(recipe),
         failed=[*failed, *lonely],
     )
     for sentence in written.expectations_missed:

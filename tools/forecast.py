@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 def show(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], tools: Path) -> None:
     """Prints the plan with the estimate; nothing is run but a second's measurement of this machine's rate."""
-    from engine.board import clock
-
     times_s, rate = estimate(recipe, matrix)
     sweep = recipe.swept()
     chosen = f" {sweep.flag} CHOSEN --sweep ..." if sweep else ""
@@ -26,12 +24,24 @@ def show(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], tools:
     print(devices(recipe) + "\n")
     table(recipe, matrix, done, times_s)
     for number, training in enumerate(matrix.trainings(), 1):
-        state = "finished" if training in done else f"about {clock(times_s[training.name])}"
+        state = "finished" if training in done else f"about {roughly(times_s[training.name])}"
         print(f"[{number}/{len(matrix.trainings())}] {training.title} -> {training.output}  {state}")
         command = shlex.join(training.command(tools))
         print(f"    {command}{chosen if matrix.trials_for(training) else ''}")
     total_s = sum(times_s[one.name] for one in todo) / recipe.at_once
-    print(f"\nTime: about {clock(total_s)} for what is not finished. {grounds(recipe, matrix, rate)}")
+    print(f"\nTime: about {roughly(total_s)} for what is not finished. {grounds(recipe, matrix, rate)}")
+
+
+def roughly(seconds: float) -> str:
+    """An estimate with no more digits than it deserves: 40 s, 12 min, 5 h 20 min, 16 days."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60 // 10 * 10:02d} min"
+    return f"{round(minutes / 1440)} days"
 
 
 def counted(recipe: CompareRecipe, matrix: Matrix) -> str:
@@ -62,15 +72,13 @@ def devices(recipe: CompareRecipe) -> str:
 
 def table(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], times_s: dict[str, float]) -> None:
     """Backbones down, heads across: how many seeds are finished, and what one takes."""
-    from engine.board import clock
-
     heads = list(dict.fromkeys(cell.head for cell in matrix.cells))
     rows = [["", *(head or "detector" for head in heads)]]
     for backbone in recipe.backbones:
         cells = [[one for one in matrix.cells if (one.backbone, one.head) == (backbone, head)] for head in heads]
         finished = [sum(one in done for one in seeds) for seeds in cells]
         texts = [
-            f"{count} of {len(seeds)} finished, about {clock(times_s[seeds[0].name])} each"
+            f"{count} of {len(seeds)} finished, about {roughly(times_s[seeds[0].name])} each"
             for count, seeds in zip(finished, cells)
         ]
         rows.append([backbone, *texts])
