@@ -24,7 +24,7 @@ def has_slurm() -> bool:
     if not shutil.which("sbatch") or not shutil.which("squeue"):
         return False
     try:
-        said = subprocess.run(["sinfo", "--noheader", "--format", "%T"], capture_output=True, text=True, timeout=20)
+        said = subprocess.run(["sinfo", "--noheader", "--format", "%T"], capture_output=True, text=True, timeout=5)
     except subprocess.TimeoutExpired:
         return False
     return any(state in said.stdout for state in ("idle", "mixed", "allocated"))
