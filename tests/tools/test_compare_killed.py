@@ -69,7 +69,9 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def figures(content: Any) -> Any:
-    """A report's content without what time says."""
+    """A report's content without what time says, in numbers or in words."""
+    if isinstance(content, str) and re.search(r"\b(time|latency|memory)\b", content):
+        return "a sentence on time"
     if isinstance(content, dict):
         return {key: figures(value) for key, value in content.items() if not TIMES.search(key)}
     if isinstance(content, list):
