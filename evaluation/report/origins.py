@@ -19,6 +19,8 @@ LISTED = 5  # fields of unequal recipes that a sentence names
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """Short, unique names: the backbone's, and what tells equal backbones apart (form, weights, seed, directory)."""
     labels = [str(run.name or run.backbone.get("name") or run.path.name) for run in runs]
+    if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # a net beside one of another width is not told by name
+        labels = [", ".join(filter(None, (label, _width(run)))) for label, run in zip(labels, runs)]
     details: tuple[Callable[[Run], str], ...] = (
         _form,
         lambda run: "no pre-training" if weights_text(run) == RANDOM else "pre-trained",
@@ -40,12 +42,15 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
+def _width(run: Run) -> str:
+    width = run.backbone.get("width") or 1
+    return "" if width == 1 else f"{formats.TIMES}{width:g} width"
+
+
 def _form(run: Run) -> str:
-    """What departs from the plain name: '×0.5 width, shortcut A'."""
+    """What departs from the plain name beside the width: 'shortcut A, stride in 1x1'."""
     identity = run.backbone
     parts = []
-    if identity.get("width") not in (None, 1, 1.0):
-        parts.append(f"{formats.TIMES}{identity['width']:g} width")
     if identity.get("shortcut") not in (None, "B"):
         parts.append(f"shortcut {identity['shortcut']}")
     if identity.get("stride_in") not in (None, "3x3"):

@@ -64,7 +64,7 @@ def _accuracy(content: Mapping[str, Any], only: Mapping[str, Any] | None) -> lis
         if only:
             difference = only["differences"][name]
             cells += [formats.change(difference), p_cell(difference)]
-            subs += ["", verdict(difference)]
+            subs += [verdict(difference), ""]
         rows.append(Row(name, cells, NOTES[name], subs, _best([figure["mean"] for figure in figures])))
     return rows
 

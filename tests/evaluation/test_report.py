@@ -453,6 +453,7 @@ def test_one_backbone_twice_is_told_apart_by_what_differs(tmp_path: Path) -> Non
     assert labels({}, {"weights": {"source": "none"}}) == ["r18, pre-trained", "r18, no pre-training"]
     assert labels({"seed": 0}, {"seed": 1}) == ["r18, seed 0", "r18, seed 1"]
     assert labels({"backbone": {"name": "r18", "width": 0.5}}, {}) == ["r18, \u00d70.5 width", "r18"]
+    assert labels({"backbone": {"name": "vgg11", "width": 0.5}}, {}) == ["vgg11, \u00d70.5 width", "r18"]
     assert labels({}, {}) == ["r18, 0", "r18, 1"]
     longer = {**WEIGHTS, "epochs": 90.0}
     assert labels({"weights": {**WEIGHTS, "epochs": 30.0}}, {"weights": longer}) == ["r18, 30 epochs", "r18, 90 epochs"]
