@@ -19,7 +19,7 @@ LISTED = 5  # fields of unequal recipes that a sentence names
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """Short, unique names: the backbone's, and what tells equal backbones apart (form, weights, seed, directory)."""
     labels = [str(run.name or run.backbone.get("name") or run.path.name) for run in runs]
-    if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # a net beside one of another width is not told by name
+    if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # then a name alone would mislead
         labels = [", ".join(filter(None, (label, _width(run)))) for label, run in zip(labels, runs)]
     details: tuple[Callable[[Run], str], ...] = (
         _form,
