@@ -104,6 +104,8 @@ def read_all(
     for path in paths:
         run = read_run(path)
         head = run.protocol.get(HEAD)
+        for others in by_head.values():
+            _check_data(others[0], run)
         same = by_head.setdefault(None if head is None else str(head), [])
         if same:
             check_comparable(same[0], run)
@@ -160,6 +162,17 @@ def check_comparable(first: Run, other: Run) -> None:
         raise ReportError(
             f"{where}: their truth.json differ, so they were scored on different annotations. "
             "Score both on one data set with tools/eval_det.py."
+        )
+
+
+def _check_data(first: Run, other: Run) -> None:
+    """Refuse runs of different heads that do not even share their data: their figures would stand side by side."""
+    heads = [run.protocol.get(HEAD) for run in (first, other)]
+    fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
+    if heads[0] != heads[1] and (first.truth_digest != other.truth_digest or fingerprints[0] != fingerprints[1]):
+        raise ReportError(
+            f"{first.path} and {other.path} have different heads ({heads[0]}, {heads[1]}) and different data as well: "
+            "they were not trained and tested on the same images. Report on each data set by itself."
         )
 
 

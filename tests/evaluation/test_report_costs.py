@@ -182,6 +182,15 @@ def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
     assert "default-src 'none'" in page and not re.search(r"https?://|@import|url\(", page)
 
 
+@pytest.mark.parametrize("other", [{"truth": make_truth(images=3)}, {"train_fingerprint": "others"}])
+def test_heads_on_different_data_are_refused(other, tmp_path):
+    truth, more = other.get("truth"), {name: value for name, value in other.items() if name != "truth"}
+    first = make_run(tmp_path / "first", "r18", [], protocol={**PROTOCOL, "model.body": "c4"})
+    second = make_run(tmp_path / "second", "r18", [], truth=truth, protocol={**PROTOCOL, "model.body": "fpn", **more})
+    with pytest.raises(ReportError, match="different heads \\(c4, fpn\\) and different data"):
+        write_report([first, second], tmp_path / "out")
+
+
 def test_protocols_of_one_head_still_have_to_be_equal(tmp_path):
     runs = runs_of(tmp_path, "c4", "fpn", seeds=1)
     other = make_run(tmp_path / "other", "r50", [], protocol={**PROTOCOL, "model.body": "fpn", "solver.lr": 1.0})
