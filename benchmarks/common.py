@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks run from a clone, installed or not
 
 import torch  # noqa: E402
 
+from engine.measure import wait_for  # noqa: E402
 from engine.provenance import describe  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -86,10 +87,10 @@ def alternate(
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(-warmup, rounds):
         for name, call in candidates.items():
-            _wait(device)
+            wait_for(torch.device(device))
             start = clock()
             call()
-            _wait(device)
+            wait_for(torch.device(device))
             if turn >= 0:
                 seconds[name].append(clock() - start)
     return seconds
@@ -103,11 +104,6 @@ def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:
             pass
 
     return call
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:

@@ -26,6 +26,14 @@ class RecipeError(ValueError):
     """A command line or recipe that cannot be used; the tools exit with 2."""
 
 
+def split_at_dashes(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """A tool's own arguments, and those after a lone `--`, which are those of the trainings that it starts."""
+    if "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], tuple(arguments[at + 1 :])
+
+
 def find_recipe(name: str | Path) -> Path:
     """The file of a recipe: a path, or a name below `configs/`. Raises RecipeError with the known names."""
     path = Path(name)

@@ -15,11 +15,11 @@ from backbones import BackboneError
 from configs import build, build_detection, build_detector
 from configs.command_line import RecipeError, parse_recipe
 from configs.exchange_body import exchange_body
-from configs.schema import BackboneRecipe
+from configs.schema import BackboneRecipe, path_part
 from configs.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
 from configs.schema_detection import DetectionRecipe
 from configs.sweep import choose, trials_of, with_choice
-from configs.training import Training, path_part, with_flags
+from configs.training import Training, with_flags
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,16 @@ class BackboneRecipe(RunRecipe):
     solver: Solver = Solver()
 
 
+def path_part(name: str) -> str:
+    """A backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
+    return name.replace(":", "-").replace("/", "-")
+
+
+def flag_of(field: str) -> str:
+    """A field as a flag of the command line (solver.batch_size -> --solver.batch-size)."""
+    return "--" + field.replace("_", "-")
+
+
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """The recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
     flat: dict[str, Any] = {}

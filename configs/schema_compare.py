@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import tyro
 from pydantic import Field
 
-from configs.schema import DEFAULT_RECIPES, DETECTION_SETS, Recipe
+from configs.schema import DEFAULT_RECIPES, DETECTION_SETS, Recipe, flag_of
 
 Body = Literal["c4", "dc5", "fpn"]
 BODIES: tuple[str, ...] = get_args(Body)
@@ -56,7 +56,7 @@ class Sweep:
 
     @property
     def flag(self) -> str:
-        return "--" + self.field.replace("_", "-")
+        return flag_of(self.field)
 
 
 class CompareRecipe(Recipe):

@@ -12,7 +12,7 @@ from typing import Literal
 import tyro
 from pydantic import Field, model_validator
 
-from configs.schema import Recipe
+from configs.schema import Recipe, path_part
 
 # The nets of the paper's section 4.2 and of its tables 2 and 3.
 STUDIES: dict[str, tuple[str, ...]] = {
@@ -61,8 +61,9 @@ class Net:
     @property
     def directory(self) -> str:
         """The name as a part of a path: r34_shortcutA, torchvision-resnet50."""
-        name = self.backbone.replace(":", "-").replace("/", "-")
-        return "_".join([name, *(f"{option}{value}" for option, value in self.options if option != "config")])
+        return "_".join(
+            [path_part(self.backbone), *(f"{option}{value}" for option, value in self.options if option != "config")]
+        )
 
 
 class DepthRecipe(Recipe):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.command_line import RecipeError
-from configs.schema import COMPARED, NO_EFFECT, flatten
+from configs.schema import COMPARED, NO_EFFECT, flatten, path_part
 from configs.schema_compare import CompareRecipe, Sweep
 from configs.schema_detection import DetectionRecipe
-from configs.training import Training, path_part, with_flags
+from configs.training import Training, with_flags
 from engine.files import write_json
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.command_line import validated
-from configs.schema import RunRecipe, may_differ
+from configs.schema import RunRecipe, flag_of, may_differ
 from engine.rundir import RunDirectory
 
 
@@ -60,14 +60,9 @@ class Training:
         return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free)
 
 
-def path_part(name: str) -> str:
-    """A backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
-    return name.replace(":", "-").replace("/", "-")
-
-
 def with_flags(training: Training, values: dict[str, str]) -> Training:
     """The training with further flags, and the recipe that they make."""
-    flags = tuple(part for name, value in values.items() for part in ("--" + name.replace("_", "-"), value))
+    flags = tuple(part for name, value in values.items() for part in (flag_of(name), value))
     fields = training.recipe.model_dump(mode="json")
     for name, value in values.items():
         *place, last = name.split(".")

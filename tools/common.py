@@ -42,8 +42,9 @@ def _is_ours(place: Path) -> bool:
 
 def default_output(job: str, recipe: RunRecipe, data: str) -> Path:
     """Where a run goes that was not told: runs/JOB_BACKBONE_DATA_SEED."""
-    backbone = recipe.backbone.replace(":", "-").replace("/", "-")
-    return Path("runs") / f"{job}_{backbone}_{data}_{recipe.seed}"
+    from configs.schema import path_part
+
+    return Path("runs") / f"{job}_{path_part(recipe.backbone)}_{data}_{recipe.seed}"
 
 
 def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:

@@ -34,7 +34,8 @@ import forecast
 import matrix_jobs
 from common import run_tool
 
-from configs.command_line import RecipeError, find_recipe, parse_recipe
+from configs.command_line import RecipeError, find_recipe, parse_recipe, split_at_dashes
+from configs.schema import flag_of
 from configs.schema_compare import CompareRecipe
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ TOOLS = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    arguments, overrides = split(sys.argv[1:])
+    arguments, overrides = split_at_dashes(sys.argv[1:])
     recipe = parse_recipe(CompareRecipe, arguments, description=__doc__ or "")
     check(recipe, overrides)
     if not recipe.backbones:
@@ -69,14 +70,6 @@ def main() -> int:
     return report(recipe, runs, failed)
 
 
-def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The comparison's own arguments, and those after a lone `--`, which are the detectors'."""
-    if "--" not in arguments:
-        return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], tuple(arguments[at + 1 :])
-
-
 def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     """Raises RecipeError for words that do not go together, or have nothing to say here."""
     try:
@@ -90,7 +83,7 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
         told = [name for name in ("heads", "weights", "sweep", "slurm", "dry_run") if getattr(recipe, name)]
         told += ["what follows the --"] * bool(overrides)
         if told:
-            name = told[0] if told[0].startswith("what") else "--" + told[0].replace("_", "-")
+            name = told[0] if told[0].startswith("what") else flag_of(told[0])
             raise RecipeError(f"{name} is for the --backbones of a matrix; runs that exist are only reported on")
     for path in (
         *(path for paths in recipe.predictions_of().values() for path in paths),

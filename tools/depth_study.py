@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from common import run_tool
 
-from configs.command_line import RecipeError, load_recipe, parse_recipe
-from configs.schema import BackboneRecipe, may_differ, protocol_fields
+from configs.command_line import RecipeError, load_recipe, parse_recipe, split_at_dashes
+from configs.schema import BackboneRecipe, flag_of, may_differ, protocol_fields
 from configs.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Cell:
 
 
 def main() -> int:
-    arguments, overrides = split(sys.argv[1:])
+    arguments, overrides = split_at_dashes(sys.argv[1:])
     recipe = parse_recipe(DepthRecipe, arguments, description=__doc__ or "")
     if bool(recipe.runs) == bool(recipe.all_nets()):
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
@@ -74,14 +74,6 @@ def main() -> int:
     page = write_study(runs, recipe.report or recipe.output / "report")
     print(f"\nThe report: {page.resolve()}")
     return code
-
-
-def split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The study's own arguments, and those after a lone `--`, which are the trainings'."""
-    if "--" not in arguments:
-        return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], tuple(arguments[at + 1 :])
 
 
 def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
@@ -117,7 +109,7 @@ def prepare(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> tuple[t
     flags = (
         *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--resume"),
         *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
-        *(part for name, value in options.items() for part in (f"--{_dashed(name)}", value)),
+        *(part for name, value in options.items() for part in (flag_of(name), value)),
         *overrides,
     )
     recipe = parse_recipe(BackboneRecipe, list(flags), description="")
@@ -169,11 +161,7 @@ def _warm_start(net: Net, recipe: BackboneRecipe, overrides: tuple[str, ...]) ->
     told = solver.warmup_until_error or solver.warmup_epochs or any("warmup" in argument for argument in overrides)
     if not depth or int(depth) < WARM_DEPTH or told:
         return ()
-    return tuple(part for name, value in WARM_START.items() for part in (f"--{_dashed(name)}", value))
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+    return tuple(part for name, value in WARM_START.items() for part in (flag_of(name), value))
 
 
 def show(cells: list[Cell], jobs: int) -> None:

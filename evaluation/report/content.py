@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.comparison import Difference, corrected, mean_and_spread
+from evaluation.comparison import Difference, corrected
 from evaluation.files import class_names
 from evaluation.report import curves, origins, sentences
 from evaluation.report.collect import Comparable, Run
@@ -17,7 +17,7 @@ from evaluation.report.costs import fronts, ratios, side_cost
 from evaluation.report.formats import TIMES, known
 from evaluation.report.reasons import reasons
 from evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
-from evaluation.report.sides import Side, group_runs
+from evaluation.report.sides import Side, group_runs, over_seeds
 
 SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
 IOU = 0.5  # of the curves
@@ -101,19 +101,11 @@ def describe(side: Side, scores: Scores) -> dict[str, Any]:
         "file": side.is_file,
         "backbone": first.backbone,
         "seeds": side.seeds,
-        "figures": {name: _spread(scores.values(side, name)) for name in scores.names},
+        "figures": {name: over_seeds(scores.values(side, name)) for name in scores.names},
         "cost": side_cost(side),
         "weights": origins.weights_text(first),
         "pretraining": pretraining | {"budget": "" if side.is_file else origins.budget(first)},
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and standard deviation over the runs; None where one has no figure."""
-    if None in map(known, values):
-        return {"mean": None, "std": None, "n": len(values)}
-    mean, std = mean_and_spread(values)
-    return {"mean": mean, "std": std, "n": len(values)}
 
 
 def compare_all(
@@ -180,7 +172,7 @@ def per_class(scores: Scores, pair: Mapping[str, Any] | None) -> list[dict[str, 
             "name": name,
             "truths": scores.truths[name],
             **{
-                figure: [_spread(scores.class_values(side, figure, name)) for side in scores.sides]
+                figure: [over_seeds(scores.class_values(side, figure, name)) for side in scores.sides]
                 for figure in ("AP", "AP50")
             },
             "difference": pair["per_class"][name] if pair else None,

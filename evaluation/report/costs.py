@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.comparison import mean_and_spread
 from evaluation.report import formats
 from evaluation.report.collect import Run
 from evaluation.report.formats import known
 from evaluation.report.reading import first_of
-from evaluation.report.sides import Side
+from evaluation.report.sides import Side, over_seeds
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,11 @@ def side_cost(side: Side) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in COSTS:
         values = [value for run in side.runs if (value := _cost(run, name)) is not None]
-        told[name] = None if len(values) < len(side.runs) else _spread(values)
+        told[name] = None if len(values) < len(side.runs) else over_seeds(values)
     for name in ALIKE:
         values = [first_of(run.evaluation, f"cost.{name}") for run in side.runs]
         told[name] = values[0] if all(value == values[0] for value in values) else None
     return told
-
-
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    mean, std = mean_and_spread(values)
-    return {"mean": mean, "std": std, "n": len(values)}
 
 
 def _cost(run: Run, name: str) -> float | None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.comparison import mean_and_spread
 from evaluation.report.collect import Run
+from evaluation.report.formats import known
 from evaluation.report.origins import label_runs, pretraining_kind, weights_text
 from evaluation.report.reading import ReportError
 
@@ -49,3 +51,11 @@ def group_runs(runs: Sequence[Run]) -> list[Side]:
     if taken := named & {str(runs[places[0]].backbone.get("name")) for places in groups.values()} | named & set(ours):
         raise ReportError(f"A side is called {taken.pop()} already: give the predictions another name.")
     return [Side(label, [runs[p] for p in places], places) for label, places in zip(labels, groups.values())]
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation over the runs; None where one has no figure."""
+    if None in map(known, values):
+        return {"mean": None, "std": None, "n": len(values)}
+    mean, std = mean_and_spread(values)
+    return {"mean": mean, "std": std, "n": len(values)}
