@@ -38,7 +38,6 @@ COSTS = {
 }
 FRONTS = ("flops", "latency_s", "parameters")
 FALLBACK = {"latency_s": "time_per_image_s"}  # runs of before it was measured
-MEASURED = ("latency_s", "time_per_image_s", "images_per_s", "peak_memory_mb", "training_s", "training_images_per_s")
 ALIKE = ("input_hw", "proposals", "device", "threads", "precision", "peak_memory_of")  # what the costs were measured at
 
 
