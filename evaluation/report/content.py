@@ -17,6 +17,7 @@ from evaluation.report.costs import fronts, ratios, side_cost
 from evaluation.report.formats import TIMES, known
 from evaluation.report.reasons import reasons
 from evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
+from evaluation.report.shown import is_aside
 from evaluation.report.sides import Side, group_runs, over_seeds
 
 SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
@@ -188,7 +189,7 @@ def per_size(
     areas = [
         annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3])
         for annotation in truth["annotations"]
-        if not annotation.get("iscrowd") and not annotation.get("difficult")
+        if not is_aside(annotation)
     ]
     return [
         {
