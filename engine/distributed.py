@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import inspect
 import logging
 import os
@@ -97,14 +99,21 @@ def start(device: str = "auto") -> World:
         return World(device=here)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if size > 1 and not dist.is_initialized():
+        # Its functions take the group of the time of their import as a default and would hold it for good; see `stop`.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=TIMEOUT)
     return World(rank=rank, size=size, local_rank=local_rank, device=here)
 
 
 def stop() -> None:
-    """Leaves the group; what `started` does at its end."""
+    """Leaves the group and waits for its threads to end; what `started` does at its end.
+
+    A thread of gloo's that still holds a tensor when Python shuts down aborts the process, with its work all done.
+    They end with the last reference to the group, and wrapped models, which hold it, are in cycles.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 @contextmanager

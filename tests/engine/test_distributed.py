@@ -34,6 +34,17 @@ def test_two_gloo_processes_equal_one_at_double_batch_and_stop_together(tmp_path
             assert together.get(figure, 0) == pytest.approx(alone.get(figure, 0), rel=1e-5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names a process's threads")
+def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path, toy_program):
+    done = toy_program(tmp_path, "--plain", "--gpus", 2)
+    assert done.returncode == 0, done.stderr
+    working, ended = (
+        [line for line in done.stdout.splitlines() if line.startswith(when)] for when in ("working:", "at the end:")
+    )
+    assert len(working) == len(ended) == 2
+    assert all("gloo" in line for line in working) and not any("gloo" in line for line in ended)
+
+
 def test_a_world_of_one_needs_no_group():
     world, model = World(), ToyNet()
     world.barrier()
