@@ -6,11 +6,18 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 NAMES = ("auto", "cpu", "cuda")
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+_KEEPING = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20}
+_GIVING_BACK = {_M_MMAP_THRESHOLD: 64 << 10, _M_TRIM_THRESHOLD: 64 << 10, _M_TOP_PAD: 0}
+# How far glibc moves its thresholds by itself in a process that frees large blocks.
+_rules = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 
 
 class DeviceError(ValueError):
@@ -55,9 +62,29 @@ def keep_freed_memory() -> None:
     Otherwise each step's maps of a few megabytes go back to the system and are fetched, page by page and zeroed, at
     the next: a sixth of the time of a CIFAR net on a CPU. Maps above 32 MB (glibc's bound) still go back.
     """
+    global _rules
+    _rules = _KEEPING
+    _tell_malloc(_rules)
+
+
+@contextmanager
+def giving_memory_back() -> Iterator[None]:
+    """Inside, memory that is freed goes back to the system at once, so that what is resident is what is in use.
+
+    True of what is allocated anew, as large tensors in a thread of its own are: blocks that the process has kept from
+    before are used again where they fit. Only glibc's malloc is told so.
+    """
+    _tell_malloc(_GIVING_BACK)
+    try:
+        yield
+    finally:
+        _tell_malloc(_rules)
+
+
+def _tell_malloc(rules: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        for option, value in (_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20):
+        for option, value in rules.items():
             mallopt(option, value)
 
 

@@ -6,14 +6,15 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from engine.device import giving_memory_back
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # what Linux resets the peak of resident memory with (proc_pid_clear_refs)
@@ -51,35 +52,30 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@dataclass
-class Growth:
-    """mb: what came on top of the memory in use at the beginning, at the highest point; None: not to be known here."""
+def memory_growth(call: Callable[[], Any], device: torch.device) -> float | None:
+    """MB by which memory in use rises during `call`, at the highest point; None where the system does not tell.
 
-    mb: float | None = None
-
-
-@contextmanager
-def memory_growth(device: torch.device) -> Iterator[Growth]:
-    """How far memory in use rises inside: allocated on a GPU, resident for the process on a CPU.
-
-    What a process holds already (a training's gradients and data, libraries, another model) is thus not counted. On a
-    CPU freed memory is given back to the system first, since memory that is used again would not show. Known on a GPU
-    and on Linux; elsewhere a process's peak is one for its whole life.
+    On a GPU what torch has allocated. On Linux what is resident for the process while `call` runs in a thread of its
+    own, so inference mode and autocast are its own to enter: what the process did before then plays no part, since
+    malloc serves a new thread from fresh memory, and what is freed goes back at once. `call` has run before: a first
+    one loads code.
     """
-    growth = Growth()
     gc.collect()
     if device.type == "cuda":
         wait_for(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        yield growth
+        call()
         wait_for(device)
-        growth.mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        return
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with giving_memory_back(), ThreadPoolExecutor(1) as thread:
+        return thread.submit(_resident_growth, call).result()
+
+
+def _resident_growth(call: Callable[[], Any]) -> float | None:
     began = _resident_from_here()
-    yield growth
-    if began is not None:
-        growth.mb = max(0.0, _resident_mb("VmHWM") - began)
+    call()
+    return None if began is None else max(0.0, _resident_mb("VmHWM") - began)
 
 
 def weights_mb(module: nn.Module) -> float:

@@ -104,11 +104,16 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
         "device": str(device),
     }
     if settings.repeats:
-        with torch.inference_mode(), precision.autocast(device, kind), memory_growth(device) as growth:
-            times_s = timed_calls(lambda: getattr(model, method)(inputs), device, enough=settings.repeats, warmup=2)
+
+        def call() -> None:
+            with torch.inference_mode(), precision.autocast(device, kind):
+                getattr(model, method)(inputs)
+
+        times_s = timed_calls(call, device, enough=settings.repeats, warmup=2)
         per_image = [1000 * seconds / settings.batch_size for seconds in times_s]
         row |= {"ms": statistics.median(per_image), "ms_min": min(per_image), "ms_max": max(per_image)}
-        memory_mb = None if growth.mb is None else weights_mb(model) + growth.mb
+        growth_mb = memory_growth(call, device)
+        memory_mb = None if growth_mb is None else weights_mb(model) + growth_mb
         row |= {"n": settings.repeats, "memory_mb": memory_mb}
     return row
 

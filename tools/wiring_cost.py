@@ -9,7 +9,7 @@ latency_n         calls behind that median
 time_per_image_s  median over the test set's batches, in the recipe's size, of seconds an image: to the device and back
                   to the host, masks in full size
 images_per_s      one over that
-peak_memory_mb    memory of the weights, and what single images need on top of it: see engine.measure.memory_growth;
+peak_memory_mb    memory of the weights, and what a single image needs on top of it: see engine.measure.memory_growth
 peak_memory_of    device, or process; neither is there where the system does not tell
 device, threads   what it was measured on; threads of a CPU alone
 precision         of convolutions and linear layers in all these times
@@ -46,6 +46,8 @@ def cost(
     """All figures named above. model: what detects, made of `detectors`. times_s: an image, of the test's batches."""
     import statistics
 
+    import torch
+
     from backbones.cost import count_flops, count_parameters
     from configs import build, build_detection
     from engine.distributed import World
@@ -57,12 +59,16 @@ def cost(
     images, _ = next(iter(build_detection.detection_test_loader(one, test_set, World()))).inputs
     images = images.to(device)
     detector: Any = model
+    autocast = build.autocast_of(device, recipe.precision)
+
+    def detect() -> None:
+        with torch.inference_mode(), autocast():
+            detector.detect(images)
+
     with evaluating(model):
         flops = count_flops(model, images, method="detect")
-        with build.autocast_of(device, recipe.precision)(), memory_growth(device) as growth:
-            latencies_s = timed_calls(
-                lambda: detector.detect(images), device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S
-            )
+        latencies_s = timed_calls(detect, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
+        growth_mb = memory_growth(detect, device)
     figures = {
         "parameters": count_parameters(model),
         "flops": flops,
@@ -73,8 +79,8 @@ def cost(
         "time_per_image_s": statistics.median(times_s),
         "images_per_s": 1 / statistics.median(times_s),
     }
-    if growth.mb is not None:
-        figures["peak_memory_mb"] = weights_mb(model) + growth.mb
+    if growth_mb is not None:
+        figures["peak_memory_mb"] = weights_mb(model) + growth_mb
         figures["peak_memory_of"] = "device" if device.type == "cuda" else "process"
     return {
         **figures,
