@@ -126,6 +126,7 @@ def _rpn(settings: Detector, channels: int, strides: tuple[int, ...]) -> RPN:
         samples=settings.rpn_samples,
         beta=settings.rpn_beta,
         nms_iou=settings.rpn_nms,
+        cross_border=settings.rpn_cross_border,
         on_padding=settings.conventions != "vertebra",
     )
 

@@ -27,6 +27,9 @@ NO_EFFECT = frozenset(
         *("log_period", "checkpoint_period", "eval_period"),
     }
 )
+# Fields that came later than the first runs, and the value with which all is as before.
+ADDED: dict[str, Any] = {"validation": 0.0, "sweep": "", "model.rpn_cross_border": True}
+
 # What a comparison varies.
 COMPARED = frozenset({"backbone", "width", "shortcut", "stride_in", "weights", "seed"})
 
@@ -261,12 +264,13 @@ def protocol_fields(recipe: Recipe) -> dict[str, Any]:
     """The fields that make two runs comparable: all that can change a result and is not what is compared.
 
     Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells. Where a
-    sweep has chosen a field's value, the sweep is protocol and the value is not; its two fields are left out where they
-    say nothing, so that runs from before they existed stay comparable.
+    sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are left out where
+    they say nothing.
     """
     left_out = may_differ(recipe) | COMPARED | {getattr(recipe, "sweep", "").partition(":")[0]}
-    left_out |= {name for name in ("validation", "sweep") if not getattr(recipe, name, None)}
-    fields = {name: value for name, value in flatten(recipe).items() if name not in left_out}
+    flat = flatten(recipe)
+    left_out |= {name for name, nothing in ADDED.items() if flat.get(name) == nothing}
+    fields = {name: value for name, value in flat.items() if name not in left_out}
     for name in ("train_source", "test_source"):
         if fields.get(name):
             fields[name] = "+".join(_without_directory(part) for part in fields[name].split("+"))

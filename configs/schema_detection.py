@@ -127,6 +127,9 @@ class Detector(Recipe):
         description="Roots of the anchors' areas, pixels; fpn: one for each level, finest first.",
     )
     anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), description="Anchors' height over width.")
+    rpn_cross_border: bool = Field(
+        True, description="Learn from anchors that cross the image's border; the 2015 papers do not."
+    )
     rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the body's.")
     rpn_samples: int = Field(256, ge=1, description="Anchors an image in the RPN's loss, up to half positive.")
     rpn_nms: float = Field(0.7, gt=0, le=1, description="IoU of the proposals' NMS.")
