@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import COCO_LEVELS, FloatArray, IntArray, RankedMatches
+from evaluation.average_precision import COCO_LEVELS, IntArray, RankedMatches
 from evaluation.coco_matching import match_coco
 from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.report.collect import Run
