@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
@@ -32,35 +33,53 @@ COCO_FIGURES: dict[str, tuple[int, int | None]] = {
 }
 VOC_LEVELS: dict[str, FloatArray | None] = {"voc07": ELEVEN_LEVELS, "voc10": None}
 
+BoolArray = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Resampled:
     """One figure of one run, 0..100: each class's and its mean over the classes, NaN without a truth.
 
-    Row 0 is the figure of the images as they are; the others those of the resamples.
+    Row 0 is the figure of the images as they are; the others those of the resamples. shown_CI: which images have a
+    truth of the class that counts for the figure.
     """
 
     classes: tuple[str, ...]
     per_class_SC: FloatArray
+    shown_CI: BoolArray
 
     @property
     def mean_S(self) -> FloatArray:
         """The mean over the classes that a resample has truths of."""
-        present_SC = ~np.isnan(self.per_class_SC)
-        sums_S = np.where(present_SC, self.per_class_SC, 0.0).sum(axis=1)
-        present_S = present_SC.sum(axis=1)
-        return np.where(present_S > 0, sums_S / np.maximum(present_S, 1), np.nan)
+        return class_mean(self.per_class_SC)
+
+    @property
+    def images(self) -> int:
+        """How many images the mean rests on: those with a truth of any class."""
+        return int(self.shown_CI.any(axis=0).sum())
 
     def of(self, name: str) -> FloatArray:
         """One class's figure."""
         return self.per_class_SC[:, self.classes.index(name)]
+
+    def images_of(self, name: str) -> int:
+        """How many images one class's figure rests on."""
+        return int(self.shown_CI[self.classes.index(name)].sum())
 
     def restricted(self, names: Sequence[str] | None) -> Resampled:
         """These classes alone; None: all."""
         if names is None:
             return self
         chosen = [self.classes.index(name) for name in names]
-        return Resampled(tuple(names), self.per_class_SC[:, chosen])
+        return Resampled(tuple(names), self.per_class_SC[:, chosen], self.shown_CI[chosen])
+
+
+def class_mean(values_SC: FloatArray) -> FloatArray:
+    """The mean over the classes that have a value, NaN where none has."""
+    present_SC = ~np.isnan(values_SC)
+    present_S = present_SC.sum(axis=1)
+    sums_S = np.where(present_SC, values_SC, 0.0).sum(axis=1)
+    return np.where(present_S > 0, sums_S / np.maximum(present_S, 1), np.nan)
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
@@ -131,7 +150,13 @@ def reweigh(
                 else:
                     one_S = average_precisions(matched, counts_SI, levels_L, area=area, only=threshold)[:, 0]
                 values[name][:, place] = 100 * one_S
-    return {name: Resampled(tuple(matches), values_SC) for name, values_SC in values.items()}
+    shown = {area: shown_in(matches, counts_SI.shape[1], area) for area in _by_area(figures)}
+    return {name: Resampled(tuple(matches), values_SC, shown[figures[name][0]]) for name, values_SC in values.items()}
+
+
+def shown_in(matches: Mapping[str, Matched], images: int, area: int = 0) -> BoolArray:
+    """shown_CI of matches: which images have a truth of each class within the area range."""
+    return np.array([one.truths_AI[area] > 0 for one in matches.values()], dtype=bool).reshape(len(matches), images)
 
 
 def _by_area(figures: Mapping[str, tuple[int, int | None]]) -> dict[int, list[tuple[str, int | None]]]:

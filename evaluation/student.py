@@ -21,12 +21,17 @@ def two_sided_p(t: float, freedom: float) -> float:
 
 def quantile(level: float, freedom: float) -> float:
     """The t with a share `level` (0..1) of the distribution within -t..t."""
+    return t_of_p(1 - level, freedom)
+
+
+def t_of_p(p_value: float, freedom: float) -> float:
+    """The t whose `two_sided_p` is `p_value` (0 < p_value <= 1)."""
     low, high = 0.0, 1.0
-    while two_sided_p(high, freedom) > 1 - level:
+    while two_sided_p(high, freedom) > p_value:
         low, high = high, 2 * high
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if two_sided_p(middle, freedom) > 1 - level else (low, middle)
+        low, high = (middle, high) if two_sided_p(middle, freedom) > p_value else (low, middle)
     return (low + high) / 2
 
 

@@ -161,6 +161,8 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
     )
     for sentence in written.expectations_missed:
         print(f"error: not as expected: {sentence}", file=sys.stderr)
+    for sentence in written.expectations_elsewhere:
+        print(f"note: {sentence}", file=sys.stderr)
     print(f"\nThe report: {written.page.resolve()}")
     return 1 if failed or written.expectations_missed else 0
 

@@ -98,7 +98,10 @@
       const side = state.sides[at];
       const from = Model.from(state, side);
       elements["side" + letter].value = side;
-      elements["from" + letter].min = Math.min(0.99, Math.ceil((100 * data.sides[side].floor) / data.scoreUnits) / 100);
+      const top = data.sides[side].top / data.scoreUnits;
+      const steps = 100 / 10 ** Math.floor(Math.log10(top)); // to a score of 1
+      const low = Math.ceil((steps * data.sides[side].floor) / data.scoreUnits) / steps;
+      Object.assign(elements["from" + letter], { max: top, step: 1 / steps, min: Math.min(top - 1 / steps, low) });
       elements["from" + letter].value = score(from);
       elements["from" + letter].setAttribute("aria-valuetext", score(from));
       form.querySelector(`output[name="told${letter}"]`).value = score(from);
@@ -137,7 +140,7 @@
       const side = data.sides.findIndex((one) => one.name === told.get(letter.toLowerCase()));
       if (side >= 0) state.sides[at] = side;
       const from = parseFloat(told.get(letter.toLowerCase() + "-from"));
-      if (from >= 0 && from <= 1) state.from[state.sides[at]] = Math.round(from * data.scoreUnits);
+      if (from >= 0 && from <= data.sides[state.sides[at]].top / data.scoreUnits) state.from[state.sides[at]] = Math.round(from * data.scoreUnits);
     });
     if (new Set(state.sides).size < state.sides.length) state.sides = [...data.pair];
     state.page = (parseInt(told.get("page"), 10) || 1) - 1;
@@ -178,7 +181,7 @@
     const bar = form.querySelector(".sides");
     letters.forEach((letter) => {
       const options = data.sides.map((side, place) => node("option", { value: place }, side.name));
-      const slider = node("input", { type: "range", name: "from" + letter, max: 1, step: 0.01, "aria-label": `${letter}: boxes shown from this score on` });
+      const slider = node("input", { type: "range", name: "from" + letter, "aria-label": `${letter}: boxes shown from this score on` });
       bar.append(node("div", { className: "side" },
         node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)),
         node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "told" + letter }))));

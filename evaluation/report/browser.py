@@ -46,12 +46,13 @@ def build_browser(
     image_roots: Sequence[Path],
     max_images: int,
     pair: tuple[int, int] | None = None,
+    note: str = "",
 ) -> Browser:
     """The browser over checked truth and predictions; sides: names, each once, with COCO results.
 
     image_roots: directories in which the truth's files are looked for, in turn. pair: places of the two sides that are
     shown first and by whose difference the `max_images` images are chosen; none: the first, and of the others that of
-    the highest F1.
+    the highest F1. note: a sentence on the runs that these are.
     """
     judged = [judge_side(name, truth, predictions) for name, predictions in sides]
     first, second = pair or _default_pair(judged)
@@ -59,10 +60,12 @@ def build_browser(
     difference_I = f1_SI[second] - f1_SI[first]
     objects_I = _objects(truth)
     places_N = choose(difference_I, objects_I, max_images)
-    floors = _floors(judged, places_N)
+    tops = [max([1.0, *side.score_D.tolist()]) for side in judged]  # scores may be percent
+    floors = _floors(judged, places_N, tops)
     shown = gather(truth, judged, places_N, floors, image_roots)
     photos = thumbnails([image.path for image in shown], [_whole_size(image) for image in shown])
     content = {
+        "note": note,
         "measure": f"F1 at IoU {MATCH_IOU}, each side from its own best score on",
         "pair": [judged[first].name, judged[second].name],
         "thresholds": {side.name: side.threshold for side in judged},
@@ -73,7 +76,7 @@ def build_browser(
         "images": _described(shown, judged, f1_SI, difference_I),
     }
     names = class_names(truth)
-    data = _data(shown, judged, floors, (first, second), names)
+    data = _data(shown, judged, floors, tops, (first, second), names)
     drawn = [_stills(image, photo, judged, (first, second), names) for image, photo in zip(shown[:STILLS], photos)]
     markup = environment().get_template("browser.html.j2").render(
         gallery=content,
@@ -101,11 +104,12 @@ def _objects(truth: Truth) -> IntArray:
     return np.bincount(places_G, minlength=len(place))
 
 
-def _floors(judged: Sequence[Side], places_N: IntArray) -> list[float]:
-    """The score from which each side's detections travel: low, unless they are too many; never above its threshold."""
+def _floors(judged: Sequence[Side], places_N: IntArray, tops: Sequence[float]) -> list[float]:
+    """The score from which each side's detections travel: low, unless they are too many; never above its threshold.
+    tops: what is a score of 1 to each side."""
     scores = [side.score_D[np.isin(side.image_D, places_N)] for side in judged]
     for floor in FLOORS:
-        floors = [min(floor, side.threshold) for side in judged]
+        floors = [min(floor * top, side.threshold) for side, top in zip(judged, tops)]
         if sum(int((score_N >= low).sum()) for score_N, low in zip(scores, floors)) <= MOST_DETECTIONS:
             break
     return floors
@@ -144,6 +148,7 @@ def _data(
     shown: Sequence[Shown],
     judged: Sequence[Side],
     floors: Sequence[float],
+    tops: Sequence[float],
     pair: tuple[int, int],
     names: Mapping[int, str],
 ) -> dict[str, Any]:
@@ -172,8 +177,8 @@ def _data(
         for image in shown
     ]
     told = [
-        {"name": side.name, "threshold": _units(side.threshold), "floor": _units(floor)}
-        for side, floor in zip(judged, floors)
+        {"name": side.name, "threshold": _units(side.threshold), "floor": _units(floor), "top": _units(top)}
+        for side, floor, top in zip(judged, floors, tops)
     ]
     pairs = list(dict.fromkeys(pair))  # one side is its own pair
     return {

@@ -12,9 +12,8 @@ from markupsafe import Markup
 from evaluation.report import bars, figures, formats
 from evaluation.report.figures import Axis, Interval, Series
 from evaluation.report.front import front_chart
+from evaluation.report.svg import STYLES
 from evaluation.report.tables import at_test
-
-STYLES = 6
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
         "swatches": {label: figures.swatch(style % STYLES) for style, label in enumerate(labels)},
         "front": drawn.pop("flops", None),
         "other_fronts": drawn,
-        "intervals": _intervals(content, labels) if len(labels) > 1 else None,
+        "intervals": _intervals(content, labels),
         "loss": _loss(content),
         "ap": _ap(content),
         "precision": _precision(content, labels),
@@ -48,12 +47,15 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup:
-    """The differences with their intervals: of the pair in AP and AP50, or of every side to the baseline in AP."""
+def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup | None:
+    """The differences with their intervals: of the pair in AP and AP50, or of every side to the baseline in AP; None
+    where there are none."""
     rows = []
     for comparison in content["differences_to_baseline"]:
         for name in ("AP", "AP50") if len(labels) == 2 else ("AP",):
             difference = comparison["differences"][name]
+            if difference is None:
+                continue
             rows.append(
                 Interval(
                     name if len(labels) == 2 else comparison["b"],
@@ -64,10 +66,13 @@ def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup:
                     style=labels.index(comparison["b"]) % STYLES,
                 )
             )
-    better = f"{labels[1]} better" if len(labels) == 2 else f"better than {labels[0]}"
+    if not rows:
+        return None
+    first, second = (formats.shortened(label) for label in labels[:2])
+    better = f"{second} better" if len(labels) == 2 else f"better than {first}"
     told = "; ".join(f"{row.name}: {row.text}" for row in rows)
     return figures.interval_chart(
-        rows, worse=f"{labels[0]} better", better=better, label=f"Differences with 95 % intervals: {told}"
+        rows, worse=f"{first} better", better=better, label=f"Differences with 95 % intervals: {told}"
     )
 
 

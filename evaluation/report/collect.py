@@ -127,7 +127,7 @@ def _comparable(
         require_same_truth(told, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
     for run in runs:
         read_predictions(run.path / "predictions.json", told)
-    files = [_read_file(name, Path(path), told) for name, given in predictions.items() for path in _listed(given)]
+    files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), told)]
     return Comparable(head, [*runs, *files], told)
 
 
@@ -135,8 +135,18 @@ def _listed(given: Path | Sequence[Path]) -> list[Path]:
     return [Path(given)] if isinstance(given, (str, Path)) else list(given)
 
 
-def _read_file(name: str, path: Path, truth: dict[str, Any]) -> Run:
-    return Run(path=path, name=name, predictions=read_predictions(path, truth))
+def _read_files(name: str, paths: Sequence[Path], truth: dict[str, Any]) -> list[Run]:
+    """A side's files, each another seed: none may be there twice, nor what it holds."""
+    read: list[Run] = []
+    for path in paths:
+        run = Run(path=path, name=name, predictions=read_predictions(path, truth))
+        for other in read:
+            if path.resolve() == other.path.resolve():
+                raise ReportError(f"{path} is given twice as {name}: each file of a side is another seed's.")
+            if run.predictions and run.predictions == other.predictions:
+                raise ReportError(f"{other.path} and {path} hold the same: as {name}, each is to be another seed's.")
+        read.append(run)
+    return read
 
 
 def check_comparable(first: Run, other: Run) -> None:

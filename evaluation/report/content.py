@@ -32,9 +32,10 @@ def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence
     told = [describe(side, scores) for side in sides]
     order = ranking(told)
     pairs = [(0, place) for place in range(1, len(sides))]
-    to_best = [(place, order[0]) for place in order[1:]] if len(sides) > 2 else []
+    every_pair = [(worse, better) for rank, better in enumerate(order) for worse in order[rank + 1 :]]
+    to_best = every_pair[: len(sides) - 1] if len(sides) > 2 else []
     comparisons = compare_all(scores, told, pairs)
-    against_best = compare_all(scores, told, to_best)
+    against_best = compare_all(scores, told, to_best, among=every_pair)  # which is the best, the same data have said
     lead = _lead(scores, told, order, against_best)
     pair = compared_pair(len(sides), order)
     in_pair = next((one for one in comparisons if one["b"] == sides[pair[1]].label), None) if len(sides) > 1 else None
@@ -58,6 +59,7 @@ def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence
         "lead": lead,
         "differences_to_baseline": comparisons,
         "best_against_others": against_best,
+        "pairs_of_sides": len(every_pair),
         "fronts": fronts(told),
         "per_class": per_class(scores, in_pair),
         "per_size": per_size(truth, told, in_pair),
@@ -97,6 +99,10 @@ def describe(side: Side, scores: Scores) -> dict[str, Any]:
     """One side's figures, cost and origin."""
     first = side.runs[0]
     pretraining = {name: value for name, value in origins.pretraining(first).items() if name != "recipe"}
+    told = {
+        "budget": "" if side.is_file else origins.budget(first),
+        "same_for_all_seeds": origins.is_one_pretraining(side.runs),
+    }
     return {
         "label": side.label,
         "file": side.is_file,
@@ -105,16 +111,21 @@ def describe(side: Side, scores: Scores) -> dict[str, Any]:
         "figures": {name: over_seeds(scores.values(side, name)) for name in scores.names},
         "cost": side_cost(side),
         "weights": origins.weights_text(first),
-        "pretraining": pretraining | {"budget": "" if side.is_file else origins.budget(first)},
+        "pretraining": pretraining | told,
     }
 
 
 def compare_all(
-    scores: Scores, told: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[int, int]]
+    scores: Scores,
+    told: Sequence[Mapping[str, Any]],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    among: Sequence[tuple[int, int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Side b against side a of each pair of places; each figure's p-values are corrected over the pairs."""
+    """Side b against side a of each pair of places; each figure's p-values are corrected over the pairs `among` which
+    these were chosen by the data (None: these)."""
     by_figure = {
-        name: corrected({str(pair): scores.difference(*_sides(scores, pair), name) for pair in pairs})
+        name: corrected({str(pair): scores.difference(*_sides(scores, pair), name) for pair in among or pairs})
         for name in scores.names
     }
     made = []

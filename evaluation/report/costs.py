@@ -23,6 +23,11 @@ class Cost:
     note: str = ""
     heading: str = ""
 
+    @property
+    def within(self) -> str:
+        """The name within a sentence: 'latency', but 'FLOPs'."""
+        return self.name if self.name[:2].isupper() else self.name[0].lower() + self.name[1:]
+
 
 COSTS = {
     "parameters": Cost("Parameters", formats.count),
@@ -36,8 +41,8 @@ COSTS = {
     "training_s": Cost("Training time", formats.duration),
     "training_images_per_s": Cost("Images/s", formats.figure, "in training", "Training, images/s"),
 }
-FRONTS = ("flops", "latency_s", "parameters")
-FALLBACK = {"latency_s": "time_per_image_s"}  # runs of before it was measured
+# What each front may be drawn over, the best first; the second measure is that of runs from before there was the first.
+FRONTS = {"flops": ("flops",), "latency_s": ("latency_s", "time_per_image_s"), "parameters": ("parameters",)}
 ALIKE = ("input_hw", "proposals", "device", "threads", "precision", "peak_memory_of")  # what the costs were measured at
 
 
@@ -73,12 +78,6 @@ def _training_speed(run: Run) -> float | None:
     return batch * (first_of(run.recipe, "solver.accumulate") or 1) / step_s if step_s > 0 else None
 
 
-def mean_cost(cost: Mapping[str, Any], name: str) -> float | None:
-    """The measure's mean, or that of what stands in for it."""
-    told = cost[name] or cost.get(FALLBACK.get(name, ""))
-    return told["mean"] if told else None
-
-
 def ratios(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
     """Second over first of each measure that both have."""
     pairs = {name: (first[name], second[name]) for name in COSTS if first[name] and second[name]}
@@ -101,25 +100,27 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def fronts(sides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For each of FRONTS the sides that have the cost, as points with their AP, and the Pareto line's places.
 
-    sides: as `content` describes them. A front needs two points. spread: the standard deviation over seeds.
+    sides: as `content` describes them. A front has one measure, of its candidates the one that most sides have, and
+    needs two points. spread: the standard deviation over seeds.
     """
     told: dict[str, Any] = {}
-    for name in FRONTS:
+    for name, candidates in FRONTS.items():
+        measure = max(candidates, key=lambda one: sum(bool(side["cost"][one]) for side in sides))
         points = [
             {
                 "label": side["label"],
                 "side": place,
-                "cost": cost,
+                "cost": cost["mean"],
                 "AP": side["figures"]["AP"]["mean"],
                 "spread": side["figures"]["AP"]["std"],
             }
             for place, side in enumerate(sides)
-            if (cost := mean_cost(side["cost"], name)) and side["figures"]["AP"]["mean"] is not None
+            if (cost := side["cost"][measure]) and cost["mean"] and side["figures"]["AP"]["mean"] is not None
         ]
         if len(points) > 1:
-            fallback = any(side["cost"][name] is None and mean_cost(side["cost"], name) for side in sides)
             told[name] = {
-                "measure": FALLBACK[name] if fallback and name in FALLBACK else name,
+                "measure": measure,
+                "what": COSTS[measure].within,
                 "points": points,
                 "pareto": pareto([(point["cost"], point["AP"]) for point in points]),
             }

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,20 +118,44 @@ def _figure(name: Any, where: str) -> str:
     raise ReportError(f"{where}: figure is {name!r}; {hint}")
 
 
-def hold(expectations: Sequence[Expectation], content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each expectation of this head with ours, its text, and whether it is met, missed or not here."""
+def hold(
+    expectations: Sequence[Expectation], content: Mapping[str, Any], heads: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """Each expectation of this head, and each that is of none of the `heads`, with ours, its text, and whether it is
+    met, missed or not here."""
     head = content["head"]
-    return [_held(one, content) for one in expectations if one.head is None or head is None or one.head == head]
+    strays = strayed(expectations, heads)
+    return [
+        _held(one, content, is_stray=one in strays)
+        for one in expectations
+        if one in strays or one.head is None or head is None or one.head == head
+    ]
 
 
-def _held(one: Expectation, content: Mapping[str, Any]) -> dict[str, Any]:
-    found = [_side(name, content["sides"]) for name in one.sides]
+def strayed(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[Expectation]:
+    """Those of a head that no comparison has; none where a head is not known."""
+    return [] if None in heads else [one for one in expectations if one.head not in (None, *heads)]
+
+
+def strays_told(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[str]:
+    """A sentence for each head that `strayed` expectations are of."""
+    counts = Counter(str(one.head) for one in strayed(expectations, heads))
+    here = f"{'heads' if len(heads) > 1 else 'head'} {formats.joined([str(head) for head in heads])}"
+    return [
+        f"{count} {'expectation is' if count == 1 else 'expectations are'} of head {head}, which no run here has "
+        f"({here}): not held against anything"
+        for head, count in counts.items()
+    ]
+
+
+def _held(one: Expectation, content: Mapping[str, Any], *, is_stray: bool) -> dict[str, Any]:
+    found = [None if is_stray else _side(name, content["sides"]) for name in one.sides]
     values = [None if side is None else _value(side, one.figure) for side in found]
     known = [value for value in values if value is not None]
     ours = None if len(known) < len(values) else known[0] - sum(known[1:])
     outcome = NOT_HERE if ours is None else MET if abs(ours - one.value) <= one.tolerance + 1e-9 else MISSED
     return {
-        "what": one.what,
+        "what": f"{one.what} ({one.head})" if is_stray else one.what,
         "figure": one.figure,
         "ours": ours,
         "ours_text": formats.NONE if ours is None else _text(one, found, content, ours),
@@ -186,8 +211,10 @@ def turned(difference: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(one: Expectation, value: float) -> str:
-    """The value, with its sign where it is a difference of figures."""
-    return formats.signed(value) if len(one.sides) == 2 and one.figure in FIGURES else _written(one.figure, value)
+    """The value, with its sign where it is a difference."""
+    if len(one.sides) == 1:
+        return _written(one.figure, value)
+    return formats.signed(value) if one.figure in FIGURES else formats.signed_by(COSTS[one.figure].write, value)
 
 
 def _written(figure: str, value: float | None) -> str:

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from evaluation.report.svg import element, marker, nice_ticks, path, tick_text
+from evaluation.report import formats
+from evaluation.report.svg import STYLES, element, marker, nice_ticks, path, tick_text
 
 Point = tuple[float, float]
 Span = tuple[float, float, float]
@@ -212,9 +213,10 @@ class Interval:
 
 
 def interval_chart(rows: Sequence[Interval], *, worse: str, better: str, label: str) -> Markup:
-    """Differences as points with whiskers about a zero line; `worse` and `better` name the two sides."""
+    """Differences as points with whiskers about a zero line; `worse` and `better` name the two sides. Long names are
+    shortened: a row's stands whole in its hover title."""
     width, row, top = 500.0, 34.0, 28.0
-    left = 16 + 7.6 * max(len(interval.name) for interval in rows)
+    left = 16 + 7.6 * max(len(formats.shortened(interval.name)) for interval in rows)
     right, height = width - 192.0, top + row * len(rows) + 26.0
     reach = max([abs(edge) for interval in rows for edge in (interval.low, interval.high, interval.value)] + [1.0])
     lowest = min([0.0] + [interval.low for interval in rows])
@@ -230,9 +232,11 @@ def interval_chart(rows: Sequence[Interval], *, worse: str, better: str, label: 
         parts.append(element("line", x1=at(tick), x2=at(tick), y1=base, y2=base + 4, class_="axis"))
         parts.append(element("text", _signed_tick(tick), x=at(tick), y=base + 18, class_="tick mid"))
     parts.append(element("line", x1=at(0), x2=at(0), y1=top - 6, y2=base, class_="zero"))
-    if at(0) > 8 + 7.0 * (len(worse) + 2):  # left out where it does not fit
-        parts.append(element("text", f"← {worse}", x=at(0) - 8, y=12.0, class_="side end"))
-    parts.append(element("text", f"{better} →", x=at(0) + 8, y=12.0, class_="side"))
+    start = max(0.0, min(at(0) + 8, width - 7.0 * (len(better) + 2)))
+    end = min(at(0), start) - 8
+    if end > 7.0 * (len(worse) + 2):  # left out where it does not fit
+        parts.append(element("text", f"← {worse}", x=end, y=12.0, class_="side end"))
+    parts.append(element("text", f"{better} →", x=start, y=12.0, class_="side"))
     for index, interval in enumerate(rows):
         parts.append(_interval_row(interval, at, top + row * (index + 0.5), left, right))
     return element(
@@ -252,7 +256,7 @@ def _interval_row(interval: Interval, at, y: float, left: float, right: float) -
     return element(
         "g",
         element("title", f"{interval.name}: {interval.text}"),
-        element("text", interval.name, x=left - 12, y=y + 4, class_="row end"),
+        element("text", formats.shortened(interval.name), x=left - 12, y=y + 4, class_="row end"),
         element("path", d=whisker, class_="whisker"),
         marker(interval.style, at(interval.value), y, 5.0, class_=f"dot s{interval.style}"),
         element("text", interval.text, x=right + 10, y=y + 4, class_="row value"),
@@ -297,6 +301,7 @@ def size_chart(groups: Sequence[tuple[str, Sequence[float | None]]], names: Sequ
         for style, (run, value) in enumerate(zip(names, values)):
             if value is not None:
                 title = element("title", f"{name}, {run}: {value:.1f}")
+                style %= STYLES
                 dot = marker(style, axis.place(value, left, right), y, 6.0, class_=f"dot s{style}")
                 parts.append(element("g", title, dot))
     parts.append(element("text", "AP", x=(left + right) / 2, y=base + 36, class_="name mid"))

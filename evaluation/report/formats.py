@@ -41,6 +41,20 @@ def signed_points(value: float) -> str:
     return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
 
 
+def signed_by(write: Callable[[float | None], str], value: float) -> str:
+    """A difference of any measure with its sign, its size as `write` has it: '+2.34 G', '−12 ms'."""
+    sign = "+" if value > 0 else MINUS if value < 0 else ""
+    return sign + write(abs(value))
+
+
+def shortened(text: str, most: int = 20) -> str:
+    """The text, without its middle where it has more letters than `most`: often the ends tell names apart."""
+    if len(text) <= most:
+        return text
+    tail = most // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
 def joined(names: Sequence[str]) -> str:
     """'a, b and c'."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

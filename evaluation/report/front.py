@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from evaluation.report import formats
 from evaluation.report.costs import COSTS
-from evaluation.report.svg import element, marker, nice_ticks, path, tick_text
+from evaluation.report.svg import STYLES, element, marker, nice_ticks, path, tick_text
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -21,6 +21,7 @@ WIDTH, HEIGHT = 430.0, 320.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 420.0, 12.0, 276.0
 SPAN = 4.0
 CHARACTER_PX, LINE_PX = 7.8, 16.0
+LETTERS = 24  # of a name: so many find room beside, above or below any point
 
 
 def front_chart(name: str, front: Mapping[str, Any], *, note: str = "") -> Markup:
@@ -122,7 +123,7 @@ def _point(
     point: Mapping[str, Any], x: float, y: float, up: Callable[[float], float], write: Callable[[float], str]
 ) -> Markup:
     parts = [element("title", f"{point['label']}: {_ap(point)} AP at {write(point['cost'])}")]
-    style = point.get("style", point["side"])
+    style = point.get("style", point["side"]) % STYLES
     if point["spread"]:
         low, high = up(point["AP"] - point["spread"]), up(point["AP"] + point["spread"])
         bar = f"M{x - 4:.1f} {low:.1f}H{x + 4:.1f}M{x:.1f} {low:.1f}V{high:.1f}M{x - 4:.1f} {high:.1f}H{x + 4:.1f}"
@@ -134,18 +135,21 @@ def _point(
 def _names(
     points: Sequence[Mapping[str, Any]], spots: Sequence[tuple[float, float]], bars: Sequence[Box]
 ) -> list[Markup]:
-    """Each point's name beside it, where it covers no other name and no point: to the right, the left, above, below."""
+    """Each point's name beside it, where it covers no other name and no point: to the right, the left, above, below.
+    Long ones are shortened, and whole in their hover titles."""
     taken = list(bars)
     parts = []
     for point, (x, y) in sorted(zip(points, spots), key=lambda pair: -pair[1][0]):
-        width = CHARACTER_PX * len(point["label"])
+        name = formats.shortened(point["label"], LETTERS)
+        width = CHARACTER_PX * len(name)
         places = [(x + 10, y), (x - 10 - width, y), (x - width / 2, y - LINE_PX), (x - width / 2, y + LINE_PX)]
         places += [(side, y + step * LINE_PX) for step in (1, -1, 2, -2, 3, -3) for side in (x + 10, x - 10 - width)]
         boxes = [(left, middle - LINE_PX / 2, left + width, middle + LINE_PX / 2) for left, middle in places]
         inside = [box for box in boxes if box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM]
         box = next((box for box in inside if not any(_overlap(box, other) for other in taken)), (inside or boxes)[0])
         taken.append(box)
-        parts.append(element("text", point["label"], x=box[0], y=(box[1] + box[3]) / 2 + 4, class_="label"))
+        title = [element("title", point["label"])] if name != point["label"] else []
+        parts.append(element("text", *title, name, x=box[0], y=(box[1] + box[3]) / 2 + 4, class_="label"))
     return parts
 
 

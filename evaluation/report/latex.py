@@ -54,8 +54,15 @@ def _row(row: Row) -> str:
     subs = [*row.subs, *[""] * (len(cells) - len(row.subs))]
     cells = [f"{cell} ({escape(sub)})" if sub else cell for cell, sub in zip(cells, subs)]
     name = f"{escape(row.name)} ({escape(row.note)})" if row.note else escape(row.name)
-    return " & ".join([name, *cells]) + r" \\"
+    return " & ".join([_first(name), *cells]) + r" \\"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return " & ".join(map(escape, cells)) + r" \\"
+    first, *others = map(escape, cells)
+    return " & ".join([_first(first), *others]) + r" \\"
+
+
+def _first(cell: str) -> str:
+    """The first cell of a row: after the row before, LaTeX would read [ as the space to leave, and * as a bar to a new
+    page."""
+    return "{}" + cell if cell.startswith(("[", "*")) else cell

@@ -132,6 +132,12 @@ def pretraining_kind(run: Run) -> tuple[Any, ...]:
     return tuple(facts[name] for name in ("hash", "data", "data_images", "epochs", "iterations"))
 
 
+def is_one_pretraining(runs: Sequence[Run]) -> bool:
+    """Whether several runs all started from the same weights: their spread then knows nothing of pre-training."""
+    weights = [weights_of(run) for run in runs]
+    return len(runs) > 1 and runs[0].name is None and weights[0] is not None and all(w == weights[0] for w in weights)
+
+
 def pretraining_note(runs: Sequence[Run], labels: Sequence[str]) -> str | None:
     """The sentence that says pre-training was not equal, or is not known to be; None where all had the same.
 

@@ -12,8 +12,7 @@ from evaluation.report.cells import Row, Table
 from evaluation.report.costs import fronts
 from evaluation.report.figures import swatch
 from evaluation.report.front import front_chart
-
-STYLES = 6
+from evaluation.report.svg import STYLES
 
 
 def assemble(

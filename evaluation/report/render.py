@@ -11,21 +11,23 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evaluation.report import charts, formats, latex, markdown, overview, tables
+from evaluation.report import charts, formats, latex, markdown, overview, sentences, tables
 from evaluation.report.browser import build_browser
 from evaluation.report.collect import Comparable, read_all
 from evaluation.report.content import assemble
-from evaluation.report.expect import Expectation, hold, missed, read_expectations
+from evaluation.report.expect import Expectation, hold, missed, read_expectations, strays_told
 from evaluation.report.sides import Side, group_runs
 from evaluation.report.templates import environment, text_of
 
 
 @dataclass(frozen=True)
 class Written:
-    """page: report.html. expectations_missed: a sentence for each published number that is not reproduced."""
+    """page: report.html. expectations_missed: a sentence for each published number that is not reproduced;
+    expectations_elsewhere: one for each head that some of them are of and no run has."""
 
     page: Path
     expectations_missed: tuple[str, ...]
+    expectations_elsewhere: tuple[str, ...] = ()
 
 
 def write_report(
@@ -51,20 +53,22 @@ def write_report(
     expected = [] if expect is None else read_expectations(Path(expect))
     compared = read_all(runs, predictions, truth)
     out = Path(out)
+    heads = [one.head for one in compared]
+    elsewhere = tuple(strays_told(expected, heads))
     if len(compared) == 1:
         content, page = _write_head(
-            compared[0], out, expected, images=images, failed=failed, max_images=max_images, title=title
+            compared[0], out, expected, heads, images=images, failed=failed, max_images=max_images, title=title
         )
-        return Written(page, tuple(missed(content["expectations"], content["head"])))
+        return Written(page, tuple(missed(content["expectations"], content["head"])), elsewhere)
     told = []
     for one in compared:
         content, _ = _write_head(
-            one, out / folder(one.head), expected, images=images, max_images=max_images, title=None
+            one, out / folder(one.head), expected, heads, images=images, max_images=max_images, title=None
         )
         told.append((folder(one.head), content))
     page = _write_overview(overview.assemble(told, title=title, failed=failed), out)
-    sentences = [one for _, content in told for one in missed(content["expectations"], content["head"])]
-    return Written(page, tuple(sentences))
+    not_met = [one for _, content in told for one in missed(content["expectations"], content["head"])]
+    return Written(page, tuple(not_met), elsewhere)
 
 
 def folder(head: str | None) -> str:
@@ -76,15 +80,16 @@ def _write_head(
     compared: Comparable,
     out: Path,
     expected: Sequence[Expectation],
+    heads: Sequence[str | None],
     *,
     images: Path | None,
     max_images: int,
     title: str | None,
     failed: Sequence[str] = (),
 ) -> tuple[dict[str, Any], Path]:
-    """One head's report; its content and its page."""
+    """One head's report, the report's `heads` being these; its content and its page."""
     content = assemble(compared, title=title, failed=failed)
-    content["expectations"] = hold(expected, content)
+    content["expectations"] = hold(expected, content, heads)
     sides = group_runs(compared.runs)
     labels = [side.label for side in sides]
     pair = [labels.index(label) for label in content["pair"]]
@@ -94,6 +99,7 @@ def _write_head(
         image_roots=_image_roots(sides, images),
         max_images=max_images,
         pair=(pair[0], pair[-1]),
+        note=sentences.shown_runs(content),
     )
     content["gallery"] = browser.content
     shared = {"report": content, "f": formats, **tables.all_tables(content)}

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import COCO_LEVELS, FloatArray, IntArray, RankedMatches
+from evaluation.average_precision import COCO_LEVELS, IntArray, RankedMatches
 from evaluation.coco_matching import match_coco
 from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.report.collect import Run
 from evaluation.report.reading import ReportError, first_of
 from evaluation.report.sides import Side
-from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, reweigh
+from evaluation.resampling import COCO_FIGURES, VOC_LEVELS, Resampled, draw_counts, resample_coco, reweigh, shown_in
 from evaluation.resampling import COCO_LEVELS as LEVELS
 from evaluation.reweighting import Matched
 from evaluation.summary import have_masks
@@ -44,7 +44,7 @@ class Scored:
     IoU .50, and its truths."""
 
     figures: dict[str, Resampled]
-    errors: dict[str, FloatArray]
+    errors: dict[str, Resampled]
     curves: dict[str, list[float]]
     truths: dict[str, int]
 
@@ -71,7 +71,7 @@ class Scores:
 
     def lost(self, side: Side, kind: str) -> list[float]:
         """AP lost to a kind of error, on the images as they are."""
-        return [float(self.runs[place].errors[kind][0]) for place in side.places]
+        return [float(self.runs[place].errors[kind].mean_S[0]) for place in side.places]
 
     def curve(self, side: Side, name: str) -> list[float]:
         """A class's precision at 101 recalls, mean over the runs."""
@@ -79,30 +79,28 @@ class Scores:
 
     def difference(self, a: Side, b: Side, figure: str) -> Difference | None:
         """Side b less side a; None where there is nothing to measure."""
-        return compare_sides(*(self._rows(side, lambda run: run.figures[figure].mean_S) for side in (a, b)))
+        return _compared(a, b, self._figure(figure))
 
     def class_differences(self, a: Side, b: Side, figure: str) -> dict[str, Difference | None]:
         """The same of each class, with p-values corrected over the classes."""
-        return corrected(
-            {
-                name: compare_sides(
-                    *(self._rows(side, lambda run, name=name: run.figures[figure].of(name)) for side in (a, b))
-                )
-                for name in self.runs[0].figures[figure].classes
-            }
-        )
+        runs = self._figure(figure)
+        return corrected({name: _compared(a, b, runs, name) for name in runs[0].classes})
 
     def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
         """AP lost to each kind of error by side b less that by side a, with p-values corrected over the kinds."""
         return corrected(
-            {
-                kind: compare_sides(*(self._rows(side, lambda run, kind=kind: run.errors[kind]) for side in (a, b)))
-                for kind in self.runs[0].errors
-            }
+            {kind: _compared(a, b, [run.errors[kind] for run in self.runs]) for kind in self.runs[0].errors}
         )
 
-    def _rows(self, side: Side, of: Any) -> FloatArray:
-        return np.stack([of(self.runs[place]) for place in side.places])
+    def _figure(self, figure: str) -> list[Resampled]:
+        return [run.figures[figure] for run in self.runs]
+
+
+def _compared(a: Side, b: Side, runs: Sequence[Resampled], name: str | None = None) -> Difference | None:
+    """Side b less side a in a figure of all runs, or in that of one class; it rests on the images that have a truth."""
+    images = runs[0].images if name is None else runs[0].images_of(name)
+    rows = ([runs[place].mean_S if name is None else runs[place].of(name) for place in side.places] for side in (a, b))
+    return compare_sides(*map(np.stack, rows), images=images)
 
 
 def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:
@@ -119,7 +117,7 @@ def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) 
     errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
     return Scored(
         figures=figures,
-        errors={kind: one.mean_S for kind, one in errors.items()},
+        errors=errors,
         curves={name: precision(matched) for name, matched in matches.items()},
         truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
     )
@@ -147,7 +145,8 @@ def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
         found_SC[:, place] = counts_SI @ hits_I / matched.thresholds
         truths_SC[:, place] = counts_SI @ matched.truths_AI[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Resampled(tuple(matches), np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan))
+        recall_SC = np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan)
+    return Resampled(tuple(matches), recall_SC, shown_in(matches, counts_SI.shape[1]))
 
 
 def precision(matched: Matched) -> list[float]:

@@ -27,23 +27,23 @@ def headline(content: Mapping[str, Any]) -> str:
     difference = lead["differences"]["AP"]
     verdict = lead["covers"] != "images" and not (a["file"] or b["file"])
     seeds = _seeds(a, b)
+    if difference is None:
+        return f"{a['label']} and {b['label']} were tested on one image with objects, which tells nothing of others"
     if not difference["distinguishable"]:
         kind = "" if verdict else " as detectors"
-        by = f"{formats.plus_minus(difference)}{NBSP}AP apart (95 %)"
+        by = f"{formats.plus_minus(difference)}{NBSP}AP apart (95 %{_corrected(content, difference)})"
         if count > 2:
-            said = f"{b['label']} leads {_number(content, verdict)}, but is not distinguishable{kind} from {a['label']}"
+            said = f"{b['label']} leads {_number(content)}, but is not distinguishable{kind} from {a['label']}"
         else:
             said = f"{a['label']} and {b['label']} are not distinguishable{kind}"
         return f"{said}: {by}, {seeds}" + ("" if verdict else f"; {_why_not(lead, a, b)}")
     by = f"{formats.plus_minus(difference)}{NBSP}AP (95 %), {seeds}{_price(lead)}"
     if verdict:
         if count > 2:
-            return f"{b['label']} leads {_number(content, verdict)} and beats {a['label']}, the next, by {by}"
+            return f"{b['label']} leads {_number(content)} and beats {a['label']}, the next, by {by}"
         return f"{b['label']} beats {a['label']} by {by}"
     if count > 2:
-        return (
-            f"{b['label']} leads {_number(content, verdict)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
-        )
+        return f"{b['label']} leads {_number(content)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
     return f"The detector {b['label']} scores above {a['label']} by {by}; {_why_not(lead, a, b)}"
 
 
@@ -58,8 +58,19 @@ def _two(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, An
     return by_label[content["lead"]["a"]], by_label[content["lead"]["b"]]
 
 
-def _number(content: Mapping[str, Any], verdict: bool) -> str:
-    return f"{len(content['sides'])} {'backbones' if verdict else 'detectors'}"
+def _number(content: Mapping[str, Any]) -> str:
+    """'3 backbones', where each side is another one with several seeds; otherwise detectors."""
+    sides = content["sides"]
+    names = {str(side["backbone"]) for side in sides if not side["file"] and len(side["seeds"]) > 1}
+    return f"{len(sides)} {'backbones' if len(names) == len(sides) else 'detectors'}"
+
+
+def _corrected(content: Mapping[str, Any], difference: Mapping[str, Any]) -> str:
+    """Where the interval, which stands for itself, leaves 0 out, and the p-value, which is one of many, does not."""
+    if difference["low"] <= 0 <= difference["high"]:
+        return ""
+    p_value = difference["adjusted_p"]
+    return f", but p {formats.p_text(p_value)} corrected over {content['pairs_of_sides']} comparisons"
 
 
 def _seeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -90,7 +101,8 @@ def ledes(content: Mapping[str, Any]) -> list[str]:
     """AP and AP50 of the two that the headline is about, and what the better one costs beside the other."""
     if content["lead"] is None:
         return []
-    return [sentence for sentence in (_accuracy(content), _cost(content)) if sentence]
+    accuracy = _accuracy(content) if content["lead"]["differences"]["AP"] else None
+    return [sentence for sentence in (accuracy, _cost(content)) if sentence]
 
 
 def _accuracy(content: Mapping[str, Any]) -> str:
@@ -145,10 +157,42 @@ def notes(content: Mapping[str, Any], *, machines: Sequence[str | None] = ()) ->
                 "Where a side has one seed, intervals cover" if max(counts) > 1 else "One seed each: intervals cover"
             )
             lines.append(f"{several} image sampling only ({drawn}), and give {NO_VERDICT}.")
+        lines += _one_pretraining(sides)
     if len(sides) > 2:
-        lines.append("p-values of one figure are corrected over the comparisons of its table (Holm).")
+        lines.append(
+            "p-values of one figure are corrected (Holm): against the baseline over the comparisons of that table, "
+            f"against the best over all {content['pairs_of_sides']} pairs of sides, as the same data have chosen it. "
+            "Intervals stand for themselves."
+        )
     if len(set(machines)) > 1:
         lines.append("The runs were made on different machines: times and memory compare with care.")
     if content["protocol"]["sample_hash"]:
         lines.append(f"Images: the generated sample set, generator {content['protocol']['sample_hash'][:12]}.")
     return lines
+
+
+def _one_pretraining(sides: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What intervals over seeds leave out where the seeds are of the detector's training alone."""
+    several = [side for side in sides if len(side["seeds"]) > 1 and not side["file"]]
+    alike = [side["label"] for side in several if side["pretraining"]["same_for_all_seeds"]]
+    if not alike:
+        return []
+    which = "a backbone" if len(alike) == len(several) else formats.joined(alike)
+    return [
+        f"All seeds of {which} start from one pre-training: what another pre-training would change is not in the "
+        "intervals."
+    ]
+
+
+def shown_runs(content: Mapping[str, Any]) -> str:
+    """Which runs the browser of images is about, where sides have several; '' otherwise."""
+    sides = content["sides"]
+    if all(len(side["seeds"]) == 1 for side in sides):
+        return ""
+    listed = [f"{side['label']} {'file' if side['file'] else 'seed'} {_first_seed(side)}" for side in sides]
+    each = "one run of each" if len(sides) > 1 else "one run"
+    return f"Images and their counts are of {each}: {formats.joined(listed)}; the others are not shown."
+
+
+def _first_seed(side: Mapping[str, Any]) -> Any:
+    return 1 if side["file"] else side["seeds"][0]

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from evaluation.report.formats import MINUS
 
+STYLES = 6  # of style.css: colour, dash and marker of the classes s0 to s5; then they begin again
 CORNERS = (
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),

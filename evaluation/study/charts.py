@@ -13,8 +13,8 @@ from markupsafe import Markup
 from evaluation.report import figures, formats
 from evaluation.report.curves import Point
 from evaluation.report.figures import Axis, Series
+from evaluation.report.svg import STYLES
 
-STYLES = 6  # of style.css
 SETTLED = 0.12  # the errors of the first steps would flatten all that follows
 FAMILY_NAMES = {"plain": "Plain nets", "residual": "Residual nets", "vgg": "VGG", "other": "Other nets"}
 

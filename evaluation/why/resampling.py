@@ -18,7 +18,7 @@ from evaluation.average_precision import FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
 from evaluation.comparison import Difference, compare_sides, corrected
 from evaluation.files import Entry, Truth, read_predictions, read_truth
-from evaluation.resampling import Resampled
+from evaluation.resampling import Resampled, class_mean
 from evaluation.reweighting import Matched, average_precisions
 from evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
 from evaluation.why.overlaps import measure
@@ -40,10 +40,10 @@ class ResampledErrors(Resampled):
     @property
     def mean_S(self) -> FloatArray:
         """The mean AP of each resample, or the cost of it."""
-        before_S = Resampled(self.classes, self.ap_SC).mean_S
+        before_S = class_mean(self.ap_SC)
         if self.mended_SC is None:
             return before_S
-        return np.maximum(self.least, Resampled(self.classes, self.mended_SC).mean_S - before_S)
+        return np.maximum(self.least, class_mean(self.mended_SC) - before_S)
 
     def restricted(self, names: Sequence[str] | None) -> ResampledErrors:
         """These classes alone; None: all."""
@@ -54,6 +54,7 @@ class ResampledErrors(Resampled):
             self,
             classes=tuple(names),
             per_class_SC=self.per_class_SC[:, chosen],
+            shown_CI=self.shown_CI[chosen],
             ap_SC=self.ap_SC[:, chosen],
             mended_SC=None if self.mended_SC is None else self.mended_SC[:, chosen],
         )
@@ -83,12 +84,16 @@ def resample_errors(
     counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)
     classes = tuple(overlaps.names)
     rankings = mends(overlaps, verdicts)
-    own_SC, ap_SC = _class_aps(rankings.pop("AP"), counts_SI)
-    result: dict[str, Resampled] = {"AP": ResampledErrors(classes, own_SC, ap_SC, None, 0.0)}
+    plain = rankings.pop("AP")
+    shown_CI = np.zeros((len(classes), overlaps.images), dtype=bool)
+    shown_CI[plain.class_W, plain.image_W] = True
+    own_SC, ap_SC = _class_aps(plain, counts_SI)
+    result: dict[str, Resampled] = {"AP": ResampledErrors(classes, own_SC, shown_CI, ap_SC, None, 0.0)}
     for kind, ranking in rankings.items():
         _, mended_SC = _class_aps(ranking, counts_SI)
         gain_SC = np.where(np.isnan(own_SC), np.nan, np.nan_to_num(mended_SC) - ap_SC)
-        result[kind] = ResampledErrors(classes, gain_SC, ap_SC, mended_SC, 0.0 if kind in KINDS else -np.inf)
+        least = 0.0 if kind in KINDS else -np.inf
+        result[kind] = ResampledErrors(classes, gain_SC, shown_CI, ap_SC, mended_SC, least)
     return result
 
 
@@ -100,8 +105,12 @@ def compare_errors(
     The kinds' p-values are corrected over the kinds; AP's stands for itself. None where a side has no figure.
     """
     told = {
-        name: compare_sides(*(np.stack([run[name].mean_S for run in side]) for side in (first, second)), level=level)
-        for name in first[0]
+        name: compare_sides(
+            *(np.stack([run[name].mean_S for run in side]) for side in (first, second)),
+            level=level,
+            images=one.images,
+        )
+        for name, one in first[0].items()
     }
     return {"AP": told.pop("AP"), **corrected(told)}
 

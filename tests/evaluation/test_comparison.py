@@ -93,6 +93,59 @@ def test_resamples_without_a_figure_are_left_out():
     assert compare_sides(first, second) is None
 
 
+def found_or_not(random, images, seeds, of=200):
+    """A class that `images` of the data set's images show once each, and two equal detectors that find it or do not:
+    AP is the share found."""
+    ease_I = random.normal(0, 1, images)
+    drawn_SI = random.multinomial(of, [1 / of] * images + [1 - images / of], size=100)[:, :images]
+    counts_SI = np.concatenate([np.ones((1, images), int), drawn_SI])
+    with np.errstate(invalid="ignore"):
+        weights_SI = counts_SI / counts_SI.sum(axis=1, keepdims=True)
+    sides = [100.0 * (ease_I + random.normal(0, 1, (seeds, images)) > 0) @ weights_SI.T for _ in range(2)]
+    return compare_sides(*sides, images=images)
+
+
+@pytest.mark.parametrize("images, seeds", [(2, 1), (3, 1), (3, 2), (6, 1), (6, 3), (10, 1), (10, 2)])
+def test_equal_detectors_are_not_told_apart_by_a_class_that_few_images_have(images, seeds):
+    random = np.random.default_rng([images, seeds])
+    pairs = [found_or_not(random, images, seeds) for _ in range(300)]
+    assert np.mean([one.distinguishable for one in pairs]) <= 0.07
+    assert all(one.distinguishable == (one.low > 0 or one.high < 0) for one in pairs)
+
+
+def test_one_image_tells_nothing_of_others():
+    assert compare_sides(side(0), side(100), images=1) is None
+    assert compare_sides(side(0, 0), side(100, 100), images=1) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("images", [2, 5, 6, 12])
+def test_no_p_value_is_below_the_sign_tests_of_images_that_all_agree(images, seeds):
+    one = compare_sides(side(*[0] * seeds), side(*[100] * seeds), images=images)
+    assert one.p_value == pytest.approx(2 * 0.5**images) and one.freedom == images - 1
+    assert one.distinguishable == (images >= 6) == (one.low > 0)
+    assert two_sided_p(one.estimate / one.standard_error, images - 1) == pytest.approx(one.p_value)
+
+
+def test_few_images_widen_the_interval_to_that_of_students_t():
+    random = np.random.default_rng(2)
+    change_S = np.concatenate([[3.0], random.normal(3, 1.5, 400)])
+    first, second = side(20, resamples=400), 20 + change_S[None]
+    few, many = compare_sides(first, second, images=8), compare_sides(first, second)
+    assert few.standard_error == pytest.approx(many.standard_error * math.sqrt(8 / 7)) and few.freedom == 7
+    assert few.high - 3 == pytest.approx(quantile(0.95, 7) * few.standard_error)
+    enough = compare_sides(first, second, images=20_000)
+    assert (enough.low, enough.p_value) == pytest.approx((many.low, many.p_value), rel=0.01)
+
+
+def test_the_doubt_of_few_images_joins_that_of_the_seeds():
+    # Seeds give variances of 1 and 4 with a freedom of 1 each, images 10 * 6 / 5 with one of 5.
+    images_S = np.array([0, 1, 1, -1, -1, 0]) * math.sqrt(10)
+    one = compare_sides(side(10, 12), side(15, 19) + images_S, images=6)
+    assert one.standard_error == pytest.approx(math.sqrt(17))
+    assert one.freedom == pytest.approx(17**2 / (12**2 / 5 + 1 + 16))
+
+
 def made_up_pair(random, images, seeds, seed_deviation):
     """A figure that is a mean over images: of the image's ease, the seed's luck, and the seed's taste in images."""
     ease_I = random.normal(0, 4, images)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from evaluation.report import ReportError, formats, latex, write_report
 from evaluation.report.cells import Row, Table
-from evaluation.report.costs import pareto
+from evaluation.report.costs import COSTS, fronts, pareto
+from evaluation.report.figures import Interval, interval_chart, size_chart
 from evaluation.report.front import front_chart
+from evaluation.report.templates import text_of
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
 
 COST = {
@@ -141,6 +143,67 @@ def test_older_runs_without_latency_are_drawn_by_their_time(tmp_path):
     assert content["sides"][0]["cost"]["latency_s"] is None
 
 
+def test_a_front_has_one_measure_for_all_its_points():
+    def side(label: str, ap: float, latency_s: float | None, time_s: float) -> dict[str, Any]:
+        cost = dict.fromkeys(COSTS) | {"time_per_image_s": {"mean": time_s}}
+        cost["latency_s"] = None if latency_s is None else {"mean": latency_s}
+        return {"label": label, "figures": {"AP": {"mean": ap, "std": None}}, "cost": cost}
+
+    # Half of `new` is measured more slowly, one image at a time: beside `old`'s time in batches it would look worse.
+    front = fronts([side("old", 30, None, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
+    assert front["measure"] == "time_per_image_s" and front["what"] == "time per image"
+    assert [point["cost"] for point in front["points"]] == [0.10, 0.08] and front["pareto"] == [1]
+    both = fronts([side("old", 30, 0.2, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
+    assert both["measure"] == "latency_s" and both["pareto"] == [0, 1]
+
+
+def test_more_sides_than_styles_begin_again_in_chart_and_legend_alike():
+    points = [{"label": f"n{n}", "side": n, "cost": 1e9 * (1 + n), "AP": 20.0 + n, "spread": None} for n in range(8)]
+    front = str(front_chart("flops", {"points": points, "pareto": [0]}))
+    sizes = str(size_chart([("small", list(range(10, 18)))], [point["label"] for point in points], label=""))
+    styled = set(re.findall(r"\.dot\.(s\d)", str(text_of("style.css"))))
+    for drawn in (front, sizes):
+        used = re.findall(r'class="dot (s\d)"', drawn)
+        assert len(used) == 8 and set(used) <= styled and used[6:] == used[:2]
+    marks = re.findall(r"<(circle|path)[^>]*class=\"dot s0\"", front)
+    assert marks == ["circle", "circle"]
+
+
+LONG = "timm:convnext_tiny.in12k_ft_in1k, pre-trained"
+
+
+def test_long_names_leave_room_for_the_intervals():
+    rows = [Interval(LONG, 3.0, 2.0, 4.0, "+3.0"), Interval("x", -3.0, -4.0, -2.0, "-3.0")]
+    drawn = str(interval_chart(rows, worse="r18 better", better="better than r18", label=""))
+    whiskers = re.findall(r'd="M([\d.]+) [\d.]+V[\d.]+M[\d.]+ [\d.]+H([\d.]+)', drawn)
+    (better_low, better_high), (worse_low, worse_high) = [tuple(map(float, edges)) for edges in whiskers]
+    assert worse_low < worse_high < better_low < better_high
+    assert f"<title>{LONG}: +3.0</title>" in drawn and ">timm:conv…re-trained<" in drawn
+    names = re.findall(
+        r'<text x="([\d.]+)" y="[\d.]+" class="label"><title>([^<]*)</title>([^<]*)<',
+        str(
+            front_chart(
+                "flops",
+                {
+                    "points": [
+                        {"label": f"{LONG} {n}", "side": n, "cost": 1e9 * (5 + n), "AP": 20.0 + 4 * n, "spread": None}
+                        for n in range(4)
+                    ],
+                    "pareto": [0],
+                },
+            )
+        ),
+    )
+    assert [title for _, title, _ in names] == [f"{LONG} {n}" for n in (3, 2, 1, 0)]
+    assert all(0 <= float(x) <= 430 - 7.8 * len(name) for x, _, name in names)
+
+
+def test_a_row_of_latex_is_no_option_of_the_row_before():
+    table = Table("", "[a", ["b"], [("", [Row("[0.5] r18", ["1"]), Row("*", ["2"]), Row("r[1]", ["3"])])])
+    tex = latex.tabular(table, [])
+    assert all(line in tex for line in ("\n{}[a & b", "\n{}[0.5] r18 & 1", "\n{}* & 2", "\nr[1] & 3"))
+
+
 def test_latex_is_a_whole_tabular_with_escaped_names(written):
     tex = (written / "report.tex").read_text()
     rows = [line for line in tex.splitlines() if line.endswith(r"\\") and not line.startswith(r"\multicolumn")]
@@ -176,6 +239,7 @@ def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
         for side in own["sides"]:
             told = formats.mean_and_spread(side["figures"]["AP"])
             assert f">{told}</td>" in page and told in markdown and latex.escape(told) in tex
+    assert "AP against FLOPs, not beaten" in markdown and "AP against latency, not beaten" in markdown
     points = overview["fronts"]["flops"]["points"]
     assert [point["label"] for point in points] == ["vgg16, c4", "r101, c4", "vgg16, fpn", "r101, fpn"]
     assert [point["style"] for point in points] == [0, 0, 1, 1]

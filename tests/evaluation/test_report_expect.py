@@ -64,13 +64,40 @@ def test_without_expectations_there_is_no_such_section(pair, tmp_path):
     assert 'id="expected"' not in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_expectations_of_another_head_are_left_to_it(pair, tmp_path):
-    entry = {"side": "r101", "figure": "AP", "value": 0, "tolerance": 0, "head": "fpn"}
-    file = file_of(tmp_path / "expect.yaml", entry)
+def test_expectations_of_another_head_are_left_to_it_or_said_to_be_of_none(tmp_path):
     truth = make_truth()
-    protocol = {"model.body": "c4"}
-    runs = [make_run(tmp_path / n, n, make_predictions(truth, share=0.5, seed=1), protocol=protocol) for n in ("r101",)]
-    assert write_report(runs, tmp_path / "out", expect=file).expectations_missed == ()
+    entries = [{"side": "r101", "figure": "AP", "value": 0, "tolerance": 0, "head": head} for head in ("fpn", "fnp")]
+    file = file_of(tmp_path / "expect.yaml", *entries, {**entries[1], "figure": "AP50"})
+    runs = {
+        head: make_run(
+            tmp_path / head, "r101", make_predictions(truth, share=0.5, seed=1), protocol={"model.body": head}
+        )
+        for head in ("c4", "fpn")
+    }
+    alone = write_report([runs["c4"]], tmp_path / "alone", expect=file)
+    assert alone.expectations_missed == ()
+    assert alone.expectations_elsewhere == (
+        "1 expectation is of head fpn, which no run here has (head c4): not held against anything",
+        "2 expectations are of head fnp, which no run here has (head c4): not held against anything",
+    )
+    told = json.loads((tmp_path / "alone" / "report.json").read_text())["expectations"]
+    assert [(one["what"], one["outcome"]) for one in told] == [
+        ("r101 (fpn)", "not here"), ("r101 (fnp)", "not here"), ("r101 (fnp)", "not here")
+    ]  # fmt: skip
+    both = write_report(list(runs.values()), tmp_path / "both", expect=file)
+    assert len(both.expectations_missed) == 1 and both.expectations_missed[0].startswith("r101 (fpn): AP is")
+    assert both.expectations_elsewhere == (
+        "2 expectations are of head fnp, which no run here has (heads c4 and fpn): not held against anything",
+    )
+
+
+def test_a_difference_of_costs_has_its_sign_and_its_unit(pair, tmp_path):
+    entry = {"difference": ["r101", "vgg16"], "figure": "flops", "value": "-2.34e9", "tolerance": "1e8"}
+    written = write_report(pair, tmp_path / "out", expect=file_of(tmp_path / "expect.yaml", entry))
+    assert written.expectations_missed[0].replace("\u00a0", " ") == (
+        "r101 less vgg16: flops is 0, expected \u22122.34 G ± 100 M"
+    )
+    assert formats.signed_by(formats.seconds, 0.012) == "+12.0\u00a0ms"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +190,17 @@ def test_predictions_that_cannot_be_a_side_are_refused(pair, tmp_path):
         write_report([], tmp_path / "out", predictions={"a": file})
     with pytest.raises(ReportError, match="A side is called r101 already"):
         write_report(pair, tmp_path / "out", predictions={"r101": file})
+    found = tmp_path / "one.json"
+    found.write_text(json.dumps(make_predictions(make_truth(), share=0.5, seed=1)))
+    (tmp_path / "copy.json").write_text(found.read_text())
+    (tmp_path / "link.json").symlink_to(found)
+    for second, sentence in (
+        (found, "is given twice as a"),
+        ("link.json", "given twice"),
+        ("copy.json", "hold the same"),
+    ):
+        with pytest.raises(ReportError, match=sentence):
+            write_report(pair, tmp_path / "out", predictions={"a": [found, tmp_path / second]})
     with pytest.raises(ValueError, match=r"nowhere\.json does not exist"):
         write_report(pair, tmp_path / "out", predictions={"a": tmp_path / "nowhere.json"})
     other = make_truth()

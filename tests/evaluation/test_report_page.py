@@ -314,6 +314,24 @@ def test_the_score_slider_counts_again(made: Made, open_page: Any) -> None:
     assert float(slider.input_value()) == pytest.approx(best)
 
 
+def test_the_score_slider_reaches_scores_in_percent(open_page: Any, tmp_path: Path) -> None:
+    truth, sides = make_case(20)
+    percent = [{**one, "score": 100 * one["score"]} for one in sides[1][1]]
+    made = make_page(tmp_path, truth, [sides[0], ("percent", percent)])
+    visit = open_page(made.path, "#images&sort=name&b-from=70")
+    slider = visit.page.locator("input[name=fromB]")
+    assert float(slider.input_value()) == 70
+    assert 70 < float(slider.get_attribute("max") or 0) <= 100 and float(slider.get_attribute("step") or 0) == 0.1
+    visit.page.locator("input[name=fromB]").focus()
+    visit.page.keyboard.press("ArrowRight")
+    assert visit.page.locator("output[name=toldB]").inner_text() == "70.10"
+    counts = judge_side("percent", truth, percent).counts_3I(70.1)
+    captions = visit.page.locator("#cases figure:nth-child(3) span").all_text_contents()
+    told = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]
+    assert [caption.split(": ")[1] for caption in captions] == told
+    assert visit.page.locator("input[name=fromA]").get_attribute("max") == "1"
+
+
 def views(visit: Visit) -> list[str]:
     visit.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return list(

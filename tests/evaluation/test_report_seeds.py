@@ -14,6 +14,7 @@ from evaluation.report import formats, write_report
 from evaluation.report.collect import read_run
 from evaluation.report.curves import mean_curve
 from evaluation.report.reasons import mean_of
+from evaluation.report.sentences import headline
 from evaluation.report.sides import group_runs
 from evaluation.why.explain import explain
 from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
@@ -81,6 +82,83 @@ def test_with_seeds_on_both_sides_there_is_a_verdict(several):
     assert set(one["differences"]) == set(content["figures"])
 
 
+def test_the_seeds_that_share_their_pretraining_are_said_to(several, tmp_path):
+    _, content, markdown, _ = several
+    sentence = "All seeds of a backbone start from one pre-training: what another pre-training would change"
+    assert any(note.startswith(sentence) for note in content["notes"]) and sentence in markdown
+    truth = make_truth()
+    runs = runs_of(tmp_path, "plain18", 0.35, 2)
+    for seed in range(2):  # one recipe, another pre-training for each seed
+        weights = {**WEIGHTS, "source": f"backbone_{seed}/model.safetensors", "seed": seed}
+        found = make_predictions(truth, share=0.9, seed=seed + 10)
+        runs.append(make_run(tmp_path / f"r18_{seed}", "r18", found, seed=seed, weights=weights))
+    content, markdown = report_on(runs, tmp_path / "some")
+    assert [len(side["seeds"]) for side in content["sides"]] == [2, 2]
+    assert any(note.startswith("All seeds of plain18 start from one pre-training:") for note in content["notes"])
+    content, _ = report_on(runs_of(tmp_path / "none", "r18", 0.9, 2, weights={"source": "none"}), tmp_path / "alone")
+    assert not any("pre-training" in note for note in content["notes"])
+
+
+def test_the_images_are_said_to_be_of_one_run_each(several, tmp_path):
+    _, content, markdown, out = several
+    sentence = (
+        "Images and their counts are of one run of each: plain18 seed 0 and r18 seed 0; the others are not shown."
+    )
+    assert content["gallery"]["note"] == sentence
+    assert sentence in markdown and sentence in (out / "report.html").read_text()
+    single = [*runs_of(tmp_path, "plain18", 0.35, 1), *runs_of(tmp_path, "r18", 0.9, 1)]
+    content, markdown = report_on(single, tmp_path / "out")
+    assert content["gallery"]["note"] == "" and "Images and their counts" not in markdown
+
+
+def told_side(label: str, seeds: int = 3, *, file: bool = False) -> dict[str, Any]:
+    return {"label": label, "backbone": {} if file else {"name": label}, "file": file, "seeds": list(range(seeds))}
+
+
+def told_lead(*sides: dict[str, Any], low: float = 5.0, high: float = 7.0, found: bool = True) -> dict[str, Any]:
+    """What the headline is made of: the second side leads."""
+    difference = {"estimate": (low + high) / 2, "low": low, "high": high, "distinguishable": found, "adjusted_p": 0.06}
+    lead = {
+        "a": sides[0]["label"], "b": sides[1]["label"], "covers": "seeds and images", "ratios": {},
+        "differences": {"AP": difference},
+    }  # fmt: skip
+    return {"sides": list(sides), "lead": lead, "pairs_of_sides": len(sides) * (len(sides) - 1) // 2}
+
+
+def test_sides_that_are_no_backbones_over_seeds_are_counted_as_detectors():
+    r18, r50 = told_side("r18"), told_side("r50")
+    assert headline(told_lead(r18, r50, told_side("r34"))).startswith("r50 leads 3 backbones and beats r18, the next")
+    for other in (
+        told_side("yolo", 1, file=True),
+        told_side("r34", 1),
+        {**told_side("x"), "backbone": r18["backbone"]},
+    ):
+        assert headline(told_lead(r18, r50, other)).startswith("r50 leads 3 detectors and beats r18, the next")
+
+
+def test_an_interval_without_0_that_is_no_finding_is_explained():
+    sides = [told_side(name) for name in ("r18", "r50", "r34")]
+    said = headline(told_lead(*sides, low=0.4, high=3.6, found=False)).replace("\u00a0", " ")
+    assert said == (
+        "r50 leads 3 backbones, but is not distinguishable from r18: 2.0 ± 1.6 AP apart (95 %, but p = 0.060 corrected "
+        "over 3 comparisons), 3 seeds"
+    )
+    assert "corrected" not in headline(told_lead(*sides, low=-0.4, high=3.6, found=False))
+
+
+def test_one_image_with_objects_gives_no_difference(tmp_path):
+    truth = make_truth()
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] == 5]
+    runs = [
+        make_run(tmp_path / name, name, make_predictions(truth, share=share, seed=1), truth=truth)
+        for name, share in (("r18", 0.0), ("r50", 1.0))
+    ]
+    content, markdown = report_on(runs, tmp_path / "out")
+    assert content["headline"] == ("r18 and r50 were tested on one image with objects, which tells nothing of others")
+    assert all(one is None for one in content["lead"]["differences"].values())
+    assert all(row["difference"] is None for row in content["per_class"]) and content["headline"] in markdown
+
+
 def test_classes_have_corrected_p_values(several):
     _, content, markdown, _ = several
     rows = {row["name"]: row["difference"] for row in content["per_class"]}
@@ -139,7 +217,7 @@ def test_with_one_seed_on_a_side_there_is_no_verdict(tmp_path):
     runs = [*runs_of(tmp_path, "plain18", 0.35, 1), *runs_of(tmp_path, "r18", 0.95, 2, first=10)]
     content, markdown = report_on(runs, tmp_path / "out")
     (one,) = content["differences_to_baseline"]
-    assert one["covers"] == "images" and one["differences"]["AP"]["freedom"] is None
+    assert one["covers"] == "images" and one["differences"]["AP"]["freedom"] == 10  # of 11 images with objects
     assert content["sides"][0]["figures"]["AP"]["std"] is None
     assert (
         content["headline"].startswith("The detector r18 scores above plain18")

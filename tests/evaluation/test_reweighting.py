@@ -120,9 +120,11 @@ def test_without_any_truth_there_is_no_figure():
 
 
 def test_a_figure_knows_its_classes():
-    one = Resampled(("cat", "dog"), np.array([[10.0, 30.0], [np.nan, 50.0]]))
+    shown_CI = np.array([[True, False, True, False], [False, False, True, True]])
+    one = Resampled(("cat", "dog"), np.array([[10.0, 30.0], [np.nan, 50.0]]), shown_CI)
     assert one.mean_S.tolist() == [20, 50] and one.of("dog").tolist() == [30, 50]
     assert one.restricted(["dog"]).mean_S.tolist() == [30, 50]
+    assert (one.images, one.images_of("cat"), one.restricted(["dog"]).images) == (3, 2, 2)
 
 
 def test_unknown_figures_are_named():

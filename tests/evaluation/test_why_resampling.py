@@ -7,6 +7,7 @@ import pytest
 
 from evaluation.comparison import compare_sides
 from evaluation.files import EvaluationError
+from evaluation.report.shown import is_aside
 from evaluation.resampling import draw_counts
 from evaluation.why.errors import KINDS, SPECIAL, tide_errors
 from evaluation.why.overlaps import measure
@@ -97,7 +98,7 @@ def test_sides_of_several_runs_differ_by_the_mean_of_theirs_and_kinds_are_correc
     told = compare_errors(runs[:2], runs[2:])
     assert list(told) == ["AP", *KINDS, *SPECIAL] and told["AP"].adjusted_p is None
     sides = [np.stack([run["background"].mean_S for run in side]) for side in (runs[:2], runs[2:])]
-    alone = compare_sides(*sides)
+    alone = compare_sides(*sides, images=len({e["image_id"] for e in truth["annotations"] if not is_aside(e)}))
     assert told["background"].estimate == alone.estimate < 0 and told["background"].low == alone.low
     assert told["background"].adjusted_p >= told["background"].p_value == alone.p_value
     nothing = [resample_errors(truth_of([], images=3), [], counts_SI[:, :3])]
