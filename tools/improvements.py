@@ -18,9 +18,9 @@ import eval_det
 import tyro
 from common import in_processes, run_tool
 
-from configs.command_line import RecipeError, load_recipe
+from configs.command_line import RecipeError, read_yaml, validated
 from configs.schema import flatten, protocol_fields
-from configs.schema_detection import DetectionRecipe
+from configs.schema_detection import DetectionRecipe, as_recorded
 
 if TYPE_CHECKING:
     from engine.distributed import World
@@ -121,7 +121,7 @@ def check(settings: Settings) -> None:
 def recipe_of(run: Path) -> DetectionRecipe:
     if not (run / "config.yaml").is_file():
         raise ValueError(f"{run} is not a run directory of train_det.py: it has no config.yaml")
-    return load_recipe(DetectionRecipe, run / "config.yaml")
+    return validated(DetectionRecipe, as_recorded(read_yaml(run / "config.yaml")), str(run / "config.yaml"))
 
 
 def is_done(row: Row) -> bool:

@@ -92,9 +92,15 @@ def test_an_unknown_flag_names_the_nearest_and_exits_with_2(capsys):
 
 
 def test_milestones_in_iterations_are_refused_with_the_mend():
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(
+        RecipeError, match=r"^solver\.milestones are fractions .* write 60k of 90k iterations as 0.666667"
+    ):
         parse(BackboneRecipe, "--solver.milestones", "60000")
-    assert stop.value.code == 2
+
+
+def test_a_flag_out_of_bounds_names_the_field_and_the_bound():
+    with pytest.raises(RecipeError, match=r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0$"):
+        parse(DetectionRecipe, "--model.rois", "0", "--solver.lr", "-1")
 
 
 def test_epochs_as_a_flag_replace_the_files_iterations(tmp_path):
