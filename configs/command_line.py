@@ -129,8 +129,8 @@ def parse_recipe(
 ) -> _Recipe:
     """The recipe of a command line.
 
-    default: the recipe when there is no --config. Raises RecipeError naming the field; `--help`, unknown flags and values
-    of another type exit by themselves (0 and 2), with the nearest known flag.
+    default: the recipe when there is no --config. Raises RecipeError naming the field; `--help`, unknown flags and
+    values of another type exit by themselves (0 and 2), with the nearest known flag.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     names_another = "config" in kind.model_fields  # then --config is the recipe's own field

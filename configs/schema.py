@@ -250,8 +250,8 @@ def check_positives(name: str, samples: int, share_name: str, share: float) -> N
     """Raises ValueError where a detector's loss samples no positive box: then none is ever learnt."""
     if int(samples * share) < 1:
         raise ValueError(
-            f"model.{name} {samples} leaves no place to a positive at model.{share_name} {share:g}, so that no box would "
-            f"ever be learnt: set it to {ceil(1 / share)} or more"
+            f"model.{name} {samples} leaves no place to a positive at model.{share_name} {share:g}, so that no box "
+            f"would ever be learnt: set it to {ceil(1 / share)} or more"
         )
 
 

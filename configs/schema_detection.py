@@ -302,18 +302,17 @@ class DetectionRecipe(RunRecipe):
             )
         return self
 
-    def sources(self) -> tuple[str, str]:
-        """Training and test sources as `data.open_detection` takes them.
+    def source(self, part: Literal["train", "test"]) -> str:
+        """The training or the test source as `data.open_detection` takes it.
 
-        Raises ValueError when the data set is one's own and a source is missing.
+        Raises ValueError when the data set is one's own and the source is missing; of a training, all that it lacks.
         """
-        default_train, default_test = DETECTION_SETS[self.dataset]
-        train = self.train_source or default_train
-        test = self.test_source or default_test
-        if not train or not test:
-            form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
-            raise ValueError(
-                f"--dataset {self.dataset} needs both --train-source {form.format('train')} "
-                f"and --test-source {form.format('val')}"
-            )
-        return train, test
+        own = zip(("train", "test"), (self.train_source, self.test_source), DETECTION_SETS[self.dataset])
+        sources = {name: given or default for name, given, default in own}
+        if sources[part]:
+            return sources[part]
+        also = ("test",) if part == "train" and not self.validation else ()
+        form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
+        splits = {"train": "train", "test": "val"}
+        lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
+        raise ValueError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")

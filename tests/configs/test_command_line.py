@@ -142,9 +142,15 @@ def test_the_protocol_leaves_out_what_a_comparison_varies():
     assert "solver.lr" in flatten(one)
 
 
-def test_json_data_needs_both_sources():
-    with pytest.raises(ValueError, match="--train-source"):
-        parse(DetectionRecipe, "--dataset", "json").sources()
+def test_json_data_needs_the_sources_that_are_used():
+    recipe = parse(DetectionRecipe, "--dataset", "json")
+    with pytest.raises(ValueError, match=r"needs --train-source json:train.json and --test-source json:val.json$"):
+        recipe.source("train")
+    with pytest.raises(ValueError, match=r"--dataset json needs --test-source json:val.json$"):
+        recipe.source("test")
+    with pytest.raises(ValueError, match=r"needs --train-source json:train.json$"):
+        recipe.model_copy(update={"validation": 0.1}).source("train")
+    assert parse(DetectionRecipe, "--dataset", "json", "--test-source", "json:B.json").source("test") == "json:B.json"
 
 
 def test_take_flag_reads_both_spellings():

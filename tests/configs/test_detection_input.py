@@ -95,6 +95,31 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         build_detection.open_train(recipe)
 
 
+def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path: Path):
+    write_picture(tmp_path / "test2017" / "1.png", 60, 80, 1)
+    image = {"id": 1, "file_name": "1.png", "width": 80, "height": 60}
+    told = {"images": [image], "categories": [{"id": 1, "name": "dog"}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(told))
+    recipe = parse("--dataset", "coco", "--test-source", "coco/test-dev2017", "--data", str(tmp_path), "--model.masks")
+    test_set = build_detection.open_test(recipe)
+    assert not test_set.labelled and len(test_set) == 1
+    batches = list(build_detection.detection_test_loader(recipe.model_copy(update={"workers": 0}), test_set, World()))
+    assert [batch.image_ids for batch in batches] == [(1,)]
+    with pytest.raises(ValueError, match="nothing can be learnt from it"):
+        build_detection.open_train(recipe.model_copy(update={"train_source": "coco/test-dev2017"}))
+
+
+def test_masks_are_trained_on_images_of_which_none_has_an_object(tmp_path: Path):
+    write_picture(tmp_path / "1.png", 60, 80, 1)
+    told = {"images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 60}], "annotations": [],
+            "categories": [{"id": 1, "name": "dog"}]}  # fmt: skip
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    recipe = parse(*sources(tmp_path), "--model.masks")
+    (batch, *_) = loader_of(recipe, build_detection.open_train(recipe))
+    assert batch.inputs[1].masks.offsets == (0,)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
