@@ -77,15 +77,19 @@ def validated(kind: type[_Recipe], values: dict[str, Any], origin: str) -> _Reci
 
 
 def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
-    sentences = []
-    for fault in error.errors():
+    sentences, faults = [], error.errors()
+    for fault in faults:
         place = [str(part) for part in fault["loc"]]
+        if fault["type"] == "too_short" and any(place == [*map(str, one["loc"][:-1])] for one in faults):
+            continue  # a list without its faulty items
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1) or _fields_below(kind, place)
             mend = f", did you mean {near[0]}?" if near else ""
             sentences.append(f"there is no field {'.'.join(place)}{mend}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "too_short":
+                message = f"give {fault['ctx']['min_length']} or more"
             said = not place or message.startswith(f"{'.'.join(place)}.")
             sentences.append(message if said else f"{'.'.join(place)}: {message}")
     return sentences
@@ -161,7 +165,12 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
         StructFieldSpec(name=name, type=hints[name], default=getattr(info.default, name), helptext=field.description)
         for name, field in info.type.model_fields.items()
     )
-    return StructConstructorSpec(instantiate=info.type.model_construct, fields=fields)
+
+    def construct(**values: Any) -> Recipe:
+        return info.type.model_construct(**values)
+
+    construct.__doc__ = info.type.__doc__  # the part's title in --help
+    return StructConstructorSpec(instantiate=construct, fields=fields)
 
 
 def _flags_in(arguments: list[str]) -> set[str]:

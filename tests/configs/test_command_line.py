@@ -12,7 +12,7 @@ from configs.command_line import (
     take_flag,
     validated,
 )
-from configs.schema import BackboneRecipe, flatten, may_differ, protocol_fields
+from configs.schema import BackboneRecipe, Recipe, flatten, may_differ, protocol_fields
 from configs.schema_compare import CompareRecipe
 from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
@@ -183,3 +183,15 @@ def test_a_detection_recipe_that_says_little_of_the_solver_keeps_the_detectors_d
 def test_values_that_make_no_recipe_are_said_with_their_origin():
     with pytest.raises(RecipeError, match=r"the command line: dataset 'voc7' is not one of voc07"):
         validated(DetectionRecipe, {"dataset": "voc7"}, "the command line")
+
+
+@pytest.mark.parametrize("kind", [DetectionRecipe, BackboneRecipe])
+def test_help_has_every_part_with_its_title_and_every_field_with_its_default(kind, capsys):
+    with pytest.raises(SystemExit):
+        parse(kind, "--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Recipe):
+            assert field.annotation.__doc__ in said and f"{part} options" in said
+            assert all(f"--{part}.{name.replace('_', '-')}" in said for name in field.annotation.model_fields)
+    assert "(default: 256)" in said and "(default: r50)" in said
