@@ -21,9 +21,10 @@ PREDICTOR = "roi_heads.box_predictor"
 def tools(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(TOOLS))
     import eval_det
+    import predict
     import wiring
 
-    return SimpleNamespace(eval_det=eval_det, wiring=wiring)
+    return SimpleNamespace(eval_det=eval_det, predict=predict, wiring=wiring)
 
 
 def held_out(**values: object) -> DetectionRecipe:
@@ -85,6 +86,14 @@ def test_an_improvement_that_is_not_made_has_no_numbers(tools):
     settings = tools.eval_det.Settings(run=Path("a_run"), multi_scale_region=112)
     with pytest.raises(RecipeError, match=r"test.multi_scale_region 112 has no effect without test.multi_scale"):
         tools.eval_det.changed(held_out(), settings)
+
+
+def test_pictures_are_read_at_one_size_whatever_the_recipe_says(tools):
+    test = {"multi_scale": [400, 600], "multi_scale_region": 112, "refine": True, "refine_nms": 0.4}
+    recipe = tools.predict.changed(
+        held_out(test=test), tools.predict.Settings(inputs=(), weights="a_run", output=Path("out"))
+    )
+    assert (recipe.test.multi_scale, recipe.test.multi_scale_region, recipe.test.refine_nms) == ((), 224, 0.4)
 
 
 def heads(**rows: int) -> dict[str, torch.Tensor]:
