@@ -94,11 +94,11 @@ def open_test(recipe: DetectionRecipe) -> DetectionDataset:
     """The test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
     if recipe.validation:
         return _cut(_open_train_source(recipe, held_out=True), recipe.test.limit)
-    return _cut(_open(recipe, recipe.sources()[1]), recipe.test.limit)
+    return _cut(_open(recipe, recipe.source("test")), recipe.test.limit)
 
 
 def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
-    dataset = _open(recipe, recipe.sources()[0])
+    dataset = _open(recipe, recipe.source("train"))
     if not dataset.labelled:
         raise ValueError(
             f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
@@ -124,7 +124,7 @@ def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
 def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:
     masks = recipe.model.masks
     dataset = open_detection(need_data(recipe), source, segmentations=masks)
-    if masks and dataset.segmentations is None:
+    if masks and dataset.segmentations is None and len(dataset.labels_K):  # without objects there is none to mask
         raise RecipeError(
             f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
             "take a data set that has them, or leave --model.masks out"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from configs.schema import ONE_LENGTH, Recipe, flag_of
 
@@ -76,16 +77,21 @@ def validated(kind: type[_Recipe], values: dict[str, Any], origin: str) -> _Reci
 
 
 def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
-    sentences = []
-    for fault in error.errors():
+    sentences, faults = [], error.errors()
+    for fault in faults:
         place = [str(part) for part in fault["loc"]]
+        if fault["type"] == "too_short" and any(place == [*map(str, one["loc"][:-1])] for one in faults):
+            continue  # a list without its faulty items
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1) or _fields_below(kind, place)
             mend = f", did you mean {near[0]}?" if near else ""
             sentences.append(f"there is no field {'.'.join(place)}{mend}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            sentences.append(f"{'.'.join(place)}: {message}" if place else message)
+            if fault["type"] == "too_short":
+                message = f"give {fault['ctx']['min_length']} or more"
+            said = not place or message.startswith(f"{'.'.join(place)}.")
+            sentences.append(message if said else f"{'.'.join(place)}: {message}")
     return sentences
 
 
@@ -127,8 +133,8 @@ def parse_recipe(
 ) -> _Recipe:
     """The recipe of a command line.
 
-    default: the recipe when there is no --config. Raises RecipeError; `--help` and faulty flags exit by themselves
-    (0 and 2), with the nearest known flag.
+    default: the recipe when there is no --config. Raises RecipeError naming the field; `--help`, unknown flags and
+    values of another type exit by themselves (0 and 2), with the nearest known flag.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     names_another = "config" in kind.model_fields  # then --config is the recipe's own field
@@ -137,10 +143,48 @@ def parse_recipe(
     base = load_recipe(kind, find_recipe(name)) if name else kind()
     base = _lengths_by_flag_win(base, arguments)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
+    with UNCHECKED:
+        read = tyro.cli(kind, default=base, args=arguments, description=description + origin)
     try:
-        return tyro.cli(kind, default=base, args=arguments, description=description + origin)
+        return kind.model_validate(_what_flags_left_idle_rests(read, arguments).model_dump(warnings=False))
     except ValidationError as error:
         raise RecipeError("; ".join(_faults(kind, error))) from None
+
+
+UNCHECKED = (
+    ConstructorRegistry()
+)  # recipes as they are typed: the whole is checked at once, under its fields' own names
+
+
+@UNCHECKED.struct_rule
+def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
+    if not (isinstance(info.type, type) and issubclass(info.type, Recipe)):
+        return None
+    hints = get_type_hints(info.type, include_extras=True)
+    fields = tuple(
+        StructFieldSpec(name=name, type=hints[name], default=getattr(info.default, name), helptext=field.description)
+        for name, field in info.type.model_fields.items()
+    )
+
+    def construct(**values: Any) -> Recipe:
+        return info.type.model_construct(**values)
+
+    construct.__doc__ = info.type.__doc__  # the part's title in --help
+    return StructConstructorSpec(instantiate=construct, fields=fields)
+
+
+def _flags_in(arguments: list[str]) -> set[str]:
+    return {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+
+
+def _what_flags_left_idle_rests(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+    """What the file sets and a flag has made idle (another body's fields) is as if it had not been set."""
+    flags, changes = _flags_in(arguments), {}
+    for part, value in recipe:
+        if isinstance(value, Recipe):
+            idle = {name for name in value.idle() if flag_of(f"{part}.{name}") not in flags}
+            changes[part] = value.model_copy(update={name: type(value).model_fields[name].default for name in idle})
+    return recipe.model_copy(update=changes)
 
 
 def _lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
@@ -148,7 +192,7 @@ def _lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
     solver = getattr(recipe, "solver", None)
     if solver is None:
         return recipe
-    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    flags = _flags_in(arguments)
     changes: dict[str, Any] = {}
     for lengths in ONE_LENGTH:
         given = [name for name in lengths if flag_of(f"solver.{name}") in flags]

@@ -129,7 +129,15 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
         *(exchange_body(head.recipe, head.body) if head.body else ()),
         *overrides,
     )
-    parsed = parse_recipe(DetectionRecipe, list(flags), description="")
+    try:
+        parsed = parse_recipe(DetectionRecipe, list(flags), description="")
+    except RecipeError as error:
+        if not (head.name and overrides):
+            raise
+        raise RecipeError(
+            f"{head.name}: {error} (what follows the -- is for every head; for one of them, write a recipe: "
+            f"--heads {head.name}=FILE.yaml)"
+        ) from None
     images = 0 if parsed.solver.iterations else len(build_detection.open_train(parsed))
     iterations = build.iterations_of(parsed, images)
     return Training("train_det", backbone, head.name, 0, recipe.output / stem, flags, parsed, iterations)

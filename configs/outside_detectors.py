@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.build_detector import FLAT_ROI_SIZE
 from configs.command_line import RecipeError, validated
 from configs.schema_detection import DetectionRecipe
+from engine.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def torchvision_classes(name: str) -> dict[int, str]:
 
 
 def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
-    """The published weights' state dict, from `file` or from where torchvision has it."""
+    """The published weights' state dict, from `file` or from where torchvision has it.
+
+    Raises ValueError for a file without one, OSError where torchvision's cannot be fetched.
+    """
     import torchvision
 
     if file is not None:
-        if not file.is_file():
-            raise ValueError(f"{file} does not exist; give the state dict of torchvision's {name}")
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return state.get("model", state)
+        return load_weights(file)[0]
     weights = torchvision.models.get_weight(TORCHVISION[name].weights)
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
@@ -91,8 +93,10 @@ def from_torchvision(
     """A state dict of torchvision's R50-FPN detectors as one of ours (`build_detector.load_detector_state`).
 
     category_ids: of our classes, in order; the rows of other categories, on which nothing was trained, are left out.
-    epsilon: that of the norms in the weights' own training, 0 for those published.
+    epsilon: that of the norms in the weights' own training, 0 for those published. Raises ValueError for a state dict
+    of something else, or of a detector of other classes.
     """
+    _check_outputs(state, categories=max(category_ids))
     rows = [0, *category_ids]
     ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -106,12 +110,37 @@ def from_torchvision(
         elif name.startswith("roi_heads.mask_predictor.mask_fcn_logits"):
             tensor = tensor[rows[1:]]
         elif name == "roi_heads.box_head.fc6.weight":  # channels first there, last in ours
-            side = int((tensor.shape[1] // 256) ** 0.5)
-            tensor = tensor.unflatten(1, (-1, side, side)).permute(0, 2, 3, 1).flatten(1)
+            tensor = tensor.unflatten(1, (-1, FLAT_ROI_SIZE, FLAT_ROI_SIZE)).permute(0, 2, 3, 1).flatten(1)
         ours[place] = tensor.contiguous()
     for name in [name for name in ours if name.endswith("running_var")]:
         ours[name.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
     return ours
+
+
+def _check_outputs(state: Mapping[str, Tensor], *, categories: int) -> None:
+    """Raises ValueError where the tensors whose rows are taken apart are not there, or have other rows."""
+    scores, deltas = (f"roi_heads.box_predictor.{name}.weight" for name in ("cls_score", "bbox_pred"))
+    for name in state:
+        _our_name(name)  # tells what is of another model
+    for name in (scores, deltas):
+        if name not in state:
+            raise ValueError(f"the state dict lacks {name}; is it another model's?")
+    rows = {scores: categories + 1, deltas: 4 * (categories + 1)}
+    if (mask := "roi_heads.mask_predictor.mask_fcn_logits.weight") in state:
+        rows[mask] = categories + 1
+    for name, wanted in rows.items():
+        found = len(state[name]) if state[name].ndim else 0
+        if found != wanted:
+            raise ValueError(
+                f"{name} has {found} rows, not {wanted}: it is a detector of other classes than the published ones, "
+                "COCO's, and only detectors of those can be read"
+            )
+    first = state.get("roi_heads.box_head.fc6.weight")
+    if first is not None and (first.ndim != 2 or first.shape[1] % FLAT_ROI_SIZE**2):
+        raise ValueError(
+            f"roi_heads.box_head.fc6.weight does not read regions of {FLAT_ROI_SIZE} x {FLAT_ROI_SIZE} cells; is it "
+            "another model's?"
+        )
 
 
 PREFIXES = {

@@ -7,8 +7,9 @@ and a line of the resolved `config.yaml` in the run directory. Nothing here impo
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +19,19 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def idle(self) -> dict[str, str]:
+        """Fields of this recipe itself, not of its parts, that are set to no effect: the sentence on each."""
+        return {}
+
+    @model_validator(mode="after")
+    def _every_word_has_an_effect(self) -> Recipe:
+        if idle := self.idle():
+            raise ValueError("; ".join(idle.values()))
+        return self
+
+
+Count = Annotated[int, Field(ge=1)]  # in tuples
+Ratio = Annotated[float, Field(gt=0)]
 
 # What cannot change a result: paths, workers, memory, logging, the device count at equal global batch.
 NO_EFFECT = frozenset(
@@ -233,6 +247,15 @@ class BackboneRecipe(RunRecipe):
         description="Training images over which norm statistics are computed exactly at the end.",
     )
     solver: Solver = Solver()
+
+
+def check_positives(name: str, samples: int, share_name: str, share: float) -> None:
+    """Raises ValueError where a detector's loss samples no positive box: then none is ever learnt."""
+    if int(samples * share) < 1:
+        raise ValueError(
+            f"model.{name} {samples} leaves no place to a positive at model.{share_name} {share:g}, so that no box "
+            f"would ever be learnt: set it to {ceil(1 / share)} or more"
+        )
 
 
 def path_part(name: str) -> str:

@@ -5,13 +5,34 @@ Plain data as `configs.schema` is: nothing here imports torch or another room.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.schema import DETECTION_SETS, OWN_SOURCES, Recipe, RunRecipe, Solver, flatten
+from configs.schema import (
+    DETECTION_SETS,
+    OWN_SOURCES,
+    Count,
+    Ratio,
+    Recipe,
+    RunRecipe,
+    Solver,
+    check_positives,
+    flatten,
+)
 
 FPN_LEVELS = 5  # strides 4 to 64
+# Fields of Detector that say something with these bodies only, and those that do with masks only.
+BODIES_WITH: dict[str, tuple[str, ...]] = {
+    "cut_stride": ("c4",),
+    "fpn_channels": ("fpn",),
+    "head_width": ("dc5", "fpn"),
+    "head_convs": ("dc5", "fpn"),
+    "mask_convs": ("dc5", "fpn"),
+}
+MASK_FIELDS = ("mask_convs", "mask_channels")
+
+Side = Annotated[int, Field(ge=16)]  # of an image, pixels
 
 
 class DetectionSolver(Solver):
@@ -25,10 +46,12 @@ class DetectionSolver(Solver):
 class DetectionInput(Recipe):
     """Sizes and augmentation of detection images, in pixels."""
 
-    shorter_side: tuple[int, ...] = Field((600,), description="Shorter side; several: drawn for each image.")
+    shorter_side: tuple[Side, ...] = Field(
+        (600,), min_length=1, description="Shorter side; several: drawn for each image."
+    )
     test_shorter_side: int = Field(600, ge=16, description="Shorter side at test.")
     longer_side: int = Field(1000, ge=16, description="Upper bound of the longer side.")
-    canvases: tuple[tuple[int, int], ...] = Field(
+    canvases: tuple[tuple[Side, Side], ...] = Field(
         (), description="Height and width of the canvases in training; none: chosen from the sizes."
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
@@ -122,20 +145,21 @@ class Detector(Recipe):
     norms: Literal["frozen", "trained", "sync"] = Field(
         "frozen", description="The backbone's batch norms: constant (paper), trained, or trained over all GPUs' images."
     )
-    anchor_sizes: tuple[int, ...] = Field(
+    anchor_sizes: tuple[Count, ...] = Field(
         (32, 64, 128, 256, 512),
+        min_length=1,
         description="Roots of the anchors' areas, pixels; fpn: one for each level, finest first.",
     )
-    anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), description="Anchors' height over width.")
+    anchor_ratios: tuple[Ratio, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="Anchors' height over width.")
     rpn_cross_border: bool = Field(
         True, description="Learn from anchors that cross the image's border; the 2015 papers do not."
     )
     rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the body's.")
-    rpn_samples: int = Field(256, ge=1, description="Anchors an image in the RPN's loss, up to half positive.")
+    rpn_samples: int = Field(256, ge=2, description="Anchors an image in the RPN's loss, up to half positive.")
     rpn_nms: float = Field(0.7, gt=0, le=1, description="IoU of the proposals' NMS.")
     rpn_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the RPN; 0: L1; 2015: 0.111.")
-    proposals_before_nms: tuple[int, int] = Field((12000, 6000), description="Of each level, in training, at test.")
-    proposals: tuple[int, int] = Field((2000, 1000), description="After NMS, of all levels, in training, at test.")
+    proposals_before_nms: tuple[Count, Count] = Field((12000, 6000), description="Of each level, in training, at test.")
+    proposals: tuple[Count, Count] = Field((2000, 1000), description="After NMS, of all levels, in training, at test.")
     rois: int = Field(512, ge=1, description="Regions an image in the head's loss.")
     roi_positive: float = Field(0.25, gt=0, lt=1, description="Largest share of positive regions.")
     roi_background_from: float = Field(0.0, ge=0, lt=0.5, description="Lowest IoU of background regions; 2015: 0.1.")
@@ -162,7 +186,23 @@ class Detector(Recipe):
                 f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
                 "to 64) with one each: give as many, such as 32 64 128 256 512"
             )
+        check_positives("rois", self.rois, "roi_positive", self.roi_positive)
         return self
+
+    def idle(self) -> dict[str, str]:
+        """What is said of another body, or of masks where there are none."""
+        sentences = {}
+        for name in (*BODIES_WITH, *MASK_FIELDS):
+            default, bodies = type(self).model_fields[name].default, BODIES_WITH.get(name, (self.body,))
+            if name in MASK_FIELDS and not self.masks:
+                mend = "without model.masks: add that"
+            elif self.body not in bodies:
+                mend = f"with model.body {self.body}: choose {' or '.join(bodies)}"
+            else:
+                continue
+            if (value := getattr(self, name)) != default:
+                sentences[name] = f"model.{name} {value} has no effect {mend}, or leave it out ({default})"
+        return sentences
 
 
 class DetectionTest(Recipe):
@@ -186,6 +226,29 @@ class DetectionTest(Recipe):
         224, ge=1, description="Root of a region's area at its ideal size, pixels: the pre-training's view."
     )
     flip: bool = Field(False, description="Mean over the image and its mirror image.")
+
+    def idle(self) -> dict[str, str]:
+        """What is said of an improvement that is not made."""
+        sentences = {}
+        for name, needed in (("refine_nms", "refine"), ("multi_scale_region", "multi_scale")):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default and not getattr(self, needed):
+                sentences[name] = (
+                    f"test.{name} {value} has no effect without test.{needed}: add that, or leave it out ({default})"
+                )
+        return sentences
+
+
+def as_recorded(values: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's recipe without what never had an effect on it, which is refused of a new one."""
+    kinds: dict[str, type[Detector | DetectionTest]] = {"model": Detector, "test": DetectionTest}
+    parts = {}
+    for part, kind in kinds.items():
+        told = values.get(part)
+        if isinstance(told, dict):
+            idle = kind.model_construct(**told).idle()
+            parts[part] = {name: value for name, value in told.items() if name not in idle}
+    return {**values, **parts}
 
 
 class DetectionRecipe(RunRecipe):
@@ -242,18 +305,17 @@ class DetectionRecipe(RunRecipe):
             )
         return self
 
-    def sources(self) -> tuple[str, str]:
-        """Training and test sources as `data.open_detection` takes them.
+    def source(self, part: Literal["train", "test"]) -> str:
+        """The training or the test source as `data.open_detection` takes it.
 
-        Raises ValueError when the data set is one's own and a source is missing.
+        Raises ValueError when the data set is one's own and the source is missing; of a training, all that it lacks.
         """
-        default_train, default_test = DETECTION_SETS[self.dataset]
-        train = self.train_source or default_train
-        test = self.test_source or default_test
-        if not train or not test:
-            form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
-            raise ValueError(
-                f"--dataset {self.dataset} needs both --train-source {form.format('train')} "
-                f"and --test-source {form.format('val')}"
-            )
-        return train, test
+        own = zip(("train", "test"), (self.train_source, self.test_source), DETECTION_SETS[self.dataset])
+        sources = {name: given or default for name, given, default in own}
+        if sources[part]:
+            return sources[part]
+        also = ("test",) if part == "train" and not self.validation else ()
+        form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
+        splits = {"train": "train", "test": "val"}
+        lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
+        raise ValueError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")

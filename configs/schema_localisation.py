@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.schema import Recipe, RunRecipe, Solver, protocol_fields
+from configs.schema import Count, Ratio, Recipe, RunRecipe, Solver, check_positives, protocol_fields
 
 
 class LocalisationSolver(Solver):
@@ -53,8 +53,10 @@ class PerClassRPN(Recipe):
     cut_stride: int = Field(16, description="Stride of the map on which the RPN stands: 16 (conv4_x) or 32 (conv5_x).")
     freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
     norms: Literal["frozen", "trained"] = Field("frozen", description="Batch norms: constant or trained.")
-    anchor_sizes: tuple[int, ...] = Field((64, 96, 144, 216), description="Roots of the anchors' areas, pixels.")
-    anchor_ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), description="Anchors' height over width.")
+    anchor_sizes: tuple[Count, ...] = Field(
+        (64, 96, 144, 216), min_length=1, description="Roots of the anchors' areas, pixels."
+    )
+    anchor_ratios: tuple[Ratio, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="Anchors' height over width.")
     rpn_channels: int | None = Field(None, ge=1, description="Width of the 3x3 layer; none: the trunk's.")
     rpn_samples: int = Field(8, ge=1, description="Anchors an image in the loss.")
     rpn_positive: float = Field(0.5, gt=0, lt=1, description="Largest share of positive anchors in the loss.")
@@ -69,6 +71,7 @@ class PerClassRPN(Recipe):
                 f"model.negative_iou {self.negative_iou} is above model.positive_iou {self.positive_iou}: an anchor "
                 "would be both; lower it"
             )
+        check_positives("rpn_samples", self.rpn_samples, "rpn_positive", self.rpn_positive)
         return self
 
 

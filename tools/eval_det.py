@@ -43,8 +43,12 @@ class Settings:
         str | None,
         tyro.conf.arg(help="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."),
     ] = None
-    dataset: Annotated[str | None, tyro.conf.arg(help="Another data set than in training.")] = None
-    test_source: Annotated[str | None, tyro.conf.arg(help="Another test set: voc2007/test, json:B.json.")] = None
+    dataset: Annotated[
+        str | None, tyro.conf.arg(help="Another data set than in training; json, yolo and vocxml need --test-source.")
+    ] = None
+    test_source: Annotated[
+        str | None, tyro.conf.arg(help="Another test set, the whole of it: voc2007/test, json:B.json.")
+    ] = None
     data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
     output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
     score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
@@ -158,6 +162,9 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     if settings.nms is not None and (settings.refine or trained.test.refine):
         test["refine_nms"] = settings.nms  # the one that is done then
     changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
+    if settings.dataset or settings.test_source:  # what is named is tested on, all of it
+        changes["validation"] = 0.0
+        changes["test"]["limit"] = None
     if settings.dataset:
         changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
     if settings.test_source:
@@ -172,8 +179,17 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
 def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
     """What was tested on what, and how: a part of evaluation.json."""
     detectors = [settings.run or settings.weights, *settings.ensemble]
-    source = recipe.sources()[1]
-    return {"detectors": [str(one) for one in detectors], "source": source, "test": recipe.test.model_dump(mode="json")}
+    if recipe.validation:
+        source = f"{recipe.validation:g} held out of {recipe.source('train')}"
+    else:
+        source = recipe.source("test")
+    return {
+        "detectors": [str(one) for one in detectors],
+        "source": source,
+        "data": None if recipe.data is None else str(recipe.data.resolve()),
+        "precision": recipe.precision,
+        "test": recipe.test.model_dump(mode="json"),
+    }
 
 
 def require_same_protocol(
@@ -183,7 +199,7 @@ def require_same_protocol(
     from wiring_run import refuse_other_protocol
 
     ours, theirs = protocol_fields(recipe), protocol_fields(trained)
-    differing = [name for name, value in ours.items() if value != theirs.get(name)]
+    differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     fingerprint = facts.get("protocol", {}).get("test_fingerprint")
     if fingerprint is not None and fingerprint != test_set.fingerprint():
         differing.append("the test images or their annotations")

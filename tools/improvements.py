@@ -18,9 +18,9 @@ import eval_det
 import tyro
 from common import in_processes, run_tool
 
-from configs.command_line import RecipeError, load_recipe
+from configs.command_line import RecipeError, read_yaml, validated
 from configs.schema import flatten, protocol_fields
-from configs.schema_detection import DetectionRecipe
+from configs.schema_detection import DetectionRecipe, as_recorded
 
 if TYPE_CHECKING:
     from engine.distributed import World
@@ -98,12 +98,17 @@ def check(settings: Settings) -> None:
     """Raises RecipeError where the rows would differ in more than they say."""
     recipe = recipe_of(settings.run)
     test = recipe.test
+    if settings.multi_scale_region is not None and not settings.multi_scale:
+        raise RecipeError("--multi-scale-region has no effect without --multi-scale: add that, or leave it out")
     if test.refine or test.multi_scale or test.flip or recipe.model.context:
         raise RecipeError(
             f"{settings.run} has improvements of its own in its recipe; name a run without them as baseline"
         )
     if settings.output in (settings.run, settings.context_run, *map(Path, settings.ensemble)):
         raise RecipeError(f"{settings.output} is a run's own directory; give the table another --output")
+    for row in plan(settings):
+        changed(row)
+    check_detectors(settings, recipe)
     if settings.context_run is None:
         return
     other = recipe_of(settings.context_run)
@@ -118,14 +123,45 @@ def check(settings: Settings) -> None:
         )
 
 
+def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
+    """Raises ValueError where a detector is missing, or makes no ensemble with the first: before the first row.
+
+    Published ones are not fetched for it.
+    """
+    from wiring import read_detector
+    from wiring_run import weights_file
+
+    from configs.build_improved import check_member
+    from configs.outside_detectors import torchvision_classes, torchvision_recipe
+
+    first = settings.context_run or settings.run
+    for run in dict.fromkeys((settings.run, first)):
+        weights_file(run, None, tool="train_det.py")
+    classes = tuple(read_detector(str(first)).names.values())
+    for one in settings.ensemble:
+        if one.startswith("torchvision:") and "=" not in one:
+            theirs = torchvision_recipe(name := one.removeprefix("torchvision:")), torchvision_classes(name)
+        else:
+            theirs = (member := read_detector(one)).recipe, member.names
+        check_member(one, theirs[0], tuple(theirs[1].values()), recipe, classes)
+
+
+def changed(row: Row) -> DetectionRecipe:
+    """The recipe under which the row is tested. Raises RecipeError where it cannot be."""
+    assert row.evaluation.run is not None
+    return eval_det.changed(recipe_of(row.evaluation.run), row.evaluation)
+
+
 def recipe_of(run: Path) -> DetectionRecipe:
     if not (run / "config.yaml").is_file():
         raise ValueError(f"{run} is not a run directory of train_det.py: it has no config.yaml")
-    return load_recipe(DetectionRecipe, run / "config.yaml")
+    return validated(DetectionRecipe, as_recorded(read_yaml(run / "config.yaml")), str(run / "config.yaml"))
 
 
-def is_done(row: Row) -> bool:
-    """Whether the row's results are there, of these settings and these weights."""
+def is_done(row: Row, world: World) -> bool:
+    """Whether the row's results are there, of these settings, these images and these weights."""
+    from engine import precision
+
     settings = row.evaluation
     assert settings.run is not None and settings.output is not None
     path = settings.output / "evaluation.json"
@@ -137,7 +173,8 @@ def is_done(row: Row) -> bool:
         newer = any(file.is_file() and file.stat().st_mtime > age for file in weights)
     except (OSError, ValueError):
         return False
-    recipe = eval_det.changed(recipe_of(settings.run), settings)
+    recipe = changed(row)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     return bool(found == eval_det.tested(settings, recipe)) and not newer
 
 
@@ -154,7 +191,7 @@ def evaluate(settings: Settings, rows: list[Row], world: World) -> int:
     from evaluation.improvements import Evaluated, improvement_table, to_markdown
 
     for number, row in enumerate(rows, 1):
-        done = is_done(row)
+        done = is_done(row, world)
         if world.is_main:
             print(f"[{number}/{len(rows)}] {row.title}: {row.evaluation.output}{', done' if done else ''}", flush=True)
         if not done:

@@ -169,9 +169,9 @@ def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
     test = {
         "score": min(recipe.test.score, settings.score),
         "batch_size": recipe.test.batch_size if settings.batch_size is None else settings.batch_size,
-        "multi_scale": (),  # pictures are read at one size
     }
-    changes: dict[str, Any] = {"workers": settings.workers, "test": {**recipe.test.model_dump(), **test}}
+    one_size = recipe.test.model_dump(exclude={"multi_scale", "multi_scale_region"})  # at which pictures are read
+    changes: dict[str, Any] = {"workers": settings.workers, "test": {**one_size, **test}}
     if settings.precision != "recipe":
         changes["precision"] = settings.precision
     return validated(DetectionRecipe, {**recipe.model_dump(), **changes}, "the command line")

@@ -59,7 +59,7 @@ def evaluate_detector(
     if predictions is None:
         return {}
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
-    if predictions and "segmentation" in predictions[0] and "coco_segm" not in summary:
+    if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
     summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
     summary |= origin or {}
@@ -98,10 +98,10 @@ def write_proposals(
 def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     """The recipe that the detector in a file of weights was trained with."""
     from configs.command_line import validated
-    from configs.schema_detection import DetectionRecipe
+    from configs.schema_detection import DetectionRecipe, as_recorded
 
     if "recipe" in facts and "detector" in facts:
-        return validated(DetectionRecipe, facts["recipe"], str(path))
+        return validated(DetectionRecipe, as_recorded(facts["recipe"]), str(path))
     raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
 
 
@@ -137,8 +137,12 @@ def _read_torchvision(weights: str) -> Trained:
 
     name, _, file = weights.removeprefix("torchvision:").partition("=")
     recipe, names = torchvision_recipe(name), torchvision_classes(name)
-    state = from_torchvision(torchvision_state(name, Path(file) if file else None), list(names))
-    return Trained(Path(file or weights), recipe, {}, state, names)
+    path = Path(file or weights)
+    state = torchvision_state(name, Path(file) if file else None)
+    try:
+        return Trained(path, recipe, {}, from_torchvision(state, list(names)), names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; give the state dict of torchvision's {name}") from None
 
 
 def restore_detector(

@@ -12,7 +12,7 @@ from configs.command_line import (
     take_flag,
     validated,
 )
-from configs.schema import BackboneRecipe, flatten, may_differ, protocol_fields
+from configs.schema import BackboneRecipe, Recipe, flatten, may_differ, protocol_fields
 from configs.schema_compare import CompareRecipe
 from configs.schema_detection import DetectionRecipe
 from configs.schema_localisation import LocalisationRecipe
@@ -92,9 +92,15 @@ def test_an_unknown_flag_names_the_nearest_and_exits_with_2(capsys):
 
 
 def test_milestones_in_iterations_are_refused_with_the_mend():
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(
+        RecipeError, match=r"^solver\.milestones are fractions .* write 60k of 90k iterations as 0.666667"
+    ):
         parse(BackboneRecipe, "--solver.milestones", "60000")
-    assert stop.value.code == 2
+
+
+def test_a_flag_out_of_bounds_names_the_field_and_the_bound():
+    with pytest.raises(RecipeError, match=r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0$"):
+        parse(DetectionRecipe, "--model.rois", "0", "--solver.lr", "-1")
 
 
 def test_epochs_as_a_flag_replace_the_files_iterations(tmp_path):
@@ -136,9 +142,15 @@ def test_the_protocol_leaves_out_what_a_comparison_varies():
     assert "solver.lr" in flatten(one)
 
 
-def test_json_data_needs_both_sources():
-    with pytest.raises(ValueError, match="--train-source"):
-        parse(DetectionRecipe, "--dataset", "json").sources()
+def test_json_data_needs_the_sources_that_are_used():
+    recipe = parse(DetectionRecipe, "--dataset", "json")
+    with pytest.raises(ValueError, match=r"needs --train-source json:train.json and --test-source json:val.json$"):
+        recipe.source("train")
+    with pytest.raises(ValueError, match=r"--dataset json needs --test-source json:val.json$"):
+        recipe.source("test")
+    with pytest.raises(ValueError, match=r"needs --train-source json:train.json$"):
+        recipe.model_copy(update={"validation": 0.1}).source("train")
+    assert parse(DetectionRecipe, "--dataset", "json", "--test-source", "json:B.json").source("test") == "json:B.json"
 
 
 def test_take_flag_reads_both_spellings():
@@ -171,3 +183,15 @@ def test_a_detection_recipe_that_says_little_of_the_solver_keeps_the_detectors_d
 def test_values_that_make_no_recipe_are_said_with_their_origin():
     with pytest.raises(RecipeError, match=r"the command line: dataset 'voc7' is not one of voc07"):
         validated(DetectionRecipe, {"dataset": "voc7"}, "the command line")
+
+
+@pytest.mark.parametrize("kind", [DetectionRecipe, BackboneRecipe])
+def test_help_has_every_part_with_its_title_and_every_field_with_its_default(kind, capsys):
+    with pytest.raises(SystemExit):
+        parse(kind, "--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Recipe):
+            assert field.annotation.__doc__ in said and f"{part} options" in said
+            assert all(f"--{part}.{name.replace('_', '-')}" in said for name in field.annotation.model_fields)
+    assert "(default: 256)" in said and "(default: r50)" in said

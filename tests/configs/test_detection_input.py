@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs import build_detection
-from configs.command_line import INSTALLED, RecipeError, load_recipe, parse_recipe, read_yaml
-from configs.schema_detection import DetectionRecipe
+from configs.command_line import INSTALLED, RecipeError, load_recipe, parse_recipe, read_yaml, validated
+from configs.schema_detection import DetectionRecipe, as_recorded
 from data.detection_views import DetectionAugmentation
 from engine.distributed import World
 from tests.data.writers import write_picture, write_voc
@@ -95,6 +95,31 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         build_detection.open_train(recipe)
 
 
+def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path: Path):
+    write_picture(tmp_path / "test2017" / "1.png", 60, 80, 1)
+    image = {"id": 1, "file_name": "1.png", "width": 80, "height": 60}
+    told = {"images": [image], "categories": [{"id": 1, "name": "dog"}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(told))
+    recipe = parse("--dataset", "coco", "--test-source", "coco/test-dev2017", "--data", str(tmp_path), "--model.masks")
+    test_set = build_detection.open_test(recipe)
+    assert not test_set.labelled and len(test_set) == 1
+    batches = list(build_detection.detection_test_loader(recipe.model_copy(update={"workers": 0}), test_set, World()))
+    assert [batch.image_ids for batch in batches] == [(1,)]
+    with pytest.raises(ValueError, match="nothing can be learnt from it"):
+        build_detection.open_train(recipe.model_copy(update={"train_source": "coco/test-dev2017"}))
+
+
+def test_masks_are_trained_on_images_of_which_none_has_an_object(tmp_path: Path):
+    write_picture(tmp_path / "1.png", 60, 80, 1)
+    told = {"images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 60}], "annotations": [],
+            "categories": [{"id": 1, "name": "dog"}]}  # fmt: skip
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    recipe = parse(*sources(tmp_path), "--model.masks")
+    (batch, *_) = loader_of(recipe, build_detection.open_train(recipe))
+    assert batch.inputs[1].masks.offsets == (0,)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -105,9 +130,91 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         ("--input.sides range", "input.sides range needs the least and the greatest input.shorter_side, not (600,)"),
     ],
 )
-def test_words_that_make_no_sense_are_said(arguments: str, sentence: str, capsys):
-    with pytest.raises(SystemExit) as stop:
+def test_words_that_make_no_sense_are_said(arguments: str, sentence: str):
+    with pytest.raises(RecipeError) as refused:
         parse(*arguments.split())
-    assert stop.value.code == 2
-    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert sentence in said
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        *(("input", "shorter_side", sides) for sides in ([], [0], [-5])),
+        *(("input", "canvases", [canvas]) for canvas in ([0, 0], [-32, 64])),
+        *(("model", name, [-1, -1]) for name in ("proposals", "proposals_before_nms")),
+        *(("model", name, numbers) for name in ("anchor_sizes", "anchor_ratios") for numbers in ([], [0], [-1])),
+        ("model", "rpn_samples", 1),
+    ],
+)
+def test_numbers_that_no_detector_can_have_name_their_field(part: str, field: str, value: Any):
+    each = rf"{part}\.{field}[.0-9]*: (give 1 or more|Input should be greater than (or equal to )?\d+)"
+    with pytest.raises(RecipeError, match=rf"^mine\.yaml: {each}(; {each})?$"):
+        validated(DetectionRecipe, {part: {field: value}}, "mine.yaml")
+
+
+def test_a_finished_runs_recipe_is_read_without_what_never_had_an_effect():
+    told = {
+        "backbone": "r18",
+        "model": {"cut_stride": 8, "head_width": 512, "mask_channels": 9},
+        "test": {"refine_nms": 1},
+    }
+    with pytest.raises(RecipeError, match=r"^model.safetensors: model.head_width 512 has no effect .* test.refine_nms"):
+        validated(DetectionRecipe, told, "model.safetensors")
+    recipe = validated(DetectionRecipe, as_recorded(told), "model.safetensors")
+    assert (recipe.model.cut_stride, recipe.model.head_width, recipe.test.refine_nms) == (8, 1024, 0.3)
+    whole = {"model": {"body": "dc5", "head_width": 512}, "test": {"refine": True, "refine_nms": 0.4}}
+    assert as_recorded(whole) == whole
+
+
+FPN = ("--config", "sample/mask_fpn.yaml")  # has widths and a mask head of its own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        *(
+            ((f"--model.{name}", value), rf"^model.{name.replace('-', '_')} {value} has no effect with model.body c4: ")
+            for name, value in (("head-convs", "4"), ("head-width", "512"), ("fpn-channels", "64"))
+        ),
+        (
+            ("--model.masks", "--model.mask-convs", "2"),
+            "mask_convs 2 has no effect with model.body c4: choose dc5 or fpn",
+        ),
+        ((*FPN, "--model.cut-stride", "8"), r"cut_stride 8 has no effect with model.body fpn: choose c4, .*\(16\)$"),
+        (
+            ("--model.body", "dc5", "--model.fpn-channels", "64"),
+            "no effect with model.body dc5: choose fpn, or leave it",
+        ),
+        (
+            ("--model.mask-channels", "64"),
+            "mask_channels 64 has no effect without model.masks: add that, or leave it out",
+        ),
+        (("--test.refine-nms", "0.4"), r"^test.refine_nms 0.4 has no effect without test.refine: .*\(0.3\)$"),
+        (
+            ("--test.multi-scale-region", "112"),
+            "multi_scale_region 112 has no effect without test.multi_scale: add that",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(arguments: tuple[str, ...], sentence: str):
+    with pytest.raises(RecipeError, match=sentence):
+        parse(*arguments)
+
+
+def test_what_is_said_with_effect_is_taken():
+    pyramid = parse(
+        *FPN, "--model.mask-convs", "1", "--model.head-convs", "4", "--test.refine", "--test.refine-nms", "0.4"
+    )
+    assert (pyramid.model.mask_convs, pyramid.model.head_convs, pyramid.test.refine_nms) == (1, 4, 0.4)
+    assert parse("--model.cut-stride", "8").model.cut_stride == 8
+
+
+def test_a_body_by_flag_leaves_out_what_the_file_says_of_another():
+    file = load_recipe(DetectionRecipe, INSTALLED / "sample" / "mask_fpn.yaml").model
+    assert (file.fpn_channels, file.head_width, file.mask_convs, file.mask_channels) == (64, 256, 2, 64)
+    cut = parse(*FPN, "--model.body", "c4").model
+    assert (cut.fpn_channels, cut.head_width, cut.mask_convs, cut.mask_channels) == (256, 1024, 4, 64)
+    bare = parse(*FPN, "--model.no-masks").model
+    assert (bare.fpn_channels, bare.head_width, bare.mask_convs, bare.mask_channels) == (64, 256, 4, 256)
+    with pytest.raises(RecipeError, match=r"^model.head_width 256 has no effect with model.body c4"):
+        parse(*FPN, "--model.body", "c4", "--model.head-width", "256")

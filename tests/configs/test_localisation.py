@@ -56,6 +56,8 @@ def test_the_views_of_the_test_are_those_of_the_recipe() -> None:
         ({"input": {"size": 300}}, "set the latter to 300 or more"),
         ({"model": {"negative_iou": 0.8}}, "would be both; lower it"),
         ({"model": {"anchor_size": [3]}}, "did you mean anchor_sizes?"),
+        ({"model": {"anchor_sizes": []}}, "model.anchor_sizes: give 1 or more"),
+        ({"model": {"rpn_samples": 1}}, "model.rpn_samples 1 leaves no place to a positive at model.rpn_positive 0.5"),
     ],
 )
 def test_recipes_with_faults_are_refused_with_the_mend(values: dict, sentence: str) -> None:

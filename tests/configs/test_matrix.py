@@ -118,6 +118,12 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
         ({"backbones": ["cifar_r20"], "weights": ["cifar_r20=none"], "heads": ["fpn"]}, (), "fpn on cifar_r20, seed 0"),
         ({}, ("--seed", "3"), "--seed is the matrix's own flag; write it before the --"),
         ({}, ("--model.body", "fpn"), "--model.body is the matrix's own flag; say --heads"),
+        (
+            {"heads": ["c4", "fpn"]},
+            ("--model.fpn-channels", "64"),
+            "c4: model.fpn_channels 64 has no effect with model.body c4: choose fpn, or leave it out (256) (what "
+            "follows the -- is for every head; for one of them, write a recipe: --heads c4=FILE.yaml)",
+        ),
         ({}, ("--model.freeze-stride", "4"), "--weights none trains everything"),
         ({"sweep": ["solver.lrr", "1", "2"]}, (), "no such field that can be swept; did you mean solver.lr?"),
         ({"sweep": ["lr", "1", "2"]}, (), "did you mean solver.lr?"),

@@ -17,7 +17,8 @@ PROPOSALS = (20, 12)
 @pytest.mark.parametrize("body", ["c4", "dc5", "fpn"])
 def test_proposals_are_those_of_body_and_rpn_in_original_pixels(body):
     torch.manual_seed(0)
-    settings = Detector(body=body, proposals=PROPOSALS, proposals_before_nms=(60, 40), fpn_channels=16, head_width=16)
+    small = {"c4": {}, "dc5": {"head_width": 16}, "fpn": {"head_width": 16, "fpn_channels": 16}}[body]
+    settings = Detector(body=body, proposals=PROPOSALS, proposals_before_nms=(60, 40), **small)
     recipe = DetectionRecipe(backbone="r18", width=0.25, model=settings)
     model = build_detector(recipe, build_body_backbone(recipe), 3).eval()
     batch = detection_batch((5,), resized=(96, 128), original=(192, 384))  # twice as high, three times as wide

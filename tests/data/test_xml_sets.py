@@ -195,10 +195,11 @@ def test_nothing_is_trained_on_a_set_without_truth(voc_without_truth: Path):
         open_detection(voc_without_truth, "voc2007/trainval+voc2012/test")
 
 
-def test_ones_own_data_set_needs_both_sources():
+def test_ones_own_data_set_needs_its_sources():
     recipe = DetectionRecipe(dataset="yolo", train_source="yolo:train")
-    with pytest.raises(ValueError, match=r"--train-source yolo:data\.yaml/train and --test-source yolo:data\.yaml/val"):
-        recipe.sources()
+    assert recipe.source("train") == "yolo:train"
+    with pytest.raises(ValueError, match=r"--dataset yolo needs --test-source yolo:data\.yaml/val$"):
+        recipe.source("test")
     assert protocol_fields(recipe)["train_source"] == "yolo:train"
     moved = DetectionRecipe(dataset="yolo", train_source="yolo:/elsewhere/train+vocxml:/there/mine")
     assert protocol_fields(moved)["train_source"] == "yolo:train+vocxml:mine"

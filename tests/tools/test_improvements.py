@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
-from tests.tools.conftest import run, run_process
+from configs.schema_detection import DetectionRecipe
+from engine.distributed import World
+from engine.weights import save_weights
+from tests.tools.conftest import TOOLS, run, run_process
 
 SIZES = ("--multi-scale", 64, 96, 128)
 
@@ -63,3 +70,57 @@ def test_a_table_that_would_not_mean_what_it_says_is_refused(detectors, context_
     assert "backbone" in done.err
     assert "improvements of its own" in run("improvements", context_run, *output, expect=2).err
     assert "no config.yaml" in run("improvements", tmp_path, *output, expect=1).err
+
+
+@pytest.fixture
+def improvements(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import improvements
+
+    return improvements
+
+
+def finished_run(path: Path, classes: tuple[str, ...] = ("dog",), **values: object) -> Path:
+    """What a finished run has of a detector, as far as it is looked at before the first row."""
+    recipe = DetectionRecipe.model_validate({"backbone": "r18", "data": path.parent, **values}).model_dump(mode="json")
+    path.mkdir()
+    (path / "config.yaml").write_text(yaml.safe_dump(recipe))
+    facts = {"detector": "Faster R-CNN", "recipe": recipe, "class_names": classes, "category_ids": range(len(classes))}
+    save_weights(path / "model.safetensors", {"x": torch.zeros(1)}, {**facts, "category_ids": [*facts["category_ids"]]})
+    return path
+
+
+def test_a_row_of_other_images_or_another_precision_is_not_done(improvements, tmp_path):
+    settings = improvements.Settings(run=finished_run(tmp_path / "run"), output=tmp_path / "table", device="cpu")
+    world = World()
+    (first, *_) = improvements.plan(replace(settings, precision="fp32"))
+    evaluation, eval_det = first.evaluation, improvements.eval_det
+    tested = eval_det.tested(evaluation, improvements.changed(first))
+    evaluation.output.mkdir(parents=True)
+    (evaluation.output / "evaluation.json").write_text(json.dumps({"tested": tested}))
+    assert improvements.is_done(first, world)
+    for other in ({"data": tmp_path / "elsewhere"}, {"precision": "bf16"}, {"refine": True}):
+        assert not improvements.is_done(replace(first, evaluation=replace(evaluation, **other)), world), other
+    same = replace(evaluation, data=tmp_path / "run" / "..")
+    assert improvements.is_done(replace(first, evaluation=same), world), "the same directory by another name"
+
+
+def test_what_would_stop_a_later_row_is_said_before_the_first(improvements, tmp_path):
+    base, context = finished_run(tmp_path / "run"), finished_run(tmp_path / "context", model={"context": True})
+    settings = improvements.Settings(run=base, output=tmp_path / "table")
+    improvements.check(replace(settings, context_run=context, ensemble=(str(context),), multi_scale=(400, 600)))
+    other = finished_run(tmp_path / "cats", classes=("cat",))
+    (tmp_path / "empty").mkdir()
+    for changes, sentence in (
+        ({"multi_scale": (200, 400)}, "test.multi_scale needs two sizes or more of at least 16, and among them 600"),
+        ({"multi_scale_region": 112}, "--multi-scale-region has no effect without --multi-scale"),
+        ({"ensemble": (str(tmp_path / "nowhere"),)}, "nowhere do not exist"),
+        ({"ensemble": (str(tmp_path / "empty"),)}, "empty/model.safetensors is missing"),
+        ({"ensemble": (str(other),)}, "cats.* knows other classes"),
+        ({"ensemble": ("torchvision:retinanet",)}, "torchvision:retinanet is not one of"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            improvements.check(replace(settings, **changes))
+    (context / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"context/model.safetensors is missing: the run is not finished"):
+        improvements.check(replace(settings, context_run=context))
