@@ -64,7 +64,8 @@ def rule(recipe: CompareRecipe, cell: Training) -> str:
 def choose(trials: Sequence[Training]) -> Choice:
     """The value with the best figure, of equal ones the first.
 
-    Raises Undecided where a trial has not ended yet (one that diverged has), and where all diverged.
+    Raises Undecided where a trial has not ended yet (one that diverged has) or its figure cannot be read, and where all
+    diverged.
     """
     figures: dict[str, float | None] = {}
     for trial in trials:
@@ -113,9 +114,9 @@ def _figure(trial: Training) -> float | None:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         figure = evaluation[metric][name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has no {metric} {name} ({error}); remove the run, and it is tried again") from None
+        raise Undecided(f"{path} has no {metric} {name} ({error}); remove the run, and it is tried again") from None
     if figure is None:
-        raise ValueError(f"{path}: there is no object in the held-out images; give a greater --sweep-share")
+        raise Undecided(f"{path}: there is no object in the held-out images; give a greater --sweep-share")
     return float(figure)
 
 

@@ -196,6 +196,23 @@ def test_a_sweep_chooses_by_the_held_out_images_and_is_written_down(tmp_path):
     assert told["choices"] == [{"backbone": "plain18", "head": "", "figures": figures, "chosen": "0.02"}]
 
 
+def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_path):
+    recipe = compare(tmp_path, sweep=["solver.lr", "0.01", "0.02"])
+    planned = matrix.plan(recipe, TINY)
+    for trial in planned.all_trials():
+        finish(trial, 20.0)
+    broken = planned.trials["plain18", ""][1].output / "evaluation.json"
+    broken.write_text("{")
+    with pytest.raises(Undecided, match=r"evaluation.json has no coco AP .*; remove the run, and it is tried again"):
+        planned.settled(recipe, planned.cells[0])
+    broken.write_text('{"coco": {"AP": null}}')
+    with pytest.raises(Undecided, match=r"no object in the held-out images; give a greater --sweep-share"):
+        planned.settled(recipe, planned.cells[0])
+    write_choices(recipe, list(planned.trials.values()))
+    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [choice["backbone"] for choice in told["choices"]] == ["r18"], "the other backbone's is decided"
+
+
 def test_a_sweep_on_voc_is_judged_by_vocs_figure(tmp_path):
     both = {"weights": ["plain18=none", "r18=none"], "dataset": "voc07", "sweep": ["solver.lr", "0.1", "0.2"]}
     recipe = compare(tmp_path, **both)
