@@ -136,7 +136,7 @@ def latest(output: Path) -> dict[str, Any]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue  # being written, or cut at the tail's beginning
-        if isinstance(line, dict) and "time_s" in line:
+        if isinstance(line, dict) and "time_s" in line and isinstance(line.get("iteration"), int):
             return line
     return {}
 

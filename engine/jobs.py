@@ -24,8 +24,9 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """One training: its `name`, which no other job of the study has, the run directory that it fills, its command, and its length in steps.
+    """One training: its `name`, the run directory that it fills, its command, and its length in steps.
 
+    name: no other job of the study has it.
     command: or a function that gives it when the job is about to start, where it depends on what came before; the
     function raises ValueError where it cannot.
     kind: jobs of one kind take equally long a step (what is left of those that wait is reckoned from it).

@@ -209,8 +209,8 @@ def _local_minutes(told: Mapping[str, str]) -> int:
     for key, text in told.items():
         if key != MINUTES:
             raise SlurmError(
-                f"--slurm {key}={text}: cluster=local has no queue that could heed it; {MINUTES}=MINUTES alone may stand "
-                "beside it"
+                f"--slurm {key}={text}: cluster=local has no queue that could heed it; {MINUTES}=MINUTES alone may "
+                "stand beside it"
             )
     text = told.get(MINUTES, str(LOCAL_MINUTES))
     if not text.isdecimal() or int(text) < 1:

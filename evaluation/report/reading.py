@@ -28,7 +28,7 @@ def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
 def read_text(path: Path, mend: str) -> str:
     """The file's text; ReportError with `mend`, a way out, where it is missing or no text."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ReportError(f"{path} is missing: {mend or 'the run is not complete'}.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -67,13 +67,16 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines in order of iteration; a line cut short by a kill is dropped, one written again after a resume wins."""
     latest: dict[tuple[int, bool], dict[str, Any]] = {}
-    for line in read_text(path, "it holds the training curves; run again").splitlines():
+    for number, line in enumerate(read_text(path, "it holds the training curves; run again").splitlines(), 1):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(entry, dict) and "iteration" in entry:
-            latest[int(entry["iteration"]), not is_training(entry)] = entry
+            iteration = entry["iteration"]
+            if type(iteration) is not int:
+                raise ReportError(f"{path}, line {number}: iteration is {iteration!r}, not a whole number: remove it.")
+            latest[iteration, not is_training(entry)] = entry
     return [latest[key] for key in sorted(latest)]
 
 
