@@ -66,13 +66,14 @@ def create_backbone(
         return MAKERS[name](**options)
     if found := re.fullmatch(r"cifar_(r|plain)(\d+)", name):
         return cifar.CifarNet(int(found[2]), residual=found[1] == "r", **options)
-    raise BackboneError(f"There is no backbone {name!r}; the nearest name is {_nearest(name)!r}.")
+    raise BackboneError(f"There is no backbone {name!r}; {_hint(name)}.")
 
 
-def _nearest(name: str) -> str:
+def _hint(name: str) -> str:
     # "resnet50" and "vgg-16" are what people type; r50 and vgg16 is what they mean.
     plain = name.lower().replace("resnet", "r").replace("-", "")
-    return difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.6)
+    return f"the nearest name is {near[0]!r}" if near else "outside networks are torchvision:NAME or timm:NAME"
 
 
 def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Backbone:

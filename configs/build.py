@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from backbones import Backbone, create_backbone
+from backbones import Backbone, BackboneError, create_backbone
 from backbones.classifier import Classifier
 from backbones.cut import PIXEL_MEAN
 from backbones.resnet import recompute_blocks
@@ -92,15 +92,10 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
     """The learning rate's factor as a function of the step.
 
     figure: what a plateau looks at. images: in the training set, for a warm-up in epochs.
-    Raises RecipeError for a warm-up of two lengths, or one that follows what this training does not tell.
+    Raises RecipeError for a warm-up that follows what this training does not tell.
     """
-    if solver.warmup_until_error is not None:
-        if solver.warmup_iterations or solver.warmup_epochs:
-            raise RecipeError(
-                "--solver.warmup-until-error is a warm-up of its own: add --solver.warmup-iterations 0, or leave it out"
-            )
-        if figure != "top1":
-            raise RecipeError("--solver.warmup-until-error follows a classifier's error, which a detector has not")
+    if solver.warmup_until_error is not None and figure != "top1":
+        raise RecipeError("--solver.warmup-until-error follows a classifier's error, which a detector has not")
     warmup = solver.warmup_iterations
     if solver.warmup_epochs is not None:
         warmup = round(solver.warmup_epochs * images / solver.batch_size)
@@ -120,16 +115,22 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
 def build_backbone(
     recipe: RunRecipe, num_classes: int, *, zero_init: bool = False, dilate_last: bool = False
 ) -> Backbone:
-    """The recipe's network with random weights, drawn from torch's global generator."""
-    return create_backbone(
-        recipe.backbone,
-        num_classes=num_classes,
-        width=recipe.width,
-        shortcut=recipe.shortcut,
-        stride_in=recipe.stride_in,
-        zero_init_last=zero_init,
-        dilate_last=dilate_last,
-    )
+    """The recipe's network with random weights, drawn from torch's global generator.
+
+    Raises RecipeError where there is no such network.
+    """
+    try:
+        return create_backbone(
+            recipe.backbone,
+            num_classes=num_classes,
+            width=recipe.width,
+            shortcut=recipe.shortcut,
+            stride_in=recipe.stride_in,
+            zero_init_last=zero_init,
+            dilate_last=dilate_last,
+        )
+    except BackboneError as error:
+        raise RecipeError(str(error)) from None
 
 
 def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifier, dict[str, Any] | None]:
@@ -137,6 +138,8 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
     if recipe.weights is not None and recipe.shallow_weights is not None:
         raise RecipeError("--weights and --shallow-weights are two beginnings: give one of them")
     backbone = build_backbone(recipe, num_classes, zero_init=recipe.zero_init_residual)
+    if recipe.zero_init_residual and recipe.weights is None and ":" in recipe.backbone:
+        logger.warning("zero_init_residual is for our own networks: %s begins as its library has it", recipe.backbone)
     origin = None
     if recipe.weights is not None:
         origin = _start_from(backbone, recipe.weights)
@@ -272,9 +275,14 @@ def class_train_loader(
 
 
 def class_test_loader(
-    recipe: BackboneRecipe, dataset: ClassificationDataset, world: World, *, limit: int | None = None
+    recipe: BackboneRecipe,
+    dataset: ClassificationDataset,
+    world: World,
+    *,
+    limit: int | None = None,
+    replace_bad: bool = False,
 ) -> Any:
-    """Every image once, one centre crop."""
+    """Every image once, one centre crop. replace_bad: others take the place of images that cannot be used."""
     view = recipe.input
     size = view.test_size or view.size
     share: dict[str, Any] = {
@@ -283,6 +291,7 @@ def class_test_loader(
         "rank": world.rank,
         "world_size": world.size,
         "limit": limit,
+        "replace_bad": replace_bad,
     }
     if is_resident(recipe, dataset):
         return resident_loader(resident_images(dataset, size, view.resize, world.device), **share)

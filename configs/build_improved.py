@@ -20,12 +20,9 @@ def build_tested(recipe: DetectionRecipe, detectors: Sequence[FasterRCNN]) -> nn
     test, first = recipe.test, detectors[0]
     if len(detectors) == 1 and not (test.refine or test.multi_scale or test.flip):
         return first
-    postprocess = first.box_head.postprocess
-    # As many more candidates as there are more predictions of each region, or regions.
-    candidates = postprocess.candidates * len(detectors) * (2 if test.refine else 1)
     return ImprovedDetector(
         detectors,
-        replace(postprocess, candidates=candidates, nms_iou=test.refine_nms if test.refine else test.nms),
+        replace(first.box_head.postprocess, nms_iou=test.refine_nms if test.refine else test.nms),
         refine=test.refine,
         region_px=test.multi_scale_region if test.multi_scale else None,
         mirror=test.flip,

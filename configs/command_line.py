@@ -15,7 +15,7 @@ import tyro
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.schema import Recipe
+from configs.schema import ONE_LENGTH, Recipe, flag_of
 
 INSTALLED = Path(__file__).parent
 
@@ -80,7 +80,7 @@ def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
     for fault in error.errors():
         place = [str(part) for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1)
+            near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1) or _fields_below(kind, place)
             mend = f", did you mean {near[0]}?" if near else ""
             sentences.append(f"there is no field {'.'.join(place)}{mend}")
         else:
@@ -96,6 +96,13 @@ def _fields_at(kind: type[BaseModel], place: list[str]) -> list[str]:
             return []
         kind = inner
     return list(kind.model_fields)
+
+
+def _fields_below(kind: type[BaseModel], place: list[str]) -> list[str]:
+    """Fields of that name inside the recipe's parts (lr: solver.lr)."""
+    return [
+        f"{part}.{place[-1]}" for part in kind.model_fields if len(place) == 1 and place[0] in _fields_at(kind, [part])
+    ]
 
 
 def take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -128,7 +135,7 @@ def parse_recipe(
     config, arguments = (None, arguments) if names_another else take_flag(arguments, "--config")
     name = config or default
     base = load_recipe(kind, find_recipe(name)) if name else kind()
-    base = _length_by_flag_wins(base, arguments)
+    base = _lengths_by_flag_win(base, arguments)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
     try:
         return tyro.cli(kind, default=base, args=arguments, description=description + origin)
@@ -136,12 +143,17 @@ def parse_recipe(
         raise RecipeError("; ".join(_faults(kind, error))) from None
 
 
-def _length_by_flag_wins(recipe: _Recipe, arguments: list[str]) -> _Recipe:
-    """Length is iterations or epochs: the one given as a flag replaces the other one of the file."""
+def _lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+    """One length of a kind is in force: a flag's replaces what the file has in another unit."""
     solver = getattr(recipe, "solver", None)
     if solver is None:
         return recipe
-    for given, other in (("epochs", "iterations"), ("iterations", "epochs")):
-        if any(a == f"--solver.{given}" or a.startswith(f"--solver.{given}=") for a in arguments):
-            return recipe.model_copy(update={"solver": solver.model_copy(update={other: None})})
-    return recipe
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    changes: dict[str, Any] = {}
+    for lengths in ONE_LENGTH:
+        given = [name for name in lengths if flag_of(f"solver.{name}") in flags]
+        if len(given) > 1:
+            raise RecipeError(f"{' and '.join(flag_of(f'solver.{name}') for name in given)} are two lengths: give one")
+        if given:
+            changes |= {name: none for name, none in lengths.items() if name not in given}
+    return recipe.model_copy(update={"solver": solver.model_copy(update=changes)}) if changes else recipe

@@ -31,7 +31,6 @@ TORCHVISION = {
     "fasterrcnn_resnet50_fpn": Published("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", False, {"AP": 37.0}),
     "maskrcnn_resnet50_fpn": Published("MaskRCNN_ResNet50_FPN_Weights.COCO_V1", True, {"AP": 37.9, "segm_AP": 34.6}),
 }
-OUTPUTS = 91  # background and COCO's category ids up to 90, ten of which nobody uses
 # torchvision's own norms divide by the plain variance with these weights (it sets their epsilon to 0), ours add this.
 NORM_EPSILON = 1e-5
 

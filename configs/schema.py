@@ -64,6 +64,13 @@ DEFAULT_RECIPES: dict[str, str] = {
 }
 
 
+# Lengths of one thing in several units, of which a recipe has one, and the value that says nothing.
+ONE_LENGTH: tuple[dict[str, Any], ...] = (
+    {"iterations": None, "epochs": None},
+    {"warmup_iterations": 0, "warmup_epochs": None, "warmup_until_error": None},
+)
+
+
 class Solver(Recipe):
     """Optimisation. Iterations are optimiser steps on the global batch."""
 
@@ -114,6 +121,14 @@ class Solver(Recipe):
                 f"solver.milestones are fractions of the training between 0 and 1, not {self.milestones}; "
                 "write 60k of 90k iterations as 0.666667"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_length_of_a_kind(self) -> Solver:
+        for lengths in ONE_LENGTH:
+            given = [f"solver.{name}" for name, none in lengths.items() if getattr(self, name) != none]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} are two lengths: leave one of them out")
         return self
 
     def rate(self) -> float:
@@ -175,10 +190,11 @@ class ClassificationInput(Recipe):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ClassificationInput:
-        if self.test_size is not None and self.test_size > self.resize:
+        name = "size" if self.test_size is None else "test_size"
+        if (side := getattr(self, name)) > self.resize:
             raise ValueError(
-                f"input.test_size {self.test_size} is above input.resize {self.resize}, from which it is cropped; "
-                f"set the latter to {self.test_size} or more"
+                f"input.{name} {side} is above input.resize {self.resize}, from which it is cropped at test; "
+                f"set the latter to {side} or more"
             )
         if self.start_size is not None and self.start_size > self.size:
             raise ValueError(
@@ -200,7 +216,7 @@ class BackboneRecipe(RunRecipe):
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: ClassificationInput = ClassificationInput()
     zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass moved to the other classes.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass that all classes share alike.")
     mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0: none. With cutmix each batch draws one of them.")
     cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; 0: none.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the weights' moving average; 0: none is kept.")

@@ -40,6 +40,7 @@ from data.xml_folders import folder_classes, parse_xml_folder
 from data.xml_sets import ParsedXml, box_faults, image_id, strange_names
 from data.yolo import parse_yolo
 
+CHECKED_AT_ONCE = 4096  # images
 _Image = TypeVar("_Image")
 Expected = tuple[Path, tuple[int, int] | None]  # an image and the size its annotation gives
 
@@ -170,9 +171,10 @@ def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -
         return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for error in pool.map(look, images):
-            if error is not None:
-                yield Fault(Path(error.path), error.reason, error.mend or "replace it")
+        for first in range(0, len(images), CHECKED_AT_ONCE):  # `map` holds an object for each that waits
+            for error in pool.map(look, images[first : first + CHECKED_AT_ONCE]):
+                if error is not None:
+                    yield Fault(Path(error.path), error.reason, error.mend or "replace it")
 
 
 def _as_fault(error: DataError, root: Path) -> Fault:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def classification_loader(
     iterations: int | None = None,
     limit: int | None = None,
     cache_mb: int | None = None,
+    replace_bad: bool = False,
 ) -> Loader:
     """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5 (see Mixing).
 
@@ -118,7 +120,8 @@ def classification_loader(
     repeats: see TrainPlan. start_size, grow_until: in training the size grows as Growth says, `iterations` being the
     whole training. These, `then` and `mixing` are for training only.
     cache_mb: memory for decoded images, MB, taken only where all of them fit. None: in training 2048 over all
-    processes, at test none; 0: none. Raises DataError.
+    processes, at test none; 0: none. replace_bad: where it is not training either, others take the place of images that
+    cannot be used. Raises DataError.
     """
     transform = ClassificationTransform(
         size=size,
@@ -135,6 +138,8 @@ def classification_loader(
     requests, plan = plan_requests(
         groups, dataset.root, train, global_batch, rank, world_size, seed, start_iteration, iterations, repeats
     )
+    if replace_bad and plan is None:
+        plan, requests = substitutes(groups, requests, global_batch, seed)
     reader = ClassificationReader(
         dataset,
         chosen,
@@ -261,3 +266,10 @@ def plan_requests(
     if stop is None:
         stop = start + -(-len(groups) // global_batch)
     return TrainRequests(plan, rank=rank, world_size=world_size, start=start, stop=stop), plan
+
+
+def substitutes(
+    groups: np.ndarray, requests: Sequence[Request], global_batch: int, seed: int
+) -> tuple[TrainPlan, Sequence[Request]]:
+    """What `try_samples` draws other images from, and the requests so that it finds them there."""
+    return TrainPlan(np.zeros_like(groups), global_batch, seed), [replace(request, group=0) for request in requests]

@@ -21,7 +21,7 @@ from torch import Tensor
 from data.batches import Batch
 from data.decode import decode_bytes, stored_size
 from data.errors import BadSample, DataError
-from data.loaders import plan_requests
+from data.loaders import plan_requests, substitutes
 from data.mixing import Mixing
 from data.records import ClassificationDataset
 from data.sampling import Request, TrainPlan, TrainRequests, evenly, try_samples
@@ -152,7 +152,8 @@ class ResidentLoader:
     """An iterable of Batch, on the device already, with a length; iterating anew begins anew.
 
     chosen_I: the images that are used; requests count along it. augment ("none", "pad"), flip (a chance) and mixing
-    (which adds mixing_5 to the inputs) are for training requests; the others give each image as it is.
+    (which adds mixing_5 to the inputs) are for training requests; the others give each image as it is. substitutes:
+    where others are drawn from in the place of images that cannot be used; in training the plan.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class ResidentLoader:
         augment: str = "none",
         flip: float = 0.0,
         mixing: Mixing | None = None,
+        substitutes: TrainPlan | None = None,
     ) -> None:
         if augment not in AUGMENTS:
             raise ValueError(f"augment {augment!r} cannot be done on the device; choose from {', '.join(AUGMENTS)}")
@@ -171,6 +173,7 @@ class ResidentLoader:
         self.plan: TrainPlan | None = None
         if isinstance(requests, TrainRequests):
             self.plan, self.share = requests.plan, requests.share
+        self.substitutes = substitutes or self.plan
         self.augment, self.flip, self.mixing = augment, flip, mixing
 
     def __len__(self) -> int:
@@ -219,7 +222,7 @@ class ResidentLoader:
         return self._upload(torch.stack(draws).numpy())
 
     def _usable(self, request: Request, skipped: list[str]) -> np.ndarray:
-        """Indices of the set; in training others in the place of those that cannot be used, at test an error."""
+        """Indices of the set, with others in the place of those that cannot be used; an error where there are none."""
         unusable = self.images.unusable
         index_N = self.chosen_I[list(request.indices)]
         if not unusable:
@@ -231,7 +234,9 @@ class ResidentLoader:
                 raise unusable[index]
             return index
 
-        return np.asarray([try_samples(sample, wanted, request, self.plan, skipped) for wanted in request.indices])
+        return np.asarray(
+            [try_samples(sample, wanted, request, self.substitutes, skipped) for wanted in request.indices]
+        )
 
 
 def resident_loader(
@@ -248,6 +253,7 @@ def resident_loader(
     start_iteration: int = 0,
     iterations: int | None = None,
     limit: int | None = None,
+    replace_bad: bool = False,
 ) -> ResidentLoader:
     """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5.
 
@@ -255,7 +261,9 @@ def resident_loader(
     """
     chosen_I = evenly(len(images.labels_I), limit)
     groups = np.zeros(len(chosen_I), np.int64)
-    requests, _ = plan_requests(
+    requests, plan = plan_requests(
         groups, "the resident set", train, global_batch, rank, world_size, seed, start_iteration, iterations
     )
-    return ResidentLoader(images, chosen_I, requests, augment=augment, flip=flip, mixing=mixing)
+    if replace_bad and plan is None:
+        plan, requests = substitutes(groups, requests, global_batch, seed)
+    return ResidentLoader(images, chosen_I, requests, augment=augment, flip=flip, mixing=mixing, substitutes=plan)

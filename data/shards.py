@@ -220,7 +220,7 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             values = [_flat(json.loads(text)) for text in texts if text.strip()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the address and its permissions") from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: does not read as JSON lines ({error}); {_ANEW}") from error
     folder = path.rpartition("/")[0]
     try:
@@ -230,6 +230,8 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for line in lines:
             stands_alone = is_url(line["shard"]) or os.path.isabs(line["shard"])
             line["place"] = line["shard"] if stands_alone else f"{folder}/{line['shard']}"
+            if not isinstance(line["bytes"], int) or not isinstance(line["sha256"], str):
+                raise ValueError(f"no length or checksum of {line['shard']}")
             if len({len(line[key]) for key in (*NUMBERS, "names")}) > 1:
                 raise ValueError(f"lists of different lengths for {line['shard']}")
         places = np.sort(np.concatenate([line["places"] for line in lines])) if lines else np.empty(0)
@@ -245,6 +247,8 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     """Lists as arrays and blocks, a line at a time: all of them as lists would take ten times the memory."""
+    if not isinstance(line, dict):
+        raise ValueError(f"a line holds a {type(line).__name__}")
     for key in NUMBERS:
         if key in line:
             line[key] = np.asarray(line[key], np.int64)

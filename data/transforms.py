@@ -134,7 +134,7 @@ class ClassificationTransform:
     ) -> None:
         if augment not in AUGMENTS:
             raise ValueError(f"augment {augment!r} is not known; choose from {', '.join(AUGMENTS)}")
-        if shorter < size:
+        if augment in ("none", "scale") and shorter < size:
             raise ValueError(f"resize {shorter} is below the crop's size {size}; set it to {size} or more")
         self.size, self.shorter, self.augment = size, shorter, augment
         self.min_scale, self.flip, self.then = min_scale, flip, tuple(then)

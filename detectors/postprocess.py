@@ -41,14 +41,12 @@ class PostProcess:
     """What of all that was scored is reported.
 
     score_threshold: a detection scores more. nms_iou: no two of one class overlap by more. detections: an
-    image. candidates: pairs of proposal and class, best first, that enter the suppression. More than that
-    many above the threshold happen in untrained detectors only.
+    image.
     """
 
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     detections: int = 100
-    candidates: int = 1000
 
     @torch.no_grad()
     def __call__(
@@ -73,12 +71,16 @@ class PostProcess:
         return _usable(_of_class(scores.boxes_NPQ4, proposal_NT, class_NT), scores_NT, class_NT)
 
     def _best(self, probabilities_NPK: Tensor, valid_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Score, proposal and class of each candidate."""
+        """Score, proposal and class of each candidate: all that score enough, in a number that no data change.
+
+        The probabilities of a region sum to 1, so that fewer than 1 / t of its classes score more than t.
+        """
         probability_NPC = probabilities_NPK[..., 1:]
-        classes = probability_NPC.shape[2]
+        regions, classes = probability_NPC.shape[1:]
+        most = classes if self.score_threshold * classes <= 1 else max(1, int(1 / self.score_threshold))
         usable_NPC = (probability_NPC > self.score_threshold) & valid_NP.unsqueeze(-1)
         scores_NPC = probability_NPC.masked_fill(~usable_NPC, float("-inf")).flatten(1)
-        best = scores_NPC.topk(min(self.candidates, scores_NPC.shape[1]))
+        best = scores_NPC.topk(regions * most)
         return best.values, best.indices // classes, best.indices % classes
 
     @torch.no_grad()

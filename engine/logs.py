@@ -117,7 +117,7 @@ def figures_line(iteration: int, figures: dict[str, float]) -> str:
 
 def short_number(value: float) -> str:
     """Three digits that say something: 1.70, 0.0381, 65.4, 1204."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def progress(

@@ -26,15 +26,16 @@ class RunError(ValueError):
 class RunDirectory:
     """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
 
-    config.yaml log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json model.safetensors
-    provenance.json, and TensorBoard events; of a classifier also model_best.safetensors (the best evaluated) and
-    model_raw.safetensors (where model.safetensors holds the weights' average).
+    config.yaml data.json log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json
+    model.safetensors provenance.json, and TensorBoard events; of a classifier also model_best.safetensors (the best
+    evaluated) and model_raw.safetensors (where model.safetensors holds the weights' average).
     """
 
     def __init__(self, path: Path, *, world: World | None = None, keep: int = 2, tensorboard: bool = True):
         self.path = path
         self.world = world or World()
         self.config = path / "config.yaml"
+        self.data = path / "data.json"
         self.log = path / "log.txt"
         self.metrics_file = path / "metrics.jsonl"
         self.predictions = path / "predictions.json"
@@ -170,6 +171,21 @@ class RunDirectory:
             )
         self.world.barrier()
         return state
+
+    def note_data(self, facts: Mapping[str, Any]) -> list[str]:
+        """Writes down, as the run begins, what it trains on; after that the names of the facts that have changed.
+
+        On every process. Of runs from before this was written down nothing is known.
+        """
+        differing: list[str] = []
+        if self.world.is_main:
+            try:
+                found = json.loads(self.data.read_text(encoding="utf-8"))
+                differing = [name for name in facts if found.get(name) != facts[name]]
+            except (OSError, ValueError, AttributeError):
+                if not self.finished:
+                    self.write_json(self.data, dict(facts))
+        return self.world.broadcast_object(differing)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Writes a result of this run, atomically, on rank 0."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from configs.command_line import parse_recipe, take_flag
 from configs.schema import BackboneRecipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from backbones.classifier import Classifier
     from data.records import ClassificationDataset
     from engine.average import WeightAverage
@@ -50,6 +52,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     """One run from its data to its weights."""
     from wiring_run import is_finished, open_run, settled, take_up
 
+    from backbones.dense import map_side
     from configs import build
     from engine import loop, provenance, rng
     from engine.average import WeightAverage
@@ -62,12 +65,14 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     recipe = settled(recipe, world, job="backbone", data=build.need_data(recipe).resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
-    if is_finished(recipe, world):
+    if is_finished(recipe, world, train_set):
         return 0
     rng.seed_all(recipe.seed)
     model, origin = build.build_classifier(recipe, len(train_set.class_names))
+    view = recipe.input
+    map_side(model.backbone, min(side for side in (view.size, view.start_size, view.test_size) if side))  # or says so
     model.to(world.device)
-    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    run = open_run(recipe, world, train_set, (*train_set.notes, *test_set.notes))
     if run is None:
         return 0
     logger.info(
@@ -174,10 +179,19 @@ def settle_norms(recipe: BackboneRecipe, model: Classifier, train_set: Classific
         world.broadcast_buffers(model)  # each process has gathered statistics of its own
         return
     # The paper's appendix A: statistics over the training set, as the network will see it at test.
-    loader = build.class_test_loader(recipe, train_set, world, limit=recipe.recompute_norms)
-    pixels = (batch.inputs[0] for batch in progress(loader, description="norm statistics"))
+    # A bad image, which training has done without, must not cost the run its end.
+    loader = build.class_test_loader(recipe, train_set, world, limit=recipe.recompute_norms, replace_bad=True)
+    skipped: list[str] = []
+
+    def pixels() -> Iterator[Tensor]:
+        for batch in progress(loader, description="norm statistics"):
+            skipped.extend(batch.skipped)
+            yield batch.inputs[0]
+
     with build.autocast_of(world.device, recipe.precision)():
-        images = recompute_statistics(model.backbone, pixels)
+        images = recompute_statistics(model.backbone, pixels())
+    for name in [name for names in world.gather_objects(skipped) for name in names]:
+        logger.warning("skipped %s", name)
     logger.info("norm statistics recomputed over %d training images", images)
 
 

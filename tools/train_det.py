@@ -55,12 +55,12 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     recipe = settled(recipe, world, job="det", data=recipe.dataset)
     schedule = build.build_schedule(recipe.solver, iterations, figure="AP", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
-    if is_finished(recipe, world):
+    if is_finished(recipe, world, train_set):
         return 0
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_detector.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
-    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    run = open_run(recipe, world, train_set, (*train_set.notes, *test_set.notes))
     if run is None:
         return 0
     logger.info(

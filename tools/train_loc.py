@@ -54,13 +54,13 @@ def train(recipe: LocalisationRecipe, world: World) -> int:
     recipe = settled(recipe, world, job="loc", data=build.need_data(recipe).resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="located", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
-    if is_finished(recipe, world):
+    if is_finished(recipe, world, train_set):
         return 0
     classified = Classified(recipe, test_set, world)
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
     model = build_localisation.build_localizer(recipe, backbone, len(train_set.class_names)).to(world.device)
-    run = open_run(recipe, world, (*train_set.notes, *test_set.notes))
+    run = open_run(recipe, world, train_set, (*train_set.notes, *test_set.notes))
     if run is None:
         return 0
     logger.info(

@@ -11,11 +11,20 @@ from common import default_output
 from configs.command_line import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from typing import Protocol
 
     from configs.schema import RunRecipe
     from engine.distributed import World
     from engine.rundir import RunDirectory
+
+    class TrainingSet(Protocol):
+        """What every kind of training set tells of itself."""
+
+        @property
+        def class_names(self) -> Sequence[str]: ...
+        def fingerprint(self) -> str: ...
+
 
 logger = logging.getLogger("tools.wiring_run")
 
@@ -34,7 +43,7 @@ def settled(recipe: AnyRecipe, world: World, *, job: str, data: str) -> AnyRecip
     return recipe.model_copy(update={"precision": precise, "output": output})
 
 
-def is_finished(recipe: RunRecipe, world: World) -> bool:
+def is_finished(recipe: RunRecipe, world: World, train_set: TrainingSet) -> bool:
     """Whether the run has come to its end before, which is said: to be asked before weights and networks are made.
 
     Raises RunError where the directory holds a finished run of another recipe, or `resume` was not asked for.
@@ -42,27 +51,35 @@ def is_finished(recipe: RunRecipe, world: World) -> bool:
     from engine.rundir import RunDirectory
 
     assert recipe.output is not None
-    return RunDirectory(recipe.output).finished and open_run(recipe, world) is None
+    return RunDirectory(recipe.output).finished and open_run(recipe, world, train_set) is None
 
 
-def open_run(recipe: RunRecipe, world: World, notes: Iterable[str] = ()) -> RunDirectory | None:
+def open_run(recipe: RunRecipe, world: World, train_set: TrainingSet, notes: Iterable[str] = ()) -> RunDirectory | None:
     """The run's directory, its log and, as warnings, notes on the data; None where the run is finished, which is said.
 
     To be called when all else that can be wrong with the command has been found: a directory that was made would be
-    in the way of the mended one. Raises RunError where it holds something else, or `resume` was not asked for.
+    in the way of the mended one. A run that goes on with other images (one may have been bad, and is gone) says so.
+    Raises RunError where the directory holds something else or a run on other classes, or where `resume` was not asked
+    for.
     """
     from configs.schema import may_differ
     from engine.logs import setup_logging
-    from engine.rundir import RunDirectory
+    from engine.rundir import RunDirectory, RunError
 
     assert recipe.output is not None
     fields = recipe.model_dump(mode="json")
     run = RunDirectory.open(recipe.output, fields, resume=recipe.resume, may_differ=may_differ(recipe), world=world)
+    changed = run.note_data({"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()})
+    if "classes" in changed:
+        raise RunError(f"{run.path} holds a run on other classes than those of --data; choose another --output.")
     if run.finished:
         if world.is_main:
-            print(f"{run.path} is finished: its weights are {run.weights}, its figures {run.evaluation}")
+            of = " (of a training on other images than those of --data)" if changed else ""
+            print(f"{run.path} is finished: its weights are {run.weights}{of}, its figures {run.evaluation}")
         return None
     setup_logging(run.log, is_main=world.is_main)
+    if changed:
+        logger.warning("the training images are not those that this run began with: it goes on with those of --data")
     for note in notes:
         logger.warning(note)
     return run

@@ -38,7 +38,7 @@ def test_each_setting_reaches_what_is_tested() -> None:
     tested = build_tested(settings, [detector(settings), detector(settings)])
     assert isinstance(tested, ImprovedDetector) and len(tested.detectors) == 2
     assert (tested.refine, tested.region_px, tested.mirror) == (True, 60, True)
-    assert tested.postprocess.nms_iou == 0.25 and tested.postprocess.candidates == 4000
+    assert tested.postprocess.nms_iou == 0.25
     plain = build_tested(recipe(test={"flip": True, "nms": 0.4}), [detector(recipe(test={"nms": 0.4}))])
     assert isinstance(plain, ImprovedDetector) and (plain.refine, plain.region_px) == (False, None)
     assert plain.postprocess.nms_iou == 0.4

@@ -104,6 +104,30 @@ def test_epochs_as_a_flag_replace_the_files_iterations(tmp_path):
     assert recipe.solver.iterations is None and recipe.solver.epochs == 2
 
 
+def test_a_warm_up_as_a_flag_replaces_the_files_in_another_unit():
+    flags = ("--config", "imagenet/standard.yaml", "--solver.warmup_iterations=0")
+    solver = parse(BackboneRecipe, *flags).solver
+    assert (solver.warmup_iterations, solver.warmup_epochs) == (0, None)
+    solver = parse(BackboneRecipe, *flags[:2], "--solver.warmup-until-error", "80").solver
+    assert (solver.warmup_epochs, solver.warmup_until_error) == (None, 80)
+
+
+def test_two_lengths_of_one_thing_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"--solver.iterations and --solver.epochs are two lengths: give one"):
+        parse(BackboneRecipe, "--solver.epochs", "2", "--solver.iterations", "100")
+    file = tmp_path / "mine.yaml"
+    file.write_text("solver: {warmup_iterations: 100, warmup_epochs: 1}\n")
+    with pytest.raises(RecipeError, match=r"solver.warmup_iterations and solver.warmup_epochs are two lengths"):
+        parse(BackboneRecipe, "--config", str(file))
+
+
+def test_a_field_outside_of_its_part_is_answered_with_the_part(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("lr: 3\n")
+    with pytest.raises(RecipeError, match=r"there is no field lr, did you mean solver\.lr\?"):
+        parse(BackboneRecipe, "--config", str(file))
+
+
 def test_the_protocol_leaves_out_what_a_comparison_varies():
     one = parse(DetectionRecipe, "--backbone", "r18", "--seed", "1", "--weights", "a", "--workers", "0")
     two = parse(DetectionRecipe, "--backbone", "vgg16", "--seed", "2", "--weights", "b", "--data", "there")

@@ -60,7 +60,6 @@ def ours_of(name: str, theirs: Any) -> FasterRCNN:
     classifier = {name: tensor for name, tensor in build_detector.detector_state(model).items() if name not in state}
     assert not classifier, "every tensor of ours comes from theirs"
     build_detector.load_detector_state(model, state, "torchvision's state dict")  # type: ignore[arg-type]
-    model.box_head.postprocess = replace(model.box_head.postprocess, candidates=100_000)
     return model.eval()
 
 

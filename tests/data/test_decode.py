@@ -139,5 +139,13 @@ def test_shrunken_decoding_gives_the_same_picture_smaller(tmp_path: Path, suffix
     assert np.abs(small - expected).mean() < 4
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_shrunken_decoding_averages_and_does_not_pick(tmp_path: Path, suffix: str):
+    """Noise of deviation s has s / 8 left where each pixel is the mean of 64."""
+    noise = np.random.default_rng(0).normal(128, 37, (160, 160, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
+    cv2.imwrite(str(path := tmp_path / f"noise{suffix}"), noise, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    assert decode_image(path, shrink=8).std() == pytest.approx(37 / 8, rel=0.15)
+
+
 def test_the_shrink_factor_never_loses_wanted_pixels():
     assert [shrink_factor((800, 1600), (w, 2 * w)) for w in (800, 401, 400, 200, 100, 10)] == [1, 1, 2, 4, 8, 8]

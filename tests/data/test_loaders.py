@@ -309,6 +309,19 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
     assert str(raised.value) == f"{path}: truncated: its end is missing; replace it, or remove it from the data set"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_outside_of_training_is_replaced_where_that_is_asked_for(folders, workers: int):
+    bad = Path(folders.paths[3])
+    bad.write_bytes(bad.read_bytes()[:-20])
+    options = {"train": False, "global_batch": 4, "workers": workers, **CLASSIFICATION}
+    batches = list(classification_loader(folders, replace_bad=True, **options))
+    used = [i for batch in batches for i in batch.image_ids]
+    assert used[:3] == [0, 1, 2] and used[4:] == list(range(4, len(folders))) and used[3] != 3
+    assert [name for batch in batches for name in batch.skipped] == [f"{bad}: truncated: its end is missing"]
+    with pytest.raises(BadSample):
+        list(classification_loader(folders, **options))
+
+
 def test_nothing_but_bad_images_stops_with_a_sentence(folders):
     for path in folders.paths:
         path.write_bytes(b"")

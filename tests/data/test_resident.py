@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from data import classification_loader, open_classification
+from data.decode import decode_image
 from data.errors import BadSample, DataError
 from data.mixing import Mixing
 from data.records import ClassificationDataset, Strings
 from data.resident import ITERATIONS_AT_ONCE, ResidentLoader, draw_views, is_small, read_resident, resident_loader
-from data.transforms import pad_crop
+from data.transforms import centre_crop, pad_crop
 from tests.data.writers import write_folders, write_picture
 
 SIZE, PAD = 32, 4
@@ -122,6 +123,10 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
     assert told == f"{bad}: truncated: its end is missing"
     with pytest.raises(BadSample, match="truncated"):
         list(resident_loader(images, train=False, global_batch=4))
+    whole, part = resident_loader(images, train=False, global_batch=4, replace_bad=True)
+    assert (whole.skipped + part.skipped) == (told,) and 2 not in whole.image_ids + part.image_ids
+    as_it_is = torch.from_numpy(centre_crop(decode_image(dataset.paths[0]), SIZE, SIZE)).permute(2, 0, 1)
+    assert torch.equal(whole.inputs[0][0], as_it_is)
 
 
 def test_mixing_is_drawn_as_by_the_worker_loader():

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import re
 import resource
 import signal
 import tarfile
@@ -292,6 +293,10 @@ def test_a_shard_that_vanishes_during_the_training_is_a_bad_sample(shards: Path)
         (lambda lines: [*lines[:-1], lines[-1][:50]], "JSON"),
         (lambda lines: [], "IndexError"),
         (lambda lines: [lines[0], json.dumps({"shard": "x"})], "KeyError"),
+        (lambda lines: [*lines, "5"], "a line holds a int"),
+        (lambda lines: [lines[0], *(line.replace('"bytes"', '"byte"') for line in lines[1:])], "bytes"),
+        (lambda lines: [lines[0], *(line.replace('"sha256"', '"sha"') for line in lines[1:])], "sha256"),
+        (lambda lines: [lines[0], re.sub(r'"names": \[[^]]*\]', '"names": 5', lines[1]), *lines[2:]], "int"),
     ],
 )
 def test_a_damaged_index_is_named(shards: Path, change, reason: str):

@@ -40,6 +40,20 @@ def test_detections_equal_torchvisions(detections: int) -> None:
         assert torch.equal(found.labels_ND[n][valid], labels[n])
 
 
+def test_weak_objects_are_found_beside_any_number_of_strong_boxes_of_one() -> None:
+    """950 regions on one object, two classes each above the threshold, and 50 objects of lower scores apart from it."""
+    crowd = torch.tensor([0.0, 0.0, 60.0, 60.0]).expand(950, 4)
+    apart = torch.stack([torch.tensor([80.0 + 20 * (i % 10), 20.0 * (i // 10)]) for i in range(50)])
+    boxes = torch.cat([crowd, torch.cat([apart, apart + 10], dim=1)])
+    logits = torch.zeros(1, 1000, 21)
+    logits[0, :950, 1:3] = 6.0
+    logits[0, 950:, 3] = 1.1  # 0.13 of a probability
+    images = make_images(torch.zeros(1, 3, 100, 300, dtype=torch.uint8), ((100, 300),))
+    proposals = Proposals(boxes[None], torch.ones(1, 1000, dtype=torch.bool))
+    found = PostProcess()(proposals, logits, torch.zeros(1, 1000, 20, 4), images, PAPER_WEIGHTS)
+    assert found.labels_ND[found.valid_ND].bincount().tolist()[1:] == [1, 1, 50]
+
+
 def test_they_are_padded_sorted_and_within_their_image() -> None:
     proposals, logits, deltas, images = case(sharpness=4.0)
     found = PostProcess(score_threshold=0.5)(proposals, logits, deltas, images, PAPER_WEIGHTS)

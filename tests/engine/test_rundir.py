@@ -84,6 +84,17 @@ def test_a_finished_run_says_so(tmp_path):
         RunDirectory.open(tmp_path / "run", RECIPE)
 
 
+def test_what_a_run_trains_on_is_written_down_once_and_compared_after_that(tmp_path):
+    run = RunDirectory.open(tmp_path / "run", {"lr": 0.1}, tensorboard=False)
+    assert run.note_data({"classes": ["ant", "bee"], "fingerprint": "a"}) == []
+    again = RunDirectory(tmp_path / "run", tensorboard=False)
+    assert again.note_data({"classes": ["ant", "bee"], "fingerprint": "b"}) == ["fingerprint"]
+    assert again.note_data({"classes": ["bee", "ant"], "fingerprint": "a"}) == ["classes"]
+    run.data.unlink()
+    run.finish({})
+    assert again.note_data({"classes": ["bee"], "fingerprint": "c"}) == [] and not run.data.exists()
+
+
 def test_metrics_beyond_the_resumed_iteration_are_cut_off(tmp_path):
     run = RunDirectory.open(tmp_path / "run", RECIPE)
     train = [{"iteration": i, "loss": 1.0} for i in (10, 20, 30)]

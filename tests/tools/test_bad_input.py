@@ -41,8 +41,22 @@ def test_random_weights_with_something_frozen_are_refused(detector_flags, tmp_pa
 
 def test_an_unknown_backbone_gets_the_nearest_name(sample, tmp_path):
     flags = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
-    assert "r50" in run("train_backbone", *flags, "--backbone", "resnet50", expect=1).err
+    assert "r50" in run("train_backbone", *flags, "--backbone", "resnet50", expect=2).err
+    assert "torchvision:NAME" in run("train_backbone", *flags, "--backbone", "densenet121", expect=2).err
     assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
+
+
+@pytest.mark.parametrize(
+    ("flags", "mend"),
+    [
+        (("--input.size", 80), "set the latter to 80 or more"),
+        (("--backbone", "vgg11", "--input.size", 16), "nothing is left"),
+    ],
+)
+def test_a_size_that_cannot_be_seen_leaves_no_run_behind(sample, tmp_path, flags, mend):
+    wanted = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
+    done = run("train_backbone", *wanted, *flags, expect=1 if "vgg11" in flags else 2)
+    assert mend in done.err and not (tmp_path / "run").exists()
 
 
 def test_an_unknown_data_set_is_a_wrong_command_line():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from configs.command_line import INSTALLED, load_recipe, read_yaml
 from configs.schema import BackboneRecipe
 from engine.distributed import World
+from engine.rundir import RunError
 from engine.weights import load_weights
 from tests.data.writers import write_folders
 from tests.tools.conftest import TOOLS
@@ -28,13 +31,11 @@ RECIPES = [
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
+def tool() -> Iterator[ModuleType]:
     """train_backbone.py as a module, so that a dozen short runs need not start a dozen processes."""
     sys.path.insert(0, str(TOOLS))
-    try:
-        return importlib.import_module("train_backbone")
-    finally:
-        sys.path.remove(str(TOOLS))
+    yield importlib.import_module("train_backbone")
+    sys.path.remove(str(TOOLS))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,39 @@ def test_two_runs_of_a_seed_have_the_same_losses_and_another_seed_has_others(too
     assert len(one) == 4 and one == two and one != other
     same = [load_weights(tmp_path / name / "model.safetensors")[0] for name in ("one", "two")]
     assert all(torch.equal(tensor, same[1][name]) for name, tensor in same[0].items())
+
+
+def test_a_bad_training_image_costs_a_run_neither_its_steps_nor_its_end(tool, folders, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(folders, data)
+    bad = next((data / "train" / "bee").iterdir())
+    bad.write_bytes(bad.read_bytes()[:-20])
+    recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
+    assert tool.train(small(recipe, data, tmp_path / "run", backbone="r18", solver={"iterations": 6}), World()) == 0
+    assert caplog.text.count(f"skipped {bad}: truncated") >= 1
+    assert "norm statistics recomputed over 30 training images" in caplog.text
+
+
+def test_a_run_that_goes_on_with_other_images_says_so_and_with_other_classes_does_not(
+    tool, folders, tmp_path, caplog, capsys
+):
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folders, data)
+    recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
+    recipe = small(recipe, data, run, backbone="r18", resume=True)
+    assert tool.train(recipe, World()) == 0
+    assert tool.train(recipe, World()) == 0
+    assert "other images" not in capsys.readouterr().out
+    next((data / "train" / "bee").iterdir()).unlink()
+    assert tool.train(recipe, World()) == 0
+    assert "other images" in capsys.readouterr().out
+    (run / "provenance.json").unlink()
+    assert tool.train(recipe, World()) == 0
+    assert "not those that this run began with" in caplog.text
+    for split in ("train", "val"):
+        (data / split / "bee").rename(data / split / "wasp")
+    with pytest.raises(RunError, match="holds a run on other classes"):
+        tool.train(recipe, World())
 
 
 def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, folders, tmp_path):
