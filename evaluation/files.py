@@ -252,8 +252,8 @@ def _check_masks(entries: Sequence[Entry], truth: Truth, name: str, what: str) -
     for image_id in dict.fromkeys(entry["image_id"] for entry in entries):
         if not all(_is_integer(side) for side in sizes[image_id]):
             raise EvaluationError(
-                f"{name}: the truth's image {image_id} has height x width {list(sizes[image_id])}; masks need both as whole "
-                "numbers of pixels"
+                f"{name}: the truth's image {image_id} has height x width {list(sizes[image_id])}; masks need "
+                "both as whole numbers of pixels"
             )
     segmentations = [entry.get(MASKS) for entry in entries]
     fault = first_fault(segmentations, [sizes[entry["image_id"]] for entry in entries], polygons=what == "annotation")

@@ -1,7 +1,7 @@
 """Segmentations as COCO files have them, polygons and RLE: what is wrong with one, and the RLE that it means.
 
-pycocotools takes RLE of a wrong length for a mask of another shape without a word, and polygons of another form for
-boxes; so they are looked at before it sees them.
+pycocotools takes RLE of a wrong length for a mask of another shape without a word, and ends in errors of its own at
+polygons that it cannot read; so they are looked at before it sees them.
 
 Legend: D masks, B the characters of their compressed RLE, V the run lengths in it.
 """
@@ -23,7 +23,7 @@ CHUNK = 2000  # masks whose characters are looked at together
 # Of each character of compressed RLE: 5 bits of a run's length, whether more follow, and 48 to make it printable.
 OFFSET, BITS, MORE, SIGN = 48, 5, 0x20, 0x10
 MOST_CHARACTERS = 12  # of one number, which is 60 bits
-CORNERS = 3  # of the first polygon: one of two is read as a box
+CORNERS = 3  # of an object's first polygon: by a shorter one pycocotools takes all for boxes, and fails
 
 
 def first_fault(values: Sequence[Any], sizes_hw: Sequence[Size], *, polygons: bool) -> tuple[int, str] | None:
@@ -77,7 +77,7 @@ def _rle_fault(value: Any, size_hw: Size, polygons: bool) -> str:
     counts = value["counts"]
     if isinstance(counts, (str, bytes)):
         return ""
-    if not isinstance(counts, list) or not all(isinstance(run, Integral) and run >= 0 for run in counts):
+    if not isinstance(counts, list) or not all(isinstance(run, Integral) and int(run) >= 0 for run in counts):
         return "has RLE counts that are neither a text nor a list of whole numbers from 0 on; encode the mask again"
     return _wrong_length(sum(counts), size_hw) if sum(counts) != size_hw[0] * size_hw[1] else ""
 

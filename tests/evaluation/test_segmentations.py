@@ -79,6 +79,7 @@ def test_masks_of_predictions_that_would_be_misread_are_told(segmentation, sente
         ([], "has polygons that are not lists of finite numbers x, y, x, y"),
         ([[10, 10]], "has a first polygon of fewer than 3 corners; correct or remove it"),
         ([[10, 10, 50, 10]], "has a first polygon of fewer than 3 corners"),
+        ([[10, 10, 50, 10], *SQUARE], "has a first polygon of fewer than 3 corners"),
         ([10, 10, 50, 10, 50, 50], "has polygons that are not lists of finite numbers"),
         ([[10, 10, 50, 10, 50, "50"]], "has polygons that are not lists of finite numbers"),
         ([[10, 10, 50, 10, 50, float("inf")]], "has polygons that are not lists of finite numbers"),
@@ -91,6 +92,15 @@ def test_masks_of_the_truth_that_would_be_misread_are_told(segmentation, sentenc
     told = said(coco_figures, truth, [], iou_type="segm")
     assert told.startswith("the truth: annotation 0 (counted from 0, image_id 1) ") and sentence in told
     assert read_truth(truth) is truth, "boxes can be scored"
+
+
+@pytest.mark.parametrize("polygons", [SQUARE, [*SQUARE, [5, 5]], [*SQUARE, [60, 60, 70, 70]]])
+def test_what_pycocotools_reads_is_taken_as_it_reads_it(polygons):
+    """Official files have polygons of one or two corners among others."""
+    truth = truth_of([thing([10, 10, 40, 40], segmentation=polygons)])
+    mask = rle.merge(rle.frPyObjects(polygons, 100, 100))
+    found = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {**mask, "counts": mask["counts"].decode()}}
+    assert coco_figures(truth, [found], iou_type="segm")["AP"] == pytest.approx(100)
 
 
 def test_masks_need_the_sizes_of_images():
