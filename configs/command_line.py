@@ -135,7 +135,7 @@ def parse_recipe(
     config, arguments = (None, arguments) if names_another else take_flag(arguments, "--config")
     name = config or default
     base = load_recipe(kind, find_recipe(name)) if name else kind()
-    base = _lengths_by_flag_win(base, arguments)
+    base = lengths_by_flag_win(base, arguments)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
     try:
         return tyro.cli(kind, default=base, args=arguments, description=description + origin)
@@ -143,7 +143,7 @@ def parse_recipe(
         raise RecipeError("; ".join(_faults(kind, error))) from None
 
 
-def _lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+def lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
     """One length of a kind is in force: a flag's replaces what the file has in another unit."""
     solver = getattr(recipe, "solver", None)
     if solver is None:

@@ -46,7 +46,17 @@ def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
         output = recipe.output / "sweep" / f"{first.output.name}_{path_part(value)}"
         changes = {"seed": "0", "output": str(output), "validation": f"{recipe.sweep_share:g}", sweep.field: value}
         trials.append(with_flags(replace(first, output=output, value=value), changes))
+    _check_values(sweep, trials)
     return tuple(trials)
+
+
+def _check_values(sweep: Sweep, trials: Sequence[Training]) -> None:
+    """Raises RecipeError where two values are one: 0.01 and 1e-2."""
+    seen: dict[str, str] = {}
+    for trial in trials:
+        other = seen.setdefault(repr(flatten(trial.recipe)[sweep.field]), trial.value)
+        if other != trial.value:
+            raise RecipeError(f"--sweep {sweep.field}: {other} and {trial.value} are one value; name it once")
 
 
 def with_choice(recipe: CompareRecipe, cell: Training, choice: Choice) -> Training:
