@@ -141,7 +141,7 @@ def parse_recipe(
     config, arguments = (None, arguments) if names_another else take_flag(arguments, "--config")
     name = config or default
     base = load_recipe(kind, find_recipe(name)) if name else kind()
-    base = _lengths_by_flag_win(base, arguments)
+    base = lengths_by_flag_win(base, arguments)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
     with UNCHECKED:
         read = tyro.cli(kind, default=base, args=arguments, description=description + origin)
@@ -151,9 +151,8 @@ def parse_recipe(
         raise RecipeError("; ".join(_faults(kind, error))) from None
 
 
-UNCHECKED = (
-    ConstructorRegistry()
-)  # recipes as they are typed: the whole is checked at once, under its fields' own names
+# Recipes as they are typed: the whole is checked at once, under its fields' own names.
+UNCHECKED = ConstructorRegistry()
 
 
 @UNCHECKED.struct_rule
@@ -187,7 +186,7 @@ def _what_flags_left_idle_rests(recipe: _Recipe, arguments: list[str]) -> _Recip
     return recipe.model_copy(update=changes)
 
 
-def _lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+def lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
     """One length of a kind is in force: a flag's replaces what the file has in another unit."""
     solver = getattr(recipe, "solver", None)
     if solver is None:

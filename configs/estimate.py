@@ -6,9 +6,10 @@ than that, and reading images, NMS and the like are not counted, so it is a fore
 
 from __future__ import annotations
 
+import heapq
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +130,20 @@ def _median_s(step: Callable[[], None]) -> float:
         step()
         times_s.append(time.perf_counter() - started)
     return statistics.median(times_s)
+
+
+def makespan_s(times_s: Mapping[str, float], needs: Mapping[str, Collection[str]], at_once: int) -> float:
+    """Seconds until all trainings are done, `at_once` at a time and in order, each after those that it needs."""
+    waiting, running, now_s = list(times_s), list[tuple[float, str]](), 0.0
+    unfinished = set(times_s)
+    while waiting or running:
+        ready = [name for name in waiting if unfinished.isdisjoint(needs[name])]
+        for name in ready[: at_once - len(running)]:
+            waiting.remove(name)
+            heapq.heappush(running, (now_s + times_s[name], name))
+        now_s, name = heapq.heappop(running)
+        unfinished.remove(name)
+    return now_s
 
 
 def measured_pace(training: Training, like: list[Training]) -> float | None:

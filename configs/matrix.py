@@ -12,14 +12,16 @@ from pathlib import Path
 import torch
 
 from backbones import BackboneError
-from configs import build, build_detection, build_detector
+from configs import build_detection, build_detector
 from configs.command_line import RecipeError, parse_recipe
 from configs.exchange_body import exchange_body
 from configs.schema import BackboneRecipe, path_part
 from configs.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
 from configs.schema_detection import DetectionRecipe
 from configs.sweep import choose, trials_of, with_choice
-from configs.training import Training, with_flags
+from configs.training import Training, steps_of, with_flags
+from evaluation.files import read_predictions, read_truth
+from evaluation.why.explain import require_same_truth
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Matrix:
     def trials_for(self, training: Training) -> tuple[Training, ...]:
         """The trials that choose a value for this cell; none for other trainings, and without a sweep."""
         return self.trials.get((training.backbone, training.head), ()) if training in self.cells else ()
+
+    def needs(self, training: Training) -> tuple[str, ...]:
+        """Names of the trainings that must have finished before this one begins: the pre-training of its backbone."""
+        return tuple(one.name for one in self.pretrainings if one.backbone == training.backbone and one != training)
 
     def settled(self, recipe: CompareRecipe, cell: Training) -> Training:
         """The cell with the value that its sweep has chosen. Raises sweep.Undecided before the sweep is done."""
@@ -76,6 +82,27 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
     trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
     cells = tuple(_seeded(recipe, first, seed) for seed in range(recipe.seeds) for first in firsts.values())
     return Matrix(tuple(pretrainings), trials, cells)
+
+
+def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
+    """Reads --predictions and --truth as the report will, days from now.
+
+    Raises RecipeError for a name that a backbone has, ValueError for what is not of the matrix's test set.
+    """
+    if not recipe.predictions:
+        return
+    for name in recipe.predictions_of():
+        if name in recipe.backbones:
+            raise RecipeError(f"--predictions {name}=...: {name} is one of the --backbones; give it another name")
+    first = matrix.cells[0].recipe
+    assert isinstance(first, DetectionRecipe)
+    test_set = build_detection.open_test(first)
+    truth = read_truth(test_set.coco_truth())
+    if recipe.truth is not None:
+        require_same_truth(truth, read_truth(recipe.truth), (test_set.source, str(recipe.truth)))
+    for paths in recipe.predictions_of().values():
+        for path in paths:
+            read_predictions(path, truth)
 
 
 def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
@@ -115,9 +142,7 @@ def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
         *_common(recipe),
     )
     parsed = parse_recipe(BackboneRecipe, list(flags), description="")
-    images = 0 if parsed.solver.iterations else len(build.open_classes(parsed, "train"))
-    iterations = build.iterations_of(parsed, images)
-    return Training("train_backbone", backbone, "", parsed.seed, output, flags, parsed, iterations)
+    return Training("train_backbone", backbone, "", parsed.seed, output, flags, parsed, steps_of(parsed))
 
 
 def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overrides: tuple[str, ...]) -> Training:
@@ -138,9 +163,7 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
             f"{head.name}: {error} (what follows the -- is for every head; for one of them, write a recipe: "
             f"--heads {head.name}=FILE.yaml)"
         ) from None
-    images = 0 if parsed.solver.iterations else len(build_detection.open_train(parsed))
-    iterations = build.iterations_of(parsed, images)
-    return Training("train_det", backbone, head.name, 0, recipe.output / stem, flags, parsed, iterations)
+    return Training("train_det", backbone, head.name, 0, recipe.output / stem, flags, parsed, steps_of(parsed))
 
 
 def _seeded(recipe: CompareRecipe, first: Training, seed: int) -> Training:

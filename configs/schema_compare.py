@@ -28,6 +28,8 @@ HEAD_RECIPES: dict[tuple[str, str], str] = {
     },
     ("sample", "fpn"): "sample/fpn.yaml",
 }
+# What says something of runs that exist, or of --predictions alone; all other fields are a matrix's.
+OF_A_REPORT = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
 # What the matrix itself says to every training of a detector.
 SET_BY_MATRIX = (
     *("--config", "--backbone", "--dataset", "--data", "--weights", "--seed", "--output", "--resume", "--device"),
@@ -134,10 +136,12 @@ class CompareRecipe(Recipe):
     def _names_are_named_once(self) -> None:
         told = {"backbones": self.backbones, "heads": tuple(head.partition("=")[0] for head in self.heads)}
         told["sweep"] = self.sweep
+        told |= {name: tuple(one.partition("=")[0] for one in getattr(self, name)) for name in ("weights", "slurm")}
         for field, names in told.items():
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once, --seeds repeats them")
+                hint = ", --seeds repeats them" if field in ("backbones", "heads") else ""
+                raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once{hint}")
 
     def _devices_go_up(self) -> None:
         if self.gpus_per_job is not None:
@@ -148,7 +152,12 @@ class CompareRecipe(Recipe):
                     f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} says how many run at a time"
                 )
 
+        if self.jobs is not None and self.is_queued:
+            raise ValueError("--jobs is for this machine; a cluster's queue decides how many run at a time")
+
     def _sweep_has_values(self) -> None:
+        if not self.sweep and self.sweep_share != CompareRecipe.model_fields["sweep_share"].default:
+            raise ValueError("--sweep-share is for a --sweep")
         if self.sweep and len(self.sweep) < 3:
             raise ValueError(
                 f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02"
@@ -161,6 +170,16 @@ class CompareRecipe(Recipe):
                 name, _, value = entry.partition("=")
                 if not name or not value:
                     raise ValueError(f"--{field} {entry}: write {form}")
+
+    def of_a_matrix(self) -> list[str]:
+        """The fields that were set and say nothing of runs that exist."""
+        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in OF_A_REPORT}
+        return [name for name, field in fields.items() if getattr(self, name) != field.default]
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the jobs go to a cluster's queue."""
+        return bool(self.slurm) and "cluster=local" not in self.slurm
 
     @property
     def processes(self) -> int:

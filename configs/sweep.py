@@ -46,7 +46,17 @@ def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
         output = recipe.output / "sweep" / f"{first.output.name}_{path_part(value)}"
         changes = {"seed": "0", "output": str(output), "validation": f"{recipe.sweep_share:g}", sweep.field: value}
         trials.append(with_flags(replace(first, output=output, value=value), changes))
+    _check_values(sweep, trials)
     return tuple(trials)
+
+
+def _check_values(sweep: Sweep, trials: Sequence[Training]) -> None:
+    """Raises RecipeError where two values are one: 0.01 and 1e-2."""
+    seen: dict[str, str] = {}
+    for trial in trials:
+        other = seen.setdefault(repr(flatten(trial.recipe)[sweep.field]), trial.value)
+        if other != trial.value:
+            raise RecipeError(f"--sweep {sweep.field}: {other} and {trial.value} are one value; name it once")
 
 
 def with_choice(recipe: CompareRecipe, cell: Training, choice: Choice) -> Training:
@@ -64,7 +74,8 @@ def rule(recipe: CompareRecipe, cell: Training) -> str:
 def choose(trials: Sequence[Training]) -> Choice:
     """The value with the best figure, of equal ones the first.
 
-    Raises Undecided where a trial has not ended yet (one that diverged has), and where all diverged.
+    Raises Undecided where a trial has not ended yet (one that diverged has) or its figure cannot be read, and where all
+    diverged.
     """
     figures: dict[str, float | None] = {}
     for trial in trials:
@@ -113,9 +124,9 @@ def _figure(trial: Training) -> float | None:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         figure = evaluation[metric][name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has no {metric} {name} ({error}); remove the run, and it is tried again") from None
+        raise Undecided(f"{path} has no {metric} {name} ({error}); remove the run, and it is tried again") from None
     if figure is None:
-        raise ValueError(f"{path}: there is no object in the held-out images; give a greater --sweep-share")
+        raise Undecided(f"{path}: there is no object in the held-out images; give a greater --sweep-share")
     return float(figure)
 
 

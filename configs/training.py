@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.command_line import validated
-from configs.schema import RunRecipe, flag_of, may_differ
+from configs import build, build_detection
+from configs.command_line import lengths_by_flag_win, validated
+from configs.schema import BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
+from configs.schema_detection import DetectionRecipe
+from engine.board import latest
 from engine.rundir import RunDirectory
 
 
@@ -52,6 +56,10 @@ class Training:
         """Whether it ended because its loss was no number any more (`engine.guard`)."""
         return any((self.output / "checkpoints").glob("not_finite_*.pt"))
 
+    def share_left(self) -> float:
+        """Of its steps, the share that has not been done."""
+        return max(0.0, 1 - latest(self.output).get("iteration", 0) / self.iterations)
+
     def is_finished(self) -> bool:
         """Whether its run came to its end. Raises RunError where its directory holds another recipe's run."""
         free = may_differ(self.recipe)
@@ -61,14 +69,43 @@ class Training:
 
 
 def with_flags(training: Training, values: dict[str, str]) -> Training:
-    """The training with further flags, and the recipe that they make."""
-    flags = tuple(part for name, value in values.items() for part in (flag_of(name), value))
-    fields = training.recipe.model_dump(mode="json")
+    """The training with further flags, and the recipe and length that they make.
+
+    Raises RecipeError for a value that its field cannot have, and for a second length beside one on the command line.
+    """
+    named = [flag_of(name) for name in values]
+    fields = lengths_by_flag_win(training.recipe, [*training.flags, *named]).model_dump(mode="json")
     for name, value in values.items():
         *place, last = name.split(".")
         inner = fields
         for part in place:
             inner = inner[part]
         inner[last] = value
-    recipe = validated(type(training.recipe), fields, " ".join(flags[-2:]))
-    return replace(training, flags=training.flags + flags, recipe=recipe)
+    recipe = validated(type(training.recipe), fields, f"{named[-1]} {list(values.values())[-1]}")
+    meant = flatten(recipe)
+    flags = tuple(part for name, value in values.items() for part in _typed(name, value, meant[name]))
+    return replace(training, flags=training.flags + flags, recipe=recipe, iterations=steps_of(recipe))
+
+
+def _typed(name: str, value: str, meant: object) -> tuple[str, ...]:
+    """As a command line says it: --test.flip or --test.no-flip, --solver.lr 0.02."""
+    if not isinstance(meant, bool):
+        return (flag_of(name), value)
+    *place, last = name.split(".")
+    return (flag_of(".".join([*place, last if meant else f"no_{last}"])),)
+
+
+def steps_of(recipe: RunRecipe) -> int:
+    """The length of the recipe's training."""
+    assert isinstance(recipe, BackboneRecipe | DetectionRecipe)
+    if recipe.solver.iterations:
+        return build.iterations_of(recipe, 0)
+    same = {"solver": type(recipe.solver)(), "seed": 0, "output": None, "weights": type(recipe)().weights}
+    return build.iterations_of(recipe, _images_of(recipe.model_copy(update=same)))
+
+
+@functools.cache  # a large set takes seconds to open, and all cells of a matrix have the same
+def _images_of(recipe: BackboneRecipe | DetectionRecipe) -> int:
+    if isinstance(recipe, DetectionRecipe):
+        return len(build_detection.open_train(recipe))
+    return len(build.open_classes(recipe, "train"))

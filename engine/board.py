@@ -51,12 +51,25 @@ class Board:
         if not last and now - self._shown_at < (REDRAW_S if self._live else PLAIN_PERIOD_S):
             return
         self._shown_at = now
-        lines = self.lines(every=self._live or last)
-        if self._live:  # a line that wrapped would not be erased
-            lines = [line[: shutil.get_terminal_size().columns - 1] for line in lines]
+        lines = self._fitting() if self._live and not last else self.lines(every=last)
         self._erase()
         print("\n".join(lines), file=self._stream, flush=True)
         self._lines_drawn = len(lines)
+
+    def _fitting(self) -> list[str]:
+        """What the terminal has room for: all jobs, else those that run, else as many of them; and the sum.
+
+        What wrapped, or left the screen at its top, would not be erased.
+        """
+        size = shutil.get_terminal_size()
+        room = max(1, size.lines - 1)  # the cursor stands below
+        lines = self.lines(every=True)
+        if len(lines) > room:
+            lines = self.lines(every=False)
+        if len(lines) > room:
+            left_out = len(lines) - room + 1
+            lines = [*lines[: max(0, room - 2)], f"... {left_out} more run", lines[-1]][-room:]
+        return [line[: size.columns - 1] for line in lines]
 
     def lines(self, *, every: bool) -> list[str]:
         """The lines of all jobs, or of those that run, and the sum."""
@@ -123,7 +136,7 @@ def latest(output: Path) -> dict[str, Any]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue  # being written, or cut at the tail's beginning
-        if isinstance(line, dict) and "time_s" in line:
+        if isinstance(line, dict) and "time_s" in line and isinstance(line.get("iteration"), int):
             return line
     return {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ POLL_S = 0.2
 class Job:
     """One training: its `name`, the run directory that it fills, its command, and its length in steps.
 
+    name: no other job of the study has it.
     command: or a function that gives it when the job is about to start, where it depends on what came before; the
     function raises ValueError where it cannot.
     kind: jobs of one kind take equally long a step (what is left of those that wait is reckoned from it).
@@ -63,7 +65,10 @@ class Place(Protocol):
     queues_ahead: bool
 
     def start(self, job: Job, command: Sequence[str]) -> None:
-        """Starts a job, or takes up one that runs there already."""
+        """Starts a job, or takes up one that runs there already.
+
+        Raises OSError or ValueError where it cannot; then nothing of the job runs.
+        """
 
     def ended(self) -> dict[str, int]:
         """Names and exit codes of the jobs that ended since the last time."""
@@ -82,10 +87,11 @@ def run_at(place: Place, jobs: Sequence[Job], *, done: Sequence[Job] = (), strea
     """Runs all jobs, as many at a time as the place takes and in order, with a line of progress for each; returns how
     they ended.
 
-    A job starts once those that it needs are done; where one of them failed, it is not run.
+    A job starts once those that it needs are done; where one of them failed, or it cannot be started, it is not run.
     done: finished jobs of the same study, shown and used for the estimate of the time left.
     SIGINT, SIGTERM and a closed terminal's SIGHUP are handed on to the jobs as SIGTERM, upon which they save their
     state (but at a place that outlives this process they are left alone); nothing more is started then.
+    Raises ValueError for two jobs of one name: they would be taken for each other, and share a console.
     """
     study = _Study(place, jobs, done, stream or sys.stdout)
     with _caught_signals(lambda: None if place.outlives else place.stop()) as received:
@@ -109,6 +115,9 @@ class _Study:
     """The jobs that wait and that run, and what has become of the others."""
 
     def __init__(self, place: Place, jobs: Sequence[Job], done: Sequence[Job], stream: TextIO):
+        twice = [name for name, count in Counter(job.name for job in (*done, *jobs)).items() if count > 1]
+        if twice:
+            raise ValueError(f"two jobs are named {twice[0]}; give each a name of its own")
         self.place, self.outcome = place, Outcome()
         self.waiting: list[Job] = list(jobs)
         self.running: dict[str, Job] = {}
@@ -154,13 +163,12 @@ class _Study:
             if len(self.running) >= self.place.at_once:
                 return
             try:
-                command = job.command() if callable(job.command) else job.command
-            except ValueError as error:
-                self._give_up(job, str(error))
+                self.place.start(job, job.command() if callable(job.command) else job.command)
+            except (ValueError, OSError) as error:
+                self._give_up(job, _why(error))
                 continue
             self.waiting.remove(job)
             self.running[job.name] = job
-            self.place.start(job, command)
 
     def _is_ready(self, job: Job) -> bool:
         """Whether all that the job needs has been done; jobs that are not of this study have."""
@@ -183,6 +191,13 @@ class _Study:
                 for name in self.place.ended():
                     self.running.pop(name)
                 time.sleep(POLL_S)
+
+
+def _why(error: ValueError | OSError) -> str:
+    """What the error says; the system's own with the file and without their number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"it could not be started: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
 
 
 def last_words(console: Path) -> str:

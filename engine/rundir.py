@@ -141,9 +141,10 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         try:
-            return bool(json.loads(self.provenance.read_text(encoding="utf-8")).get("finished"))
+            provenance = json.loads(self.provenance.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
+        return isinstance(provenance, dict) and provenance.get("finished") is True
 
     def read_config(self) -> dict[str, Any]:
         """The recipe as it was written. Raises RunError where it does not parse."""

@@ -75,7 +75,7 @@ class Cluster:
         library = submitit()
         if self._is_local:
             executor = library.LocalExecutor(self._directory, max_num_timeout=REQUEUES)
-            executor.update_parameters(timeout_min=float(told.get(MINUTES, LOCAL_MINUTES)), gpus_per_node=gpus)
+            executor.update_parameters(timeout_min=_local_minutes(told), gpus_per_node=gpus)
             return executor
         if MINUTES not in told:
             raise SlurmError(
@@ -110,7 +110,12 @@ class Cluster:
             if self._is_local:
                 self._local_jobs[found] = submitted
         self._ids[job.name] = self._records[job.name] = found
-        write_json(self._records_file, self._records)
+        try:
+            write_json(self._records_file, self._records)
+        except OSError:  # a watcher after this one might not find it, and start it a second time
+            self.stop(job.name)
+            del self._ids[job.name], self._records[job.name]
+            raise
 
     def ended(self) -> dict[str, int]:
         codes = {}
@@ -199,6 +204,24 @@ class Cluster:
             raise SlurmError(f"{self._records_file} is not JSON; {mend}") from None
 
 
+def _local_minutes(told: Mapping[str, str]) -> int:
+    """How long a job may run without a queue. Raises SlurmError for words that only a queue understands."""
+    for key, text in told.items():
+        if key != MINUTES:
+            raise SlurmError(
+                f"--slurm {key}={text}: cluster=local has no queue that could heed it; {MINUTES}=MINUTES alone may "
+                "stand beside it"
+            )
+    text = told.get(MINUTES, str(LOCAL_MINUTES))
+    if not text.isdecimal() or int(text) < 1:
+        raise SlurmError(_whole_minutes(text))
+    return int(text)
+
+
+def _whole_minutes(text: object) -> str:
+    return f"--slurm {MINUTES}={text}: in whole minutes, such as {MINUTES}=240"
+
+
 def _parameters(told: Mapping[str, str], known: set[str]) -> dict[str, Any]:
     """`--slurm`'s words as submitit's parameters; what it does not know goes to sbatch as it stands.
 
@@ -215,7 +238,7 @@ def _parameters(told: Mapping[str, str], known: set[str]) -> dict[str, Any]:
         else:
             others[key.replace("_", "-")] = text
     if not isinstance(parameters.get(MINUTES, 0), int):
-        raise SlurmError(f"--slurm {MINUTES}={parameters[MINUTES]}: in whole minutes, such as {MINUTES}=240")
+        raise SlurmError(_whole_minutes(parameters[MINUTES]))
     return {**parameters, "additional_parameters": {"kill-on-invalid-dep": "yes", **others}}
 
 

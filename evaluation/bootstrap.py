@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from evaluation.average_precision import FloatArray, IntArray
-from evaluation.files import Entry, EvaluationError, Truth, class_names, read_truth
+from evaluation.files import Entry, EvaluationError, Truth, class_names, none_for_nan, read_truth
 from evaluation.resampling import Resampled, draw_counts, resample_coco, resample_voc
 from evaluation.voc import Difficult, Pixels
 
@@ -44,7 +44,8 @@ class Interval:
     above_zero: float
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """Fit for JSON: NaN, of figures without a truth, becomes null."""
+        return dict(none_for_nan(vars(self).items()))
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from evaluation.files import (
+    MASKS,
+    NEEDS,
     Entry,
     EvaluationError,
     Truth,
+    area_of,
     class_names,
     none_for_nan,
     read_predictions,
     read_truth,
 )
+from evaluation.segmentations import encode
 
 IouType = Literal["bbox", "segm"]
 Difficult = Literal["ignore", "count"]
@@ -85,7 +89,7 @@ def coco_figures(
 
     An empty list scores 0. Raises EvaluationError with a sentence for files that cannot be scored.
     """
-    truth = read_truth(truth)
+    truth = read_truth(truth, needs=NEEDS.get(iou_type, "bbox"))
     judge = _run(truth, predictions, iou_type, difficult)
     with contextlib.redirect_stdout(io.StringIO()):
         judge.accumulate()
@@ -121,10 +125,9 @@ def _run(
         raise EvaluationError(
             f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}"
         )
-    needs = "bbox" if iou_type == "bbox" else "segmentation"
-    predictions = read_predictions(predictions, truth, needs=needs)
+    predictions = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = _judge_class()(_truth_index(truth, iou_type), _results_index(truth, predictions, iou_type), iou_type)
+        judge = _judge_class()(_truth_index(truth), _results_index(truth, predictions, iou_type), iou_type)
         judge.ignore_difficult = difficult == "ignore"
         judge.evaluate()
     return judge
@@ -148,17 +151,10 @@ def _judge_class() -> type:
     return Judge
 
 
-def _truth_index(truth: Truth, iou_type: IouType) -> Any:
+def _truth_index(truth: Truth) -> Any:
     annotations = []
     for index, entry in enumerate(truth["annotations"], start=1):
-        copy = dict(entry, id=index, iscrowd=int(entry.get("iscrowd") or 0))
-        copy.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
-        if iou_type == "segm" and not entry.get("segmentation"):
-            raise EvaluationError(
-                f"the truth's annotation {entry.get('id', index)} (image_id {entry['image_id']}) has no "
-                "segmentation; score boxes with the metric 'coco' instead"
-            )
-        annotations.append(copy)
+        annotations.append(dict(entry, id=index, iscrowd=int(entry.get("iscrowd") or 0), area=area_of(entry)))
     return _index(truth, annotations)
 
 
@@ -176,8 +172,7 @@ def mask_areas(predictions: Sequence[Entry]) -> list[int]:
     """Pixels of each prediction's mask."""
     from pycocotools import mask
 
-    runs = [entry["segmentation"] for entry in predictions]
-    runs = [mask.frPyObjects(run, *run["size"]) if isinstance(run["counts"], list) else run for run in runs]
+    runs = [encode(entry[MASKS], entry[MASKS]["size"]) for entry in predictions]
     # One by one: a list of more than 255 overflows inside pycocotools 2.0.11 under NumPy 2.
     return [int(mask.area(run)) for run in runs]
 

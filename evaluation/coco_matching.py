@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from evaluation.average_precision import FloatArray, IntArray
 from evaluation.coco import Difficult, IouType, mask_areas
-from evaluation.files import Entry, EvaluationError, Truth, class_names, read_predictions, read_truth
+from evaluation.files import NEEDS, Entry, EvaluationError, Truth, area_of, class_names, read_predictions, read_truth
 from evaluation.reweighting import Matched
 
 AREAS = ("all", "small", "medium", "large")
@@ -51,8 +51,8 @@ def match_coco(
         raise EvaluationError(
             f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}"
         )
-    truth = read_truth(truth)
-    predictions = read_predictions(predictions, truth, needs="bbox" if iou_type == "bbox" else "segmentation")
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    predictions = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     names = class_names(truth)
     category_C = sorted(names)
     place_of = {image["id"]: place for place, image in enumerate(truth["images"])}
@@ -114,7 +114,7 @@ class _Truths:
         self.boxes_G4 = np.array([e["bbox"] for e in entries], dtype=np.float64).reshape(-1, 4)
         self.runs = None if masks_of is None else _runs(entries, masks_of)
         self.crowd_G = np.array([bool(e.get("iscrowd")) for e in entries], dtype=bool)
-        area_G = np.array([e.get("area", e["bbox"][2] * e["bbox"][3]) for e in entries], dtype=np.float64)
+        area_G = np.array([area_of(e) for e in entries], dtype=np.float64)
         out_G = self.crowd_G.copy()
         if difficult == "ignore":
             out_G |= np.array([bool(e.get("difficult")) for e in entries], dtype=bool)

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from evaluation.segmentations import first_fault
+
 Entry = dict[str, Any]
 Truth = dict[str, Any]  # COCO JSON: images, annotations, categories
+FLAGS = ("iscrowd", "difficult")
+MASKS = "segmentation"
+NEEDS = {"bbox": "bbox", "segm": MASKS}  # what files must have of each object, by what the IoU is of
 
 
 class EvaluationError(ValueError):
     """A file or a value that cannot be scored; the message is the sentence a user reads."""
 
 
-def read_truth(source: Truth | str | Path) -> Truth:
+def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
     """The truth as a COCO JSON dict, checked; a path is read, a dict is taken as it is and never changed.
 
     Asked for: `images` (id), `categories` (id, name), `annotations` (image_id, category_id, bbox xywh);
-    `iscrowd`, `difficult` and `area` may be missing. Raises EvaluationError on anything else, OSError where
-    the file is not readable.
+    `iscrowd` and `difficult` (0 or 1), `area` and images' `width` and `height` may be missing or null. needs:
+    "segmentation" asks for a mask of every object too. Raises EvaluationError on anything else, OSError where the file
+    is not readable.
     """
     name = _label(source, "the truth")
     truth = _load(source, name)
@@ -42,12 +49,16 @@ def read_truth(source: Truth | str | Path) -> Truth:
                 f"{name} has no list '{key}'; COCO truth is an object with images, annotations and categories"
             )
     images = _unique_ids(truth["images"], "image", name)
+    _check_sizes(truth["images"], name)
     categories = _unique_ids(truth["categories"], "category", name)
     annotations = truth["annotations"]
     _check_objects(annotations, "annotation", name)
     _check_known(annotations, "image_id", images, name, "annotation", "list the image or remove the annotation")
     _check_known(annotations, "category_id", categories, name, "annotation", "list the category or correct the id")
     _check_boxes(annotations, name, "annotation")
+    _check_flags_and_areas(annotations, name)
+    if needs == MASKS:
+        _check_masks(annotations, truth, name, "annotation")
     return truth
 
 
@@ -78,8 +89,14 @@ def read_predictions(
     if needs == "bbox":
         _check_boxes(predictions, name, "prediction")
     else:
-        _check_masks(predictions, truth, name)
+        _check_masks(predictions, truth, name, "prediction")
     return predictions
+
+
+def area_of(annotation: Entry) -> float:
+    """An object's area as the file says it, else its box's."""
+    area = annotation.get("area")
+    return annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
 
 
 def class_names(truth: Truth) -> dict[int, str]:
@@ -97,7 +114,7 @@ def _load(source: Any, name: str) -> Any:
     if not isinstance(source, (str, Path)):
         return list(source) if isinstance(source, tuple) else source
     try:
-        with open(source, encoding="utf-8") as file:
+        with open(source, encoding="utf-8-sig") as file:  # some editors begin a file with a mark of its encoding
             return json.load(file)
     except FileNotFoundError:
         raise EvaluationError(f"{name} does not exist; give the path of a JSON file") from None
@@ -110,6 +127,8 @@ def _load(source: Any, name: str) -> Any:
         ) from None
     except UnicodeDecodeError:
         raise EvaluationError(f"{name} is not a text file; give a JSON file") from None
+    except ValueError as error:  # numbers of thousands of digits
+        raise EvaluationError(f"{name} holds what Python does not read ({error}); correct it") from None
 
 
 def _kind(value: object) -> str:
@@ -177,9 +196,10 @@ def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
         where = f"{name}: {what} {index} (counted from 0, image_id {entry['image_id']})"
         if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise EvaluationError(f"{where} has bbox {box!r}; four numbers x, y, width, height in pixels are wanted")
-        if not all(math.isfinite(value) for value in box):
+        if not all(_is_finite(value) for value in box):
             raise EvaluationError(
-                f"{where} has a bbox that is not finite: {list(box)}; remove it, or look for the cause in what wrote it"
+                f"{where} has a bbox that is not finite: {_shown(list(box))}; remove it, or look for the cause in what "
+                "wrote it"
             )
         if box[2] < 0 or box[3] < 0:
             raise EvaluationError(
@@ -190,8 +210,8 @@ def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
 def _check_scores(entries: Sequence[Entry], name: str) -> None:
     for index, entry in enumerate(entries):
         score = entry.get("score")
-        if score is None or not _is_number(score) or not math.isfinite(score):
-            found = "has no score" if score is None else f"has score {score!r}"
+        if not _is_finite(score):
+            found = "has no score" if score is None else f"has score {_shown(score)}"
             raise EvaluationError(
                 f"{name}: prediction {index} (counted from 0, image_id {entry['image_id']}) {found}; "
                 "each prediction needs a finite number as its score (was the truth given in place of "
@@ -199,20 +219,47 @@ def _check_scores(entries: Sequence[Entry], name: str) -> None:
             )
 
 
-def _check_masks(entries: Sequence[Entry], truth: Truth, name: str) -> None:
-    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
+def _check_sizes(images: Sequence[Entry], name: str) -> None:
+    for index, image in enumerate(images):
+        for side in ("width", "height"):
+            value = image.get(side)
+            if value is not None and not (_is_finite(value) and value >= 0):
+                raise EvaluationError(
+                    f"{name}: image {index} (counted from 0) has {side} {_shown(value)}; write it as a number of "
+                    "pixels, or leave it out"
+                )
+
+
+def _check_flags_and_areas(entries: Sequence[Entry], name: str) -> None:
     for index, entry in enumerate(entries):
-        where = f"{name}: prediction {index} (counted from 0, image_id {entry['image_id']})"
-        mask = entry.get("segmentation")
-        if not isinstance(mask, dict) or "counts" not in mask or len(mask.get("size", ())) != 2:
+        for flag in FLAGS:
+            value = entry.get(flag)
+            if value is not None and not (isinstance(value, Real) and value in (0, 1)):
+                raise EvaluationError(
+                    f"{name}: annotation {index} (counted from 0, image_id {entry['image_id']}) has {flag} "
+                    f"{_shown(value)}; write 0 or 1 (a text such as '0' would count as a yes)"
+                )
+        area = entry.get("area")
+        if area is not None and not (_is_finite(area) and area >= 0):
             raise EvaluationError(
-                f"{where} has no segmentation in RLE (size and counts); score boxes with the metric 'coco' instead"
+                f"{name}: annotation {index} (counted from 0, image_id {entry['image_id']}) has area {_shown(area)}; "
+                "write it as a number of square pixels, or leave it out"
             )
-        if tuple(mask["size"]) != sizes[entry["image_id"]]:
+
+
+def _check_masks(entries: Sequence[Entry], truth: Truth, name: str, what: str) -> None:
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
+    for image_id in dict.fromkeys(entry["image_id"] for entry in entries):
+        if not all(_is_integer(side) for side in sizes[image_id]):
             raise EvaluationError(
-                f"{where} has a mask of height x width {list(mask['size'])}, but the truth's image is "
-                f"{list(sizes[entry['image_id']])}; write masks in the image's own size"
+                f"{name}: the truth's image {image_id} has height x width {list(sizes[image_id])}; masks need "
+                "both as whole numbers of pixels"
             )
+    segmentations = [entry.get(MASKS) for entry in entries]
+    fault = first_fault(segmentations, [sizes[entry["image_id"]] for entry in entries], polygons=what == "annotation")
+    if fault is not None:
+        index, told = fault
+        raise EvaluationError(f"{name}: {what} {index} (counted from 0, image_id {entries[index]['image_id']}) {told}")
 
 
 def _is_integer(value: object) -> bool:
@@ -221,6 +268,18 @@ def _is_integer(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # whole numbers beyond floating point
+        return False
+
+
+def _shown(value: object) -> str:
+    """For a sentence: long ones shortened."""
+    return reprlib.repr(value)
 
 
 def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]:

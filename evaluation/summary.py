@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.coco import coco_figures
-from evaluation.files import Entry, Truth, none_for_nan
+from evaluation.files import MASKS, Entry, Truth, none_for_nan
 from evaluation.voc import Metric, voc_figures
 
 MASK_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # those of the masks that go into the log
@@ -52,9 +52,16 @@ def nothing_to_score(truth: Truth) -> str:
 
 
 def have_masks(truth: Truth, predictions: Sequence[Entry]) -> bool:
-    """Whether there is a mask to score for every object and every prediction. No predictions at all score 0."""
+    """Whether there is a mask to score for every object, and for every prediction one in RLE, as COCO results have it.
+
+    No predictions at all score 0.
+    """
     objects = truth["annotations"]
-    return bool(objects) and all(entry.get("segmentation") for entry in (*objects, *predictions))
+    return (
+        bool(objects)
+        and all(entry.get(MASKS) for entry in objects)
+        and all(isinstance(entry.get(MASKS), dict) for entry in predictions)
+    )
 
 
 def log_figures(summary: dict[str, Any]) -> dict[str, float]:

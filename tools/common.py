@@ -47,6 +47,20 @@ def default_output(job: str, recipe: RunRecipe, data: str) -> Path:
     return Path("runs") / f"{job}_{path_part(recipe.backbone)}_{data}_{recipe.seed}"
 
 
+def make_room(flag: str, path: Path | None) -> None:
+    """Makes the directory of a file that is to be written, before any work: none is lost for a place that cannot be.
+
+    flag: that named the file. Raises RecipeError where the path is a directory, OSError where none can be made.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        from configs.command_line import RecipeError
+
+        raise RecipeError(f"{flag} {path} is a directory: name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
     """`work` in this process, or this whole command in `gpus` processes; the exit status."""
     from engine import distributed

@@ -56,6 +56,7 @@ def main() -> int:
     from configs import matrix as matrices
 
     matrix = matrices.plan(recipe, overrides)
+    matrices.check_predictions(recipe, matrix)
     done = finished(recipe, matrix)
     if recipe.dry_run:
         forecast.show(recipe, matrix, done, TOOLS)
@@ -80,11 +81,12 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     if there == bool(recipe.backbones):
         raise RecipeError("name either finished run directories (or --predictions), or --backbones to run; see --help")
     if not recipe.backbones:
-        told = [name for name in ("heads", "weights", "sweep", "slurm", "dry_run") if getattr(recipe, name)]
-        told += ["what follows the --"] * bool(overrides)
+        told = [flag_of(name) for name in recipe.of_a_matrix()] + ["what follows the --"] * bool(overrides)
         if told:
-            name = told[0] if told[0].startswith("what") else flag_of(told[0])
-            raise RecipeError(f"{name} is for the --backbones of a matrix; runs that exist are only reported on")
+            verb = "is" if len(told) == 1 else "are"
+            raise RecipeError(
+                f"{', '.join(told)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
+            )
     for path in (
         *(path for paths in recipe.predictions_of().values() for path in paths),
         recipe.truth,
@@ -100,6 +102,10 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
         raise RecipeError("--truth is missing: the COCO JSON that --predictions are scored on")
+    if (expectations := expected(recipe)) is not None:
+        from evaluation.report.expect import read_expectations
+
+        read_expectations(expectations)  # what is wrong with it is said before days of training
 
 
 def expected(recipe: CompareRecipe) -> Path | None:

@@ -208,22 +208,29 @@ def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
         return 128 + outcome.stopped_by
     for name, status in outcome.failed.items():
         print(f"{name} ended with {status}: {consoles / name}.txt says why", file=sys.stderr)
-    return 1 if outcome.failed else 0
+    for name, reason in outcome.not_run.items():
+        print(f"{name} was not run: {reason}", file=sys.stderr)
+    return 1 if outcome.failed or outcome.not_run else 0
 
 
 def measure(study: DepthRecipe, runs: list[Path]) -> int:
     """What the report wants to know of finished runs beside their training: other views, and the layers' responses."""
     from engine.jobs import Job
 
-    missing = [(run, view) for run in runs for view in study.views if not (run / f"evaluation_{view}.json").exists()]
+    named = list(zip(runs, names_of(runs)))
+    missing = [
+        (run, f"{name}_{view}", view)
+        for run, name in named
+        for view in study.views
+        if not (run / f"evaluation_{view}.json").exists()
+    ]
     jobs = []
-    for run, view in missing:
+    for run, name, view in missing:
         command = (
             *(sys.executable, str(TOOLS / "eval_backbone.py"), "--weights", str(run / "model.safetensors")),
             *("--data", str(data_of(study, run)), "--views", view, "--json", str(run / f"evaluation_{view}.json")),
             *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
         )
-        name = f"{run.name}_{view}"
         jobs.append(Job(name, study.output / "consoles" / name, command, 1, kind=view))
     code = run_together(study, jobs, [])
     if study.responses and code <= 128:
@@ -231,6 +238,12 @@ def measure(study: DepthRecipe, runs: list[Path]) -> int:
             if not (run / "responses.json").exists():
                 measure_responses(study, run)
     return code
+
+
+def names_of(runs: list[Path]) -> list[str]:
+    """A name for each run: its directory's, with its number before it where two directories are called alike."""
+    names = [run.resolve().name for run in runs]
+    return names if len({*names}) == len(names) else [f"{number}_{name}" for number, name in enumerate(names, 1)]
 
 
 def data_of(study: DepthRecipe, run: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from common import in_processes, run_tool
+from common import in_processes, make_room, run_tool
 
 from configs.command_line import RecipeError
 
@@ -129,11 +129,12 @@ def check(settings: Settings) -> None:
             settings.predictions is not None and settings.predictions.suffix not in (".jsonl", ".csv"),
             f"--predictions {settings.predictions} is to end in .jsonl or .csv",
         ),
-        *((path.is_dir(), f"{flag} {path} is a directory: name a file") for flag, path in files.items() if path),
     ]  # fmt: skip
     for is_wrong, sentence in faults:
         if is_wrong:
             raise RecipeError(sentence)
+    for flag, path in files.items():
+        make_room(flag, path)
 
 
 def evaluate(settings: Settings, world: World) -> int:
@@ -149,8 +150,6 @@ def evaluate(settings: Settings, world: World) -> int:
     from evaluation.views import Ensemble, scorer
 
     setup_logging(is_main=world.is_main)
-    for path in filter(None, (settings.json, settings.predictions, settings.ilsvrc)):
-        path.parent.mkdir(parents=True, exist_ok=True)  # now: a place that cannot be is not to cost a whole test
     dataset = open_images(settings)
     nets = [
         build_views.load_net(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from common import run_tool
+from common import make_room, run_tool
 
 from configs.command_line import RecipeError
 
@@ -62,6 +62,7 @@ def main() -> int:
         raise RecipeError(f"--proposals takes one file for each detector, here {len(files)}")
     if options.resamples < 0 or options.resamples == 1:
         raise RecipeError(f"--resamples is 2 or more, or 0 for no intervals; not {options.resamples}")
+    make_room("--json", options.json)
     from evaluation.files import read_truth
     from evaluation.why.explain import difference, explain, require_same_truth
     from evaluation.why.tables import differences, tables, text
@@ -146,7 +147,9 @@ def which_files(options: Settings) -> list[tuple[Path, Path]]:
             if not run.is_dir():
                 raise ValueError(f"{run} is not a directory; name a run directory of train_det.py or eval_det.py")
             if missing := [name for name in ("truth.json", "predictions.json") if not (run / name).is_file()]:
-                raise ValueError(f"{run} has no {' and no '.join(missing)}; run: python tools/eval_det.py {run}")
+                is_run = (run / "config.yaml").is_file()
+                mend = f"run: python tools/eval_det.py {run}" if is_run else "name a run directory of train_det.py"
+                raise ValueError(f"{run} has no {' and no '.join(missing)}; {mend}")
         return [(run / "truth.json", run / "predictions.json") for run in options.runs]
     if not (options.truth and options.predictions):
         raise RecipeError("name a run directory, or --truth GT.json and --predictions DT.json; see --help")

@@ -19,17 +19,30 @@ def show(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], tools:
     times_s, rate = estimate(recipe, matrix)
     sweep = recipe.swept()
     chosen = f" {sweep.flag} CHOSEN --sweep ..." if sweep else ""
-    todo = [one for one in matrix.trainings() if one not in done]
+    todo = [one for one in matrix.trainings() if one not in done and not (one.value and one.has_diverged())]
     print(counted(recipe, matrix))
     print(devices(recipe) + "\n")
     table(recipe, matrix, done, times_s)
     for number, training in enumerate(matrix.trainings(), 1):
-        state = "finished" if training in done else f"about {roughly(times_s[training.name])}"
+        left_s = times_s[training.name] * training.share_left()
+        state = f"about {roughly(left_s)}" if training in todo else "finished" if training in done else "diverged"
         print(f"[{number}/{len(matrix.trainings())}] {training.title} -> {training.output}  {state}")
         command = shlex.join(training.command(tools))
         print(f"    {command}{chosen if matrix.trials_for(training) else ''}")
-    total_s = sum(times_s[one.name] for one in todo) / recipe.at_once
+    total_s = total(recipe, matrix, todo, times_s)
     print(f"\nTime: about {roughly(total_s)} for what is not finished. {grounds(recipe, matrix, rate)}")
+
+
+def total(recipe: CompareRecipe, matrix: Matrix, todo: Sequence[Training], times_s: dict[str, float]) -> float:
+    """Seconds until all is done, each training beginning as soon as there is room and what it needs is there.
+
+    What a job waits in a cluster's queue is not counted.
+    """
+    from configs.estimate import makespan_s
+
+    left_s = {one.name: times_s[one.name] * one.share_left() for one in todo}
+    needs = {one.name: {*matrix.needs(one), *(trial.name for trial in matrix.trials_for(one))} for one in todo}
+    return makespan_s(left_s, needs, max(1, len(todo)) if recipe.is_queued else recipe.at_once)
 
 
 def roughly(seconds: float) -> str:
@@ -61,7 +74,7 @@ def counted(recipe: CompareRecipe, matrix: Matrix) -> str:
 
 def devices(recipe: CompareRecipe) -> str:
     """How many run at a time, and on what."""
-    if recipe.slurm:
+    if recipe.is_queued:
         return f"All go to the cluster's queue, each with {recipe.processes} process(es) or GPU(s)."
     jobs = "1 job" if recipe.at_once == 1 else f"{recipe.at_once} jobs"
     told = f"{jobs} at a time, each in {recipe.processes} process{'es' * (recipe.processes > 1)}"
@@ -138,4 +151,6 @@ def grounds(recipe: CompareRecipe, matrix: Matrix, rate: float | None) -> str:
             f"multiply-adds {others}over {rate / 1e9:.3g} G a second, measured on {here} just now (reading "
             "images, NMS and the like are not counted)"
         )
+    if recipe.is_queued:
+        return f"It is reckoned from {' and '.join(told)}, as if nothing waited in the queue."
     return f"It is reckoned from {' and '.join(told)}."

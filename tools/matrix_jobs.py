@@ -69,6 +69,11 @@ def place_of(recipe: CompareRecipe) -> Place:
     gpus, cores = device.visible_gpus(recipe.device), device.usable_cores()
     if gpus and recipe.processes * recipe.at_once > len(gpus) and recipe.gpus > len(gpus):
         raise RecipeError(f"--gpus {recipe.gpus}, but this machine has {len(gpus)}; say how many of them to use")
+    if gpus and recipe.jobs is not None and recipe.gpus > 1:
+        raise RecipeError(
+            f"--jobs {recipe.jobs} --gpus {recipe.gpus}: --jobs is for a CPU; with GPUs say --gpus-per-job, such as "
+            f"--gpus {recipe.gpus} --gpus-per-job 1"
+        )
     return Processes(recipe.at_once, consoles, shares(recipe.at_once, recipe.processes, cores=cores, devices=gpus))
 
 
@@ -76,15 +81,15 @@ def gpus_of_a_job(recipe: CompareRecipe) -> int:
     """GPUs to ask a cluster for; without a queue (cluster=local) none where this machine has none."""
     from engine import device
 
-    is_here = "cluster=local" in recipe.slurm
-    return 0 if recipe.device == "cpu" or (is_here and not device.visible_gpus(recipe.device)) else recipe.processes
+    if recipe.device == "cpu" or (not recipe.is_queued and not device.visible_gpus(recipe.device)):
+        return 0
+    return recipe.processes
 
 
 def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training, tools: Path) -> Job:
     """The training as a job that waits for what it needs."""
     from engine.jobs import Job
 
-    needs = tuple(one.name for one in matrix.pretrainings if one.backbone == training.backbone and one != training)
     trials = tuple(one.name for one in matrix.trials_for(training))
 
     def settled() -> tuple[str, ...]:
@@ -100,7 +105,7 @@ def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training, tools: Pat
         settled if trials else training.command(tools),
         training.iterations,
         kind=training.kind,
-        after=needs,
+        after=matrix.needs(training),
         once_ended=trials,
     )
 

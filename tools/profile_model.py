@@ -9,14 +9,16 @@ Memory is that of the weights, and what calls need on top of it.
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from common import run_tool
+from common import make_room, run_tool
 
+from configs.command_line import RecipeError
 from configs.schema_detection import DetectionRecipe, Detector
 
 
@@ -42,6 +44,7 @@ class Settings:
 
 def main() -> int:
     settings = tyro.cli(Settings, description=__doc__)
+    check(settings)
     rows = [profile(settings, name) for name in settings.backbone]
     height, width = settings.size
     print(f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}")
@@ -62,6 +65,21 @@ def main() -> int:
 
         write_json(settings.json, {"rows": rows, **provenance.describe()})
     return 0
+
+
+def check(settings: Settings) -> None:
+    """Raises RecipeError for numbers that cannot be, before any network is built."""
+    least = {"batch-size": settings.batch_size, "classes": settings.classes, "size": min(settings.size)}
+    for flag, number in least.items():
+        if number < 1:
+            raise RecipeError(f"--{flag} is 1 or more, not {number}")
+    if settings.repeats < 0:
+        raise RecipeError(f"--repeats is 0 (count only) or more, not {settings.repeats}")
+    if not 0 < settings.width < math.inf:
+        raise RecipeError(f"--width is above 0, not {settings.width:g}")
+    if not settings.detector and (settings.masks or settings.body != "c4"):
+        raise RecipeError("--body and --masks are of a detector: add --detector")
+    make_room("--json", settings.json)
 
 
 def profile(settings: Settings, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from common import run_tool
+from common import make_room, run_tool
 
 MEANINGS = {
     "AP": "mean over IoU .50:.05:.95",
@@ -70,9 +70,12 @@ class Score:
         None
     )
     voc_competition: Annotated[
-        Literal["comp3", "comp4"],
-        _arg("For --voc-files: comp3, trained on the challenge's images alone; comp4, on others too (pre-training)."),
-    ] = "comp4"
+        Literal["comp3", "comp4"] | None,
+        _arg(
+            "For --voc-files: comp3, trained on the challenge's images alone; comp4, on others too (pre-training) "
+            "[comp4]."
+        ),
+    ] = None
 
 
 def main() -> int:
@@ -82,6 +85,7 @@ def main() -> int:
     if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
+    make_room("--json", options.json)
     truth, predictions = _read(options, options.predictions)
     result = (_score_voc if voc else _score_coco)(options, truth, predictions)
     if not truth["annotations"]:
@@ -99,7 +103,8 @@ def main() -> int:
     if options.voc_files:
         from evaluation.voc_server import write_voc_files
 
-        written = write_voc_files(truth, predictions, options.voc_files, competition=options.voc_competition)
+        competition = options.voc_competition or "comp4"
+        written = write_voc_files(truth, predictions, options.voc_files, competition=competition)
         print(f"{len(written)} files in {written[0].parent}; send: tar czf results.tgz -C {options.voc_files} results")
     return 0
 
@@ -115,16 +120,19 @@ def _wrong_flags(options: Score, voc: bool) -> str | None:
         return "--against needs --resamples, say 2000: a difference without its interval says little"
     if options.voc_files and options.metric == "coco-segm":
         return "--voc-files takes boxes, not coco-segm"
-    if options.resamples < 0:
-        return f"--resamples is 0 or more, not {options.resamples}"
+    if options.voc_competition is not None and options.voc_files is None:
+        return "--voc-competition is for --voc-files"
+    if options.resamples < 0 or options.resamples == 1:
+        return f"--resamples is 2 or more, or 0 for no interval; not {options.resamples}"
     return None
 
 
 def _read(options: Score, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from evaluation.files import read_predictions, read_truth, restrict
 
-    truth = read_truth(options.truth)
-    predictions = read_predictions(file, truth, needs="segmentation" if options.metric == "coco-segm" else "bbox")
+    needs = "segmentation" if options.metric == "coco-segm" else "bbox"
+    truth = read_truth(options.truth, needs=needs)
+    predictions = read_predictions(file, truth, needs=needs)
     return restrict(truth, predictions, options.classes) if options.classes else (truth, predictions)
 
 
@@ -172,7 +180,7 @@ def _score_voc(options: Score, truth: dict[str, Any], predictions: list[dict[str
 
 
 def _intervals(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
-    if not options.resamples:
+    if not options.resamples or not truth["annotations"]:  # without an object there is no figure
         return {}
     from evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 

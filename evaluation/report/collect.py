@@ -16,10 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.files import read_predictions, read_truth
-from evaluation.report.reading import ReportError, read_json, read_metrics, read_provenance, read_recipe
+from evaluation.report.reading import (
+    ReportError,
+    read_json,
+    read_metrics,
+    read_provenance,
+    read_recipe,
+    require_run,
+)
 from evaluation.why.explain import require_same_truth
 
 HEAD = "model.body"
+# Fields of other trainings' recipes, by which they are known.
+OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,14 @@ class Comparable:
 
 
 def read_run(directory: Path) -> Run:
-    """Read one run directory; `ReportError` where something is missing, broken or unfinished."""
+    """Read one run directory; `ReportError` where it is no detector's, or something is missing, broken, unfinished."""
+    require_run(directory)
+    recipe = read_recipe(directory / "config.yaml")
+    for name, tool in OF_OTHER_TOOLS.items():
+        if name in recipe:
+            raise ReportError(
+                f"{directory} is a run of {tool}; compare.py reports on detectors, those of train_det.py."
+            )
     provenance = read_provenance(directory)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
     predictions = read_json(directory / "predictions.json", score_it)
@@ -78,7 +94,7 @@ def read_run(directory: Path) -> Run:
         raise ReportError(f"{directory / 'predictions.json'} is not a list of COCO results: {score_it}")
     return Run(
         path=directory,
-        recipe=read_recipe(directory / "config.yaml"),
+        recipe=recipe,
         metrics=read_metrics(directory / "metrics.jsonl"),
         evaluation=read_json(directory / "evaluation.json", score_it),
         provenance=provenance,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.comparison import Difference, corrected
-from evaluation.files import class_names
+from evaluation.files import area_of, class_names
 from evaluation.report import curves, origins, sentences
 from evaluation.report.collect import Comparable, Run
 from evaluation.report.costs import fronts, ratios, side_cost
@@ -197,11 +197,7 @@ def per_size(
     truth: Mapping[str, Any], told: Sequence[Mapping[str, Any]], pair: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
     """AP by COCO's three sizes, and how many objects (not crowd, not difficult) each has."""
-    areas = [
-        annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3])
-        for annotation in truth["annotations"]
-        if not is_aside(annotation)
-    ]
+    areas = [area_of(annotation) for annotation in truth["annotations"] if not is_aside(annotation)]
     return [
         {
             "name": name,

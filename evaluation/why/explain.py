@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.coco import Difficult, IouType
-from evaluation.files import Entry, EvaluationError, Truth, read_predictions, read_truth
+from evaluation.files import FLAGS, NEEDS, Entry, EvaluationError, Truth, read_predictions, read_truth
 from evaluation.why.calibration import calibration
 from evaluation.why.confusion import confusion
 from evaluation.why.errors import tide_errors
@@ -36,8 +36,8 @@ def explain(
 
     Files or lists in COCO's format, never changed. Raises EvaluationError with a sentence for what cannot be scored.
     """
-    truth = read_truth(truth)
-    found = read_predictions(predictions, truth, needs="bbox" if iou_type == "bbox" else "segmentation")
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     if not 0 < background <= iou <= 1:
         raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = measure(truth, found, floor=min(background, 0.5), iou_type=iou_type, difficult=difficult)
@@ -85,14 +85,19 @@ def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> N
     for part, fields in (
         ("images", ("id",)),
         ("categories", ("id", "name")),
-        ("annotations", ("image_id", "category_id", "bbox", "iscrowd", "difficult")),
+        ("annotations", ("image_id", "category_id", "bbox", *FLAGS)),
     ):
-        ours, theirs = ([[entry.get(f) for f in fields] for entry in truth[part]] for truth in (first, second))
+        ours, theirs = ([[_told(entry, f) for f in fields] for entry in truth[part]] for truth in (first, second))
         if ours != theirs:
             raise EvaluationError(
                 f"{names[0]} and {names[1]} differ in their {part}, and detectors compare on one truth alone; "
                 "evaluate both on one test set (tools/eval_det.py RUN_DIR --test-source ... --output OTHER_DIR)"
             )
+
+
+def _told(entry: Entry, name: str) -> Any:
+    """A field; a flag that is not there is 0."""
+    return entry.get(name) or 0 if name in FLAGS else entry.get(name)
 
 
 def _dicts(figures: Sequence[Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from evaluation.average_precision import FloatArray, IntArray
 from evaluation.coco import IouType
-from evaluation.files import Entry, EvaluationError, Truth, class_names
+from evaluation.files import MASKS, Entry, Truth, area_of, class_names
+from evaluation.segmentations import encode
 
 BoolArray = NDArray[np.bool_]
 
@@ -97,7 +98,7 @@ def measure(
 ) -> Overlaps:
     """Pair checked truth and predictions (see `evaluation.files`) wherever their IoU is `floor` or more.
 
-    classless: everything is one class, as for proposals. Raises EvaluationError for masks that the truth lacks.
+    classless: everything is one class, as for proposals.
     """
     image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
     names = class_names(truth)
@@ -114,10 +115,7 @@ def measure(
 
     shapes_D, shapes_G = _shapes(truth, predictions, iou_type)
     shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
-    boxes_G4 = _boxes(truths)
-    area_G = np.array(
-        [entry.get("area", area) for entry, area in zip(truths, boxes_G4[:, 2] * boxes_G4[:, 3])], dtype=np.float64
-    )
+    area_G = np.array([area_of(entry) for entry in truths], dtype=np.float64)
     return Overlaps(
         names=["any"] if classless else list(names.values()),
         images=len(image_place),
@@ -179,22 +177,12 @@ def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> tu
     """What pycocotools measures the IoU of: arrays of boxes, or lists of RLE."""
     if iou_type == "bbox":
         return _boxes(predictions), _boxes(truth["annotations"])
-    from pycocotools import mask
-
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-
-    def encoded(entry: Entry) -> Any:
-        shape, size_hw = entry.get("segmentation"), sizes[entry["image_id"]]
-        if not shape:
-            raise EvaluationError(
-                f"the truth's annotation {entry.get('id')} (image_id {entry['image_id']}) has no segmentation; "
-                "explain boxes instead"
-            )
-        if isinstance(shape, list):
-            return mask.merge(mask.frPyObjects(shape, *size_hw))
-        return mask.frPyObjects(shape, *size_hw) if isinstance(shape["counts"], list) else shape
-
-    return [encoded(entry) for entry in predictions], [encoded(entry) for entry in truth["annotations"]]
+    predicted, true = (
+        [encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]
+        for entries in (predictions, truth["annotations"])
+    )
+    return predicted, true
 
 
 def _areas(shapes_D: Any) -> FloatArray:

@@ -17,7 +17,7 @@ import numpy as np
 from evaluation.average_precision import FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
 from evaluation.comparison import Difference, compare_sides, corrected
-from evaluation.files import Entry, Truth, read_predictions, read_truth
+from evaluation.files import NEEDS, Entry, Truth, read_predictions, read_truth
 from evaluation.resampling import Resampled, class_mean
 from evaluation.reweighting import Matched, average_precisions
 from evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
@@ -77,8 +77,8 @@ def resample_errors(
     of it. Sides that are to be compared are given the same counts (`evaluation.resampling.draw_counts`), and their
     `mean_S` goes to `evaluation.comparison.compare_sides`. Raises EvaluationError with a sentence.
     """
-    truth = read_truth(truth)
-    found = read_predictions(predictions, truth, needs="bbox" if iou_type == "bbox" else "segmentation")
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
     overlaps, verdicts = judged(overlaps, iou=iou, background=background)
     counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)

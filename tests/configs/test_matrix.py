@@ -10,7 +10,7 @@ import torch
 
 from configs import build_detector, matrix
 from configs.command_line import RecipeError, find_recipe, load_recipe, parse_recipe
-from configs.estimate import cost_of
+from configs.estimate import cost_of, makespan_s
 from configs.exchange_body import exchange_body
 from configs.schema import DEFAULT_RECIPES
 from configs.schema_compare import BODIES, CompareRecipe
@@ -18,6 +18,7 @@ from configs.schema_detection import DetectionRecipe
 from configs.sweep import Undecided, choose, write_choices
 from engine.rundir import RunDirectory
 
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 TINY = ("--width", "0.125", "--solver.iterations", "8")
 
 
@@ -129,6 +130,13 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
         ({"sweep": ["lr", "1", "2"]}, (), "did you mean solver.lr?"),
         ({"sweep": ["backbone", "r18", "r34"]}, (), "--sweep backbone: a detector's recipe has no such field"),
         ({"sweep": ["solver.lr", "0.1", "much"]}, (), "--solver.lr much: solver.lr: Input should be a valid number"),
+        ({"sweep": ["solver.lr", "0.01", "1e-2"]}, (), "--sweep solver.lr: 0.01 and 1e-2 are one value; name it once"),
+        ({"sweep": ["test.flip", "true", "yes"]}, (), "--sweep test.flip: true and yes are one value"),
+        (
+            {"sweep": ["test.flip", "true", "maybe"]},
+            (),
+            "--test.flip maybe: test.flip: Input should be a valid boolean",
+        ),
         ({"sweep": ["solver.lr", "0.1", "0.2"]}, ("--solver.lr", "0.1"), "--solver.lr stands after the -- as well"),
     ],
 )
@@ -143,6 +151,10 @@ def test_what_cannot_be_is_said_before_anything_is_run(tmp_path, fields, overrid
     [
         ({"gpus": 6, "gpus_per_job": 4}, "--gpus 6 is not a multiple of --gpus-per-job 4"),
         ({"gpus": 8, "gpus_per_job": 4, "jobs": 3}, "--jobs is for a CPU"),
+        ({"jobs": 3, "slurm": ["time=240"]}, "--jobs is for this machine; a cluster's queue decides"),
+        ({"sweep_share": 0.2}, "--sweep-share is for a --sweep"),
+        ({"weights": ["r18=a", "r18=b"]}, "--weights has r18 twice; name each once"),
+        ({"slurm": ["time=240", "time=10"]}, "--slurm has time twice; name each once"),
         ({"weights": ["r50=a"]}, "--weights r50=a: write BACKBONE=FILE with one of the backbones plain18, r18"),
         ({"backbones": ["r18", "r18"], "weights": []}, "--backbones has r18 twice"),
         ({"heads": ["c4", "c4=x.yaml"]}, "--heads has c4 twice"),
@@ -158,6 +170,16 @@ def test_a_faulty_command_line_is_a_sentence(tmp_path, fields, sentence):
     with pytest.raises(ValueError) as refused:
         compare(tmp_path, **fields).check()
     assert sentence in str(refused.value)
+
+
+def test_what_only_a_matrix_heeds_is_known():
+    """Every field that was set, and no other: a report on runs that exist would ignore it."""
+    told = {"seeds": 3, "dataset": "voc07", "data": "x", "pretrain": "x.yaml", "detection": "y.yaml", "gpus": 8}
+    told |= {"gpus_per_job": 4, "workers": 7, "device": "cpu", "heads": ["c4"], "dry_run": True}
+    both = {"runs": ["a"], "output": "o", "report": "r", "predictions": ["n=p.json"], "truth": "t.json", "images": "i"}
+    recipe = CompareRecipe.model_validate({**told, **both, "expect": "e.yaml"})
+    assert set(recipe.of_a_matrix()) == {*told}
+    assert CompareRecipe(runs=(Path("a"),)).of_a_matrix() == []
 
 
 def test_devices_are_shared_between_jobs():
@@ -200,6 +222,121 @@ def test_a_sweep_chooses_by_the_held_out_images_and_is_written_down(tmp_path):
     assert told["field"] == "solver.lr" and told["rule"].startswith("best AP on 0.1")
     figures = {"0.01": 20.0, "0.02": 30.0, "0.04": 30.0, "1e9": None}
     assert told["choices"] == [{"backbone": "plain18", "head": "", "figures": figures, "chosen": "0.02"}]
+
+
+def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_path):
+    recipe = compare(tmp_path, sweep=["solver.lr", "0.01", "0.02"])
+    planned = matrix.plan(recipe, TINY)
+    for trial in planned.all_trials():
+        finish(trial, 20.0)
+    broken = planned.trials["plain18", ""][1].output / "evaluation.json"
+    broken.write_text("{")
+    with pytest.raises(Undecided, match=r"evaluation.json has no coco AP .*; remove the run, and it is tried again"):
+        planned.settled(recipe, planned.cells[0])
+    broken.write_text('{"coco": {"AP": null}}')
+    with pytest.raises(Undecided, match=r"no object in the held-out images; give a greater --sweep-share"):
+        planned.settled(recipe, planned.cells[0])
+    write_choices(recipe, list(planned.trials.values()))
+    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [choice["backbone"] for choice in told["choices"]] == ["r18"], "the other backbone's is decided"
+
+
+def test_a_sweep_over_a_switch_is_typed_as_one(tmp_path):
+    recipe = compare(tmp_path, sweep=["test.flip", "true", "false"])
+    planned = matrix.plan(recipe, TINY)
+    trials = planned.trials["plain18", ""]
+    assert [one.flags[-1] for one in trials] == ["--test.flip", "--test.no-flip"]
+    for trial, ap in zip(trials, (20.0, 30.0)):
+        assert parse_recipe(DetectionRecipe, list(trial.flags), description="") == trial.recipe
+        finish(trial, ap)
+    settled = planned.settled(recipe, planned.cells[0])
+    assert settled.recipe.test.flip is False and settled.flags[-3] == "--test.no-flip"
+    assert parse_recipe(DetectionRecipe, list(settled.flags), description="") == settled.recipe
+
+
+def test_a_sweep_over_the_length_changes_the_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("configs.training._images_of", lambda recipe: 100)
+    for field, lengths in (("solver.iterations", (5, 9)), ("solver.epochs", (50, 90))):
+        recipe = compare(tmp_path, sweep=[field, "5", "9"], output=tmp_path / field)
+        planned = matrix.plan(recipe, ("--width", "0.125", "--solver.batch-size", "10"))
+        trials = planned.trials["plain18", ""]
+        assert tuple(one.iterations for one in trials) == lengths
+        for trial in trials:
+            assert parse_recipe(DetectionRecipe, list(trial.flags), description="") == trial.recipe
+            finish(trial, 10.0)
+        assert planned.settled(recipe, planned.cells[0]).iterations == lengths[0]
+    with pytest.raises(RecipeError, match=r"are two lengths: give one"):
+        matrix.plan(compare(tmp_path, sweep=["solver.epochs", "1", "2"]), TINY)
+
+
+def test_the_length_in_epochs_is_counted_once(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("configs.build_detection.open_train", lambda recipe: opened.append(1) or range(100))
+    epochs = ("--width", "0.125", "--solver.batch-size", "10", "--solver.epochs", "3")
+    planned = matrix.plan(compare(tmp_path, seeds=3), epochs)
+    assert [cell.iterations for cell in planned.cells] == [30] * 6
+    assert len(opened) <= 2, "a large set takes seconds to open"
+
+
+@pytest.mark.parametrize(
+    ("at_once", "times_s", "needs", "expected_s"),
+    [
+        (1, {"a": 1, "b": 2, "c": 3}, {}, 6),
+        (2, {"a": 1, "b": 2, "c": 3}, {}, 4),  # c after a
+        (8, {"a": 10, "b": 10}, {}, 10),  # fewer trainings than places
+        (8, {"p": 5, "a": 3, "b": 4}, {"a": ["p"]}, 8),  # a after its pre-training
+        (2, {"p": 5, "a": 3, "b": 4}, {"a": ["p", "done before"]}, 8),  # b takes the room of a, which waits
+        (1, {}, {}, 0),
+    ],
+)
+def test_the_time_of_a_matrix_is_that_of_its_schedule(at_once, times_s, needs, expected_s):
+    assert makespan_s(times_s, {name: needs.get(name, ()) for name in times_s}, at_once) == expected_s
+
+
+def test_jobs_do_not_share_gpus_by_accident(tmp_path, monkeypatch):
+    """--jobs 2 --gpus 4 would give both jobs all four."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import matrix_jobs
+
+    monkeypatch.setattr("engine.device.visible_gpus", lambda device: ["0", "1", "2", "3"])
+    with pytest.raises(
+        RecipeError, match=r"--jobs is for a CPU; with GPUs say --gpus-per-job, such as --gpus 4 --gpus"
+    ):
+        matrix_jobs.place_of(compare(tmp_path, jobs=2, gpus=4))
+    assert matrix_jobs.place_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4
+    monkeypatch.setattr("engine.device.visible_gpus", lambda device: [])
+    assert matrix_jobs.place_of(compare(tmp_path, jobs=2, gpus=4)).at_once == 2
+
+
+def test_the_plan_says_where_the_jobs_go(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import forecast
+
+    assert "the cluster's queue" in forecast.devices(compare(tmp_path, slurm=["time=240"]))
+    here = compare(tmp_path, slurm=["cluster=local"], gpus=2, gpus_per_job=1)
+    assert forecast.devices(here) == "2 jobs at a time, each in 1 process."
+
+
+def test_what_is_done_of_a_training_is_not_counted_again(tmp_path):
+    cell = matrix.plan(compare(tmp_path), TINY).cells[0]
+    assert cell.share_left() == 1
+    cell.output.mkdir(parents=True)
+    (cell.output / "metrics.jsonl").write_text('{"iteration": 6, "loss": 1.0, "time_s": 0.1}\n')
+    assert cell.share_left() == 0.25
+
+
+def test_a_cell_needs_its_pretraining_alone(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "objects" / split / "disc").mkdir(parents=True)
+        (tmp_path / "objects" / split / "disc" / "1.jpg").touch()
+    recipe = load_recipe(CompareRecipe, find_recipe("sample/demo.yaml"))
+    planned = matrix.plan(recipe.model_copy(update={"data": tmp_path, "output": tmp_path}))
+    assert {one.name: planned.needs(one) for one in planned.trainings()} == {
+        "plain18_backbone": (),
+        "r18_backbone": (),
+        "plain18_seed0": ("plain18_backbone",),
+        "r18_seed0": ("r18_backbone",),
+    }
 
 
 def test_a_sweep_on_voc_is_judged_by_vocs_figure(tmp_path):

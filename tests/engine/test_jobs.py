@@ -46,19 +46,27 @@ def test_a_job_that_fails_leaves_the_others_alone_and_says_why(tmp_path):
 
 def test_no_more_run_at_once_than_asked_and_in_order(tmp_path):
     marks = tmp_path / "marks"
-    code = f"""
+
+    def code(index: int) -> str:
+        """The first two wait for each other, however long a loaded machine takes to start them."""
+        return f"""
         import time
-        with open({str(marks)!r}, "a") as file: file.write("+\\n")
-        time.sleep(0.4)
-        with open({str(marks)!r}, "a") as file: file.write("-\\n")
-    """
-    jobs = [job(tmp_path, f"job{index}", code) for index in range(4)]
+        with open({str(marks)!r}, "a") as file: file.write("+{index}\\n")
+        deadline = time.monotonic() + 60
+        while {index} < 2 and open({str(marks)!r}).read().count("+") < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with open({str(marks)!r}, "a") as file: file.write("-{index}\\n")
+        """
+
+    jobs = [job(tmp_path, f"job{index}", code(index)) for index in range(4)]
     run_jobs(jobs, at_once=2, consoles=tmp_path / "out", environments=[{}, {}], stream=io.StringIO())
     running = most = 0
     for mark in marks.read_text().split():
-        running += 1 if mark == "+" else -1
+        running += 1 if mark.startswith("+") else -1
         most = max(most, running)
     assert (running, most) == (0, 2)
+    begun = [mark for mark in marks.read_text().split() if mark.startswith("+")]
+    assert {*begun[:2]} == {"+0", "+1"} and {*begun[2:]} == {"+2", "+3"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -141,6 +149,59 @@ def test_a_job_waits_for_what_it_needs_and_is_not_run_where_that_failed(tmp_path
         "lost_too": "it needs lost, which was not run",
     }
     assert stream.getvalue().rstrip().endswith("3 of 6 finished, 0 running, 0 waiting")
+
+
+def test_a_job_that_cannot_be_started_is_not_run_and_the_others_are(tmp_path):
+    """Its console cannot be opened, as on a full disk."""
+    (tmp_path / "out" / "a.txt").mkdir(parents=True)
+    jobs = [
+        job(tmp_path, "a", "pass"),
+        replace(job(tmp_path, "lost", "pass"), after=("a",)),
+        job(tmp_path, "b", f"open({str(tmp_path / 'b')!r}, 'w')"),
+    ]
+    outcome = run_jobs(jobs, at_once=1, consoles=tmp_path / "out", environments=[{}], stream=io.StringIO())
+    assert outcome.failed == {} and (tmp_path / "b").exists()
+    assert outcome.not_run == {
+        "a": f"it could not be started: Is a directory ({tmp_path / 'out' / 'a.txt'})",
+        "lost": "it needs a, which was not run",
+    }
+
+
+def test_two_jobs_of_one_name_are_refused(tmp_path):
+    one = job(tmp_path, "a", f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for jobs, done in (([one, one], []), ([one], [one])):
+        with pytest.raises(ValueError, match="two jobs are named a; give each a name of its own"):
+            run_jobs(jobs, at_once=2, consoles=tmp_path / "out", environments=[{}], done=done, stream=io.StringIO())
+    assert not (tmp_path / "ran").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"),
+    [
+        (0, ["0 of 30 finished, 0 running, 30 waiting"]),
+        (2, ["a0   iter: 0/10", "a1   iter: 0/10", "0 of 30 finished, 2 running, 28 waiting"]),
+        (9, ["a0   iter: 0/10", "a1   iter: 0/10", "... 7 more run", "0 of 30 finished, 9 running, 21 waiting"]),
+    ],
+)
+def test_a_board_keeps_to_the_terminals_rows_so_that_it_can_be_drawn_again(tmp_path, monkeypatch, running, expected):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "5")
+    monkeypatch.setattr("engine.board.REDRAW_S", -1.0)
+    jobs = [job(tmp_path, f"a{index}", "") for index in range(30)]
+    stream = Terminal()
+    board = Board(jobs, 9, stream, {f"a{index}": "running" for index in range(running)})
+    board.show()
+    drawn = "\n".join(expected) + "\n"
+    assert stream.getvalue() == drawn
+    board.show()
+    assert stream.getvalue() == f"{drawn}\x1b[{len(expected)}A\x1b[J{drawn}"
+    board.show(last=True)
+    assert stream.getvalue().count("\n") == 2 * len(expected) + 31, "in the end all are listed"
 
 
 def test_a_command_may_be_known_only_when_the_job_starts(tmp_path):

@@ -142,6 +142,13 @@ def test_a_run_directory_has_one_process_for_as_long_as_that_lives(tmp_path, mon
     assert output.resolve() not in lock._held
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"finished": false}', '{"fin', ""])
+def test_a_provenance_that_does_not_say_so_is_of_no_finished_run(tmp_path, content):
+    run = RunDirectory.open(tmp_path / "run", RECIPE)
+    run.provenance.write_text(content)
+    assert not run.finished
+
+
 def test_looking_for_a_finished_run_refuses_another_recipes(tmp_path):
     assert not RunDirectory.is_finished(tmp_path / "nowhere", RECIPE)
     RunDirectory.open(tmp_path / "run", RECIPE).finish({})

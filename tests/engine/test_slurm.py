@@ -109,6 +109,26 @@ def test_a_watcher_that_is_killed_finds_its_jobs_again_and_doubles_none(tmp_path
     assert (tmp_path / "started").read_text() == "+", "it was started once"
 
 
+@needs_submitit
+def test_a_job_that_cannot_be_remembered_does_not_go_on_alone(tmp_path, monkeypatch):
+    """As on a full disk: a watcher after this one would start it a second time."""
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    place = cluster(tmp_path, "local")
+    monkeypatch.setattr(slurm, "write_json", full)
+    outcome = run_at(place, [job(tmp_path, "a", "import time; time.sleep(60)")], stream=io.StringIO())
+    assert outcome.not_run == {
+        "a": f"it could not be started: No space left on device ({tmp_path / 'slurm' / 'jobs.json'})"
+    }
+    (submitted,) = place._local_jobs.values()
+    deadline = time.monotonic() + 60
+    while not submitted.done():
+        assert time.monotonic() < deadline, "it was not stopped"
+        time.sleep(0.05)
+
+
 def test_without_the_library_the_mend_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SlurmError, match=r'not installed: pip install "vertebra\[slurm\]"'):
@@ -143,6 +163,10 @@ def test_what_a_cluster_must_be_told(tmp_path):
         Cluster({"cluster": "cloud"}, **told)
     with pytest.raises(SlurmError, match=r"lacks time=MINUTES, such as time=240"):
         Cluster({"partition": "gpu"}, **told)
+    with pytest.raises(SlurmError, match=r"--slurm time=4:00:00: in whole minutes, such as time=240"):
+        Cluster({"cluster": "local", "time": "4:00:00"}, **told)
+    with pytest.raises(SlurmError, match=r"--slurm partiton=gpu: cluster=local has no queue that could heed it"):
+        Cluster({"cluster": "local", "partiton": "gpu"}, **told)
     (tmp_path / "jobs.json").write_text("{")
     with pytest.raises(SlurmError, match=r"jobs.json is not JSON; if none of its jobs is in the queue, remove it"):
         Cluster({"cluster": "local"}, **told)

@@ -196,5 +196,5 @@ def test_an_ordinary_object_is_preferred_to_a_difficult_one():
 
 
 def test_masks_are_asked_for_by_name():
-    with pytest.raises(EvaluationError, match="no segmentation in RLE"):
+    with pytest.raises(EvaluationError, match="has no segmentation in polygons or RLE; use boxes instead"):
         coco_figures(SCENE, [FOUND], iou_type="segm")

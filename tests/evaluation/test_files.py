@@ -6,12 +6,14 @@ import json
 
 import pytest
 
+from evaluation.coco import coco_figures
 from evaluation.files import (
     EvaluationError,
     class_names,
     read_predictions,
     read_truth,
 )
+from evaluation.why.explain import explain, require_same_truth
 from tests.evaluation.cases import guess, thing, truth_of
 
 TRUTH = truth_of([thing([0, 0, 10, 10]), thing([0, 0, 5, 5], image=2, category=2)], images=2, classes=("cat", "dog"))
@@ -77,11 +79,41 @@ def test_truth_without_a_part_is_named(key):
         (changed(0, bbox=[1, 2, 3]), "has bbox [1, 2, 3]; four numbers"),
         (changed(0, bbox=[5, 5, -1, 3]), "negative width or height: [5, 5, -1, 3]"),
         (changed(0, bbox=[5, 5, float("nan"), 3]), "a bbox that is not finite"),
+        (changed(0, difficult="0"), "has difficult '0'; write 0 or 1 (a text such as '0' would count as a yes)"),
+        (changed(1, iscrowd="0"), "annotation 1 (counted from 0, image_id 2) has iscrowd '0'; write 0 or 1"),
+        (changed(0, iscrowd=2), "has iscrowd 2; write 0 or 1"),
+        (changed(0, area="100"), "has area '100'; write it as a number of square pixels, or leave it out"),
+        (changed(0, area=-1), "has area -1;"),
+        (changed(0, area=float("nan")), "has area nan;"),
+        (changed(0, bbox=[0, 0, 10**400, 1]), "a bbox that is not finite: [0, 0, 1000"),
+        ({**TRUTH, "images": [{"id": 1, "width": "100"}]}, "image 0 (counted from 0) has width '100'; write it as"),
+        ({**TRUTH, "images": [{"id": 1, "height": -3}]}, "image 0 (counted from 0) has height -3;"),
         ({**TRUTH, "annotations": ["x"]}, "annotation 0 (counted from 0) is a string, not an object"),
     ],
 )
 def test_faults_of_the_truth_are_told(truth, sentence):
     assert sentence in said(read_truth, truth)
+
+
+@pytest.mark.parametrize("values", [{"area": None}, {"difficult": None, "iscrowd": None}, {"iscrowd": True}])
+def test_what_says_nothing_is_as_what_is_not_there(values):
+    """Null as missing, and as true as 1: AP is that of the truth without the field."""
+    found = [guess([0, 0, 10, 9], 0.9), guess([0, 0, 5, 5], 0.8, image=2, category=2)]
+    told = {**TRUTH, "annotations": [{**TRUTH["annotations"][0], **values}, TRUTH["annotations"][1]]}
+    left = {key: value for key, value in told["annotations"][0].items() if key not in values}
+    plain = {
+        **TRUTH,
+        "annotations": [left | ({"iscrowd": 1} if True in values.values() else {}), told["annotations"][1]],
+    }
+    for one in (coco_figures(told, found).figures, by_size_figures(told, found)):
+        assert one
+    assert str(coco_figures(told, found)) == str(coco_figures(plain, found))
+    assert by_size_figures(told, found) == by_size_figures(plain, found)
+    require_same_truth(told, plain, ("told", "plain"))
+
+
+def by_size_figures(truth, found):
+    return explain(truth, found)["size"]["coco"]
 
 
 BOX = [0, 0, 10, 10]
@@ -97,6 +129,7 @@ BOX = [0, 0, 10, 10]
         (guess(BOX, 0.5, image="1"), "has image_id '1'; write it as a whole number"),
         (guess(BOX, float("nan")), "prediction 1 (counted from 0, image_id 1) has score nan"),
         (guess(BOX, "0.5"), "has score '0.5'"),
+        (guess(BOX, 10**400), "prediction 1 (counted from 0, image_id 1) has score 1000"),
         ({"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs a finite number"),
         (guess([5, 5, -1, 3], 0.5), "negative width or height: [5, 5, -1, 3]; a bbox is x, y, width, height"),
         (guess([float("inf"), 5, 1, 3], 0.5), "a bbox that is not finite"),
@@ -133,6 +166,16 @@ def test_masks_are_asked_for_in_the_images_own_size():
     assert "height x width [50, 40], but the truth's image is [100, 100]" in said(
         read_predictions, [wrong], TRUTH, needs="segmentation"
     )
+
+
+def test_a_mark_of_the_encoding_is_no_fault(tmp_path):
+    (tmp_path / "found.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([guess(BOX, 0.5)]).encode())
+    assert read_predictions(tmp_path / "found.json", TRUTH) == [guess(BOX, 0.5)]
+
+
+def test_a_number_of_thousands_of_digits_is_named(tmp_path):
+    (tmp_path / "found.json").write_text("[1" + "0" * 5000 + "]")
+    assert "found.json holds what Python does not read" in said(read_predictions, tmp_path / "found.json", TRUTH)
 
 
 def test_an_empty_list_and_a_zero_size_box_are_fine(tmp_path):

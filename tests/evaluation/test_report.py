@@ -368,6 +368,30 @@ def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(pair: list[Path]
         write_report([], tmp_path / "out")
 
 
+def test_directories_that_hold_no_detectors_run_are_told_from_unfinished_ones(tmp_path: Path) -> None:
+    for name in [f"run{number}" for number in range(10)] + ["classifier"]:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text("label_smoothing: 0.1\n" * (name == "classifier"))
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    sentences = {
+        "runs": "runs holds no run (no config.yaml): name those in it: classifier, run0, run1, run2, run3, run4, run5, "
+        "run6 and 3 more.",
+        "data": "data holds no run (no config.yaml): name a training's output directory.",
+        "runs/run0": "provenance.json is missing: the run has not finished",
+        "runs/classifier": "is a run of train_backbone.py; compare.py reports on detectors, those of train_det.py.",
+    }
+    for path, sentence in sentences.items():
+        with pytest.raises(ReportError, match=re.escape(sentence)):
+            write_report([tmp_path / path], tmp_path / "out")
+
+
+def test_a_line_without_its_iteration_is_named(pair: list[Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "c", "r18", [])
+    (run / "metrics.jsonl").write_text('{"iteration": 1, "loss": 2}\n{"iteration": null, "loss": 2}\n')
+    with pytest.raises(ReportError, match=r"metrics\.jsonl, line 2: iteration is None, not a whole number: remove it"):
+        write_report([pair[0], run], tmp_path / "out")
+
+
 def test_broken_or_stale_files_are_named_with_the_mend(pair: list[Path], tmp_path: Path) -> None:
     run = make_run(tmp_path / "c", "r18", make_predictions(make_truth(), share=0.9, seed=3))
     kept = (run / "predictions.json").read_text()

@@ -47,5 +47,14 @@ def test_without_all_masks_there_are_boxes_alone(masked, where):
     assert not any(name.startswith("segm") for name in log_figures(summary))
 
 
+def test_polygons_among_the_predictions_leave_the_boxes(masked):
+    """COCO results have masks in RLE; other tools write their polygons beside the boxes."""
+    truth, predictions = copy.deepcopy(masked)
+    predictions[0]["segmentation"] = [[10, 10, 50, 10, 50, 50]]
+    assert "coco_segm" not in summarise(truth, predictions)
+    truth["annotations"][0]["segmentation"] = [[10, 10, 50, 10, 50, 50]]
+    assert "coco_segm" in summarise(truth, masked[1])
+
+
 def test_no_predictions_at_all_score_0_on_masks_too(masked):
     assert summarise(masked[0], [])["coco_segm"]["AP"] == 0

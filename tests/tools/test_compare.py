@@ -41,6 +41,7 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
         ((), "name either finished run directories (or --predictions), or --backbones to run"),
         ((".", *NO_WEIGHTS), "name either finished run directories"),
         ((".", "--heads", "c4"), "--heads is for the --backbones of a matrix"),
+        ((".", "--seeds", 3, "--data", "x", "--workers", 0), "--data, --seeds, --workers are for the --backbones of a"),
         ((".", "--", "--seed", 1), "what follows the -- is for the --backbones of a matrix"),
         ((*NO_WEIGHTS, "--data", ".", "--heads", "c5"), "there is no head 'c5'"),
         ((*NO_WEIGHTS, "--weights", "r50=a.safetensors"), "one of the backbones plain18, r18"),
@@ -96,6 +97,26 @@ def test_a_sweep_tests_on_held_out_images_and_gives_every_seed_the_best(sample, 
         assert "solver.lr" not in protocol
         assert protocol["sweep"] == "solver.lr: 0.001 1e9, best AP on 0.3 of the training images, seed 0"
     assert (output / "report" / "report.html").is_file()
+
+
+def test_what_would_spoil_the_report_is_said_before_anything_is_trained(sample, tmp_path):
+    command = (*NO_WEIGHTS, "--data", sample, "--output", tmp_path / "runs", *ON_CPU)
+    (tmp_path / "found.json").write_text('[{"image_id": 999999, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}]')
+    (tmp_path / "expect.yaml").write_text("- side: r18\n  figure: APP\n  value: 3\n  tolerance: 1\n")
+    (tmp_path / "truth.json").write_text('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}')
+    (tmp_path / "nothing.json").write_text("[]")
+    for flags, sentence, code in (
+        (("--predictions", f"theirs={tmp_path / 'found.json'}"), "image_id 999999, which the truth does not list", 1),
+        (("--predictions", f"r18={tmp_path / 'found.json'}"), "r18 is one of the --backbones; give it another name", 2),
+        (("--expect", tmp_path / "expect.yaml"), "figure is 'APP'; did you mean AP", 1),
+        (
+            ("--predictions", f"theirs={tmp_path / 'nothing.json'}", "--truth", tmp_path / "truth.json"),
+            "truth.json differ in their images",
+            1,
+        ),
+    ):
+        assert sentence in run("compare", *command, *flags, expect=code).err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_matrices_do_not_share_an_output(sample, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema_study import STUDIES, DepthRecipe, Net
-from tests.tools.conftest import run, run_process
+from tests.tools.conftest import TOOLS, run, run_process
 
 TINY = ("--solver.iterations", 3, "--solver.batch-size", 8, "--log-period", 1, "--precision", "fp32")
 
@@ -59,6 +59,15 @@ def test_the_plan_is_printed_seed_by_seed(tmp_path):
 )
 def test_a_wrong_command_line_is_a_sentence(arguments, sentence):
     assert sentence in run("depth_study", *arguments, expect=2).err
+
+
+def test_runs_of_one_name_are_measured_under_different_ones(monkeypatch):
+    """Each view of each run is a job, and jobs of one name would write to one console."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from depth_study import names_of
+
+    assert names_of([Path("A/r18_s0"), Path("A/r18_s1")]) == ["r18_s0", "r18_s1"]
+    assert names_of([Path("A/r18_s0"), Path("B/r18_s0")]) == ["1_r18_s0", "2_r18_s0"]
 
 
 def test_runs_are_read_before_anything_is_measured(tmp_path: Path):

@@ -128,6 +128,19 @@ def test_what_a_user_gets_wrong_ends_in_a_sentence(run, tmp_path):
     assert "differ in their images" in explain(run, other, expect=1)
 
 
+def test_a_directory_that_holds_no_run_is_not_sent_to_be_evaluated(tmp_path):
+    told = explain(tmp_path, expect=1)
+    assert told.rstrip().endswith("has no truth.json and no predictions.json; name a run directory of train_det.py")
+    (tmp_path / "config.yaml").touch()
+    assert f"run: python tools/eval_det.py {tmp_path}" in explain(tmp_path, expect=1)
+
+
+def test_the_place_of_the_explanation_is_made_before_the_work(run, tmp_path):
+    explain(run, "--json", tmp_path / "new" / "why.json")
+    assert (tmp_path / "new" / "why.json").is_file()
+    assert "is a directory: name a file" in explain(run, "--json", tmp_path, expect=2)
+
+
 def unfinished(tmp_path, run):
     path = tmp_path / "unfinished"
     path.mkdir()

@@ -107,13 +107,39 @@ def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
         (["--metric", "voc12"], "voc12"),
         (["--metric", "coco", "--iou", "0.7"], "--iou and --pixels belong to the VOC metrics, not to coco"),
         (["--metric", "voc07", "--iou", "70"], "--iou is above 0 and at most 1, not 70"),
-        (["--metric", "coco", "--resamples", "-1"], "--resamples is 0 or more"),
+        (["--metric", "coco", "--resamples", "-1"], "--resamples is 2 or more, or 0 for no interval; not -1"),
+        (["--metric", "coco", "--resamples", "1"], "--resamples is 2 or more, or 0 for no interval; not 1"),
+        (["--metric", "coco", "--voc-competition", "comp3"], "--voc-competition is for --voc-files"),
         (["--metric", "coco-segm", "--voc-files", "out"], "--voc-files takes boxes, not coco-segm"),
         ([], "--metric"),
     ],
 )
 def test_a_wrong_command_line_ends_in_exit_2(files, flags, sentence):
     assert sentence in score(*files, *flags, expect=2)
+
+
+def test_the_place_of_the_figures_is_made_before_the_work(files, tmp_path):
+    score(*files, "--metric", "coco", "--json", tmp_path / "new" / "place" / "out.json")
+    assert (tmp_path / "new" / "place" / "out.json").is_file()
+    (tmp_path / "found.json").unlink()
+    assert f"--json {tmp_path} is a directory: name a file" in score(
+        *files, "--metric", "coco", "--json", tmp_path, expect=2
+    )
+
+
+def test_without_an_object_the_figures_are_written_in_valid_json(files, tmp_path):
+    def strictly(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "annotations": []}))
+    flags = (*files, "--metric", "voc10", "--resamples", 20, "--against", files[3], "--json", tmp_path / "out.json")
+    assert "There is nothing to score against" in score(*flags)
+    assert "interval" not in json.loads((tmp_path / "out.json").read_text(), parse_constant=strictly)
+    aside = [{**entry, "difficult": 1} for entry in TRUTH["annotations"]]
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "annotations": aside}))
+    score(*flags)
+    written = json.loads((tmp_path / "out.json").read_text(), parse_constant=strictly)
+    assert written["interval"]["estimate"] is None and written["against"]["low"] is None
 
 
 def test_classes_restrict_the_figures(files):

@@ -1,0 +1,125 @@
+"""Masks in files: pycocotools' own are taken, and what it would misread without a word is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from evaluation.coco import coco_figures
+from evaluation.files import EvaluationError, read_predictions, read_truth
+from evaluation.segmentations import encode, first_fault, run_totals
+from tests.evaluation.cases import thing, truth_of
+
+SQUARE = [[10, 10, 50, 10, 50, 50, 10, 50]]
+TRUTH = truth_of([thing([10, 10, 40, 40], segmentation=SQUARE)])
+
+
+def random_masks(seed: int, count: int) -> list[np.ndarray]:
+    """From empty to full, from single pixels to long runs."""
+    random = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        height, width = random.integers(1, 120, 2)
+        grain, share = random.integers(1, 30), random.choice([0, 0.02, 0.5, 0.98, 1])
+        coarse = random.random((height // grain + 1, width // grain + 1)) < share
+        masks.append(np.kron(coarse, np.ones((grain, grain), bool))[:height, :width])
+    return masks
+
+
+def test_the_runs_of_pycocotools_cover_the_image():
+    masks = random_masks(0, 300)
+    codes = [rle.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in masks]
+    assert run_totals(codes).tolist() == [mask.size for mask in masks]
+    assert run_totals([code.decode() for code in codes]).tolist() == [mask.size for mask in masks]
+    assert run_totals([]).tolist() == []
+
+
+def test_runs_of_any_sum_are_told():
+    """Written by pycocotools from run lengths that fit no image."""
+    random = np.random.default_rng(1)
+    runs = [random.integers(0, 10 ** random.integers(1, 6), random.integers(1, 40)).tolist() for _ in range(200)]
+    codes = [rle.frPyObjects({"size": [1, 1], "counts": one}, 1, 1)["counts"] for one in runs]
+    assert run_totals(codes).tolist() == [sum(one) for one in runs]
+    assert run_totals(["", "\x00", "\u00e9", "o" * 30, "04", "oo"]).tolist() == [0, -1, -1, -1, 4, -1]
+
+
+def said(function, *arguments, **options):
+    with pytest.raises(EvaluationError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "sentence"),
+    [
+        (SQUARE, "has no segmentation in RLE (size and counts)"),
+        ({"size": [100, 100], "counts": None}, "RLE counts that are neither a text nor a list of whole numbers"),
+        ({"size": [100, 100], "counts": [9999.0, 1]}, "RLE counts that are neither a text nor a list of whole numbers"),
+        ({"size": [100, 100], "counts": [-1, 10001]}, "RLE counts that are neither a text nor a list of whole numbers"),
+        ({"size": None, "counts": "abc"}, "has no segmentation in RLE (size and counts)"),
+        ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels, but its size of [100, 100] has 10000; encode"),
+        ({"size": [100, 100], "counts": [5000, 5000, 50000]}, "cover 60000 pixels"),
+        ({"size": [100, 100], "counts": "04"}, "cover 4 pixels"),
+        ({"size": [100, 100], "counts": "!"}, "RLE counts that cannot be decoded"),
+        ({"size": [50, 100], "counts": "04"}, "height x width [50, 100], but the truth's image is [100, 100]"),
+    ],
+)
+def test_masks_of_predictions_that_would_be_misread_are_told(segmentation, sentence):
+    found = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": segmentation}
+    told = said(coco_figures, TRUTH, [found], iou_type="segm")
+    assert told.startswith("the list of predictions: prediction 0 (counted from 0, image_id 1) ") and sentence in told
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "sentence"),
+    [
+        (None, "has no segmentation in polygons or RLE; use boxes instead"),
+        ([], "has polygons that are not lists of finite numbers x, y, x, y"),
+        ([[10, 10]], "has a first polygon of fewer than 3 corners; correct or remove it"),
+        ([[10, 10, 50, 10]], "has a first polygon of fewer than 3 corners"),
+        ([[10, 10, 50, 10], *SQUARE], "has a first polygon of fewer than 3 corners"),
+        ([10, 10, 50, 10, 50, 50], "has polygons that are not lists of finite numbers"),
+        ([[10, 10, 50, 10, 50, "50"]], "has polygons that are not lists of finite numbers"),
+        ([[10, 10, 50, 10, 50, float("inf")]], "has polygons that are not lists of finite numbers"),
+        ("abc", "has no segmentation in polygons or RLE"),
+        ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels"),
+    ],
+)
+def test_masks_of_the_truth_that_would_be_misread_are_told(segmentation, sentence):
+    truth = truth_of([thing([10, 10, 40, 40], segmentation=segmentation)])
+    told = said(coco_figures, truth, [], iou_type="segm")
+    assert told.startswith("the truth: annotation 0 (counted from 0, image_id 1) ") and sentence in told
+    assert read_truth(truth) is truth, "boxes can be scored"
+
+
+@pytest.mark.parametrize("polygons", [SQUARE, [*SQUARE, [5, 5]], [*SQUARE, [60, 60, 70, 70]]])
+def test_what_pycocotools_reads_is_taken_as_it_reads_it(polygons):
+    """Official files have polygons of one or two corners among others."""
+    truth = truth_of([thing([10, 10, 40, 40], segmentation=polygons)])
+    mask = rle.merge(rle.frPyObjects(polygons, 100, 100))
+    found = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {**mask, "counts": mask["counts"].decode()}}
+    assert coco_figures(truth, [found], iou_type="segm")["AP"] == pytest.approx(100)
+
+
+def test_masks_need_the_sizes_of_images():
+    truth = {**TRUTH, "images": [{"id": 1}]}
+    assert "image 1 has height x width [None, None]; masks need both" in said(read_truth, truth, needs="segmentation")
+    assert read_predictions([], truth, needs="segmentation") == []
+
+
+def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
+    monkeypatch.setattr("evaluation.segmentations.CHUNK", 3)
+    good = {"size": [2, 2], "counts": "04"}
+    values = [good] * 7 + [{"size": [2, 2], "counts": "05"}] + [good]
+    place, told = first_fault(values, [(2, 2)] * 9, polygons=False)
+    assert place == 7 and "cover 5 pixels" in told
+    assert first_fault([good] * 9, [(2, 2)] * 9, polygons=False) is None
+
+
+def test_what_has_no_fault_is_encoded():
+    (square,) = rle.frPyObjects(SQUARE, 100, 100)
+    runs = [1010, 8990]
+    assert encode(SQUARE, (100, 100))["counts"] == square["counts"]
+    assert rle.area(encode({"size": [100, 100], "counts": runs}, (100, 100))) == 8990
