@@ -32,7 +32,7 @@ SET_BY_STUDY = ("--config", "--backbone", "--data", "--seed", "--output", "--res
 
 # He et al. 2015, section 4.2: a rate of 0.1 is too large a start for 110 layers, so 0.01 until the error is below 80 %.
 WARM_DEPTH = 110
-WARM_START = {"solver.warmup_until_error": "80", "solver.warmup_factor": "0.1", "solver.warmup_iterations": "0"}
+WARM_START = {"solver.warmup_until_error": "80", "solver.warmup_factor": "0.1"}
 
 
 @dataclass(frozen=True)

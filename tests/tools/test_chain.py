@@ -157,7 +157,8 @@ def test_eval_det_keeps_results_of_another_protocol_out_of_the_run_directory(det
 
 def test_eval_backbone_takes_another_size(weights, sample, tmp_path):
     flags = ("--data", sample / "objects", "--batch-size", 7, "--json", tmp_path / "figures.json")
-    assert "resize 32 is below" in run("eval_backbone", "--weights", weights["r18"], *flags, "--size", 64, expect=1).err
+    refused = run("eval_backbone", "--weights", weights["r18"], *flags, "--size", 64, expect=2)
+    assert "input.size 64 is above input.resize 32, from which it is cropped at test" in refused.err
     run("eval_backbone", "--weights", weights["r18"], *flags, "--size", 64, "--resize", 72)
     assert json.loads((tmp_path / "figures.json").read_text())[0]["images"] == 20
 
