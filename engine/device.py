@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 NAMES = ("auto", "cpu", "cuda")
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
-_KEEPING = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20}
-_GIVING_BACK = {_M_MMAP_THRESHOLD: 64 << 10, _M_TRIM_THRESHOLD: 64 << 10, _M_TOP_PAD: 0}
-# How far glibc moves its thresholds by itself in a process that frees large blocks.
-_rules = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 
 
 class DeviceError(ValueError):
@@ -54,38 +45,6 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes on Linux
-
-
-def keep_freed_memory() -> None:
-    """Lets this process keep the memory that tensors free, for the next step's. Only glibc's malloc is told so.
-
-    Otherwise each step's maps of a few megabytes go back to the system and are fetched, page by page and zeroed, at
-    the next: a sixth of the time of a CIFAR net on a CPU. Maps above 32 MB (glibc's bound) still go back.
-    """
-    global _rules
-    _rules = _KEEPING
-    _tell_malloc(_rules)
-
-
-@contextmanager
-def giving_memory_back() -> Iterator[None]:
-    """Inside, memory that is freed goes back to the system at once, so that what is resident is what is in use.
-
-    True of what is allocated anew, as large tensors in a thread of its own are: blocks that the process has kept from
-    before are used again where they fit. Only glibc's malloc is told so.
-    """
-    _tell_malloc(_GIVING_BACK)
-    try:
-        yield
-    finally:
-        _tell_malloc(_rules)
-
-
-def _tell_malloc(rules: dict[int, int]) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in rules.items():
-            mallopt(option, value)
 
 
 def visible_gpus(name: str = "auto") -> list[str]:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine import device as devices
+from engine import malloc
 from engine.tied import tie_forks, tied
 
 # Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
@@ -94,7 +95,7 @@ def start(device: str = "auto") -> World:
         torch.cuda.set_device(here)
         torch.backends.cudnn.benchmark = True  # a few canvas sizes, each seen many times
     else:
-        devices.keep_freed_memory()
+        malloc.keep_freed_memory()
     if not is_under_launcher():
         return World(device=here)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from engine.device import giving_memory_back
+from engine.malloc import only_what_is_in_use
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # what Linux resets the peak of resident memory with (proc_pid_clear_refs)
@@ -55,10 +53,8 @@ def wait_for(device: torch.device) -> None:
 def memory_growth(call: Callable[[], Any], device: torch.device) -> float | None:
     """MB by which memory in use rises during `call`, at the highest point; None where the system does not tell.
 
-    On a GPU what torch has allocated. On Linux what is resident for the process while `call` runs in a thread of its
-    own, so inference mode and autocast are its own to enter: what the process did before then plays no part, since
-    malloc serves a new thread from fresh memory, and what is freed goes back at once. `call` has run before: a first
-    one loads code.
+    On a GPU what torch has allocated. On Linux what is resident for the process, with glibc whatever it held, freed and
+    kept before (see `engine.malloc`). `call` has run before: a first one loads code.
     """
     gc.collect()
     if device.type == "cuda":
@@ -68,14 +64,10 @@ def memory_growth(call: Callable[[], Any], device: torch.device) -> float | None
         call()
         wait_for(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with giving_memory_back(), ThreadPoolExecutor(1) as thread:
-        return thread.submit(_resident_growth, call).result()
-
-
-def _resident_growth(call: Callable[[], Any]) -> float | None:
-    began = _resident_from_here()
-    call()
-    return None if began is None else max(0.0, _resident_mb("VmHWM") - began)
+    with only_what_is_in_use():
+        began = _resident_from_here()
+        call()
+        return None if began is None else max(0.0, _resident_mb("VmHWM") - began)
 
 
 def weights_mb(module: nn.Module) -> float:
@@ -91,9 +83,6 @@ def _resident_from_here() -> float | None:
     """Resident memory, MB, from which on the peak is counted anew; None where the system cannot."""
     if sys.platform != "linux":
         return None
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
     try:
         _CLEAR.write_text(_RESET_PEAK)
         return _resident_mb("VmRSS")

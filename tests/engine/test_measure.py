@@ -1,15 +1,16 @@
 """Times and memory of calls, against what the calls are known to take."""
 
+import os
+import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from engine import device
 from engine.measure import memory_growth, timed_calls, weights_mb
+from tests.engine.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -33,23 +34,15 @@ def test_slow_calls_are_fewer_but_never_less_than_the_fewest(fewest, within_s, m
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process's peak be counted anew")
-@pytest.mark.parametrize("keeping", [False, True])
+@pytest.mark.parametrize("keeping", ["keeping", "not keeping"])
 def test_memory_growth_is_what_was_held_at_once_inside(keeping):
-    """Whatever the process held, freed and kept before: it is asked here after an untidy past."""
-    if keeping:
-        device.keep_freed_memory()
-    past = [torch.ones(size << 14) for size in range(1, 60)]  # of 64 kB to 4 MB, every other freed
-    del past[::2]
-
-    def hold(size_mb):
-        for _ in range(3):  # freed in between, so not added up
-            half, another = torch.ones(size_mb << 17), torch.ones(size_mb << 17)
-            del half, another
-
-    for size_mb in (128, 1, 24, 24, 3):
-        hold(size_mb)  # in this thread too, before
-        assert memory_growth(partial(hold, size_mb), CPU) == pytest.approx(size_mb, abs=0.7)
-    assert all(held[0] == 1 for held in past)
+    """Whatever the process held, freed and kept before: it is asked in one with an untidy past."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "engine" / "untidy.py"), keeping]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(told) == 5
+    for size_mb, growth_mb in (map(float, line.split()) for line in told):
+        assert growth_mb == pytest.approx(size_mb, abs=0.7)
 
 
 def test_an_error_inside_is_handed_on():
