@@ -7,10 +7,11 @@ own (above the mmap threshold) when they are freed, the end of a heap when it is
 from __future__ import annotations
 
 import ctypes
-import sys
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
@@ -59,8 +60,8 @@ def only_what_is_in_use() -> Iterator[None]:
 def _take_holes(library: Any) -> list[int]:
     """Blocks that leave this thread's heap without a hole of _LARGE or more."""
     taken: list[int] = []
-    size = _LARGEST
-    while size >= _LARGE:
+    size, room = _LARGEST, _virtual_bytes()  # more the holes cannot have; blocks of their own may be forbidden
+    while size >= _LARGE and room > 0:
         block = library.malloc(size)
         if block is None:
             break
@@ -69,7 +70,13 @@ def _take_holes(library: Any) -> list[int]:
             size //= 2
         else:
             taken.append(block)
+            room -= size
     return taken
+
+
+def _virtual_bytes() -> int:
+    """Of this process's address space, what is mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
 
 
 def _tell(rules: dict[int, int]) -> None:
@@ -80,9 +87,13 @@ def _tell(rules: dict[int, int]) -> None:
 
 @lru_cache(maxsize=1)
 def _glibc() -> Any:
-    """The C library, where it is glibc."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "gnu_get_libc_version"):
+    """The C library, where it is glibc, and the process has no other malloc (by LD_PRELOAD)."""
+    try:
+        library, used = ctypes.CDLL("libc.so.6"), ctypes.CDLL(None)
+        addresses = {ctypes.cast(one.malloc, ctypes.c_void_p).value for one in (library, used)}
+    except (OSError, AttributeError, TypeError):
+        return None
+    if not hasattr(library, "gnu_get_libc_version") or len(addresses) > 1:
         return None
     library.malloc.argtypes, library.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
     library.free.argtypes, library.free.restype = (ctypes.c_void_p,), None
