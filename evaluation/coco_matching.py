@@ -18,7 +18,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import BoolArray, FloatArray, IntArray
 from evaluation.coco import Difficult, IouType, mask_areas
 from evaluation.files import NEEDS, Entry, EvaluationError, Truth, area_of, class_names, read_predictions, read_truth
 from evaluation.reweighting import Matched
@@ -30,7 +30,6 @@ _BITS_T = 1 << np.arange(len(THRESHOLDS_T))
 _MOST = 100  # detections of a class and image
 _ELEMENTS = 1 << 21  # of one working array
 
-BoolArray = NDArray[np.bool_]
 BitsArray = NDArray[np.uint16]
 
 

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from evaluation.segmentations import first_fault
+from evaluation.segmentations import first_fault, is_finite
 
 Entry = dict[str, Any]
 Truth = dict[str, Any]  # COCO JSON: images, annotations, categories
@@ -196,7 +196,7 @@ def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
         where = f"{name}: {what} {index} (counted from 0, image_id {entry['image_id']})"
         if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_is_number(value) for value in box):
             raise EvaluationError(f"{where} has bbox {box!r}; four numbers x, y, width, height in pixels are wanted")
-        if not all(_is_finite(value) for value in box):
+        if not all(is_finite(value) for value in box):
             raise EvaluationError(
                 f"{where} has a bbox that is not finite: {_shown(list(box))}; remove it, or look for the cause in what "
                 "wrote it"
@@ -210,7 +210,7 @@ def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
 def _check_scores(entries: Sequence[Entry], name: str) -> None:
     for index, entry in enumerate(entries):
         score = entry.get("score")
-        if not _is_finite(score):
+        if not is_finite(score):
             found = "has no score" if score is None else f"has score {_shown(score)}"
             raise EvaluationError(
                 f"{name}: prediction {index} (counted from 0, image_id {entry['image_id']}) {found}; "
@@ -223,7 +223,7 @@ def _check_sizes(images: Sequence[Entry], name: str) -> None:
     for index, image in enumerate(images):
         for side in ("width", "height"):
             value = image.get(side)
-            if value is not None and not (_is_finite(value) and value >= 0):
+            if value is not None and not (is_finite(value) and value >= 0):
                 raise EvaluationError(
                     f"{name}: image {index} (counted from 0) has {side} {_shown(value)}; write it as a number of "
                     "pixels, or leave it out"
@@ -240,7 +240,7 @@ def _check_flags_and_areas(entries: Sequence[Entry], name: str) -> None:
                     f"{_shown(value)}; write 0 or 1 (a text such as '0' would count as a yes)"
                 )
         area = entry.get("area")
-        if area is not None and not (_is_finite(area) and area >= 0):
+        if area is not None and not (is_finite(area) and area >= 0):
             raise EvaluationError(
                 f"{name}: annotation {index} (counted from 0, image_id {entry['image_id']}) has area {_shown(area)}; "
                 "write it as a number of square pixels, or leave it out"
@@ -268,13 +268,6 @@ def _is_integer(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # whole numbers beyond floating point
-        return False
 
 
 def _shown(value: object) -> str:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, FloatArray, IntArray
+from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, BoolArray, FloatArray, IntArray
 from evaluation.coco import Difficult, IouType
 from evaluation.coco_matching import match_coco
 from evaluation.files import Entry, EvaluationError, Truth
@@ -32,8 +31,6 @@ COCO_FIGURES: dict[str, tuple[int, int | None]] = {
     "APl": (3, None),
 }
 VOC_LEVELS: dict[str, FloatArray | None] = {"voc07": ELEVEN_LEVELS, "voc10": None}
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.integer]
+from evaluation.average_precision import IntArray
+
 Size = tuple[Any, Any]  # height, width in pixels, as the file says it
 
 CHUNK = 2000  # masks whose characters are looked at together
@@ -55,10 +55,11 @@ def _polygon_fault(value: list[Any]) -> str:
 
 
 def _are_coordinates(part: list[Any]) -> bool:
-    return len(part) > 0 and len(part) % 2 == 0 and all(_is_number(value) for value in part)
+    return len(part) > 0 and len(part) % 2 == 0 and all(is_finite(value) for value in part)
 
 
-def _is_number(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and one that a float can hold."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # whole numbers beyond floating point

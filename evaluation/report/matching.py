@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import BoolArray, FloatArray, IntArray
 from evaluation.files import Entry
 from evaluation.why import errors
 from evaluation.why.operating import best_of
-from evaluation.why.overlaps import BoolArray, Overlaps, measure
+from evaluation.why.overlaps import Overlaps, measure
 
 MATCH_IOU = 0.5
 BACKGROUND_IOU = 0.1

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import BoolArray, FloatArray, IntArray
 from evaluation.files import Entry, Truth, none_for_nan
 from evaluation.why.operating import hits
-from evaluation.why.overlaps import BoolArray, Overlaps
+from evaluation.why.overlaps import Overlaps
 
 BINS = 10
 BOX_BINS = 5

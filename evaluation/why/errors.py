@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, IntArray, RankedMatches, average_precision
+from evaluation.average_precision import BoolArray, FloatArray, IntArray, RankedMatches, average_precision
 from evaluation.files import EvaluationError, none_for_nan
 from evaluation.why.matching import take
-from evaluation.why.overlaps import BoolArray, Overlaps, Pairs
+from evaluation.why.overlaps import Overlaps, Pairs
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 SPECIAL = ("false_positives", "false_negatives")

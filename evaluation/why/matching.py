@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.average_precision import IntArray
-from evaluation.why.overlaps import BoolArray, Overlaps, Pairs
+from evaluation.average_precision import BoolArray, IntArray
+from evaluation.why.overlaps import Overlaps, Pairs
 
 
 def take(pairs: Pairs, detections: int, truths: int, shared_G: BoolArray | None = None) -> IntArray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import BoolArray, FloatArray, IntArray
 from evaluation.why.matching import take_wanted_first
-from evaluation.why.overlaps import BoolArray, Overlaps
+from evaluation.why.overlaps import Overlaps
 
 
 def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:

@@ -14,14 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evaluation.average_precision import FloatArray, IntArray
+from evaluation.average_precision import BoolArray, FloatArray, IntArray
 from evaluation.coco import IouType
 from evaluation.files import MASKS, Entry, Truth, area_of, class_names
 from evaluation.segmentations import encode
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

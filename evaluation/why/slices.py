@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.average_precision import COCO_LEVELS, FloatArray, IntArray
+from evaluation.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray
 from evaluation.files import Truth, none_for_nan
 from evaluation.why.matching import take_wanted_first
-from evaluation.why.overlaps import BoolArray, Overlaps, neighbours
+from evaluation.why.overlaps import Overlaps, neighbours
 
 IOUS: FloatArray = np.linspace(0.5, 0.95, 10)
 MOST = 100  # detections of an image and class
