@@ -15,7 +15,7 @@ TEST_PROCESSES ?= 2
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: setup.py
+$(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Vertebra needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; say: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing torch, torchvision and the rest into $(VENV) (several GB, minutes, once) ..."

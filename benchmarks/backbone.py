@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from backbones import create_backbone
 from backbones.norms import freeze_norms
-from engine import precision as precisions
+from vertebra.engine import precision as precisions
 
 THEIRS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101", "r152": "resnet152"}
 

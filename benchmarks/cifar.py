@@ -4,10 +4,10 @@ python benchmarks/cifar.py --backbone cifar_r20 --cpu-seconds
 python benchmarks/cifar.py --backbone cifar_r110 --device cuda --compile --steps 200 --rounds 9
 
 A figure is seconds a step with all that a step takes: images read, padded, cropped and mirrored, forward, backward,
-optimiser, what the log needs. Ours: images resident, `engine.loop`. Plain: torchvision's transforms on single images
+optimiser, what the log needs. Ours: images resident, `loop`. Plain: torchvision's transforms on single images
 in a DataLoader, the net as a textbook has it, and after its reference training a look at loss and accuracy each step.
 Images are random numbers: they cost what photographs do, as both sides hold them decoded. Both sides run in one
-process, which on a CPU keeps freed memory for both (see `engine.device`).
+process, which on a CPU keeps freed memory for both (see `vertebra.engine.device`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from torchvision import transforms
 from backbones import create_backbone
 from backbones.cifar import CIFAR_MEAN, CIFAR_STD
 from backbones.classifier import Classifier
-from data.records import ClassificationDataset, Strings
-from data.resident import read_resident, resident_loader
-from engine import distributed, loop
-from engine import precision as precisions
-from engine.optim import sgd
-from engine.rundir import RunDirectory
-from engine.schedule import Constant
+from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.loading.resident import read_resident, resident_loader
+from vertebra.engine import distributed, loop
+from vertebra.engine import precision as precisions
+from vertebra.engine.optim import sgd
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import Constant
 
 IMAGES, BATCH, LR, DECAY = 50_000, 128, 0.1, 1e-4
 

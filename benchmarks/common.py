@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks run from a clone, installed or not
 
 import torch  # noqa: E402
 
-from engine.measure import wait_for  # noqa: E402
-from engine.provenance import describe  # noqa: E402
+from vertebra.engine.measure import wait_for  # noqa: E402
+from vertebra.engine.provenance import describe  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 FEWEST_ROUNDS = 5

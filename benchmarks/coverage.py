@@ -10,9 +10,9 @@ of each object, and false ones. The true difference of two sides is that of thei
 A pair draws new images and new seeds of three sides, two of them equal; the interval should hold the truth in 95 % of
 pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are chosen among the most: rows of one number of
 images share their draws. What is drawn is kept beside the result (.npz), to go on from or to judge another rule by.
-"plain" is the bootstrap in two levels with percentiles that `evaluation.comparison` does without; "images" is the
+"plain" is the bootstrap in two levels with percentiles that `statistics.comparison` does without; "images" is the
 interval of one run a side, held against the AP of these very runs on 20,000 images: by the normal distribution as in
-comparison, and by percentiles as in `evaluation.bootstrap`.
+comparison, and by percentiles as in `vertebra.evaluation.statistics.bootstrap`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
-from evaluation.average_precision import COCO_LEVELS
-from evaluation.coco_matching import THRESHOLDS_T
-from evaluation.comparison import compare_sides
-from evaluation.resampling import draw_counts, reweigh
-from evaluation.reweighting import Matched
-from evaluation.student import quantile
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
+from vertebra.evaluation.metrics.coco_matching import THRESHOLDS_T
+from vertebra.evaluation.statistics.comparison import compare_sides
+from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
+from vertebra.evaluation.statistics.reweighting import Matched
+from vertebra.evaluation.statistics.student import quantile
 
 Values = NDArray[np.float64]
 CLASSES = 4

@@ -20,9 +20,9 @@ import numpy as np  # isort: skip
 
 from coverage import Scene, Values, figures, train
 
-from evaluation.average_precision import IntArray
-from evaluation.comparison import compare_sides
-from evaluation.resampling import draw_counts
+from vertebra.evaluation.metrics.average_precision import IntArray
+from vertebra.evaluation.statistics.comparison import compare_sides
+from vertebra.evaluation.statistics.resampling import draw_counts
 
 
 def rare_scene(images: int, shown: int, random: np.random.Generator) -> Scene:

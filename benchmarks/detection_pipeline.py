@@ -34,10 +34,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from data import detection_loader, open_detection
-from data.detection_views import DetectionAugmentation
-from data.records import DetectionDataset
-from data.sampling import evenly
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.sampling import evenly
+from vertebra.data.transforms.detection_views import DetectionAugmentation
 
 SHORTER, LONGER, SQUARE, JITTER = (640, 672, 704, 736, 768, 800), 1333, 1024, (0.1, 2.0)
 PLAIN, SSD, LSJ = "resize and flip", "SSD's colours and crops", "large-scale jitter"

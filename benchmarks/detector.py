@@ -32,11 +32,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from configs import build_detector
-from configs.outside_detectors import torchvision_recipe
 from detectors.faster_rcnn import FasterRCNN
 from detectors.structures import ImageBatch, Masks, Targets
-from engine import precision as precisions
+from vertebra.build import build_detector
+from vertebra.build.outside_detectors import torchvision_recipe
+from vertebra.engine import precision as precisions
 
 CLASSES = 80
 TRUTHS = 8  # an image; COCO has 7

@@ -35,8 +35,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from data import classification_loader, open_classification
-from data.imagenet import is_image
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.imagenet import is_image
+from vertebra.data.loading.loaders import classification_loader
 
 OURS, PIL, TENSORS = "ours", "torchvision, PIL (its default)", "torchvision, tensors"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

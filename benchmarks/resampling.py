@@ -5,7 +5,7 @@ python benchmarks/resampling.py --images 500 --resamples 100 --judge
 
 5,000 images, 80 classes as unequal as COCO's (a third of the objects are people), 7.3 objects an image with crowds
 among them, 100 detections an image and side: near every object some, the rest anywhere. Matching is timed apart, as it
-does not grow with the resamples; the kinds of error (`evaluation.why.resampling`) are timed from lists to figures.
+does not grow with the resamples; the kinds of error (`why.resampling`) are timed from lists to figures.
 --judge scores one side with pycocotools too and compares every class's AP, AP50 and sizes with ours. Seconds of the
 clock, and of the processor, which is the one to read on a busy machine (one thread).
 """
@@ -22,11 +22,11 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 
 import numpy as np  # isort: skip
 
-from evaluation.average_precision import COCO_LEVELS
-from evaluation.coco import coco_figures
-from evaluation.coco_matching import match_coco
-from evaluation.resampling import COCO_FIGURES, Resampled, draw_counts, reweigh
-from evaluation.why.resampling import resample_errors
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.coco_matching import match_coco
+from vertebra.evaluation.statistics.resampling import COCO_FIGURES, Resampled, draw_counts, reweigh
+from vertebra.evaluation.why.resampling import resample_errors
 
 CLASSES = 80
 OBJECTS = 7.3  # an image, as in val2017

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, v2
 
-from data.augment import (
+from vertebra.data.transforms.augment import (
     LEVELS,
     OPERATIONS,
     RAND,
@@ -23,7 +23,7 @@ from data.augment import (
     pca_colour,
     trivial_augment,
 )
-from data.transforms import AUGMENTS, ClassificationTransform
+from vertebra.data.transforms.transforms import AUGMENTS, ClassificationTransform
 
 TORCHVISION = {
     "identity": "Identity", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX",

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from data.check import check_classification, check_detection
 from tests.data.writers import write_folders, write_voc
+from vertebra.data.prepare.check import check_classification, check_detection
 
 
 def sentences(faults) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import open_classification
-from data.errors import DataError
-from data.records import Strings
 from tests.data.writers import write_folders, write_picture
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.records import Strings
+from vertebra.ground.errors import DataError
 
 
 def test_labels_are_the_class_folders_in_alphabetical_order(tmp_path: Path):
@@ -165,7 +165,7 @@ def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
 
 
 def test_strings_are_joined_and_taken_as_lists_are(monkeypatch):
-    monkeypatch.setattr("data.records._AT_ONCE", 3)
+    monkeypatch.setattr("vertebra.data.datasets.records._AT_ONCE", 3)
     parts = [["a", "", "bcd"], [], ["é", "xyz"]]
     joined = Strings.joined([Strings(part) for part in parts])
     assert list(joined) == ["a", "", "bcd", "é", "xyz"]

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import DETECTION_SETS
-from data import open_detection
-from data.catalog import find_sources
-from data.check import check_detection
-from data.errors import DataError
+from vertebra.data.datasets.catalog import find_sources, open_detection
+from vertebra.data.prepare.check import check_detection
+from vertebra.ground.errors import DataError
+from vertebra.recipes.schema import DETECTION_SETS
 
 Write = Callable[..., Path]
 

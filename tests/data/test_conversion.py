@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import open_detection
-from data.check import check_detection
-from data.conversion import Conversion, convert
-from data.conversion_yolo import join
-from data.errors import DataError
-from data.records import DetectionDataset
-from data.yolo import polygon_area
 from tests.data.writers import write_picture, write_voc
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.yolo import polygon_area
+from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.conversion import Conversion, convert
+from vertebra.data.prepare.conversion_yolo import join
+from vertebra.ground.errors import DataError
 
 Write = Callable[..., Path]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decode import decode_image, shrink_factor, stored_size
-from data.errors import BadSample
 from tests.data.writers import picture
+from vertebra.data.loading.decode import decode_image, shrink_factor, stored_size
+from vertebra.ground.errors import BadSample
 
 HEIGHT, WIDTH = 40, 64
 

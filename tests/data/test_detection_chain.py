@@ -11,13 +11,14 @@ import torch
 from pycocotools import mask as rle
 from torchvision.transforms import v2
 
-from data import detection_loader, open_detection
-from data.decode import shrink_factor
-from data.detection_views import DetectionAugmentation, View
-from data.sampling import draw_seed
-from data.transforms import Box
 from tests.data.test_loaders import assert_same
 from tests.data.writers import picture, write_picture
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.loading.decode import shrink_factor
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.sampling import draw_seed
+from vertebra.data.transforms.detection_views import DetectionAugmentation, View
+from vertebra.data.transforms.transforms import Box
 
 SIZES = [(90, 120), (120, 90), (96, 150), (64, 64)]
 AUGMENTATIONS = {

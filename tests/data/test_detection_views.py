@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from data.canvases import resized
-from data.detection_views import (
+from vertebra.data.transforms.canvases import resized
+from vertebra.data.transforms.detection_views import (
     IOUS,
     DetectionAugmentation,
     ViewDraw,
@@ -19,7 +19,7 @@ from data.detection_views import (
     jittered,
     range_crop,
 )
-from data.transforms import Box
+from vertebra.data.transforms.transforms import Box
 
 BOXES = np.array([[30, 40, 120, 200], [200, 100, 380, 280], [10, 10, 40, 40]], np.float32)
 sizes = st.tuples(st.integers(2, 500), st.integers(2, 500))

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from data import archives, download
-from data.archives import ARCHIVES, Archive, Archives, fetch, unpack, unpack_all
-from data.download import md5_of
-from data.errors import DataError
 from tests.data.file_server import FileServer
+from vertebra.data.prepare import archives, download
+from vertebra.data.prepare.archives import ARCHIVES, Archive, Archives, fetch, unpack, unpack_all
+from vertebra.data.prepare.download import md5_of
+from vertebra.ground.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte, more than the server sends at a time
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.growth import Growth
+from vertebra.data.transforms.growth import Growth
 
 
 def test_sides_of_a_usual_training():

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data import open_detection
-from data.catalog import find_sources
-from data.check import check_detection
-from data.errors import DataError
 from tests.data.writers import write_picture
+from vertebra.data.datasets.catalog import find_sources, open_detection
+from vertebra.data.prepare.check import check_detection
+from vertebra.ground.errors import DataError
 
 ANT, BEE = "n02219486", "n02206856"
 BOX = "<bndbox><xmax>20</xmax><xmin>11</xmin><ymax>30</ymax><ymin>6</ymin></bndbox>"

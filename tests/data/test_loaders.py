@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data import classification_loader, detection_loader, open_classification, open_detection
-from data.classification import part_of_large
-from data.decode import shrink_factor
-from data.errors import BadSample, DataError
-from data.transforms import Box, ClassificationTransform, resize
 from detectors.structures import ImageBatch, Targets
 from tests.data.writers import write_folders, write_picture, write_voc
+from vertebra.data.datasets.catalog import open_classification, open_detection
+from vertebra.data.datasets.classification import part_of_large
+from vertebra.data.loading.decode import shrink_factor
+from vertebra.data.loading.loaders import classification_loader, detection_loader
+from vertebra.data.transforms.transforms import Box, ClassificationTransform, resize
+from vertebra.ground.errors import BadSample, DataError
 
 CLASSIFICATION = {"size": 32, "resize": 36, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7}
 DETECTION: dict[str, Any] = {"shorter_sides": (48, 64), "longer_side": 96, "flip": 0.5, "seed": 7}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.check import check_localisation
-from data.errors import DataError
-from data.localisation import open_localisation
-from data.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
-from data.sample.locations import write_locations
-from data.views import Crops, Whole
 from tests.data.writers import VOC_OBJECT, write_picture
+from vertebra.data.datasets.localisation import open_localisation
+from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from vertebra.data.prepare.check import check_localisation
+from vertebra.data.sample.locations import write_locations
+from vertebra.data.transforms.views import Crops, Whole
+from vertebra.ground.errors import DataError
 
 Object = tuple[str, int, int, int, int]
 PICTURE_HW = (60, 80)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from data.masks import run_lengths, segmentation_fault
+from vertebra.data.datasets.masks import run_lengths, segmentation_fault
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 99))

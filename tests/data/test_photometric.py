@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from data.photometric import colour, light, photometric
 from tests.data.test_augment import scene
 from tests.data.writers import picture
+from vertebra.data.transforms.photometric import colour, light, photometric
 
 
 def naive_colour(pixel: list[int], saturation: float, degrees: float) -> list[float]:

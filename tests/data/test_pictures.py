@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from data import detection_loader, open_detection
-from data.errors import BadSample, DataError
-from data.pictures import PictureView, find_pictures, open_video, picture_loader, video_batches
 from tests.data.writers import picture, write_picture
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.pictures import PictureView, find_pictures, open_video, picture_loader, video_batches
+from vertebra.ground.errors import BadSample, DataError
 
 SIZES_HW = [(60, 80), (75, 50), (700, 900), (48, 200), (64, 64)]  # the third is decoded shrunken
 

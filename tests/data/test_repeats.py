@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import detection_loader, open_detection
-from data.repeats import RepeatingStream, Stream, occurrences, repeat_factors
-from data.sampling import TrainPlan, TrainRequests
 from tests.data.writers import write_voc
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.repeats import RepeatingStream, Stream, occurrences, repeat_factors
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.sampling import TrainPlan, TrainRequests
 
 OPTIONS: dict[str, Any] = {"train": True, "shorter_sides": (48,), "longer_side": 96, "flip": 0.5, "seed": 7}
 

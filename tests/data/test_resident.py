@@ -7,14 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from data import classification_loader, open_classification
-from data.decode import decode_image
-from data.errors import BadSample, DataError
-from data.mixing import Mixing
-from data.records import ClassificationDataset, Strings
-from data.resident import ITERATIONS_AT_ONCE, ResidentLoader, draw_views, is_small, read_resident, resident_loader
-from data.transforms import centre_crop, pad_crop
 from tests.data.writers import write_folders, write_picture
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.loading.decode import decode_image
+from vertebra.data.loading.loaders import classification_loader
+from vertebra.data.loading.resident import (
+    ITERATIONS_AT_ONCE,
+    ResidentLoader,
+    draw_views,
+    is_small,
+    read_resident,
+    resident_loader,
+)
+from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.transforms import centre_crop, pad_crop
+from vertebra.ground.errors import BadSample, DataError
 
 SIZE, PAD = 32, 4
 

@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from data.sample import (
+from vertebra.data.sample import (
     CLASS_NAMES,
     SampleError,
     SampleSpec,
@@ -24,8 +24,8 @@ from data.sample import (
     scene_statistics,
     write_sample_set,
 )
-from data.sample.shapes import draw_stamp
-from data.sample.spec import normalised_source
+from vertebra.data.sample.shapes import draw_stamp
+from vertebra.data.sample.spec import normalised_source
 
 SPEC = SampleSpec(train_scenes=260, val_scenes=16, train_objects=60, val_objects=20)
 TINY = SampleSpec(seed=7, train_scenes=18, val_scenes=3, train_objects=22, val_objects=10)
@@ -241,7 +241,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data.sample.write._write_texts", full)
+    monkeypatch.setattr("vertebra.data.sample.write._write_texts", full)
     with pytest.raises(SampleError, match=r"cannot be written \(No space left on device\); free space there"):
         write_sample_set(tmp_path / "set", replace(TINY, train_scenes=1, val_scenes=1), workers=1)
     assert list(tmp_path.iterdir()) == []

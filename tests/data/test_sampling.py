@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.canvases import choose_canvases, default_canvases, resized
-from data.errors import BadSample, DataError
-from data.sampling import (
+from vertebra.data.loading.sampling import (
     RETRIES,
     Request,
     TrainPlan,
@@ -17,6 +15,8 @@ from data.sampling import (
     sequential_requests,
     try_samples,
 )
+from vertebra.data.transforms.canvases import choose_canvases, default_canvases, resized
+from vertebra.ground.errors import BadSample, DataError
 
 
 @settings(deadline=None, max_examples=40)

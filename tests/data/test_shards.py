@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from data import classification_loader, open_classification, view_loader
-from data.check import check_classification
-from data.errors import BadSample, DataError
-from data.shard_files import index_shards, write_shards
-from data.shards import as_url, is_url
-from data.views import Crops
 from tests.data.writers import write_folders
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.shards import as_url, is_url
+from vertebra.data.loading.loaders import classification_loader
+from vertebra.data.prepare.check import check_classification
+from vertebra.data.prepare.shard_files import index_shards, write_shards
+from vertebra.data.transforms.views import Crops, view_loader
+from vertebra.ground.errors import BadSample, DataError
 
 VIEW = {"size": 32, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7, "cache_mb": 0}
 

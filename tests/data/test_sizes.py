@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs import build_detection
-from configs.schema_detection import DetectionRecipe
-from data import detection_loader, open_detection
-from data.sizes import at_several_sizes
-from engine.distributed import World
 from tests.data.writers import write_voc
+from vertebra.build import build_detection
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.sizes import at_several_sizes
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.engine.distributed import World
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 
 @pytest.fixture

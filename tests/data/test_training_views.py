@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import classification_loader, open_classification
-from data.augment import augmentations
-from data.growth import Growth
-from data.mixing import Mixing
-from data.sampling import TrainPlan, TrainRequests, draw_seed
 from tests.data.writers import write_folders
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.loading.loaders import classification_loader
+from vertebra.data.loading.sampling import TrainPlan, TrainRequests, draw_seed
+from vertebra.data.transforms.augment import augmentations
+from vertebra.data.transforms.growth import Growth
+from vertebra.data.transforms.mixing import Mixing
 
 EVERYTHING: dict[str, Any] = {
     "train": True,

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from data.transforms import AUGMENTS, Box, ClassificationTransform, centre_crop, detection_view, pad_crop, resize
 from tests.data.writers import picture
+from vertebra.data.transforms.transforms import (
+    AUGMENTS,
+    Box,
+    ClassificationTransform,
+    centre_crop,
+    detection_view,
+    pad_crop,
+    resize,
+)
 
 
 @st.composite

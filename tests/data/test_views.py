@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from data import open_classification, open_unlabelled, view_loader
-from data.decode import decode_image
-from data.errors import DataError
-from data.transforms import centre_crop, resize_shorter
-from data.views import BATCH_BYTES, Crops, Whole, images_at_once
 from tests.data.writers import picture, write_folders, write_picture
+from vertebra.data.datasets.catalog import open_classification, open_unlabelled
+from vertebra.data.loading.decode import decode_image
+from vertebra.data.transforms.transforms import centre_crop, resize_shorter
+from vertebra.data.transforms.views import BATCH_BYTES, Crops, Whole, images_at_once, view_loader
+from vertebra.ground.errors import DataError
 
 SIZES = [(40, 60), (60, 40), (40, 60), (50, 50), (400, 700)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import open_detection
-from data.errors import DataError
-from data.voc import CLASS_NAMES
-from data.xml_sets import image_id
 from tests.data.writers import write_voc
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.voc import CLASS_NAMES
+from vertebra.data.datasets.xml_sets import image_id
+from vertebra.ground.errors import DataError
 
 DOG = ("dog", 48, 20, 70, 31, 0)
 CAT = ("cat", 1, 1, 80, 60, 1)

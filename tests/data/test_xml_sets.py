@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import build_detection
-from configs.schema import DETECTION_SETS, protocol_fields
-from configs.schema_detection import DetectionRecipe
-from data import detection_loader, open_detection
-from data.check import check_detection
-from data.errors import DataError
-from data.voc import CLASS_NAMES
-from data.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
 from tests.data.writers import write_picture, write_voc
+from vertebra.build import build_detection
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.voc import CLASS_NAMES
+from vertebra.data.datasets.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.prepare.check import check_detection
+from vertebra.ground.errors import DataError
+from vertebra.recipes.schema import DETECTION_SETS, protocol_fields
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 DOG = ("dog", 48, 20, 70, 31, 0)
 STAR = ("star", 1, 1, 9, 9, 0)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import open_detection
-from data.check import check_detection
-from data.errors import DataError
-from data.yolo import in_pixels, parse_line, polygon_area
 from tests.data.writers import write_picture
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.yolo import in_pixels, parse_line, polygon_area
+from vertebra.data.prepare.check import check_detection
+from vertebra.ground.errors import DataError
 
 Write = Callable[..., Path]
 BOX = "1 0.5 0.25 0.2 0.1\n"  # of 80 x 60 px: centre 40, 15; 16 x 6 px

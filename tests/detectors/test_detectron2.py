@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.detectron2_names import from_detectron2
 from tests.detectors import detectron2_peer as peer
 from tests.detectors.tiny import make_images, make_targets
+from vertebra.build.detectron2_names import from_detectron2
 
 needs_detectron2 = pytest.mark.skipif(
     not peer.is_there(),

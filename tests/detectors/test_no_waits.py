@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones import create_backbone
 from backbones.norms import freeze_norms
-from data.batches import Batch
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, SingleMap
 from detectors.box_head import BoxHead, BoxPredictor
@@ -28,16 +27,17 @@ from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.region_heads import LinearRegionHead
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.structures import ImageBatch, Masks, Targets
-from engine import distributed
-from engine.average import WeightAverage
-from engine.guard import FiniteGuard
-from engine.loop import clip_gradients, total_loss, train
-from engine.meter import LossMeter
-from engine.optim import sgd, trained_parameters
-from engine.rundir import RunDirectory
-from engine.schedule import Constant
 from tests.detectors.test_faster_rcnn import crowd_of, noise
 from tests.detectors.tiny import make_images, make_targets, squares, tiny_detector
+from vertebra.data.loading.batches import Batch
+from vertebra.engine import distributed
+from vertebra.engine.average import WeightAverage
+from vertebra.engine.guard import FiniteGuard
+from vertebra.engine.loop import clip_gradients, total_loss, train
+from vertebra.engine.meter import LossMeter
+from vertebra.engine.optim import sgd, trained_parameters
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import Constant
 
 
 def batch_of(truths: int) -> tuple[ImageBatch, Targets]:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine import rng
-from engine.loop import train
-from engine.optim import sgd
-from engine.rundir import RunDirectory
-from engine.schedule import Constant
 from tests.engine.toy import ToyNet, batches
+from vertebra.engine import rng
+from vertebra.engine.loop import train
+from vertebra.engine.optim import sgd
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import Constant
 
 ROOT = Path(__file__).resolve().parents[2]
 

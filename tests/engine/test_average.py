@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engine import rng
-from engine.average import WeightAverage
-from engine.loop import train
-from engine.optim import sgd
-from engine.rundir import RunDirectory
-from engine.schedule import Constant
 from tests.engine.conftest import same
 from tests.engine.toy import ToyNet, batches
+from vertebra.engine import rng
+from vertebra.engine.average import WeightAverage
+from vertebra.engine.loop import train
+from vertebra.engine.optim import sgd
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import Constant
 
 
 def steps(model: ToyNet, count: int):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import files
-from engine.checkpoint import CheckpointError, Checkpoints, UnsafeCheckpoint, load_checkpoint
+from vertebra.engine.checkpoint import CheckpointError, Checkpoints, UnsafeCheckpoint, load_checkpoint
+from vertebra.ground import files
 
 
 def state(iteration: int) -> dict:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint
-from engine.compiling import CompileError
 from tests.engine.toy import ITERATIONS, batches, job
+from vertebra.engine.checkpoint import load_checkpoint
+from vertebra.engine.compiling import CompileError
 
 
 def test_without_a_compiler_there_is_a_sentence(monkeypatch, train_toy):

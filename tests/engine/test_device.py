@@ -9,7 +9,7 @@ import pytest
 # Of a map of 16 MB, how much lies in pages that go back to the system when it is freed: before the start and after.
 SCRIPT = """
 import ctypes, torch
-from engine import distributed
+from vertebra.engine import distributed
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]
 mallinfo2 = ctypes.CDLL(None).mallinfo2

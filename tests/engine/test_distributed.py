@@ -10,11 +10,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from engine import device, distributed
-from engine.checkpoint import load_checkpoint
-from engine.distributed import World, wrap
-from engine.stop import Interrupted
 from tests.engine.toy import ToyNet, job
+from vertebra.engine import device, distributed
+from vertebra.engine.checkpoint import load_checkpoint
+from vertebra.engine.distributed import World, wrap
+from vertebra.engine.stop import Interrupted
 
 
 def test_two_gloo_processes_equal_one_at_double_batch_and_stop_together(tmp_path, toy_program):
@@ -72,5 +72,5 @@ def test_the_relaunched_command_is_this_one(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tools/train_det.py", "--gpus", "2"])
     main.__spec__ = None
     assert distributed._this_command() == ["tools/train_det.py", "--gpus", "2"]
-    main.__spec__ = ModuleSpec("tools.train_det", loader=None)
-    assert distributed._this_command() == ["-m", "tools.train_det", "--gpus", "2"]
+    main.__spec__ = ModuleSpec("vertebra.cli.train_det", loader=None)
+    assert distributed._this_command() == ["-m", "vertebra.cli.train_det", "--gpus", "2"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine import distributed
-from engine.checkpoint import load_checkpoint
-from engine.guard import NonFiniteLoss
-from engine.loop import train
-from engine.optim import adamw, sgd
-from engine.schedule import Constant
 from tests.engine.toy import ToyNet, batches
+from vertebra.engine import distributed
+from vertebra.engine.checkpoint import load_checkpoint
+from vertebra.engine.guard import NonFiniteLoss
+from vertebra.engine.loop import train
+from vertebra.engine.optim import adamw, sgd
+from vertebra.engine.schedule import Constant
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.board import Board, latest, paces
-from engine.jobs import Job
-from engine.processes import run_jobs, shares
+from vertebra.engine.jobs.board import Board, latest, paces
+from vertebra.engine.jobs.jobs import Job
+from vertebra.engine.jobs.processes import run_jobs, shares
 
 ENVIRONMENT = {"MARK": "seen"}
 
@@ -84,8 +84,8 @@ time.sleep(60)
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
-from engine.jobs import Job
-from engine.processes import run_jobs
+from vertebra.engine.jobs.jobs import Job
+from vertebra.engine.jobs.processes import run_jobs
 jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
 outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
 assert outcome.failed == {{}}, outcome
@@ -191,7 +191,7 @@ class Terminal(io.StringIO):
 def test_a_board_keeps_to_the_terminals_rows_so_that_it_can_be_drawn_again(tmp_path, monkeypatch, running, expected):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "5")
-    monkeypatch.setattr("engine.board.REDRAW_S", -1.0)
+    monkeypatch.setattr("vertebra.engine.jobs.board.REDRAW_S", -1.0)
     jobs = [job(tmp_path, f"a{index}", "") for index in range(30)]
     stream = Terminal()
     board = Board(jobs, 9, stream, {f"a{index}": "running" for index in range(running)})

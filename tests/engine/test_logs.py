@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from engine import logs
-from engine.logs import MetricsWriter, progress, setup_logging, short_number, training_line
+from vertebra.engine import logs
+from vertebra.engine.logs import MetricsWriter, progress, setup_logging, short_number, training_line
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +53,8 @@ def test_numbers_are_short_and_say_what_they_are():
 
 def test_lines_go_to_the_console_and_to_the_file(tmp_path, capsys):
     setup_logging(tmp_path / "run" / "log.txt")
-    logging.getLogger("engine.loop").info("iter: 1/2")
-    logging.getLogger("data.loaders").warning("a.jpg is truncated")
+    logging.getLogger("vertebra.engine.loop").info("iter: 1/2")
+    logging.getLogger("vertebra.data.loading.loaders").warning("a.jpg is truncated")
     logging.getLogger("somebody.else").info("chatter")
     setup_logging()  # closes the file
     assert capsys.readouterr().out == "iter: 1/2\nWARNING: a.jpg is truncated\n"
@@ -63,7 +63,7 @@ def test_lines_go_to_the_console_and_to_the_file(tmp_path, capsys):
 
 
 def test_what_is_said_before_there_is_a_file_begins_it(tmp_path, capsys):
-    log = logging.getLogger("configs.build")
+    log = logging.getLogger("vertebra.build.build")
     setup_logging()
     log.info("of another run")
     setup_logging()

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import rng
-from engine.checkpoint import CheckpointError, load_checkpoint
-from engine.guard import NonFiniteLoss
-from engine.schedule import Plateau
-from engine.session import TooManySkipped
 from tests.engine.toy import Batch, ToyNet, batches
+from vertebra.engine import rng
+from vertebra.engine.checkpoint import CheckpointError, load_checkpoint
+from vertebra.engine.guard import NonFiniteLoss
+from vertebra.engine.schedule import Plateau
+from vertebra.engine.session import TooManySkipped
 
 LOG_LINE = re.compile(
     r"^eta: \d+:\d\d:\d\d  iter: 4/4  loss: [\d.]+  loss_cls: [\d.]+  loss_size: [\d.]+  top1: [\d.]+  "

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.measure import memory_growth, timed_calls, weights_mb
 from tests.engine.conftest import ROOT
+from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.optim import adamw, fill_momentum, parameter_groups, set_learning_rate, sgd
 from tests.engine.toy import ToyNet, batches
+from vertebra.engine.optim import adamw, fill_momentum, parameter_groups, set_learning_rate, sgd
 
 
 def names_of(model: nn.Module, parameters: list[nn.Parameter]) -> set[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from engine import precision, provenance, rng
-from engine.provenance import differing_fields, flatten, protocol_hash
+from vertebra.engine import precision, provenance, rng
+from vertebra.engine.provenance import differing_fields, flatten, protocol_hash
 
 
 def test_a_protocol_is_its_names_and_values_in_any_order():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint import Checkpoints, load_checkpoint
-from engine.stop import Interrupted
 from tests.engine.conftest import same
 from tests.engine.toy import job
+from vertebra.engine.checkpoint import Checkpoints, load_checkpoint
+from vertebra.engine.stop import Interrupted
 
 
 @pytest.fixture(scope="module")

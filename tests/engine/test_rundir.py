@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine import lock
-from engine.rundir import RunDirectory, RunError
+from vertebra.engine.jobs import lock
+from vertebra.engine.rundir import RunDirectory, RunError
 
 RECIPE = {"backbone": "r50", "solver": {"lr": 0.02, "steps": (3, 4)}, "workers": 2, "data": Path("/data")}
 
@@ -115,7 +115,7 @@ def test_without_a_checkpoint_metrics_begin_anew(tmp_path):
 HOLDS = """
 import os, sys, time
 from pathlib import Path
-from engine import lock
+from vertebra.engine.jobs import lock
 lock.take(Path(sys.argv[1]))
 if not os.fork():
     time.sleep(4)  # a loader that takes its time to notice has no part in the lock

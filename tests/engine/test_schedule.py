@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as peers
 
-from engine.schedule import (
+from tests.engine.conftest import same
+from tests.engine.toy import ToyNet, batches
+from vertebra.engine.schedule import (
     LOOK_PERIOD,
     Constant,
     Cosine,
@@ -21,8 +23,6 @@ from engine.schedule import (
     create_schedule,
     is_warming_up,
 )
-from tests.engine.conftest import same
-from tests.engine.toy import ToyNet, batches
 
 
 def torch_factors(make_scheduler, steps: int) -> list[float]:
@@ -129,7 +129,7 @@ def test_the_loop_ends_the_warmup_at_the_same_step_however_often_it_logs(train_t
 
 
 def test_a_warmup_that_was_broken_off_goes_on_to_the_bit(train_toy, run, tmp_path):
-    from engine.rundir import RunDirectory
+    from vertebra.engine.rundir import RunDirectory
 
     def go(place, until, *, start=0, state=None):
         schedule = WarmupUntilError(Constant(), error=40.0)

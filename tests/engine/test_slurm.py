@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import slurm
-from engine.jobs import Job, run_at
-from engine.slurm import Cluster
-from engine.slurm_task import SlurmError
+from vertebra.engine.jobs import slurm
+from vertebra.engine.jobs.jobs import Job, run_at
+from vertebra.engine.jobs.slurm import Cluster
+from vertebra.engine.jobs.slurm_task import SlurmError
 
 
 def has_slurm() -> bool:
@@ -73,7 +73,7 @@ WATCHER = """
 import sys
 from pathlib import Path
 from tests.engine.test_slurm import cluster, job
-from engine.jobs import run_at
+from vertebra.engine.jobs.jobs import run_at
 place, kind = Path(sys.argv[1]), sys.argv[2]
 code = f'''
 import time

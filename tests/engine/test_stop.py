@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from engine import stop
-from engine.distributed import World
-from engine.stop import Interrupted, StopSignals
+from vertebra.engine import stop
+from vertebra.engine.distributed import World
+from vertebra.engine.stop import Interrupted, StopSignals
 
 
 def test_the_same_signal_twice_in_a_moment_is_one():

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's de
 LINGERS = """
 import os, sys, time
 from pathlib import Path
-from engine.tied import tie_forks
+from vertebra.engine.jobs.tied import tie_forks
 tie_forks()
 worker = os.fork()
 if worker:
@@ -30,7 +30,7 @@ time.sleep(60)
 LAUNCHES = """
 import os, sys
 if "RANK" not in os.environ:
-    from engine.distributed import relaunch
+    from vertebra.engine.distributed import relaunch
     sys.exit(relaunch(2, device="cpu"))
 """
 
@@ -67,8 +67,8 @@ def test_jobs_and_their_loaders_die_with_a_study_that_is_killed(tmp_path):
     study = """
         import sys
         from pathlib import Path
-        from engine.jobs import Job
-        from engine.processes import run_jobs
+        from vertebra.engine.jobs.jobs import Job
+        from vertebra.engine.jobs.processes import run_jobs
         command = (sys.executable, "-c", sys.argv[2], sys.argv[1])
         run_jobs([Job("a", Path("x"), command, 1)], at_once=1, consoles=Path(sys.argv[1]) / "out", environments=[{}])
     """
@@ -83,7 +83,7 @@ def test_processes_of_a_launcher_and_their_loaders_die_with_it(tmp_path):
 
 
 def test_what_a_training_forks_is_tied(monkeypatch):
-    from engine import distributed
+    from vertebra.engine import distributed
 
     tied = []
     monkeypatch.setattr(distributed, "tie_forks", lambda: tied.append(True))
@@ -92,7 +92,7 @@ def test_what_a_training_forks_is_tied(monkeypatch):
 
 
 def test_a_tied_command_is_the_command_itself(tmp_path):
-    from engine.tied import tied
+    from vertebra.engine.jobs.tied import tied
 
     told = subprocess.run(tied([sys.executable, "-c", "import os; print(os.getpid()); exit(7)"]), capture_output=True)
     assert told.returncode == 7 and int(told.stdout) != os.getpid()
@@ -101,7 +101,7 @@ def test_a_tied_command_is_the_command_itself(tmp_path):
 
 
 def test_a_tied_command_can_be_deaf_to_a_signal():
-    from engine.tied import tied
+    from vertebra.engine.jobs.tied import tied
 
     deaf = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('still here')"
     for ignoring, code in (([signal.SIGUSR2], 0), ([], -signal.SIGUSR2)):
@@ -109,7 +109,7 @@ def test_a_tied_command_can_be_deaf_to_a_signal():
 
 
 def test_what_is_tied_to_a_process_that_ended_before_ends_at_once():
-    from engine.tied import tied
+    from vertebra.engine.jobs.tied import tied
 
     python, options, shim, _, ignored, *command = tied([sys.executable, "-c", "print('ran')"])
     ended = subprocess.Popen([sys.executable, "-c", ""])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.schedule import Constant, Warmup
-from engine.watch import LossWatch
+from vertebra.engine.schedule import Constant, Warmup
+from vertebra.engine.watch import LossWatch
 
 
 def warnings(losses: list[float], *, iterations: int = 4000, period: int = 20, warmup: int = 0) -> list[int]:

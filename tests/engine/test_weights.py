@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine import files
-from engine.checkpoint import UnsafeCheckpoint
-from engine.weights import WeightsError, check_provenance, load_into, load_weights, save_weights
 from tests.engine.toy import ToyNet
+from vertebra.engine.checkpoint import UnsafeCheckpoint
+from vertebra.engine.weights import WeightsError, check_provenance, load_into, load_weights, save_weights
+from vertebra.ground import files
 
 IDENTITY = {
     "name": "r50",

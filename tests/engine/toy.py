@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine import distributed, rng
-from engine.distributed import World
-from engine.loop import train
-from engine.optim import adamw, sgd
-from engine.rundir import RunDirectory
-from engine.schedule import Cosine, Warmup
-from engine.session import Record
-from engine.stop import Interrupted
+from vertebra.engine import distributed, rng
+from vertebra.engine.distributed import World
+from vertebra.engine.loop import train
+from vertebra.engine.optim import adamw, sgd
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import Cosine, Warmup
+from vertebra.engine.session import Record
+from vertebra.engine.stop import Interrupted
 
 ITERATIONS = 12
 BATCH = 4

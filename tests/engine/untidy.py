@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from engine.malloc import keep_freed_memory
-from engine.measure import memory_growth
+from vertebra.engine.malloc import keep_freed_memory
+from vertebra.engine.measure import memory_growth
 
 
 def hold(size_mb: int) -> None:

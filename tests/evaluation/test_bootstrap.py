@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import bootstrap_difference, bootstrap_interval, bootstrap_steps
-from evaluation.coco import coco_figures
-from evaluation.files import EvaluationError
-from evaluation.resampling import draw_counts
-from evaluation.voc import voc_figures
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.evaluation.statistics.bootstrap import bootstrap_difference, bootstrap_interval, bootstrap_steps
+from vertebra.evaluation.statistics.resampling import draw_counts
 
 
 def figure(truth, predictions, metric):
@@ -135,7 +135,7 @@ def test_a_class_that_a_resample_misses_is_left_out_of_its_mean():
 def test_a_thousand_resamples_of_many_detections_stay_within_memory(monkeypatch):
     truth, predictions = random_case(1)
     whole = bootstrap_interval(truth, predictions, resamples=64)
-    monkeypatch.setattr("evaluation.reweighting._CHUNK", 10)
+    monkeypatch.setattr("vertebra.evaluation.statistics.reweighting._CHUNK", 10)
     assert bootstrap_interval(truth, predictions, resamples=64) == whole
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.class_results import ilsvrc_text, predictions_text, read_synsets, results_table
-from evaluation.classes import ClassPredictions
-from evaluation.files import EvaluationError
+from vertebra.evaluation.metrics.class_results import ilsvrc_text, predictions_text, read_synsets, results_table
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict.classes import ClassPredictions
 
 CLASSES = ("ant", "bee", "cow")
 FILES = ("val/cow/2.jpg", "val/ant/3.jpg", "val/bee/1.jpg")

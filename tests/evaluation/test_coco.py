@@ -14,9 +14,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.coco import FIGURES, coco_figures
-from evaluation.files import EvaluationError
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
+from vertebra.evaluation.metrics.files import EvaluationError
 
 
 def pycocotools_figures(truth, predictions, iou_type="bbox"):

@@ -11,14 +11,14 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.coco_matching import AREAS, THRESHOLDS_T, match_coco
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.coco_matching import AREAS, THRESHOLDS_T, match_coco
 
 BITS_T = 1 << np.arange(len(THRESHOLDS_T))
 
 
 def judge(truth, predictions, iou_type="bbox", ignore_difficult=True):
-    """COCOeval after `evaluate`; difficult objects are made ignored as `evaluation.coco` does."""
+    """COCOeval after `evaluate`; difficult objects are made ignored as `vertebra.evaluation.metrics.coco` does."""
     index, results = COCO(), COCO()
     shared = {"images": truth["images"], "categories": truth["categories"]}
     annotations = [{**e, "id": i} for i, e in enumerate(truth["annotations"], start=1)]
@@ -92,7 +92,7 @@ def test_crowded_images_with_more_than_100_detections():
 
 def test_large_data_in_small_pieces_is_the_same(monkeypatch):
     truth, predictions = random_case(2, images=10)
-    monkeypatch.setattr("evaluation.coco_matching._ELEMENTS", 1)
+    monkeypatch.setattr("vertebra.evaluation.metrics.coco_matching._ELEMENTS", 1)
     assert_same(match_coco(truth, predictions), truth, judge(truth, predictions))
 
 

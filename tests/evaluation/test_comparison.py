@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.comparison import compare_sides, corrected, holm, mean_and_spread
-from evaluation.files import EvaluationError
-from evaluation.resampling import draw_counts
-from evaluation.student import quantile, two_sided_p
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.statistics.comparison import compare_sides, corrected, holm, mean_and_spread
+from vertebra.evaluation.statistics.resampling import draw_counts
+from vertebra.evaluation.statistics.student import quantile, two_sided_p
 
 
 def side(*values: float, resamples: int = 5) -> np.ndarray:

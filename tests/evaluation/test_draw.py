@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from evaluation.draw import (
+from vertebra.evaluation.predict.draw import (
     COVERED,
     Pen,
     _contrast,

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation import drawings
-from evaluation.drawings import VideoFile, drawing_names, encode_picture
-from evaluation.files import EvaluationError
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict import drawings
+from vertebra.evaluation.predict.drawings import VideoFile, drawing_names, encode_picture
 
 
 def test_no_two_drawings_have_one_name():

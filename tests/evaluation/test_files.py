@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from evaluation.coco import coco_figures
-from evaluation.files import (
+from tests.evaluation.cases import guess, thing, truth_of
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import (
     EvaluationError,
     class_names,
     read_predictions,
     read_truth,
 )
-from evaluation.why.explain import explain, require_same_truth
-from tests.evaluation.cases import guess, thing, truth_of
+from vertebra.evaluation.why.explain import explain, require_same_truth
 
 TRUTH = truth_of([thing([0, 0, 10, 10]), thing([0, 0, 5, 5], image=2, category=2)], images=2, classes=("cat", "dog"))
 

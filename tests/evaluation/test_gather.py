@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.files import EvaluationError
-from evaluation.gather import gather_by_image, in_order
 from tests.evaluation.gather_worker import ORDER, evaluate
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict.gather import gather_by_image, in_order
 
 WORKER = Path(__file__).with_name("gather_worker.py")
 

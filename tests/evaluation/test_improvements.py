@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.bootstrap import bootstrap_difference, bootstrap_steps
-from evaluation.files import EvaluationError
-from evaluation.improvements import Evaluated, improvement_table, to_markdown
-from evaluation.summary import summarise
 from tests.evaluation.cases import random_case
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.summary import summarise
+from vertebra.evaluation.statistics.bootstrap import bootstrap_difference, bootstrap_steps
+from vertebra.evaluation.statistics.improvements import Evaluated, improvement_table, to_markdown
 
 
 def write(directory: Path, truth: dict, predictions: list, tested: str) -> Path:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torch import nn
 
-from evaluation.classes import predict_classes
-from evaluation.files import EvaluationError
-from evaluation.inference import predict_detections
 from tests.evaluation.networks import CATEGORY_IDS, Fixed, Table, classification_batch, detection_batch
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict.classes import predict_classes
+from vertebra.evaluation.predict.inference import predict_detections
 
 
 def batch(*image_ids, resized=(60, 80), original=(120, 200)):

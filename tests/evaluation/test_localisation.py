@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.files import EvaluationError
-from evaluation.localisation import (
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.location_results import coco_rows, ilsvrc_lines, summarise
+from vertebra.evaluation.metrics.topk import wilson_interval
+from vertebra.evaluation.predict.localisation import (
     Guesses,
     LocationTruth,
     errors_by_class,
@@ -20,8 +22,6 @@ from evaluation.localisation import (
     predict_boxes,
     with_true_class,
 )
-from evaluation.location_results import coco_rows, ilsvrc_lines, summarise
-from evaluation.topk import wilson_interval
 
 
 def truth_of(labels: list[int], boxes: list[list[list[float]]], size_hw: tuple[int, int] = (100, 200)) -> LocationTruth:
@@ -63,7 +63,7 @@ def test_inclusive_corners_from_one_give_the_development_kits_overlap() -> None:
     # in the kit's convention: truth 1..10 x 1..10 (100 px), guess 6..15 x 1..10: 5 x 10 px shared, 150 in all
     truth = truth_of([0], [[[0, 0, 10, 10]]])
     third = guesses_of([[0]], [[[5, 0, 15, 10]]])
-    from evaluation.localisation import overlaps
+    from vertebra.evaluation.predict.localisation import overlaps
 
     assert overlaps(third.boxes_IQ4, truth)[0, 0] == pytest.approx(50 / 150)
     assert location_error(third, truth, 1).box_wrong == 1

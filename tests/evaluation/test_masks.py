@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from evaluation.masks import paste, paste_to_rle, segmentation, unpack
+from vertebra.evaluation.metrics.masks import paste, paste_to_rle, segmentation, unpack
 
 SIZE_HW = (48, 64)
 # Inside, up to every edge, beyond every edge, a pixel's width, between two pixels' centres, empty, inside out.

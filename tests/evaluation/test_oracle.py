@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align
 
-from data import detection_loader, open_detection
 from detectors.structures import Detections
-from evaluation.coco import coco_figures
-from evaluation.inference import predict_detections
-from evaluation.voc import voc_figures
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.loading.loaders import detection_loader
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.evaluation.predict.inference import predict_detections
 
 
 class Oracle(nn.Module):

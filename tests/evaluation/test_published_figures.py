@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.coco import FIGURES, coco_figures
-from evaluation.voc import voc_figures
 from tests.evaluation.cases import read_text_set
+from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
+from vertebra.evaluation.metrics.voc import voc_figures
 
 
 @pytest.mark.parametrize(("iou_type", "results"), [("bbox", "fakebbox100"), ("segm", "fakesegm100")])

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation.coco import coco_figures
-from evaluation.comparison import holm
-from evaluation.report import ReportError, formats, latex, write_report
-from evaluation.report.collect import read_run
-from evaluation.report.origins import label_runs
-from evaluation.report.render import write_all
-from evaluation.summary import summarise
-from evaluation.voc import voc_figures
-from evaluation.why.errors import KINDS
-from evaluation.why.explain import explain
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.summary import summarise
+from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.evaluation.report import ReportError, formats, latex, write_report
+from vertebra.evaluation.report.collect import read_run
+from vertebra.evaluation.report.origins import label_runs
+from vertebra.evaluation.report.render import write_all
+from vertebra.evaluation.statistics.comparison import holm
+from vertebra.evaluation.why.errors import KINDS
+from vertebra.evaluation.why.explain import explain
 
 PROTOCOL = {"solver.lr": 0.02, "solver.iterations": 90, "data.source": "sample/val", "data.sides": [224]}
 EMPTY_CLASS = "never <b>seen</b> | here"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.report import ReportError, formats, latex, write_report
-from evaluation.report.cells import Row, Table
-from evaluation.report.costs import COSTS, fronts, pareto
-from evaluation.report.figures import Interval, interval_chart, size_chart
-from evaluation.report.front import front_chart
-from evaluation.report.templates import text_of
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
+from vertebra.evaluation.report import ReportError, formats, latex, write_report
+from vertebra.evaluation.report.cells import Row, Table
+from vertebra.evaluation.report.costs import COSTS, fronts, pareto
+from vertebra.evaluation.report.figures import Interval, interval_chart, size_chart
+from vertebra.evaluation.report.front import front_chart
+from vertebra.evaluation.report.templates import text_of
 
 COST = {
     "parameters": 60_000_000,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from configs.command_line import INSTALLED
-from evaluation.coco import coco_figures
-from evaluation.report import ReportError, formats, write_report
-from evaluation.report.expect import read_expectations
 from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.report import ReportError, formats, write_report
+from vertebra.evaluation.report.expect import read_expectations
+from vertebra.recipes.command_line import INSTALLED
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.report import write_report
 from tests.evaluation.test_report import WEIGHTS, make_predictions, make_run, make_truth, rows_of
+from vertebra.evaluation.report import write_report
 
 TOGETHER = "differences are of backbones and pre-training together."
 FULL = {

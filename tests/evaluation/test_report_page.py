@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from evaluation.files import Entry, Truth
-from evaluation.report import write_report
-from evaluation.report.browser import Browser, build_browser
-from evaluation.report.matching import judge_side
-from evaluation.report.templates import environment, text_of
 from tests.evaluation.chromium import chromium_or_skip, playwright_or_skip
 from tests.evaluation.test_report import make_predictions, make_run, make_truth, write_images
+from vertebra.evaluation.metrics.files import Entry, Truth
+from vertebra.evaluation.report import write_report
+from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.matching import judge_side
+from vertebra.evaluation.report.templates import environment, text_of
 
 CLASSES = ("ring", "star", "never <b>seen</b></script>")
 IMAGES = 50

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from evaluation.coco import coco_figures
-from evaluation.report import formats, write_report
-from evaluation.report.collect import read_run
-from evaluation.report.curves import mean_curve
-from evaluation.report.reasons import mean_of
-from evaluation.report.sentences import headline
-from evaluation.report.sides import group_runs
-from evaluation.why.explain import explain
 from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.report import formats, write_report
+from vertebra.evaluation.report.collect import read_run
+from vertebra.evaluation.report.curves import mean_curve
+from vertebra.evaluation.report.reasons import mean_of
+from vertebra.evaluation.report.sentences import headline
+from vertebra.evaluation.report.sides import group_runs
+from vertebra.evaluation.why.explain import explain
 
 
 def runs_of(root: Path, backbone: str, share: float, seeds: int, first: int = 1, **facts: Any) -> list[Path]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from backbones import create_backbone
 from backbones.layers import three_by_three
-from evaluation.files import EvaluationError
-from evaluation.responses import response_deviations
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict.responses import response_deviations
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.average_precision import COCO_LEVELS, ELEVEN_LEVELS, RankedMatches, average_precision
-from evaluation.coco import coco_figures
-from evaluation.files import EvaluationError
-from evaluation.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
-from evaluation.reweighting import Matched, _levels_reached, average_precisions
-from evaluation.voc import voc_figures
-from evaluation.why.errors import LEVELS as TIDE_LEVELS
 from tests.evaluation.cases import random_case, truth_of
 from tests.evaluation.test_bootstrap import repeated
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, RankedMatches, average_precision
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.evaluation.statistics.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
+from vertebra.evaluation.statistics.reweighting import Matched, _levels_reached, average_precisions
+from vertebra.evaluation.why.errors import LEVELS as TIDE_LEVELS
 
 PER_CLASS = ("AP", "AP50", "APs", "APm", "APl")
 

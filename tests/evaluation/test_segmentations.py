@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from evaluation.coco import coco_figures
-from evaluation.files import EvaluationError, read_predictions, read_truth
-from evaluation.segmentations import encode, first_fault, run_totals
 from tests.evaluation.cases import thing, truth_of
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
+from vertebra.evaluation.metrics.segmentations import encode, first_fault, run_totals
 
 SQUARE = [[10, 10, 50, 10, 50, 50, 10, 50]]
 TRUTH = truth_of([thing([10, 10, 40, 40], segmentation=SQUARE)])
@@ -110,7 +110,7 @@ def test_masks_need_the_sizes_of_images():
 
 
 def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
-    monkeypatch.setattr("evaluation.segmentations.CHUNK", 3)
+    monkeypatch.setattr("vertebra.evaluation.metrics.segmentations.CHUNK", 3)
     good = {"size": [2, 2], "counts": "04"}
     values = [good] * 7 + [{"size": [2, 2], "counts": "05"}] + [good]
     place, told = first_fault(values, [(2, 2)] * 9, polygons=False)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.report import ReportError, formats
-from evaluation.report.figures import apart
-from evaluation.study import write_study
-from evaluation.study.averages import mean_curve, value_at
-from evaluation.study.claims import difference, student_quantile
-from evaluation.study.runs import count_parameters, describe_net, error_curve, last_error, read_study_run
 from tests.evaluation.study_runs import make_run, make_study
+from vertebra.evaluation.report import ReportError, formats
+from vertebra.evaluation.report.figures import apart
+from vertebra.evaluation.study import write_study
+from vertebra.evaluation.study.averages import mean_curve, value_at
+from vertebra.evaluation.study.claims import difference, student_quantile
+from vertebra.evaluation.study.runs import count_parameters, describe_net, error_curve, last_error, read_study_run
 
 DEGRADED = {
     "cifar_plain20": [14.0, 14.4, 14.2],

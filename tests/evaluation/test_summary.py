@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from evaluation.coco import FIGURES, coco_figures
-from evaluation.summary import log_figures, summarise
 from tests.evaluation.cases import random_case
 from tests.evaluation.test_coco import with_masks
+from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
+from vertebra.evaluation.metrics.summary import log_figures, summarise
 
 
 @pytest.fixture

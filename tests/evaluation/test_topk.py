@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evaluation.files import EvaluationError
-from evaluation.topk import evaluate_topk, wilson_interval
 from tests.evaluation.networks import Table, classification_batch
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.topk import evaluate_topk, wilson_interval
 
 
 def test_accuracies_equal_a_naive_count_and_a_repeated_image_counts_once():

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.batches import Batch
-from data.views import Group, ViewBatch
-from evaluation.classes import NO_LABEL, predict_scores
-from evaluation.files import EvaluationError
-from evaluation.topk import topk_figures
-from evaluation.views import Ensemble, View, scorer
+from vertebra.data.loading.batches import Batch
+from vertebra.data.transforms.views import Group, ViewBatch
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.topk import topk_figures
+from vertebra.evaluation.predict.classes import NO_LABEL, predict_scores
+from vertebra.evaluation.predict.views import Ensemble, View, scorer
 
 
 class Net(nn.Module):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.files import EvaluationError
-from evaluation.voc import voc_figures
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.voc import voc_figures
 
 
 def devkit(truths, detections, metric, threshold, plus):
@@ -197,7 +197,7 @@ def test_the_curve_is_the_best_precision_from_each_recall_on():
 def test_crowded_images_are_matched_in_parts(monkeypatch):
     truth, predictions = random_case(5, most_truths=20, most_guesses=40)
     whole = voc_figures(truth, predictions)
-    monkeypatch.setattr("evaluation.voc._PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("vertebra.evaluation.metrics.voc._PAIRS_AT_ONCE", 7)
     assert voc_figures(truth, predictions).per_class == pytest.approx(whole.per_class, nan_ok=True)
 
 

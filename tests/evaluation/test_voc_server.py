@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.files import EvaluationError
-from evaluation.summary import summarise
-from evaluation.voc import voc_figures
-from evaluation.voc_server import write_voc_files
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.metrics.summary import summarise
+from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.evaluation.metrics.voc_server import write_voc_files
 
 TRUTH = {
     "images": [
@@ -44,7 +44,7 @@ def test_the_files_are_those_of_a_case_worked_by_hand(tmp_path: Path):
 
 def test_read_back_as_the_devkit_reads_them_they_score_the_same(voc2007_dir: Path, tmp_path: Path):
     """Corners as they stand, widths inclusive: VOC's own IoU with its +1."""
-    from data import open_detection
+    from vertebra.data.datasets.catalog import open_detection
 
     truth = open_detection(voc2007_dir, "voc2007/test").coco_truth()
     found = [

@@ -10,10 +10,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from evaluation.files import EvaluationError, read_predictions, read_truth
-from evaluation.why.errors import KINDS, tide_errors
-from evaluation.why.overlaps import measure
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
+from vertebra.evaluation.why.errors import KINDS, tide_errors
+from vertebra.evaluation.why.overlaps import measure
 
 OBJECT, FAR = [0, 0, 10, 10], [50, 50, 10, 10]
 HALF = 100 * 51 / 101  # AP with every second object found and nothing wrong: recall levels 0 .. 0.50

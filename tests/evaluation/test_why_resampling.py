@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.comparison import compare_sides
-from evaluation.files import EvaluationError
-from evaluation.report.shown import is_aside
-from evaluation.resampling import draw_counts
-from evaluation.why.errors import KINDS, SPECIAL, tide_errors
-from evaluation.why.overlaps import measure
-from evaluation.why.resampling import compare_errors, resample_errors
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from tests.evaluation.test_bootstrap import repeated
 from tests.evaluation.test_reweighting import untied_within_images
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.report.shown import is_aside
+from vertebra.evaluation.statistics.comparison import compare_sides
+from vertebra.evaluation.statistics.resampling import draw_counts
+from vertebra.evaluation.why.errors import KINDS, SPECIAL, tide_errors
+from vertebra.evaluation.why.overlaps import measure
+from vertebra.evaluation.why.resampling import compare_errors, resample_errors
 
 
 def same(value):

@@ -11,13 +11,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.coco import coco_figures
-from evaluation.files import EvaluationError
-from evaluation.why.matching import take
-from evaluation.why.overlaps import Pairs, measure, neighbours
-from evaluation.why.proposals import LIMITS, proposal_recall
-from evaluation.why.slices import Slice, by_crowding, by_size, slice_figures, weighted_ap
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.why.matching import take
+from vertebra.evaluation.why.overlaps import Pairs, measure, neighbours
+from vertebra.evaluation.why.proposals import LIMITS, proposal_recall
+from vertebra.evaluation.why.slices import Slice, by_crowding, by_size, slice_figures, weighted_ap
 
 
 def without_difficult(truth):

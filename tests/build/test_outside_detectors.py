@@ -1,0 +1,230 @@
+"""torchvision's Faster and Mask R-CNN with their weights copied into ours: the same detections, the same losses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+
+from detectors.boxes import encode
+from detectors.faster_rcnn import FasterRCNN
+from detectors.structures import ImageBatch, Masks
+from tests.detectors.tiny import make_images, make_targets
+from vertebra.build import build_detector
+from vertebra.build.outside_detectors import TORCHVISION, from_torchvision, torchvision_recipe
+from vertebra.data.loading.decode import decode_bytes
+from vertebra.data.transforms.transforms import resize
+
+DATA = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
+CLASSES = 6
+MODELS = {"fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn, "maskrcnn_resnet50_fpn": maskrcnn_resnet50_fpn}
+TEST = {"score": 0.3, "nms": 0.5}
+
+
+def theirs_of(name: str) -> Any:
+    """torchvision's model with random weights under which detections differ from each other; it resizes nothing."""
+    torch.manual_seed(0)
+    limits = {"rpn_pre_nms_top_n_test": 300, "rpn_post_nms_top_n_test": 200}
+    model = MODELS[name](
+        weights=None, weights_backbone=None, num_classes=CLASSES + 1, box_score_thresh=TEST["score"], **limits
+    )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 0.0  # as it is for the published weights
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, *((0.1, 0.2) if name.endswith("bn3") else (0.4, 0.8)))
+    heads = model.roi_heads
+    for layer, std in (
+        (model.rpn.head.conv[0][0], 0.03), (model.rpn.head.cls_logits, 1.0), (model.rpn.head.bbox_pred, 0.1),
+        (heads.box_predictor.cls_score, 5.0), (heads.box_predictor.bbox_pred, 1.0),
+    ):  # fmt: skip
+        torch.nn.init.normal_(layer.weight, std=std)
+    return model.eval()
+
+
+def ours_of(name: str, theirs: Any) -> FasterRCNN:
+    recipe = torchvision_recipe(name, test=TEST)
+    settings = recipe.model.model_copy(update={"proposals_before_nms": (2000, 300), "proposals": (2000, 200)})
+    recipe = recipe.model_copy(update={"model": settings})
+    model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), CLASSES)
+    state = from_torchvision(theirs.state_dict(), range(1, CLASSES + 1))
+    classifier = {name: tensor for name, tensor in build_detector.detector_state(model).items() if name not in state}
+    assert not classifier, "every tensor of ours comes from theirs"
+    build_detector.load_detector_state(model, state, "torchvision's state dict")  # type: ignore[arg-type]
+    return model.eval()
+
+
+def picture(height: int, width: int, seed: int) -> Tensor:
+    """Blurred noise, so that features and detections vary over the image."""
+    rng = np.random.default_rng(seed)
+    small = torch.from_numpy(rng.integers(0, 256, (1, 3, height // 16, width // 16)).astype(np.float32))
+    return torch.nn.functional.interpolate(small, (height, width), mode="bilinear")[0].round().to(torch.uint8)
+
+
+def on_canvas(pixels: Tensor) -> ImageBatch:
+    """The image as torchvision pads it: to multiples of 32."""
+    height, width = pixels.shape[1:]
+    padded = torch.zeros(1, 3, -(-height // 32) * 32, -(-width // 32) * 32, dtype=torch.uint8)
+    padded[0, :, :height, :width] = pixels
+    return make_images(padded, ((height, width),))
+
+
+def without_resizing(model: Any, *images: Tensor) -> list[dict[str, Tensor]]:
+    found = []
+    for pixels in images:
+        height, width = pixels.shape[1:]
+        model.transform.min_size, model.transform.max_size = (min(height, width),), max(height, width)
+        found += model([pixels.float() / 255])
+    return found
+
+
+def pictures() -> list[Tensor]:
+    """Of two sizes; real ones where there are any."""
+    paths = sorted((DATA / "val2017").glob("*.jpg"))[:2] if DATA.is_dir() else []
+    sizes = [(160, 224), (203, 131)]
+    if not paths:
+        return [picture(*size, seed) for seed, size in enumerate(sizes)]
+    images = [resize(decode_bytes(path.read_bytes(), path), *size) for path, size in zip(paths, sizes)]
+    return [torch.from_numpy(image_HW3).permute(2, 0, 1) for image_HW3 in images]
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+@torch.no_grad()
+def test_detections_equal_torchvisions(name: str) -> None:
+    theirs = theirs_of(name)
+    ours = ours_of(name, theirs)
+    for pixels in pictures():
+        expected = without_resizing(theirs, pixels)[0]
+        found = ours.detect(on_canvas(pixels))
+        count = int(found.valid_ND.sum())
+        assert count == len(expected["boxes"]) > 20
+        torch.testing.assert_close(found.boxes_ND4[0, :count], expected["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(found.scores_ND[0, :count], expected["scores"], rtol=0, atol=1e-4)
+        assert torch.equal(found.labels_ND[0, :count], expected["labels"])
+        if found.masks_NDMM is not None:
+            theirs_D1MM = mask_probabilities(theirs, pixels, expected)
+            torch.testing.assert_close(found.masks_NDMM[0, :count], theirs_D1MM, rtol=0, atol=1e-4)
+
+
+def mask_probabilities(theirs: Any, pixels: Tensor, found: dict[str, Tensor]) -> Tensor:
+    """torchvision's masks on their own grid, before they are pasted."""
+    images, _ = theirs.transform([pixels.float() / 255])
+    features = theirs.backbone(images.tensors)
+    heads = theirs.roi_heads
+    pooled = heads.mask_roi_pool(features, [found["boxes"]], images.image_sizes)
+    logits = heads.mask_predictor(heads.mask_head(pooled))
+    return logits[torch.arange(len(logits)), found["labels"]].sigmoid()
+
+
+def test_losses_equal_torchvisions_on_the_same_samples() -> None:
+    name = "maskrcnn_resnet50_fpn"
+    theirs = theirs_of(name)
+    ours = ours_of(name, theirs)
+    ours.rpn.beta, ours.box_head.beta = 1 / 9, 1 / 9  # what torchvision has
+    assert ours.mask_head is not None
+    ours.mask_head.samples = 0  # as many as a cell has pixels
+    height, width = 160, 224
+    boxes = [[[10.0, 20.0, 60.0, 70.0], [100.0, 30.0, 150.0, 140.0], [30.0, 90.0, 70.0, 130.0]]]
+    labels = [[1, 3, 6]]
+    images, targets = on_canvas(picture(height, width, 0)), make_targets(boxes, labels)
+    masks_KHW = torch.zeros(3, height, width, dtype=torch.uint8)
+    for k, (x0, y0, x1, y1) in enumerate(boxes[0]):
+        masks_KHW[k, int(y0) : int(y1), int(x0) : int(x1 - (x1 - x0) / 3 * k)] = 1
+        masks_KHW[k, int(y0) + 5 : int(y0) + 12, int(x0) + 3 : int(x0) + 20] = 0
+    starts = tuple(range(0, (len(masks_KHW) + 1) * height * width, height * width))
+    flat = Masks(masks_KHW.flatten(), torch.zeros(3, dtype=torch.int64), torch.arange(3), starts)
+    targets = replace(targets, masks=flat)
+
+    maps = ours.body(images.pixels_N3HW, images.sizes_hw_N2)
+    anchors = ours.rpn(maps)
+    proposals = ours.rpn.propose(anchors, images, ours.rpn.train_limits)
+    regions = ours.box_head.sample(proposals, targets)
+    losses = ours.rpn.losses(anchors, images, targets)
+    output = ours.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
+    losses |= ours.box_head.losses(regions, output)
+    first, pooled = ours._to_mask(maps, regions, output)
+    losses |= ours.mask_head.losses(ours.mask_head(pooled), first, images, targets)
+
+    drawn = ours.rpn.sampler(
+        ours.rpn.matcher(anchors.anchors_A4, ours.rpn._usable(anchors.anchors_A4, images), targets),
+        targets.draw_seeds_N,
+    )
+    theirs.rpn.fg_bg_sampler = lambda labels: (
+        [flags(len(labels[0]), drawn.index_NS[drawn.positive_NS])],
+        [flags(len(labels[0]), drawn.index_NS[drawn.valid_NS & ~drawn.positive_NS])],
+    )
+    features, sizes = theirs.backbone(_normalised(theirs, images)), [(height, width)]
+    image_list = torchvision.models.detection.image_list.ImageList(_normalised(theirs, images), sizes)
+    truth = [{"boxes": targets.boxes_NG4[0, :3], "labels": targets.labels_NG[0, :3], "masks": masks_KHW}]
+    theirs.rpn.train()
+    _, expected = theirs.rpn(image_list, features, truth)
+    expected |= _head_losses(theirs, features, sizes, regions, truth)
+    pairs = {
+        "loss_rpn_cls": "loss_objectness",
+        "loss_rpn_box": "loss_rpn_box_reg",
+        "loss_box_cls": "loss_classifier",
+        "loss_box_reg": "loss_box_reg",
+        "loss_mask": "loss_mask",
+    }
+    assert set(pairs) == set(losses)
+    assert int(first.positive_NR.sum()) > 3
+    for our_name, their_name in pairs.items():
+        torch.testing.assert_close(losses[our_name], expected[their_name], rtol=1e-4, atol=1e-6)
+
+
+def flags(count: int, chosen: Tensor) -> Tensor:
+    return torch.zeros(count, dtype=torch.uint8).index_fill(0, chosen, 1)
+
+
+def _normalised(theirs: Any, images: ImageBatch) -> Tensor:
+    height, width = images.sizes_hw[0]
+    normal = theirs.transform.normalize(images.pixels_N3HW[0, :, :height, :width].float() / 255)
+    return theirs.transform.batch_images([normal])
+
+
+def _head_losses(theirs: Any, features: Any, sizes: Any, regions: Any, truth: Any) -> dict[str, Tensor]:
+    heads = theirs.roi_heads
+    valid = regions.valid_NR[0]
+    boxes, labels = [regions.boxes_NR4[0][valid]], [regions.labels_NR[0][valid]]
+    matched = [regions.truth_index_NR[0][valid].clamp(max=2)]
+    wanted = [encode(regions.truth_NR4[0][valid], boxes[0], (10.0, 10.0, 5.0, 5.0))]
+    heads.select_training_samples = lambda proposals, targets: (boxes, matched, labels, wanted)
+    heads.train()
+    _, losses = heads(features, boxes, sizes, truth)
+    return losses
+
+
+@pytest.mark.parametrize("name", list(TORCHVISION))
+def test_the_published_files_names_and_shapes_fit(name: str) -> None:
+    """torchvision's 91 outputs become COCO's 80 classes; names are today's or those of the published files."""
+    with torch.device("meta"):
+        state = MODELS[name](weights=None, weights_backbone=None).state_dict()
+        recipe = torchvision_recipe(name)
+        model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), 80)
+    coco = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
+    expected = {name: tensor.shape for name, tensor in build_detector.detector_state(model).items()}
+    for rename in (lambda key: key, _published_name):
+        ours = from_torchvision({rename(key): tensor for key, tensor in state.items()}, coco)
+        assert {name: tensor.shape for name, tensor in ours.items()} == expected
+
+
+def _published_name(name: str) -> str:
+    """As in the files of 2019 and 2020."""
+    for part in ("inner_blocks", "layer_blocks"):
+        if part in name:
+            return name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
+    if name.startswith("rpn.head.conv.0.0."):
+        return name.replace("conv.0.0.", "conv.")
+    if name.startswith("roi_heads.mask_head."):
+        number, _, kind = name.removeprefix("roi_heads.mask_head.").partition(".0.")
+        return f"roi_heads.mask_head.mask_fcn{int(number) + 1}.{kind}"
+    return name

@@ -1,0 +1,148 @@
+"""What a user gets to read when something is wrong: one sentence, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from tests.cli.conftest import ENVIRONMENT, TOOLS, run, run_process
+from vertebra.engine.weights import load_weights, save_weights
+
+
+def test_a_missing_data_directory_is_named(weights, detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--data", tmp_path / "nowhere", "--output", tmp_path / "run")
+    assert str(tmp_path / "nowhere") in run("train_det", *flags, expect=1).err
+
+
+def test_data_must_be_given():
+    assert "--data" in run_process("train_backbone", "--backbone", "r18", expect=2).err
+
+
+def test_missing_weights_are_named_with_the_mend(detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "none.safetensors", "--output", tmp_path / "run")
+    done = run_process("train_det", *flags, expect=1)
+    assert "none.safetensors" in done.err and "train_backbone.py" in done.err
+    assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
+
+
+def test_weights_must_be_said(sample):
+    assert "--weights" in run("train_det", "--dataset", "sample", "--data", sample, expect=2).err
+
+
+def test_random_weights_with_something_frozen_are_refused(detector_flags, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", "none", "--model.freeze-stride", 4, "--output", tmp_path / "run")
+    assert "--model.freeze-stride 0" in run("train_det", *flags, expect=2).err
+
+
+def test_an_unknown_backbone_gets_the_nearest_name(sample, tmp_path):
+    flags = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
+    assert "r50" in run("train_backbone", *flags, "--backbone", "resnet50", expect=2).err
+    assert "torchvision:NAME" in run("train_backbone", *flags, "--backbone", "densenet121", expect=2).err
+    assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
+
+
+@pytest.mark.parametrize(
+    ("flags", "mend"),
+    [
+        (("--input.size", 80), "set the latter to 80 or more"),
+        (("--backbone", "vgg11", "--input.size", 16), "nothing is left"),
+    ],
+)
+def test_a_size_that_cannot_be_seen_leaves_no_run_behind(sample, tmp_path, flags, mend):
+    wanted = ("--config", "sample/objects.yaml", "--data", sample / "objects", "--output", tmp_path / "run")
+    done = run("train_backbone", *wanted, *flags, expect=1 if "vgg11" in flags else 2)
+    assert mend in done.err and not (tmp_path / "run").exists()
+
+
+def test_an_unknown_data_set_is_a_wrong_command_line():
+    assert "voc07" in run("train_det", "--dataset", "voc7", expect=2).err
+
+
+def test_weights_of_another_architecture_are_refused(detector_flags, weights, tmp_path):
+    flags = (*detector_flags("r18"), "--weights", weights["plain18"], "--output", tmp_path / "run")
+    done = run("train_det", *flags, expect=1)
+    assert "plain18" in done.err and "r18" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "word"),
+    [("channel_order", "BGR", "BGR"), ("pixel_mean", [102.9, 115.9, 122.7], "mean"), ("stride_in", "1x1", "1x1")],
+)
+def test_what_would_silently_cost_accuracy_is_refused(detector_flags, weights, tmp_path, fact, value, word):
+    state, facts = load_weights(weights["r18"])
+    facts["backbone"][fact] = value
+    save_weights(tmp_path / "other.safetensors", state, facts)
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "other.safetensors", "--output", tmp_path / "run")
+    done = run("train_det", *flags, expect=1)
+    assert word in done.err and "other.safetensors" in done.err
+
+
+def test_a_checkpoint_without_all_keys_names_them(detector_flags, weights, tmp_path):
+    state, facts = load_weights(weights["r18"])
+    del state["layer1.0.conv1.weight"]
+    save_weights(tmp_path / "part.safetensors", state, facts)
+    flags = (*detector_flags("r18"), "--weights", tmp_path / "part.safetensors", "--output", tmp_path / "run")
+    assert "layer1.0.conv1.weight" in run("train_det", *flags, expect=1).err
+
+
+def test_a_bad_training_image_is_skipped_and_named(sample, detector_flags, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sample, copy)
+    victim = sorted((copy / "scenes" / "images" / "train").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    run("train_det", *detector_flags("r18"), "--data", copy, "--output", tmp_path / "run")
+    assert victim.name in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_check_lists_all_faults_in_one_pass(sample, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sample, copy)
+    first, second = sorted((copy / "scenes" / "images" / "val").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:200])
+    second.write_bytes(b"")
+    done = run("prepare_data", "check", "--data", copy, "--source", "sample/val", expect=1)
+    assert first.name in done.out and second.name in done.out and "2 faults" in done.out
+
+
+def test_check_finds_the_data_sets_by_itself(sample, tmp_path):
+    told = run("prepare_data", "check", "--data", sample).out
+    assert told.count("no faults") == 6 and "sample/train: " in told and "\ntrain: " in told
+    assert "--source" in run("prepare_data", "check", "--data", tmp_path, expect=1).err
+
+
+def test_a_typing_mistake_in_a_flag_is_answered_with_the_right_one():
+    assert "--solver.lr" in run("train_det", "--solver.lrr", "1", expect=2).err
+
+
+def test_more_gpus_than_there_are_is_a_sentence(sample, tmp_path):
+    flags = ("--dataset", "sample", "--data", sample, "--weights", "none", "--device", "cuda", "--gpus", 2)
+    assert "cuda" in run("train_det", *flags, "--output", tmp_path / "run", expect=1).err.lower()
+
+
+def test_without_installation_the_tools_say_how_to_install():
+    command = [sys.executable, "-S", str(TOOLS / "train_det.py"), "--help"]
+    bare = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, env=bare)
+    assert done.returncode != 0 and "pip install -e" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_archives_are_unpacked_once_and_read(sample, tmp_path):
+    root = tmp_path / "voc"
+    root.mkdir()
+    for name in ("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar"):
+        with tarfile.open(root / name, "w") as archive:
+            archive.add(sample / "VOCdevkit", "VOCdevkit")
+    for _ in range(2):  # the second time there is nothing left to unpack
+        assert "voc2007/test: no faults" in run("prepare_data", "voc07", "--data", root).out
+    assert (root / "VOCdevkit" / "VOC2007" / "Annotations").is_dir()
+
+
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "VOCtest_06-Nov-2007.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../escaped.txt"))
+    assert "escaped.txt" in run("prepare_data", "voc07", "--data", tmp_path, expect=1).err
+    assert not (tmp_path.parent / "escaped.txt").exists()

@@ -1,0 +1,149 @@
+"""tools/prepare_data.py and tools/score.py as a user of other people's data sets types them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import run
+from tests.data.file_server import FileServer
+from vertebra.data.datasets.catalog import open_classification, open_detection
+from vertebra.data.prepare.archives import ARCHIVES
+
+
+def test_downloads_come_from_a_mirror_and_are_unpacked_and_checked(sample, tmp_path, monkeypatch):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name in ("train2017", "val2017"):  # any archive will do: COCO publishes no checksum
+            archive.add(sample / "sample.json", name)
+    with FileServer({"mirror/val2017.zip": content.getvalue()}) as server:
+        mirror = ("--download", "--mirror", f"{server.url}/mirror")
+        done = run("prepare_data", "coco", "--data", tmp_path / "new", *mirror, expect=1)
+        assert f"{server.url}/mirror/train2017.zip: the server answers 404" in done.err
+        done = run("prepare_data", "voc07", "--data", tmp_path / "new", *mirror, expect=1)
+        assert "VOCtrainval_06-Nov-2007.tar: the server answers 404" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_whole_download_ends_in_a_data_set_that_is_checked(tmp_path):
+    import zipfile
+
+    from tests.data.writers import write_picture
+
+    files: dict[str, bytes] = {}
+    for archive, split in (("train2014.zip", "train2014"), ("val2014.zip", "val2014")):
+        write_picture(tmp_path / "made" / f"{split}.jpg", 60, 80)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as packed:
+            packed.write(tmp_path / "made" / f"{split}.jpg", f"{split}/COCO_{split}_000000000009.jpg")
+        files[archive] = content.getvalue()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for split in ("train2014", "val2014"):
+            image = {"id": 9, "file_name": f"COCO_{split}_000000000009.jpg", "width": 80, "height": 60}
+            objects = [{"id": 1, "image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}]
+            value = {"images": [image], "annotations": objects, "categories": [{"id": 1, "name": "cat"}]}
+            packed.writestr(f"annotations/instances_{split}.json", json.dumps(value))
+    files["annotations_trainval2014.zip"] = content.getvalue()
+    with FileServer(files) as server:
+        told = run("prepare_data", "coco2014", "--data", tmp_path / "coco", "--download", "--mirror", server.url).out
+        assert told.count("the owner publishes no checksum") == 3
+        assert "coco/train2014: no faults" in told and "coco/val2014: no faults" in told
+        asked = len(server.behaviour.requests)
+        run("prepare_data", "coco2014", "--data", tmp_path / "coco", "--download", "--mirror", server.url)
+        assert len(server.behaviour.requests) == asked == 3
+
+
+def test_a_wrong_checksum_ends_the_command(tmp_path):
+    with FileServer({"cifar-10-python.tar.gz": pickle.dumps(np.zeros(9))}) as server:
+        done = run("prepare_data", "cifar10", "--data", tmp_path, "--download", "--mirror", server.url, expect=1)
+    assert f"not the owner's {ARCHIVES['cifar10'].files[0].md5}, and was removed" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said_with_where_to_get_it(tmp_path):
+    told = run("prepare_data", "voc12", "--data", tmp_path, expect=1).out
+    assert "Get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 page" in told and "or add --download." in told
+    told = run("prepare_data", "imagenet_det", "--data", tmp_path, expect=1).out
+    assert "Get ILSVRC2017_DET.tar.gz from the ImageNet page" in told and "--download" not in told
+    account = run("prepare_data", "imagenet_det", "--data", tmp_path, "--download", expect=1).err
+    assert "needs an account with ImageNet's owner" in account and "log in there" in account
+    assert "add --download" in run("prepare_data", "coco", "--data", tmp_path, "--mirror", "http://x", expect=2).err
+
+
+def test_sets_go_through_all_forms_by_commands_alone(sample, tmp_path):
+    out = tmp_path / "out"
+    told = run(
+        "prepare_data", "convert", "--data", sample, "--source", "sample/val", "--to", "yolo", "--output", out / "y"
+    ).out
+    assert "YOLO text cannot carry: " in told and "masks (--polygons writes outlines)" in told
+    assert (
+        f"9 images, {len(open_detection(sample, 'sample/val').labels_K)} objects: open it as yolo:{out}/y/val" in told
+    )
+    assert "yolo:data.yaml/val: no faults" in run("prepare_data", "check", "--data", out / "y").out
+    told = run(
+        "prepare_data", "convert", "--data", out / "y", "--source", "yolo:val", "--to", "voc", "--output", out / "v"
+    ).out
+    assert f"open it as vocxml:{out}/v/val with --data {out}/v" in told
+    assert "no faults" in run("prepare_data", "check", "--data", out / "v").out
+    source = ("--data", out / "v", "--source", "vocxml:v/val")
+    run(
+        "prepare_data", "convert", "--data", out, *source[2:], "--to", "coco", "--output", out / "c", "--images", "copy"
+    )
+    first, last = open_detection(sample, "sample/val"), open_detection(out / "c", "coco/val")
+    assert np.abs(first.bbox_xywh_K4 - last.bbox_xywh_K4).max() < 1e-6
+    assert first.class_names == last.class_names and first.labels_K.tolist() == last.labels_K.tolist()
+    assert (
+        "coco/val: no faults" in (told := run("prepare_data", "check", "--data", out / "c").out)
+        and "\nval:" not in told
+    )
+
+
+def test_a_conversion_that_cannot_be_is_a_sentence(sample, tmp_path):
+    base = ("prepare_data", "convert", "--data", sample, "--source")
+    told = run(*base, "sample/vla", "--to", "yolo", "--output", tmp_path / "y", expect=1).err
+    assert "no annotations/instances_vla.json" in told and "there is train, val" in told
+    told = run(*base, "sample/val", "--to", "voc", "--output", tmp_path / "v", "--polygons", expect=2).err
+    assert "--polygons is for --to yolo" in told
+    assert "yolo" in run(*base, "sample/val", "--to", "yulo", "--output", tmp_path / "y", expect=2).err
+
+
+def test_a_detector_predicts_on_a_test_set_without_truth_and_says_so(detectors, sample, tmp_path):
+    """From images alone to VOC's submission."""
+    files = sorted((sample / "scenes" / "images" / "val").iterdir())[:3]
+    truth = json.loads((sample / "scenes" / "annotations" / "instances_val.json").read_text())
+    listed = [one for one in truth["images"] if one["file_name"] in {path.name for path in files}]
+    (tmp_path / "image_info_test.json").write_text(json.dumps({"images": listed, "categories": truth["categories"]}))
+    flags = ("--test-source", f"json:{tmp_path}/image_info_test.json", "--data", sample / "scenes" / "images" / "val")
+    output = tmp_path / "out"
+    done = run(
+        "eval_det", detectors["r18"], *flags, "--output", output, "--score", 0, "--device", "cpu", "--workers", 0
+    )
+    assert "nothing to score against: the truth of these 3 images has no object" in done.out + done.err
+    written = json.loads((output / "evaluation.json").read_text())
+    assert written["coco"]["AP"] is None and written["images"] == 3 and "nothing to score" in written["note"]
+    scored = ("--truth", output / "truth.json", "--predictions", output / "predictions.json", "--metric", "voc10")
+    told = run("score", *scored, "--voc-files", tmp_path / "send", "--voc-competition", "comp3").out
+    assert "There is nothing to score against" in told and "10 files in" in told and "tar czf results.tgz" in told
+    lines = [line for path in (tmp_path / "send/results/VOC2012/Main").glob("comp3_det_test_*.txt") for line in
+             path.read_text().splitlines()]  # fmt: skip
+    assert len(lines) == len(json.loads((output / "predictions.json").read_text())) > 0
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cifars_own_archive_is_named_as_its_owner_names_it(tmp_path, split):
+    """The optional copy as folders is used where it lies there, and nothing else is missed."""
+    content = io.BytesIO()
+    from tests.data.writers import write_picture
+
+    write_picture(tmp_path / "made.png", 32, 32)
+    with tarfile.open(fileobj=content, mode="w:xz") as archive:
+        for part in ("train", "test"):
+            archive.add(tmp_path / "made.png", f"{part}/cat/0000.png")
+    (tmp_path / "cifar10_jpg.tar.xz").write_bytes(content.getvalue())
+    assert f"{split}: no faults" in run("prepare_data", "cifar10", "--data", tmp_path).out
+    assert len(open_classification(tmp_path, split)) == 1

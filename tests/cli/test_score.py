@@ -1,0 +1,159 @@
+"""tools/score.py as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import run, run_process
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "score.py"
+TRUTH = {
+    "images": [{"id": 1, "width": 100, "height": 100}, {"id": 2, "width": 100, "height": 100}],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0},
+        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "area": 400, "difficult": 1},
+    ],
+}
+FOUND = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9}]
+
+
+def score(*flags, expect=0):
+    done = run("score", *flags, expect=expect)
+    return done.out if expect == 0 else done.err
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    (tmp_path / "found.json").write_text(json.dumps(FOUND))
+    return ["--truth", tmp_path / "truth.json", "--predictions", tmp_path / "found.json"]
+
+
+def test_help_tells_all_flags_without_importing_torch():
+    told = run_process("score", "--help").out
+    for flag in ("--truth", "--predictions", "--metric", "--iou", "--pixels", "--difficult", "--per-class", "--json"):
+        assert flag in told
+    imports = subprocess.run(
+        [sys.executable, "-X", "importtime", str(TOOL), "--help"], capture_output=True, text=True, timeout=60
+    ).stderr
+    loaded = {line.split("|")[-1].strip() for line in imports.splitlines()}
+    assert not loaded & {"torch", "numpy", "pycocotools", "vertebra.evaluation.metrics.coco"}
+
+
+def rows(told):
+    """The words of each line by its first."""
+    return {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+
+
+def test_coco_figures_are_printed_and_written(files, tmp_path):
+    told = score(*files, "--metric", "coco", "--per-class", "--json", tmp_path / "out.json")
+    assert rows(told)["AP"][0] == "100.00" and rows(told)["APl"][0] == "-"
+    assert rows(told)["cat"] == ["100.00", "100.00", "100.00", "-", "-", "1"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["figures"]["AP50"] == pytest.approx(100) and written["figures"]["APl"] is None
+    assert written["per_class"]["cat"]["AP"] == pytest.approx(100)
+
+
+def test_voc_figures_state_their_conventions(files, tmp_path):
+    told = score(*files, "--metric", "voc07", "--json", tmp_path / "out.json")
+    assert "11-point, IoU >= 0.5, pixels exact, difficult objects ignored, 2 images" in told
+    assert "mAP  100.00  mean over 1 classes with truths" in told
+    assert json.loads((tmp_path / "out.json").read_text())["mAP"] == pytest.approx(100)
+    counted = score(*files, "--metric", "voc10", "--difficult", "count", "--pixels", "inclusive", "--iou", "0.7")
+    assert "area under the curve, IoU >= 0.7, pixels inclusive, difficult objects counted" in counted
+    assert "mAP  50.00" in counted
+
+
+def test_an_interval_can_be_asked_for(files):
+    told = score(*files, "--metric", "voc10", "--resamples", "50")
+    assert "95 % interval of mAP over 50 resamples of the images: 100.00 to 100.00" in told
+
+
+def test_empty_predictions_score_0(files, tmp_path):
+    (tmp_path / "found.json").write_text("[]")
+    assert rows(score(*files, "--metric", "coco"))["AP"][0] == "0.00"
+    assert rows(score(*files, "--metric", "voc07"))["mAP"][0] == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('[{"image_id": 1', "found.json does not parse as JSON"),
+        (json.dumps([{**FOUND[0], "category_id": 0}]), "so the ids look counted from 0 (off by one)"),
+        (json.dumps([{**FOUND[0], "image_id": 9}]), "has image_id 9, which the truth does not list"),
+        (json.dumps([{**FOUND[0], "score": float("nan")}]), "has score nan"),
+    ],
+)
+def test_a_bad_file_ends_in_a_sentence_and_exit_1(files, tmp_path, content, sentence):
+    (tmp_path / "found.json").write_text(content)
+    told = score(*files, "--metric", "coco", expect=1)
+    assert sentence in told and told.startswith("error: ") and len(told.splitlines()) == 1
+
+
+def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
+    (tmp_path / "found.json").unlink()
+    assert "found.json does not exist; give the path of a JSON file" in score(*files, "--metric", "coco", expect=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--metric", "voc12"], "voc12"),
+        (["--metric", "coco", "--iou", "0.7"], "--iou and --pixels belong to the VOC metrics, not to coco"),
+        (["--metric", "voc07", "--iou", "70"], "--iou is above 0 and at most 1, not 70"),
+        (["--metric", "coco", "--resamples", "-1"], "--resamples is 2 or more, or 0 for no interval; not -1"),
+        (["--metric", "coco", "--resamples", "1"], "--resamples is 2 or more, or 0 for no interval; not 1"),
+        (["--metric", "coco", "--voc-competition", "comp3"], "--voc-competition is for --voc-files"),
+        (["--metric", "coco-segm", "--voc-files", "out"], "--voc-files takes boxes, not coco-segm"),
+        ([], "--metric"),
+    ],
+)
+def test_a_wrong_command_line_ends_in_exit_2(files, flags, sentence):
+    assert sentence in score(*files, *flags, expect=2)
+
+
+def test_the_place_of_the_figures_is_made_before_the_work(files, tmp_path):
+    score(*files, "--metric", "coco", "--json", tmp_path / "new" / "place" / "out.json")
+    assert (tmp_path / "new" / "place" / "out.json").is_file()
+    (tmp_path / "found.json").unlink()
+    assert f"--json {tmp_path} is a directory: name a file" in score(
+        *files, "--metric", "coco", "--json", tmp_path, expect=2
+    )
+
+
+def test_without_an_object_the_figures_are_written_in_valid_json(files, tmp_path):
+    def strictly(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "annotations": []}))
+    flags = (*files, "--metric", "voc10", "--resamples", 20, "--against", files[3], "--json", tmp_path / "out.json")
+    assert "There is nothing to score against" in score(*flags)
+    assert "interval" not in json.loads((tmp_path / "out.json").read_text(), parse_constant=strictly)
+    aside = [{**entry, "difficult": 1} for entry in TRUTH["annotations"]]
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "annotations": aside}))
+    score(*flags)
+    written = json.loads((tmp_path / "out.json").read_text(), parse_constant=strictly)
+    assert written["interval"]["estimate"] is None and written["against"]["low"] is None
+
+
+def test_classes_restrict_the_figures(files):
+    told = score(*files, "--metric", "voc07", "--classes", "cat", "--per-class")
+    assert "cat" in told and "dog" not in told
+    assert "cow" in score(*files, "--metric", "voc07", "--classes", "cow", expect=1)
+
+
+def test_a_difference_to_other_predictions_comes_with_its_interval(files, tmp_path):
+    (tmp_path / "nothing.json").write_text("[]")
+    against = ("--against", tmp_path / "nothing.json")
+    told = score(*files, "--metric", "voc10", "--resamples", 50, *against)
+    assert "less that of" in told and "+100.00" in told
+    assert told.rstrip().endswith("(image sampling only)")
+    same = score(*files, "--metric", "voc10", "--resamples", 50, "--against", files[3])
+    assert same.rstrip().endswith("+0.00 to +0.00 (image sampling only; not distinguishable)")
+    assert "--resamples" in score(*files, "--metric", "voc10", *against, expect=2)

@@ -1,0 +1,198 @@
+"""From a detection recipe to a pre-trained backbone and to data; the detector around it: `build_detector`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from backbones import Backbone
+from vertebra.build.build import check_identity, need_data, training_share
+from vertebra.build.build_detector import build_body_backbone
+from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.sizes import at_several_sizes
+from vertebra.data.loading.loaders import Loader, detection_loader
+from vertebra.data.loading.pictures import PictureView
+from vertebra.data.loading.sampling import evenly
+from vertebra.data.transforms.detection_views import DetectionAugmentation
+from vertebra.engine.distributed import World
+from vertebra.engine.weights import load_into, load_weights
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_localisation import LocalisationRecipe
+
+Weights = tuple[dict[str, torch.Tensor], dict[str, Any]]
+
+# torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
+TORCHVISION_WEIGHTS = {
+    **{f"r{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)},
+    **{f"vgg{depth}": f"VGG{depth}_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}_bn": f"VGG{depth}_BN_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+}
+
+
+def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Backbone, dict[str, Any]]:
+    """The recipe's backbone with its weights loaded, and a record of where they come from.
+
+    Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
+    that never learn are no baseline.
+    """
+    if not recipe.weights:
+        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
+    if recipe.weights == "none":
+        if recipe.model.norms == "frozen" or recipe.model.freeze_stride > 0:
+            raise RecipeError(
+                "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
+                "(and use the same for the backbone that it is compared with)"
+            )
+        return build_body_backbone(recipe), {"source": "none"}
+    if recipe.weights == "torchvision":
+        state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
+    else:
+        place = Path(recipe.weights)
+        state, origin = load_weights(place)
+    identity = origin.get("backbone", {})
+    backbone = build_body_backbone(recipe, int(identity.get("num_classes", 1000)))
+    check_identity(origin, backbone, place)
+    classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
+    load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
+    return backbone, {"source": recipe.weights, **origin}
+
+
+def torchvision_weights(name: str) -> Weights:
+    """torchvision's ImageNet weights of one of our networks. Raises ValueError where it has none."""
+    if name not in TORCHVISION_WEIGHTS:
+        raise ValueError(f"torchvision has no weights for {name}; it has them for {', '.join(TORCHVISION_WEIGHTS)}")
+    import torchvision
+
+    weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"torchvision's weights for {name} cannot be had from {weights.url} ({error}); fetch that file where there "
+            "is a network and give it as --weights FILE"
+        ) from error
+    figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
+    return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
+
+
+def open_train(recipe: DetectionRecipe) -> DetectionDataset:
+    """The training set without what is held out for validation, cut to the recipe's `limit`.
+
+    Raises ValueError where it has no truth to learn from.
+    """
+    return _cut(_open_train_source(recipe, held_out=False), recipe.limit)
+
+
+def open_test(recipe: DetectionRecipe) -> DetectionDataset:
+    """The test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
+    if recipe.validation:
+        return _cut(_open_train_source(recipe, held_out=True), recipe.test.limit)
+    return _cut(_open(recipe, recipe.source("test")), recipe.test.limit)
+
+
+def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
+    dataset = _open(recipe, recipe.source("train"))
+    if not dataset.labelled:
+        raise ValueError(
+            f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
+            "train on another source (--train-source)"
+        )
+    if not recipe.validation:
+        return dataset
+    chosen = np.flatnonzero(is_held_out(dataset.image_ids_I.tolist(), recipe.validation) == held_out)
+    if not len(chosen):
+        raise ValueError(
+            f"{dataset.source}: --validation {recipe.validation:g} of its {len(dataset)} images leaves none to "
+            f"{'test' if held_out else 'train'} on; choose another share"
+        )
+    return dataset.subset(chosen)
+
+
+def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
+    """Which images belong to the share that is set aside: by a hash of each one's id, whatever the others are."""
+    digests = [hashlib.sha256(f"held out {image_id}".encode()).digest()[:8] for image_id in image_ids]
+    return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=bool)
+
+
+def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:
+    masks = recipe.model.masks
+    dataset = open_detection(need_data(recipe), source, segmentations=masks)
+    if masks and dataset.segmentations is None and len(dataset.labels_K):  # without objects there is none to mask
+        raise RecipeError(
+            f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
+            "take a data set that has them, or leave --model.masks out"
+        )
+    return dataset
+
+
+def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
+    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def detection_train_loader(
+    recipe: DetectionRecipe, dataset: DetectionDataset, world: World, *, start: int, iterations: int
+) -> Any:
+    """Batches of the steps from `start` on."""
+    view = recipe.input
+    return detection_loader(
+        dataset,
+        **training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
+        shorter_sides=view.shorter_side,
+        longer_side=view.longer_side,
+        canvases=view.canvases,
+        flip=view.flip,
+        augmentation=DetectionAugmentation(
+            any_side=view.sides == "range",
+            crop=view.crop,
+            crop_min=view.crop_min,
+            crop_chance=view.crop_chance,
+            jitter=view.jitter,
+            photometric=view.photometric,
+        ),
+        crowd=view.crowd,
+        difficult=view.difficult,
+        keep_empty=view.keep_empty,
+        repeat_threshold=view.repeat_threshold,
+        masks=recipe.model.masks,
+    )
+
+
+def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World) -> Any:
+    """Every image once, in the data set's order; with `test.multi_scale` at its other sizes too."""
+    own = recipe.input.test_shorter_side
+    first = _test_loader(recipe, dataset, world, own)
+    others = [_test_loader(recipe, dataset, world, side) for side in sorted({*recipe.test.multi_scale} - {own})]
+    return at_several_sizes([first, *others], workers=recipe.workers) if others else first
+
+
+def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World, side: int) -> Loader:
+    """Images with that shorter side; the longer side's bound is as many times it as at the test size."""
+    view = recipe.input
+    return detection_loader(
+        dataset,
+        train=False,
+        global_batch=recipe.test.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        shorter_sides=(side,),
+        longer_side=round(view.longer_side * side / view.test_shorter_side),
+        canvases=(),
+        flip=0.0,
+        crowd="ignore",
+        difficult="train",
+        seed=recipe.seed,
+        workers=recipe.workers,
+        iterations=None,
+    )
+
+
+def picture_view(recipe: DetectionRecipe) -> PictureView:
+    """Pictures without annotations at the recipe's test size."""
+    return PictureView(recipe.input.test_shorter_side, recipe.input.longer_side)

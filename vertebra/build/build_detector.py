@@ -1,0 +1,203 @@
+"""From a detection recipe and a backbone to the detector around it, and the names of its tensors in files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from backbones import Backbone
+from backbones.cut import MapTrunk, RegionHead, Trunk
+from backbones.norms import freeze_norms
+from detectors.anchors import AnchorGrid
+from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
+from detectors.box_head import BoxHead, BoxPredictor
+from detectors.faster_rcnn import FasterRCNN
+from detectors.mask_head import MaskHead
+from detectors.matching import Matcher
+from detectors.pooling import RoIAlign, RoIPool
+from detectors.postprocess import PostProcess
+from detectors.pyramid_pooling import PyramidRoIAlign
+from detectors.region_heads import LinearRegionHead
+from detectors.rpn import RPN, ProposalLimits, RPNHead
+from vertebra.build.build import build_backbone
+from vertebra.engine.weights import load_into
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.schema import RunRecipe
+from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest, Detector
+
+PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
+FLAT_ROI_SIZE = 7  # of regions that two linear layers read
+MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al. 2017, fig. 4 right)
+
+
+def build_body_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
+    """The recipe's network with random weights, as its detector's body needs it."""
+    dilate_last = isinstance(recipe, DetectionRecipe) and recipe.model.body == "dc5"
+    return build_backbone(recipe, num_classes, dilate_last=dilate_last)
+
+
+def build_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
+    """The recipe's detector on that backbone, in train mode."""
+    settings = recipe.model
+    if settings.norms == "frozen":
+        freeze_norms(backbone)
+    elif settings.norms == "sync" and _over_gpus("model.norms"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
+    backbone.freeze(settings.freeze_stride)
+    make_norm = _norm_maker(settings)
+    body, head = (_cut if settings.body == "c4" else _uncut)(settings, backbone, make_norm)
+    levels = body.strides[:-1] if settings.body == "fpn" else body.strides  # regions are pooled from these
+    aligned = settings.conventions != "torchvision"
+    pool = _pooling(settings, head.roi_size, levels, aligned)
+    mask_head = None
+    if settings.masks:
+        own_pool = None if settings.body == "c4" else _pooling(settings, MASK_ROI_SIZE, levels, aligned)
+        mask_head = MaskHead(
+            head.map_channels if isinstance(head, RegionHead) else body.channels,
+            classes,
+            pool=own_pool,
+            channels=settings.mask_channels,
+            convs=0 if settings.body == "c4" else settings.mask_convs,
+            make_norm=make_norm,
+            aligned=aligned,
+        )
+    detector = FasterRCNN(
+        body=body,
+        rpn=_rpn(settings, body.channels, body.strides),
+        box_head=_box_head(settings, recipe.test, pool, head, classes),
+        mask_head=mask_head,
+    )
+    return detector.to(memory_format=torch.channels_last)
+
+
+def _cut(settings: Detector, backbone: Backbone, make_norm: MakeNorm | None) -> tuple[SingleMap, RegionHead]:
+    trunk, head = backbone.cut(stride=settings.cut_stride, roi_size=settings.roi_size)
+    if make_norm is not None:
+        head.extra_norm = make_norm(head.map_channels)
+    return SingleMap(trunk, trunk.out_channels, trunk.stride), head
+
+
+def _uncut(
+    settings: Detector, backbone: Backbone, make_norm: MakeNorm | None
+) -> tuple[SingleMap | FeaturePyramid, LinearRegionHead]:
+    body: SingleMap | FeaturePyramid
+    if settings.body == "fpn":
+        maps = backbone.maps(PYRAMID_KEYS)
+        channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
+        body = FeaturePyramid(maps, channels, strides, channels=settings.fpn_channels, make_norm=make_norm)
+    else:
+        trunk = backbone.trunk(list(backbone.feature_specs)[-1])
+        body = SingleMap(trunk, trunk.out_channels, trunk.stride)
+    head = LinearRegionHead(
+        body.channels,
+        settings.roi_size or FLAT_ROI_SIZE,
+        width=settings.head_width,
+        hidden=1 if settings.head_convs else 2,
+        convs=settings.head_convs,
+        make_norm=make_norm,
+    )
+    return body, head
+
+
+def _rpn(settings: Detector, channels: int, strides: tuple[int, ...]) -> RPN:
+    """One grid of anchors a level: all sizes on a single map, one size a level on a pyramid."""
+    sizes = [(size,) for size in settings.anchor_sizes] if len(strides) > 1 else [settings.anchor_sizes]
+    grids = [
+        AnchorGrid(
+            scales=scales,
+            ratios=settings.anchor_ratios,
+            stride=stride,
+            offset=0.5 if settings.conventions == "vertebra" else 0.0,
+            whole_pixels=settings.conventions == "torchvision",
+        )
+        for scales, stride in zip(sizes, strides, strict=True)
+    ]
+    before, after = settings.proposals_before_nms, settings.proposals
+    return RPN(
+        RPNHead(channels, grids[0].per_cell, settings.rpn_channels),
+        grids,
+        train_limits=ProposalLimits(before_nms=before[0], after_nms=after[0]),
+        test_limits=ProposalLimits(before_nms=before[1], after_nms=after[1]),
+        samples=settings.rpn_samples,
+        beta=settings.rpn_beta,
+        nms_iou=settings.rpn_nms,
+        cross_border=settings.rpn_cross_border,
+        on_padding=settings.conventions != "vertebra",
+    )
+
+
+def _pooling(settings: Detector, bins: int, strides: tuple[int, ...], aligned: bool) -> nn.Module:
+    if settings.body == "fpn":
+        return PyramidRoIAlign(bins, strides, aligned=aligned)
+    if settings.pooling == "pool":
+        return RoIPool(bins, strides[0])
+    return RoIAlign(bins, strides[0], aligned=aligned)
+
+
+def _box_head(settings: Detector, test: DetectionTest, pool: nn.Module, head: Any, classes: int) -> BoxHead:
+    return BoxHead(
+        pool,
+        head,
+        BoxPredictor(
+            head.out_channels * (2 if settings.context else 1), classes, class_agnostic=settings.class_agnostic
+        ),
+        postprocess=PostProcess(score_threshold=test.score, nms_iou=test.nms, detections=test.detections),
+        matcher=Matcher(positive=0.5, negative=0.5, negative_from=settings.roi_background_from),
+        samples=settings.rois,
+        positive_fraction=settings.roi_positive,
+        beta=settings.box_beta,
+        context=settings.context,
+    )
+
+
+def _norm_maker(settings: Detector) -> MakeNorm | None:
+    if settings.head_norms == "none":
+        return None
+    if settings.head_norms == "group":
+        return group_norm
+    if settings.head_norms == "sync" and _over_gpus("model.head_norms"):
+        return nn.SyncBatchNorm
+    return nn.BatchNorm2d
+
+
+def _over_gpus(field: str) -> bool:
+    """Whether batch statistics are to be gathered from several GPUs; one process has them all by itself.
+
+    Raises RecipeError for several processes on CPUs, which torch's synchronised norm does not know.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    if not torch.cuda.is_available():
+        raise RecipeError(f"{field} sync needs GPUs when there are several processes: say trained or batch, or use one")
+    return True
+
+
+def detector_state(detector: FasterRCNN) -> dict[str, torch.Tensor]:
+    """The detector's tensors with the backbone's under the names of the uncut network: `backbone.layer1.0...`."""
+    named = partial(_file_name, _backbone_parts(detector))
+    return {named(name): tensor for name, tensor in detector.state_dict().items()}
+
+
+def load_detector_state(detector: FasterRCNN, state: dict[str, torch.Tensor], path: Path) -> None:
+    """The inverse of `detector_state`; every key must be there."""
+    parts = _backbone_parts(detector)
+    names = {_file_name(parts, name): name for name in detector.state_dict()}
+    load_into(detector, {names.get(name, name): tensor for name, tensor in state.items()}, path)
+
+
+def _backbone_parts(detector: FasterRCNN) -> tuple[str, ...]:
+    """Where in the detector the backbone's own modules are."""
+    parts = (Trunk, MapTrunk, RegionHead)
+    return tuple(f"{name}." for name, module in detector.named_modules() if isinstance(module, parts))
+
+
+def _file_name(parts: tuple[str, ...], name: str) -> str:
+    for part in parts:
+        if name.startswith(part) and not name.startswith(f"{part}extra_norm."):
+            return "backbone." + name.removeprefix(part)
+    return name

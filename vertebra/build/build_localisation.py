@@ -1,0 +1,151 @@
+"""From a localisation recipe to parts: the per-class RPN on a pre-trained backbone, its data, its classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones import Backbone
+from backbones.norms import freeze_norms
+from detectors.anchors import AnchorGrid
+from detectors.localizer import Localizer, PerClassHead
+from detectors.matching import Matcher
+from vertebra.build.build import need_data, training_share
+from vertebra.build.build_views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
+from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
+from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from vertebra.data.loading.sampling import evenly
+from vertebra.data.transforms.augment import augmentations
+from vertebra.data.transforms.views import Crops, View, Whole
+from vertebra.engine.distributed import World
+from vertebra.engine.weights import load_into
+from vertebra.evaluation.predict.localisation import LocationTruth
+from vertebra.recipes.schema_localisation import LocalisationRecipe
+
+TRUNK = "trunk."
+
+
+def open_train(recipe: LocalisationRecipe) -> LocalisationDataset:
+    """The training set, cut to the recipe's `limit`."""
+    return _open(recipe, recipe.train_split, recipe.limit)
+
+
+def open_test(recipe: LocalisationRecipe) -> LocalisationDataset:
+    """The test set, cut to the recipe's `test.limit`."""
+    return _open(recipe, recipe.test_split, recipe.test.limit)
+
+
+def _open(recipe: LocalisationRecipe, split: str, limit: int | None) -> LocalisationDataset:
+    dataset = open_localisation(need_data(recipe), split)
+    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def build_localizer(recipe: LocalisationRecipe, backbone: Backbone, classes: int) -> Localizer:
+    """The per-class RPN on the cut backbone, in train mode; what lies above the cut is left out."""
+    settings = recipe.model
+    if settings.norms == "frozen":
+        freeze_norms(backbone)
+    backbone.freeze(settings.freeze_stride)
+    trunk, _ = backbone.cut(stride=settings.cut_stride)
+    anchors = AnchorGrid(scales=settings.anchor_sizes, ratios=settings.anchor_ratios, stride=trunk.stride)
+    localizer = Localizer(
+        trunk=trunk,
+        head=PerClassHead(trunk.out_channels, classes, anchors.per_cell, settings.rpn_channels),
+        anchors=anchors,
+        matcher=Matcher(positive=settings.positive_iou, negative=settings.negative_iou, best_for_truth=True),
+        samples=settings.rpn_samples,
+        positive_fraction=settings.rpn_positive,
+        beta=settings.rpn_beta,
+        candidates=recipe.test.candidates,
+        vote_iou=recipe.test.vote_iou,
+    )
+    return localizer.to(memory_format=torch.channels_last)
+
+
+def localizer_state(localizer: Localizer) -> dict[str, torch.Tensor]:
+    """The localizer's tensors, the trunk's under the names of the uncut network: `backbone.layer1.0...`."""
+    return {_file_name(name): tensor for name, tensor in localizer.state_dict().items()}
+
+
+def load_localizer_state(localizer: Localizer, state: dict[str, torch.Tensor], path: Path) -> None:
+    """The inverse of `localizer_state`; every key must be there."""
+    names = {_file_name(name): name for name in localizer.state_dict()}
+    load_into(localizer, {names.get(name, name): tensor for name, tensor in state.items()}, path)
+
+
+def _file_name(name: str) -> str:
+    return "backbone." + name.removeprefix(TRUNK) if name.startswith(TRUNK) else name
+
+
+def location_train_loader(
+    recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World, *, start: int, iterations: int
+) -> Any:
+    """Batches of the steps from `start` on."""
+    view = recipe.input
+    share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
+    del share["train"]
+    crop = TrainView(
+        size=view.size,
+        shorter=view.resize,
+        augment=view.augment,
+        min_scale=view.min_scale,
+        flip=view.flip,
+        min_visible=view.min_visible,
+        then=augmentations(colour=view.colour),
+    )
+    return localisation_train_loader(dataset, crop, **share)
+
+
+def views_of(recipe: LocalisationRecipe) -> tuple[View, ...]:
+    """The views in which boxes are looked for."""
+    view = recipe.input
+    if recipe.test.view == "centre":
+        return (Crops(view.size, view.resize),)
+    return tuple(Whole(side) for side in dict.fromkeys(recipe.test.scales or (view.resize,)))
+
+
+def describe_view(recipe: LocalisationRecipe) -> str:
+    """The test's views in words."""
+    view, test = recipe.input, recipe.test
+    if test.view == "centre":
+        return f"centre crop of {view.size} px, shorter side {view.resize} px"
+    return f"dense, shorter side {' '.join(str(side) for side in test.scales or (view.resize,))} px"
+
+
+def location_test_loader(recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World) -> Any:
+    """Every image once, in the views of the test."""
+    return localisation_test_loader(
+        dataset,
+        views_of(recipe),
+        batch=recipe.test.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        workers=recipe.workers,
+    )
+
+
+def truth_of(dataset: LocalisationDataset) -> LocationTruth:
+    """What guesses are held against."""
+    objects = dataset.objects
+    return LocationTruth(
+        labels_I=dataset.images.labels_I,
+        sizes_hw_I2=objects.sizes_hw_I2.astype("int64"),
+        starts=objects.starts,
+        boxes_K4=dataset.boxes_K4(),
+    )
+
+
+def build_classifier(
+    recipe: LocalisationRecipe, dataset: LocalisationDataset, device: torch.device
+) -> tuple[LoadedNet, ViewPlan] | None:
+    """The network that predicts the classes, and by which views; None where the recipe names none.
+
+    Raises ValueError where it knows other classes than the data set.
+    """
+    if recipe.classifier is None:
+        return None
+    net = load_net(recipe.classifier, device, size=None, resize=None, precision="auto")
+    common_classes([net], dataset.class_names, dataset.objects.source)
+    return net, plan_views([net], [recipe.test.classifier_view], device)

@@ -1,0 +1,117 @@
+"""What a detector costs: the part `cost` of evaluation.json, for fronts of AP against cost.
+
+parameters        of everything that detects (all detectors of an ensemble)
+flops             multiply-adds of one image, the test set's first, at its test size
+input_hw          that size, pixels
+proposals         regions that are scored in one image
+latency_s         median seconds of one image given alone, pixels on the device to detections there, after a warm-up
+latency_n         calls behind that median
+time_per_image_s  median over the test set's batches, in the recipe's size, of seconds an image: to the device and back
+                  to the host, masks in full size
+images_per_s      one over that
+peak_memory_mb    memory of the weights, and what a single image needs on top of it: see measure.memory_growth
+peak_memory_of    device, or process; neither is there where the system does not tell
+device, threads   what it was measured on; threads of a CPU alone
+precision         of convolutions and linear layers in all these times
+classifier        parameters, flops, input_hw of the backbone as a classifier of 1000 classes
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import nn
+
+    from detectors.faster_rcnn import FasterRCNN
+    from vertebra.data.datasets.records import DetectionDataset
+    from vertebra.recipes.schema_detection import DetectionRecipe
+
+CALLS, FEWEST_CALLS, CALLS_WITHIN_S = 10, 3, 2.0  # of the latency; slow machines stop early
+CLASSES = 1000  # ImageNet's, whose classifiers the papers' tables count
+
+
+def cost(
+    recipe: DetectionRecipe,
+    model: nn.Module,
+    test_set: DetectionDataset,
+    times_s: Sequence[float],
+    *,
+    detectors: Sequence[FasterRCNN],
+) -> dict[str, Any]:
+    """All figures named above. model: what detects, made of `detectors`. times_s: an image, of the test's batches."""
+    import statistics
+
+    import torch
+
+    from backbones.cost import count_flops, count_parameters
+    from vertebra.build import build, build_detection
+    from vertebra.engine.distributed import World
+    from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
+    from vertebra.evaluation.predict.inference import evaluating
+
+    one = recipe.model_copy(update={"workers": 0, "test": recipe.test.model_copy(update={"batch_size": 1})})
+    device = next(model.parameters()).device
+    images, _ = next(iter(build_detection.detection_test_loader(one, test_set, World()))).inputs
+    images = images.to(device)
+    detector: Any = model
+    autocast = build.autocast_of(device, recipe.precision)
+
+    def detect() -> None:
+        with torch.inference_mode(), autocast():
+            detector.detect(images)
+
+    with evaluating(model):
+        flops = count_flops(model, images, method="detect")
+        latencies_s = timed_calls(detect, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
+        growth_mb = memory_growth(detect, device)
+    figures = {
+        "parameters": count_parameters(model),
+        "flops": flops,
+        "input_hw": list(images.sizes_hw[0]),
+        "proposals": sum(one.rpn.test_limits.after_nms for one in detectors),
+        "latency_s": statistics.median(latencies_s),
+        "latency_n": len(latencies_s),
+        "time_per_image_s": statistics.median(times_s),
+        "images_per_s": 1 / statistics.median(times_s),
+    }
+    if growth_mb is not None:
+        figures["peak_memory_mb"] = weights_mb(model) + growth_mb
+        figures["peak_memory_of"] = "device" if device.type == "cuda" else "process"
+    return {
+        **figures,
+        **describe_device(device),
+        "precision": recipe.precision,
+        "classifier": classifier_cost(recipe.backbone, recipe.width, recipe.shortcut, recipe.stride_in),
+    }
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """The name of the device, and of a CPU the threads in use."""
+    import torch
+
+    from vertebra.engine import provenance
+
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device)}
+    return {"device": provenance.machine()["cpu"], "threads": torch.get_num_threads()}
+
+
+@functools.lru_cache
+def classifier_cost(backbone: str, width: float, shortcut: str, stride_in: str) -> dict[str, Any]:
+    """Of the backbone as a classifier, at the size of the images that it was drawn for; nothing is computed."""
+    import torch
+
+    from backbones import create_backbone
+    from backbones.cost import count_parameters, image_flops
+
+    # Parts without storage draw nothing; the generator is guarded all the same: a training's draws follow these.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        net = create_backbone(backbone, num_classes=CLASSES, width=width, shortcut=shortcut, stride_in=stride_in)
+    side = net.native_px
+    net.eval()
+    return {"parameters": count_parameters(net), "flops": image_flops(net, side, side), "input_hw": [side, side]}

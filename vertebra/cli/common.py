@@ -1,0 +1,77 @@
+"""What every command does around its job: end in a sentence rather than a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vertebra.engine.distributed import World
+
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+
+ROOMS = ("backbones", "detectors", "vertebra")
+
+
+def make_room(flag: str, path: Path | None) -> None:
+    """Makes the directory of a file that is to be written, before any work: none is lost for a place that cannot be.
+
+    flag: that named the file. Raises RecipeError where the path is a directory, OSError where none can be made.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        from vertebra.ground.errors import RecipeError
+
+        raise RecipeError(f"{flag} {path} is a directory: name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
+    """`work` in this process, or this whole command in `gpus` processes; the exit status."""
+    from vertebra.engine import distributed
+
+    if gpus > 1 and not distributed.is_under_launcher():
+        return distributed.relaunch(gpus, device=device)
+    with distributed.started(device) as world:
+        return work(world)
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a tool and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/143 interrupted.
+
+    Errors that are meant for people (ValueError, OSError and their kin) are printed as one sentence; others are
+    faults of ours and keep their traceback. VERTEBRA_TRACEBACK=1 shows it for all.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("VERTEBRA_TRACEBACK"):
+            raise
+        code = _explain(error)
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    meant_for_people = isinstance(error, (ValueError, OSError, ImportError))
+    code = getattr(error, "exit_code", None)
+    if code is None and not meant_for_people and type(error).__module__.split(".")[0] not in ROOMS:
+        raise error
+    print(error if code in (130, 143) else f"error: {_sentence(error)}", file=sys.stderr)
+    return int(code or 1)
+
+
+def _sentence(error: Exception) -> str:
+    """What the error says; the system's own errors with their file first and without their number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    mend = "; check the path" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
+    return f"{error.filename}: {error.strerror}{mend}" if error.filename else error.strerror

@@ -1,0 +1,187 @@
+"""Compare backbones in a detector: run a matrix of backbones, heads and seeds, or report on runs that exist.
+
+What the matrix would do, with an estimate of its time; then the same without --dry-run:
+
+python tools/compare.py --backbones vgg16 r50 r101 --heads c4 fpn --dataset voc07 --data VOCdevkit --weights vgg16=torchvision r50=torchvision r101=FILE --seeds 3 --gpus 8 --gpus-per-job 4 --dry-run
+
+Backbones without weights are pre-trained first; what follows a lone -- goes to every detector's training:
+
+python tools/compare.py --backbones plain18 r18 --data SAMPLE --pretrain sample/objects.yaml --jobs 2 -- --solver.iterations 300
+
+The same learning rates for every backbone, the best by images held out of the training set; on a SLURM cluster:
+
+python tools/compare.py --backbones vgg16 timm:resnet50d --weights ... --sweep solver.lr 0.01 0.02 0.04 --slurm partition=gpu time=240 ...
+
+Runs that exist, and anyone's COCO results beside them:
+
+python tools/compare.py RUN_DIR RUN_DIR ... --report DIR
+python tools/compare.py RUN_DIR ... --predictions theirs=a.json theirs=b.json --expect published/voc07_c4.yaml --report DIR
+
+The same command again goes on: what is finished is kept, what was stopped or killed continues, what failed is tried
+again. Each head is a comparison of its own; runs of one backbone that differ by the seed are one side of it. With one
+seed on a side the report gives no verdict on the backbones. Exit code 1: a cell failed (the report is on the others),
+or a figure of --expect was missed.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vertebra.ground.errors import RecipeError
+from vertebra.lab import forecast, matrix_jobs
+from vertebra.recipes.command_line import find_recipe, parse_recipe, split_at_dashes
+from vertebra.recipes.schema import flag_of
+from vertebra.recipes.schema_compare import CompareRecipe
+
+if TYPE_CHECKING:
+    from vertebra.lab.matrix import Matrix
+    from vertebra.lab.training import Training
+
+
+def main(arguments: list[str]) -> int:
+    arguments, overrides = split_at_dashes(arguments)
+    recipe = parse_recipe(CompareRecipe, arguments, description=__doc__ or "")
+    check(recipe, overrides)
+    if not recipe.backbones:
+        return report(recipe, list(recipe.runs), [])
+    if recipe.output.is_dir() and not recipe.dry_run:
+        matrix_jobs.take(recipe.output)
+    from vertebra.lab import matrix as matrices
+
+    matrix = matrices.plan(recipe, overrides)
+    matrices.check_predictions(recipe, matrix)
+    done = finished(recipe, matrix)
+    if recipe.dry_run:
+        forecast.show(recipe, matrix, done)
+        return 0
+    outcome, place = matrix_jobs.run(recipe, matrix, done)
+    if outcome.stopped_by:
+        where = " What is in the queue stays there." if place.outlives else ""
+        print(f"Stopped; the same command goes on from here.{where}", file=sys.stderr)
+        return 128 + outcome.stopped_by
+    failed = matrix_jobs.failures(matrix, outcome, place)
+    runs = [cell.output for cell in in_order(recipe, finished(recipe, matrix))]
+    return report(recipe, runs, failed)
+
+
+def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
+    """Raises RecipeError for words that do not go together, or have nothing to say here."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    there = bool(recipe.runs) or (bool(recipe.predictions) and not recipe.backbones)
+    if there == bool(recipe.backbones):
+        raise RecipeError("name either finished run directories (or --predictions), or --backbones to run; see --help")
+    if not recipe.backbones:
+        told = [flag_of(name) for name in recipe.of_a_matrix()] + ["what follows the --"] * bool(overrides)
+        if told:
+            verb = "is" if len(told) == 1 else "are"
+            raise RecipeError(
+                f"{', '.join(told)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
+            )
+    for path in (
+        *(path for paths in recipe.predictions_of().values() for path in paths),
+        recipe.truth,
+        expected(recipe),
+    ):
+        if path is not None and not path.is_file():
+            raise RecipeError(f"{path}: there is no such file; check the path")
+    if len(recipe.backbones) == 1 and not recipe.predictions:
+        raise RecipeError(f"{recipe.backbones[0]} alone is compared with nothing: name a second of --backbones")
+    if recipe.backbones and recipe.data is None:
+        raise RecipeError("--data is missing: the directory of the detection data set")
+    if recipe.images is not None and not recipe.images.is_dir():
+        raise RecipeError(f"--images {recipe.images} is not a directory")
+    if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
+        raise RecipeError("--truth is missing: the COCO JSON that --predictions are scored on")
+    if (expectations := expected(recipe)) is not None:
+        from vertebra.evaluation.report.expect import read_expectations
+
+        read_expectations(expectations)  # what is wrong with it is said before days of training
+
+
+def expected(recipe: CompareRecipe) -> Path | None:
+    """The file of --expect: a path, or one of ours below `configs/`."""
+    if recipe.expect is None or recipe.expect.is_file():
+        return recipe.expect
+    try:
+        return find_recipe(recipe.expect)
+    except RecipeError:
+        raise RecipeError(
+            f"--expect {recipe.expect}: there is no such file; ours are published/coco2015_c4.yaml and "
+            "published/voc07_c4.yaml"
+        ) from None
+
+
+def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
+    """The trainings that came to their end; cells as the sweep has made them.
+
+    Raises RunError where a directory holds another recipe's run.
+    """
+    from vertebra.lab.sweep import Undecided
+
+    done = [one for one in (*matrix.pretrainings, *matrix.all_trials()) if one.is_finished()]
+    for cell in matrix.cells:
+        try:
+            settled = matrix.settled(recipe, cell)
+        except Undecided:
+            continue
+        if settled.is_finished():
+            done.append(cell)
+    return done
+
+
+def in_order(recipe: CompareRecipe, done: Sequence[Training]) -> list[Training]:
+    """The cells among the finished trainings: the baseline's first, head by head."""
+    cells = [one for one in done if one.tool == "train_det" and not one.value]
+    heads = list(dict.fromkeys(cell.head for cell in cells))
+    return sorted(cells, key=lambda cell: (heads.index(cell.head), recipe.backbones.index(cell.backbone), cell.seed))
+
+
+def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
+    """Writes the report on the runs and on --predictions; 1 where something failed or an expectation was missed."""
+    for sentence in failed:
+        print(f"error: {sentence}", file=sys.stderr)
+    runs, lonely = with_company(recipe, runs)
+    if failed and not runs and len(recipe.predictions_of()) < 2:
+        print("No report: no head has two sides with a result.", file=sys.stderr)
+        return 1
+    from vertebra.evaluation.report import write_report
+
+    written = write_report(
+        runs,
+        recipe.report or recipe.output / "report",
+        predictions=recipe.predictions_of(),
+        truth=recipe.truth,
+        images=recipe.images,
+        expect=expected(recipe),
+        failed=[*failed, *lonely],
+    )
+    for sentence in written.expectations_missed:
+        print(f"error: not as expected: {sentence}", file=sys.stderr)
+    for sentence in written.expectations_elsewhere:
+        print(f"note: {sentence}", file=sys.stderr)
+    print(f"\nThe report: {written.page.resolve()}")
+    return 1 if failed or written.expectations_missed else 0
+
+
+def with_company(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], list[str]]:
+    """The runs of heads that have two sides or more, and a sentence on each other head of a matrix."""
+    if not recipe.backbones or recipe.predictions:
+        return runs, []
+    from vertebra.recipes.command_line import load_recipe
+    from vertebra.recipes.schema_detection import DetectionRecipe
+
+    sides: dict[str, set[str]] = {}
+    told = {run: load_recipe(DetectionRecipe, run / "config.yaml") for run in runs}
+    for one in told.values():
+        sides.setdefault(one.model.body, set()).add(one.backbone)
+    lonely = {body: names for body, names in sides.items() if len(names) < 2}
+    sentences = [
+        f"{body}: only {', '.join(names)} has a result, so it is not compared" for body, names in lonely.items()
+    ]
+    return [run for run, one in told.items() if one.model.body not in lonely], sentences

@@ -1,0 +1,273 @@
+"""Test classifier weights: top-1 and top-5 error with Wilson's 95 % interval, by one view of an image or many.
+
+python tools/eval_backbone.py --weights runs/backbone_r18_imagenette_0/model.safetensors --data IMAGENETTE
+
+python tools/eval_backbone.py --weights A.safetensors B.safetensors --data IMAGENET --views 10crop multiscale --ensemble
+
+Views: 1crop, the centre crop of the training recipe's sizes; 10crop, corners, centre and their mirror images; dense,
+the network slid over the whole image with its shorter side at --resize; multiscale, dense at the paper's five sizes.
+Averaged are posteriors (softmax); within one whole image, the class map before the softmax.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vertebra.cli.common import in_processes, make_room
+from vertebra.ground.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vertebra.data.datasets.records import ClassificationDataset
+    from vertebra.engine.distributed import World
+    from vertebra.evaluation.predict.classes import ClassPredictions
+
+KINDS = ("1crop", "10crop", "dense", "multiscale")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to test, on which images, and how."""
+
+    weights: Annotated[tuple[Path, ...], tyro.conf.arg(help="Files written by train_backbone.py; each is tested.")]
+    data: Annotated[Path, tyro.conf.arg(help="Directory with the classes' folders, or CIFAR-10.")]
+    split: Annotated[str, tyro.conf.arg(help="val, test or train.")] = "val"
+    unlabelled: Annotated[
+        bool, tyro.conf.arg(help="The images lie in --data itself (or its SPLIT) without classes: predict only.")
+    ] = False
+    views: Annotated[
+        tuple[Literal["1crop", "10crop", "dense", "multiscale"], ...],
+        tyro.conf.arg(help="One or several, all from one reading of the images."),
+    ] = ("1crop",)
+    flip: Annotated[
+        Literal["paper", "yes", "no"],
+        tyro.conf.arg(
+            help="Average with the mirrored image; --flip and --no-flip say yes and no. paper: dense and multiscale "
+            "do, 1crop does not. 10crop has mirror images by its definition."
+        ),
+    ] = "paper"
+    scales: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(help="Shorter sides of multiscale, pixels; none: 224 256 384 480 640, times size / 224."),
+    ] = ()
+    ensemble: Annotated[bool, tyro.conf.arg(help="Test the average of all weights' posteriors too.")] = False
+    size: Annotated[int | None, tyro.conf.arg(help="Side of the crop, pixels; default: as in training.")] = None
+    resize: Annotated[int | None, tyro.conf.arg(help="Shorter side before the crop; default: as in training.")] = None
+    batch_size: Annotated[
+        int, tyro.conf.arg(help="Crops in a forward; whole images: as many as have their pixels.")
+    ] = 64
+    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine (as torchrun does).")] = 1
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="auto: as in training.")] = "auto"
+    json: Annotated[Path | None, tyro.conf.arg(help="Write the figures to this file too.")] = None
+    predictions: Annotated[
+        Path | None, tyro.conf.arg(help="Write each image's five best classes to this .jsonl or .csv file.")
+    ] = None
+    ilsvrc: Annotated[
+        Path | None,
+        tyro.conf.arg(help="Write ILSVRC's submission: a line an image by name, the ids of five classes, best first."),
+    ] = None
+    synsets: Annotated[
+        Path | None,
+        tyro.conf.arg(help="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."),
+    ] = None
+
+
+def main(arguments: list[str]) -> int:
+    settings = tyro.cli(Settings, description=__doc__, args=flip_alone(arguments))
+    check(settings)
+    return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
+
+
+def flip_alone(arguments: list[str]) -> list[str]:
+    """`--flip` and `--no-flip` without a value, written out."""
+    written = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"]):
+        if argument == "--no-flip":
+            written += ["--flip", "no"]
+        elif argument == "--flip" and following.startswith("-"):
+            written += ["--flip", "yes"]
+        else:
+            written.append(argument)
+    return written
+
+
+def check(settings: Settings) -> None:
+    """Raises RecipeError for what cannot be, before any work."""
+    files = {"--json": settings.json, "--predictions": settings.predictions, "--ilsvrc": settings.ilsvrc}
+    to_file = settings.predictions is not None or settings.ilsvrc is not None
+    single = len(settings.views) == 1 and (len(settings.weights) == 1 or settings.ensemble)
+    least = min((settings.batch_size, settings.gpus, *settings.scales, *filter(None, (settings.size, settings.resize))))
+    faults = [
+        (not settings.weights, "--weights is missing: one or more files of weights"),
+        (not settings.views, f"--views is missing: one or more of {', '.join(KINDS)}"),
+        (len(set(settings.views)) < len(settings.views), "--views names a view twice"),
+        (least < 1, "--batch-size, --gpus, --scales, --size and --resize are 1 or more"),
+        (settings.workers < 0, "--workers is 0 or more"),
+        (settings.scales and "multiscale" not in settings.views, "--scales are those of --views multiscale: add it"),
+        (
+            settings.flip == "no" and "10crop" in settings.views,
+            "--no-flip does not go with 10crop, five of whose crops are mirror images",
+        ),
+        (settings.ensemble and len(settings.weights) < 2, "--ensemble averages several networks: give more --weights"),
+        (settings.synsets and not settings.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
+        (
+            settings.unlabelled and not to_file,
+            "--unlabelled images have no figures: say where their classes go with --predictions or --ilsvrc",
+        ),
+        (
+            to_file and not single,
+            "--predictions and --ilsvrc hold one result: give one --views, and one --weights or --ensemble",
+        ),
+        (
+            settings.predictions is not None and settings.predictions.suffix not in (".jsonl", ".csv"),
+            f"--predictions {settings.predictions} is to end in .jsonl or .csv",
+        ),
+    ]  # fmt: skip
+    for is_wrong, sentence in faults:
+        if is_wrong:
+            raise RecipeError(sentence)
+    for flag, path in files.items():
+        make_room(flag, path)
+
+
+def evaluate(settings: Settings, world: World) -> int:
+    """All weights by all views in one pass over the images; prints and writes what came out."""
+    import torch
+
+    from vertebra.build import build_views
+    from vertebra.data.transforms.views import view_loader
+    from vertebra.engine import provenance
+    from vertebra.engine.logs import progress, setup_logging
+    from vertebra.evaluation.metrics.class_results import read_synsets
+    from vertebra.evaluation.predict.classes import predict_scores
+    from vertebra.evaluation.predict.views import Ensemble, scorer
+
+    setup_logging(is_main=world.is_main)
+    dataset = open_images(settings)
+    nets = [
+        build_views.load_net(
+            path, world.device, size=settings.size, resize=settings.resize, precision=settings.precision
+        )
+        for path in settings.weights
+    ]
+    classes = build_views.common_classes(nets, dataset.class_names, settings.data)
+    ids = read_synsets(settings.synsets, classes) if settings.synsets else list(range(1, len(classes) + 1))
+    plan = build_views.plan_views(
+        nets,
+        settings.views,
+        world.device,
+        flip={"paper": None, "yes": True, "no": False}[settings.flip],
+        scales=settings.scales,
+        ensemble=settings.ensemble,
+        batch=settings.batch_size,
+    )
+    if plan.reads_whole_images:
+        torch.backends.cudnn.benchmark = False  # images of many sizes, each of which it would measure anew
+    loader = view_loader(
+        dataset,
+        plan.sources,
+        batch=settings.batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        workers=settings.workers,
+    )
+    started, seconds = time.perf_counter(), [0.0] * len(plan.results)
+    found = predict_scores(
+        scorer(plan.results),
+        len(plan.results),
+        plan.networks,
+        progress(loader, description="evaluate") if world.is_main else loader,
+        device=world.device,
+        image_order=range(len(dataset)),
+        seconds=seconds,
+    )
+    elapsed_s = time.perf_counter() - started
+    for place, result in enumerate(plan.results):
+        if isinstance(result, Ensemble):
+            seconds[place] += sum(seconds[member] for member in result.members)
+    images = sum(len(request.indices) for request in loader.requests)
+    rates = world.gather_objects([images / spent if spent else 0.0 for spent in seconds])
+    if world.is_main:
+        data = {"name": dataset.root.resolve().name, "split": dataset.split, "fingerprint": dataset.fingerprint()}
+        made = {"data": data, "device": str(world.device), "processes": world.size, **provenance.describe()}
+        facts = [{**fact, "images_per_s": sum(rate)} for fact, rate in zip(plan.facts, zip(*rates))]
+        report(settings, found, facts, made, elapsed_s, dataset, classes, ids)
+    return 0
+
+
+def open_images(settings: Settings) -> ClassificationDataset:
+    """The data set; where labels are missing altogether, the error says how to do without them."""
+    from vertebra.data.datasets.catalog import open_classification, open_unlabelled
+    from vertebra.ground.errors import DataError
+
+    if settings.unlabelled:
+        return open_unlabelled(settings.data, settings.split)
+    try:
+        return open_classification(settings.data, settings.split)
+    except DataError as error:
+        try:
+            loose = open_unlabelled(settings.data, settings.split)
+        except DataError:
+            raise error from None
+        raise DataError(
+            f"{error} ({loose.root} holds {len(loose)} images without classes: they cannot be scored, and "
+            "--unlabelled predicts their classes)"
+        ) from None
+
+
+def report(
+    settings: Settings,
+    found: list[ClassPredictions],
+    facts: list[dict[str, Any]],
+    made: dict[str, Any],
+    elapsed_s: float,
+    dataset: ClassificationDataset,
+    classes: tuple[str, ...],
+    ids: list[int],
+) -> None:
+    """Files first, then what is printed."""
+    from vertebra.evaluation.metrics.class_results import ilsvrc_text, predictions_text, results_table
+    from vertebra.evaluation.metrics.topk import topk_figures
+    from vertebra.ground.files import write_json, write_text
+
+    results = [
+        {**fact, "images": len(dataset), **({} if settings.unlabelled else topk_figures(one).to_dict())}
+        for fact, one in zip(facts, found)
+    ]
+    texts = []
+    if settings.predictions is not None:
+        text = predictions_text(found[-1], dataset.file_names, classes, settings.predictions.suffix)
+        texts.append((settings.predictions, text))
+    if settings.ilsvrc is not None:
+        texts.append((settings.ilsvrc, ilsvrc_text(found[-1], ids, dataset.file_names)))
+    for path, text in texts:
+        write_text(path, text)
+    if settings.json is not None:
+        write_json(settings.json, [{**result, "made": made} for result in results])
+    if len(results) > 1 or settings.unlabelled:
+        print(results_table(results))
+    else:
+        print(sentence(results[0]))
+    print(f"{len(dataset)} images, read and tested in {elapsed_s:.1f} s ({len(dataset) / elapsed_s:.1f} images/s)")
+    if settings.ilsvrc is not None:
+        order = f"ids of {settings.synsets}" if settings.synsets else "1-based places in the sorted class names"
+        print(f"{settings.ilsvrc}: {order}, images in the order of their names")
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """A single result in words."""
+    spans = [f"[{low:.2f}, {high:.2f}]" for low, high in (result["top1_interval"], result["top5_interval"])]
+    sides = " ".join(map(str, result["sides"]))
+    return (
+        f"{result['weights']}: {result['backbone']}, {result['view']}{', mirrored too' if result['flip'] else ''} "
+        f"(shorter side {sides} px, trained for {result['size']}), {result['images']} images: "
+        f"top-1 {result['top1']:.2f} % {spans[0]}, top-5 {result['top5']:.2f} % {spans[1]}, "
+        f"top-1 error {result['error1']:.2f} %, top-5 error {result['error5']:.2f} %, "
+        f"{result['images_per_s']:.1f} images/s"
+    )

@@ -1,0 +1,206 @@
+"""Evaluate a trained detector again: predictions, COCO's and VOC's figures, cost.
+
+python tools/eval_det.py RUN_DIR
+
+python tools/eval_det.py RUN_DIR --test-source voc2007/test --data VOCdevkit --output OTHER_DIR
+
+python tools/eval_det.py --weights model.safetensors --dataset voc07 --data VOCdevkit --output OTHER_DIR
+
+python tools/eval_det.py RUN_DIR --refine --multi-scale 200 400 600 800 1000 --flip --ensemble RUN2 --output OTHER_DIR
+
+python tools/eval_det.py RUN_DIR --proposals RUN_DIR/proposals.json
+
+python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
+
+The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vertebra.cli.common import in_processes
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import validated
+from vertebra.recipes.schema import protocol_fields
+from vertebra.recipes.schema_detection import DetectionRecipe
+
+if TYPE_CHECKING:
+    from vertebra.data.datasets.records import DetectionDataset
+    from vertebra.engine.distributed import World
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which detector, on which images."""
+
+    run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_det.py.")]] = None
+    weights: Annotated[
+        str | None,
+        tyro.conf.arg(help="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."),
+    ] = None
+    dataset: Annotated[
+        str | None, tyro.conf.arg(help="Another data set than in training; json, yolo and vocxml need --test-source.")
+    ] = None
+    test_source: Annotated[
+        str | None, tyro.conf.arg(help="Another test set, the whole of it: voc2007/test, json:B.json.")
+    ] = None
+    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
+    output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
+    score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
+    nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
+    refine: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B)."),
+    ] = False
+    multi_scale: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(help="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."),
+    ] = ()
+    multi_scale_region: Annotated[
+        int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
+    ] = None
+    flip: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")
+    ] = False
+    ensemble: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
+    ] = ()
+    proposals: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            help="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json "
+            "for the report."
+        ),
+    ] = None
+    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
+    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    precision: Annotated[
+        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
+    ] = "recipe"
+
+
+def main(arguments: list[str]) -> int:
+    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    if (settings.run is None) == (settings.weights is None):
+        raise RecipeError("name either a run directory, or --weights FILE; see --help")
+
+    return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
+
+
+def evaluate(settings: Settings, world: World) -> int:
+    """Predict, score, write, and print the figures."""
+    from vertebra.build import build, build_detection
+    from vertebra.build.wiring import evaluate_detector, read_detector, read_member, restore_detector, write_proposals
+    from vertebra.build.wiring_run import results_directory, weights_file
+    from vertebra.engine import precision
+    from vertebra.engine.logs import figures_line, setup_logging
+
+    setup_logging(is_main=world.is_main)
+    trained = read_detector(settings.weights or str(weights_file(settings.run, None, tool="train_det.py")))
+    recipe = changed(trained.recipe, settings)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    output = settings.output or settings.run
+    if output is None:
+        raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
+    if settings.ensemble and output == settings.run:
+        raise RecipeError(
+            "--output is missing: an ensemble's results are no single run's and need a directory of their own"
+        )
+    if settings.proposals is not None:
+        check_proposals(settings, output)
+    test_set = build_detection.open_test(recipe)
+    if output == settings.run:
+        require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
+    known = tuple(trained.names.values())
+    build.check_classes(known, trained.path, test_set.class_names, test_set.source)
+    model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
+    others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
+    run = results_directory(output, world)
+    run.write_json(run.truth, test_set.coco_truth())
+    origin = {"tested": tested(settings, recipe)}
+    figures = evaluate_detector(recipe, model, test_set, world, run, others=others, origin=origin)
+    if settings.proposals is not None:
+        write_proposals(recipe, model, test_set, world, settings.proposals)
+    if world.is_main:
+        logging.getLogger("vertebra.cli.eval_det").info(figures_line(int(trained.facts.get("iterations", 0)), figures))
+        print(f"predictions and figures: {output}")
+    return 0
+
+
+def check_proposals(settings: Settings, output: Path) -> None:
+    """Raises RecipeError or ValueError where proposals cannot be written as asked: before the test, not after it."""
+    from vertebra.engine.rundir import RunDirectory
+
+    path = settings.proposals
+    assert path is not None
+    if settings.ensemble:
+        raise RecipeError(
+            "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by itself"
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
+    if path.resolve() in {own.resolve() for own in vars(RunDirectory(output)).values() if isinstance(own, Path)}:
+        raise ValueError(
+            f"{path} is a file of the run's own; name another one for --proposals, such as {output / 'proposals.json'}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
+    """The recipe with what the command line changes."""
+    names = ("score", "nms", "multi_scale_region")
+    test: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    test |= {name: value for name in ("refine", "multi_scale", "flip") if (value := getattr(settings, name))}
+    if settings.nms is not None and (settings.refine or trained.test.refine):
+        test["refine_nms"] = settings.nms  # the one that is done then
+    changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
+    if settings.dataset or settings.test_source:  # what is named is tested on, all of it
+        changes["validation"] = 0.0
+        changes["test"]["limit"] = None
+    if settings.dataset:
+        changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
+    if settings.test_source:
+        changes["test_source"] = settings.test_source
+    if settings.data:
+        changes["data"] = settings.data
+    if settings.precision != "recipe":
+        changes["precision"] = settings.precision
+    return validated(DetectionRecipe, {**trained.model_dump(), **changes}, "the command line")
+
+
+def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
+    """What was tested on what, and how: a part of evaluation.json."""
+    detectors = [settings.run or settings.weights, *settings.ensemble]
+    if recipe.validation:
+        source = f"{recipe.validation:g} held out of {recipe.source('train')}"
+    else:
+        source = recipe.source("test")
+    return {
+        "detectors": [str(one) for one in detectors],
+        "source": source,
+        "data": None if recipe.data is None else str(recipe.data.resolve()),
+        "precision": recipe.precision,
+        "test": recipe.test.model_dump(mode="json"),
+    }
+
+
+def require_same_protocol(
+    trained: DetectionRecipe, recipe: DetectionRecipe, facts: dict[str, Any], test_set: DetectionDataset
+) -> None:
+    """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    from vertebra.build.wiring_run import refuse_other_protocol
+
+    ours, theirs = protocol_fields(recipe), protocol_fields(trained)
+    differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    fingerprint = facts.get("protocol", {}).get("test_fingerprint")
+    if fingerprint is not None and fingerprint != test_set.fingerprint():
+        differing.append("the test images or their annotations")
+    refuse_other_protocol(differing)

@@ -1,0 +1,163 @@
+"""Score a trained localizer again: with another view, a classifier's classes, or on other images.
+
+python tools/eval_loc.py runs/loc_r101_ILSVRC_0 --view dense --scales 224 256 384 480 640 --output OTHER_DIR
+
+python tools/eval_loc.py --weights model.safetensors --data ILSVRC --classifier FILE --output OTHER_DIR
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vertebra.cli.common import in_processes
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import load_recipe, validated
+from vertebra.recipes.schema_localisation import LocalisationRecipe
+
+if TYPE_CHECKING:
+    from vertebra.engine.distributed import World
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which localizer, on which images, and how it looks at them."""
+
+    run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_loc.py.")]] = None
+    weights: Annotated[Path | None, tyro.conf.arg(help="A localizer's weights, instead of a run directory.")] = None
+    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
+    split: Annotated[str | None, tyro.conf.arg(help="Instead of the run's test split: train, val.")] = None
+    classifier: Annotated[
+        Path | None, tyro.conf.arg(help="Weights that predict the classes, instead of the run's classifier.")
+    ] = None
+    classifier_view: Annotated[
+        Literal["1crop", "10crop", "dense", "multiscale"] | None, tyro.conf.arg(help="How the classifier looks.")
+    ] = None
+    view: Annotated[Literal["centre", "dense"] | None, tyro.conf.arg(help="Where boxes are looked for.")] = None
+    scales: Annotated[tuple[int, ...], tyro.conf.arg(help="Shorter sides of the dense view, pixels.")] = ()
+    candidates: Annotated[int | None, tyro.conf.arg(help="Anchors a view whose boxes are averaged; 1: none are.")] = (
+        None
+    )
+    output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
+    ilsvrc: Annotated[
+        Path | None,
+        tyro.conf.arg(help="Write ILSVRC's submission: a line an image by name, `id xmin ymin xmax ymax` a guess."),
+    ] = None
+    synsets: Annotated[
+        Path | None,
+        tyro.conf.arg(help="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."),
+    ] = None
+    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
+    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    precision: Annotated[
+        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
+    ] = "recipe"
+
+
+def main(arguments: list[str]) -> int:
+    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    if (settings.run is None) == (settings.weights is None):
+        raise RecipeError("name either a run directory, or --weights FILE; see --help")
+    if settings.synsets and not settings.ilsvrc:
+        raise RecipeError("--synsets gives the ids of --ilsvrc: name that file, too")
+
+    return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
+
+
+def evaluate(settings: Settings, world: World) -> int:
+    """Localise, score, write, and print the figures."""
+    from vertebra.build import build, build_localisation
+    from vertebra.build.wiring_loc import Classified, evaluate_localizer
+    from vertebra.build.wiring_run import results_directory, weights_file
+    from vertebra.engine import precision
+    from vertebra.engine.logs import setup_logging
+    from vertebra.engine.weights import load_weights
+    from vertebra.evaluation.metrics.class_results import read_synsets
+    from vertebra.evaluation.metrics.location_results import ilsvrc_lines, sentence
+    from vertebra.ground.files import write_text
+
+    setup_logging(is_main=world.is_main)
+    path = weights_file(settings.run, settings.weights, tool="train_loc.py")
+    state, facts = load_weights(path)
+    trained = recipe_of_training(settings, facts, path)
+    recipe = changed(trained, settings)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    output = settings.output or settings.run
+    if output is None:
+        raise RecipeError("--output is missing: where oracle.json, predictions.json and evaluation.json go")
+    test_set = build_localisation.open_test(recipe)
+    if output == settings.run:
+        require_same_protocol(trained, recipe, facts, test_set.fingerprint())
+    known = tuple(facts["class_names"])
+    build.check_classes(known, path, test_set.class_names, test_set.objects.source)
+    classified = Classified(recipe, test_set, world)
+    if settings.ilsvrc and recipe.classifier is None:
+        raise RecipeError("--ilsvrc holds guesses of classes: name what predicts them with --classifier FILE")
+    ids = read_synsets(settings.synsets, known) if settings.synsets else list(range(1, len(known) + 1))
+    backbone = build.build_backbone(recipe, 1000)
+    build.check_identity(facts, backbone, path)
+    model = build_localisation.build_localizer(recipe, backbone, len(known))
+    build_localisation.load_localizer_state(model, state, path)
+    model.to(world.device).eval()
+    run = results_directory(output, world)
+    summary, predicted = evaluate_localizer(
+        recipe,
+        model,
+        test_set,
+        world,
+        run,
+        usual_share_hw=tuple(facts["training_share_hw"]),
+        classes=classified.predictions,
+    )
+    if world.is_main:
+        if settings.ilsvrc is not None and predicted is not None:
+            write_text(settings.ilsvrc, ilsvrc_lines(predicted, ids, test_set.images.file_names))
+        print(sentence(summary))
+        print(f"boxes and figures: {output}")
+    return 0
+
+
+def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) -> LocalisationRecipe:
+    """The recipe that the localizer was trained with."""
+    if "recipe" not in facts or "training_share_hw" not in facts:
+        raise ValueError(f"{path} does not hold a localizer's recipe; weights of train_loc.py do")
+    if settings.run is not None:
+        return load_recipe(LocalisationRecipe, settings.run / "config.yaml")
+    return validated(LocalisationRecipe, facts["recipe"], str(path))
+
+
+def changed(trained: LocalisationRecipe, settings: Settings) -> LocalisationRecipe:
+    """The recipe with what the command line changes."""
+    test: dict[str, Any] = {
+        name: value
+        for name in ("view", "candidates", "classifier_view")
+        if (value := getattr(settings, name)) is not None
+    }
+    if settings.scales or settings.view == "centre":
+        test["scales"] = settings.scales
+    changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
+    for name, value in (("data", settings.data), ("test_split", settings.split), ("classifier", settings.classifier)):
+        if value is not None:
+            changes[name] = value
+    if settings.precision != "recipe":
+        changes["precision"] = settings.precision
+    return validated(LocalisationRecipe, {**trained.model_dump(), **changes}, "the command line")
+
+
+def require_same_protocol(
+    trained: LocalisationRecipe, recipe: LocalisationRecipe, facts: dict[str, Any], fingerprint: str
+) -> None:
+    """Raises RecipeError where the results would not be of the protocol that the run directory names."""
+    from vertebra.build.wiring_run import refuse_other_protocol
+
+    ours, theirs = recipe.protocol(), trained.protocol()
+    differing = [name for name, value in ours.items() if value != theirs.get(name)]
+    if recipe.classifier != trained.classifier:
+        differing.append("classifier")
+    if facts.get("protocol", {}).get("test_fingerprint") not in (None, fingerprint):
+        differing.append("the test images or their boxes")
+    refuse_other_protocol(differing)

@@ -1,0 +1,254 @@
+"""Detect objects in pictures and videos with weights of train_det.py: drawn copies, and COCO results.
+
+python tools/predict.py photos/ --weights runs/det_r101_coco_0
+
+python tools/predict.py 'photos/**/*.jpg' clip.mp4 --weights model.safetensors --score 0.7 --output found
+
+python tools/predict.py a.jpg b.png --weights torchvision:maskrcnn_resnet50_fpn --classes person dog --json-only
+
+In the output directory are the drawn pictures and videos under their own names; predictions.json, COCO results of all
+that was found; and images.json, which says what image each image_id is (pycocotools reads the two together).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+import tyro
+
+from vertebra.cli.common import in_processes
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import validated
+from vertebra.recipes.schema_detection import DetectionRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from vertebra.data.loading.pictures import Inputs
+    from vertebra.engine.distributed import World
+    from vertebra.evaluation.predict.pictures import Artist, PictureResults, Seen
+
+logger = logging.getLogger("vertebra.cli.predict")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which detector, on which pictures."""
+
+    inputs: tyro.conf.Positional[
+        Annotated[
+            tuple[str, ...],
+            tyro.conf.arg(metavar="PICTURES", help="Images, videos, folders of them, patterns in quotes."),
+        ]
+    ]
+    weights: Annotated[
+        str,
+        tyro.conf.arg(
+            help="A run directory of train_det.py, a detector's model.safetensors, or torchvision:NAME[=FILE]."
+        ),
+    ]
+    output: Annotated[Path, tyro.conf.arg(help="Where the drawings and the JSON files go.")] = Path("runs/predict")
+    score: Annotated[
+        float,
+        tyro.conf.arg(
+            help="Lowest score that is drawn; predictions.json goes down to the recipe's, or to this if lower."
+        ),
+    ] = 0.5
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(help="Only these classes, drawn and in the JSON [all].")] = ()
+    json_only: Annotated[bool, tyro.conf.arg(help="Draw nothing.")] = False
+    batch_size: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help="Images at a time, instead of the recipe's at test.")
+    ] = None
+    workers: Annotated[int, tyro.conf.arg(help="Processes that read images.")] = 2
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
+    precision: Annotated[
+        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
+    ] = "recipe"
+
+
+def main(arguments: list[str]) -> int:
+    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    if not settings.inputs:
+        raise RecipeError("name images, videos or folders; see --help")
+    if not 0 <= settings.score <= 1:
+        raise RecipeError(f"--score is between 0 and 1, not {settings.score}")
+    if settings.batch_size is not None and settings.batch_size < 1:
+        raise RecipeError(f"--batch-size is 1 or more, not {settings.batch_size}")
+    return in_processes(1, settings.device, lambda world: predict(settings, world))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A model and what its labels mean. kept: the category ids that are asked for."""
+
+    model: Any
+    recipe: DetectionRecipe
+    device: torch.device
+    names: Mapping[int, str]
+    kept: frozenset[int]
+
+    def look(self, batches: Iterable[Any], description: str, total: int | None) -> Iterator[Seen | str]:
+        """What is seen in each picture, with a bar."""
+        from vertebra.build import build
+        from vertebra.engine.logs import progress
+        from vertebra.evaluation.predict.pictures import look
+
+        autocast = build.autocast_of(self.device, self.recipe.precision)
+        seen = look(self.model, batches, list(self.names), kept=self.kept, device=self.device, autocast=autocast)
+        return progress(seen, description=description, total=total)
+
+
+def predict(settings: Settings, world: World) -> int:
+    """Look at everything, draw, write, and say what was left out."""
+    from vertebra.data.loading.pictures import find_pictures
+    from vertebra.engine.logs import setup_logging
+    from vertebra.evaluation.predict.drawings import drawing_names
+    from vertebra.evaluation.predict.pictures import Artist, PictureResults
+    from vertebra.ground.files import write_json
+
+    setup_logging()
+    inputs = find_pictures(settings.inputs)
+    names = drawing_names(inputs.images, inputs.videos)
+    check_output(settings.output, inputs)
+    detector = open_detector(settings, world)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    targets = [settings.output / name for name in names]
+    artist = None if settings.json_only else Artist(detector.names, settings.score)
+    results = PictureResults()
+    try:
+        predict_images(detector, artist, inputs.images, targets, results)
+        next_id = len(inputs.images) + 1
+        for path, target in zip(inputs.videos, targets[len(inputs.images) :]):
+            next_id += predict_video(detector, artist, path, target, results, next_id)
+    finally:  # interrupted, what was found so far is kept
+        write_json(settings.output / "predictions.json", results.entries, compact=True)
+        write_json(settings.output / "images.json", results.index(detector.names), compact=True)
+    drawn = f", {artist.drawn} drawn (score {settings.score:g} or more)" if artist else ""
+    images = "1 image" if len(results.images) == 1 else f"{len(results.images)} images"
+    print(f"{images}, {len(results.entries)} detections{drawn}: {settings.output}")
+    if results.skipped:
+        print(f"error: not read ({len(results.skipped)}):", *results.skipped, sep="\n  ", file=sys.stderr)
+    return 1 if results.skipped else 0
+
+
+def check_output(output: Path, inputs: Inputs) -> None:
+    """Raises RecipeError where something that is not ours would be written over."""
+    if output.exists() and not output.is_dir():
+        raise RecipeError(f"--output {output} is a file; name a directory")
+    here = [path for path in (*inputs.images, *inputs.videos) if path.resolve().parent == output.resolve()]
+    if here:
+        raise RecipeError(f"--output {output} is where {here[0].name} lies, which would be drawn over; name another")
+    if output.exists() and any(output.iterdir()) and not (output / "images.json").is_file():
+        raise RecipeError(f"--output {output} holds other files; name a new directory, or one of an earlier prediction")
+
+
+def open_detector(settings: Settings, world: World) -> Detector:
+    """The detector of the weights, with what the command line changes."""
+    from vertebra.build.build_improved import build_tested
+    from vertebra.build.wiring import read_detector, restore_detector
+    from vertebra.engine import precision
+
+    trained = read_detector(settings.weights)
+    recipe, names = changed(trained.recipe, settings), trained.names
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    kept = chosen_classes(settings.classes, names)
+    model = restore_detector(recipe, trained.state, trained.facts, len(names), trained.path).to(world.device)
+    return Detector(build_tested(recipe, [model]), recipe, world.device, names, kept)
+
+
+def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
+    """The recipe with what the command line changes."""
+    test = {
+        "score": min(recipe.test.score, settings.score),
+        "batch_size": recipe.test.batch_size if settings.batch_size is None else settings.batch_size,
+    }
+    one_size = recipe.test.model_dump(exclude={"multi_scale", "multi_scale_region"})  # at which pictures are read
+    changes: dict[str, Any] = {"workers": settings.workers, "test": {**one_size, **test}}
+    if settings.precision != "recipe":
+        changes["precision"] = settings.precision
+    return validated(DetectionRecipe, {**recipe.model_dump(), **changes}, "the command line")
+
+
+def chosen_classes(wanted: tuple[str, ...], names: Mapping[int, str]) -> frozenset[int]:
+    """The ids of the named classes; of all where none is named."""
+    for name in wanted:
+        if name not in names.values():
+            near = difflib.get_close_matches(name, names.values(), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(names.values())}"
+            raise RecipeError(f"--classes {name}: the detector has no such class; {hint}")
+    return frozenset(category_id for category_id, name in names.items() if not wanted or name in wanted)
+
+
+def predict_images(
+    detector: Detector, artist: Artist | None, paths: Sequence[Path], targets: Sequence[Path], results: PictureResults
+) -> None:
+    """The results of all image files, whose ids count from 1, and a drawing of each."""
+    from vertebra.build import build_detection
+    from vertebra.data.loading.pictures import picture_loader
+    from vertebra.evaluation.predict.drawings import encode_picture
+    from vertebra.ground.files import write_atomically
+
+    if not paths:
+        return
+    loader = picture_loader(
+        paths,
+        build_detection.picture_view(detector.recipe),
+        batch_size=detector.recipe.test.batch_size,
+        workers=min(detector.recipe.workers, len(paths)),
+        originals=artist is not None,
+    )
+    for seen in detector.look(loader, "images", len(paths)):
+        if isinstance(seen, str):
+            results.skipped.append(seen)
+            continue
+        path, target = paths[seen.image_id - 1], targets[seen.image_id - 1]
+        if artist is None:
+            results.add(seen, path)
+            continue
+        content = encode_picture(artist.draw(seen), target.suffix)
+        write_atomically(target, partial(write_bytes, content))
+        results.add(seen, path, drawn=target.name)
+
+
+def predict_video(
+    detector: Detector, artist: Artist | None, path: Path, target: Path, results: PictureResults, first_id: int
+) -> int:
+    """The results of a video's frames, whose ids count from first_id, and the drawn video; the number of frames."""
+    from vertebra.build import build_detection
+    from vertebra.data.loading.pictures import open_video, video_batches
+    from vertebra.evaluation.predict.draw import drawn_size
+    from vertebra.evaluation.predict.drawings import VideoFile
+    from vertebra.ground.errors import BadSample
+
+    try:
+        video = open_video(path)
+    except BadSample as error:
+        results.skipped.append(str(error))
+        return 0
+    view, size = build_detection.picture_view(detector.recipe), detector.recipe.test.batch_size
+    batches = video_batches(video, view, batch_size=size, first_id=first_id)
+    frames = 0
+    with VideoFile(target, drawn_size(video.size_hw), video.frames_per_s) if artist else nullcontext() as file:
+        for seen in detector.look(batches, path.name, video.frames or None):
+            assert not isinstance(seen, str)  # frames that do not decode end a video
+            facts: dict[str, Any] = {"frame": frames}
+            if artist and file:
+                file.add(artist.draw(seen))
+                facts["drawn"] = file.path.name
+            results.add(seen, path, **facts)
+            frames += 1
+    if frames < video.frames:
+        logger.warning("%s: its header says %d frames, but only %d could be read", path, video.frames, frames)
+    return frames
+
+
+def write_bytes(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

@@ -1,0 +1,310 @@
+"""Prepare a data set, or check one.
+
+sample draws the embedded sample set (seconds, no download): python tools/prepare_data.py sample --data DIR
+
+sample-loc draws images with boxes for train_loc.py: python tools/prepare_data.py sample-loc --data DIR
+
+voc07, voc12, coco, coco2014, cifar10, imagenet_det unpack the owner's archives found in DIR, and check them:
+python tools/prepare_data.py voc07 --data DIR --download
+
+convert turns COCO JSON, VOC XML and YOLO text into each other:
+python tools/prepare_data.py convert --data DIR --source coco/val2017 --to yolo --output OUT
+
+shard writes a set of classes as tar shards: python tools/prepare_data.py shard --data DIR --output SHARDS
+
+check lists all faults of any data set in one pass: python tools/prepare_data.py check --data DIR
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
+Download = Annotated[
+    bool, tyro.conf.arg(help="Fetch the archives that are not there, resuming those that broke off, and check them.")
+]
+Mirror = Annotated[str, tyro.conf.arg(help="Base URL to download from in the place of the owner's: URL/ARCHIVE.")]
+
+
+def sample(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    scenes: Annotated[tuple[int, int], tyro.conf.arg(help="Scenes for training, for test.")] = (0, 0),
+    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (
+        0,
+        0,
+    ),
+) -> int:
+    """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from vertebra.data.sample import SampleSpec, write_sample_set
+
+    spec = SampleSpec(seed=seed)
+    if any(scenes):
+        spec = replace(spec, train_scenes=scenes[0], val_scenes=scenes[1])
+    if any(objects):
+        spec = replace(spec, train_objects=objects[0], val_objects=objects[1])
+    bar = tqdm(desc="drawing", unit="image", dynamic_ncols=True, disable=None)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    summary = write_sample_set(data, spec, progress=show)
+    bar.close()
+    print(f"The sample set is in {data}: {summary}")
+    return 0
+
+
+def sample_loc(
+    data: Data,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
+    images: Annotated[tuple[int, int], tyro.conf.arg(help="Images for training, for test.")] = (2000, 500),
+    layout: Annotated[
+        Literal["folders", "ilsvrc"],
+        tyro.conf.arg(help="folders: {train,val}/<class>/ with an XML beside each image; ilsvrc: the challenge's."),
+    ] = "folders",
+) -> int:
+    """Draw the sample set's images for localisation: one class an image, its objects in boxes."""
+    from tqdm import tqdm
+
+    from vertebra.data.sample.locations import write_locations
+
+    with tqdm(desc="drawing", unit="image", total=sum(images), dynamic_ncols=True, disable=None) as bar:
+        write_locations(
+            data, seed=seed, counts=images, layout=layout, progress=lambda done, _: bar.update(done - bar.n)
+        )
+    print(f"{images[0]} + {images[1]} images with boxes are in {data}")
+    return 0
+
+
+def _official(name: str, data: Path, download: bool, mirror: str) -> int:
+    from tqdm import tqdm
+
+    from vertebra.data.prepare.archives import ARCHIVES, fetch, unpack_all
+    from vertebra.ground.errors import RecipeError
+
+    if mirror and not download:
+        raise RecipeError("--mirror says from where to download: add --download, or leave --mirror out")
+    if download:
+        for sentence in fetch(name, data, mirror=mirror, progress=_byte_bar):
+            print(sentence)
+
+    def bar(files: list[Path]) -> Any:
+        return tqdm(files, desc="unpacking", disable=None if files else True, unit="archive", dynamic_ncols=True)
+
+    faults = sum([_check(data, source) for source in unpack_all(name, data, progress=bar)])
+    archives = ARCHIVES[name]
+    if faults and not any((data / file).is_file() for file in archives.names):
+        how = "" if archives.account else ", or add --download"
+        print(f"Get {' and '.join(archives.names)} from {archives.home} and put them into {data}{how}.")
+    return 1 if faults else 0
+
+
+def _byte_bar(name: str) -> Any:
+    """A progress of one file's bytes, with the time that is left."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None or done < bar.n:  # what was there at the start, or at a start anew, was not fetched now
+            bar = tqdm(
+                desc=name, initial=done, total=total, unit="B", unit_scale=True, dynamic_ncols=True, disable=None
+            )
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def voc07(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """PASCAL VOC 2007: trainval and test."""
+    return _official("voc07", data, download, mirror)
+
+
+def voc12(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """PASCAL VOC 2012: trainval; test images too where VOC2012test.tar of its server lies in DIR."""
+    return _official("voc12", data, download, mirror)
+
+
+def coco(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """COCO 2017: train and val."""
+    return _official("coco", data, download, mirror)
+
+
+def coco2014(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """COCO 2014: train and val, the 2015 papers'."""
+    return _official("coco2014", data, download, mirror)
+
+
+def imagenet_det(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """ImageNet DET, 200 classes: train and val; its owner asks for an account."""
+    return _official("imagenet_det", data, download, mirror)
+
+
+def cifar10(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+    """CIFAR-10: the python batches, or a copy as image folders."""
+    return _official("cifar10", data, download, mirror)
+
+
+def convert(
+    data: Data,
+    source: Annotated[
+        str,
+        tyro.conf.arg(help="What to convert: coco/val2017, voc2007/test, json:FILE, yolo:data.yaml/val, vocxml:DIR."),
+    ],
+    to: Annotated[Literal["coco", "voc", "yolo"], tyro.conf.arg(help="The form to write: JSON, XML or text.")],
+    output: Annotated[Path, tyro.conf.arg(help="Directory to write into; several splits may share it.")],
+    split: Annotated[str | None, tyro.conf.arg(help="Name of the split there [the source's own].")] = None,
+    images: Annotated[
+        Literal["link", "copy", "none"], tyro.conf.arg(help="Images: hard links, copies, or left where they are.")
+    ] = "link",
+    polygons: Annotated[bool, tyro.conf.arg(help="YOLO: outlines instead of boxes, for segmentation.")] = False,
+    crowd: Annotated[Literal["keep", "drop"], tyro.conf.arg(help="drop: leave crowd regions out.")] = "keep",
+) -> int:
+    """Write a detection set anew as COCO JSON, VOC XML or YOLO text; says what the new form cannot carry."""
+    from tqdm import tqdm
+
+    from vertebra.data.datasets.catalog import open_detection
+    from vertebra.data.prepare.conversion import convert as convert_set
+    from vertebra.ground.errors import RecipeError
+
+    if polygons and to != "yolo":
+        raise RecipeError(f"--polygons is for --to yolo; {to} has masks where it can")
+    dataset = open_detection(data, source, extras=True)
+    for note in dataset.notes:
+        print(note)
+
+    def progress(work: Any) -> Any:
+        return tqdm(work, desc="converting", unit="image", dynamic_ncols=True, disable=None)
+
+    name = split or split_name(source)
+    done = convert_set(dataset, to, output, name, images=images, polygons=polygons, crowd=crowd, progress=progress)
+    for sentence in done.sentences:
+        print(sentence)
+    objects = len(dataset.labels_K)
+    print(f"{len(dataset)} images, {objects} objects: open it as {done.source} with --data {done.data}")
+    return 0
+
+
+def split_name(source: str) -> str:
+    """The split that a source names, as a name for its copy: coco/val2017 is val2017, json:a/b.json is b."""
+    return Path(source.partition("+")[0].partition(":")[2] or source.partition("+")[0]).stem.removeprefix("instances_")
+
+
+def check(
+    data: Data,
+    source: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="voc2007/trainval, coco/val2017, sample/train, imagenet_det/val, json:FILE, yolo:data.yaml/train, "
+            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; "
+            "default: all that are found, without the latter."
+        ),
+    ] = None,
+) -> int:
+    """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates."""
+    from vertebra.data.datasets.catalog import find_sources
+
+    sources = find_sources(data) if source is None else (source,)
+    return 1 if sum([_check(data, one) for one in sources]) else 0
+
+
+def shard(
+    data: Data,
+    output: Annotated[
+        Path | None, tyro.conf.arg(help="Where shards and index go; for --index-only default: DATA.")
+    ] = None,
+    split: Annotated[str | None, tyro.conf.arg(help="train, val or test; default: all that are found.")] = None,
+    size_mb: Annotated[float, tyro.conf.arg(help="Size of a shard, MB.")] = 256,
+    index_only: Annotated[
+        bool, tyro.conf.arg(help="DATA is a folder or URL of shards by others, which get an index.")
+    ] = False,
+    shards: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="For --index-only, names or patterns; default SPLIT-*.tar and the like.")
+    ] = (),
+) -> int:
+    """Write a set of classes as tar shards (KEY.jpg, KEY.cls) with an index; training takes OUTPUT as --data."""
+    from tqdm import tqdm
+
+    from vertebra.data.datasets.catalog import find_sources, open_classification
+    from vertebra.data.datasets.shards import as_url, is_url
+    from vertebra.data.prepare.shard_files import index_shards, write_shards
+    from vertebra.ground.errors import RecipeError
+
+    output = output or (data if index_only and not is_url(data) else None)
+    if output is None or (index_only and split is None):
+        missing = "--output is missing" if output is None else "--index-only needs --split: train, val or test"
+        raise RecipeError(missing)
+    if shards and not index_only:
+        raise RecipeError("--shards says which tar files --index-only takes: add it, or leave --shards out")
+    splits = (split,) if split else tuple(name for name in find_sources(data) if name in ("train", "val", "test"))
+    if not splits:
+        raise RecipeError(f"{data}: no train, val or test in it; shards are made of images with one class each")
+    for one in splits:
+
+        def progress(work: Any, one: str = one) -> Any:
+            return tqdm(work, desc=one, unit="shard" if index_only else "image", dynamic_ncols=True, disable=None)
+
+        if index_only:
+            index = index_shards(as_url(data), output, one, shards=shards, progress=progress)
+        else:
+            index = write_shards(open_classification(data, one), output, one, size_mb=size_mb, progress=progress)
+        dataset = open_classification(output, one)
+        print(f"{index}: {len(dataset)} images of {len(dataset.class_names)} classes")
+    return 0
+
+
+def _check(data: Path, source: str) -> int:
+    from vertebra.data.prepare.check import check_classification, check_detection, check_localisation
+
+    of_boxes = source.startswith("loc/")
+    is_detection = ("/" in source or ":" in source) and not of_boxes
+    try:
+        if of_boxes:
+            faults = check_localisation(data, source.removeprefix("loc/"))
+        else:
+            faults = (check_detection if is_detection else check_classification)(data, source)
+    except (ValueError, OSError) as error:
+        print(f"{source}: {error}")
+        return 1
+    for fault in faults:
+        print(f"{source}: {fault}")
+    fatal = sum(fault.fatal for fault in faults)
+    mended = f", {len(faults) - fatal} more that the reader mends by itself" if len(faults) > fatal else ""
+    print(f"{source}: {fatal or 'no'} faults{mended}")
+    if is_detection and not fatal:
+        print(_contents(data, source))
+    return fatal
+
+
+def _contents(data: Path, source: str) -> str:
+    """Images, and objects by class: what a training on it can be expected to learn."""
+    import numpy as np
+
+    from vertebra.data.datasets.catalog import open_detection
+
+    dataset = open_detection(data, source, segmentations=False)
+    counts = np.bincount(dataset.labels_K, minlength=len(dataset.class_names) + 1)[1:]
+    by_class = ", ".join(f"{name} {count}" for name, count in zip(dataset.class_names, counts))
+    if not dataset.labelled:
+        return f"  {len(dataset)} images without annotations, to predict on; there is nothing to score against"
+    return f"  {len(dataset)} images, {counts.sum()} objects: {by_class}"
+
+
+def main(arguments: list[str]) -> int:
+    functions = (
+        *(sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10),
+        *(convert, shard, check),
+    )
+    commands = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in functions}
+    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments)

@@ -1,0 +1,134 @@
+"""Answers requests for classification batches: reads, decodes, transforms, into one array a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.loading.batches import Batch
+from vertebra.data.loading.cache import PixelCache, needed_mb
+from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
+from vertebra.data.loading.sampling import Request, TrainPlan, draw_seed, try_samples
+from vertebra.data.transforms.growth import Growth
+from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.ground.errors import BadSample
+
+Size = tuple[int, int]  # height, width
+
+# Pixels, as decoded (about 836 x 627): of an image with more, what the drawn crop needs is decoded, and nothing kept.
+LARGE = 1 << 19
+_PROBES = 16  # images looked at to guess what all of them take in memory
+
+
+class ClassificationReader:
+    """chosen_I: the indices of the data set that are used; requests count along it. plan: None in tests.
+
+    growth: the pictures' side by iteration, in the place of the transform's. mixing: adds mixing_5 to the inputs.
+    """
+
+    def __init__(
+        self,
+        dataset: ClassificationDataset,
+        chosen_I: np.ndarray,
+        transform: ClassificationTransform,
+        *,
+        seed: int,
+        plan: TrainPlan | None,
+        cache_mb: int,
+        growth: Growth | None = None,
+        mixing: Mixing | None = None,
+    ) -> None:
+        self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
+        self.seed, self.plan = seed, plan
+        self.growth, self.mixing = growth, mixing
+        self.cache: PixelCache | None = None
+        wanted = dataset.pixels_IHW3 is None and cache_mb > 0
+        # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
+        if wanted and needed_mb(self._mean_image_bytes(), len(chosen_I)) <= cache_mb:
+            self.cache = PixelCache(len(chosen_I), cache_mb)
+
+    def __call__(self, request: Request) -> Batch:
+        transform = self.transform.at_size(self.growth.side(request.iteration)) if self.growth else self.transform
+        size = transform.size
+        repetitions = request.repetitions or (0,) * len(request.indices)
+        pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
+        not_kept = [place for place in dict.fromkeys(request.indices) if not self._is_kept(place)]
+        self.dataset.fetch(self.chosen_I[not_kept].tolist())
+        used: list[int] = []
+        skipped: list[str] = []
+        for slot, (wanted, repetition) in enumerate(zip(request.indices, repetitions)):
+
+            def sample(place: int, slot: int = slot, repetition: int = repetition) -> int:
+                index = int(self.chosen_I[place])
+                rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index, repetition))
+                pixels_NHW3[slot] = self._view(transform, place, index, rng)
+                return index
+
+            used.append(try_samples(sample, wanted, request, self.plan, skipped))
+        pixels_N3HW = torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2)
+        labels_N = torch.from_numpy(self.dataset.labels_I[used])
+        inputs: tuple[torch.Tensor, ...] = (pixels_N3HW, labels_N)
+        if self.mixing:
+            inputs = (*inputs, self.mixing.draw(self.seed, request.iteration, height=size, width=size))
+        return Batch(inputs, tuple(used), tuple(skipped), request.iteration)
+
+    def _view(self, transform: ClassificationTransform, place: int, index: int, rng: np.random.Generator) -> np.ndarray:
+        if self.dataset.pixels_IHW3 is not None:
+            return transform(self.dataset.pixels_IHW3[index], rng)
+        if self.cache is not None and (kept := self.cache.get(place)) is not None:
+            return transform(kept, rng)
+        content, name = self.dataset.read(index), self.dataset.name(index)
+        size_hw = stored_size(content)
+        if size_hw is not None and self._is_large(size_hw):
+            return part_of_large(content, name, size_hw, transform, rng)
+        image_HW3 = decode_bytes(content, name, shrink=self._shrink(size_hw))
+        if self.cache is not None:
+            self.cache.put(place, image_HW3)
+        return transform(image_HW3, rng)
+
+    def _is_kept(self, place: int) -> bool:
+        return self.cache is not None and self.cache.get(place) is not None
+
+    def _shrink(self, size_hw: Size | None) -> int:
+        """To what fraction an image of that size is decoded; the same with a cache and without, at every size."""
+        if size_hw is None:
+            return 1
+        wanted = self.transform.wanted_shorter
+        return shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
+
+    def _is_large(self, size_hw: Size) -> bool:
+        return self.transform.draws_part and _pixels(size_hw, self._shrink(size_hw)) > LARGE
+
+    def _mean_image_bytes(self) -> float:
+        """Of a few images, by their headers, those that are not kept as nothing; infinite (so: no cache) where they do
+        not tell, or none is kept."""
+        sizes = []
+        for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
+            try:
+                size_hw = stored_size(self.dataset.read(int(index)))
+            except BadSample:
+                continue
+            if size_hw is None:
+                return float("inf")
+            sizes.append(0.0 if self._is_large(size_hw) else 3 * _pixels(size_hw, self._shrink(size_hw)))
+        return float(np.mean(sizes)) if any(sizes) else float("inf")
+
+
+def _pixels(size_hw: Size, shrink: int) -> float:
+    return size_hw[0] * size_hw[1] / shrink**2
+
+
+def part_of_large(
+    content: bytes, name: str, size_hw: Size, transform: ClassificationTransform, rng: np.random.Generator
+) -> np.ndarray:
+    """The view of an image of that stored size, of which no more detail is decoded than the drawn crop can show."""
+    for height, width in (size_hw, size_hw[::-1]):
+        box = transform.draw(height, width, rng)
+        shrink = shrink_factor((box.height, box.width), (transform.size, transform.size))
+        image_HW3 = decode_bytes(content, name, shrink=shrink)
+        if abs(image_HW3.shape[0] * shrink - height) < shrink:
+            break
+        # else its camera was held upright: the decoder has turned it
+    return transform(image_HW3, rng, box.shrunk(shrink))

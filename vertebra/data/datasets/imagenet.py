@@ -1,0 +1,90 @@
+"""ImageNet-style folders: DIR/{train,val}/<class>/*, a label being its folder's place in the alphabet.
+
+And folders of images without classes, as ILSVRC's test images come.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.ground.errors import DataError
+
+EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"])
+SPLIT_FOLDERS = {  # what a split may be called on disk, best first
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "test"),
+    "test": ("test", "val"),
+}
+
+# Parts of the training folder to choose by: the folder, and from which to which tenth of each class, by file name.
+# He et al. 2015, §4.2, split CIFAR's 50,000 images so.
+FOLDER_PARTS = {"train45k": ("train", 0, 9), "val5k": ("train", 9, 10)}
+
+
+def find_split(root: Path, split: str) -> Path | None:
+    """The folder that holds `split`, or None."""
+    return next((root / name for name in SPLIT_FOLDERS.get(split, (split,)) if (root / name).is_dir()), None)
+
+
+def read_folders(root: Path, split: str) -> ClassificationDataset:
+    """Classes are those of the training folder where there is one, so that a validation folder in which a
+    class is missing cannot shift the labels. train45k and val5k: see FOLDER_PARTS. Raises DataError."""
+    whole, first_tenth, end_tenth = FOLDER_PARTS.get(split, (split, 0, 10))
+    folder = find_split(root, whole)
+    if folder is None:
+        raise DataError(f"{root / split}: no such folder; expected {root}/{split}/<class>/<image>")
+    found = _class_folders(folder)
+    if not found:
+        if any(entry.name.endswith(".tar") for entry in os.scandir(folder)):
+            command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
+            raise DataError(
+                f"{folder}: holds tar files and no class folders; unpack each into a folder of its own, or index them "
+                f"if they are shards ({command})"
+            )
+        seen = "images that lie in no class folder" if loose_images(folder) else "no class folders"
+        raise DataError(f"{folder}: holds {seen}; sort the images into {folder}/<class>/")
+    train = find_split(root, "train")
+    names = found if train is None or train == folder else _class_folders(train)
+    strangers = sorted(set(found) - set(names))
+    if strangers:
+        raise DataError(
+            f"{folder / strangers[0]}: a class that {train} does not have "
+            f"({len(strangers)} such); remove it or add it to {train}"
+        )
+    files: list[str] = []
+    labels: list[int] = []
+    for name in found:
+        images = sorted(entry.name for entry in os.scandir(folder / name) if is_image(entry.name))
+        images = images[len(images) * first_tenth // 10 : len(images) * end_tenth // 10]
+        files += [f"{folder.name}/{name}/{image}" for image in images]
+        labels += [names.index(name)] * len(images)
+    if not files:
+        raise DataError(f"{folder}: no images in its {len(found)} class folders; put some there")
+    empty = len(names) - len(set(labels))
+    notes = (f"{folder}: {empty} of {len(names)} classes have no image",) if empty else ()
+    return ClassificationDataset(root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=notes)
+
+
+def read_loose(folder: Path, split: str) -> ClassificationDataset:
+    """All images that lie in `folder` itself, by name, without labels (-1) and classes. Raises DataError."""
+    files = loose_images(folder)
+    if not files:
+        raise DataError(f"{folder}: no images in it; unlabelled images are to lie in the folder itself")
+    return ClassificationDataset(folder, split, (), Strings(files), np.full(len(files), -1, np.int64))
+
+
+def loose_images(folder: Path) -> list[str]:
+    """Names of the images in the folder itself, sorted."""
+    return sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and entry.is_file())
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+
+
+def is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS

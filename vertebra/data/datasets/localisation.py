@@ -1,0 +1,312 @@
+"""Images of one class each with the boxes of that class: ImageNet's localisation set, and plain folders of classes.
+
+    DIR[/ILSVRC]/Data/CLS-LOC/{train/<class>,val}/*.JPEG          the challenge's layout (He et al. 2015, appendix C)
+    DIR[/ILSVRC]/Annotations/CLS-LOC/{train/<class>,val}/*.xml    or, where these are absent,
+    DIR/LOC_{train,val}_solution.csv                              Kaggle's lists of boxes
+    DIR[/ILSVRC]/ImageSets/CLS-LOC/{train_loc,val}.txt            which images are meant; without it all
+    DIR/{train,val}/<class>/{NAME.jpg,NAME.xml}                   a plain layout: each XML beside its image
+
+Corners are read as VOC's (xml_objects), whichever of the forms they come in. An image's class is its folder; where
+images lie in no folder, that of its boxes. Boxes of other classes are passed over, and images that have no box of
+their own class (more than half of ImageNet's training images) left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.data.datasets.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
+from vertebra.data.datasets.catalog import check_root
+from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset, Strings
+from vertebra.data.datasets.xml_objects import XmlObject, read_xml
+from vertebra.data.loading.decode import decode_bytes, read_bytes, stored_size
+from vertebra.ground.errors import BadSample, DataError
+
+CLS_LOC = "CLS-LOC"
+LISTS = {"train": ("train_loc",), "val": ("val",), "test": ("test",)}  # of the images that have boxes
+HEADER_BYTES = 1 << 16  # of an image, in which its size mostly stands
+Annotation = tuple[tuple[int, int], tuple[XmlObject, ...]]  # height and width, objects
+
+
+@dataclass(frozen=True, eq=False)
+class LocalisationDataset:
+    """The same images twice: each with its class (`images`), and with the boxes of that class (`objects`).
+
+    objects.labels_K are images.labels_I of the box's image, plus 1; every image has a box. objects.image_ids_I: places
+    among all images of the split, boxes or not.
+    """
+
+    images: ClassificationDataset
+    objects: DetectionDataset
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.images.class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.objects.notes
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> LocalisationDataset:
+        """The images at these places."""
+        return LocalisationDataset(self.images.subset(indices), self.objects.subset(indices))
+
+    def fingerprint(self) -> str:
+        """sha256 over classes, image list, labels and boxes."""
+        return self.objects.fingerprint()
+
+    def boxes_K4(self) -> np.ndarray:
+        """float32 x0 y0 x1 y1 of all objects, in the order of objects.starts, clipped to their images."""
+        whole_K4 = np.repeat(self.objects.sizes_hw_I2[:, [1, 0, 1, 0]], np.diff(self.objects.starts), axis=0)
+        corners_K4 = self.objects.bbox_xywh_K4.copy()
+        corners_K4[:, 2:] += corners_K4[:, :2]
+        return np.clip(corners_K4, 0, whole_K4).astype(np.float32)
+
+
+@dataclass
+class _Found:
+    """What was read: of each kept image its place, label and size, and all its class's objects."""
+
+    places: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    sizes_hw: list[tuple[int, int]] = field(default_factory=list)
+    owners_K: list[int] = field(default_factory=list)
+    edges_K4: list[tuple[float, ...]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    bare: int = 0
+    annotated: int = 0
+
+
+def open_localisation(root: Path | str, split: str) -> LocalisationDataset:
+    """The images of `split` ("train", "val") that have boxes of their class. Raises DataError."""
+    dataset, faults = read_localisation(Path(root), split)
+    refuse(faults)
+    assert dataset is not None, "without one there is a fault"
+    return dataset
+
+
+def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | None, list[Fault]]:
+    """What open_localisation gives (None, and a fatal fault, where no image has a box), and all that is wrong with it.
+
+    Raises DataError where there is nothing to read.
+    """
+    check_root(root)
+    base = next((place for place in (root / "ILSVRC", root) if (place / "Data" / CLS_LOC).is_dir()), None)
+    pictures = root if base is None else base / "Data" / CLS_LOC
+    images = _open_images(root, pictures, split)
+    whole = FOLDER_PARTS.get(split, (split,))[0]
+    if base is not None:
+        images = _listed(images, base / "ImageSets" / CLS_LOC, whole)
+    found = _read_all(images, _reader(root, base, images, whole))
+    return _build(images, found)
+
+
+def _open_images(root: Path, pictures: Path, split: str) -> ClassificationDataset:
+    """All images of the split; those that lie in no class's folder have label -1."""
+    folder = find_split(pictures, split)
+    if folder is None or not (loose := loose_images(folder)):
+        return read_folders(pictures, split)
+    train = find_split(pictures, "train")
+    mapping = _first_file(place / "LOC_synset_mapping.txt" for place in (root, root.parent))
+    if train is not None and train != folder:
+        names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir()))
+    elif mapping is not None:
+        names = tuple(sorted(line.split()[0] for line in mapping.read_text().splitlines() if line.strip()))
+    else:
+        raise DataError(
+            f"{folder}: its images lie in no class's folder, and neither {pictures / 'train'} nor "
+            f"{root / 'LOC_synset_mapping.txt'} tells the classes; put one of them there"
+        )
+    files = Strings(f"{folder.name}/{name}" for name in loose)
+    return ClassificationDataset(pictures, split, names, files, np.full(len(files), -1, np.int64))
+
+
+def _listed(images: ClassificationDataset, lists: Path, split: str) -> ClassificationDataset:
+    """Those images that the challenge's list of the split names, if there is one."""
+    path = _first_file(lists / f"{name}.txt" for name in LISTS.get(split, ()))
+    if path is None:
+        return images
+    wanted = {line.split()[0].rpartition("/")[2] for line in path.read_text().splitlines() if line.strip()}
+    stems = [Path(name).stem for name in images.file_names]
+    chosen = [place for place, stem in enumerate(stems) if stem in wanted]
+    absent = wanted - set(stems)
+    if absent:
+        raise DataError(
+            f"{path}: lists {len(absent)} images that are not in {images.root}, such as {min(absent)}; restore them, "
+            "or unlist them"
+        )
+    return images.subset(chosen)
+
+
+def _reader(
+    root: Path, base: Path | None, images: ClassificationDataset, split: str
+) -> Callable[[int], Annotation | Fault | None]:
+    """What tells an image's size and objects by its place: XML files, or Kaggle's list. None: it has none."""
+    names = images.file_names
+    if base is None:
+        return lambda place: _from_xml([(images.root / names[place]).with_suffix(".xml")])
+    folder = base / "Annotations" / CLS_LOC
+    if (folder / split).is_dir():
+        return lambda place: _from_xml(
+            [(folder / names[place]).with_suffix(".xml"), folder / split / f"{Path(names[place]).stem}.xml"]
+        )
+    path = _first_file(place / f"LOC_{split}_solution.csv" for place in (root, base, base.parent))
+    if path is None:
+        raise DataError(
+            f"{folder / split}: no such folder, and no LOC_{split}_solution.csv in {root}; boxes come from one of them"
+        )
+    boxes = _read_solution(path)
+    return lambda place: _from_list(boxes.get(Path(names[place]).stem), images.paths[place])
+
+
+def _first_file(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _from_xml(paths: Sequence[Path]) -> Annotation | Fault | None:
+    for path in dict.fromkeys(paths):
+        try:
+            image = read_xml(path)
+            return image.size_hw, image.objects
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return Fault(path, f"cannot be read ({error.strerror})", "check its permissions")
+        except ValueError as error:
+            return Fault(path, f"does not parse as VOC XML ({error})", "correct or restore it")
+    return None
+
+
+def _read_solution(path: Path) -> dict[str, tuple[XmlObject, ...]]:
+    """Objects by image of a LOC_*_solution.csv: ImageId, and `class xmin ymin xmax ymax` for each. Raises DataError."""
+    boxes: dict[str, tuple[XmlObject, ...]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        next(lines, None)
+        for number, line in enumerate(lines, start=2):
+            words = line[1].split() if len(line) == 2 else []
+            try:
+                if not words or len(words) % 5:
+                    raise ValueError
+                objects = tuple(_object(*words[at : at + 5]) for at in range(0, len(words), 5))
+            except ValueError:
+                raise DataError(
+                    f"{path}: line {number} is not `image,class xmin ymin xmax ymax ...`; correct or restore it"
+                ) from None
+            boxes[line[0]] = objects
+    return boxes
+
+
+def _object(name: str, *corners: str) -> XmlObject:
+    """Corners as VOC's, like those of the XML files, to edges. Raises ValueError."""
+    x0, y0, x1, y1 = (float(corner) for corner in corners)
+    return XmlObject(name, (x0 - 1, y0 - 1, x1, y1), False, {})
+
+
+def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation | Fault | None:
+    """The list has no sizes: the image's header has."""
+    if objects is None:
+        return None
+    try:
+        with open(image, "rb") as file:
+            size_hw = stored_size(file.read(HEADER_BYTES))
+        if size_hw is None:
+            content = read_bytes(image)
+            size_hw = stored_size(content) or decode_bytes(content, image).shape[:2]  # type: ignore[assignment]
+    except BadSample as error:
+        return Fault(image, error.reason, error.hint)
+    except OSError as error:
+        return Fault(image, f"cannot be read ({error.strerror})", "restore it")
+    return size_hw, objects  # type: ignore[return-value]
+
+
+def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | Fault | None]) -> _Found:
+    found = _Found()
+    known = {name: label for label, name in enumerate(images.class_names)}
+    for place, label in enumerate(images.labels_I.tolist()):
+        annotation = read(place)
+        if isinstance(annotation, Fault):
+            found.faults.append(annotation)
+            continue
+        found.annotated += annotation is not None
+        size_hw, objects = annotation or ((0, 0), ())
+        if label < 0 and objects:
+            names = sorted({one.name for one in objects})
+            label = known.get(names[0], -1)
+            if len(names) > 1 or label < 0:
+                what = f"objects of {' and '.join(names[:3])}" if len(names) > 1 else f"the unknown class {names[0]}"
+                fault = Fault(images.paths[place], f"has {what}, and no folder says its class", "sort it into a folder")
+                found.faults.append(fault)
+                continue
+        own = [one.edges for one in objects if known.get(one.name) == label]
+        if not own:
+            found.bare += 1
+            continue
+        found.owners_K += [len(found.places)] * len(own)
+        found.edges_K4 += own
+        found.places.append(place)
+        found.labels.append(label)
+        found.sizes_hw.append(size_hw)
+    return found
+
+
+def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDataset | None, list[Fault]]:
+    edges_K4 = np.array(found.edges_K4, np.float64).reshape(-1, 4)
+    xywh_K4 = np.concatenate([edges_K4[:, :2], edges_K4[:, 2:] - edges_K4[:, :2]], axis=1)
+    owners_K, labels_I = np.array(found.owners_K, np.int64), np.array(found.labels, np.int64)
+    sizes_I2 = np.array(found.sizes_hw, np.int64).reshape(-1, 2)
+
+    def path(k: int) -> Path:
+        return images.paths[found.places[owners_K[k]]]
+
+    keep_K, faults = judge_boxes(xywh_K4, sizes_I2[owners_K], lambda k: "its annotation", path)
+    faults = found.faults + faults
+    has_box_I = np.bincount(owners_K[keep_K], minlength=len(labels_I)) > 0
+    if not has_box_I.any():
+        return None, [*faults, *([] if any(fault.fatal for fault in faults) else [_without_boxes(images, found)])]
+    bare = found.bare + int((~has_box_I).sum())
+    notes = list(summarise(faults))
+    if bare:
+        notes.append(
+            f"{images.root / images.split}: {bare} of {len(images)} images have no box of their class and are left out"
+        )
+    chosen_I = np.array(found.places, np.int64)
+    objects = build_dataset(
+        root=images.root,
+        source=f"{images.split} of {images.root.name}",
+        class_names=images.class_names,
+        category_ids=range(1, len(images.class_names) + 1),
+        image_ids=chosen_I.tolist(),
+        file_names=images.file_names.take(chosen_I),
+        sizes_hw_I2=sizes_I2,
+        owners_K=owners_K[keep_K],
+        xywh_K4=xywh_K4[keep_K],
+        labels_K=labels_I[owners_K[keep_K]] + 1,
+        crowd_K=np.zeros(keep_K.sum(), bool),
+        difficult_K=np.zeros(keep_K.sum(), bool),
+        areas_K=xywh_K4[keep_K, 2] * xywh_K4[keep_K, 3],
+        annotation_ids_K=np.arange(1, keep_K.sum() + 1),
+        notes=notes,
+    )
+    labelled = replace(images.subset(chosen_I), labels_I=labels_I)
+    return LocalisationDataset(labelled, objects).subset(np.flatnonzero(has_box_I)), faults
+
+
+def _without_boxes(images: ClassificationDataset, found: _Found) -> Fault:
+    where = images.root / images.split
+    if found.annotated:
+        return Fault(where, "no image has a box of its own class", "give objects the names of their images' folders")
+    return Fault(
+        where,
+        f"none of its {len(images)} images has an annotation",
+        "put an XML file beside each, or give the directory that holds ILSVRC's Data and Annotations",
+    )

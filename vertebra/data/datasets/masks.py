@@ -1,0 +1,127 @@
+"""From COCO segmentations to masks, by pycocotools (polygons, and RLE with or without compression).
+
+Legend: G objects of one image, H W its height and width.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.transforms.transforms import Box
+from vertebra.ground.errors import BadSample
+
+Size = tuple[int, int]
+
+
+def decode_masks(
+    dataset: DetectionDataset,
+    index: int,
+    objects_G: np.ndarray,
+    boxes_G4: np.ndarray,
+    size_hw: Size,
+    part: Box | None = None,
+) -> np.ndarray:
+    """uint8 0/1, GHW of `size_hw`, of the objects at these places of the data set, all of image `index`.
+
+    size_hw may be a fraction of the image's own size, where it was decoded to one. An object without a
+    segmentation is its box, boxes_G4 being in pixels of `size_hw`. part: only what lies there, in pixels of `size_hw`.
+    Raises BadSample.
+    """
+    import cv2
+    from pycocotools import mask as rle
+
+    annotated_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
+    part = part or Box(0, 0, *size_hw)
+    rows, columns = slice(part.top, part.top + part.height), slice(part.left, part.left + part.width)
+    masks_GHW = np.zeros((len(objects_G), part.height, part.width), np.uint8)
+    places, codes = [], []
+    for place, k in enumerate(objects_G.tolist()):
+        text = dataset.segmentations[k] if dataset.segmentations is not None else ""
+        if text:
+            try:
+                codes.append(encode(json.loads(text), annotated_hw, size_hw))
+            except ValueError as error:
+                name = f"annotation {dataset.annotation_ids_K[k]}"
+                raise BadSample(
+                    dataset.path(index), f"{name} has a segmentation that does not decode ({error})", "correct it"
+                ) from error
+            places.append(place)
+        else:
+            corners = np.round(boxes_G4[place]).astype(int) - [part.left, part.top] * 2
+            x0, y0, x1, y1 = corners.tolist()
+            masks_GHW[place, max(0, y0) : max(0, y1, y0 + 1), max(0, x0) : max(0, x1, x0 + 1)] = 1
+    for place, code in zip(places, codes):
+        mask_WH = rle.decode(code).T  # it comes column by column; OpenCV turns it in a fifth of numpy's time
+        if tuple(code["size"]) == size_hw:
+            cv2.transpose(np.ascontiguousarray(mask_WH[columns, rows]), dst=masks_GHW[place])
+        else:
+            masks_GHW[place] = _nearest(cv2.transpose(mask_WH), size_hw)[rows, columns]
+    return masks_GHW
+
+
+def encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
+    """Compressed RLE: of polygons at `size_hw` at once, of RLE at the annotation's size. Raises ValueError."""
+    from pycocotools import mask as rle
+
+    scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
+    try:
+        if isinstance(value, list):
+            # fewer than three corners enclose nothing; official files have such polygons among others
+            polygons = [np.reshape(polygon, (-1, 2)) * scale_xy for polygon in value if len(polygon) >= 6]
+            if not polygons:
+                raise ValueError("no polygon of three corners")
+            return rle.merge(rle.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], *size_hw))
+        if tuple(value["size"]) != annotated_hw:
+            raise ValueError(f"an RLE of size {value['size']} in an image of {list(annotated_hw)}")
+        counts = value["counts"]
+        lengths = np.asarray(counts, np.int64) if isinstance(counts, list) else run_lengths(counts.encode())
+        # pycocotools decodes what is too short or too long as well, into memory that nobody has written to
+        if lengths.min(initial=0) < 0:
+            raise ValueError("an RLE of lengths below 0")
+        if lengths.sum() != annotated_hw[0] * annotated_hw[1]:
+            raise ValueError(f"an RLE of {lengths.sum()} pixels in an image of {list(annotated_hw)}")
+        if isinstance(counts, list):
+            return rle.frPyObjects(value, *annotated_hw)
+        return {"size": list(value["size"]), "counts": counts.encode()}
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def run_lengths(counts: bytes) -> np.ndarray:
+    """The lengths in a compressed RLE, int64. Raises ValueError where it is none.
+
+    Numbers of 5 bits a character, lowest first, a sixth bit saying that more follow and the last one's fifth that it is
+    negative; from the fourth number on, differences to the length before the last.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(digits & 32 == 0)
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or ends[-1:].tolist() != [len(digits) - 1]:
+        raise ValueError("an RLE that is cut short or has characters of another kind")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    bits = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
+    if bits.max() > 50:
+        raise ValueError("an RLE of impossible lengths")
+    lengths = np.add.reduceat((digits & 31) << bits, starts)
+    lengths -= np.where(digits[ends] & 16, 1 << (bits[ends] + 5), 0)
+    for first in (1, 2):
+        lengths[first::2] = lengths[first::2].cumsum()
+    return lengths
+
+
+def segmentation_fault(value: Any, size_hw: Size) -> str:
+    """Why a segmentation does not decode; empty if it does."""
+    try:
+        encode(value, size_hw, size_hw)
+    except ValueError as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _nearest(mask_HW: np.ndarray, size_hw: Size) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(mask_HW, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,0 +1,368 @@
+"""Data sets in memory: a few flat arrays each, and views of them one image at a time.
+
+Legend: I images, K annotated objects of the whole set, G objects of one image. Python lists of boxes would
+cost ten times the memory, and every look at them from a forked worker would copy their pages (reference
+counts are writes); flat arrays are shared by all workers for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from vertebra.data.loading.decode import read_bytes
+
+if TYPE_CHECKING:
+    from vertebra.data.datasets.shards import Shards
+
+
+_AT_ONCE = 1 << 16  # strings that are copied at a time
+
+
+class Strings(Sequence[str]):
+    """An immutable list of strings in one block of bytes."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+        lengths = np.fromiter((len(one) for one in encoded), np.int64, len(encoded))
+        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Strings: ...
+    def __getitem__(self, index: int | slice) -> str | Strings:
+        if isinstance(index, slice):
+            return Strings(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        encoded = self._bytes[self._starts[index] : self._starts[index + 1]].tobytes()
+        return encoded.decode("utf-8", "surrogateescape")
+
+    @classmethod
+    def joined(cls, parts: Sequence[Strings]) -> Strings:
+        """All strings of the parts, one part after the other."""
+        lengths = np.concatenate([np.diff(part._starts) for part in parts])
+        return cls._of(lengths, np.concatenate([part._bytes for part in parts]))
+
+    def take(self, indices: np.ndarray) -> Strings:
+        """The strings at these places, without making any of them."""
+        lengths = np.diff(self._starts)[indices]
+        taken = self._of(lengths, np.empty(lengths.sum(), np.uint8))
+        for first in range(0, len(indices), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            start, stop = taken._starts[first], taken._starts[min(first + _AT_ONCE, len(indices))]
+            shifts = np.repeat(self._starts[indices[some]] - taken._starts[some][: len(lengths[some])], lengths[some])
+            taken._bytes[start:stop] = self._bytes[np.arange(start, stop) + shifts]
+        return taken
+
+    @classmethod
+    def _of(cls, lengths: np.ndarray, content: np.ndarray) -> Strings:
+        made = cls(())
+        made._starts, made._bytes = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), content
+        return made
+
+    def update_hash(self, digest: Any) -> None:
+        digest.update(self._starts.tobytes())
+        digest.update(self._bytes)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image and its objects, in pixels of the image as its annotation describes it.
+
+    boxes_G4: float32 x0 y0 x1 y1, clipped to the image; labels_G: int64, 1..C; crowd_G, difficult_G: bool;
+    areas_G: float32, the annotation's own area in square pixels (a mask's, where there is one).
+    segmentations: one COCO segmentation (polygons or RLE) or None an object; None where the set has none.
+    """
+
+    image_id: int
+    path: Path
+    width: int
+    height: int
+    boxes_G4: np.ndarray
+    labels_G: np.ndarray
+    crowd_G: np.ndarray
+    difficult_G: np.ndarray
+    areas_G: np.ndarray
+    segmentations: tuple[Any, ...] | None = None
+
+
+class Records(Sequence[ImageRecord]):
+    """The records of a data set, each made when it is asked for."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ImageRecord, ...]: ...
+    def __getitem__(self, index: int | slice) -> ImageRecord | tuple[ImageRecord, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        return self._dataset.record(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return (self._dataset.record(index) for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a data set's files say beyond what is used here, for conversions: a JSON object an image, one an object.
+
+    header: a JSON object of what the file says of itself (COCO's info and licenses).
+    """
+
+    images: Sequence[str]
+    objects: Sequence[str]
+    header: str = "{}"
+
+    def take(self, images: Iterable[int], objects: Iterable[int]) -> Extras:
+        """Those of the images and of the objects at these places."""
+        return Extras(Strings(self.images[i] for i in images), Strings(self.objects[k] for k in objects), self.header)
+
+
+@dataclass(frozen=True)
+class DetectionDataset:
+    """Images with labelled boxes.
+
+    class_names: label l is class_names[l - 1] and category_ids[l - 1] in files.
+    file_names: I names relative to `root`; sizes_hw_I2: int32; starts: int64, I + 1 long, image i's objects
+    are starts[i]:starts[i + 1] of the K-long arrays. bbox_xywh_K4 (float64) and areas_K are the numbers of
+    the file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
+    segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader mended.
+    labelled: False where the truth is not published (test sets): then there are no objects, and nothing to score.
+    extras: only where they were asked for.
+    """
+
+    root: Path
+    source: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_ids_I: np.ndarray
+    file_names: Strings
+    sizes_hw_I2: np.ndarray
+    starts: np.ndarray
+    bbox_xywh_K4: np.ndarray
+    labels_K: np.ndarray
+    crowd_K: np.ndarray
+    difficult_K: np.ndarray
+    areas_K: np.ndarray
+    annotation_ids_K: np.ndarray
+    segmentations: Strings | None = None
+    supercategories: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    labelled: bool = True
+    extras: Extras | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids_I)
+
+    @property
+    def records(self) -> Records:
+        """One ImageRecord an image, in the order of the file."""
+        return Records(self)
+
+    def path(self, index: int) -> Path:
+        return self.root / self.file_names[index]
+
+    def boxes_G4(self, index: int) -> np.ndarray:
+        """float32 x0 y0 x1 y1 of image `index`, clipped to it."""
+        xywh_G4 = self.bbox_xywh_K4[self.starts[index] : self.starts[index + 1]]
+        height, width = self.sizes_hw_I2[index]
+        corners_G4 = np.concatenate([xywh_G4[:, :2], xywh_G4[:, :2] + xywh_G4[:, 2:]], axis=1)
+        return np.clip(corners_G4, 0, (width, height, width, height)).astype(np.float32)
+
+    def record(self, index: int) -> ImageRecord:
+        these = slice(int(self.starts[index]), int(self.starts[index + 1]))
+        segmentations = None
+        if self.segmentations is not None:
+            texts = (self.segmentations[k] for k in range(these.start, these.stop))
+            segmentations = tuple(json.loads(text) if text else None for text in texts)
+        height, width = self.sizes_hw_I2[index]
+        return ImageRecord(
+            image_id=int(self.image_ids_I[index]),
+            path=self.path(index),
+            width=int(width),
+            height=int(height),
+            boxes_G4=self.boxes_G4(index),
+            labels_G=self.labels_K[these],
+            crowd_G=self.crowd_K[these],
+            difficult_G=self.difficult_K[these],
+            areas_G=self.areas_K[these].astype(np.float32),
+            segmentations=segmentations,
+        )
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
+        """The images at these places, with their objects; fingerprint and truth are those of the part."""
+        chosen_I = np.asarray(indices, np.int64)
+        counts_I = np.diff(self.starts)[chosen_I]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)])
+        objects = np.arange(starts[-1]) + np.repeat(self.starts[chosen_I] - starts[:-1], counts_I)
+        texts = self.segmentations
+        return replace(
+            self,
+            image_ids_I=self.image_ids_I[chosen_I],
+            file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
+            sizes_hw_I2=self.sizes_hw_I2[chosen_I],
+            starts=starts,
+            bbox_xywh_K4=self.bbox_xywh_K4[objects],
+            labels_K=self.labels_K[objects],
+            crowd_K=self.crowd_K[objects],
+            difficult_K=self.difficult_K[objects],
+            areas_K=self.areas_K[objects],
+            annotation_ids_K=self.annotation_ids_K[objects],
+            segmentations=None if texts is None else Strings(texts[k] for k in objects.tolist()),
+            extras=None if self.extras is None else self.extras.take(chosen_I.tolist(), objects.tolist()),
+        )
+
+    def coco_truth(self) -> dict[str, Any]:
+        """The annotations as a COCO JSON value, with the file's own numbers; `difficult` is its own field.
+
+        With extras, where they were read, as further fields.
+        """
+        images = [
+            {"id": int(image_id), "file_name": name, "width": int(width), "height": int(height)}
+            for image_id, name, (height, width) in zip(self.image_ids_I, self.file_names, self.sizes_hw_I2)
+        ]
+        header = {}
+        if self.extras is not None:
+            header = json.loads(self.extras.header)
+            images = [{**json.loads(more), **image} for more, image in zip(self.extras.images, images)]
+        image_ids_K = np.repeat(self.image_ids_I, np.diff(self.starts))
+        annotations: list[dict[str, Any]] = []
+        for k in range(len(self.labels_K)):
+            annotation = {
+                "id": int(self.annotation_ids_K[k]),
+                "image_id": int(image_ids_K[k]),
+                "category_id": self.category_ids[self.labels_K[k] - 1],
+                "bbox": self.bbox_xywh_K4[k].tolist(),
+                "area": float(self.areas_K[k]),
+                "iscrowd": int(self.crowd_K[k]),
+                "difficult": int(self.difficult_K[k]),
+            }
+            if self.extras is not None:
+                annotation = {**json.loads(self.extras.objects[k]), **annotation}
+            if self.segmentations is not None and self.segmentations[k]:
+                annotation["segmentation"] = json.loads(self.segmentations[k])
+            annotations.append(annotation)
+        supercategories = self.supercategories or ("",) * len(self.class_names)
+        categories = [
+            {"id": category_id, "name": name, "supercategory": supercategory}
+            for category_id, name, supercategory in zip(
+                self.category_ids, self.class_names, supercategories, strict=True
+            )
+        ]
+        return {**header, "images": images, "annotations": annotations, "categories": categories}
+
+    def fingerprint(self) -> str:
+        """sha256 over classes, image list and annotations; the same wherever the files lie, with masks or not."""
+        digest = hashlib.sha256(json.dumps([self.class_names, self.category_ids]).encode())
+        self.file_names.update_hash(digest)
+        for array, kind in (
+            (self.image_ids_I, "<i8"),
+            (self.sizes_hw_I2, "<i4"),
+            (self.starts, "<i8"),
+            (self.bbox_xywh_K4, "<f8"),
+            (self.labels_K, "<i8"),
+            (self.crowd_K, "u1"),
+            (self.difficult_K, "u1"),
+            (self.areas_K, "<f8"),
+        ):
+            digest.update(array.astype(kind).tobytes())
+        return digest.hexdigest()
+
+
+class Paths(Sequence[Path]):
+    """File names under a root, as paths made when asked for."""
+
+    def __init__(self, root: Path, names: Strings) -> None:
+        self._root, self._names = root, names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
+        if isinstance(index, slice):
+            return Paths(self._root, self._names[index])
+        return self._root / self._names[index]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth to compare: a set is equal to itself alone
+class ClassificationDataset:
+    """Images with one label each, 0..C-1.
+
+    file_names: relative to `root`. pixels_IHW3: the images themselves, uint8 RGB, where the data set's files
+    hold arrays instead of pictures (CIFAR's python batches); else None. shards: the tar files that hold the images'
+    files; None: they lie on disk each by itself.
+    """
+
+    root: Path
+    split: str
+    class_names: tuple[str, ...]
+    file_names: Strings
+    labels_I: np.ndarray
+    pixels_IHW3: np.ndarray | None = None
+    shards: Shards | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.labels_I)
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root, self.file_names)
+
+    def read(self, index: int) -> bytes:
+        """The file of image `index` as it is. Raises BadSample."""
+        return read_bytes(self.paths[index]) if self.shards is None else self.shards.read(index)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Get these at once where that is faster than one by one: those of remote shards."""
+        if self.shards is not None:
+            self.shards.fetch(indices)
+
+    def name(self, index: int) -> str:
+        """Where image `index` is to be found, for messages."""
+        return str(self.paths[index]) if self.shards is None else self.shards.name(index)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.labels_I
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ClassificationDataset:
+        """The images at these places; the fingerprint is that of the part."""
+        chosen_I = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            file_names=self.file_names.take(chosen_I),
+            labels_I=self.labels_I[chosen_I],
+            pixels_IHW3=None if self.pixels_IHW3 is None else self.pixels_IHW3[chosen_I],
+            shards=None if self.shards is None else self.shards.subset(chosen_I),
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over classes, image list, labels, and pixels where they are held."""
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        self.file_names.update_hash(digest)
+        digest.update(self.labels_I.astype("<i8").tobytes())
+        if self.pixels_IHW3 is not None:
+            digest.update(self.pixels_IHW3.tobytes())
+        return digest.hexdigest()

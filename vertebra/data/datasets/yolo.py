@@ -1,0 +1,212 @@
+"""YOLO's text labels: one line an object, `class x y width height` or `class x1 y1 x2 y2 x3 y3 ...`.
+
+Numbers are fractions of the image's size (after EXIF rotation), x y the box's centre; a longer line is a polygon,
+whose box is its bounds. An empty or missing file is an image without objects. Pixels are rounded to 1e-6, so that
+twelve decimals give the box back that was written. Class 0 is category 1.
+
+Legend: I images, K objects, P corners of a polygon.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.data.datasets.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
+from vertebra.data.datasets.image_sizes import image_sizes
+from vertebra.data.datasets.records import DetectionDataset, Extras
+from vertebra.data.datasets.xml_sets import image_id, stem_of
+from vertebra.data.datasets.yolo_layout import YoloSet, find_yolo, label_path
+from vertebra.ground.errors import DataError
+
+DECIMALS_PX = 6
+_BEYOND = (-0.5, 1.5)  # a fraction outside of these is a pixel's number or a mistake
+_ONE_SET = "images without a label file were taken as without objects"
+
+
+@dataclass(frozen=True)
+class YoloLine:
+    """One object: its class from 0, and a box x y w h or a polygon's x y x y ..., as fractions."""
+
+    label: int
+    numbers: tuple[float, ...]
+
+    @property
+    def is_polygon(self) -> bool:
+        return len(self.numbers) > 4
+
+
+@dataclass
+class ParsedYolo:
+    """The images whose size is known, their objects in pixels, and all that is wrong with any."""
+
+    found: YoloSet
+    images: list[Path] = field(default_factory=list)
+    sizes_hw: list[tuple[int, int]] = field(default_factory=list)
+    owners_K: list[int] = field(default_factory=list)
+    labels_K: list[int] = field(default_factory=list)
+    polygons_K: list[list[float] | None] = field(default_factory=list)
+    xywh_K4: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    keep_K: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    faults: list[Fault] = field(default_factory=list)
+    labelled: bool = True
+
+    def image_ids(self) -> list[int]:
+        """From the files' names; from their paths where two have one name."""
+        ids = [image_id(path.stem) for path in self.images]
+        if len(set(ids)) == len(ids):
+            return ids
+        return [image_id(stem_of(name)) for name in self.file_names()]
+
+    def file_names(self) -> list[str]:
+        return [path.relative_to(self.found.home).as_posix() for path in self.images]
+
+
+def read_yolo(given: Path, source: str, *, segmentations: bool = True, extras: bool = False) -> DetectionDataset:
+    """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError."""
+    parsed = parse_yolo(given)
+    refuse(parsed.faults)
+    keep_K, xywh_K4 = parsed.keep_K, parsed.xywh_K4[parsed.keep_K]
+    polygons_K = [one for one, keep in zip(parsed.polygons_K, keep_K.tolist()) if keep]
+    areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
+    for k, polygon in enumerate(polygons_K):
+        if polygon is not None:
+            areas_K[k] = polygon_area(polygon)
+    texts = None
+    if segmentations and any(one is not None for one in polygons_K):
+        texts = [json.dumps([one]) if one is not None else "" for one in polygons_K]
+    nothing = Extras(["{}"] * len(parsed.images), ["{}"] * len(xywh_K4)) if extras else None
+    return build_dataset(
+        root=parsed.found.home,
+        source=source,
+        class_names=parsed.found.names,
+        category_ids=range(1, len(parsed.found.names) + 1),
+        image_ids=parsed.image_ids(),
+        file_names=parsed.file_names(),
+        sizes_hw_I2=np.array(parsed.sizes_hw),
+        owners_K=np.array(parsed.owners_K, np.int64)[keep_K],
+        xywh_K4=xywh_K4,
+        labels_K=np.array(parsed.labels_K, np.int64)[keep_K],
+        crowd_K=np.zeros(len(xywh_K4), bool),
+        difficult_K=np.zeros(len(xywh_K4), bool),
+        areas_K=areas_K,
+        annotation_ids_K=np.arange(1, len(xywh_K4) + 1),
+        segmentations=texts,
+        notes=summarise(parsed.faults),
+        labelled=parsed.labelled,
+        extras=nothing,
+    )
+
+
+def parse_yolo(given: Path) -> ParsedYolo:
+    """Reads and judges it. Raises DataError only where the set itself is not there."""
+    found = find_yolo(given)
+    parsed = ParsedYolo(found)
+    labels = [label_path(image) for image in found.images]
+    present = [path.is_file() for path in labels]
+    if not any(present):
+        if not found.split.startswith("test"):
+            raise DataError(f"{labels[0]}: no such label file, nor one of any other image; put the labels there")
+        parsed.labelled = False
+    sizes_hw_I2, parsed.faults = image_sizes(found.images)
+    boxes_K: list[tuple[float, ...]] = []
+    for image, label, is_there, (height, width) in zip(found.images, labels, present, sizes_hw_I2.tolist()):
+        if not height:
+            continue
+        if is_there:
+            for line in _read_lines(label, found, parsed.faults):
+                parsed.owners_K.append(len(parsed.images))
+                parsed.labels_K.append(line.label + 1)
+                xywh, polygon = in_pixels(line, (height, width))
+                boxes_K.append(xywh)
+                parsed.polygons_K.append(polygon)
+        elif parsed.labelled:
+            reason = f"has no label file {label.name}"
+            parsed.faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
+        parsed.images.append(image)
+        parsed.sizes_hw.append((height, width))
+    parsed.xywh_K4 = np.array(boxes_K, np.float64).reshape(-1, 4)
+    owners_K = np.array(parsed.owners_K, np.int64)
+    parsed.keep_K, faults = judge_boxes(
+        parsed.xywh_K4,
+        np.array(parsed.sizes_hw, np.int64).reshape(-1, 2)[owners_K],
+        lambda k: f"object {k - int(np.searchsorted(owners_K, owners_K[k])) + 1}",
+        lambda k: label_path(parsed.images[parsed.owners_K[k]]),
+    )
+    parsed.faults += faults
+    return parsed
+
+
+def parse_line(text: str, classes: int, keypoints: int = 0) -> YoloLine:
+    """One line that is not blank. Raises ValueError saying what is wrong with it."""
+    words = text.split()
+    try:
+        numbers = tuple(float(word) for word in words)
+    except ValueError:
+        raise ValueError(f"has {text.strip()[:40]!r}, which is not numbers alone") from None
+    if keypoints and len(numbers) == 5 + keypoints:
+        numbers = numbers[:5]
+    if not all(map(isfinite, numbers)):
+        raise ValueError("has a number that is not finite")
+    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
+        raise ValueError(f"has {len(numbers)} numbers; a box has 5, a polygon 7, 9, 11, ...")
+    label = int(numbers[0])
+    if label != numbers[0] or not 0 <= label < classes:
+        raise ValueError(f"has class {words[0]}, but the classes are 0 to {classes - 1}")
+    strange = next((number for number in numbers[1:] if not _BEYOND[0] <= number <= _BEYOND[1]), None)
+    if strange is not None:
+        raise ValueError(f"has {strange:g}; numbers are fractions of the image's width and height, not pixels")
+    if len(numbers) == 5 and min(numbers[3:]) < 0:
+        raise ValueError("has a box of negative size")
+    return YoloLine(label, numbers[1:])
+
+
+def in_pixels(line: YoloLine, size_hw: tuple[int, int]) -> tuple[tuple[float, ...], list[float] | None]:
+    """Box x y w h in pixels, and the polygon if it is one."""
+    height, width = size_hw
+    if not line.is_polygon:
+        x, y, w, h = line.numbers
+        box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
+        return tuple(round(value, DECIMALS_PX) for value in box), None
+    scales = (width, height) * (len(line.numbers) // 2)
+    polygon = [round(number * scale, DECIMALS_PX) for number, scale in zip(line.numbers, scales)]
+    return polygon_bounds(polygon), polygon
+
+
+def polygon_bounds(polygon: list[float]) -> tuple[float, float, float, float]:
+    """x y w h."""
+    x0, y0, x1, y1 = min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])
+    return x0, y0, round(x1 - x0, DECIMALS_PX), round(y1 - y0, DECIMALS_PX)
+
+
+def polygon_area(polygon: list[float]) -> float:
+    """The area that the polygon encloses (the shoelace formula)."""
+    corners_P2 = np.reshape(polygon, (-1, 2))
+    corners_P2 = corners_P2 - corners_P2[0]  # smaller numbers, smaller rounding
+    x_P, y_P = corners_P2.T
+    return round(abs(float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1))) / 2, DECIMALS_PX)
+
+
+def _read_lines(path: Path, found: YoloSet, faults: list[Fault]) -> list[YoloLine]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        faults.append(Fault(path, f"cannot be read ({error.strerror})", "check its permissions"))
+        return []
+    except UnicodeDecodeError:
+        faults.append(Fault(path, "is not text", "restore it"))
+        return []
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            lines.append(parse_line(line, len(found.names), found.keypoints))
+        except ValueError as error:
+            mend = f"correct the line, or the names in {found.named_in.name}"
+            faults.append(Fault(path, f"line {number} {error}", mend if "class" in str(error) else "correct the line"))
+    return lines

@@ -1,0 +1,219 @@
+"""Pictures and videos that somebody names: found, read, and resized as a detector's test images are.
+
+Legend: N pictures of a batch, H W a picture's height and width. A picture here has no annotations; its size is what
+decoding gives, EXIF orientation applied. One that cannot be read is left out of its batch and said in `skipped`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vertebra.data.datasets.imagenet import is_image
+from vertebra.data.loading.batches import Batch
+from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.detection import image_batch
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Request, sequential_requests
+from vertebra.data.transforms.canvases import Size, choose_canvases, default_canvases, resized
+from vertebra.data.transforms.transforms import resize
+from vertebra.ground.errors import BadSample, DataError
+
+VIDEOS = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"])
+USUAL_RATE = 25.0  # frames a second, where a video does not say
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files in the order in which they were named, each once."""
+
+    images: tuple[Path, ...]
+    videos: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class PictureBatch(Batch):
+    """`inputs` is (ImageBatch,). sizes_hw: the pictures' own. originals: they themselves, uint8 RGB HW3, if wanted."""
+
+    sizes_hw: tuple[Size, ...] = ()
+    originals: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video says of itself. frames: 0 where it does not say."""
+
+    path: Path
+    size_hw: Size
+    frames: int
+    frames_per_s: float
+
+
+def find_pictures(names: Sequence[str]) -> Inputs:
+    """The images and videos behind files, folders (what lies in them, not below) and patterns (`photos/**/*.jpg`).
+
+    A file that is named is taken for an image unless its name ends like a video's; in folders and by patterns only
+    names of images and videos count. Raises DataError where a name leads to nothing.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        for path in _files_of(name):
+            found.setdefault(path.resolve(), path)
+    paths = list(found.values())
+    return Inputs(
+        tuple(path for path in paths if not _is_video(path)), tuple(path for path in paths if _is_video(path))
+    )
+
+
+def _files_of(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        entries = sorted(path.iterdir())
+        if inside := [entry for entry in entries if entry.is_file() and _is_picture(entry)]:
+            return inside
+        below = any(entry.is_dir() for entry in entries)
+        hint = f"; for those in its folders write '{path}/**/*'" if below else ""
+        raise DataError(f"{path}: no images or videos in this folder{hint}")
+    if glob.has_magic(name):
+        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+        if inside := [match for match in matches if match.is_file() and _is_picture(match)]:
+            return inside
+        raise DataError(f"{name}: no image or video has such a name; check the pattern")
+    raise DataError(f"{name}: no such file or folder; check the path")
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS
+
+
+def _is_picture(path: Path) -> bool:
+    return is_image(path.name) or (_is_video(path) and not path.name.startswith("."))
+
+
+class PictureView:
+    """How large pictures get, and the canvas that a batch of them lies on: as `detection_loader` does at test."""
+
+    def __init__(self, shorter_side: int, longer_side: int) -> None:
+        self.shorter, self.longer = shorter_side, longer_side
+        self.canvases = default_canvases(shorter_side, longer_side)
+
+    def canvas(self, sizes_hw: Sequence[Size]) -> Size:
+        """The smallest that holds each picture's own one."""
+        if not sizes_hw:
+            return self.canvases[0]
+        chosen = [
+            self.canvases[c] for c in choose_canvases(np.array(sizes_hw), self.shorter, self.longer, self.canvases)
+        ]
+        return max(height for height, _ in chosen), max(width for _, width in chosen)
+
+    def size(self, size_hw: Size, canvas_hw: Size) -> Size:
+        return resized(size_hw, self.shorter, self.longer, canvas_hw)
+
+
+class PictureReader:
+    """Answers requests for batches of image files; image ids are first_id, first_id + 1, ... in the files' order."""
+
+    def __init__(self, paths: Sequence[Path], view: PictureView, *, originals: bool, first_id: int = 1) -> None:
+        self.paths, self.view, self.originals, self.first_id = paths, view, originals, first_id
+
+    def __call__(self, request: Request) -> PictureBatch:
+        places, contents, pictures, skipped = [], [], [], []
+        for place in request.indices:
+            path = self.paths[place]
+            try:
+                content = read_bytes(path)
+                pictures.append(decode_bytes(content, path))
+            except BadSample as error:
+                skipped.append(f"{error.where}: {error.reason}")
+                continue
+            places.append(place)
+            contents.append(content)
+        sizes_hw: list[Size] = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+        canvas_hw = self.view.canvas(sizes_hw)
+        small = [
+            self._resized(self.paths[place], content, picture_HW3, canvas_hw)
+            for place, content, picture_HW3 in zip(places, contents, pictures)
+        ]
+        return PictureBatch(
+            inputs=(image_batch(small, canvas_hw),),
+            image_ids=tuple(self.first_id + place for place in places),
+            skipped=tuple(skipped),
+            iteration=request.iteration,
+            sizes_hw=tuple(sizes_hw),
+            originals=tuple(map(torch.from_numpy, pictures)) if self.originals else (),
+        )
+
+    def _resized(self, path: Path, content: bytes, picture_HW3: np.ndarray, canvas_hw: Size) -> np.ndarray:
+        size_hw: Size = (picture_HW3.shape[0], picture_HW3.shape[1])
+        wanted_hw = self.view.size(size_hw, canvas_hw)
+        shrink = shrink_factor(size_hw, wanted_hw)  # as a test set's reader does, or the pixels would differ a little
+        if shrink > 1:
+            picture_HW3 = decode_bytes(content, path, size_hw=size_hw, shrink=shrink)
+        return resize(picture_HW3, *wanted_hw)
+
+
+def picture_loader(
+    paths: Sequence[Path], view: PictureView, *, batch_size: int, workers: int = 0, originals: bool = True
+) -> Loader:
+    """Every image once, in order, as PictureBatch; ids from 1 on. originals: with the pictures in full size."""
+    requests = sequential_requests(len(paths), batch=batch_size, rank=0, world_size=1)
+    return Loader(PictureReader(paths, view, originals=originals), requests, workers)
+
+
+def open_video(path: Path) -> Video:
+    """Raises BadSample where OpenCV reads no frame of it."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints say less than ours
+    if not path.stat().st_size:
+        raise BadSample(path, "zero bytes long")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        readable, frame_HW3 = capture.read() if capture.isOpened() else (False, None)
+        if not readable or frame_HW3 is None:
+            raise BadSample(path, "is not a video that OpenCV can decode", "convert it, e.g. to H.264 in .mp4")
+        frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    return Video(
+        path,
+        (frame_HW3.shape[0], frame_HW3.shape[1]),
+        max(0, int(frames)) if np.isfinite(frames) else 0,
+        float(rate) if np.isfinite(rate) and 0 < rate <= 1000 else USUAL_RATE,
+    )
+
+
+def video_batches(video: Video, view: PictureView, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
+    """The video's frames, in order, with the originals; ids from first_id on."""
+    import cv2
+
+    canvas_hw = view.canvas([video.size_hw])
+    small_hw = view.size(video.size_hw, canvas_hw)
+    capture = cv2.VideoCapture(str(video.path))
+    try:
+        while True:
+            frames: list[np.ndarray] = []
+            while len(frames) < batch_size:
+                readable, frame_HW3 = capture.read()
+                if not readable:
+                    break
+                frames.append(cv2.cvtColor(frame_HW3, cv2.COLOR_BGR2RGB))
+            if not frames:
+                return
+            yield PictureBatch(
+                inputs=(image_batch([resize(frame_HW3, *small_hw) for frame_HW3 in frames], canvas_hw),),
+                image_ids=tuple(range(first_id, first_id + len(frames))),
+                sizes_hw=(video.size_hw,) * len(frames),
+                originals=tuple(map(torch.from_numpy, frames)),
+            )
+            first_id += len(frames)
+    finally:
+        capture.release()

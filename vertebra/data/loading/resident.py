@@ -1,0 +1,269 @@
+"""A whole set of small images on the device, and batches that are cut out of it there.
+
+A batch of 32x32 images takes workers longer to hand over than a GPU to train on. Here the host only draws numbers,
+many steps at once; the pixels never leave the device. The images of a batch are those of the worker loader.
+
+Legend: I images of the set, B images of a global batch, N of this process's share, M rows of several batches, H W.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.loading.batches import Batch
+from vertebra.data.loading.decode import decode_bytes, stored_size
+from vertebra.data.loading.loaders import plan_requests, substitutes
+from vertebra.data.loading.sampling import Request, TrainPlan, TrainRequests, evenly, try_samples
+from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.transforms import centre_crop
+from vertebra.ground.errors import BadSample, DataError
+
+AUGMENTS = ("none", "pad")
+SMALL_SIDE = 64  # pixels; what `is_small` calls small
+SMALL_MB = 1024  # of device memory
+PROBES = 16  # images whose headers are read to guess what all are like
+IMAGES_AT_ONCE = 256  # that a thread reads before progress is told
+ITERATIONS_AT_ONCE = 64  # whose draws are made and sent to the device together
+VIEWS = 1  # key of the draws beside those of vertebra.data.loading.sampling
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentImages:
+    """pixels_IHW3: uint8 RGB with `pad` black pixels on each side; labels_I: int64; both on one device.
+
+    unusable: images that could not be read, by index; black in pixels_IHW3.
+    """
+
+    pixels_IHW3: Tensor
+    labels_I: Tensor
+    pad: int
+    unusable: dict[int, BadSample]
+
+    @property
+    def size(self) -> int:
+        return self.pixels_IHW3.shape[1] - 2 * self.pad
+
+    def cut_out(self, views_N4: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels_N3HW in the memory order of channels_last, and labels_N. No wait for the device.
+
+        views_N4: int64 index of the image, top and left in the padded image, mirrored or not (1, 0).
+        """
+        index_N1, top_N1, left_N1, mirrored_N1 = views_N4.split(1, dim=1)
+        height, width = self.pixels_IHW3.shape[1:3]
+        side = torch.arange(self.size, device=views_N4.device)
+        rows_NH = (index_N1 * height + top_N1 + side) * width
+        columns_NW = left_N1 + torch.where(mirrored_N1 > 0, side.flip(0), side)
+        places_NHW = rows_NH[:, :, None] + columns_NW[:, None, :]
+        # One index a pixel: four times as fast on a CPU as an index each for image, row and column.
+        pixels_P3 = self.pixels_IHW3.view(-1, 3).index_select(0, places_NHW.flatten())
+        return pixels_P3.view(*places_NHW.shape, 3).permute(0, 3, 1, 2), self.labels_I[index_N1[:, 0]]
+
+
+def needed_mb(images: int, size: int) -> float:
+    """Device memory of so many images, MB."""
+    return images * (size + 2 * (size // 8)) ** 2 * 3 / 2**20
+
+
+def is_small(dataset: ClassificationDataset, size: int) -> bool:
+    """Whether the set fits in SMALL_MB and its images (a few are looked at) are all of one size up to SMALL_SIDE."""
+    if needed_mb(len(dataset), size) > SMALL_MB:
+        return False
+    if dataset.pixels_IHW3 is not None:
+        return max(dataset.pixels_IHW3.shape[1:3]) <= SMALL_SIDE
+    sizes: set[tuple[int, int] | None] = set()
+    for index in evenly(len(dataset), PROBES).tolist():
+        try:
+            sizes.add(stored_size(dataset.read(index)))
+        except BadSample:  # training will name it
+            continue
+    return len(sizes) == 1 and all(size_hw is not None and max(size_hw) <= SMALL_SIDE for size_hw in sizes)
+
+
+def read_resident(
+    dataset: ClassificationDataset,
+    *,
+    size: int,
+    resize: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = iter,
+) -> ResidentImages:
+    """Reads and decodes every image once, in several threads, and puts all of them on `device`.
+
+    size: of the images kept, in pixels; each is brought there by `centre_crop`, its shorter side at `resize` before.
+    progress: is given numbers, one for each IMAGES_AT_ONCE images, and hands them on as these are worked off.
+    Raises DataError, before any is read, where there is no memory for them.
+    """
+    pad = size // 8  # as in vertebra.data.transforms.transforms.pad_crop
+    try:
+        host_IHW3 = torch.zeros(len(dataset), size + 2 * pad, size + 2 * pad, 3, dtype=torch.uint8)
+        kept_IHW3 = host_IHW3.to(device)
+    except RuntimeError as error:
+        raise DataError(
+            f"{dataset.root}: {len(dataset)} images of {size} px take {needed_mb(len(dataset), size):.0f} MB, "
+            f"more than there is on {device}; give --input.resident no"
+        ) from error
+    inner_IHW3 = host_IHW3[:, pad : pad + size, pad : pad + size].numpy()
+    unusable: dict[int, BadSample] = {}
+
+    def read(index: int) -> None:
+        try:
+            held = dataset.pixels_IHW3
+            image_HW3 = decode_bytes(dataset.read(index), dataset.name(index)) if held is None else held[index]
+            inner_IHW3[index] = centre_crop(image_HW3, size, resize or size)
+        except BadSample as error:
+            unusable[index] = error
+
+    def read_some(first: int) -> None:
+        for index in range(first, min(first + IMAGES_AT_ONCE, len(dataset))):
+            read(index)
+
+    parts = range(0, len(dataset), IMAGES_AT_ONCE)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for _ in zip(progress(parts), threads.map(read_some, parts)):
+            pass
+    labels_I = torch.from_numpy(dataset.labels_I)
+    return ResidentImages(kept_IHW3.copy_(host_IHW3), labels_I.to(device), pad, unusable)
+
+
+def draw_views(seed: int, block: int, batch: int, *, pad: int, augment: str, flip: float) -> np.ndarray:
+    """Top, left and mirrored or not of the images of ITERATIONS_AT_ONCE global batches: int64, (T, B, 3).
+
+    Tops and lefts are of 0 .. 2 pad in the padded image, with augment "none" pad: the image as it is.
+    """
+    rng = np.random.default_rng([seed, block, VIEWS])
+    views_TB3 = np.full((ITERATIONS_AT_ONCE, batch, 3), pad, np.int64)
+    if augment == "pad":
+        views_TB3[..., :2] = rng.integers(0, 2 * pad + 1, (ITERATIONS_AT_ONCE, batch, 2))
+    views_TB3[..., 2] = rng.random((ITERATIONS_AT_ONCE, batch)) < flip
+    return views_TB3
+
+
+class ResidentLoader:
+    """An iterable of Batch, on the device already, with a length; iterating anew begins anew.
+
+    chosen_I: the images that are used; requests count along it. augment ("none", "pad"), flip (a chance) and mixing
+    (which adds mixing_5 to the inputs) are for training requests; the others give each image as it is. substitutes:
+    where others are drawn from in the place of images that cannot be used; in training the plan.
+    """
+
+    def __init__(
+        self,
+        images: ResidentImages,
+        chosen_I: np.ndarray,
+        requests: Sequence[Request],
+        *,
+        augment: str = "none",
+        flip: float = 0.0,
+        mixing: Mixing | None = None,
+        substitutes: TrainPlan | None = None,
+    ) -> None:
+        if augment not in AUGMENTS:
+            raise ValueError(f"augment {augment!r} cannot be done on the device; choose from {', '.join(AUGMENTS)}")
+        self.images, self.chosen_I, self.requests = images, chosen_I, requests
+        self.plan: TrainPlan | None = None
+        if isinstance(requests, TrainRequests):
+            self.plan, self.share = requests.plan, requests.share
+        self.substitutes = substitutes or self.plan
+        self.augment, self.flip, self.mixing = augment, flip, mixing
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for block, requests in groupby(self.requests, lambda request: request.iteration // ITERATIONS_AT_ONCE):
+            yield from self._batches(block, list(requests))
+
+    def _batches(self, block: int, requests: Sequence[Request]) -> Iterator[Batch]:
+        """All numbers of these requests go to the device in one copy."""
+        skipped: list[list[str]] = [[] for _ in requests]
+        indices = [self._usable(request, names) for request, names in zip(requests, skipped)]
+        views_M4 = self._upload(np.column_stack([np.concatenate(indices), self._views(block, requests)]))
+        mixing_T5 = self._mixing_T5(requests)
+        parts = views_M4.split([len(index_N) for index_N in indices])
+        for place, (request, index_N, names) in enumerate(zip(requests, indices, skipped)):
+            inputs: tuple[Tensor, ...] = self.images.cut_out(parts[place])
+            if mixing_T5 is not None:
+                inputs = (*inputs, mixing_T5[place])
+            yield Batch(inputs, tuple(index_N.tolist()), tuple(names), request.iteration)
+
+    def _upload(self, numbers: np.ndarray) -> Tensor:
+        """On the images' device, without a wait for it."""
+        tensor = torch.from_numpy(numbers)
+        device = self.images.pixels_IHW3.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+    def _views(self, block: int, requests: Sequence[Request]) -> np.ndarray:
+        """Top, left and mirrored or not of each image: int64, (M, 3)."""
+        pad = self.images.pad
+        if self.plan is None:
+            return np.tile([pad, pad, 0], (sum(len(request.indices) for request in requests), 1))
+        # Every process draws for all, and takes its share.
+        views_TB3 = draw_views(
+            self.plan.seed, block, self.plan.global_batch, pad=pad, augment=self.augment, flip=self.flip
+        )
+        places = [request.iteration % ITERATIONS_AT_ONCE for request in requests]
+        return views_TB3[places, self.share].reshape(-1, 3)
+
+    def _mixing_T5(self, requests: Sequence[Request]) -> Tensor | None:
+        if self.plan is None or not self.mixing:
+            return None
+        side, seed = self.images.size, self.plan.seed
+        draws = [self.mixing.draw(seed, request.iteration, height=side, width=side) for request in requests]
+        return self._upload(torch.stack(draws).numpy())
+
+    def _usable(self, request: Request, skipped: list[str]) -> np.ndarray:
+        """Indices of the set, with others in the place of those that cannot be used; an error where there are none."""
+        unusable = self.images.unusable
+        index_N = self.chosen_I[list(request.indices)]
+        if not unusable:
+            return index_N
+
+        def sample(place: int) -> int:
+            index = int(self.chosen_I[place])
+            if index in unusable:
+                raise unusable[index]
+            return index
+
+        return np.asarray(
+            [try_samples(sample, wanted, request, self.substitutes, skipped) for wanted in request.indices]
+        )
+
+
+def resident_loader(
+    images: ResidentImages,
+    *,
+    train: bool,
+    global_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    augment: str = "none",
+    flip: float = 0.0,
+    mixing: Mixing | None = None,
+    seed: int = 0,
+    start_iteration: int = 0,
+    iterations: int | None = None,
+    limit: int | None = None,
+    replace_bad: bool = False,
+) -> ResidentLoader:
+    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5.
+
+    The options are those of `loading.loaders.classification_loader`; where the pixels come from decides the size.
+    """
+    chosen_I = evenly(len(images.labels_I), limit)
+    groups = np.zeros(len(chosen_I), np.int64)
+    requests, plan = plan_requests(
+        groups, "the resident set", train, global_batch, rank, world_size, seed, start_iteration, iterations
+    )
+    if replace_bad and plan is None:
+        plan, requests = substitutes(groups, requests, global_batch, seed)
+    return ResidentLoader(images, chosen_I, requests, augment=augment, flip=flip, mixing=mixing, substitutes=plan)

@@ -1,0 +1,189 @@
+"""Which images an iteration sees: pure functions of the iteration, whatever the number of processes.
+
+Legend: I images, B images of a global batch (over all processes). A group is a set of images that share a
+canvas; every batch of training is of one group.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from vertebra.data.datasets.repeats import RepeatingStream, Stream, occurrences
+from vertebra.ground.errors import BadSample, DataError
+
+RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
+_MASK = (1 << 64) - 1
+_Sample = TypeVar("_Sample")
+
+
+def draw_seed(seed: int, iteration: int, image_id: int, repetition: int = 0) -> int:
+    """The key of all random draws for one view of one image in one iteration, 0 .. 2**63 - 1."""
+    key = [seed & _MASK, iteration & _MASK, image_id & _MASK]
+    state = np.random.SeedSequence([*key, repetition] if repetition else key)
+    return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked for: one process's share of the global batch of `iteration`.
+
+    repetitions: of each index, which of its views in the batch is meant; empty: all the first.
+    """
+
+    iteration: int
+    indices: tuple[int, ...]
+    group: int
+    repetitions: tuple[int, ...] = ()
+
+
+class TrainPlan:
+    """Batch of iteration t, without an end.
+
+    Every group is an endless stream of its own epochs' permutations, cut into batches; a batch that an epoch
+    leaves incomplete is filled from the next. The batches that an epoch completes come in a random order,
+    keyed by (seed, epoch) as the permutations are. So all images are seen equally often, even those of a
+    group smaller than a batch.
+
+    repeats: views of each image that follow one another in the stream (repeated augmentation, Hoffer et al. 2020; a
+    batch has them all where `repeats` divides it). An epoch is as long as ever, and draws 1/repeats of the images.
+    Within a batch all first views come before all second ones, so that neighbours are different images and
+    processes have different views of the same.
+    factors_I: instead, how often each image comes in an epoch, at least once; see vertebra.data.datasets.repeats.
+    """
+
+    def __init__(
+        self,
+        groups_I: np.ndarray,
+        global_batch: int,
+        seed: int,
+        repeats: int = 1,
+        factors_I: np.ndarray | None = None,
+    ) -> None:
+        self.groups_I = np.asarray(groups_I)
+        self.global_batch = global_batch
+        self.repeats, self.repeats_rare = repeats, factors_I is not None
+        self.seed = seed & _MASK
+        present = np.unique(self.groups_I)
+        self.members = {int(group): np.flatnonzero(self.groups_I == group) for group in present}
+        self._streams = {
+            group: Stream(members, self.seed, group)
+            if factors_I is None
+            else RepeatingStream(members, self.seed, group, factors_I[members])
+            for group, members in self.members.items()
+        }
+        self._completed = functools.lru_cache(maxsize=4)(self._complete)
+
+    def batch(self, iteration: int) -> tuple[int, np.ndarray]:
+        """The group of global batch `iteration`, and its B indices."""
+        group, number = self._numbered(iteration)
+        places_B = np.arange(number * self.global_batch, (number + 1) * self.global_batch)
+        drawn_B = places_B[np.argsort(places_B % self.repeats, kind="stable")] // self.repeats
+        return group, self._streams[group].images(drawn_B)
+
+    def repetitions(self, iteration: int) -> np.ndarray:
+        """Of each image of global batch `iteration` which of its views it is, 0, 1, ..."""
+        if self.repeats_rare:
+            return occurrences(self.batch(iteration)[1])
+        first = self._numbered(iteration)[1] * self.global_batch
+        return np.sort(np.arange(first, first + self.global_batch) % self.repeats)
+
+    def _numbered(self, iteration: int) -> tuple[int, int]:
+        """Group of global batch `iteration` and its number in that group's stream."""
+        # so many epochs of whole groups, each drawn once, hold that many batches; less than one a group is left over
+        upper = (iteration + 1 + len(self.members)) * self.global_batch // len(self.groups_I) + 2
+        epoch = bisect_right(range(upper), iteration, key=self._batches_before) - 1
+        return self._completed(epoch)[iteration - self._batches_before(epoch)]
+
+    def _batches_before(self, epoch: int) -> int:
+        return sum(stream.before(epoch) // self.global_batch for stream in self._streams.values())
+
+    def _complete(self, epoch: int) -> list[tuple[int, int]]:
+        """(group, number of the batch in its stream) of the batches that this epoch completes, shuffled."""
+        done = [
+            (group, number)
+            for group, stream in self._streams.items()
+            for number in range(
+                stream.before(epoch) // self.global_batch, stream.before(epoch + 1) // self.global_batch
+            )
+        ]
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(done))
+        return [done[i] for i in order]
+
+
+class TrainRequests(Sequence[Request]):
+    """One process's requests for iterations start <= t < stop: its equal share of each global batch."""
+
+    def __init__(self, plan: TrainPlan, *, rank: int, world_size: int, start: int, stop: int) -> None:
+        self.plan, self.iterations = plan, range(start, max(start, stop))
+        share = plan.global_batch // world_size
+        self.share = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return len(self.iterations)
+
+    def __getitem__(self, place):  # type: ignore[override]
+        iteration = self.iterations[place]
+        group, indices_B = self.plan.batch(iteration)
+        repeated = self.plan.repeats > 1 or self.plan.repeats_rare
+        repetitions_B = self.plan.repetitions(iteration) if repeated else np.empty(0, int)
+        return Request(
+            iteration, tuple(indices_B[self.share].tolist()), group, tuple(repetitions_B[self.share].tolist())
+        )
+
+    def __iter__(self) -> Iterator[Request]:
+        return (self[place] for place in range(len(self)))
+
+
+def sequential_requests(count: int, *, batch: int, rank: int, world_size: int) -> list[Request]:
+    """Every one of `count` images once over all processes, in order; group is the number of the batch.
+
+    Whole batches are dealt to the processes in turn. So a batch is the same for any number of processes, and with it
+    the canvas of an image and its detections.
+    """
+    requests = []
+    for iteration, first in enumerate(range(0, count, batch)):
+        if iteration % world_size == rank:
+            requests.append(Request(iteration, tuple(range(first, min(first + batch, count))), iteration))
+    return requests
+
+
+def evenly(count: int, limit: int | None) -> np.ndarray:
+    """Indices of `limit` of `count` images, evenly spaced, so that data sorted by class keep all classes."""
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.arange(limit) * count // limit
+
+
+def try_samples(
+    sample: Callable[[int], _Sample],
+    wanted: int,
+    request: Request,
+    plan: TrainPlan | None,
+    skipped: list[str],
+) -> _Sample:
+    """sample(wanted), or in training, if that image is bad, of another of its group; adds to `skipped`.
+
+    The substitutes are drawn from (seed, iteration, wanted), so they too are the same on every run. Without a
+    plan (at test) a bad image is an error, as RETRIES bad ones in a row are in training.
+    """
+    if plan is None:
+        return sample(wanted)
+    rng = None
+    for _ in range(RETRIES + 1):
+        try:
+            return sample(wanted)
+        except BadSample as error:
+            skipped.append(f"{error.where}: {error.reason}")
+            if rng is None:
+                rng = np.random.default_rng([plan.seed, request.iteration, wanted])
+            wanted = int(rng.choice(plan.members[request.group]))
+    raise DataError(
+        f"{RETRIES + 1} images in a row cannot be used, the last being {skipped[-1]}; "
+        "`python tools/prepare_data.py check` lists all that is wrong"
+    )

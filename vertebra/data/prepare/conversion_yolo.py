@@ -1,0 +1,141 @@
+"""The form of YOLO's text that vertebra.data.prepare.conversion writes: boxes, or an outline of every object."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.shards import scratch_beside
+from vertebra.data.datasets.xml_sets import stem_of
+from vertebra.data.datasets.yolo import polygon_bounds
+from vertebra.data.datasets.yolo_layout import find_yaml
+from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new
+from vertebra.ground.errors import DataError
+
+_SAME_PX = 1e-3
+_DECIMALS = 12  # 1e-7 px of the largest images
+
+
+class YoloForm(Form):
+    """YOLO text: boxes, or with `polygons` outlines of all objects (others read files of both kinds wrongly)."""
+
+    title = "YOLO text"
+
+    @property
+    def source(self) -> str:
+        return f"yolo:{self.output}/{self.split}"
+
+    @property
+    def list_path(self) -> Path:
+        return self.output / "data.yaml"
+
+    def image_path(self, name: str) -> Path:
+        return self.output / "images" / self.split / name
+
+    def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
+        refuse_names(dataset)
+        self.description = self._description(dataset)
+        self.moved_px = 0.0
+
+    def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
+        height, width = dataset.sizes_hw_I2[index].tolist()
+        lines = []
+        for k in self.objects(dataset, index):
+            self.lost["crowd flags (such regions become ordinary objects; --crowd drop leaves them out)"] += bool(
+                dataset.crowd_K[k]
+            )
+            self.lost["difficult flags"] += bool(dataset.difficult_K[k])
+            if dataset.extras is not None:
+                self.lost.update(f"fields {tag!r} of objects" for tag in json.loads(dataset.extras.objects[k]))
+            numbers = self._outline(dataset, k, (height, width)) if self.polygons else self._box(dataset, k)
+            scales = (width, height) * (len(numbers) // 2)
+            fractions = (f"{number / scale:.{_DECIMALS}f}" for number, scale in zip(numbers, scales))
+            lines.append(" ".join([str(dataset.labels_K[k] - 1), *map(_short, fractions)]) + "\n")
+        if dataset.extras is not None:
+            self.lost.update(f"fields {tag!r} of images" for tag in json.loads(dataset.extras.images[index]))
+        write_new(self.output / "labels" / self.split / f"{stem_of(name)}.txt", "".join(lines))
+
+    def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
+        self.lose_ids(dataset, names)
+        if not self.polygons:
+            self.lose_areas(dataset)
+        self.lose_header(dataset)
+        if self.moved_px > _SAME_PX:
+            self.told.append(
+                f"A polygon's box is its bounds: {self.lost.pop('boxes')} boxes differ from their object's, "
+                f"by up to {self.moved_px:.3g} px."
+            )
+        self.list_path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_beside(self.list_path) as scratch:
+            scratch.write_text(yaml.safe_dump(self.description, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            os.replace(scratch, self.list_path)
+
+    def _description(self, dataset: DetectionDataset) -> dict[str, Any]:
+        """data.yaml with this split added. Raises DataError where one is there of other classes."""
+        names = dict(enumerate(dataset.class_names))
+        found = find_yaml(self.output)
+        if found is None:
+            return {self.split: f"images/{self.split}", "names": names}
+        value = yaml.safe_load(found.read_text(encoding="utf-8"))
+        theirs = value["names"] if isinstance(value["names"], dict) else dict(enumerate(value["names"]))
+        if found != self.list_path or theirs != names:
+            raise DataError(f"{found}: describes a set of other classes; give another --output")
+        return {self.split: f"images/{self.split}", **value}
+
+    def _box(self, dataset: DetectionDataset, k: int) -> list[float]:
+        if dataset.segmentations is not None and dataset.segmentations[k]:
+            self.lost["masks (--polygons writes outlines)"] += 1
+        x, y, w, h = dataset.bbox_xywh_K4[k].tolist()
+        return [x + w / 2, y + h / 2, w, h]
+
+    def _outline(self, dataset: DetectionDataset, k: int, size_hw: tuple[int, int]) -> list[float]:
+        text = dataset.segmentations[k] if dataset.segmentations is not None else ""
+        value = json.loads(text) if text else None
+        x, y, w, h = dataset.bbox_xywh_K4[k].tolist()
+        polygons = [one for one in value if len(one) >= 6] if isinstance(value, list) else []
+        if not polygons:
+            if value is not None:
+                self.lost["run-length masks (their box is written as an outline)"] += 1
+            else:
+                self.lost["objects without a mask (their box is written as an outline)"] += 1
+            return [x, y, x + w, y, x + w, y + h, x, y + h]
+        if len(polygons) > 1:
+            self.lost["masks of several polygons as such (they are joined by lines without width)"] += 1
+        outline = join(polygons)
+        x0, y0, width, height = polygon_bounds(outline)
+        off_px = max(abs(x0 - x), abs(y0 - y), abs(x0 + width - x - w), abs(y0 + height - y - h))
+        if off_px > _SAME_PX:
+            self.lost["boxes"] += 1
+            self.moved_px = max(self.moved_px, off_px)
+        return outline
+
+
+def join(polygons: Sequence[Sequence[float]]) -> list[float]:
+    """One outline of several polygons: out to each and back on the same line, which encloses nothing."""
+    first = list(polygons[0])
+    joined = first if len(polygons) == 1 else [*first, *first[:2]]
+    turn = _signed_area(first) < 0
+    for polygon in polygons[1:]:
+        corners = [list(polygon[i : i + 2]) for i in range(0, len(polygon) - 1, 2)]
+        if (_signed_area(polygon) < 0) != turn:  # all one way round, so that their areas add up
+            corners.reverse()
+        joined += [value for corner in (*corners, corners[0]) for value in corner] + first[:2]
+    return joined
+
+
+def _signed_area(polygon: Sequence[float]) -> float:
+    x_P, y_P = np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)).T
+    return float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1))
+
+
+def _short(number: str) -> str:
+    """Without the zeros at its end."""
+    short = number.rstrip("0").rstrip(".")
+    return "0" if short in ("", "-0") else short

@@ -1,0 +1,263 @@
+"""Writing tar shards, and looking through those of others for an index: see vertebra.data.datasets.shards.
+
+A sample is two members of one key, NNNNNNNNN.jpg and NNNNNNNNN.cls, its class as a number in text. The samples are
+shuffled before they are written, for readers that go through shards from end to end; ours restores the order.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from vertebra.data.datasets.imagenet import EXTENSIONS, SPLIT_FOLDERS
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.shards import (
+    MEND,
+    file_system_of,
+    index_path,
+    is_url,
+    open_place,
+    read_index,
+    read_shards,
+    scratch_beside,
+    write_index,
+)
+from vertebra.ground.errors import BadSample, DataError
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+BLOCK = tarfile.BLOCKSIZE
+CLASS_NAMES = "classnames.txt"  # beside others' shards: one name a line, if there is such a file
+_CHUNK = 1 << 22
+
+
+def write_shards(
+    dataset: ClassificationDataset, output: Path, split: str, *, size_mb: float = 256, progress: Progress = iter
+) -> Path:
+    """Shards of about `size_mb` MB and their index, whose path is returned; the same data give the same bytes.
+
+    Nothing unfinished ever stands under its final name, and the index comes last. Raises DataError.
+    """
+    index = Path(index_path(str(output), split))
+    if index.exists():
+        raise DataError(f"{index}: these shards are written already; give another --output, or remove them")
+    output.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    lines: list[dict[str, Any]] = []
+    samples = iter(progress(order))
+    while more := _write_shard(dataset, samples, output / f"{split}-{len(lines):06}.tar", size_mb * (1 << 20)):
+        lines.append(more)
+    write_index(index, dataset.class_names, lines)
+    return index
+
+
+def _write_shard(
+    dataset: ClassificationDataset, samples: Iterator[int], path: Path, size: float
+) -> dict[str, Any] | None:
+    """One shard of the next samples, and its line of the index; None where there are no more."""
+    line: dict[str, Any] = {"shard": path.name, "places": [], "names": [], "labels": [], "offsets": [], "lengths": []}
+    with scratch_beside(path) as temporary:
+        with open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+            for place in samples:
+                extension, content = _picture(dataset, place)
+                label = int(dataset.labels_I[place])
+                _add(tar, f"{place:09}.{extension}", content)
+                line["offsets"].append(tar.offset - -(-len(content) // BLOCK) * BLOCK)
+                line["lengths"].append(len(content))
+                line["places"].append(place)
+                line["names"].append(dataset.file_names[place])
+                line["labels"].append(label)
+                _add(tar, f"{place:09}.cls", str(label).encode())
+                if tar.offset >= size:
+                    break
+        if not line["places"]:
+            return None
+        with open(temporary, "rb") as written:
+            line["sha256"] = sha256(written)
+            line["bytes"] = os.fstat(written.fileno()).st_size
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    return line
+
+
+def _picture(dataset: ClassificationDataset, place: int) -> tuple[str, bytes]:
+    """Extension and content of an image's file; of arrays one is made, without loss."""
+    if dataset.pixels_IHW3 is None:
+        extension = os.path.splitext(dataset.file_names[place])[1][1:].lower()
+        return ("jpg" if extension in ("jpeg", "jpe") else extension), dataset.read(place)
+    import cv2
+
+    return "png", cv2.imencode(".png", cv2.cvtColor(dataset.pixels_IHW3[place], cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] = (), progress: Progress = iter) -> Path:
+    """Looks through shards that others have written and writes their index into `output`; returns its path.
+
+    data: their folder, or a URL. shards: patterns or names in it; none: SPLIT-*.tar, *-SPLIT-*.tar and SPLIT/*.tar.
+    Classes are named by the training shards' index in `output`, by classnames.txt beside them, else by their
+    numbers. Raises DataError.
+    """
+    found = find_shards(data, split, shards)
+    if not found:
+        wanted = " nor ".join(shards or split_patterns(split)[0])
+        raise DataError(f"{data}: no {wanted} in it; say which tar files to take with --shards")
+    lines: list[dict[str, Any]] = []
+    images = 0
+    for place in progress(found):
+        line = scan(place)
+        beside = not is_url(data) and output.resolve() == Path(data).resolve()
+        line["shard"] = os.path.relpath(place, data) if beside else place if is_url(data) else os.path.abspath(place)
+        line["places"] = list(range(images, images + len(line["names"])))
+        images += len(line["names"])
+        lines.append(line)
+    if not images:
+        raise DataError(f"{found[0]}: no samples in it nor in the others; a sample is KEY.jpg and KEY.cls")
+    output.mkdir(parents=True, exist_ok=True)
+    largest, fullest = max((max(line["labels"], default=-1), line["shard"]) for line in lines)
+    class_names = _class_names(data, output, split) or [str(number) for number in range(largest + 1)]
+    if largest >= len(class_names):
+        raise DataError(
+            f"{fullest}: class {largest}, but only {len(class_names)} classes have names; mend {CLASS_NAMES}"
+        )
+    index = Path(index_path(str(output), split))
+    write_index(index, class_names, lines)
+    return index
+
+
+def find_shards(data: str, split: str, shards: Sequence[str] = ()) -> list[str]:
+    """Paths or URLs of a split's tar files, in order: by `shards`, else under the first of its names that has any."""
+    for patterns in [shards] if shards else split_patterns(split):
+        if found := {place for pattern in patterns for place in _matches(data.rstrip("/"), pattern)}:
+            return sorted(found)
+    return []
+
+
+def split_patterns(split: str) -> list[list[str]]:
+    names = SPLIT_FOLDERS.get(split, (split,))
+    return [[f"{name}-*.tar", f"*-{name}-*.tar", f"{name}/*.tar"] for name in names]
+
+
+def _matches(data: str, pattern: str) -> list[str]:
+    if not is_url(data):
+        return glob.glob(f"{glob.escape(data)}/{pattern}")
+    if "*" not in pattern:  # most web servers cannot list what they have
+        return [f"{data}/{pattern}"]
+    file_system = file_system_of(data)
+    return [file_system.unstrip_protocol(one) for one in file_system.glob(f"{data}/{pattern}")]
+
+
+def scan(place: str) -> dict[str, Any]:
+    """Names, labels, offsets and lengths of one shard's samples, its bytes and sha256. Raises DataError."""
+    line: dict[str, Any] = {"names": [], "labels": [], "offsets": [], "lengths": []}
+    with _local(place) as file:
+        line["bytes"], line["sha256"] = os.fstat(file.fileno()).st_size, sha256(file)
+        file.seek(0)
+        try:
+            for image, label in _samples(place, file):
+                line["names"].append(image.name)
+                line["labels"].append(label)
+                line["offsets"].append(image.offset_data)
+                line["lengths"].append(image.size)
+        except tarfile.TarError as error:
+            raise DataError(f"{place}: does not read as a tar file ({error}); fetch or write it again") from error
+    return line
+
+
+def damaged_shards(index: str) -> Iterator[DataError]:
+    """What is wrong with the shards of an index, by their checksums, which are those of the whole files."""
+    for line in read_index(index)[1]:
+        try:
+            with _local(line["place"]) as file:
+                if sha256(file) != line["sha256"]:
+                    yield BadSample(line["place"], f"its bytes are not those that {index} was made of", MEND)
+        except DataError as error:
+            yield error
+
+
+def _samples(place: str, file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """Image and class of each sample: members that follow one another and share all up to the first dot."""
+    key, image, label = None, None, None
+
+    def sample() -> Iterator[tuple[tarfile.TarInfo, int]]:
+        if image is not None and label is not None:
+            yield image, label
+        elif image is not None or label is not None:
+            missing = "class (KEY.cls)" if label is None else "image (KEY.jpg)"
+            raise DataError(f"{place}: sample {key} has no {missing}; add it next to its other half, or leave both out")
+
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            folder, slash, base = member.name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            if folder + slash + stem != key:
+                yield from sample()
+                key, image, label = folder + slash + stem, None, None
+            if f".{extension.lower()}" in EXTENSIONS:
+                image = member
+            elif extension == "cls":
+                label = _label(place, member.name, tar.extractfile(member).read())  # type: ignore[union-attr]
+        yield from sample()
+        file.seek(tar.offset)
+        if file.read(BLOCK).strip(b"\0") or file.tell() < tar.offset + BLOCK:
+            raise tarfile.ReadError("its end is missing")
+
+
+def _label(place: str, name: str, content: bytes) -> int:
+    text = content.decode("ascii", "replace").strip()
+    if not text.isdecimal():
+        raise DataError(f"{place}: {name} holds {text[:20]!r}, not a class number from 0 on; correct it")
+    return int(text)
+
+
+def _class_names(data: str, output: Path, split: str) -> Sequence[str]:
+    train = index_path(str(output), "train")
+    if split != "train" and os.path.isfile(train):
+        return read_shards(train, "train").class_names
+    try:
+        with open_place(f"{data.rstrip('/')}/{CLASS_NAMES}") as file:
+            return file.read().decode().splitlines()
+    except OSError:
+        return ()
+
+
+@contextmanager
+def _local(place: str) -> Iterator[IO[bytes]]:
+    """The file; a remote one is fetched whole, once, into a temporary one."""
+    try:
+        with open_place(place) as file:
+            if not is_url(place):
+                yield file
+                return
+            with tempfile.TemporaryFile() as copy:
+                while chunk := file.read(_CHUNK):
+                    copy.write(chunk)
+                copy.flush()
+                copy.seek(0)
+                yield copy
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error}); check the address and its permissions") from error
+
+
+def sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

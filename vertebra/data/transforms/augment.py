@@ -1,0 +1,319 @@
+"""Changes to the pixels of a view of which its geometry (transforms) knows nothing: policies, colour, erasing.
+
+Each is a callable (image_HW3, rng) -> image_HW3 on contiguous uint8 RGB, and never writes into its input, which may
+be a cached image. The operations are those of AutoAugment's family as torchvision defines them, in bilinear
+interpolation with black beyond the border; where they are tables of 256 values they are applied as such.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+POLICIES = ("none", "trivial", "rand")
+COLOURS = ("none", "pca")
+LEVELS = 31  # magnitudes are the 31 evenly spaced values of an operation's range
+
+# Eigenvalues and eigenvectors (columns) of the RGB pixels of ImageNet on the 0..1 scale, as they have been handed down
+# since Torch's ResNet training of 2015.
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+PCA_SPREAD = 0.1  # Krizhevsky et al. 2012, §4.1
+
+ERASED_AREA = (0.02, 0.33)  # Zhong et al. 2017, as torchvision draws it
+ERASED_RATIO = (0.3, 3.3)
+
+# OpenCV rounds to the nearest integer, torchvision cuts: the difference, less what floats are wrong by.
+_CUT = -0.4999
+_LUMA = np.array([[0.2989, 0.587, 0.114, _CUT]])
+_BLUR = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+_VALUES = np.arange(256, dtype=np.float32)
+
+
+def augmentations(
+    *,
+    policy: str = "none",
+    policy_magnitude: int = 9,
+    colour: str = "none",
+    erase: float = 0.0,
+    erase_rgb: Sequence[float] = (0, 0, 0),
+) -> tuple[Augmentation, ...]:
+    """What is done to a view after its crop and mirroring, in order; nothing by default.
+
+    policy: "trivial" or "rand", the latter at level `policy_magnitude` of 0..30. colour: "pca". erase: a chance;
+    erase_rgb: what is filled in, the colour that the network takes for zero. Raises ValueError.
+    """
+    for name, value, known in (("policy", policy, POLICIES), ("colour", colour, COLOURS)):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(known)}")
+    steps: list[Augmentation] = []
+    if policy == "trivial":
+        steps.append(trivial_augment)
+    if policy == "rand":
+        steps.append(RandAugment(policy_magnitude))
+    if colour == "pca":
+        steps.append(pca_colour)
+    if erase > 0:
+        steps.append(RandomErasing(erase, erase_rgb))
+    return tuple(steps)
+
+
+def pca_colour(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """AlexNet's shift of all pixels along the colours' principal axes (Krizhevsky et al. 2012, §4.1)."""
+    import cv2
+
+    shift_3 = 255 * PCA_VECTORS @ (PCA_VALUES * rng.normal(0, PCA_SPREAD, 3))
+    return cv2.transform(image_HW3, np.column_stack([np.eye(3), shift_3]))  # rounded and clipped
+
+
+class RandomErasing:
+    """Zhong et al. 2017: with a chance, a rectangle of 2..33 % of the area and of ratio 0.3..3.3 is filled.
+
+    rgb: the fill, 0..255, rounded.
+    """
+
+    def __init__(self, chance: float, rgb: Sequence[float]) -> None:
+        self.chance, self.rgb = chance, tuple(round(value) for value in rgb)
+
+    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        import cv2
+
+        if rng.random() >= self.chance:
+            return image_HW3
+        height, width = image_HW3.shape[:2]
+        for _ in range(10):  # of long rectangles some do not fit
+            area = rng.uniform(*ERASED_AREA) * height * width
+            ratio = math.exp(rng.uniform(*np.log(ERASED_RATIO)))
+            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if h < height and w < width:
+                top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+                box = (int(left), int(top), w, h)
+                return cv2.rectangle(image_HW3.copy(), box, self.rgb, thickness=cv2.FILLED) if w and h else image_HW3
+        return image_HW3
+
+
+def trivial_augment(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One operation of any strength (Müller & Hutter 2021, the wide ranges)."""
+    return _any_operation(image_HW3, rng, TRIVIAL_WIDE, int(rng.integers(LEVELS)))
+
+
+class RandAugment:
+    """Two operations, one after the other, of one strength (Cubuk et al. 2019). level: 0..30."""
+
+    def __init__(self, level: int) -> None:
+        if not 0 <= level < LEVELS:
+            raise ValueError(f"policy_magnitude {level} is not one of 0..{LEVELS - 1}")
+        self.level = level
+
+    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for _ in range(2):
+            image_HW3 = _any_operation(image_HW3, rng, RAND, self.level)
+        return image_HW3
+
+
+def _any_operation(
+    image_HW3: np.ndarray, rng: np.random.Generator, ranges: Mapping[str, tuple[float, float]], level: int
+) -> np.ndarray:
+    name = tuple(ranges)[rng.integers(len(ranges))]
+    amount = magnitude(ranges[name], level)
+    if name in SIGNED and rng.random() < 0.5:
+        amount = -amount
+    return OPERATIONS[name](image_HW3, amount)
+
+
+def magnitude(ends: tuple[float, float], level: int) -> float:
+    """The value at `level` of 0..30 of a range from its weakest end to its strongest."""
+    return ends[0] + (ends[1] - ends[0]) * level / (LEVELS - 1)
+
+
+def shear_x(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """Each row moved left by `amount` times its distance from the top edge."""
+    return _warp(image_HW3, [[1, amount, amount / 2], [0, 1, 0]])
+
+
+def shear_y(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """Each column moved up by `amount` times its distance from the left edge."""
+    return _warp(image_HW3, [[1, 0, 0], [amount, 1, amount / 2]])
+
+
+def translate_x(image_HW3: np.ndarray, pixels: float) -> np.ndarray:
+    """To the right, by whole pixels."""
+    moved, shift, width = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[1]
+    moved[:, max(0, shift) : max(0, width + shift)] = image_HW3[:, max(0, -shift) : max(0, width - shift)]
+    return moved
+
+
+def translate_y(image_HW3: np.ndarray, pixels: float) -> np.ndarray:
+    """Down, by whole pixels."""
+    moved, shift, height = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[0]
+    moved[max(0, shift) : max(0, height + shift)] = image_HW3[max(0, -shift) : max(0, height - shift)]
+    return moved
+
+
+def rotate(image_HW3: np.ndarray, degrees: float) -> np.ndarray:
+    """Counter-clockwise about the centre."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    y, x = ((side - 1) / 2 for side in image_HW3.shape[:2])
+    return _warp(image_HW3, [[cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y]])
+
+
+def brightness(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """From black (-1) to twice as bright (1)."""
+    return _look_up(image_HW3, _VALUES * np.float32(1 + amount))
+
+
+def saturation(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """From grey (-1) to twice as colourful (1)."""
+    import cv2
+
+    return _blend(image_HW3, cv2.cvtColor(_grey(image_HW3), cv2.COLOR_GRAY2RGB), amount)
+
+
+def contrast(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """From the mean grey (-1) to twice the contrast (1)."""
+    import cv2
+
+    mean = np.float32(cv2.mean(_grey(image_HW3))[0])
+    return _look_up(image_HW3, _VALUES * np.float32(1 + amount) + mean * np.float32(-amount))
+
+
+def sharpness(image_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """From blurred (-1) to sharpened (1); the border's pixels stay."""
+    import cv2
+
+    if min(image_HW3.shape[:2]) <= 2:
+        return image_HW3
+    sharpened = image_HW3.copy()
+    sharpened[1:-1, 1:-1] = _blend(image_HW3, cv2.filter2D(image_HW3, -1, _BLUR), amount)[1:-1, 1:-1]
+    return sharpened
+
+
+def posterize(image_HW3: np.ndarray, bits: float) -> np.ndarray:
+    """Only the highest bits of each value."""
+    return image_HW3 & np.uint8(256 - (1 << (8 - round(bits))))
+
+
+def solarize(image_HW3: np.ndarray, threshold: float) -> np.ndarray:
+    """Values from the threshold on are inverted."""
+    return _look_up(image_HW3, np.where(np.float32(threshold) <= _VALUES, 255 - _VALUES, _VALUES))
+
+
+def autocontrast(image_HW3: np.ndarray, _: float) -> np.ndarray:
+    """Each channel stretched to 0..255."""
+    import cv2
+
+    table_K3 = np.repeat(_VALUES[:, None], 3, axis=1)
+    for channel, plane_HW in enumerate(cv2.split(image_HW3)):
+        low, high = np.float32(plane_HW.min()), np.float32(plane_HW.max())
+        if low < high:
+            table_K3[:, channel] = (_VALUES - low) / ((high - low) * np.float32(1 / 255))
+    return _look_up(image_HW3, table_K3)
+
+
+def equalize(image_HW3: np.ndarray, _: float) -> np.ndarray:
+    """Each channel's values spread evenly, in whole steps as PIL does it."""
+    import cv2
+
+    table_K3 = np.repeat(_VALUES[:, None], 3, axis=1)
+    for channel in range(3):
+        counts_K = cv2.calcHist([image_HW3], [channel], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+        step = (counts_K.sum() - counts_K[np.flatnonzero(counts_K)[-1]]) // 255
+        if step:
+            below_K = np.concatenate([[0], np.cumsum(counts_K)[:-1]])
+            table_K3[:, channel] = (below_K + step // 2) // step
+    return _look_up(image_HW3, table_K3)
+
+
+OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "identity": lambda image_HW3, _: image_HW3,
+    "shear_x": shear_x,
+    "shear_y": shear_y,
+    "translate_x": translate_x,
+    "translate_y": translate_y,
+    "shift_x": lambda image_HW3, share: translate_x(image_HW3, share * image_HW3.shape[1]),
+    "shift_y": lambda image_HW3, share: translate_y(image_HW3, share * image_HW3.shape[0]),
+    "rotate": rotate,
+    "brightness": brightness,
+    "saturation": saturation,
+    "contrast": contrast,
+    "sharpness": sharpness,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+}
+# Those whose magnitude may as well be negative.
+SIGNED = frozenset(
+    {
+        *("shear_x", "shear_y", "translate_x", "translate_y", "shift_x", "shift_y", "rotate"),
+        *("brightness", "saturation", "contrast", "sharpness"),
+    }
+)
+# The weakest and the strongest magnitude of each operation of a policy.
+TRIVIAL_WIDE: dict[str, tuple[float, float]] = {
+    "identity": (0, 0),
+    "shear_x": (0, 0.99),
+    "shear_y": (0, 0.99),
+    "translate_x": (0, 32),
+    "translate_y": (0, 32),
+    "rotate": (0, 135),
+    "brightness": (0, 0.99),
+    "saturation": (0, 0.99),
+    "contrast": (0, 0.99),
+    "sharpness": (0, 0.99),
+    "posterize": (8, 2),
+    "solarize": (255, 0),
+    "autocontrast": (0, 0),
+    "equalize": (0, 0),
+}
+RAND: dict[str, tuple[float, float]] = {
+    "identity": (0, 0),
+    "shear_x": (0, 0.3),
+    "shear_y": (0, 0.3),
+    "shift_x": (0, 150 / 331),
+    "shift_y": (0, 150 / 331),
+    "rotate": (0, 30),
+    "brightness": (0, 0.9),
+    "saturation": (0, 0.9),
+    "contrast": (0, 0.9),
+    "sharpness": (0, 0.9),
+    "posterize": (8, 4),
+    "solarize": (255, 0),
+    "autocontrast": (0, 0),
+    "equalize": (0, 0),
+}
+
+
+def _warp(image_HW3: np.ndarray, from_output: list[list[float]]) -> np.ndarray:
+    """from_output: 2 x 3, where in the image (x, y of pixels' centres) an output pixel comes from."""
+    import cv2
+
+    height, width = image_HW3.shape[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image_HW3, np.array(from_output, np.float64), (width, height), flags=flags)
+
+
+def _look_up(image_HW3: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """table: new values of 0..255, for all channels (256) or for each (256 x 3); clipped and cut to integers."""
+    import cv2
+
+    values = np.clip(table, 0, 255).astype(np.uint8)
+    return cv2.LUT(image_HW3, values if values.ndim == 1 else values[None])
+
+
+def _blend(image_HW3: np.ndarray, other_HW3: np.ndarray, amount: float) -> np.ndarray:
+    """(1 + amount) of the image less `amount` of the other."""
+    import cv2
+
+    return cv2.addWeighted(image_HW3, 1 + amount, other_HW3, -amount, _CUT)
+
+
+def _grey(image_HW3: np.ndarray) -> np.ndarray:
+    """grey_HW, uint8."""
+    import cv2
+
+    return cv2.transform(image_HW3, _LUMA)

@@ -1,0 +1,140 @@
+"""Training state on disk: whole files only, the last few and the best, read without running code in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra.ground.errors import UserError
+from vertebra.ground.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, Any]  # plain values, lists, dicts and tensors only
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot, or must not, be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: `0000379.pt` by iteration, and `best.pt`.
+
+    `keep` of the newest are kept, two at least by default, so that a damaged one costs a period and not the run.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 2):
+        self.directory = directory
+        self.keep = keep
+
+    def save(self, state: State) -> Path:
+        """Writes `state` (which names its `iteration`), then removes what is older than the newest `keep`.
+
+        Raises files.DiskFull, with all earlier checkpoints in their place.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.path(state["iteration"])
+        write_atomically(path, lambda file: torch.save(state, file))
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        for abandoned in self.directory.glob(".*.tmp"):  # by a process that was killed while it wrote
+            abandoned.unlink(missing_ok=True)
+        return path
+
+    def save_aside(self, state: State, reason: str) -> Path:
+        """Writes `state` under a name that `latest` never takes up, for a look at what went wrong."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{reason}_{state['iteration']:07d}.pt"
+        write_atomically(path, lambda file: torch.save(state, file))
+        return path
+
+    def mark_best(self, path: Path) -> Path:
+        """Makes `best.pt` a second name of `path`'s content, which so outlives `path` (a copy without links)."""
+        best, temporary = self.directory / "best.pt", self.directory / ".best.pt.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+            os.replace(temporary, best)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            write_atomically(best, lambda file: file.write(path.read_bytes()))
+        return best
+
+    def path(self, iteration: int) -> Path:
+        """Where the checkpoint of that iteration is, or would be."""
+        return self.directory / f"{iteration:07d}.pt"
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, the oldest first."""
+        return sorted(p for p in self.directory.glob("*.pt") if re.fullmatch(r"\d+\.pt", p.name))
+
+    def latest(self) -> State | None:
+        """The newest checkpoint that can be read, None where there is none at all.
+
+        A damaged one is passed over with a warning. Raises CheckpointError where every one is damaged, and
+        UnsafeCheckpoint at once.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
+            try:
+                return load_checkpoint(path)
+            except UnsafeCheckpoint:
+                raise
+            except CheckpointError as error:
+                logger.warning("%s The one before it is taken.", error)
+        if paths:
+            raise CheckpointError(
+                f"None of the {len(paths)} checkpoint(s) in {self.directory} can be read; "
+                "start again with another --output."
+            )
+        return None
+
+    def best(self) -> State | None:
+        """The checkpoint with the best figure so far, None before the first evaluation."""
+        path = self.directory / "best.pt"
+        return load_checkpoint(path) if path.exists() else None
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """A file that would run code when read."""
+
+
+def load_checkpoint(path: Path) -> State:
+    """Reads a file of tensors and plain values onto the CPU.
+
+    Raises UnsafeCheckpoint for a pickle with anything else in it, CheckpointError for a damaged or missing file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on foreign pickles: our own sentence follows
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist; check the path.") from error
+    except pickle.UnpicklingError as error:
+        if _asks_for_more_than_values(path, str(error)):
+            raise UnsafeCheckpoint(
+                f"{path} holds more than tensors and plain values, and reading it could run code; it is "
+                "refused. Save its state_dict alone, as safetensors or with torch.save."
+            ) from error
+        raise CheckpointError(f"{path} is damaged or no torch file; use another.") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}).") from error
+
+
+def _asks_for_more_than_values(path: Path, reason: str) -> bool:
+    """Whether a pickle was not read because of what is in it, rather than because it is damaged."""
+    if "Unsupported operand" in reason:  # newer pickle protocols; other files hold bytes that look like one
+        with open(path, "rb") as file:
+            return file.read(1) == pickle.PROTO
+    return "Unsupported" in reason or "GLOBAL" in reason
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

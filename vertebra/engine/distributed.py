@@ -1,0 +1,195 @@
+"""Processes that train together: started by torchrun, over gloo on CPUs and NCCL on GPUs."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vertebra.engine import device as devices
+from vertebra.engine import malloc
+from vertebra.engine.jobs.tied import tie_forks, tied
+
+# Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
+TIMEOUT = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, with a `device` of its own. Alone, no method does anything."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Returns once all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every process's `value`, in the order of ranks, on every process."""
+        if self.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's `value` on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+        return box[0]
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """`tensor` becomes its sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        return tensor
+
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
+        """`tensor` becomes its maximum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Rank 0's buffers everywhere: running statistics that each process gathered on its own share."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def is_under_launcher() -> bool:
+    """Whether torchrun (or `relaunch`) started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def start(device: str = "auto") -> World:
+    """Joins the processes that torchrun started, or stands alone where it did not.
+
+    Raises device.DeviceError where the device is not there, or where there are more processes than GPUs.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if is_under_launcher() else 0
+    here = devices.resolve(device, local_rank=local_rank)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+        torch.backends.cudnn.benchmark = True  # a few canvas sizes, each seen many times
+    else:
+        malloc.keep_freed_memory()
+    if not is_under_launcher():
+        return World(device=here)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if size > 1 and not dist.is_initialized():
+        # Its functions take the group of the time of their import as a default and would hold it for good; see `stop`.
+        importlib.import_module("torch.distributed.nn.functional")
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return World(rank=rank, size=size, local_rank=local_rank, device=here)
+
+
+def stop() -> None:
+    """Leaves the group and waits for its threads to end; what `started` does at its end.
+
+    A thread of gloo's that still holds a tensor when Python shuts down aborts the process, with its work all done.
+    They end with the last reference to the group, and wrapped models, which hold it, are in cycles.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()
+
+
+@contextmanager
+def started(device: str = "auto") -> Iterator[World]:
+    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process."""
+    tie_forks()
+    world = start(device)
+    try:
+        yield world
+    finally:
+        stop()
+
+
+def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Module:
+    """`model` with its gradients averaged over all processes; the model itself in a world of one.
+
+    Buffers are not sent around at each step: frozen norms never change, and trained ones are taken from rank 0
+    before an evaluation. find_unused: some trained parameters get no gradient in some steps (costs a graph walk).
+    """
+    if world.size == 1:
+        return model
+    # torch 2.15 renamed the option.
+    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    unsynced: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=find_unused,
+        **unsynced,
+    )
+
+
+def relaunch(processes: int, *, device: str = "auto") -> int:
+    """Runs this very command in `processes` processes under torchrun's own launcher; returns the exit status.
+
+    The status is that of the first process that failed (so 2 for a wrong recipe, 143 after SIGTERM), or 0. On a
+    machine without GPUs, or with device "cpu", the processes share the CPU's cores over gloo.
+    Raises device.DeviceError where there are fewer GPUs than `processes`.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    devices.resolve(device, local_rank=processes - 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # a step and a checkpoint must fit
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        run_id=f"vertebra_{os.getpid()}",
+    )
+    # The processes speak for themselves, and their status is handed on.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        program, *arguments = tied([sys.executable, "-u", *_this_command()])
+        elastic_launch(config, entrypoint=program)(*arguments)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as signal:
+        return 128 + int(signal.sigval)
+    return 0
+
+
+def _this_command() -> list[str]:
+    """What follows `python` in this process's command: a script or a module, and its arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:  # started as `python -m package.module`
+        return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    return list(sys.argv)

@@ -1,0 +1,219 @@
+"""What a run says: lines on the console and in log.txt, numbers in metrics.jsonl and TensorBoard, bars."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from vertebra.ground.files import append_line, is_full, write_text
+
+logger = logging.getLogger(__name__)
+
+ROOMS = ("vertebra", "detectors", "backbones", "__main__")
+PLAIN_LINE_PERIOD_S = 30.0
+
+Item = TypeVar("Item")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a progress bar instead of through it; warnings and errors say what they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            prefix = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
+            tqdm.write(prefix + self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _FileHandler(logging.FileHandler):
+    """Leaves a full disk to what is written next to the log (metrics, checkpoints), which stops with a sentence."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not is_full(sys.exc_info()[1]):
+            super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            if not is_full(error):
+                raise
+
+
+class _EarlyLines(logging.Handler):
+    """Keeps what is said before there is a file for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=1000)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None:
+    """Log lines of our rooms go to the console and to the end of `log_path`; all but rank 0 stay silent.
+
+    Calling it again (say, once the run directory is known) replaces what was set up before; what was said since a call
+    without `log_path` goes to the beginning of the file.
+    """
+    root = logging.getLogger()
+    early: list[logging.LogRecord] = []
+    for handler in [h for h in root.handlers if getattr(h, "is_vertebra", False)]:
+        early += handler.records if isinstance(handler, _EarlyLines) else ()
+        root.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [_ConsoleHandler()] if is_main else [logging.NullHandler()]
+    if log_path is None and is_main:
+        handlers.append(_EarlyLines())
+    if log_path is not None and is_main:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        to_file = _FileHandler(log_path, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        for record in early:
+            to_file.handle(record)
+        handlers.append(to_file)
+    for handler in handlers:
+        handler.is_vertebra = True  # type: ignore[attr-defined]
+        root.addHandler(handler)
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(logging.INFO if is_main else logging.ERROR)
+
+
+def training_line(
+    *,
+    iteration: int,
+    iterations: int,
+    eta_s: float,
+    values: dict[str, float],
+    time_s: float,
+    data_s: float,
+    lr: float,
+    memory_mb: float,
+) -> str:
+    """`eta: 0:41:49  iter: 379/90000  loss: 1.70  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
+    parts = [f"eta: {timedelta(seconds=round(eta_s))}", f"iter: {iteration}/{iterations}"]
+    parts += [f"{name}: {short_number(value)}" for name, value in values.items()]
+    parts += [f"time: {time_s:.3f} s", f"data: {data_s:.3f} s", f"lr: {lr:.3g}", f"mem: {memory_mb:.0f} MB"]
+    return "  ".join(parts)
+
+
+def figures_line(iteration: int, figures: dict[str, float]) -> str:
+    """One line for an evaluation."""
+    return "  ".join([f"evaluation at iter: {iteration}", *(f"{k}: {short_number(v)}" for k, v in figures.items())])
+
+
+def short_number(value: float) -> str:
+    """Three digits that say something: 1.70, 0.0381, 65.4, 1204."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def progress(
+    items: Iterable[Item],
+    *,
+    description: str,
+    total: int | None = None,
+    initial: int = 0,
+    plain_lines: bool = True,
+) -> Iterator[Item]:
+    """`items`, with a bar on a terminal and otherwise a log line every half minute.
+
+    plain_lines False: the caller writes lines of its own, and a bar is all that is wanted.
+    """
+    if total is None and isinstance(items, Sized):
+        total = initial + len(items)
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=description, total=total, initial=initial, dynamic_ncols=True, leave=False)
+    elif plain_lines:
+        yield from _with_plain_lines(items, description, total, initial)
+    else:
+        yield from items
+
+
+def _with_plain_lines(items: Iterable[Item], description: str, total: int | None, initial: int) -> Iterator[Item]:
+    started = spoken = time.monotonic()
+    for done, item in enumerate(items, start=initial + 1):
+        yield item
+        now = time.monotonic()
+        if now - spoken >= PLAIN_LINE_PERIOD_S:
+            spoken = now
+            pace_s = (now - started) / (done - initial)
+            left = f"/{total}  eta: {timedelta(seconds=round(pace_s * (total - done)))}" if total else ""
+            logger.info("%s: %d%s", description, done, left)
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl, one object a line with `iteration` first, and to TensorBoard's events."""
+
+    def __init__(self, directory: Path, *, tensorboard: bool = True, enabled: bool = True):
+        self._path = directory / "metrics.jsonl"
+        self._directory = directory
+        self._tensorboard = tensorboard
+        self._enabled = enabled
+        self._events: Any = None
+
+    def write(self, iteration: int, values: dict[str, float], *, section: str) -> None:
+        """`section` ("train", "evaluation") groups curves in TensorBoard. Non-finite numbers become null."""
+        if not self._enabled:
+            return
+        finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        append_line(self._path, json.dumps({"iteration": iteration, **finite}))
+        if self._tensorboard:
+            self._write_events(iteration, values, section)
+
+    def _write_events(self, iteration: int, values: dict[str, float], section: str) -> None:
+        if self._events is None:
+            try:
+                from torch.utils.tensorboard import (
+                    SummaryWriter,
+                )  # seconds to import, so only once it is needed
+            except ImportError:
+                logger.warning("TensorBoard is not installed; curves are in metrics.jsonl alone.")
+                self._tensorboard = False
+                return
+            self._events = SummaryWriter(str(self._directory), purge_step=iteration)
+        for name, value in values.items():
+            self._events.add_scalar(f"{section}/{name}", value, iteration)
+
+    def flush(self) -> None:
+        """Brings all events to the disk."""
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Leaves all events on the disk."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+def is_training_line(line: dict[str, Any]) -> bool:
+    """Training lines have losses; evaluation lines have figures."""
+    return any(name.startswith("loss") for name in line)
+
+
+def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drops the objects of a JSONL file that `keep` does not want, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if keep(value):
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))

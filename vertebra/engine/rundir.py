@@ -1,0 +1,202 @@
+"""One directory for one run: its recipe, its logs and numbers, its checkpoints, and what came out of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vertebra.engine.checkpoint import Checkpoints
+from vertebra.engine.distributed import World
+from vertebra.engine.jobs import lock
+from vertebra.engine.logs import MetricsWriter, is_training_line, keep_lines
+from vertebra.engine.provenance import differing_fields, flatten, plain
+from vertebra.ground import files
+from vertebra.ground.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class RunError(UserError):
+    """A run directory that must not be written to as it was asked for."""
+
+
+class RunDirectory:
+    """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
+
+    config.yaml data.json log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json
+    model.safetensors provenance.json, and TensorBoard events; of a classifier also model_best.safetensors (the best
+    evaluated) and model_raw.safetensors (where model.safetensors holds the weights' average).
+    """
+
+    def __init__(self, path: Path, *, world: World | None = None, keep: int = 2, tensorboard: bool = True):
+        self.path = path
+        self.world = world or World()
+        self.config = path / "config.yaml"
+        self.data = path / "data.json"
+        self.log = path / "log.txt"
+        self.metrics_file = path / "metrics.jsonl"
+        self.predictions = path / "predictions.json"
+        self.truth = path / "truth.json"
+        self.evaluation = path / "evaluation.json"
+        self.weights = path / "model.safetensors"
+        self.best_weights = path / "model_best.safetensors"
+        self.raw_weights = path / "model_raw.safetensors"
+        self.provenance = path / "provenance.json"
+        self.checkpoints = Checkpoints(path / "checkpoints", keep=keep)
+        self.metrics = MetricsWriter(path, tensorboard=tensorboard, enabled=self.world.is_main)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        recipe: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        may_differ: Collection[str] = (),
+        world: World | None = None,
+        keep: int = 2,
+        tensorboard: bool = True,
+    ) -> RunDirectory:
+        """The directory at `path` for a run of `recipe`: a new one, or with `resume` the one that is there.
+
+        recipe: nested mapping of plain values, written as config.yaml.
+        may_differ: dotted names of fields that a resumed run may change (paths, workers, device ...).
+        With `resume` and nothing there, a new run begins; look at `finished` before going on with one.
+        The directory is this process's alone until `finish`, or its end.
+        Raises RunError, on every process, where the directory holds another recipe's run (naming the fields),
+        where it holds this one and `resume` was not asked for, where another process trains in it, and where it holds
+        something else.
+        """
+        run = cls(Path(path), world=world, keep=keep, tensorboard=tensorboard)
+        refusal: str | None = None
+        if run.world.is_main:
+            try:
+                run._create_or_take_up(plain(recipe), resume, may_differ)
+            except RunError as error:
+                refusal = str(error)
+        refusal = run.world.broadcast_object(refusal)
+        if refusal is not None:
+            raise RunError(refusal)
+        return run
+
+    @classmethod
+    def is_finished(cls, path: Path, recipe: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> bool:
+        """Whether `path` holds a finished run of `recipe`; False where there is no run. Only looks, takes nothing.
+
+        Raises RunError where it holds another recipe's run, naming the fields.
+        """
+        run = cls(Path(path), tensorboard=False)
+        if not run.config.is_file():
+            return False
+        run._require_same_recipe(plain(recipe), may_differ)
+        return run.finished
+
+    def _create_or_take_up(self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str]) -> None:
+        if not self.config.exists():
+            self._require_empty()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
+        if not self.config.exists():
+            files.write_text(self.config, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+            return
+        self._require_same_recipe(recipe, may_differ)
+        if not resume:
+            mend = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
+            state = "a finished run" if self.finished else "an unfinished run"
+            raise RunError(f"{self.path} already holds {state} of this recipe; {mend}, or choose another --output.")
+        if not self.finished:
+            self._lock()
+
+    def _lock(self) -> None:
+        try:
+            lock.take(self.path)
+        except lock.Taken as taken:
+            raise RunError(
+                f"{self.path} is in use: process {taken.process} trains in it. Wait for its end, stop it, or choose "
+                "another --output."
+            ) from None
+
+    def _require_empty(self) -> None:
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file; choose a directory as --output.")
+        if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --output.")
+
+    def _require_same_recipe(self, recipe: dict[str, Any], may_differ: Collection[str]) -> None:
+        found = self.read_config()
+        differing = differing_fields(found, recipe, ignore=may_differ)
+        if differing:
+            flat_found, flat_asked = flatten(found), flatten(recipe)
+            shown = [f"{n} ({flat_found.get(n)!r} there, {flat_asked.get(n)!r} asked)" for n in differing[:8]]
+            more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+            raise RunError(
+                f"{self.path} holds a run of another recipe; it differs in {', '.join(shown)}{more}. "
+                "Choose another --output, or the same values."
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        try:
+            provenance = json.loads(self.provenance.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(provenance, dict) and provenance.get("finished") is True
+
+    def read_config(self) -> dict[str, Any]:
+        """The recipe as it was written. Raises RunError where it does not parse."""
+        try:
+            found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise RunError(f"{self.config} is not valid YAML; choose another --output.") from error
+        return found if isinstance(found, dict) else {}
+
+    def latest_state(self) -> dict[str, Any] | None:
+        """What to continue from, None at the beginning. Metrics beyond it are cut off: they will come again.
+
+        Every process reads the file; they must see the same directory.
+        """
+        state = self.checkpoints.latest()
+        if self.world.is_main:
+            done = state["iteration"] if state else 0
+            evaluated = state["record"]["evaluated"] if state else 0
+            if state and state["record"]["best_iteration"] == done:
+                self.checkpoints.mark_best(self.checkpoints.path(done))  # the kill may have come just before that
+            keep_lines(
+                self.metrics_file,
+                lambda line: line["iteration"] <= (done if is_training_line(line) else evaluated),
+            )
+        self.world.barrier()
+        return state
+
+    def note_data(self, facts: Mapping[str, Any]) -> list[str]:
+        """Writes down, as the run begins, what it trains on; after that the names of the facts that have changed.
+
+        On every process. Of runs from before this was written down nothing is known.
+        """
+        differing: list[str] = []
+        if self.world.is_main:
+            try:
+                found = json.loads(self.data.read_text(encoding="utf-8"))
+                differing = [name for name in facts if found.get(name) != facts[name]]
+            except (OSError, ValueError, AttributeError):
+                if not self.finished:
+                    self.write_json(self.data, dict(facts))
+        return self.world.broadcast_object(differing)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Writes a result of this run, atomically, on rank 0."""
+        if self.world.is_main:
+            files.write_json(path, value, compact=path in (self.predictions, self.truth))
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Writes provenance.json, which is what makes the run a finished one."""
+        self.metrics.close()
+        self.write_json(self.provenance, {**plain(provenance), "finished": True})
+        if self.world.is_main:
+            lock.release(self.path)

@@ -1,0 +1,318 @@
+"""What happens between the steps of a training: logs, checkpoints, evaluations, and stops with a reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vertebra.engine import rng
+from vertebra.engine.average import WeightAverage
+from vertebra.engine.checkpoint import CheckpointError
+from vertebra.engine.device import peak_memory_mb
+from vertebra.engine.distributed import World
+from vertebra.engine.guard import FiniteGuard, NonFiniteLoss
+from vertebra.engine.logs import figures_line, training_line
+from vertebra.engine.meter import Clock, LossMeter
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.schedule import (
+    LOOK_PERIOD,
+    Schedule,
+    follows_training,
+    is_warming_up,
+    load_state,
+    observe,
+    observe_training,
+    state_of,
+)
+from vertebra.engine.watch import LossWatch
+from vertebra.ground.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LARGEST_SKIPPED_SHARE = 0.01
+FEWEST_SAMPLES = 1000  # shares of fewer samples than this say nothing: ten bad ones are always borne
+
+
+class TooManySkipped(UserError):
+    """So many samples could not be used that the data set must be at fault."""
+
+
+@dataclass
+class Record:
+    """What a run has been through, over all its processes; part of each checkpoint.
+
+    iteration: steps taken. seconds: of training, without evaluations and checkpoints. samples, skipped: used, and
+    replaced because they were bad. evaluated: the iteration of the last evaluation, and `figures` what it gave.
+    best, best_iteration: the best of the named figure so far.
+    """
+
+    iteration: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    skipped: int = 0
+    evaluated: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    best_iteration: int = 0
+
+
+class Session:
+    """One process's part in a run, from its start or its resumption to its end. Most methods are collective."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        scaler: torch.amp.GradScaler,
+        run: RunDirectory,
+        world: World,
+        best: str | None,
+        average: WeightAverage | None = None,
+        iterations: int,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.scaler = scaler
+        self.run = run
+        self.world = world
+        self.best = best
+        self.average = average
+        self.record = Record()
+        self.clock = Clock()
+        self.meter = LossMeter()
+        self.window = LossMeter()  # what the schedule is shown next, if it follows the training
+        self.watch = LossWatch(iterations)
+        self._seconds_before = 0.0
+        self._samples_here = 0
+        self._skipped_here: list[str] = []
+        self._named: set[str] = set()
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()] + (average.buffers if average else [])
+        self._finite_buffers = [b.clone() for b in self._buffers]
+
+    # Taking up and saving
+
+    def restore(self, state: dict[str, Any] | None) -> int:
+        """Puts everything back as it was when `state` was saved; returns its iteration, 0 without one.
+
+        Raises CheckpointError where the state is another model's or optimiser's.
+        """
+        if state is None:
+            return 0
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"The checkpoint in {self.run.checkpoints.directory} is of another architecture or optimiser "
+                f"({' '.join(str(error).split())[:300]}); choose another --output."
+            ) from error
+        self.scaler.load_state_dict(state["scaler"])
+        load_state(self.schedule, state["schedule"])
+        self.meter.load_state_dict(state["meter"], self.world.device)
+        self.window.load_state_dict(state["window"], self.world.device)
+        self.watch = LossWatch(**state["watch"])
+        self.record = Record(**state["record"])
+        self._seconds_before = self.record.seconds
+        if self.world.rank < len(state["rng"]):
+            rng.restore(state["rng"][self.world.rank])
+        self._remember_buffers()
+        logger.info("Continuing at iteration %d.", self.record.iteration)
+        return self.record.iteration
+
+    def state(self) -> dict[str, Any]:
+        """All that an exact resumption needs, as tensors and plain values."""
+        self._settle_counts()
+        self.record.seconds = self._seconds_before + self.clock.total_s()
+        return {
+            "iteration": self.record.iteration,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": state_of(self.schedule),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "meter": self.meter.state_dict(self.world),
+            "window": self.window.state_dict(self.world),
+            "watch": asdict(self.watch),
+            "rng": self.world.gather_objects(rng.capture()),
+            "record": asdict(self.record),
+        }
+
+    def save(self) -> Path | None:
+        """Writes a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
+        with self.clock.paused():
+            state = self.state()
+            path = self.run.checkpoints.save(state) if self.world.is_main else None
+            self.world.barrier()
+        return path
+
+    # Logging and evaluating
+
+    def count(self, batch: Any) -> None:
+        """Notes a batch's samples, and those that had to be replaced."""
+        self._samples_here += len(batch.image_ids)
+        self._skipped_here += batch.skipped
+
+    def add(self, values: dict[str, Tensor]) -> Tensor:
+        """Adds one micro-batch's values to the means, and returns them in one vector. No host wait."""
+        if follows_training(self.schedule):
+            self.window.add(values)
+        return self.meter.add(values)
+
+    def step(self) -> None:
+        """Notes that another iteration is done. The host waits after the first, and where the schedule looks."""
+        self.record.iteration += 1
+        self.clock.tick()
+        if self.average is not None:
+            self.average.update(self.record.iteration)
+        if self.record.iteration == 1:
+            self.watch.begin(_total(self.meter.peek(self.world)))
+        if follows_training(self.schedule) and self.record.iteration % LOOK_PERIOD == 0:
+            observe_training(self.schedule, self.window.means(self.world))
+            if not follows_training(self.schedule):
+                logger.info("The warm-up ends after iteration %d, by the training error.", self.record.iteration)
+
+    def log(self, *, lr: float, iterations: int) -> None:
+        """One line for people, one for programs: the means over the period, and what they cost."""
+        self._settle_counts()
+        iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
+        values = self.meter.means(self.world)
+        values = {"loss": _total(values), **{name: value for name, value in values.items() if name != "loss"}}
+        memory_mb = peak_memory_mb(self.world.device)
+        eta_s = self.clock.eta_s(iterations - iteration)
+        logger.info(
+            training_line(
+                iteration=iteration,
+                iterations=iterations,
+                eta_s=eta_s,
+                values=values,
+                time_s=time_s,
+                data_s=data_s,
+                lr=lr,
+                memory_mb=memory_mb,
+            )
+        )
+        costs = {"time_s": time_s, "data_s": data_s, "lr": lr, "memory_mb": memory_mb}
+        skipped = {"skipped": self.record.skipped} if self.record.skipped else {}
+        self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
+        warming_up = is_warming_up(self.schedule, iteration - 1)
+        if warning := self.watch.look(iteration, values["loss"], lr=lr, warming_up=warming_up):
+            logger.warning(warning)
+
+    def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:
+        """Evaluates, logs the figures, shows them to the schedule, and saves; the best so far stays as best.pt.
+
+        The figures of the weights' average come beside those of the weights, as "ema_" and their name.
+        Leaves no trace in the random states, so that training goes on as if it had not been.
+        """
+        record = self.record
+        with self.clock.paused():
+            self.world.broadcast_buffers(self.model)
+            figures = self._figures(evaluate)
+            if self.average is not None:
+                with self.average.lent():
+                    self.world.broadcast_buffers(self.model)
+                    figures |= {f"ema_{name}": value for name, value in self._figures(evaluate).items()}
+        record.evaluated, record.figures = record.iteration, dict(figures)
+        observe(self.schedule, figures)
+        is_best = self._is_best(figures)
+        logger.info(figures_line(record.iteration, figures))
+        self.run.metrics.write(record.iteration, figures, section="evaluation")
+        path = self.save()
+        if is_best and path is not None:
+            self.run.checkpoints.mark_best(path)
+
+    def _figures(self, evaluate: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        self.model.eval()
+        with rng.preserved(), torch.no_grad():
+            figures = self.world.broadcast_object(evaluate(self.record.iteration)) or {}
+        self.model.train()
+        return dict(figures)
+
+    def _is_best(self, figures: dict[str, float]) -> bool:
+        if self.best is None:
+            return False
+        if self.best not in figures:
+            raise ValueError(
+                f"The best checkpoint is to be chosen by {self.best!r}, but the evaluation gives "
+                f"{', '.join(figures) or 'nothing'}; name one of these."
+            )
+        if self.record.best is not None and not figures[self.best] > self.record.best:
+            return False
+        self.record.best, self.record.best_iteration = figures[self.best], self.record.iteration
+        return True
+
+    # Stopping with a reason
+
+    def require_finite(self, guard: FiniteGuard) -> None:
+        """Raises NonFiniteLoss with the state from before the bad iteration saved beside the checkpoints."""
+        try:
+            guard.read(self.meter.names)
+        except NonFiniteLoss as error:
+            # The bad forward has gone through the norms' running statistics; take those that were last known good.
+            if self._buffers:
+                torch._foreach_copy_(self._buffers, self._finite_buffers)
+            self.record.iteration = error.iteration - 1
+            state = {
+                **self.state(),
+                "not_finite": [error.iteration, list(error.image_ids), list(error.names)],
+            }
+            where = ""
+            if self.world.is_main:
+                path = self.run.checkpoints.save_aside(state, "not_finite")
+                where = f" The state from before it is saved as {path}."
+            self.world.barrier()
+            raise NonFiniteLoss(
+                f"{error}{where} Lower the learning rate, lengthen the warm-up, set a gradient clip, "
+                "or look at these images.",
+                iteration=error.iteration,
+                image_ids=error.image_ids,
+                names=error.names,
+            ) from None
+        self._remember_buffers()
+
+    def require_few_skipped(self) -> None:
+        """Raises TooManySkipped, with a checkpoint saved, where more than 1 % of the samples were bad."""
+        samples, skipped = self.record.samples, self.record.skipped
+        if skipped <= LARGEST_SKIPPED_SHARE * max(samples, FEWEST_SAMPLES):
+            return
+        self.save()
+        raise TooManySkipped(
+            f"{skipped} of {samples} samples could not be used by iteration {self.record.iteration}, more "
+            f"than {LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Mend or remove these files "
+            "(prepare_data.py check finds all of them), then continue with --resume."
+        )
+
+    def _remember_buffers(self) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._finite_buffers, self._buffers)
+
+    def _settle_counts(self) -> None:
+        """Adds all processes' counts since the last time to the record, and logs the names of skipped samples."""
+        here = [self._samples_here, len(self._skipped_here)]
+        counts = torch.tensor(here, dtype=torch.int64, device=self.world.device)
+        samples, skipped = self.world.all_reduce_sum(counts).tolist() if self.world.size > 1 else here
+        if skipped:
+            for names in self.world.gather_objects(self._skipped_here):
+                for name in names:
+                    if name not in self._named:
+                        logger.warning("Skipped a bad sample: %s", name)
+                        self._named.add(name)
+        self.record.samples += samples
+        self.record.skipped += skipped
+        self._samples_here, self._skipped_here = 0, []
+
+
+def _total(values: dict[str, float]) -> float:
+    return sum(value for name, value in values.items() if name.startswith("loss"))

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM: finish the step, save, leave. All processes of a group leave at the same iteration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+
+from vertebra.engine.distributed import World
+
+PATIENCE_S = 3.0
+
+
+class Interrupted(Exception):
+    """A training was asked to stop and has saved its state. `exit_code`: 130 for SIGINT, 143 for SIGTERM."""
+
+    def __init__(self, iteration: int, received: int):
+        name = signal.Signals(received).name
+        super().__init__(f"{name}: stopped at iteration {iteration}, state saved; continue with --resume.")
+        self.iteration = iteration
+        self.exit_code = 128 + received
+
+
+class StopSignals:
+    """While entered, the first SIGINT or SIGTERM is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
+
+    Only the main thread can catch signals; in another one nothing is caught.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, world: World):
+        self._world = world
+        self._received = 0
+        self._received_at = 0.0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    @property
+    def received(self) -> int:
+        """The signal that this process has got, 0 for none."""
+        return self._received
+
+    def agreed(self) -> int:
+        """The signal that any process has got, 0 for none; the same on all. A tiny all-reduce."""
+        if self._world.size == 1:
+            return self._received
+        flag = torch.tensor(float(self._received), device=self._world.device)
+        return int(self._world.all_reduce_max(flag).item())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Launchers and terminals often send the same signal twice within a moment, so a second one counts only
+        # after a while. Loader workers are forked with this handler: they let the first pass, too, as the training
+        # process still needs them for its step.
+        now = time.monotonic()
+        if not self._received:
+            self._received, self._received_at = number, now
+        elif now - self._received_at >= PATIENCE_S:
+            self._restore()
+            os.kill(os.getpid(), number)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,139 @@
+"""Segmentations as COCO files have them, polygons and RLE: what is wrong with one, and the RLE that it means.
+
+pycocotools takes RLE of a wrong length for a mask of another shape without a word, and ends in errors of its own at
+polygons that it cannot read; so they are looked at before it sees them.
+
+Legend: D masks, B the characters of their compressed RLE, V the run lengths in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import IntArray
+
+Size = tuple[Any, Any]  # height, width in pixels, as the file says it
+
+CHUNK = 2000  # masks whose characters are looked at together
+# Of each character of compressed RLE: 5 bits of a run's length, whether more follow, and 48 to make it printable.
+OFFSET, BITS, MORE, SIGN = 48, 5, 0x20, 0x10
+MOST_CHARACTERS = 12  # of one number, which is 60 bits
+CORNERS = 3  # of an object's first polygon: by a shorter one pycocotools takes all for boxes, and fails
+
+
+def first_fault(values: Sequence[Any], sizes_hw: Sequence[Size], *, polygons: bool) -> tuple[int, str] | None:
+    """The place of a segmentation that cannot be used, with what it has and the mend ("has ...; ..."); else None.
+
+    sizes_hw: of each one's image. polygons: may stand in place of RLE, as in truth.
+    """
+    compressed: list[int] = []
+    for place, (value, size_hw) in enumerate(zip(values, sizes_hw)):
+        fault = _polygon_fault(value) if polygons and isinstance(value, list) else _rle_fault(value, size_hw, polygons)
+        if fault:
+            return place, fault
+        if isinstance(value, dict) and not isinstance(value["counts"], list):
+            compressed.append(place)
+    for start in range(0, len(compressed), CHUNK):
+        places = compressed[start : start + CHUNK]
+        for place, pixels in zip(places, run_totals([values[place]["counts"] for place in places]).tolist()):
+            if pixels != sizes_hw[place][0] * sizes_hw[place][1]:
+                return place, _wrong_length(pixels, sizes_hw[place])
+    return None
+
+
+def _polygon_fault(value: list[Any]) -> str:
+    if not value or not all(isinstance(part, list) and _are_coordinates(part) for part in value):
+        return "has polygons that are not lists of finite numbers x, y, x, y ...; correct them"
+    if len(value[0]) < 2 * CORNERS:
+        return f"has a first polygon of fewer than {CORNERS} corners; correct or remove it"
+    return ""
+
+
+def _are_coordinates(part: list[Any]) -> bool:
+    return len(part) > 0 and len(part) % 2 == 0 and all(is_finite(value) for value in part)
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and one that a float can hold."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # whole numbers beyond floating point
+        return False
+
+
+def _rle_fault(value: Any, size_hw: Size, polygons: bool) -> str:
+    if not isinstance(value, dict) or "counts" not in value or not _is_size(value.get("size")):
+        what = "no segmentation in polygons or RLE" if polygons else "no segmentation in RLE (size and counts)"
+        return f"has {what}; use boxes instead (the metric 'coco' of score.py), or write the masks"
+    if tuple(value["size"]) != tuple(size_hw):
+        return (
+            f"has a mask of height x width {list(value['size'])}, but the truth's image is {list(size_hw)}; write "
+            "masks in the image's own size"
+        )
+    counts = value["counts"]
+    if isinstance(counts, (str, bytes)):
+        return ""
+    if not isinstance(counts, list) or not all(isinstance(run, Integral) and int(run) >= 0 for run in counts):
+        return "has RLE counts that are neither a text nor a list of whole numbers from 0 on; encode the mask again"
+    return _wrong_length(sum(counts), size_hw) if sum(counts) != size_hw[0] * size_hw[1] else ""
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, Integral) for side in value)
+
+
+def _wrong_length(pixels: int, size_hw: Size) -> str:
+    told = "cannot be decoded" if pixels < 0 else f"cover {pixels} pixels"
+    return (
+        f"has RLE counts that {told}, but its size of {list(size_hw)} has {size_hw[0] * size_hw[1]}; encode the mask "
+        "again"
+    )
+
+
+def run_totals(texts: Sequence[str | bytes]) -> IntArray:
+    """How many pixels the runs of each compressed RLE cover together, int64 D; -1 where a text is no such RLE.
+
+    From the third run on each is written as its difference to the one before the last, so it is counted once for
+    itself and once for each second run after it.
+    """
+    codes = [text.encode("utf-8", "replace") if isinstance(text, str) else text for text in texts]
+    length_D = np.array([len(code) for code in codes], np.int64)
+    total_D = np.zeros(len(codes), np.int64)
+    byte_B = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - OFFSET
+    if not len(byte_B):
+        return total_D
+    text_B = np.repeat(np.arange(len(codes)), length_D)
+    last_B = (byte_B & MORE) == 0
+    broken_D = np.zeros(len(codes), bool)
+    broken_D[text_B[(byte_B < 0) | (byte_B >= 2 * MORE)]] = True
+    ends_D = np.cumsum(length_D)[length_D > 0] - 1
+    broken_D[text_B[ends_D]] |= ~last_B[ends_D]
+    last_B[ends_D] = True  # so that what is broken stays within its text
+    end_V = np.flatnonzero(last_B)
+    start_V = np.append(0, end_V[:-1] + 1)
+    characters_V = end_V - start_V + 1
+    text_V = text_B[end_V]
+    broken_D[text_V[characters_V > MOST_CHARACTERS]] = True
+    place_B = np.minimum(np.arange(len(byte_B)) - np.repeat(start_V, characters_V), MOST_CHARACTERS - 1)
+    run_V = np.add.reduceat((byte_B & (MORE - 1)) << (BITS * place_B), start_V)
+    negative_V = (byte_B[end_V] & SIGN) != 0
+    run_V = run_V - np.where(negative_V, np.int64(1) << (BITS * (place_B[end_V] + 1)), 0)
+    runs_D = np.bincount(text_V, minlength=len(codes))
+    index_V = np.arange(len(run_V)) - np.repeat(np.cumsum(runs_D) - runs_D, runs_D)
+    counted_V = np.where(index_V > 0, (runs_D[text_V] - 1 - index_V) // 2 + 1, 1)
+    np.add.at(total_D, text_V, run_V * counted_V)
+    return np.where(broken_D, -1, total_D)
+
+
+def encode(value: Any, size_hw: tuple[int, int]) -> Any:
+    """pycocotools' compressed RLE of a segmentation without a fault."""
+    from pycocotools import mask
+
+    if isinstance(value, list):
+        return mask.merge(mask.frPyObjects(value, *size_hw))
+    return mask.frPyObjects(value, *size_hw) if isinstance(value["counts"], list) else value

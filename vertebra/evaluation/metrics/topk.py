@@ -1,0 +1,107 @@
+"""Top-1 and top-5 accuracy over a loader, every image once, with Wilson's interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions, predict_classes
+from vertebra.evaluation.predict.inference import Autocast, Progress
+
+Z_95 = 1.959964  # two-sided 95 % of the normal distribution
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Accuracies in per cent of `images` images; intervals are Wilson's at 95 %, (low, high) in per cent.
+
+    With fewer than five classes top5 is 100 by its definition.
+    """
+
+    top1: float
+    top5: float
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
+    images: int
+
+    @property
+    def error1(self) -> float:
+        return 100 - self.top1
+
+    @property
+    def error5(self) -> float:
+        return 100 - self.top5
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "error1": self.error1,
+            "error5": self.error5,
+            "error1_interval": error_interval(self.top1_interval),
+            "error5_interval": error_interval(self.top5_interval),
+        }
+
+
+def evaluate_topk(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    device: torch.device | str = "cpu",
+    autocast: Autocast = nullcontext,
+    progress: Progress | None = None,
+    image_order: Sequence[int] | None = None,
+    times_s: list[float] | None = None,
+) -> TopK:
+    """Top-k of `model` over the loader, on all processes; the arguments are those of `predict_classes`."""
+    return topk_figures(
+        predict_classes(
+            model,
+            loader,
+            device=device,
+            autocast=autocast,
+            progress=progress,
+            image_order=image_order,
+            times_s=times_s,
+        )
+    )
+
+
+def topk_figures(predictions: ClassPredictions) -> TopK:
+    """Top-1 and top-5 of class predictions. Raises EvaluationError where there is no image, or one without a label."""
+    images = len(predictions.rank_N)
+    if not images:
+        raise EvaluationError("there are no images to compute top-1 and top-5 of; is the split empty?")
+    if (predictions.labels_N == NO_LABEL).any():
+        raise EvaluationError("images without a label have no top-1 and top-5; write their predictions to a file")
+    right1 = int((predictions.rank_N < 1).sum())
+    right5 = int((predictions.rank_N < 5).sum())
+    return TopK(
+        top1=100 * right1 / images,
+        top5=100 * right5 / images,
+        top1_interval=wilson_interval(right1, images),
+        top5_interval=wilson_interval(right5, images),
+        images=images,
+    )
+
+
+def error_interval(accuracy_interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of the error that belongs to an accuracy's, both in per cent."""
+    low, high = accuracy_interval
+    return 100 - high, 100 - low
+
+
+def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, in per cent (Wilson 1927); sound near 0 and 100 too."""
+    if not 0 <= right <= total or not total:
+        raise EvaluationError(f"{right} of {total} is not a proportion")
+    share = right / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)

@@ -1,0 +1,230 @@
+"""Detections drawn on a picture: boxes, translucent masks, labels with class and score. By OpenCV alone.
+
+Legend: H W the picture. Colours are RGB.
+
+Everything grows with the picture, and a small picture is enlarged first, so that labels can be read on all. A class
+has one colour on all pictures; neighbours in the list of classes differ in lightness as well as in hue, lines have a
+casing that parts them from any background, and the label says the class in any case.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.files import Entry
+from vertebra.evaluation.metrics.masks import Size, unpack
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # x0 y0 x1 y1, in pixels
+
+SMALLEST_PX = 400  # pictures whose longer side is below are enlarged, by a whole number
+LARGEST_FACTOR = 16
+TEXT_SHARE, TEXT_PX = 0.022, 12  # height of a capital: of the root of the picture's area, and at least
+LINE_SHARE, LINE_PX = 0.0035, 2
+MASK_OPACITY = 0.4
+COVERED = 0.05  # share of a label that others may cover; beyond it the label is left out
+GOLDEN_ANGLE = 137.508  # degrees: hues that follow one another so are spread evenly, however many there are
+LIGHTNESS = (72.0, 42.0, 87.0, 60.0)  # CIE L*, in turns; none so middling that neither black nor white reads on it
+CHROMA = tuple(range(80, 0, -5))  # the strongest that a screen can show
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def class_colours(category_ids: Iterable[int]) -> dict[int, Colour]:
+    """One colour a class, by its place in the list."""
+    import cv2
+
+    ids = list(category_ids)
+    place_C = np.arange(len(ids))
+    hue_C = np.deg2rad(25 + GOLDEN_ANGLE * place_C)
+    lightness_C = np.array(LIGHTNESS)[place_C % len(LIGHTNESS)]
+    lab_KC3 = np.stack(
+        [np.stack([lightness_C, chroma * np.cos(hue_C), chroma * np.sin(hue_C)], axis=1) for chroma in CHROMA]
+    ).astype(np.float32)
+    if not ids:
+        return {}
+    rgb_KC3 = np.clip(cv2.cvtColor(lab_KC3, cv2.COLOR_LAB2RGB), 0, 1)
+    # Of a hue and a lightness a screen shows only so much colour; what it cannot show comes back darker or lighter.
+    shown_KC = np.abs(cv2.cvtColor(rgb_KC3, cv2.COLOR_RGB2LAB)[..., 0] - lightness_C) < 1
+    values = np.round(255 * rgb_KC3[shown_KC.argmax(axis=0), place_C]).astype(int).tolist()
+    return {category_id: (red, green, blue) for category_id, (red, green, blue) in zip(ids, values)}
+
+
+def enlargement(size_hw: Size) -> int:
+    """How many times larger than the picture its drawing is."""
+    return min(LARGEST_FACTOR, ceil(SMALLEST_PX / max(size_hw)))
+
+
+def drawn_size(size_hw: Size) -> Size:
+    """Height and width of a picture's drawing."""
+    factor = enlargement(size_hw)
+    return factor * size_hw[0], factor * size_hw[1]
+
+
+def draw(
+    pixels_HW3: np.ndarray, entries: Sequence[Entry], names: Mapping[int, str], colours: Mapping[int, Colour]
+) -> np.ndarray:
+    """The picture, uint8 RGB, with its detections (COCO results, in its pixels), `enlargement` times as large.
+
+    names, colours: by category id. The picture that is given stays as it is.
+    """
+    import cv2
+
+    factor = enlargement((pixels_HW3.shape[0], pixels_HW3.shape[1]))
+    canvas_HW3 = cv2.resize(pixels_HW3, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    pen = Pen.of(canvas_HW3)
+    by_size = sorted(entries, key=lambda entry: -entry["bbox"][2] * entry["bbox"][3])
+    for entry in by_size:  # small ones over large ones
+        if "segmentation" in entry:
+            _draw_mask(canvas_HW3, entry["segmentation"], colours[entry["category_id"]], factor, pen)
+    for entry in by_size:
+        _draw_box(canvas_HW3, _corners(entry, factor, pen), colours[entry["category_id"]], pen)
+    labels = _place_labels(entries, names, factor, pen)
+    for label, category_id in reversed(labels):  # the surest on top
+        _draw_label(canvas_HW3, label, colours[category_id])
+    return canvas_HW3
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Sizes in pixels of one picture."""
+
+    size_hw: tuple[int, int]
+    line: int
+    text: int
+
+    @classmethod
+    def of(cls, pixels_HW3: np.ndarray) -> Pen:
+        height, width = pixels_HW3.shape[:2]
+        side = sqrt(height * width)
+        return cls((height, width), max(LINE_PX, round(LINE_SHARE * side)), max(TEXT_PX, round(TEXT_SHARE * side)))
+
+
+def plain_text(text: str) -> str:
+    """In the letters that OpenCV's font has: accents are left out, others become `?`."""
+    bare = unicodedata.normalize("NFKD", text)
+    letters = (letter for letter in bare if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+
+
+def _corners(entry: Entry, factor: int, pen: Pen) -> Rectangle:
+    """The box on the drawing, so far within the picture that its whole line is seen."""
+    x, y, width, height = (factor * value for value in entry["bbox"])
+    limits, inset = (pen.size_hw[1], pen.size_hw[0]) * 2, pen.line // 2
+    places = (round(x), round(y), round(x + width) - 1, round(y + height) - 1)
+    x0, y0, x1, y1 = (max(inset, min(place, limit - 1 - inset)) for place, limit in zip(places, limits))
+    return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _contrast(colour: Colour) -> Colour:
+    """Black or white, whichever stands out more (WCAG's relative luminance)."""
+    channels = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in colour]
+    return BLACK if np.dot(channels, (0.2126, 0.7152, 0.0722)) > 0.179 else WHITE
+
+
+def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, factor: int, pen: Pen) -> None:
+    import cv2
+
+    mask_HW = unpack(value)
+    x, y, width, height = cv2.boundingRect(mask_HW)
+    if not width:
+        return
+    # with a frame of one pixel, so that the smoothed outline is closed
+    part_hw = cv2.copyMakeBorder(mask_HW[y : y + height, x : x + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    part_hw = cv2.resize(part_hw, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[
+        factor:-factor, factor:-factor
+    ]
+    inside_hw = (part_hw >= 128).astype(np.uint8)
+    region_hw3 = canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor]
+    tinted_hw3 = cv2.addWeighted(region_hw3, 1 - MASK_OPACITY, np.full_like(region_hw3, colour), MASK_OPACITY, 0)
+    canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor] = cv2.copyTo(
+        tinted_hw3, inside_hw, region_hw3.copy()
+    )
+    outlines, _ = cv2.findContours(inside_hw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(
+        canvas_HW3, outlines, -1, colour, max(1, pen.line // 2), cv2.LINE_AA, offset=(x * factor, y * factor)
+    )
+
+
+def _draw_box(canvas_HW3: np.ndarray, corners: Rectangle, colour: Colour, pen: Pen) -> None:
+    import cv2
+
+    casing = max(1, pen.line // 3)
+    for shade, thickness in ((_contrast(colour), pen.line + 2 * casing), (colour, pen.line)):
+        cv2.rectangle(canvas_HW3, corners[:2], corners[2:], shade, thickness)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text and where it stands."""
+
+    text: str
+    place: Rectangle
+    pad: int
+    rise: int  # from the text's foot to its top
+    scale: float
+    stroke: int
+
+
+def _place_labels(entries: Sequence[Entry], names: Mapping[int, str], factor: int, pen: Pen) -> list[tuple[Label, int]]:
+    """Labels and category ids, the surest detection first, which has the choice of places at its box. Where each
+    place is covered, as happens in crowds, a label is left out."""
+    labels: list[tuple[Label, int]] = []
+    for entry in sorted(entries, key=lambda entry: -entry["score"]):
+        text = plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}")
+        size, pad, rise, scale, stroke = _measure(text, pen)
+        places = _places(_corners(entry, factor, pen), size, pen.size_hw)
+        covered = [sum(_overlap(place, other.place) for other, _ in labels) for place in places]
+        least = min(covered)
+        if least <= COVERED * size[0] * size[1]:
+            label = Label(text, places[covered.index(least)], pad, rise, scale, stroke)
+            labels.append((label, entry["category_id"]))
+    return labels
+
+
+def _measure(text: str, pen: Pen) -> tuple[tuple[int, int], int, int, float, int]:
+    """Width and height of a label, its margin, its text's height, scale and stroke: as wide as the picture at most."""
+    import cv2
+
+    font, width = cv2.FONT_HERSHEY_SIMPLEX, pen.size_hw[1]
+    stroke, pad = max(1, round(pen.text / 10)), max(2, pen.text // 4)
+    scale = cv2.getFontScaleFromHeight(font, pen.text, stroke)
+    (text_w, text_h), below = cv2.getTextSize(text, font, scale, stroke)
+    if text_w + 2 * pad > width:
+        scale *= max(1, width - 2 * pad) / text_w
+        (text_w, text_h), below = cv2.getTextSize(text, font, scale, stroke)
+    return (text_w + 2 * pad, text_h + below + pad), pad, text_h, scale, stroke
+
+
+def _places(corners: Rectangle, label_wh: tuple[int, int], size_hw: Size) -> list[Rectangle]:
+    """Where a label may stand, best first, all within the picture: above the box, in its corners, below, beside."""
+    x0, y0, x1, y1 = corners
+    width, height = label_wh
+    wanted = [
+        *((x0, y0 - height), (x0, y0), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1 - height)),
+        *((x0, y1 - height), (x1 - width, y0), (x1 - width, y1), (x1, y0), (x0 - width, y0)),
+    ]
+    inside = [(max(0, min(x, size_hw[1] - width)), max(0, min(y, size_hw[0] - height))) for x, y in wanted]
+    return [(x, y, x + width, y + height) for x, y in inside]
+
+
+def _draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
+    import cv2
+
+    left, top, right, bottom = label.place
+    cv2.rectangle(canvas_HW3, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
+    at = (left + label.pad, top + label.pad // 2 + label.rise)
+    shade = _contrast(colour)
+    cv2.putText(canvas_HW3, label.text, at, cv2.FONT_HERSHEY_SIMPLEX, label.scale, shade, label.stroke, cv2.LINE_AA)
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> int:
+    """Area that two rectangles share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, across) * max(0, down)

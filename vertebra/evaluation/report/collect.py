@@ -1,0 +1,222 @@
+"""Reading what is to be compared, and refusing what cannot be.
+
+A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json, truth.json,
+provenance.json and, where there is one, proposals.json; and COCO results of detectors that are not ours. Two runs are
+comparable when both are finished, their protocols are equal field by field, and their predictions were scored on the
+same truth. Each head (the protocol's `model.body`) is a comparison of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
+from vertebra.evaluation.report.reading import (
+    ReportError,
+    read_json,
+    read_metrics,
+    read_provenance,
+    read_recipe,
+    require_run,
+)
+from vertebra.evaluation.why.explain import require_same_truth
+
+HEAD = "model.body"
+# Fields of other trainings' recipes, by which they are known.
+OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one finished run left behind, or one file of predictions.
+
+    `path` is the run's directory, or the file; `name` what the file's side is called, None for a run. `predictions`
+    are COCO results in pixels of the original images; `metrics` the lines of metrics.jsonl, the last one of each
+    iteration and kind; `truth_digest` is the SHA-256 of the truth that the predictions were scored on. Of a file
+    nothing is known but its predictions.
+    """
+
+    path: Path
+    predictions: list[dict[str, Any]]
+    name: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    truth_digest: str = ""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return self.provenance.get("protocol") or {}
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        return self.provenance.get("backbone") or {}
+
+    @property
+    def seed(self) -> Any:
+        return self.recipe.get("seed")
+
+    @property
+    def proposals(self) -> Path | None:
+        """The file of its proposals, None where it has none."""
+        path = self.path / "proposals.json"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Runs of one head, of one protocol, and the truth that all were scored on; head: None where it is not known."""
+
+    head: str | None
+    runs: list[Run]
+    truth: dict[str, Any]
+
+
+def read_run(directory: Path) -> Run:
+    """Read one run directory; `ReportError` where it is no detector's, or something is missing, broken, unfinished."""
+    require_run(directory)
+    recipe = read_recipe(directory / "config.yaml")
+    for name, tool in OF_OTHER_TOOLS.items():
+        if name in recipe:
+            raise ReportError(
+                f"{directory} is a run of {tool}; compare.py reports on detectors, those of train_det.py."
+            )
+    provenance = read_provenance(directory)
+    score_it = f"score the run with: python tools/eval_det.py {directory}"
+    predictions = read_json(directory / "predictions.json", score_it)
+    if not isinstance(predictions, list):
+        raise ReportError(f"{directory / 'predictions.json'} is not a list of COCO results: {score_it}")
+    return Run(
+        path=directory,
+        recipe=recipe,
+        metrics=read_metrics(directory / "metrics.jsonl"),
+        evaluation=read_json(directory / "evaluation.json", score_it),
+        provenance=provenance,
+        predictions=predictions,
+        truth_digest=_truth_digest(directory / "truth.json", score_it),
+    )
+
+
+def read_all(
+    directories: Sequence[Path],
+    predictions: Mapping[str, Path | Sequence[Path]] | None = None,
+    truth: Path | None = None,
+) -> list[Comparable]:
+    """Runs by head, in the order of each head's first run, the files of predictions beside those of each.
+
+    predictions: file or files (one a seed) by the side's name. truth: what the files were made for; None: the runs'.
+    `ReportError` where there is nothing, or runs of one head cannot be compared.
+    """
+    paths = [Path(directory) for directory in directories]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ReportError("The same run directory was given twice: a run cannot be compared with itself.")
+    by_head: dict[str | None, list[Run]] = {}
+    for path in paths:
+        run = read_run(path)
+        head = run.protocol.get(HEAD)
+        for others in by_head.values():
+            _check_data(others[0], run)
+        same = by_head.setdefault(None if head is None else str(head), [])
+        if same:
+            check_comparable(same[0], run)
+        same.append(run)
+    if not by_head:
+        by_head[None] = []
+    return [_comparable(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
+
+
+def _comparable(
+    head: str | None, runs: list[Run], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
+) -> Comparable:
+    if not runs and not predictions:
+        raise ReportError("There is nothing to report on: give the directories of finished runs, or predictions.")
+    if not runs and truth is None:
+        raise ReportError("Predictions alone need the truth that they are scored on: COCO JSON.")
+    told = read_truth(runs[0].path / "truth.json") if runs else read_truth(Path(str(truth)))
+    if runs and truth is not None:
+        require_same_truth(told, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
+    for run in runs:
+        read_predictions(run.path / "predictions.json", told)
+    files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), told)]
+    return Comparable(head, [*runs, *files], told)
+
+
+def _listed(given: Path | Sequence[Path]) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, Path)) else list(given)
+
+
+def _read_files(name: str, paths: Sequence[Path], truth: dict[str, Any]) -> list[Run]:
+    """A side's files, each another seed: none may be there twice, nor what it holds."""
+    read: list[Run] = []
+    for path in paths:
+        run = Run(path=path, name=name, predictions=read_predictions(path, truth))
+        for other in read:
+            if path.resolve() == other.path.resolve():
+                raise ReportError(f"{path} is given twice as {name}: each file of a side is another seed's.")
+            if run.predictions and run.predictions == other.predictions:
+                raise ReportError(f"{other.path} and {path} hold the same: as {name}, each is to be another seed's.")
+        read.append(run)
+    return read
+
+
+def check_comparable(first: Run, other: Run) -> None:
+    """Refuse two runs whose protocols, truths or sample sets differ, naming what differs."""
+    where = f"{first.path} and {other.path} cannot be compared"
+    differing = protocol_differences(first, other)
+    if differing:
+        fields = "; ".join(f"{name}: {mine!r} against {theirs!r}" for name, mine, theirs in differing)
+        raise ReportError(f"{where}: their protocols differ in {fields}. Train both under one protocol.")
+    hashes = [run.provenance.get("protocol_hash") for run in (first, other)]
+    if hashes[0] != hashes[1]:
+        raise ReportError(
+            f"{where}: their protocol hashes differ ({hashes[0]} against {hashes[1]}) although the listed fields "
+            "are equal. Train both with one version of the code."
+        )
+    samples = [run.provenance.get("sample_hash") for run in (first, other)]
+    if samples[0] != samples[1]:
+        raise ReportError(
+            f"{where}: their sample sets come from different generators ({samples[0]} against {samples[1]}). "
+            "Make the sample set anew and train both on it."
+        )
+    if first.truth_digest != other.truth_digest:
+        raise ReportError(
+            f"{where}: their truth.json differ, so they were scored on different annotations. "
+            "Score both on one data set with tools/eval_det.py."
+        )
+
+
+def _check_data(first: Run, other: Run) -> None:
+    """Refuse runs of different heads that do not even share their data: their figures would stand side by side."""
+    heads = [run.protocol.get(HEAD) for run in (first, other)]
+    fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
+    if heads[0] != heads[1] and (first.truth_digest != other.truth_digest or fingerprints[0] != fingerprints[1]):
+        raise ReportError(
+            f"{first.path} and {other.path} have different heads ({heads[0]}, {heads[1]}) and different data as well: "
+            "they were not trained and tested on the same images. Report on each data set by itself."
+        )
+
+
+def protocol_differences(first: Run, other: Run) -> list[tuple[str, Any, Any]]:
+    """(field, first's value, other's value) for each protocol field that differs; a missing one counts as None."""
+    return differing(first.protocol, other.protocol)
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, value here, value there) of two flat mappings where they differ; a missing one counts as None."""
+    return [
+        (name, mine.get(name), theirs.get(name))
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _truth_digest(path: Path, mend: str) -> str:
+    """SHA-256 of the truth's content: the order of keys and the white space do not count."""
+    content = json.dumps(read_json(path, mend), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()

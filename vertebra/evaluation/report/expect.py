@@ -1,0 +1,236 @@
+"""Published numbers beside ours: a file says what to expect of which side, and each is met, missed or not here.
+
+The file is YAML or JSON: a list, or a mapping with the list as `expectations` and a `source` for all that have none.
+
+- side: r101            # its label, or the backbone's name; head: fpn (optional, the protocol's model.body)
+  figure: AP            # a figure of the main table, or a cost
+  value: 27.2
+  tolerance: 0.5
+  source: He et al. 2015, table 8
+- difference: [r101, vgg16]   # the first less the second
+  figure: AP
+  value: 6.0
+  tolerance: 0.8
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vertebra.evaluation.report import formats
+from vertebra.evaluation.report.costs import COSTS
+from vertebra.evaluation.report.reading import ReportError, read_text
+from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
+from vertebra.evaluation.statistics.resampling import COCO_FIGURES
+
+FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
+MET, MISSED, NOT_HERE = "met", "missed", "not here"
+FIELDS = ("side", "difference", "figure", "value", "tolerance", "source", "head")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """value ± tolerance of a figure or cost of one side, or of the first of two less the second."""
+
+    sides: tuple[str, ...]
+    figure: str
+    value: float
+    tolerance: float
+    source: str | None = None
+    head: str | None = None
+
+    @property
+    def what(self) -> str:
+        return " less ".join(self.sides)
+
+
+def read_expectations(path: Path) -> list[Expectation]:
+    """The file's expectations; ReportError names the file, the entry and the mend."""
+    try:
+        told = yaml.safe_load(read_text(path, "give a YAML or JSON file of published numbers"))  # JSON is YAML
+    except yaml.YAMLError as error:
+        raise ReportError(f"{path} is not valid YAML ({' '.join(str(error).split())}).") from None
+    source = None
+    if isinstance(told, Mapping):
+        if unknown := set(told) - {"expectations", "source"}:
+            raise ReportError(f"{path} has {_listed(unknown)} beside its expectations; only `source` may stand there.")
+        source, told = told.get("source"), told.get("expectations")
+    if not isinstance(told, list) or not told:
+        raise ReportError(
+            f"{path} holds no list of expectations: each has side (or difference), figure, value, tolerance."
+        )
+    return [_read(entry, f"{path}: expectation {number}", source) for number, entry in enumerate(told, 1)]
+
+
+def _read(entry: Any, where: str, source: Any) -> Expectation:
+    if not isinstance(entry, Mapping):
+        raise ReportError(f"{where} is {entry!r}, not a mapping of {', '.join(FIELDS)}.")
+    for name in entry:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(str(name), FIELDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}"
+            raise ReportError(f"{where} has a field {name!r}; {hint}")
+    if ("side" in entry) == ("difference" in entry):
+        raise ReportError(f"{where} has to have either side: NAME or difference: [NAME, NAME].")
+    sides = entry.get("difference", [entry.get("side")])
+    if not isinstance(sides, list) or len(sides) != (2 if "difference" in entry else 1) or not all(sides):
+        raise ReportError(f"{where}: difference is a list of two sides, the second taken from the first.")
+    figure = _figure(entry.get("figure"), where)
+    value, tolerance = (_number(entry.get(name), f"{where}: {name}") for name in ("value", "tolerance"))
+    if tolerance < 0:
+        raise ReportError(f"{where}: tolerance is {tolerance:g}; it cannot be negative.")
+    told = entry.get("source", source)
+    head = entry.get("head")
+    return Expectation(
+        sides=tuple(str(side) for side in sides),
+        figure=figure,
+        value=value,
+        tolerance=tolerance,
+        source=None if told is None else str(told),
+        head=None if head is None else str(head),
+    )
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # YAML reads 2e9 as text
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ReportError(f"{where} is {value!r}; a number is wanted.")
+    return number
+
+
+def _figure(name: Any, where: str) -> str:
+    known = (*FIGURES, *COSTS)
+    if name in known:
+        return str(name)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise ReportError(f"{where}: figure is {name!r}; {hint}")
+
+
+def hold(
+    expectations: Sequence[Expectation], content: Mapping[str, Any], heads: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """Each expectation of this head, and each that is of none of the `heads`, with ours, its text, and whether it is
+    met, missed or not here."""
+    head = content["head"]
+    strays = strayed(expectations, heads)
+    return [
+        _held(one, content, is_stray=one in strays)
+        for one in expectations
+        if one in strays or one.head is None or head is None or one.head == head
+    ]
+
+
+def strayed(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[Expectation]:
+    """Those of a head that no comparison has; none where a head is not known."""
+    return [] if None in heads else [one for one in expectations if one.head not in (None, *heads)]
+
+
+def strays_told(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[str]:
+    """A sentence for each head that `strayed` expectations are of."""
+    counts = Counter(str(one.head) for one in strayed(expectations, heads))
+    here = f"{'heads' if len(heads) > 1 else 'head'} {formats.joined([str(head) for head in heads])}"
+    return [
+        f"{count} {'expectation is' if count == 1 else 'expectations are'} of head {head}, which no run here has "
+        f"({here}): not held against anything"
+        for head, count in counts.items()
+    ]
+
+
+def _held(one: Expectation, content: Mapping[str, Any], *, is_stray: bool) -> dict[str, Any]:
+    found = [None if is_stray else _side(name, content["sides"]) for name in one.sides]
+    values = [None if side is None else _value(side, one.figure) for side in found]
+    known = [value for value in values if value is not None]
+    ours = None if len(known) < len(values) else known[0] - sum(known[1:])
+    outcome = NOT_HERE if ours is None else MET if abs(ours - one.value) <= one.tolerance + 1e-9 else MISSED
+    return {
+        "what": f"{one.what} ({one.head})" if is_stray else one.what,
+        "figure": one.figure,
+        "ours": ours,
+        "ours_text": formats.NONE if ours is None else _text(one, found, content, ours),
+        "theirs": one.value,
+        "tolerance": one.tolerance,
+        "theirs_text": f"{_write(one, one.value)} ± {_written(one.figure, one.tolerance)}",
+        "outcome": outcome,
+        "source": one.source,
+    }
+
+
+def _side(name: str, sides: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The side of that label, else the one on that backbone; ReportError where several are."""
+    for side in sides:
+        if side["label"] == name:
+            return side
+    of = [side for side in sides if side["backbone"].get("name") == name]
+    if len(of) > 1:
+        listed = ", ".join(side["label"] for side in of)
+        raise ReportError(f"An expectation is of {name}, which {len(of)} sides are made of: name one of {listed}.")
+    return of[0] if of else None
+
+
+def _value(side: Mapping[str, Any], figure: str) -> float | None:
+    told = side["figures"].get(figure) if figure in FIGURES else side["cost"][figure]
+    return None if told is None else told["mean"]
+
+
+def _text(one: Expectation, found: Sequence[Mapping[str, Any] | None], content: Mapping[str, Any], ours: float) -> str:
+    """Ours with its standard deviation over seeds, or its interval."""
+    side = found[0]
+    if len(found) == 1 and side is not None:
+        told = side["figures"] if one.figure in FIGURES else side["cost"]
+        return formats.spread(told[one.figure], lambda value: _written(one.figure, value))
+    labels = [side["label"] for side in found if side is not None]
+    for pair in (*content["differences_to_baseline"], *content["best_against_others"]):
+        difference = pair["differences"].get(one.figure)
+        if difference and [pair["b"], pair["a"]] == labels:
+            return formats.change(difference)
+        if difference and [pair["a"], pair["b"]] == labels:
+            return formats.change(turned(difference))
+    return _write(one, ours)
+
+
+def turned(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """The same difference, first less second."""
+    return {
+        **difference,
+        "estimate": -difference["estimate"],
+        "low": -difference["high"],
+        "high": -difference["low"],
+    }
+
+
+def _write(one: Expectation, value: float) -> str:
+    """The value, with its sign where it is a difference."""
+    if len(one.sides) == 1:
+        return _written(one.figure, value)
+    return formats.signed(value) if one.figure in FIGURES else formats.signed_by(COSTS[one.figure].write, value)
+
+
+def _written(figure: str, value: float | None) -> str:
+    return formats.ap(value) if figure in FIGURES else COSTS[figure].write(value)
+
+
+def missed(held: Sequence[Mapping[str, Any]], head: str | None) -> list[str]:
+    """A sentence for each that is missed."""
+    at = f" ({head})" if head else ""
+    return [
+        f"{one['what']}{at}: {one['figure']} is {one['ours_text']}, expected {one['theirs_text']}"
+        + (f" ({one['source']})" if one["source"] else "")
+        for one in held
+        if one["outcome"] == MISSED
+    ]
+
+
+def _listed(names: Any) -> str:
+    return formats.joined(sorted(map(str, names)))

@@ -1,0 +1,68 @@
+"""The main table as a LaTeX tabular (booktabs), with the same cells as in HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vertebra.evaluation.report.cells import Row, Table
+from vertebra.evaluation.report.formats import APOSTROPHE, MINUS, NBSP, NONE, TIMES
+
+ESCAPED = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    MINUS: "$-$",
+    TIMES: r"$\times$",
+    NONE: "--",
+    NBSP: "~",
+    APOSTROPHE: "'",
+}
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX's text mode."""
+    return "".join(ESCAPED.get(character, character) for character in text)
+
+
+def tabular(table: Table, comments: Sequence[str]) -> str:
+    """A tabular for \\usepackage{booktabs}: what `comments` say in front, groups parted by rules, the best bold."""
+    lines = [*(f"% {' '.join(comment.split())}" for comment in comments), r"% needs \usepackage{booktabs}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
+    lines.append(_line([table.corner, *table.columns]))
+    for name, rows in table.groups:
+        lines.append(r"\midrule")
+        if name:
+            lines.append(rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{escape(name)}}}}} \\")
+        lines += [_row(row) for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _row(row: Row) -> str:
+    cells = [escape(cell) for cell in row.cells]
+    cells = [rf"\textbf{{{cell}}}" if place in row.best else cell for place, cell in enumerate(cells)]
+    subs = [*row.subs, *[""] * (len(cells) - len(row.subs))]
+    cells = [f"{cell} ({escape(sub)})" if sub else cell for cell, sub in zip(cells, subs)]
+    name = f"{escape(row.name)} ({escape(row.note)})" if row.note else escape(row.name)
+    return " & ".join([_first(name), *cells]) + r" \\"
+
+
+def _line(cells: Sequence[str]) -> str:
+    first, *others = map(escape, cells)
+    return " & ".join([_first(first), *others]) + r" \\"
+
+
+def _first(cell: str) -> str:
+    """The first cell of a row: after the row before, LaTeX would read [ as the space to leave, and * as a bar to a new
+    page."""
+    return "{}" + cell if cell.startswith(("[", "*")) else cell

@@ -1,0 +1,165 @@
+"""Every figure of the runs, on the images as they are and on resampled ones, and what differences of sides are worth.
+
+Legend: I images, S resamples (row 0: the images as they are), C classes, K runs of a side, T IoU thresholds.
+
+Predictions are matched once by COCO's rules and once by VOC's, and everything is read off the matches: row 0 of COCO's
+figures is pycocotools' (tests hold it to that), at a tenth of its time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, IntArray, RankedMatches
+from vertebra.evaluation.metrics.coco_matching import match_coco
+from vertebra.evaluation.metrics.summary import have_masks
+from vertebra.evaluation.metrics.voc import match_voc
+from vertebra.evaluation.report.collect import Run
+from vertebra.evaluation.report.reading import ReportError, first_of
+from vertebra.evaluation.report.sides import Side
+from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
+from vertebra.evaluation.statistics.resampling import (
+    COCO_FIGURES,
+    VOC_LEVELS,
+    Resampled,
+    draw_counts,
+    resample_coco,
+    reweigh,
+    shown_in,
+)
+from vertebra.evaluation.statistics.resampling import COCO_LEVELS as LEVELS
+from vertebra.evaluation.statistics.reweighting import Matched
+from vertebra.evaluation.why.resampling import resample_errors
+
+RESAMPLES = 1000
+ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
+RECALL = "AR100"
+MASKS = "mask AP"
+VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
+CHECKED = ("AP", "AP50")  # figures that are held against evaluation.json
+TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
+FIRST_THRESHOLD = 1  # the bit of IoU .50
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One run: figures by name, the AP lost to each kind of error, each class's precision (0..1) at 101 recalls at
+    IoU .50, and its truths."""
+
+    figures: dict[str, Resampled]
+    errors: dict[str, Resampled]
+    curves: dict[str, list[float]]
+    truths: dict[str, int]
+
+
+class Scores:
+    """All runs on the same resamples of the images, and their sides' means and differences."""
+
+    def __init__(self, runs: Sequence[Run], sides: Sequence[Side], truth: dict[str, Any]):
+        counts_SI = draw_counts(len(truth["images"]), RESAMPLES, seed=0)
+        masks = all(have_masks(truth, run.predictions) for run in runs)
+        self.sides = sides
+        self.runs = [score(run, truth, counts_SI, masks=masks) for run in runs]
+        self.names = list(self.runs[0].figures)
+        self.classes = list(self.runs[0].truths)
+        self.truths = self.runs[0].truths
+
+    def values(self, side: Side, figure: str) -> list[float]:
+        """A figure of a side's runs on the images as they are."""
+        return [float(self.runs[place].figures[figure].mean_S[0]) for place in side.places]
+
+    def class_values(self, side: Side, figure: str, name: str) -> list[float]:
+        """The same of one class."""
+        return [float(self.runs[place].figures[figure].of(name)[0]) for place in side.places]
+
+    def lost(self, side: Side, kind: str) -> list[float]:
+        """AP lost to a kind of error, on the images as they are."""
+        return [float(self.runs[place].errors[kind].mean_S[0]) for place in side.places]
+
+    def curve(self, side: Side, name: str) -> list[float]:
+        """A class's precision at 101 recalls, mean over the runs."""
+        return np.mean([self.runs[place].curves[name] for place in side.places], axis=0).tolist()
+
+    def difference(self, a: Side, b: Side, figure: str) -> Difference | None:
+        """Side b less side a; None where there is nothing to measure."""
+        return _compared(a, b, self._figure(figure))
+
+    def class_differences(self, a: Side, b: Side, figure: str) -> dict[str, Difference | None]:
+        """The same of each class, with p-values corrected over the classes."""
+        runs = self._figure(figure)
+        return corrected({name: _compared(a, b, runs, name) for name in runs[0].classes})
+
+    def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
+        """AP lost to each kind of error by side b less that by side a, with p-values corrected over the kinds."""
+        return corrected(
+            {kind: _compared(a, b, [run.errors[kind] for run in self.runs]) for kind in self.runs[0].errors}
+        )
+
+    def _figure(self, figure: str) -> list[Resampled]:
+        return [run.figures[figure] for run in self.runs]
+
+
+def _compared(a: Side, b: Side, runs: Sequence[Resampled], name: str | None = None) -> Difference | None:
+    """Side b less side a in a figure of all runs, or in that of one class; it rests on the images that have a truth."""
+    images = runs[0].images if name is None else runs[0].images_of(name)
+    rows = ([runs[place].mean_S if name is None else runs[place].of(name) for place in side.places] for side in (a, b))
+    return compare_sides(*map(np.stack, rows), images=images)
+
+
+def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:
+    """The run's predictions scored anew; `ReportError` if its evaluation.json says otherwise."""
+    matches = match_coco(truth, run.predictions)
+    figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
+    _check(run, {name: float(figures[name].mean_S[0]) for name in CHECKED})
+    figures[RECALL] = recall(matches, counts_SI)
+    if masks:
+        figures[MASKS] = resample_coco(truth, run.predictions, counts_SI, figures=("AP",), iou_type="segm")["AP"]
+    voc = {name: Matched.of_one_threshold(one) for name, one in match_voc(truth, run.predictions).items()}
+    for name, metric in VOC.items():
+        figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
+    errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
+    return Scored(
+        figures=figures,
+        errors=errors,
+        curves={name: precision(matched) for name, matched in matches.items()},
+        truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
+    )
+
+
+def _check(run: Run, found: Mapping[str, float]) -> None:
+    if math.isnan(found["AP"]):
+        raise ReportError(f"{run.path}: its truth has no object to find, so there is no AP to compare.")
+    for name, value in found.items() if run.name is None else ():
+        told = first_of(run.evaluation, f"coco.{name}")
+        if not isinstance(told, (int, float)) or abs(value - told) > TOLERANCE:
+            raise ReportError(
+                f"{run.path / 'evaluation.json'} says {name} {told}, but predictions.json scores {value:.2f}: "
+                f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.path}"
+            )
+
+
+def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
+    """COCO's AR100: the share of the truths found by 100 detections of an image and class, mean over the thresholds."""
+    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI])
+    found_SC, truths_SC = (np.zeros((len(counts_SI), len(matches))) for _ in range(2))
+    for place, matched in enumerate(matches.values()):
+        hits_D = sum((matched.hit_AD[0] >> bit & 1).astype(np.float64) for bit in range(matched.thresholds))
+        hits_I = np.bincount(matched.image_D, weights=hits_D, minlength=counts_SI.shape[1])
+        found_SC[:, place] = counts_SI @ hits_I / matched.thresholds
+        truths_SC[:, place] = counts_SI @ matched.truths_AI[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall_SC = np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan)
+    return Resampled(tuple(matches), recall_SC, shown_in(matches, counts_SI.shape[1]))
+
+
+def precision(matched: Matched) -> list[float]:
+    """Best precision (0..1) at or beyond the recalls 0, .01, ... 1 at IoU .50; NaN where the class has no truth."""
+    counted_D = matched.ignored_AD[0] & FIRST_THRESHOLD == 0
+    hit_D = (matched.hit_AD[0] & FIRST_THRESHOLD)[counted_D].astype(bool)
+    ranked = RankedMatches(hit_D, matched.image_D[counted_D], matched.scores_D[counted_D], matched.truths_AI[0])
+    return ranked.precision_at(COCO_LEVELS).tolist()

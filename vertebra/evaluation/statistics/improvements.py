@@ -1,0 +1,100 @@
+"""The cumulative table of a detector's improvements at test, beside the paper's (He et al. 2015, appendix B, table 9).
+
+Each row's difference to the row above has the 95 % interval of a paired bootstrap over the test images: what it does
+not cover is another seed of the training, which matters where a row is another run (context, ensemble).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra.evaluation.metrics.files import EvaluationError, read_truth
+from vertebra.evaluation.statistics.bootstrap import Interval, Metric, bootstrap_steps
+
+# ResNet-101 on COCO: AP, AP50. Trained on train, tested on val; the ensemble's: of three, trainval, test-dev.
+PAPER: dict[str, tuple[float, float]] = {
+    "baseline": (27.2, 48.4),
+    "refinement": (29.9, 49.9),
+    "context": (30.0, 51.1),
+    "multi_scale": (32.5, 53.8),
+    "ensemble": (37.4, 59.0),
+}
+STEPS: dict[str, Metric] = {"AP": "coco", "AP50": "coco50"}
+SIZES = ("APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One row: its key in PAPER (or another), what a reader calls it, and the directory with its results."""
+
+    key: str
+    title: str
+    directory: Path
+
+
+def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> list[dict[str, Any]]:
+    """Each row's figures, its differences to the row above, and the paper's figures, fit for JSON.
+
+    Raises EvaluationError where the rows are not of the same test images.
+    """
+    truths = [read_truth(row.directory / "truth.json") for row in rows]
+    if not truths[0]["annotations"]:
+        raise EvaluationError(f"{rows[0].directory / 'truth.json'} has no object to find, so there is no AP to compare")
+    for row, truth in zip(rows, truths):
+        if truth != truths[0]:
+            raise EvaluationError(
+                f"{row.directory / 'truth.json'} is not that of {rows[0].directory}: the rows are of different test "
+                "images; evaluate them all with the same --data and --test-source"
+            )
+    files = [row.directory / "predictions.json" for row in rows]
+    steps = {
+        name: [None, *bootstrap_steps(truths[0], files, metric=metric, resamples=resamples)]
+        for name, metric in STEPS.items()
+    }
+    return [_row(row, {name: steps[name][place] for name in STEPS}) for place, row in enumerate(rows)]
+
+
+def _row(row: Evaluated, steps: dict[str, Interval | None]) -> dict[str, Any]:
+    evaluation = json.loads((row.directory / "evaluation.json").read_text(encoding="utf-8"))
+    return {
+        "key": row.key,
+        "title": row.title,
+        "figures": evaluation["coco"],
+        "step": {name: None if step is None else step.to_dict() for name, step in steps.items()},
+        "per_class": {name: values["AP"] for name, values in evaluation["per_class"].items()},
+        "time_per_image_s": evaluation["cost"]["time_per_image_s"],
+        "flops": evaluation["cost"]["flops"],
+        "tested": evaluation["tested"],
+        "paper": dict(zip(STEPS, PAPER[row.key])) if row.key in PAPER else None,
+    }
+
+
+def to_markdown(table: Sequence[dict[str, Any]]) -> str:
+    """The table for people; AP 0..100, differences with their 95 % intervals."""
+    head = ["", *STEPS, *(f"{name}: step (95 %)" for name in STEPS), *SIZES, "s/image", "paper's AP", "AP50"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in table:
+        figures, paper = row["figures"], row["paper"] or {}
+        lines.append(
+            [
+                row["title"],
+                *(_number(figures[name]) for name in STEPS),
+                *(_step(row["step"][name]) for name in STEPS),
+                *(_number(figures[name]) for name in SIZES),
+                f"{row['time_per_image_s']:.2f}",
+                *(_number(paper.get(name)) for name in STEPS),
+            ]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _step(step: dict[str, Any] | None) -> str:
+    return "" if step is None else f"{step['estimate']:+.1f} ({step['low']:+.1f} .. {step['high']:+.1f})"

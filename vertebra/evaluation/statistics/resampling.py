@@ -1,0 +1,163 @@
+"""The figures of a run under resamples of the test images: matched once, then every figure of every resample.
+
+Legend: I images, C classes, S resamples; row 0 of every result is the images as they are, once each.
+
+All runs that are to be compared are given the same counts, so that what the drawn images do to all of them cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.coco import Difficult, IouType
+from vertebra.evaluation.metrics.coco_matching import match_coco
+from vertebra.evaluation.metrics.files import Entry, EvaluationError, Truth
+from vertebra.evaluation.metrics.voc import Metric as VocMetric
+from vertebra.evaluation.metrics.voc import Pixels, match_voc
+from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
+
+# Place of the area range, and of the one threshold or None for the mean over all ten.
+COCO_FIGURES: dict[str, tuple[int, int | None]] = {
+    "AP": (0, None),
+    "AP50": (0, 0),
+    "AP75": (0, 5),
+    "APs": (1, None),
+    "APm": (2, None),
+    "APl": (3, None),
+}
+VOC_LEVELS: dict[str, FloatArray | None] = {"voc07": ELEVEN_LEVELS, "voc10": None}
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """One figure of one run, 0..100: each class's and its mean over the classes, NaN without a truth.
+
+    Row 0 is the figure of the images as they are; the others those of the resamples. shown_CI: which images have a
+    truth of the class that counts for the figure.
+    """
+
+    classes: tuple[str, ...]
+    per_class_SC: FloatArray
+    shown_CI: BoolArray
+
+    @property
+    def mean_S(self) -> FloatArray:
+        """The mean over the classes that a resample has truths of."""
+        return class_mean(self.per_class_SC)
+
+    @property
+    def images(self) -> int:
+        """How many images the mean rests on: those with a truth of any class."""
+        return int(self.shown_CI.any(axis=0).sum())
+
+    def of(self, name: str) -> FloatArray:
+        """One class's figure."""
+        return self.per_class_SC[:, self.classes.index(name)]
+
+    def images_of(self, name: str) -> int:
+        """How many images one class's figure rests on."""
+        return int(self.shown_CI[self.classes.index(name)].sum())
+
+    def restricted(self, names: Sequence[str] | None) -> Resampled:
+        """These classes alone; None: all."""
+        if names is None:
+            return self
+        chosen = [self.classes.index(name) for name in names]
+        return Resampled(tuple(names), self.per_class_SC[:, chosen], self.shown_CI[chosen])
+
+
+def class_mean(values_SC: FloatArray) -> FloatArray:
+    """The mean over the classes that have a value, NaN where none has."""
+    present_SC = ~np.isnan(values_SC)
+    present_S = present_SC.sum(axis=1)
+    sums_S = np.where(present_SC, values_SC, 0.0).sum(axis=1)
+    return np.where(present_S > 0, sums_S / np.maximum(present_S, 1), np.nan)
+
+
+def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
+    """counts_SI: how often each image is in each resample."""
+    if images < 1 or resamples < 1:
+        raise EvaluationError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
+    random = np.random.default_rng(seed)
+    return random.multinomial(images, np.full(images, 1 / images), size=resamples)
+
+
+def resample_coco(
+    truth: Truth | str | Path,
+    predictions: Sequence[Entry] | str | Path,
+    counts_SI: IntArray,
+    *,
+    figures: Sequence[str] = ("AP", "AP50"),
+    iou_type: IouType = "bbox",
+    difficult: Difficult = "ignore",
+) -> dict[str, Resampled]:
+    """COCO's figures, those of COCO_FIGURES that are asked for, by name.
+
+    With counts of one they are pycocotools'; a resample's are pycocotools' on a data set in which images are
+    repeated. Raises EvaluationError with a sentence for files that cannot be scored.
+    """
+    unknown = [name for name in figures if name not in COCO_FIGURES]
+    if unknown:
+        raise EvaluationError(f"unknown figures {unknown}; choose from {', '.join(COCO_FIGURES)}")
+    sizes = any(COCO_FIGURES[name][0] for name in figures)
+    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult, sizes=sizes)
+    return reweigh(matches, counts_SI, {name: COCO_FIGURES[name] for name in figures}, COCO_LEVELS)
+
+
+def resample_voc(
+    truth: Truth | str | Path,
+    predictions: Sequence[Entry] | str | Path,
+    counts_SI: IntArray,
+    *,
+    metric: VocMetric = "voc07",
+    iou: float = 0.5,
+    pixels: Pixels = "exact",
+    difficult: Difficult = "ignore",
+) -> Resampled:
+    """VOC AP of each class and their mean. Raises EvaluationError with a sentence for files that cannot be scored."""
+    if metric not in VOC_LEVELS:
+        raise EvaluationError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
+    ranked = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
+    matches = {name: Matched.of_one_threshold(one) for name, one in ranked.items()}
+    return reweigh(matches, counts_SI, {"mAP": (0, None)}, VOC_LEVELS[metric])["mAP"]
+
+
+def reweigh(
+    matches: Mapping[str, Matched],
+    counts_SI: IntArray,
+    figures: Mapping[str, tuple[int, int | None]],
+    levels_L: FloatArray | None,
+) -> dict[str, Resampled]:
+    """Figures of matches, by name: `figures` says of each its area range and threshold (None: mean over all)."""
+    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI]).astype(np.int32)
+    values: dict[str, FloatArray] = {name: np.zeros((len(counts_SI), len(matches))) for name in figures}
+    for place, matched in enumerate(matches.values()):
+        for area, wanted in _by_area(figures).items():
+            whole = any(threshold is None for _, threshold in wanted)
+            if whole:  # single thresholds come with it
+                every_ST = average_precisions(matched, counts_SI, levels_L, area=area)
+            for name, threshold in wanted:
+                if whole:
+                    one_S = every_ST.mean(axis=1) if threshold is None else every_ST[:, threshold]
+                else:
+                    one_S = average_precisions(matched, counts_SI, levels_L, area=area, only=threshold)[:, 0]
+                values[name][:, place] = 100 * one_S
+    shown = {area: shown_in(matches, counts_SI.shape[1], area) for area in _by_area(figures)}
+    return {name: Resampled(tuple(matches), values_SC, shown[figures[name][0]]) for name, values_SC in values.items()}
+
+
+def shown_in(matches: Mapping[str, Matched], images: int, area: int = 0) -> BoolArray:
+    """shown_CI of matches: which images have a truth of each class within the area range."""
+    return np.array([one.truths_AI[area] > 0 for one in matches.values()], dtype=bool).reshape(len(matches), images)
+
+
+def _by_area(figures: Mapping[str, tuple[int, int | None]]) -> dict[int, list[tuple[str, int | None]]]:
+    result: dict[int, list[tuple[str, int | None]]] = {}
+    for name, (area, threshold) in figures.items():
+        result.setdefault(area, []).append((name, threshold))
+    return result

@@ -1,0 +1,156 @@
+"""Does a score of 0.7 mean right in 7 of 10? Reliability of the scores at IoU 0.5.
+
+ECE is the mean distance of score and precision over ten bins of score, each weighted by its detections (Naeini, Cooper,
+Hauskrecht 2015; for detections Küppers, Kronenberger, Shantia, Haselhoff 2020, "Multivariate Confidence Calibration
+for Object Detection"). D-ECE, of the latter, bins by the place and size of the box in its image as well (five bins
+each); bins of fewer than eight detections say nothing and are left out. Right is what COCO calls right; a detection on
+a crowd or an ignored difficult object is not asked.
+
+Legend: D detections, N those asked, B bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.files import Entry, Truth, none_for_nan
+from vertebra.evaluation.why.operating import hits
+from vertebra.evaluation.why.overlaps import Overlaps
+
+BINS = 10
+BOX_BINS = 5
+FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Detections with low <= score < high (the last bin has its upper end too): how many, mean score, precision."""
+
+    low: float
+    high: float
+    detections: int
+    score: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """ece, d_ece and per class, 0..100; NaN where there is nothing to say. score, precision: means, 0..1.
+
+    d_ece_share: the part of the detections in the bins that D-ECE uses, 0..1.
+    """
+
+    detections: int
+    score: float
+    precision: float
+    ece: float
+    d_ece: float
+    d_ece_share: float
+    bins: list[Bin]
+    per_class: dict[str, tuple[int, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("score", "precision", "ece", "d_ece", "d_ece_share")
+        return {
+            "detections": self.detections,
+            **none_for_nan((name, getattr(self, name)) for name in names),
+            "bins": [
+                {
+                    "low": b.low,
+                    "high": b.high,
+                    "detections": b.detections,
+                    **none_for_nan([("score", b.score), ("precision", b.precision)]),
+                }
+                for b in self.bins
+            ],
+            "per_class": {
+                name: {"detections": n, **none_for_nan([("ece", value)])} for name, (n, value) in self.per_class.items()
+            },
+        }
+
+
+def calibration(overlaps: Overlaps, truth: Truth, predictions: Sequence[Entry]) -> Calibration | None:
+    """The reliability of all detections; None where scores are no probabilities (outside 0..1)."""
+    if len(overlaps.score_D) and not (overlaps.score_D.min() >= 0 and overlaps.score_D.max() <= 1):
+        return None
+    taken_D, asked_D = hits(overlaps)
+    score_N, right_N, class_N = overlaps.score_D[asked_D], taken_D[asked_D] >= 0, overlaps.class_D[asked_D]
+    place_N = _bin(score_N, BINS)
+    count_B, score_B, right_B = _sums(place_N, score_N, right_N, BINS)
+    known_B = np.maximum(count_B, 1)
+    bins = [
+        Bin(b / BINS, (b + 1) / BINS, int(n), score / known if n else np.nan, right / known if n else np.nan)
+        for b, (n, known, score, right) in enumerate(zip(count_B, known_B, score_B, right_B))
+    ]
+    classes = len(overlaps.names)
+    table_KB = [
+        part.reshape(classes, BINS) for part in _sums(class_N * BINS + place_N, score_N, right_N, classes * BINS)
+    ]
+    per_class = {
+        name: (int(table_KB[0][k].sum()), _error(table_KB[0][k], table_KB[1][k], table_KB[2][k])[0])
+        for k, name in enumerate(overlaps.names)
+    }
+    d_ece, share = _with_boxes(overlaps, truth, predictions, asked_D, score_N, right_N)
+    total = len(score_N)
+    return Calibration(
+        total,
+        float(score_N.mean()) if total else float("nan"),
+        float(right_N.mean()) if total else float("nan"),
+        _error(count_B, score_B, right_B)[0],
+        d_ece,
+        share,
+        bins,
+        per_class,
+    )
+
+
+def _with_boxes(
+    overlaps: Overlaps,
+    truth: Truth,
+    predictions: Sequence[Entry],
+    asked_D: BoolArray,
+    score_N: FloatArray,
+    right_N: BoolArray,
+) -> tuple[float, float]:
+    """D-ECE and the share of the detections that it uses; NaN where sizes of images or boxes are not told."""
+    if not all(image.get("width") and image.get("height") for image in truth["images"]):
+        return float("nan"), float("nan")
+    if not all("bbox" in entry for entry in predictions):
+        return float("nan"), float("nan")
+    size_I2 = np.array([[image["width"], image["height"]] for image in truth["images"]]).reshape(-1, 2)
+    boxes_D4 = np.array([entry["bbox"] for entry in predictions], dtype=np.float64).reshape(-1, 4)
+    boxes_N4, size_N2 = boxes_D4[overlaps.source_D[asked_D]], size_I2[overlaps.image_D[asked_D]]
+    centre_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:] / 2) / size_N2
+    place_N = _bin(score_N, BOX_BINS)
+    for values_N in (*centre_N2.T, *(boxes_N4[:, 2:] / size_N2).T):
+        place_N = place_N * BOX_BINS + _bin(values_N, BOX_BINS)
+    return _error(*_sums(place_N, score_N, right_N, BOX_BINS**5), fewest=FEWEST)
+
+
+def _bin(values_N: FloatArray, bins: int) -> IntArray:
+    return np.clip((values_N * bins).astype(np.int64), 0, bins - 1)
+
+
+def _sums(
+    place_N: IntArray, score_N: FloatArray, right_N: BoolArray, bins: int
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Of each bin the number of detections, their scores' sum, the right ones."""
+    return (
+        np.bincount(place_N, minlength=bins).astype(np.int64),
+        np.bincount(place_N, score_N, minlength=bins).astype(np.float64),
+        np.bincount(place_N, right_N.astype(np.float64), minlength=bins).astype(np.float64),
+    )
+
+
+def _error(count_B: IntArray, score_B: FloatArray, right_B: FloatArray, fewest: int = 1) -> tuple[float, float]:
+    """(the bins' weighted mean of |score - precision| in 0..100, the share of the detections in them)."""
+    used_B = count_B >= fewest
+    used = int(count_B[used_B].sum())
+    if not used:
+        return float("nan"), 0.0
+    return 100 * float(np.abs(score_B - right_B)[used_B].sum()) / used, used / int(count_B.sum())

@@ -1,0 +1,74 @@
+"""Which class is taken for which, at one score and one IoU.
+
+Every detection from the score on and every truth that counts appears once: first detections take truths of their own
+class (the diagonal, COCO's matches), then those left over take free truths of other classes. What remains is
+background taken for an object (extra detections of a found object among it), and objects missed.
+
+Legend: D detections, K classes; the matrix is (K + 1) x (K + 1): rows the truth, columns the detection, the last of
+each background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import IntArray
+from vertebra.evaluation.why.matching import take
+from vertebra.evaluation.why.operating import hits
+from vertebra.evaluation.why.overlaps import Overlaps
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """counts: rows are the truth's class, columns the detection's; the last of both is background."""
+
+    names: list[str]
+    score: float
+    iou: float
+    counts: IntArray
+
+    def most_confused(self, most: int = 10) -> list[tuple[str, str, int]]:
+        """(truth, detection, how often) of different classes, falling."""
+        off = self.counts[:-1, :-1].copy()
+        np.fill_diagonal(off, 0)
+        order = np.argsort(-off, axis=None, kind="stable")[:most]
+        rows, columns = np.unravel_index(order, off.shape)
+        return [(self.names[r], self.names[c], int(off[r, c])) for r, c in zip(rows, columns) if off[r, c]]
+
+    def to_dict(self) -> dict[str, Any]:
+        diagonal = int(np.trace(self.counts[:-1, :-1]))
+        return {
+            "score": self.score,
+            "iou": self.iou,
+            "classes": self.names,
+            "rows": "truth, last row: background",
+            "columns": "detection, last column: missed",
+            "counts": self.counts.tolist(),
+            "right": diagonal,
+            "wrong_class": int(self.counts[:-1, :-1].sum()) - diagonal,
+            "background": int(self.counts[-1].sum()),
+            "missed": int(self.counts[:, -1].sum()),
+            "most_confused": [list(row) for row in self.most_confused()],
+        }
+
+
+def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:
+    """The confusions of the detections with a score of `score` or more."""
+    shown = overlaps.first((overlaps.score_D < score).astype(np.int64), 1)
+    detections, truths, classes = len(shown.score_D), len(shown.class_G), len(shown.names)
+    taken_D, counted_D = hits(shown, iou)
+    free_G = ~shown.aside_G
+    free_G[taken_D[taken_D >= 0]] = False
+    left_D = counted_D & (taken_D < 0)
+    pairs = shown.pairs
+    others = pairs.where((pairs.iou_P >= iou) & free_G[pairs.truth_P] & left_D[pairs.detection_P])
+    taken_D = np.where(left_D, take(others, detections, truths), taken_D)
+    free_G[taken_D[taken_D >= 0]] = False
+    true_D = np.append(shown.class_G, classes)[taken_D]  # -1, no truth, is background
+    counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+    np.add.at(counts, (true_D[counted_D], shown.class_D[counted_D]), 1)
+    counts[:classes, classes] = shown.truths_by_class(free_G)
+    return Confusion(shown.names, score, iou, counts)

@@ -1,0 +1,271 @@
+"""AP lost to each kind of error, after TIDE (Bolya, Foley, Hays, Hoffman 2020, "TIDE: A General Toolbox for
+Identifying Object Detection Errors").
+
+A detection that takes no truth is, by its greatest IoU with a truth of its own class (own) and of others (other):
+localisation (0.1 <= own <= 0.5), else classification (other >= 0.5), else duplicate (own >= 0.5, but taken), else
+background (no truth above 0.1), else both. A truth is missed that no detection takes and no localisation or
+classification error could have taken. What a kind costs is how much AP50 rises when it alone is mended: the best
+claimant of a free truth becomes right and every other error of the kind goes; missed truths are no longer asked for.
+
+The rules are those of the authors' `tidecv`, figure for figure, also where they differ from pycocotools:
+- the 100 best detections of an image count, of all classes together (pycocotools: 100 of each class);
+- a class with detections and without truth counts in the mean, with AP 0 (pycocotools leaves it out);
+- a crowd takes what lies in it by MORE than the threshold (pycocotools: by as much); what it takes costs nothing, yet
+  may be the mend of a localisation or classification error;
+- of truths of equal IoU the first is taken (pycocotools: the last); the recall levels are 0/100, 1/100, ..., whose
+  rounding differs from that of pycocotools' in the last bit (levels that a recall reaches exactly may count);
+- after a mend, wrong detections come before right ones of equal score: with many equal scores, a mend that helps
+  nothing can lower the AP, and a main kind's loss is never below 0.
+`tidecv` knows no difficult objects; here they follow COCO's rule of `metrics.coco` (at most one detection each).
+
+Legend: D detections, G truths, K classes, P pairs, N points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    RankedMatches,
+    average_precision,
+)
+from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
+from vertebra.evaluation.why.matching import take
+from vertebra.evaluation.why.overlaps import Overlaps, Pairs
+
+KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+SPECIAL = ("false_positives", "false_negatives")
+CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(5)
+RIGHT = -1
+MOST = 100
+LEVELS: FloatArray = np.arange(101) / 100
+
+
+@dataclass(frozen=True)
+class TideErrors:
+    """AP (0..100) at one IoU and what each kind of error costs of it.
+
+    lost: AP regained by mending a kind alone, by KINDS. special: by perfect precision and by perfect recall. counts:
+    errors of each kind; detections that a crowd or difficult object excuses are not among them. per_class: AP and the
+    rise of each kind's mend, by the name of each class with truths. without_truth: classes with detections alone.
+    """
+
+    iou: float
+    background_iou: float
+    ap: float
+    lost: dict[str, float]
+    special: dict[str, float]
+    counts: dict[str, int]
+    per_class: dict[str, dict[str, float]]
+    without_truth: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fit for JSON: NaN becomes null."""
+        per_class = {name: none_for_nan(values.items()) for name, values in self.per_class.items()}
+        return {
+            "iou": self.iou,
+            "background_iou": self.background_iou,
+            **none_for_nan([("ap", self.ap)]),
+            "lost": none_for_nan(self.lost.items()),
+            "special": none_for_nan(self.special.items()),
+            "counts": self.counts,
+            "per_class": per_class,
+            "classes_without_truth": self.without_truth,
+        }
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What each detection is: kind_D (RIGHT or a place in KINDS), the truth that it takes or is about (-1: none),
+    whether it is excused, and whether mending it makes it right; missed_G: truths that nothing could have found."""
+
+    kind_D: IntArray
+    truth_D: IntArray
+    excused_D: BoolArray
+    mendable_D: BoolArray
+    missed_G: BoolArray
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The detections that count, by class and best first, and the truths that are asked for (those W, by class)."""
+
+    classes: int
+    images: int
+    class_N: IntArray
+    image_N: IntArray
+    score_N: FloatArray
+    right_N: BoolArray
+    class_W: IntArray
+    image_W: IntArray
+
+    def by_class(self) -> Iterator[RankedMatches]:
+        """Each class's matches."""
+        places = np.arange(self.classes + 1)
+        parts, wanted = np.searchsorted(self.class_N, places), np.searchsorted(self.class_W, places)
+        for (first, last), (start, stop) in zip(pairwise(parts), pairwise(wanted)):
+            truths_I = np.bincount(self.image_W[start:stop], minlength=self.images)
+            yield RankedMatches(self.right_N[first:last], self.image_N[first:last], self.score_N[first:last], truths_I)
+
+
+def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
+    """The errors of detections measured with a floor of `background` at most. Raises EvaluationError."""
+    overlaps, verdicts = judged(overlaps, iou=iou, background=background)
+    rankings = mends(overlaps, verdicts)
+    plain_K = _class_ap(rankings["AP"])
+    mended = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
+    ap = _mean(plain_K)
+    asked_K = overlaps.truths_by_class(~overlaps.aside_G) > 0
+    gains = {kind: np.where(np.isnan(mended[kind]), 0.0, mended[kind]) - plain_K for kind in KINDS}
+    errors_D = (verdicts.kind_D != RIGHT) & ~verdicts.excused_D
+    counts_E = np.bincount(verdicts.kind_D[errors_D], minlength=len(KINDS))
+    return TideErrors(
+        iou,
+        background,
+        ap,
+        lost={kind: _at_least_0(_mean(mended[kind]) - ap) for kind in KINDS},
+        special={kind: _mean(mended[kind]) - ap for kind in SPECIAL},
+        counts={kind: int(n) for kind, n in zip(KINDS, counts_E)} | {"missed": int(verdicts.missed_G.sum())},
+        per_class={
+            name: {"ap": float(plain_K[k]), **{kind: float(gain_K[k]) for kind, gain_K in gains.items()}}
+            for k, name in enumerate(overlaps.names)
+            if asked_K[k]
+        },
+        without_truth=[name for k, name in enumerate(overlaps.names) if not asked_K[k] and not np.isnan(plain_K[k])],
+    )
+
+
+def judged(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
+    """The detections that TIDE takes and their verdicts. Raises EvaluationError for thresholds that make no sense."""
+    if not 0 < background <= iou <= 1:
+        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
+    overlaps = overlaps.first(overlaps.place_D, MOST)
+    return overlaps, judge(overlaps, iou=iou, background=background)
+
+
+def judge(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
+    """Each detection's verdict, all of them in the running (see Verdicts)."""
+    detections, truths = len(overlaps.score_D), len(overlaps.class_G)
+    same_P, aside_P = overlaps.same_class_P, overlaps.aside_G[overlaps.pairs.truth_P]
+    enough_P = same_P & (overlaps.pairs.iou_P >= iou)
+    taken_D = take(overlaps.pairs.where(enough_P & ~aside_P), detections, truths)
+    excused_D = _excused(overlaps, same_P, aside_P, enough_P, iou, taken_D)
+
+    own_D, own_truth_D = _best(overlaps.pairs.where(same_P & ~aside_P), detections)
+    other_D, other_truth_D = _best(overlaps.pairs.where(~same_P & ~aside_P), detections)
+    conditions = {
+        RIGHT: taken_D >= 0,
+        LOCALISATION: (background <= own_D) & (own_D <= iou),
+        CLASSIFICATION: other_D >= iou,
+        DUPLICATE: own_D >= iou,
+        BACKGROUND: np.maximum(own_D, other_D) <= background,
+    }
+    kind_D = np.select(list(conditions.values()), list(conditions), default=BOTH)
+    about = {RIGHT: taken_D, LOCALISATION: own_truth_D, CLASSIFICATION: other_truth_D, DUPLICATE: own_truth_D}
+    truth_D = np.select([kind_D == kind for kind in about], list(about.values()), default=-1)
+
+    free_G = ~overlaps.aside_G
+    free_G[taken_D[taken_D >= 0]] = False
+    claims = np.flatnonzero(np.isin(kind_D, (LOCALISATION, CLASSIFICATION)))
+    claims = claims[free_G[truth_D[claims]]]
+    claimed_G, best = np.unique(truth_D[claims], return_index=True)  # the first claim is that of the highest score
+    mendable_D = np.zeros(detections, dtype=bool)
+    mendable_D[claims[best]] = True
+    free_G[claimed_G] = False
+    return Verdicts(kind_D, truth_D, excused_D, mendable_D, missed_G=free_G)
+
+
+def _excused(
+    overlaps: Overlaps, same_P: BoolArray, aside_P: BoolArray, enough_P: BoolArray, iou: float, taken_D: IntArray
+) -> BoolArray:
+    """Detections that take nothing and lie in a crowd, or take a difficult object."""
+    pairs = overlaps.pairs
+    idle_P = taken_D[pairs.detection_P] < 0
+    crowd_P = overlaps.crowd_G[pairs.truth_P]
+    excused_D = np.zeros(len(taken_D), dtype=bool)
+    excused_D[pairs.detection_P[same_P & crowd_P & idle_P & (pairs.iou_P > iou)]] = True
+    difficult = pairs.where(enough_P & aside_P & ~crowd_P & idle_P)
+    return excused_D | (take(difficult, len(taken_D), len(overlaps.class_G)) >= 0)
+
+
+def _best(pairs: Pairs, detections: int) -> tuple[FloatArray, IntArray]:
+    """Each detection's greatest IoU (0 where it has no pair) and the truth of it (-1)."""
+    who, first = np.unique(pairs.detection_P, return_index=True)
+    iou_D, truth_D = np.zeros(detections), np.full(detections, -1, dtype=np.int64)
+    iou_D[who], truth_D[who] = pairs.iou_P[first], pairs.truth_P[first]
+    return iou_D, truth_D
+
+
+def mends(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
+    """What is scored: "AP" as it is, and with each kind of error alone mended, by KINDS and SPECIAL."""
+    right_D, counted_D, wanted_G = verdicts.kind_D == RIGHT, ~verdicts.excused_D, ~overlaps.aside_G
+    places = np.arange(len(right_D))
+    order_D = np.where(right_D, len(places), 0) + places
+    found_G = np.zeros_like(wanted_G)
+    found_G[verdicts.truth_D[right_D]] = True
+    rankings = {"AP": _ranking(overlaps, right_D, places, counted_D, wanted_G)}
+    for place, kind in enumerate(KINDS):
+        of_kind_D = verdicts.kind_D == place
+        mended_D = of_kind_D & verdicts.mendable_D
+        moved_D = mended_D & (verdicts.kind_D == CLASSIFICATION)
+        class_D = overlaps.class_D.copy()
+        class_D[moved_D] = overlaps.class_G[verdicts.truth_D[moved_D]]
+        rankings[kind] = _ranking(
+            replace(overlaps, class_D=class_D),
+            right_D | mended_D,
+            order_D,
+            np.where(of_kind_D, mended_D, counted_D),
+            wanted_G & ~verdicts.missed_G if kind == "missed" else wanted_G,
+        )
+    right_first = replace(overlaps, score_D=np.where(right_D, 1.0, 0.0))
+    return rankings | {
+        "false_positives": _ranking(right_first, right_D, order_D, counted_D, wanted_G),
+        "false_negatives": _ranking(overlaps, right_D, order_D, counted_D, found_G),
+    }
+
+
+def _ranking(
+    overlaps: Overlaps, right_D: BoolArray, order_D: IntArray, counted_D: BoolArray, wanted_G: BoolArray
+) -> Ranking:
+    """order_D: of equal scores in a class the lower comes first."""
+    by_N = np.lexsort((order_D, -overlaps.score_D, overlaps.class_D))
+    by_N = by_N[counted_D[by_N]]
+    by_W = np.argsort(overlaps.class_G, kind="stable")
+    by_W = by_W[wanted_G[by_W]]
+    return Ranking(
+        classes=len(overlaps.names),
+        images=overlaps.images,
+        class_N=overlaps.class_D[by_N],
+        image_N=overlaps.image_D[by_N],
+        score_N=overlaps.score_D[by_N],
+        right_N=right_D[by_N],
+        class_W=overlaps.class_G[by_W],
+        image_W=overlaps.image_G[by_W],
+    )
+
+
+def _class_ap(ranking: Ranking) -> FloatArray:
+    """AP_K in 0..100; 0 for a class of counted detections without truth, NaN where it has no detection either."""
+    return np.array(
+        [
+            100 * average_precision(one, LEVELS) if one.truths else 0.0 if len(one.hit_D) else np.nan
+            for one in ranking.by_class()
+        ]
+    )
+
+
+def _at_least_0(value: float) -> float:
+    return max(value, 0.0) if value == value else value
+
+
+def _mean(values_K: FloatArray) -> float:
+    known = values_K[~np.isnan(values_K)]
+    return float(known.mean()) if len(known) else float("nan")

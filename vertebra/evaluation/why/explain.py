@@ -1,0 +1,104 @@
+"""Everything that explains one file of predictions, as one dict that JSON and a report can take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vertebra.evaluation.metrics.coco import Difficult, IouType
+from vertebra.evaluation.metrics.files import FLAGS, NEEDS, Entry, EvaluationError, Truth, read_predictions, read_truth
+from vertebra.evaluation.why.calibration import calibration
+from vertebra.evaluation.why.confusion import confusion
+from vertebra.evaluation.why.errors import tide_errors
+from vertebra.evaluation.why.operating import best_score
+from vertebra.evaluation.why.overlaps import measure
+from vertebra.evaluation.why.proposals import proposal_recall
+from vertebra.evaluation.why.slices import by_crowding, by_size
+
+Explanation = dict[str, Any]
+OF_THE_TRUTH = ("images", "truths", "iou", "background_iou", "low", "high")  # what no detector changes
+
+
+def explain(
+    truth: Truth | str | Path,
+    predictions: Sequence[Entry] | str | Path,
+    *,
+    iou_type: IouType = "bbox",
+    difficult: Difficult = "ignore",
+    iou: float = 0.5,
+    background: float = 0.1,
+    score: float | None = None,
+    proposals: Sequence[Entry] | str | Path | None = None,
+) -> Explanation:
+    """TIDE's errors at `iou`, confusion from `score` on (default: the score of the highest F1), calibration, AP by size
+    and crowding and, given a file of them, recall of proposals.
+
+    Files or lists in COCO's format, never changed. Raises EvaluationError with a sentence for what cannot be scored.
+    """
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
+    if not 0 < background <= iou <= 1:
+        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
+    overlaps = measure(truth, found, floor=min(background, 0.5), iou_type=iou_type, difficult=difficult)
+    reliability = calibration(overlaps, truth, found)
+    coco_sizes, quantiles = by_size(overlaps)
+    explanation: Explanation = {
+        "images": overlaps.images,
+        "truths": int((~overlaps.aside_G).sum()),
+        "detections": len(found),
+        "iou_type": iou_type,
+        "difficult": difficult,
+        "errors": tide_errors(overlaps, iou=iou, background=background).to_dict(),
+        "confusion": confusion(overlaps, best_score(overlaps) if score is None else score).to_dict(),
+        "calibration": reliability.to_dict() if reliability is not None else None,
+        "size": {"coco": _dicts(coco_sizes), "quantiles": _dicts(quantiles)},
+        "crowding": {name: _dicts(figures) for name, figures in by_crowding(overlaps, truth).items()},
+        "proposals": None,
+    }
+    if proposals is not None:
+        explanation["proposals"] = _dicts(proposal_recall(truth, proposals, difficult=difficult))
+    return explanation
+
+
+def difference(first: Any, second: Any) -> Any:
+    """Every figure of `second` less that of `first`, in the shape of an explanation; None where either has none.
+
+    Both are of one truth. Names and what belongs to the truth stay; lists whose rows differ (the classes most
+    confused) are left out.
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        return {
+            key: first[key] if key in OF_THE_TRUTH else difference(first[key], second[key])
+            for key in first
+            if key in second and key not in ("most_confused", "classes_without_truth")
+        }
+    if isinstance(first, list) and isinstance(second, list):
+        return [difference(ours, theirs) for ours, theirs in zip(first, second)]
+    if isinstance(first, str):
+        return first
+    return None if first is None or second is None else second - first
+
+
+def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> None:
+    """Raises EvaluationError where two truths differ in what is scored, so that their figures do not compare."""
+    for part, fields in (
+        ("images", ("id",)),
+        ("categories", ("id", "name")),
+        ("annotations", ("image_id", "category_id", "bbox", *FLAGS)),
+    ):
+        ours, theirs = ([[_told(entry, f) for f in fields] for entry in truth[part]] for truth in (first, second))
+        if ours != theirs:
+            raise EvaluationError(
+                f"{names[0]} and {names[1]} differ in their {part}, and detectors compare on one truth alone; "
+                "evaluate both on one test set (tools/eval_det.py RUN_DIR --test-source ... --output OTHER_DIR)"
+            )
+
+
+def _told(entry: Entry, name: str) -> Any:
+    """A field; a flag that is not there is 0."""
+    return entry.get(name) or 0 if name in FLAGS else entry.get(name)
+
+
+def _dicts(figures: Sequence[Any]) -> list[dict[str, Any]]:
+    return [one.to_dict() for one in figures]

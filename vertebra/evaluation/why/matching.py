@@ -1,0 +1,59 @@
+"""Who takes which truth, for a whole data set at once.
+
+Legend: D detections, G truths, P pairs (see `overlaps`).
+
+COCO, VOC and TIDE match greedily: detections by falling score, each taking the free truth that it overlaps most. That
+is the one stable matching in which every truth prefers the higher score, so proposals in rounds (Gale and Shapley 1962)
+reach it as well, with a few array operations a round instead of a Python loop over every detection.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import BoolArray, IntArray
+from vertebra.evaluation.why.overlaps import Overlaps, Pairs
+
+
+def take(pairs: Pairs, detections: int, truths: int, shared_G: BoolArray | None = None) -> IntArray:
+    """taken_D: the truth that each detection takes, -1 for none.
+
+    pairs: those allowed, in the order in which each detection prefers its truths. Of two detections of an image the one
+    of the lower index goes first. shared_G: truths (crowds) that any number of detections may take.
+    """
+    nobody = detections
+    holder_G = np.full(truths, nobody, dtype=np.int64)
+    taken_D = np.full(detections, -1, dtype=np.int64)
+    starts = np.flatnonzero(np.diff(pairs.detection_P, prepend=-1))
+    asking = pairs.detection_P[starts]
+    next_D, end_D = np.zeros(detections, dtype=np.int64), np.zeros(detections, dtype=np.int64)
+    next_D[asking], end_D[asking] = starts, np.append(starts[1:], len(pairs.detection_P))
+    while len(asking):
+        wish = pairs.truth_P[next_D[asking]]
+        if shared_G is not None:
+            served = shared_G[wish]
+            taken_D[asking[served]] = wish[served]
+            asking, wish = asking[~served], wish[~served]
+        before = holder_G[wish]
+        np.minimum.at(holder_G, wish, asking)
+        after = holder_G[wish]
+        turned_away = np.concatenate(
+            [asking[after != asking], np.unique(before[(before != after) & (before < nobody)])]
+        )
+        next_D[turned_away] += 1
+        asking = turned_away[next_D[turned_away] < end_D[turned_away]]
+    held_G = np.flatnonzero(holder_G < nobody)
+    taken_D[holder_G[held_G]] = held_G
+    return taken_D
+
+
+def take_wanted_first(overlaps: Overlaps, pairs: Pairs, wanted_G: BoolArray) -> tuple[IntArray, BoolArray]:
+    """pycocotools' rule: (taken_D among the wanted truths, overlooked_D of those that took one of the others instead).
+
+    pairs: those of enough IoU and of the right class, in the order that a detection prefers.
+    """
+    detections, truths = len(overlaps.score_D), len(overlaps.class_G)
+    is_wanted_P = wanted_G[pairs.truth_P]
+    taken_D = take(pairs.where(is_wanted_P), detections, truths)
+    rest = pairs.where(~is_wanted_P & (taken_D[pairs.detection_P] < 0))
+    return taken_D, take(rest, detections, truths, overlaps.crowd_G) >= 0

@@ -1,0 +1,36 @@
+"""Right and wrong detections at IoU 0.5 as COCO matches them, and the score from which to show them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
+from vertebra.evaluation.why.matching import take_wanted_first
+from vertebra.evaluation.why.overlaps import Overlaps
+
+
+def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:
+    """(taken_D: each detection's truth or -1, counted_D: not on a crowd or an ignored difficult object)."""
+    enough = overlaps.pairs.where(overlaps.same_class_P & (overlaps.pairs.iou_P >= iou)).last_of_equals_first()
+    taken_D, overlooked_D = take_wanted_first(overlaps, enough, ~overlaps.aside_G)
+    return taken_D, ~overlooked_D
+
+
+def best_score(overlaps: Overlaps) -> float:
+    """The score from which F1 over all images and classes is highest; 0.5 where nothing is right."""
+    taken_D, counted_D = hits(overlaps)
+    return best_of(overlaps.score_D[counted_D], taken_D[counted_D] >= 0, int((~overlaps.aside_G).sum()))
+
+
+def best_of(score_N: FloatArray, right_N: BoolArray, wanted: int) -> float:
+    """The score from which F1 of these detections, which all count, is highest; 0.5 where none is right.
+
+    wanted: how many truths there are to find. Equal scores come or go together.
+    """
+    if not right_N.any():
+        return 0.5
+    order_N = np.argsort(-score_N, kind="stable")
+    score_N, right_N = score_N[order_N], right_N[order_N]
+    f1_N = 2 * np.cumsum(right_N) / (np.arange(1, len(score_N) + 1) + wanted)
+    last_of_equals_N = np.append(score_N[1:] != score_N[:-1], True)
+    return float(score_N[np.argmax(np.where(last_of_equals_N, f1_N, -1.0))])

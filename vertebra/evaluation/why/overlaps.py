@@ -1,0 +1,213 @@
+"""Which detections and truths of a data set touch: measured once, asked many times.
+
+Legend: D detections of all images, ordered by image (the truth's order) and falling score, equal scores as in the
+file; G truths of all images in the file's order; P pairs of one detection and one truth of the same image.
+
+IoU is pycocotools' own, and with a crowd the share of the detection that lies in it (COCO's rule). Pairs below a floor
+are not kept: of the millions of pairs of a data set, a few hundred thousand touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.coco import IouType
+from vertebra.evaluation.metrics.files import MASKS, Entry, Truth, area_of, class_names
+from vertebra.evaluation.metrics.segmentations import encode
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Overlapping pairs in order of detection, and of falling IoU for each; of equals the first truth comes first."""
+
+    detection_P: IntArray
+    truth_P: IntArray
+    iou_P: FloatArray
+
+    def where(self, keep_P: BoolArray) -> Pairs:
+        return Pairs(self.detection_P[keep_P], self.truth_P[keep_P], self.iou_P[keep_P])
+
+    def last_of_equals_first(self) -> Pairs:
+        """The same pairs as pycocotools chooses from them: of truths with equal IoU the last."""
+        order_P = np.lexsort((-self.truth_P, -self.iou_P, self.detection_P))
+        return Pairs(self.detection_P[order_P], self.truth_P[order_P], self.iou_P[order_P])
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Detections, truths and their pairs, as arrays.
+
+    names: the classes, by place. image_, class_: places of image and class. place_D: how many detections of its image
+    come before it, class_place_D: how many of its image and class. source_D: its place in the list of predictions.
+    aside_G: truths neither to be found nor punished (crowds; difficult objects where they are ignored). Areas are the
+    truth's `area` and the detection's own, in pixels.
+    """
+
+    names: list[str]
+    images: int
+    image_D: IntArray
+    class_D: IntArray
+    score_D: FloatArray
+    area_D: FloatArray
+    source_D: IntArray
+    place_D: IntArray
+    class_place_D: IntArray
+    image_G: IntArray
+    class_G: IntArray
+    area_G: FloatArray
+    crowd_G: BoolArray
+    aside_G: BoolArray
+    pairs: Pairs
+
+    @property
+    def same_class_P(self) -> BoolArray:
+        return self.class_D[self.pairs.detection_P] == self.class_G[self.pairs.truth_P]
+
+    def truths_by_class(self, wanted_G: BoolArray) -> IntArray:
+        return np.bincount(self.class_G[wanted_G], minlength=len(self.names))
+
+    def first(self, place_D: IntArray, most: int) -> Overlaps:
+        """Without the detections whose place (`place_D` or `class_place_D`) is `most` or more."""
+        keep_D = place_D < most
+        if keep_D.all():
+            return self
+        new_D = np.cumsum(keep_D) - 1
+        pairs = self.pairs.where(keep_D[self.pairs.detection_P])
+        fields: dict[str, Any] = {
+            name: getattr(self, name)[keep_D] for name in self.__dataclass_fields__ if name.endswith("_D")
+        }
+        return replace(self, **fields, pairs=replace(pairs, detection_P=new_D[pairs.detection_P]))
+
+
+def measure(
+    truth: Truth,
+    predictions: Sequence[Entry],
+    *,
+    floor: float = 0.1,
+    iou_type: IouType = "bbox",
+    difficult: str = "ignore",
+    classless: bool = False,
+) -> Overlaps:
+    """Pair checked truth and predictions (see `metrics.files`) wherever their IoU is `floor` or more.
+
+    classless: everything is one class, as for proposals.
+    """
+    image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
+    names = class_names(truth)
+    class_place = None if classless else {id_: place for place, id_ in enumerate(names)}
+    truths = truth["annotations"]
+    image_G, class_G = _places(truths, image_place, class_place)
+    crowd_G = np.array([bool(entry.get("iscrowd")) for entry in truths], dtype=bool)
+    difficult_G = np.array([bool(entry.get("difficult")) for entry in truths], dtype=bool)
+
+    image_D, class_D = _places(predictions, image_place, class_place)
+    score_D = np.array([entry["score"] for entry in predictions], dtype=np.float64)
+    order_D = np.lexsort((-score_D, image_D))
+    image_D, class_D, score_D = image_D[order_D], class_D[order_D], score_D[order_D]
+
+    shapes_D, shapes_G = _shapes(truth, predictions, iou_type)
+    shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
+    area_G = np.array([area_of(entry) for entry in truths], dtype=np.float64)
+    return Overlaps(
+        names=["any"] if classless else list(names.values()),
+        images=len(image_place),
+        image_D=image_D,
+        class_D=class_D,
+        score_D=score_D,
+        area_D=_areas(shapes_D),
+        source_D=order_D,
+        place_D=_place_in_group(image_D),
+        class_place_D=_place_in_group(image_D * max(1, len(names)) + class_D),
+        image_G=image_G,
+        class_G=class_G,
+        area_G=area_G,
+        crowd_G=crowd_G,
+        aside_G=crowd_G | difficult_G if difficult == "ignore" else crowd_G,
+        pairs=_pairs(image_D, shapes_D, image_G, shapes_G, crowd_G, len(image_place), floor),
+    )
+
+
+def neighbours(truth: Truth) -> tuple[IntArray, Pairs]:
+    """Of each truth how many others its image has, crowds among them, and its overlaps (IoU of boxes) with them.
+
+    The overlaps are Pairs of two truths: each pair appears from both sides.
+    """
+    image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
+    truths = truth["annotations"]
+    image_G = np.array([image_place[entry["image_id"]] for entry in truths], dtype=np.int64)
+    order_G = np.argsort(image_G, kind="stable")
+    boxes_G4, plain_G = _boxes(truths), np.zeros(len(truths), dtype=bool)
+    pairs = _pairs(image_G[order_G], boxes_G4[order_G], image_G, boxes_G4, plain_G, len(image_place), 1e-9)
+    pairs = replace(pairs, detection_P=order_G[pairs.detection_P])
+    others_G = np.bincount(image_G, minlength=len(image_place))[image_G] - 1
+    return others_G, pairs.where(pairs.detection_P != pairs.truth_P)
+
+
+def _places(
+    entries: Sequence[Entry], image_place: dict[int, int], class_place: dict[int, int] | None
+) -> tuple[IntArray, IntArray]:
+    images = np.array([image_place[entry["image_id"]] for entry in entries], dtype=np.int64)
+    if class_place is None:
+        return images, np.zeros(len(entries), dtype=np.int64)
+    return images, np.array([class_place[entry["category_id"]] for entry in entries], dtype=np.int64)
+
+
+def _place_in_group(group_D: IntArray) -> IntArray:
+    """How many earlier elements are of the same group."""
+    order_D = np.argsort(group_D, kind="stable")
+    grouped_D = group_D[order_D]
+    place_D = np.empty(len(group_D), dtype=np.int64)
+    place_D[order_D] = np.arange(len(group_D)) - np.searchsorted(grouped_D, grouped_D)
+    return place_D
+
+
+def _boxes(entries: Sequence[Entry]) -> FloatArray:
+    return np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+
+
+def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> tuple[Any, Any]:
+    """What pycocotools measures the IoU of: arrays of boxes, or lists of RLE."""
+    if iou_type == "bbox":
+        return _boxes(predictions), _boxes(truth["annotations"])
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    predicted, true = (
+        [encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]
+        for entries in (predictions, truth["annotations"])
+    )
+    return predicted, true
+
+
+def _areas(shapes_D: Any) -> FloatArray:
+    if isinstance(shapes_D, np.ndarray):
+        return shapes_D[:, 2] * shapes_D[:, 3]
+    from pycocotools import mask
+
+    return np.array([mask.area(shape) for shape in shapes_D], dtype=np.float64)
+
+
+def _pairs(
+    image_D: IntArray, shapes_D: Any, image_G: IntArray, shapes_G: Any, crowd_G: BoolArray, images: int, floor: float
+) -> Pairs:
+    from pycocotools import mask
+
+    order_G = np.argsort(image_G, kind="stable")
+    places = np.arange(images + 1)
+    starts_D, starts_G = np.searchsorted(image_D, places), np.searchsorted(image_G[order_G], places)
+    detections, truths, ious = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    for image in np.flatnonzero((np.diff(starts_D) > 0) & (np.diff(starts_G) > 0)):
+        first, last = starts_D[image], starts_D[image + 1]
+        mine_G = order_G[starts_G[image] : starts_G[image + 1]]
+        of_G = shapes_G[mine_G] if isinstance(shapes_G, np.ndarray) else [shapes_G[g] for g in mine_G]
+        iou_DG = mask.iou(shapes_D[first:last], of_G, crowd_G[mine_G].astype(np.uint8))
+        d, g = np.nonzero(iou_DG >= floor)
+        detections.append(d + first)
+        truths.append(mine_G[g])
+        ious.append(iou_DG[d, g])
+    detection_P, truth_P, iou_P = np.concatenate(detections), np.concatenate(truths), np.concatenate(ious)
+    order_P = np.lexsort((truth_P, -iou_P, detection_P))
+    return Pairs(detection_P[order_P], truth_P[order_P], iou_P[order_P])

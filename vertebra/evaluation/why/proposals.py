@@ -1,0 +1,62 @@
+"""Recall of proposals: AR at 100, 300 and 1000 an image, by size, classes aside (COCO's `useCats = 0`).
+
+A file of proposals is COCO results JSON whose category_id may be missing: image_id, bbox, score.
+
+Legend: D proposals, G truths, T IoU thresholds, A sizes, M limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.files import Entry, Truth, none_for_nan, read_predictions
+from vertebra.evaluation.why.matching import take_wanted_first
+from vertebra.evaluation.why.overlaps import measure
+from vertebra.evaluation.why.slices import COCO_SIZES, IOUS
+
+LIMITS = (100, 300, 1000)
+SIZES = (("all", 0.0, 1e10), *COCO_SIZES)
+
+
+@dataclass(frozen=True)
+class ProposalRecall:
+    """Of one size: its truths, and by limit the recall in 0..100: `average` over IoU .50:.05:.95, `at50` at .50."""
+
+    size: str
+    truths: int
+    average: dict[int, float]
+    at50: dict[int, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = [(f"AR@{limit}", value) for limit, value in self.average.items()]
+        figures += [(f"R50@{limit}", value) for limit, value in self.at50.items()]
+        return {"size": self.size, "truths": self.truths, **none_for_nan(figures)}
+
+
+def proposal_recall(
+    truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: str = "ignore"
+) -> list[ProposalRecall]:
+    """Recall of each size, all sizes first. Raises EvaluationError for files that cannot be scored."""
+    found = read_predictions(proposals, truth, classes=False)
+    overlaps = measure(truth, found, floor=float(IOUS[0]), difficult=difficult, classless=True)
+    overlaps = overlaps.first(overlaps.place_D, LIMITS[-1])
+    pairs = overlaps.pairs.last_of_equals_first()
+    rows = []
+    for size, low, high in SIZES:
+        wanted_G = ~overlaps.aside_G & (overlaps.area_G >= low) & (overlaps.area_G <= high)
+        truths = int(wanted_G.sum())
+        found_TM = np.zeros((len(IOUS), len(LIMITS)))
+        for t, iou in enumerate(IOUS):
+            taken_D, _ = take_wanted_first(overlaps, pairs.where(pairs.iou_P >= iou), wanted_G)
+            place_H = overlaps.place_D[taken_D >= 0]
+            # Matching is by falling score, so what the first 100 take does not depend on those behind them.
+            found_TM[t] = [(place_H < limit).sum() for limit in LIMITS]
+        recall_TM = 100 * found_TM / truths if truths else np.full_like(found_TM, np.nan)
+        average, at50 = recall_TM.mean(axis=0).tolist(), recall_TM[0].tolist()
+        rows.append(ProposalRecall(size, truths, dict(zip(LIMITS, average)), dict(zip(LIMITS, at50))))
+    return rows

@@ -1,0 +1,127 @@
+"""TIDE's errors under resamples of the test images: judged once, then weighed, as `statistics.resampling` does with AP.
+
+A verdict on a detection depends on its image alone, and so does what mending it makes of it. So all that a resample
+changes is how often each image's detections and truths count: `statistics.reweighting`'s case, once for each kind.
+
+Legend: I images, C classes, S resamples; row 0 of every result is the images as they are, once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
+from vertebra.evaluation.metrics.coco import Difficult, IouType
+from vertebra.evaluation.metrics.files import NEEDS, Entry, Truth, read_predictions, read_truth
+from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
+from vertebra.evaluation.statistics.resampling import Resampled, class_mean
+from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
+from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
+from vertebra.evaluation.why.overlaps import measure
+
+
+@dataclass(frozen=True)
+class ResampledErrors(Resampled):
+    """AP, or what a kind of error costs of it, 0..100, under resamples.
+
+    per_class_SC: as `tide_errors` has it of each class, NaN in a resample without a truth of the class. The means are
+    not over these: TIDE's mean AP counts a class with detections alone as 0, before a mend (ap_SC) and after it
+    (mended_SC, None for AP itself), and the cost is the difference of the two means. It is never below `least`.
+    """
+
+    ap_SC: FloatArray
+    mended_SC: FloatArray | None
+    least: float
+
+    @property
+    def mean_S(self) -> FloatArray:
+        """The mean AP of each resample, or the cost of it."""
+        before_S = class_mean(self.ap_SC)
+        if self.mended_SC is None:
+            return before_S
+        return np.maximum(self.least, class_mean(self.mended_SC) - before_S)
+
+    def restricted(self, names: Sequence[str] | None) -> ResampledErrors:
+        """These classes alone; None: all."""
+        if names is None:
+            return self
+        chosen = [self.classes.index(name) for name in names]
+        return replace(
+            self,
+            classes=tuple(names),
+            per_class_SC=self.per_class_SC[:, chosen],
+            shown_CI=self.shown_CI[chosen],
+            ap_SC=self.ap_SC[:, chosen],
+            mended_SC=None if self.mended_SC is None else self.mended_SC[:, chosen],
+        )
+
+
+def resample_errors(
+    truth: Truth | str | Path,
+    predictions: Sequence[Entry] | str | Path,
+    counts_SI: IntArray,
+    *,
+    iou_type: IouType = "bbox",
+    difficult: Difficult = "ignore",
+    iou: float = 0.5,
+    background: float = 0.1,
+) -> dict[str, Resampled]:
+    """The AP at `iou` ("AP") and what each kind of error costs of it (KINDS, SPECIAL), 0..100, of every resample.
+
+    `mean_S` is what `tide_errors` says of a data set in which images are repeated (`ap`, `lost` and `special`), and
+    row 0 of the images as they are; a class's figures are those of its `per_class`, NaN where a resample has no truth
+    of it. Sides that are to be compared are given the same counts (`statistics.resampling.draw_counts`), and their
+    `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`. Raises EvaluationError with a sentence.
+    """
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
+    overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
+    overlaps, verdicts = judged(overlaps, iou=iou, background=background)
+    counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)
+    classes = tuple(overlaps.names)
+    rankings = mends(overlaps, verdicts)
+    plain = rankings.pop("AP")
+    shown_CI = np.zeros((len(classes), overlaps.images), dtype=bool)
+    shown_CI[plain.class_W, plain.image_W] = True
+    own_SC, ap_SC = _class_aps(plain, counts_SI)
+    result: dict[str, Resampled] = {"AP": ResampledErrors(classes, own_SC, shown_CI, ap_SC, None, 0.0)}
+    for kind, ranking in rankings.items():
+        _, mended_SC = _class_aps(ranking, counts_SI)
+        gain_SC = np.where(np.isnan(own_SC), np.nan, np.nan_to_num(mended_SC) - ap_SC)
+        least = 0.0 if kind in KINDS else -np.inf
+        result[kind] = ResampledErrors(classes, gain_SC, shown_CI, ap_SC, mended_SC, least)
+    return result
+
+
+def compare_errors(
+    first: Sequence[Mapping[str, Resampled]], second: Sequence[Mapping[str, Resampled]], *, level: float = 0.95
+) -> dict[str, Difference | None]:
+    """Second side less first in AP and in what each kind costs, with intervals; a mapping of `resample_errors` a run.
+
+    The kinds' p-values are corrected over the kinds; AP's stands for itself. None where a side has no figure.
+    """
+    told = {
+        name: compare_sides(
+            *(np.stack([run[name].mean_S for run in side]) for side in (first, second)),
+            level=level,
+            images=one.images,
+        )
+        for name, one in first[0].items()
+    }
+    return {"AP": told.pop("AP"), **corrected(told)}
+
+
+def _class_aps(ranking: Ranking, counts_SI: IntArray) -> tuple[FloatArray, FloatArray]:
+    """AP_SC in 0..100: NaN in a resample without a truth of the class; and TIDE's, which is 0 there if it has drawn
+    detections of the class."""
+    own_SC, tides_SC = (np.full((len(counts_SI), ranking.classes), np.nan) for _ in range(2))
+    for k, ranked in enumerate(ranking.by_class()):
+        own_S = 100 * average_precisions(Matched.of_one_threshold(ranked), counts_SI, LEVELS)[:, 0]
+        drawn_S = counts_SI[:, np.unique(ranked.image_D)].any(axis=1)
+        own_SC[:, k] = own_S
+        tides_SC[:, k] = np.where(np.isnan(own_S) & drawn_S, 0.0, own_S)
+    return own_SC, tides_SC

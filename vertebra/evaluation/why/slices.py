@@ -1,0 +1,177 @@
+"""AP against what the objects are like: their size, and how crowded they stand.
+
+A slice is a part of the truths. As in COCO's size ranges, the truths outside of it are neither to be found nor
+punished: a detection that takes one of them counts for nothing.
+
+- By size, a detection that takes nothing counts where its own area belongs to the slice: COCO's rule, so small, medium
+  and large are COCO's APs, APm and APl. Quantiles part the truths of the file into equal numbers by area.
+- By crowding, nothing says to which slice a false detection belongs, so all of them count in each, and precision is
+  normalised (Hoiem, Chodpathumwan, Dai 2012, "Diagnosing Error in Object Detectors", §2.2): right detections weigh
+  as if the slice held as many truths as its class. A detector that is equally good everywhere so gets equal figures.
+
+Legend: D detections, G truths, K classes, S slices, T IoU thresholds, L recall levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.files import Truth, none_for_nan
+from vertebra.evaluation.why.matching import take_wanted_first
+from vertebra.evaluation.why.overlaps import Overlaps, neighbours
+
+IOUS: FloatArray = np.linspace(0.5, 0.95, 10)
+MOST = 100  # detections of an image and class
+COCO_SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, 1e10))
+OVERLAPS = (0.0, 0.1, 0.3, 0.5)  # upper bounds of the first slices by IoU with another truth
+NEIGHBOURS = (0, 3, 9)
+QUANTILES = 5
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Part of the truths: those that are wanted, and the detections that count where they take nothing."""
+
+    name: str
+    wanted_G: BoolArray
+    counted_D: BoolArray
+    normalised: bool = False
+
+
+@dataclass(frozen=True)
+class SliceFigures:
+    """truths: how many are wanted. ap: mean over IoU .50:.05:.95, ap50: at .50, recall50: truths found at .50 (all
+    0..100, means over the classes that the slice holds, recall50 over truths; NaN where it holds none)."""
+
+    name: str
+    truths: int
+    ap: float
+    ap50: float
+    recall50: float
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = none_for_nan([("ap", self.ap), ("ap50", self.ap50), ("recall50", self.recall50)])
+        return {"slice": self.name, "truths": self.truths, **figures}
+
+
+def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]:
+    """COCO's three sizes, and equal parts of the truths by area."""
+    areas_G, areas_D, wanted_G = overlaps.area_G, overlaps.area_D, ~overlaps.aside_G
+    no_edges: FloatArray = np.zeros(0)
+    coco = [
+        Slice(name, wanted_G & (areas_G >= low) & (areas_G <= high), (areas_D >= low) & (areas_D <= high))
+        for name, low, high in COCO_SIZES
+    ]
+    edges = (
+        np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES)) if wanted_G.any() else no_edges
+    )
+    part_G, part_D = np.digitize(areas_G, edges), np.digitize(areas_D, edges)
+    # By the square root: a side is easier to picture than an area.
+    quantiles = [
+        Slice(name, wanted_G & (part_G == part), part_D == part)
+        for part, name in enumerate(_ranges([f"{edge**0.5:.0f}" for edge in edges], " px"))
+    ]
+    return slice_figures(overlaps, coco), slice_figures(overlaps, quantiles)
+
+
+def by_crowding(overlaps: Overlaps, truth: Truth) -> dict[str, list[SliceFigures]]:
+    """By the greatest IoU with another truth of the image, with another of the same class, by the number of others."""
+    others_G, pairs = neighbours(truth)
+    same_P = overlaps.class_G[pairs.detection_P] == overlaps.class_G[pairs.truth_P]
+    return {
+        "overlap": _by_overlap(overlaps, _greatest(pairs.detection_P, pairs.iou_P, len(others_G))),
+        "overlap_in_class": _by_overlap(
+            overlaps, _greatest(pairs.detection_P[same_P], pairs.iou_P[same_P], len(others_G))
+        ),
+        "neighbours": _crowding(
+            overlaps,
+            np.searchsorted(NEIGHBOURS, others_G),
+            [
+                "alone",
+                *(f"{low + 1} to {high}" for low, high in pairwise(NEIGHBOURS)),
+                f"over {NEIGHBOURS[-1]}",
+            ],
+        ),
+    }
+
+
+def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigures]:
+    """Each slice's figures, from the 100 best detections of each image and class, as COCO takes them."""
+    keep_D = overlaps.class_place_D < MOST
+    slices = [Slice(s.name, s.wanted_G, s.counted_D[keep_D], s.normalised) for s in slices]
+    overlaps = overlaps.first(overlaps.class_place_D, MOST)
+    enough = overlaps.pairs.where(overlaps.same_class_P & (overlaps.pairs.iou_P >= IOUS[0])).last_of_equals_first()
+    order_D = np.lexsort((-overlaps.score_D, overlaps.class_D))
+    bounds_K = np.searchsorted(overlaps.class_D[order_D], np.arange(len(overlaps.names) + 1))
+    all_K = overlaps.truths_by_class(~overlaps.aside_G)
+    wanted_SK = [overlaps.truths_by_class(s.wanted_G) for s in slices]
+    ap_STK = np.full((len(slices), len(IOUS), len(overlaps.names)), np.nan)
+    found_S = np.zeros(len(slices))
+    for t, iou in enumerate(IOUS):
+        pairs = enough.where(enough.iou_P >= iou)
+        for s, part in enumerate(slices):
+            taken_D, overlooked_D = take_wanted_first(overlaps, pairs, part.wanted_G)
+            hit_D = taken_D >= 0
+            found_S[s] += hit_D.sum() if t == 0 else 0
+            kept_D = hit_D | (part.counted_D & ~overlooked_D)
+            for k in np.flatnonzero(wanted_SK[s]):
+                mine = order_D[bounds_K[k] : bounds_K[k + 1]]
+                weight = all_K[k] / wanted_SK[s][k] if part.normalised else 1.0
+                ap_STK[s, t, k] = weighted_ap(hit_D[mine][kept_D[mine]], int(wanted_SK[s][k]), weight)
+    return [
+        SliceFigures(
+            part.name,
+            int(wanted_K.sum()),
+            _percent(ap_TK),
+            _percent(ap_TK[0]),
+            100 * float(found) / int(wanted_K.sum()) if wanted_K.any() else float("nan"),
+        )
+        for part, wanted_K, ap_TK, found in zip(slices, wanted_SK, ap_STK, found_S)
+    ]
+
+
+def weighted_ap(hit_D: BoolArray, truths: int, weight: float = 1.0) -> float:
+    """AP in 0..1 at COCO's recall levels, best first, where a right detection weighs `weight` and a wrong one 1."""
+    places = np.flatnonzero(hit_D)
+    found = np.arange(1, len(places) + 1)
+    precision = weight * found / (weight * found + places + 1 - found)
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(best[np.searchsorted(found / truths, COCO_LEVELS)].mean())
+
+
+def _by_overlap(overlaps: Overlaps, iou_G: FloatArray) -> list[SliceFigures]:
+    names = ["none", *_ranges([f"{bound:g}" for bound in OVERLAPS[1:]], "")]
+    return _crowding(overlaps, np.searchsorted(OVERLAPS, iou_G), names)
+
+
+def _crowding(overlaps: Overlaps, part_G: IntArray, names: Sequence[str]) -> list[SliceFigures]:
+    every_D = np.ones(len(overlaps.score_D), dtype=bool)
+    wanted_G = ~overlaps.aside_G
+    return slice_figures(
+        overlaps,
+        [Slice(name, wanted_G & (part_G == part), every_D, normalised=True) for part, name in enumerate(names)],
+    )
+
+
+def _greatest(truth_P: IntArray, iou_P: FloatArray, truths: int) -> FloatArray:
+    greatest_G = np.zeros(truths)
+    np.maximum.at(greatest_G, truth_P, iou_P)
+    return greatest_G
+
+
+def _ranges(edges: Sequence[str], unit: str) -> list[str]:
+    if not edges:
+        return ["all"]
+    between = [f"{low} to {high}{unit}" for low, high in pairwise(edges)]
+    return [f"to {edges[0]}{unit}", *between, f"over {edges[-1]}{unit}"]
+
+
+def _percent(values: FloatArray) -> float:
+    known = values[~np.isnan(values)]
+    return 100 * float(known.mean()) if known.size else float("nan")

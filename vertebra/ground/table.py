@@ -1,0 +1,73 @@
+"""One table for every place: aligned text for a terminal, Markdown for a file; HTML is the report's Jinja macro."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text; `sub` stands small under it; the best of a table are bold; value: what a column is sorted by."""
+
+    text: str
+    sub: str = ""
+    best: bool = False
+    value: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.sub})" if self.sub else self.text
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name, its small print, and a cell for each column. Neighbours of one `group` stand under its heading."""
+
+    name: str
+    cells: Sequence[Cell | str]
+    note: str = ""
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.note})" if self.note else self.name
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns. corner: the heading of the rows' names; left: columns of words, which are aligned left."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    corner: str = ""
+    note: str = ""
+    left: frozenset[str] = field(default_factory=frozenset)
+
+    def text(self) -> str:
+        """Return the table aligned for a terminal, its title above and its note below."""
+        lines = list(self._lines(str))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        is_left = [True, *(name in self.left for name in self.columns)]
+        aligned = [
+            "  ".join(
+                cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, is_left)
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*filter(None, [self.title]), *aligned, *filter(None, [self.note])])
+
+    def markdown(self, escape: Callable[[str], str] = str) -> str:
+        """Return a pipe table, without title and note. escape: makes plain text safe in Markdown."""
+
+        def written(cell: Cell | str) -> str:
+            text = escape(str(cell)).replace("|", "\\|")
+            return f"**{text}**" if isinstance(cell, Cell) and cell.best else text
+
+        head, *body = ("| " + " | ".join(line) + " |" for line in self._lines(written))
+        rule = "|---|" + "".join("---|" if name in self.left else "---:|" for name in self.columns)
+        return "\n".join([head, rule, *body]) + "\n"
+
+    def _lines(self, write: Callable[[Cell | str], str]) -> Iterator[list[str]]:
+        yield [write(self.corner), *map(write, self.columns)]
+        for row in self.rows:
+            yield [write(str(row)), *map(write, row.cells)]

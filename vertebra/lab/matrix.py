@@ -1,0 +1,193 @@
+"""From a comparison's recipe to its trainings: backbones to pre-train, trials of a sweep, and a detector a cell.
+
+A cell is a backbone with a head and a seed. What a training is told is a command line of its tool, so that anyone can
+type it; its recipe is what that command line means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from backbones import BackboneError
+from vertebra.build import build_detection, build_detector
+from vertebra.build.exchange_body import exchange_body
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
+from vertebra.evaluation.why.explain import require_same_truth
+from vertebra.ground.errors import RecipeError
+from vertebra.lab.sweep import choose, trials_of, with_choice
+from vertebra.lab.training import Training, steps_of, with_flags
+from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.schema import BackboneRecipe, path_part
+from vertebra.recipes.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
+from vertebra.recipes.schema_detection import DetectionRecipe
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All trainings. trials: of the sweep, by (backbone, head); cells: seed by seed, so that a matrix that is stopped
+    early has compared something; with a sweep they still lack the value that it will choose."""
+
+    pretrainings: tuple[Training, ...]
+    trials: dict[tuple[str, str], tuple[Training, ...]]
+    cells: tuple[Training, ...]
+
+    def all_trials(self) -> list[Training]:
+        return [trial for trials in self.trials.values() for trial in trials]
+
+    def trainings(self) -> list[Training]:
+        """In the order in which they are begun."""
+        return [*self.pretrainings, *self.all_trials(), *self.cells]
+
+    def trials_for(self, training: Training) -> tuple[Training, ...]:
+        """The trials that choose a value for this cell; none for other trainings, and without a sweep."""
+        return self.trials.get((training.backbone, training.head), ()) if training in self.cells else ()
+
+    def needs(self, training: Training) -> tuple[str, ...]:
+        """Names of the trainings that must have finished before this one begins: the pre-training of its backbone."""
+        return tuple(one.name for one in self.pretrainings if one.backbone == training.backbone and one != training)
+
+    def settled(self, recipe: CompareRecipe, cell: Training) -> Training:
+        """The cell with the value that its sweep has chosen. Raises sweep.Undecided before the sweep is done."""
+        trials = self.trials_for(cell)
+        return with_choice(recipe, cell, choose(trials)) if trials else cell
+
+
+def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
+    """The matrix of a comparison; overrides: flags for every detector's training.
+
+    Raises RecipeError for whatever would make a cell fail that can be seen beforehand.
+    """
+    for argument in overrides:
+        if argument.split("=")[0] in SET_BY_MATRIX:
+            mend = "say --heads" if argument.startswith("--model.body") else "write it before the --"
+            raise RecipeError(f"{argument.split('=')[0]} is the matrix's own flag; {mend}")
+    heads = recipe.all_heads()
+    if recipe.data is None or not recipe.data.is_dir():
+        raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
+    weights, pretrainings = recipe.weights_of(), []
+    for backbone in recipe.backbones:
+        if backbone not in weights:
+            pretrainings.append(_pretraining(recipe, backbone))
+            weights[backbone] = str(pretrainings[-1].output / "model.safetensors")
+    firsts = {
+        (backbone, head.name): _cell(recipe, backbone, head, weights[backbone], overrides)
+        for head in heads
+        for backbone in recipe.backbones
+    }
+    for first in firsts.values():
+        check(first, is_pretrained=first.backbone not in recipe.weights_of())
+    _check_bodies(firsts)
+    trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
+    cells = tuple(_seeded(recipe, first, seed) for seed in range(recipe.seeds) for first in firsts.values())
+    return Matrix(tuple(pretrainings), trials, cells)
+
+
+def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
+    """Reads --predictions and --truth as the report will, days from now.
+
+    Raises RecipeError for a name that a backbone has, ValueError for what is not of the matrix's test set.
+    """
+    if not recipe.predictions:
+        return
+    for name in recipe.predictions_of():
+        if name in recipe.backbones:
+            raise RecipeError(f"--predictions {name}=...: {name} is one of the --backbones; give it another name")
+    first = matrix.cells[0].recipe
+    assert isinstance(first, DetectionRecipe)
+    test_set = build_detection.open_test(first)
+    truth = read_truth(test_set.coco_truth())
+    if recipe.truth is not None:
+        require_same_truth(truth, read_truth(recipe.truth), (test_set.source, str(recipe.truth)))
+    for paths in recipe.predictions_of().values():
+        for path in paths:
+            read_predictions(path, truth)
+
+
+def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
+    """The report tells heads apart by their body."""
+    seen: dict[str, str] = {}
+    for (_, name), first in firsts.items():
+        assert isinstance(first.recipe, DetectionRecipe)
+        other = seen.setdefault(first.recipe.model.body, name)
+        if other != name:
+            raise RecipeError(
+                f"the heads {other} and {name} have one body, {first.recipe.model.body}, by which the report tells "
+                "heads apart: compare them in two matrices"
+            )
+
+
+def _common(recipe: CompareRecipe) -> tuple[str, ...]:
+    return (
+        *("--device", recipe.device, "--workers", str(recipe.workers), "--gpus", str(recipe.processes)),
+        "--resume",
+    )
+
+
+def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
+    data = recipe.pretrain_data
+    if data is None and recipe.dataset == "sample" and recipe.data is not None:
+        data = recipe.data / "objects"
+    if recipe.pretrain is None or data is None:
+        raise RecipeError(
+            f"{backbone} has no weights: give --weights {backbone}=FILE (or =torchvision, =none), "
+            "or --pretrain RECIPE --pretrain-data DIR"
+        )
+    if not data.is_dir():
+        raise RecipeError(f"--pretrain-data {data} is not a directory")
+    output = recipe.output / f"{path_part(backbone)}_backbone"
+    flags = (
+        *("--config", recipe.pretrain, "--backbone", backbone, "--data", str(data), "--output", str(output)),
+        *_common(recipe),
+    )
+    parsed = parse_recipe(BackboneRecipe, list(flags), description="")
+    return Training("train_backbone", backbone, "", parsed.seed, output, flags, parsed, steps_of(parsed))
+
+
+def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overrides: tuple[str, ...]) -> Training:
+    """The backbone with the head and seed 0."""
+    stem = "_".join(part for part in (path_part(backbone), head.name) if part)
+    flags = (
+        *("--config", head.recipe, "--dataset", recipe.dataset, "--backbone", backbone),
+        *("--data", str(recipe.data), "--weights", weights, *_common(recipe)),
+        *(exchange_body(head.recipe, head.body) if head.body else ()),
+        *overrides,
+    )
+    try:
+        parsed = parse_recipe(DetectionRecipe, list(flags), description="")
+    except RecipeError as error:
+        if not (head.name and overrides):
+            raise
+        raise RecipeError(
+            f"{head.name}: {error} (what follows the -- is for every head; for one of them, write a recipe: "
+            f"--heads {head.name}=FILE.yaml)"
+        ) from None
+    return Training("train_det", backbone, head.name, 0, recipe.output / stem, flags, parsed, steps_of(parsed))
+
+
+def _seeded(recipe: CompareRecipe, first: Training, seed: int) -> Training:
+    output = first.output.with_name(f"{first.output.name}_seed{seed}")
+    return with_flags(replace(first, seed=seed, output=output), {"seed": str(seed), "output": str(output)})
+
+
+def check(cell: Training, *, is_pretrained: bool) -> None:
+    """Builds the detector without its numbers. Raises RecipeError where it cannot be, or where its weights are missing.
+
+    is_pretrained: the matrix itself makes the weights.
+    """
+    recipe = cell.recipe
+    assert isinstance(recipe, DetectionRecipe)
+    try:
+        with torch.device("meta"):
+            if recipe.weights == "none":
+                build_detection.build_pretrained(recipe)
+            build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), classes=20)
+    except (BackboneError, ValueError) as error:
+        raise RecipeError(f"{cell.title}: {error}") from None
+    if recipe.weights == "torchvision" and cell.backbone not in build_detection.TORCHVISION_WEIGHTS:
+        known = ", ".join(build_detection.TORCHVISION_WEIGHTS)
+        raise RecipeError(f"torchvision has no weights for {cell.backbone}; it has them for {known}")
+    if recipe.weights not in ("none", "torchvision") and not is_pretrained and not Path(recipe.weights).is_file():
+        raise RecipeError(f"--weights {cell.backbone}={recipe.weights}: there is no such file")

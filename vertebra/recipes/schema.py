@@ -1,0 +1,316 @@
+"""What can be set: the recipes of backbone training and comparison, and what all recipes share, as plain data.
+
+A recipe is a frozen pydantic model. Every field is a flag of its tool (`--solver.lr 0.02`), a key of its YAML file,
+and a line of the resolved `config.yaml` in the run directory. Nothing here imports torch or another room, so that
+`--help` answers at once; `vertebra.build.build` turns a recipe into parts.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def idle(self) -> dict[str, str]:
+        """Fields of this recipe itself, not of its parts, that are set to no effect: the sentence on each."""
+        return {}
+
+    @model_validator(mode="after")
+    def _every_word_has_an_effect(self) -> Recipe:
+        if idle := self.idle():
+            raise ValueError("; ".join(idle.values()))
+        return self
+
+
+Count = Annotated[int, Field(ge=1)]  # in tuples
+Ratio = Annotated[float, Field(gt=0)]
+
+# What cannot change a result: paths, workers, memory, logging, the device count at equal global batch.
+NO_EFFECT = frozenset(
+    {
+        *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
+        *("compile", "checkpoint_activations", "write_proposals"),
+        *("log_period", "checkpoint_period", "eval_period"),
+    }
+)
+# Fields that came later than the first runs, and the value with which all is as before.
+ADDED: dict[str, Any] = {"validation": 0.0, "sweep": "", "model.rpn_cross_border": True}
+
+# What a comparison varies.
+COMPARED = frozenset({"backbone", "width", "shortcut", "stride_in", "weights", "seed"})
+
+# A data set's name -> (training images, test images), each a `+`-joined list of sources of `data.open_detection`.
+DETECTION_SETS: dict[str, tuple[str, str]] = {
+    "voc07": ("voc2007/trainval", "voc2007/test"),
+    "voc12": ("voc2012/trainval", "voc2007/test"),
+    "voc0712": ("voc2007/trainval+voc2012/trainval", "voc2007/test"),
+    "voc0712pp": ("voc2007/trainval+voc2007/test+voc2012/trainval", "voc2012/test"),
+    "coco": ("coco/train2017", "coco/val2017"),
+    "coco2014": ("coco/train2014", "coco/val2014"),  # the 2015 papers' 80k and 40k images
+    "imagenet_det": ("imagenet_det/train", "imagenet_det/val"),
+    "sample": ("sample/train", "sample/val"),
+    # One's own: both sources are to be given.
+    "json": ("", ""),
+    "yolo": ("", ""),
+    "vocxml": ("", ""),
+}
+# How one's own sources are written, after `NAME:`.
+OWN_SOURCES = {"json": "{}.json", "yolo": "data.yaml/{}", "vocxml": "DIR/{}"}
+
+# The recipe that a data set gets when no --config names another.
+DEFAULT_RECIPES: dict[str, str] = {
+    "voc07": "detection/voc07_c4.yaml",
+    "voc12": "detection/voc0712_c4.yaml",
+    "voc0712": "detection/voc0712_c4.yaml",
+    "voc0712pp": "detection/voc0712_c4.yaml",
+    "coco": "detection/coco_c4_1x.yaml",
+    "coco2014": "detection/coco_c4_1x.yaml",
+    "imagenet_det": "detection/coco_c4_1x.yaml",
+    "json": "detection/coco_c4_1x.yaml",
+    "yolo": "detection/coco_c4_1x.yaml",
+    "vocxml": "detection/voc0712_c4.yaml",
+    "sample": "sample/detection.yaml",
+}
+
+
+# Lengths of one thing in several units, of which a recipe has one, and the value that says nothing.
+ONE_LENGTH: tuple[dict[str, Any], ...] = (
+    {"iterations": None, "epochs": None},
+    {"warmup_iterations": 0, "warmup_epochs": None, "warmup_until_error": None},
+)
+
+
+class Solver(Recipe):
+    """Optimisation. Iterations are optimiser steps on the global batch."""
+
+    batch_size: int = Field(256, ge=1, description="Images in one step, over all devices.")
+    iterations: int | None = Field(None, ge=1, description="Length of the training in steps; or say epochs.")
+    epochs: float | None = Field(None, gt=0, description="Length of the training in passes over the data.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is the papers'.")
+    lr: float = Field(0.1, gt=0, description="Learning rate after the warm-up, for a batch of lr_batch images.")
+    lr_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Batch that lr is meant for: another batch_size scales the rate linearly (Goyal et al. 2017, 2.1); "
+        "none: lr is taken as it is.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    nesterov: bool = Field(False, description="Nesterov's momentum instead of the classical one.")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
+    decay_norms: bool = Field(True, description="Decay norms' scales and all biases too, as the papers do.")
+    schedule: Literal["constant", "steps", "cosine", "linear", "plateau"] = Field(
+        "steps",
+        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls; linear: to 0.",
+    )
+    milestones: tuple[float, ...] = Field(
+        (),
+        description="Fractions of the training at which the rate drops, e.g. 0.666667 0.888889 (60k, 80k of 90k).",
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
+    patience: int = Field(5, ge=0, description="Evaluations without improvement that a plateau waits for.")
+    warmup_iterations: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    warmup_epochs: float | None = Field(
+        None, gt=0, description="Linear warm-up in passes over the data, instead of warmup_iterations."
+    )
+    warmup_factor: float = Field(0.001, ge=0, le=1, description="Share of lr at the first step of the warm-up.")
+    warmup_until_error: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="Instead of a warm-up of stated length: warmup_factor of lr until the training error falls below "
+        "this, per cent (He et al. 2015, 4.2: 0.1 of it until 80 for 110 layers).",
+    )
+    accumulate: int = Field(1, ge=1, description="Parts into which a step's batch is cut to save memory.")
+    grad_clip: float | None = Field(None, gt=0, description="Largest gradient norm; none: not clipped.")
+
+    @model_validator(mode="after")
+    def _milestones_are_fractions(self) -> Solver:
+        if any(not 0 < fraction < 1 for fraction in self.milestones):
+            raise ValueError(
+                f"solver.milestones are fractions of the training between 0 and 1, not {self.milestones}; "
+                "write 60k of 90k iterations as 0.666667"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_length_of_a_kind(self) -> Solver:
+        for lengths in ONE_LENGTH:
+            given = [f"solver.{name}" for name, none in lengths.items() if getattr(self, name) != none]
+            if len(given) > 1:
+                raise ValueError(f"{' and '.join(given)} are two lengths: leave one of them out")
+        return self
+
+    def rate(self) -> float:
+        """The learning rate for this batch size."""
+        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
+
+
+class RunRecipe(Recipe):
+    """What every training has: the network, where it runs, where it writes."""
+
+    backbone: str = Field("r50", description="r18..r152, plain18/34, vgg11..19[_bn], cifar_*, torchvision:N, timm:N.")
+    width: float = Field(1.0, gt=0, description="Factor on all channel counts.")
+    shortcut: Literal["A", "B", "C"] = Field("B", description="A zero-padded, B projections where needed, C all.")
+    stride_in: Literal["1x1", "3x3"] = Field("3x3", description="Where a bottleneck strides: paper, torchvision.")
+    data: Path | None = Field(None, description="Directory of the data set.")
+    output: Path | None = Field(None, description="Run directory; default runs/JOB_BACKBONE_DATA_SEED.")
+    resume: bool = Field(False, description="Continue the run in --output; does nothing if it is finished.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
+    gpus: int = Field(1, ge=1, description="Processes to start on this machine (as torchrun does).")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device is fast at it, else fp32."
+    )
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
+    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    log_period: int = Field(20, ge=1, description="Steps between log lines.")
+    checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")
+
+
+class ClassificationInput(Recipe):
+    """Views of an image in training and at test (1 centre crop)."""
+
+    size: int = Field(224, ge=8, description="Side of the square that the network sees, pixels.")
+    resize: int = Field(256, ge=8, description="Shorter side before the centre crop at test, pixels.")
+    test_size: int | None = Field(None, ge=8, description="Side of the square at test, pixels; none: size.")
+    augment: Literal["crop", "scale", "pad", "none"] = Field(
+        "crop",
+        description="crop: random resized crop; scale: shorter side drawn from 1 to 1.875 times resize, and a random "
+        "crop (the 2015 paper); pad: an eighth of padding and a random crop (CIFAR).",
+    )
+    min_scale: float = Field(0.08, gt=0, le=1, description="Smallest share of the image's area in a random crop.")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    colour: Literal["none", "pca"] = Field("none", description="pca: AlexNet's shift along the colours' main axes.")
+    policy: Literal["none", "trivial", "rand"] = Field(
+        "none", description="trivial: TrivialAugment (wide); rand: RandAugment, two operations of policy_magnitude."
+    )
+    policy_magnitude: int = Field(9, ge=0, le=30, description="Strength of RandAugment's operations.")
+    erase: float = Field(0.0, ge=0, le=1, description="Probability that a random rectangle is erased.")
+    repeats: int = Field(1, ge=1, description="Views of each drawn image in an epoch (repeated augmentation).")
+    start_size: int | None = Field(
+        None, ge=8, description="Side at the start of the training, growing to size (progressive size); none: size."
+    )
+    grow_until: float = Field(0.8, gt=0, le=1, description="Fraction of the training at which size is reached.")
+    resident: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Keep the whole data set on the device and augment it there; auto: small sets of small images.",
+    )
+    cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ClassificationInput:
+        name = "size" if self.test_size is None else "test_size"
+        if (side := getattr(self, name)) > self.resize:
+            raise ValueError(
+                f"input.{name} {side} is above input.resize {self.resize}, from which it is cropped at test; "
+                f"set the latter to {side} or more"
+            )
+        if self.start_size is not None and self.start_size > self.size:
+            raise ValueError(
+                f"input.start_size {self.start_size} is above input.size {self.size}, to which pictures grow; "
+                f"set it to {self.size} or less"
+            )
+        return self
+
+
+class BackboneRecipe(RunRecipe):
+    """Train a backbone as a classifier on a folder of classes."""
+
+    weights: Path | None = Field(None, description="Start from these weights; the classifier starts anew.")
+    shallow_weights: Path | None = Field(
+        None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."
+    )
+    train_split: str = Field("train", description="What is trained on; train45k: nine tenths of it.")
+    test_split: str = Field("val", description="What is evaluated on; val5k: the tenth beside train45k.")
+    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
+    input: ClassificationInput = ClassificationInput()
+    zero_init_residual: bool = Field(False, description="Each block's last norm starts at 0 (Goyal et al., 5.1).")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Probability mass that all classes share alike.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0: none. With cutmix each batch draws one of them.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix; 0: none.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of the weights' moving average; 0: none is kept.")
+    compile: bool = Field(False, description="Compile the step (CUDA graphs): pays for small nets on a GPU.")
+    checkpoint_activations: bool = Field(
+        False, description="Compute blocks' activations again in the backward pass: slower, and far less memory."
+    )
+    recompute_norms: int = Field(
+        50_000,
+        ge=0,
+        description="Training images over which norm statistics are computed exactly at the end.",
+    )
+    solver: Solver = Solver()
+
+
+def check_positives(name: str, samples: int, share_name: str, share: float) -> None:
+    """Raises ValueError where a detector's loss samples no positive box: then none is ever learnt."""
+    if int(samples * share) < 1:
+        raise ValueError(
+            f"model.{name} {samples} leaves no place to a positive at model.{share_name} {share:g}, so that no box "
+            f"would ever be learnt: set it to {ceil(1 / share)} or more"
+        )
+
+
+def path_part(name: str) -> str:
+    """A backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
+    return name.replace(":", "-").replace("/", "-")
+
+
+def flag_of(field: str) -> str:
+    """A field as a flag of the command line (solver.batch_size -> --solver.batch-size)."""
+    return "--" + field.replace("_", "-")
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    walk("", recipe.model_dump(mode="json"))
+    return flat
+
+
+def protocol_fields(recipe: Recipe) -> dict[str, Any]:
+    """The fields that make two runs comparable: all that can change a result and is not what is compared.
+
+    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells. Where a
+    sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are left out where
+    they say nothing.
+    """
+    left_out = may_differ(recipe) | COMPARED | {getattr(recipe, "sweep", "").partition(":")[0]}
+    flat = flatten(recipe)
+    left_out |= {name for name, nothing in ADDED.items() if flat.get(name) == nothing}
+    fields = {name: value for name, value in flat.items() if name not in left_out}
+    for name in ("train_source", "test_source"):
+        if fields.get(name):
+            fields[name] = "+".join(_without_directory(part) for part in fields[name].split("+"))
+    return fields
+
+
+def may_differ(recipe: Recipe) -> frozenset[str]:
+    """The fields that cannot change this recipe's result, so that a resumed run may have other values of them."""
+    return NO_EFFECT - {"eval_period"} if follows_evaluations(recipe) else NO_EFFECT
+
+
+def follows_evaluations(recipe: Recipe) -> bool:
+    """Whether the figures of the evaluations steer the training."""
+    solver = getattr(recipe, "solver", None)
+    return solver is not None and solver.schedule == "plateau"
+
+
+def _without_directory(source: str) -> str:
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).name}" if colon and kind in OWN_SOURCES else source

@@ -1,0 +1,230 @@
+"""What can be set in a comparison: backbones, heads, seeds, where they run, and where the report goes.
+
+Plain data as `vertebra.recipes.schema` is: nothing here imports torch or another room.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import tyro
+from pydantic import Field
+
+from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Recipe, flag_of
+
+Body = Literal["c4", "dc5", "fpn"]
+BODIES: tuple[str, ...] = get_args(Body)
+
+# The recipe of a named head on a data set. Where none stands here it is the data set's own (DEFAULT_RECIPES), or
+# --detection, with the body exchanged: see `vertebra.lab.matrix.exchange_body`.
+HEAD_RECIPES: dict[tuple[str, str], str] = {
+    **{(dataset, "c4"): recipe for dataset, recipe in DEFAULT_RECIPES.items()},
+    **{
+        (dataset, "fpn"): "detection/coco_fpn_1x.yaml"
+        for dataset in ("coco", "coco2014", "imagenet_det", "json", "yolo")
+    },
+    ("sample", "fpn"): "sample/fpn.yaml",
+}
+# What says something of runs that exist, or of --predictions alone; all other fields are a matrix's.
+OF_A_REPORT = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
+# What the matrix itself says to every training of a detector.
+SET_BY_MATRIX = (
+    *("--config", "--backbone", "--dataset", "--data", "--weights", "--seed", "--output", "--resume", "--device"),
+    *("--gpus", "--workers", "--validation", "--sweep", "--model.body"),
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column of the matrix: its name ("" where only one recipe was asked for), its recipe, and the body to give it.
+
+    body None: the recipe's own.
+    """
+
+    name: str
+    recipe: str
+    body: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The values of one field that are tried on every backbone and head."""
+
+    field: str
+    values: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        return flag_of(self.field)
+
+
+class CompareRecipe(Recipe):
+    """Finished runs to report on, or a matrix of backbones, heads and seeds under one protocol."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to compare.")
+    backbones: tuple[str, ...] = Field((), description="The backbones to compare; the first is the baseline.")
+    heads: tuple[str, ...] = Field(
+        (),
+        description="c4, dc5, fpn, each with its recipe for the data set, or NAME=RECIPE.yaml; none: the one recipe of "
+        "--detection or of the data set. Each head is a comparison of its own.",
+    )
+    dataset: str = Field("sample", description=f"One of {', '.join(DETECTION_SETS)}.")
+    data: Path | None = Field(None, description="Directory of the detection data set.")
+    seeds: int = Field(1, ge=1, description="Runs of each backbone with each head: seeds 0 to N-1.")
+    weights: tuple[str, ...] = Field(
+        (), description="BACKBONE=FILE, BACKBONE=torchvision or BACKBONE=none; without it, pre-train."
+    )
+    pretrain: str | None = Field(None, description="Recipe with which backbones without weights are pre-trained.")
+    pretrain_data: Path | None = Field(None, description="Folder of classes for the pre-training.")
+    detection: str | None = Field(None, description="Recipe of the detectors; none: the data set's.")
+    sweep: tuple[str, ...] = Field(
+        (),
+        description="FIELD VALUE VALUE ...: seed 0 of every backbone and head is trained once a value, and the best on "
+        "a held-out part of the training images goes to all seeds.",
+    )
+    sweep_share: float = Field(0.1, gt=0, lt=1, description="Share of the training images that a sweep holds out.")
+    output: Path = Field(Path("runs/compare"), description="Where the runs and the report go.")
+    gpus: int = Field(1, ge=1, description="Devices (on a CPU: processes) in use at a time.")
+    gpus_per_job: int | None = Field(
+        None, ge=1, description="Devices of each job, GPUS/GPUS_PER_JOB at a time; none: all of --gpus for each job."
+    )
+    jobs: int | None = Field(None, ge=1, description="Jobs at a time that share the cores of a CPU; none: 1.")
+    slurm: tuple[str, ...] = Field(
+        (),
+        description="KEY=VALUE ... of the cluster's queue, where the jobs then run: partition=gpu time=240 (minutes), "
+        "any other of sbatch's options too. cluster=local: no queue, processes of this machine.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
+    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    resume: bool = Field(False, description="Not needed: the same command again goes on by itself.")
+    dry_run: bool = Field(False, description="Show the plan and an estimate of its time, and stop.")
+    report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
+    predictions: tuple[str, ...] = Field(
+        (),
+        description="NAME=FILE ...: COCO results of detectors without a run directory; several of one name are seeds.",
+    )
+    truth: Path | None = Field(None, description="COCO JSON that --predictions are scored on; none: the runs'.")
+    images: Path | None = Field(None, description="Directory of that truth's images, to be shown.")
+    expect: Path | None = Field(
+        None,
+        description="YAML or JSON file of published figures, such as published/coco2015_c4.yaml; exit 1 where one is "
+        "missed.",
+    )
+
+    def check(self) -> None:
+        """Raises ValueError with a sentence for what cannot be, or does not go together.
+
+        Not validators: what those say comes out of a command line's parser wrapped up in its own words.
+        """
+        self._pairs_are_pairs()
+        self._weights_name_their_backbone()
+        self._names_are_named_once()
+        self._devices_go_up()
+        self._sweep_has_values()
+        self.all_heads()
+
+    def _weights_name_their_backbone(self) -> None:
+        for entry in self.weights:
+            if self.backbones and entry.partition("=")[0] not in self.backbones:
+                raise ValueError(
+                    f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
+                )
+
+    def _names_are_named_once(self) -> None:
+        told = {"backbones": self.backbones, "heads": tuple(head.partition("=")[0] for head in self.heads)}
+        told["sweep"] = self.sweep
+        told |= {name: tuple(one.partition("=")[0] for one in getattr(self, name)) for name in ("weights", "slurm")}
+        for field, names in told.items():
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                hint = ", --seeds repeats them" if field in ("backbones", "heads") else ""
+                raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once{hint}")
+
+    def _devices_go_up(self) -> None:
+        if self.gpus_per_job is not None:
+            if self.gpus % self.gpus_per_job:
+                raise ValueError(f"--gpus {self.gpus} is not a multiple of --gpus-per-job {self.gpus_per_job}")
+            if self.jobs is not None:
+                raise ValueError(
+                    f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} says how many run at a time"
+                )
+
+        if self.jobs is not None and self.is_queued:
+            raise ValueError("--jobs is for this machine; a cluster's queue decides how many run at a time")
+
+    def _sweep_has_values(self) -> None:
+        if not self.sweep and self.sweep_share != CompareRecipe.model_fields["sweep_share"].default:
+            raise ValueError("--sweep-share is for a --sweep")
+        if self.sweep and len(self.sweep) < 3:
+            raise ValueError(
+                f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02"
+            )
+
+    def _pairs_are_pairs(self) -> None:
+        forms = (("predictions", "NAME=FILE"), ("slurm", "KEY=VALUE"), ("weights", "BACKBONE=FILE"))
+        for field, form in forms:
+            for entry in getattr(self, field):
+                name, _, value = entry.partition("=")
+                if not name or not value:
+                    raise ValueError(f"--{field} {entry}: write {form}")
+
+    def of_a_matrix(self) -> list[str]:
+        """The fields that were set and say nothing of runs that exist."""
+        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in OF_A_REPORT}
+        return [name for name, field in fields.items() if getattr(self, name) != field.default]
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether the jobs go to a cluster's queue."""
+        return bool(self.slurm) and "cluster=local" not in self.slurm
+
+    @property
+    def processes(self) -> int:
+        """Of each job."""
+        return self.gpus_per_job or self.gpus
+
+    @property
+    def at_once(self) -> int:
+        """Jobs at a time."""
+        return self.jobs or self.gpus // self.processes
+
+    def all_heads(self) -> list[Head]:
+        """The heads with their recipes. Raises ValueError for an unknown head or data set."""
+        if self.dataset not in DETECTION_SETS:
+            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
+        own = self.detection or DEFAULT_RECIPES[self.dataset]
+        if not self.heads:
+            return [Head("", own)]
+        return [self._head(text, own) for text in self.heads]
+
+    def _head(self, text: str, own: str) -> Head:
+        name, equals, recipe = text.partition("=")
+        if equals:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not recipe:
+                raise ValueError(f"--heads {text}: write NAME=RECIPE.yaml with a NAME of letters, digits, - and _")
+            return Head(name, recipe)
+        if name not in BODIES:
+            raise ValueError(f"there is no head {name!r}: it is one of {', '.join(BODIES)}, or NAME=RECIPE.yaml")
+        listed = None if self.detection else HEAD_RECIPES.get((self.dataset, name))
+        return Head(name, listed or own, name)
+
+    def swept(self) -> Sweep | None:
+        """The sweep that was asked for, its field as the recipe's is written."""
+        if not self.sweep:
+            return None
+        return Sweep(self.sweep[0].removeprefix("--").replace("-", "_"), self.sweep[1:])
+
+    def weights_of(self) -> dict[str, str]:
+        """The weights that were named, by backbone."""
+        return dict(entry.split("=", 1) for entry in self.weights)
+
+    def predictions_of(self) -> dict[str, list[Path]]:
+        """The files of predictions, by the name of their side."""
+        sides: dict[str, list[Path]] = {}
+        for entry in self.predictions:
+            name, _, path = entry.partition("=")
+            sides.setdefault(name, []).append(Path(path))
+        return sides

@@ -1,0 +1,321 @@
+"""What can be set of a detector: its images, its parts, its training and its test.
+
+Plain data as `vertebra.recipes.schema` is: nothing here imports torch or another room.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from vertebra.recipes.schema import (
+    DETECTION_SETS,
+    OWN_SOURCES,
+    Count,
+    Ratio,
+    Recipe,
+    RunRecipe,
+    Solver,
+    check_positives,
+    flatten,
+)
+
+FPN_LEVELS = 5  # strides 4 to 64
+# Fields of Detector that say something with these bodies only, and those that do with masks only.
+BODIES_WITH: dict[str, tuple[str, ...]] = {
+    "cut_stride": ("c4",),
+    "fpn_channels": ("fpn",),
+    "head_width": ("dc5", "fpn"),
+    "head_convs": ("dc5", "fpn"),
+    "mask_convs": ("dc5", "fpn"),
+}
+MASK_FIELDS = ("mask_convs", "mask_channels")
+
+Side = Annotated[int, Field(ge=16)]  # of an image, pixels
+
+
+class DetectionSolver(Solver):
+    """Optimisation of a detector."""
+
+    batch_size: int = Field(16, ge=1, description="Images in one step, over all devices.")
+    lr: float = Field(0.02, gt=0, description="Learning rate after the warm-up, for a batch of lr_batch images.")
+    warmup_iterations: int = Field(100, ge=0, description="Steps of linear warm-up.")
+
+
+class DetectionInput(Recipe):
+    """Sizes and augmentation of detection images, in pixels."""
+
+    shorter_side: tuple[Side, ...] = Field(
+        (600,), min_length=1, description="Shorter side; several: drawn for each image."
+    )
+    test_shorter_side: int = Field(600, ge=16, description="Shorter side at test.")
+    longer_side: int = Field(1000, ge=16, description="Upper bound of the longer side.")
+    canvases: tuple[tuple[Side, Side], ...] = Field(
+        (), description="Height and width of the canvases in training; none: chosen from the sizes."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    crowd: Literal["drop", "ignore"] = Field("ignore", description="Crowd regions in training.")
+    difficult: Literal["train", "drop", "ignore"] = Field("train", description="VOC's difficult objects in training.")
+    keep_empty: bool = Field(True, description="Keep images without objects as negatives.")
+    sides: Literal["choice", "range"] = Field(
+        "choice", description="choice: one of shorter_side is drawn; range: any from its least to its greatest."
+    )
+    photometric: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Strength of SSD's changes of brightness, contrast, saturation and hue; 1: as there.",
+    )
+    crop: Literal["none", "iou", "range"] = Field(
+        "none",
+        description="iou: SSD's parts that overlap an object by a drawn IoU, whose objects are those with their centre "
+        "in it; range: any part with sides of crop_min to 1 of the image's.",
+    )
+    crop_min: float = Field(0.3, gt=0, le=1, description="Least share of the image's side that a crop takes.")
+    crop_chance: float = Field(1.0, ge=0, le=1, description="Probability that an image is cropped; DETR: 0.5.")
+    jitter: tuple[float, float] | None = Field(
+        None,
+        description="Least and greatest factor on the image's size, which is then cut or padded to the canvas; "
+        "Ghiasi et al. 2021: 0.1 2.0 at a shorter_side and longer_side of 1024.",
+    )
+    repeat_threshold: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Images of a class in a smaller share of them than this come more often, by the root of how much "
+        "smaller (Gupta et al. 2019: 0.001); 0: all equally often.",
+    )
+
+    @model_validator(mode="after")
+    def _words_have_an_effect(self) -> DetectionInput:
+        if self.crop == "none" and (self.crop_min, self.crop_chance) != (0.3, 1.0):
+            raise ValueError(
+                "input.crop_min and input.crop_chance say how input.crop is done; set that to iou or range"
+            )
+        if self.sides == "range" and len(set(self.shorter_side)) < 2:
+            raise ValueError(
+                f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
+                "e.g. 640 800"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _jitter_is_a_range(self) -> DetectionInput:
+        if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
+            raise ValueError(
+                f"input.jitter is the least and the greatest factor, both above 0, not {self.jitter}; e.g. 0.1 2.0"
+            )
+        return self
+
+
+class Detector(Recipe):
+    """Faster R-CNN, or Mask R-CNN, on one of three bodies."""
+
+    body: Literal["c4", "dc5", "fpn"] = Field(
+        "c4",
+        description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it "
+        "once an image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",
+    )
+    cut_stride: int = Field(
+        16, description="c4: stride at which the backbone is cut: below once an image, above per RoI."
+    )
+    roi_size: int | None = Field(
+        None, ge=1, description="Pooled cells a side; none: what the net above the cut asks for, 7 with dc5 and fpn."
+    )
+    pooling: Literal["align", "pool"] = Field(
+        "align", description="RoIAlign, or the 2015 paper's RoIPool (not with fpn)."
+    )
+    conventions: Literal["vertebra", "detectron2", "torchvision"] = Field(
+        "vertebra",
+        description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: "
+        "centred on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
+    )
+    fpn_channels: int = Field(256, ge=1, description="fpn: channels of every level.")
+    head_width: int = Field(1024, ge=1, description="dc5, fpn: width of the box head's hidden linear layers.")
+    head_convs: int = Field(
+        0, ge=0, description="dc5, fpn: 3x3 layers before one hidden linear layer; 0: two linear layers."
+    )
+    head_norms: Literal["none", "group", "batch", "sync"] = Field(
+        "none",
+        description="Norms in fpn, box and mask head, for training from scratch (Wu & He 2018); c4: one after the last "
+        "stage (MoCo's protocol). sync: batch statistics over all GPUs.",
+    )
+    freeze_stride: int = Field(4, ge=0, description="Stages up to this stride are not trained; 0: all are.")
+    norms: Literal["frozen", "trained", "sync"] = Field(
+        "frozen", description="The backbone's batch norms: constant (paper), trained, or trained over all GPUs' images."
+    )
+    anchor_sizes: tuple[Count, ...] = Field(
+        (32, 64, 128, 256, 512),
+        min_length=1,
+        description="Roots of the anchors' areas, pixels; fpn: one for each level, finest first.",
+    )
+    anchor_ratios: tuple[Ratio, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="Anchors' height over width.")
+    rpn_cross_border: bool = Field(
+        True, description="Learn from anchors that cross the image's border; the 2015 papers do not."
+    )
+    rpn_channels: int | None = Field(None, ge=1, description="Width of the RPN's 3x3 layer; none: the body's.")
+    rpn_samples: int = Field(256, ge=2, description="Anchors an image in the RPN's loss, up to half positive.")
+    rpn_nms: float = Field(0.7, gt=0, le=1, description="IoU of the proposals' NMS.")
+    rpn_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the RPN; 0: L1; 2015: 0.111.")
+    proposals_before_nms: tuple[Count, Count] = Field((12000, 6000), description="Of each level, in training, at test.")
+    proposals: tuple[Count, Count] = Field((2000, 1000), description="After NMS, of all levels, in training, at test.")
+    rois: int = Field(512, ge=1, description="Regions an image in the head's loss.")
+    roi_positive: float = Field(0.25, gt=0, lt=1, description="Largest share of positive regions.")
+    roi_background_from: float = Field(0.0, ge=0, lt=0.5, description="Lowest IoU of background regions; 2015: 0.1.")
+    box_beta: float = Field(0.0, ge=0, description="Smooth-L1's turning point in the head; 0: L1; 2015: 1.0.")
+    class_agnostic: bool = Field(False, description="One box for all classes instead of one a class.")
+    context: bool = Field(
+        False, description="The whole image's features beside each region's (He et al. 2015, appendix B)."
+    )
+    masks: bool = Field(False, description="Mask R-CNN: a mask for each object as well.")
+    mask_convs: int = Field(4, ge=0, description="dc5, fpn: 3x3 layers of the mask head.")
+    mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
+
+    @property
+    def title(self) -> str:
+        """What to call it: Mask R-CNN (fpn)."""
+        return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Detector:
+        if self.body == "fpn" and self.pooling == "pool":
+            raise ValueError("model.pooling pool has no form for a pyramid: use align with model.body fpn")
+        if self.body == "fpn" and len(self.anchor_sizes) != FPN_LEVELS:
+            raise ValueError(
+                f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
+                "to 64) with one each: give as many, such as 32 64 128 256 512"
+            )
+        check_positives("rois", self.rois, "roi_positive", self.roi_positive)
+        return self
+
+    def idle(self) -> dict[str, str]:
+        """What is said of another body, or of masks where there are none."""
+        sentences = {}
+        for name in (*BODIES_WITH, *MASK_FIELDS):
+            default, bodies = type(self).model_fields[name].default, BODIES_WITH.get(name, (self.body,))
+            if name in MASK_FIELDS and not self.masks:
+                mend = "without model.masks: add that"
+            elif self.body not in bodies:
+                mend = f"with model.body {self.body}: choose {' or '.join(bodies)}"
+            else:
+                continue
+            if (value := getattr(self, name)) != default:
+                sentences[name] = f"model.{name} {value} has no effect {mend}, or leave it out ({default})"
+        return sentences
+
+
+class DetectionTest(Recipe):
+    """What happens to a detector's boxes at test, and which figures are made of them."""
+
+    score: float = Field(0.05, ge=0, lt=1, description="Lowest score.")
+    nms: float = Field(0.5, gt=0, le=1, description="IoU of the per-class NMS; VOC 2015: 0.3.")
+    detections: int = Field(100, ge=1, description="Most detections an image.")
+    voc_metric: Literal["voc07", "voc10"] = Field("voc07", description="11 points, or area under the curve.")
+    batch_size: int = Field(1, ge=1, description="Images at a time.")
+    limit: int | None = Field(None, ge=1, description="Evaluate on only N images, evenly spaced (for trials).")
+    # Improvements of He et al. 2015, appendix B, and mirrored images.
+    refine: bool = Field(False, description="Read each region again from its regressed box; NMS, then box voting.")
+    refine_nms: float = Field(0.3, gt=0, le=1, description="IoU of the NMS with refine, instead of nms.")
+    multi_scale: tuple[int, ...] = Field(
+        (),
+        description="Shorter sides, each region read at the two nearest to its ideal: 200 400 600 800 1000; the "
+        "test size is one of them.",
+    )
+    multi_scale_region: int = Field(
+        224, ge=1, description="Root of a region's area at its ideal size, pixels: the pre-training's view."
+    )
+    flip: bool = Field(False, description="Mean over the image and its mirror image.")
+
+    def idle(self) -> dict[str, str]:
+        """What is said of an improvement that is not made."""
+        sentences = {}
+        for name, needed in (("refine_nms", "refine"), ("multi_scale_region", "multi_scale")):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default and not getattr(self, needed):
+                sentences[name] = (
+                    f"test.{name} {value} has no effect without test.{needed}: add that, or leave it out ({default})"
+                )
+        return sentences
+
+
+def as_recorded(values: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's recipe without what never had an effect on it, which is refused of a new one."""
+    kinds: dict[str, type[Detector | DetectionTest]] = {"model": Detector, "test": DetectionTest}
+    parts = {}
+    for part, kind in kinds.items():
+        told = values.get(part)
+        if isinstance(told, dict):
+            idle = kind.model_construct(**told).idle()
+            parts[part] = {name: value for name, value in told.items() if name not in idle}
+    return {**values, **parts}
+
+
+class DetectionRecipe(RunRecipe):
+    """Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it."""
+
+    dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
+    train_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2012/trainval, json:A.json, yolo:data.yaml/train."
+    )
+    test_source: str | None = Field(
+        None, description="Instead of the data set's: e.g. voc2007/test, json:B.json, yolo:data.yaml/val."
+    )
+    weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
+    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
+    validation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training images that is set aside, by a hash of their ids, and tested on instead of "
+        "the test set.",
+    )
+    sweep: str = Field(
+        "",
+        description="What compare.py --sweep chose a field's value by, FIELD: VALUES, RULE; a record, changes nothing.",
+    )
+    write_proposals: bool = Field(
+        False, description="Write the RPN's proposals for the test set too, at the end: proposals.json, which is long."
+    )
+    input: DetectionInput = DetectionInput()
+    model: Detector = Detector()
+    solver: DetectionSolver = DetectionSolver()
+    test: DetectionTest = DetectionTest()
+
+    @model_validator(mode="after")
+    def _dataset_is_known(self) -> DetectionRecipe:
+        if self.dataset not in DETECTION_SETS:
+            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_names_a_field(self) -> DetectionRecipe:
+        name = self.sweep.partition(":")[0]
+        if name and name not in flatten(self):
+            raise ValueError(f"sweep names {name}, which is no field of this recipe")
+        return self
+
+    @model_validator(mode="after")
+    def _test_size_is_among_the_scales(self) -> DetectionRecipe:
+        sides, own = self.test.multi_scale, self.input.test_shorter_side
+        if sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16):
+            raise ValueError(
+                f"test.multi_scale needs two sizes or more of at least 16, and among them {own}, which is "
+                f"input.test_shorter_side: not {' '.join(map(str, sides))}"
+            )
+        return self
+
+    def source(self, part: Literal["train", "test"]) -> str:
+        """The training or the test source as `data.open_detection` takes it.
+
+        Raises ValueError when the data set is one's own and the source is missing; of a training, all that it lacks.
+        """
+        own = zip(("train", "test"), (self.train_source, self.test_source), DETECTION_SETS[self.dataset])
+        sources = {name: given or default for name, given, default in own}
+        if sources[part]:
+            return sources[part]
+        also = ("test",) if part == "train" and not self.validation else ()
+        form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
+        splits = {"train": "train", "test": "val"}
+        lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
+        raise ValueError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")
