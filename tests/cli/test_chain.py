@@ -197,7 +197,7 @@ def test_compare_refuses_other_protocols_naming_the_field(detectors, detector_fl
 def test_compare_shows_its_plan(sample, tmp_path):
     flags = ("--config", "configs/sample/demo.yaml", "--data", sample, "--output", tmp_path / "runs", "--dry-run")
     done = run("compare", *flags)
-    assert done.out.count("train_det.py") == 2 and done.out.count("train_backbone.py") == 2
+    assert done.out.count(" train-det ") == 2 and done.out.count(" train-backbone ") == 2
     assert not (tmp_path / "runs").exists()
 
 

@@ -27,7 +27,7 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
     assert "2 jobs at a time, each in 2 processes." in done.out
     rows = [line.split() for line in done.out.splitlines() if line.startswith(("plain18 ", "r18 "))]
     assert [row[:5] for row in rows] == [[name, "0", "of", "2", "finished,"] for name in ("plain18", "r18")]
-    assert done.out.count("train_det.py") == 16 and done.out.count("--solver.lr CHOSEN --sweep ...") == 8
+    assert done.out.count(" train-det ") == 16 and done.out.count("--solver.lr CHOSEN --sweep ...") == 8
     assert (
         re.search(r"Time: about \d+ (s|min) for what is not finished", done.out)
         and "G a second, measured on this machine's CPU just now" in done.out
@@ -123,7 +123,7 @@ def test_two_matrices_do_not_share_an_output(sample, tmp_path):
     import subprocess
     import sys
 
-    holds = "import sys; from pathlib import Path; from engine import lock; lock.take(Path(sys.argv[1])); input()"
+    holds = "import sys; from pathlib import Path; from vertebra.engine.jobs import lock; lock.take(Path(sys.argv[1])); input()"
     (tmp_path / "runs").mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", holds + "\n", str(tmp_path / "runs")], stdin=subprocess.PIPE, text=True

@@ -45,7 +45,7 @@ def trainings() -> dict[int, str]:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if any(word.endswith("train_det.py") for word in words[:3]) and "--output" in words:
+        if "train-det" in words[:5] and "--output" in words:
             found[int(place.name)] = (words[words.index("--output") + 1], parent)
     return {process: output for process, (output, parent) in found.items() if parent not in found}
 

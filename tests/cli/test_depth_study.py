@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TOOLS, run, run_process
+from tests.cli.conftest import run, run_process
+from vertebra.cli.depth_study import names_of
 from vertebra.recipes.schema_study import STUDIES, DepthRecipe, Net
 
 TINY = ("--solver.iterations", 3, "--solver.batch-size", 8, "--log-period", 1, "--precision", "fp32")
@@ -61,11 +62,8 @@ def test_a_wrong_command_line_is_a_sentence(arguments, sentence):
     assert sentence in run("depth_study", *arguments, expect=2).err
 
 
-def test_runs_of_one_name_are_measured_under_different_ones(monkeypatch):
+def test_runs_of_one_name_are_measured_under_different_ones():
     """Each view of each run is a job, and jobs of one name would write to one console."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    from depth_study import names_of
-
     assert names_of([Path("A/r18_s0"), Path("A/r18_s1")]) == ["r18_s0", "r18_s1"]
     assert names_of([Path("A/r18_s0"), Path("B/r18_s0")]) == ["1_r18_s0", "2_r18_s0"]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from tests.cli.conftest import TOOLS, run, run_process
+from tests.cli.conftest import run, run_process
+from vertebra.cli import improvements
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import save_weights
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -72,14 +73,6 @@ def test_a_table_that_would_not_mean_what_it_says_is_refused(detectors, context_
     assert "no config.yaml" in run("improvements", tmp_path, *output, expect=1).err
 
 
-@pytest.fixture
-def improvements(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
-    import improvements
-
-    return improvements
-
-
 def finished_run(path: Path, classes: tuple[str, ...] = ("dog",), **values: object) -> Path:
     """What a finished run has of a detector, as far as it is looked at before the first row."""
     recipe = DetectionRecipe.model_validate({"backbone": "r18", "data": path.parent, **values}).model_dump(mode="json")
@@ -90,7 +83,7 @@ def finished_run(path: Path, classes: tuple[str, ...] = ("dog",), **values: obje
     return path
 
 
-def test_a_row_of_other_images_or_another_precision_is_not_done(improvements, tmp_path):
+def test_a_row_of_other_images_or_another_precision_is_not_done(tmp_path):
     settings = improvements.Settings(run=finished_run(tmp_path / "run"), output=tmp_path / "table", device="cpu")
     world = World()
     (first, *_) = improvements.plan(replace(settings, precision="fp32"))
@@ -105,7 +98,7 @@ def test_a_row_of_other_images_or_another_precision_is_not_done(improvements, tm
     assert improvements.is_done(replace(first, evaluation=same), world), "the same directory by another name"
 
 
-def test_what_would_stop_a_later_row_is_said_before_the_first(improvements, tmp_path):
+def test_what_would_stop_a_later_row_is_said_before_the_first(tmp_path):
     base, context = finished_run(tmp_path / "run"), finished_run(tmp_path / "context", model={"context": True})
     settings = improvements.Settings(run=base, output=tmp_path / "table")
     improvements.check(replace(settings, context_run=context, ensemble=(str(context),), multi_scale=(400, 600)))

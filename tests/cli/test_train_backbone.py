@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.conftest import TOOLS
 from tests.data.writers import write_folders
+from vertebra.cli import train_backbone
 from vertebra.engine.distributed import World
 from vertebra.engine.rundir import RunError
 from vertebra.engine.weights import load_weights
@@ -31,11 +28,9 @@ RECIPES = [
 
 
 @pytest.fixture(scope="module")
-def tool() -> Iterator[ModuleType]:
+def tool() -> ModuleType:
     """train_backbone.py as a module, so that a dozen short runs need not start a dozen processes."""
-    sys.path.insert(0, str(TOOLS))
-    yield importlib.import_module("train_backbone")
-    sys.path.remove(str(TOOLS))
+    return train_backbone
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_what_is_said_before_there_is_a_file_begins_it(tmp_path, capsys):
 
 def test_all_but_the_first_process_are_silent(tmp_path, capsys):
     setup_logging(tmp_path / "log.txt", is_main=False)
-    logging.getLogger("engine").warning("twice would be once too often")
+    logging.getLogger("vertebra.engine").warning("twice would be once too often")
     assert capsys.readouterr().out == "" and not (tmp_path / "log.txt").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_log_on_a_full_disk_prints_no_traceback(tmp_path, capsys):
         pytest.skip("needs /dev/full")
     (tmp_path / "log.txt").symlink_to("/dev/full")
     setup_logging(tmp_path / "log.txt")
-    logging.getLogger("engine").info("a line")
+    logging.getLogger("vertebra.engine").info("a line")
     told = capsys.readouterr()
     assert "a line" in told.out and told.err == ""
 
@@ -98,13 +98,13 @@ def test_a_log_on_a_full_disk_prints_no_traceback(tmp_path, capsys):
 def test_a_resumed_run_appends_to_its_log(tmp_path):
     for text in ("first", "second"):
         setup_logging(tmp_path / "log.txt")
-        logging.getLogger("engine").info(text)
+        logging.getLogger("vertebra.engine").info(text)
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
 
 
 def test_progress_in_a_file_is_plain_lines(caplog, monkeypatch):
     monkeypatch.setattr(logs, "PLAIN_LINE_PERIOD_S", 0.0)
-    with caplog.at_level("INFO", logger="engine"):
+    with caplog.at_level("INFO", logger="vertebra.engine"):
         assert list(progress([7, 8], description="reading")) == [7, 8]
     assert [record.getMessage() for record in caplog.records] == [
         "reading: 1/2  eta: 0:00:00",
@@ -122,7 +122,7 @@ def test_progress_on_a_terminal_is_a_bar_that_log_lines_do_not_break(monkeypatch
     monkeypatch.setattr(sys, "stdout", screen)
     setup_logging()
     for _ in progress(range(3), description="train"):
-        logging.getLogger("engine").info("a line")
+        logging.getLogger("vertebra.engine").info("a line")
     assert "train:" in screen.getvalue()
     for line in screen.getvalue().split("\n")[:-1]:
         assert line.split("\r")[-1] == "a line", "the bar is cleared before a line is written"

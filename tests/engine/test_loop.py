@@ -38,7 +38,7 @@ def test_accumulated_halves_equal_the_whole_batch(train_toy, tmp_path, run):
 
 
 def test_the_log_line_is_the_documented_one(train_toy, caplog):
-    with caplog.at_level("INFO", logger="engine"):
+    with caplog.at_level("INFO", logger="vertebra.engine"):
         train_toy()
     lines = [record.getMessage() for record in caplog.records if "iter: 4/4" in record.getMessage()]
     assert len(lines) == 1 and LOG_LINE.match(lines[0]), lines
@@ -104,7 +104,7 @@ def test_an_infinite_gradient_of_a_finite_loss_leaves_the_weights_alone(train_to
 
 def test_skipped_samples_are_counted_and_named(train_toy, caplog, run):
     bad = (replace(b, skipped=("a.jpg: truncated",)) if i < 3 else b for i, b in enumerate(batches(0, 4)))
-    with caplog.at_level("INFO", logger="engine"):
+    with caplog.at_level("INFO", logger="vertebra.engine"):
         _, record = train_toy(loader=bad)
     assert record.skipped == 3
     assert caplog.text.count("Skipped a bad sample: a.jpg: truncated") == 1
