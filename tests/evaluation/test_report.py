@@ -488,3 +488,26 @@ def test_one_backbone_twice_is_told_apart_by_what_differs(tmp_path: Path) -> Non
     assert labels({}, {}) == ["r18, 0", "r18, 1"]
     longer = {**WEIGHTS, "epochs": 90.0}
     assert labels({"weights": {**WEIGHTS, "epochs": 30.0}}, {"weights": longer}) == ["r18, 30 epochs", "r18, 90 epochs"]
+
+
+OLD = Path(__file__).parents[1] / "old_runs"
+WORDS = {"title", "first", "headline", "sentences", "notes", "note", "measure", "meaning", "directory"}
+
+
+def assert_alike(old: Any, new: Any, where: str = "report") -> None:
+    """Every key and figure of `old` is in `new`; words may differ, and keys and notes may be added."""
+    if isinstance(old, dict):
+        assert not old.keys() - new.keys(), where
+        for key in old.keys() - WORDS:
+            assert_alike(old[key], new[key], f"{where}.{key}")
+    elif isinstance(old, list):
+        assert len(old) == len(new), where
+        for place, pair in enumerate(zip(old, new)):
+            assert_alike(*pair, f"{where}[{place}]")
+    else:
+        assert old == new, where
+
+
+def test_old_runs_give_the_report_that_they_gave(tmp_path: Path) -> None:
+    write_report([OLD / "det_0", OLD / "det_1"], tmp_path)
+    assert_alike(json.loads((OLD / "report.json").read_text()), content_of(tmp_path))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
 from vertebra.evaluation.report import ReportError, formats, latex, write_report
-from vertebra.evaluation.report.cells import Row, Table
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
 from vertebra.evaluation.report.figures import Interval, interval_chart, size_chart
 from vertebra.evaluation.report.front import front_chart
 from vertebra.evaluation.report.templates import text_of
+from vertebra.ground.table import Cell, Row, Table
 
 COST = {
     "parameters": 60_000_000,
@@ -199,7 +199,7 @@ def test_long_names_leave_room_for_the_intervals():
 
 
 def test_a_row_of_latex_is_no_option_of_the_row_before():
-    table = Table("", "[a", ["b"], [("", [Row("[0.5] r18", ["1"]), Row("*", ["2"]), Row("r[1]", ["3"])])])
+    table = Table("", ["b"], [Row("[0.5] r18", ["1"]), Row("*", ["2"]), Row("r[1]", ["3"])], "[a")
     tex = latex.tabular(table, [])
     assert all(line in tex for line in ("\n{}[a & b", "\n{}[0.5] r18 & 1", "\n{}* & 2", "\nr[1] & 3"))
 
@@ -215,7 +215,7 @@ def test_latex_is_a_whole_tabular_with_escaped_names(written):
         "{"
     ) == code.count("}")
     assert code.count("$") % 2 == 0 and r"$\pm$" in code
-    table = Table("", "a_b", ["50 % & more"], [("", [Row("x{y}\\z", ["< 1 ± 2"], best={0})])])
+    table = Table("", ["50 % & more"], [Row("x{y}\\z", [Cell("< 1 ± 2", best=True)])], "a_b")
     assert latex.tabular(table, ["one\ntwo"]).splitlines()[0] == "% one two"
     assert r"a\_b & 50 \% \& more \\" in latex.tabular(table, [])
     assert r"x\{y\}\textbackslash{}z & \textbf{\textless{} 1 $\pm$ 2} \\" in latex.tabular(table, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,17 @@ class Row:
     note: str = ""
     group: str = ""
 
+    @property
+    def full_cells(self) -> list[Cell]:
+        """The cells, plain text as a Cell."""
+        return [cell if isinstance(cell, Cell) else Cell(cell) for cell in self.cells]
+
     def __str__(self) -> str:
         return f"{self.name} ({self.note})" if self.note else self.name
+
+
+def _without_pipes(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,11 @@ class Table:
     corner: str = ""
     note: str = ""
     left: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def groups(self) -> list[tuple[str, list[Row]]]:
+        """Neighbouring rows of one group under its name, in the rows' order."""
+        return [(name, list(rows)) for name, rows in groupby(self.rows, key=lambda row: row.group)]
 
     def text(self) -> str:
         """Return the table aligned for a terminal, its title above and its note below."""
@@ -56,11 +71,11 @@ class Table:
         ]
         return "\n".join([*filter(None, [self.title]), *aligned, *filter(None, [self.note])])
 
-    def markdown(self, escape: Callable[[str], str] = str) -> str:
-        """Return a pipe table, without title and note. escape: makes plain text safe in Markdown."""
+    def markdown(self, escape: Callable[[str], str] = _without_pipes) -> str:
+        """Return a pipe table, without title and note. escape: makes plain text safe in a cell of Markdown."""
 
         def written(cell: Cell | str) -> str:
-            text = escape(str(cell)).replace("|", "\\|")
+            text = escape(str(cell))
             return f"**{text}**" if isinstance(cell, Cell) and cell.best else text
 
         head, *body = ("| " + " | ".join(line) + " |" for line in self._lines(written))

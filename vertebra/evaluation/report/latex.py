@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vertebra.evaluation.report.cells import Row, Table
 from vertebra.evaluation.report.formats import APOSTROPHE, MINUS, NBSP, NONE, TIMES
+from vertebra.ground.table import Cell, Row, Table
 
 ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -49,12 +49,12 @@ def tabular(table: Table, comments: Sequence[str]) -> str:
 
 
 def _row(row: Row) -> str:
-    cells = [escape(cell) for cell in row.cells]
-    cells = [rf"\textbf{{{cell}}}" if place in row.best else cell for place, cell in enumerate(cells)]
-    subs = [*row.subs, *[""] * (len(cells) - len(row.subs))]
-    cells = [f"{cell} ({escape(sub)})" if sub else cell for cell, sub in zip(cells, subs)]
-    name = f"{escape(row.name)} ({escape(row.note)})" if row.note else escape(row.name)
-    return " & ".join([_first(name), *cells]) + r" \\"
+    return " & ".join([_first(escape(str(row))), *map(_cell, row.full_cells)]) + r" \\"
+
+
+def _cell(cell: Cell) -> str:
+    text = rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text)
+    return f"{text} ({escape(cell.sub)})" if cell.sub else text
 
 
 def _line(cells: Sequence[str]) -> str:

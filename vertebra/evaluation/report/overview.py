@@ -8,11 +8,11 @@ from typing import Any
 from markupsafe import Markup
 
 from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.cells import Row, Table
 from vertebra.evaluation.report.costs import fronts
 from vertebra.evaluation.report.figures import swatch
 from vertebra.evaluation.report.front import front_chart
 from vertebra.evaluation.report.svg import STYLES
+from vertebra.ground.table import Cell, Row, Table
 
 
 def assemble(
@@ -62,10 +62,13 @@ def table(content: Mapping[str, Any]) -> Table:
     rows = []
     for label in labels:
         sides = [head.get(label) for head in figures]
-        cells = [formats.NONE if side is None else formats.mean_and_spread(side["figures"]["AP"]) for side in sides]
-        subs = ["" if side is None or len(counts) == 1 else f"n = {len(side['seeds'])}" for side in sides]
-        rows.append(Row(label, cells, subs=subs))
-    return Table("", "AP", [head["head"] for head in content["heads"]], [("", rows)])
+        seeds = ["" if side is None or len(counts) == 1 else f"n = {len(side['seeds'])}" for side in sides]
+        cells = [
+            Cell(formats.NONE if side is None else formats.mean_and_spread(side["figures"]["AP"]), n)
+            for side, n in zip(sides, seeds)
+        ]
+        rows.append(Row(label, cells))
+    return Table("", [head["head"] for head in content["heads"]], rows, "AP")
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,26 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.cells import Row, Table, labels, p_cell, verdict
+from vertebra.evaluation.report.cells import difference_cells, labels
+from vertebra.ground.table import Cell, Row, Table
 
 
 def error_table(content: Mapping[str, Any]) -> Table:
     """AP lost to each kind by side, with how often; then each pair's difference of AP lost."""
     errors = content["reasons"]["errors"]
-    rows: dict[bool, list[Row]] = {False: [], True: []}
+    rows = []
     for kind in errors["kinds"]:
-        cells = [formats.ap(value) for value in kind["lost"]]
-        subs = ["" if kind["counts"] is None else formats.tally(kind["counts"][s]) for s in range(len(cells))]
+        counts = [""] * len(kind["lost"]) if kind["counts"] is None else map(formats.tally, kind["counts"])
+        cells = [Cell(formats.ap(value), count) for value, count in zip(kind["lost"], counts)]
         for pair in errors["differences"]:
-            difference = pair["kinds"][kind["kind"]]
-            cells += [formats.change(difference), p_cell(difference)]
-            subs += ["", verdict(difference)]
-        rows[kind["special"]].append(Row(kind["kind"].replace("_", " "), cells, kind["meaning"], subs))
+            cells += difference_cells(pair["kinds"][kind["kind"]])
+        group = "AP gained were they gone" if kind["special"] else "AP lost to each kind"
+        rows.append(Row(kind["kind"].replace("_", " "), cells, kind["meaning"], group))
     columns = labels(content)
     for pair in errors["differences"]:
         columns = [*columns, f"{pair['b']} less {pair['a']}", "p, Holm"]
-    groups = [("AP lost to each kind", rows[False]), ("AP gained were they gone", rows[True])]
-    return Table("", "Error", columns, groups)
+    return Table("", columns, rows, "Error")
 
 
 def detail_tables(content: Mapping[str, Any]) -> list[Table]:
@@ -39,7 +38,7 @@ def detail_tables(content: Mapping[str, Any]) -> list[Table]:
             Row(f"{row['truth']} taken for {row['detection']}", [formats.tally(n) for n in row["counts"]])
             for row in reasons["confused"]
         ]
-        made.append(Table("Classes taken for each other", "Truth and detection", sides, [("", rows)]))
+        made.append(Table("Classes taken for each other", sides, rows, "Truth and detection"))
     made.append(_slices("AP by size, fifths of the objects by the root of their area", reasons["size"], sides))
     for name, title in (
         ("overlap_in_class", "AP by greatest IoU with another object of the class"),
@@ -62,7 +61,7 @@ def _outcomes(reasons: Mapping[str, Any], sides: list[str]) -> Table:
     rows += [
         Row(text, [formats.tally(outcome[name]) for outcome in reasons["outcomes"]]) for name, text in names.items()
     ]
-    return Table("Detections at the best score, IoU .50", "Detections", sides, [("", rows)])
+    return Table("Detections at the best score, IoU .50", sides, rows, "Detections")
 
 
 def _calibration(told: Sequence[Mapping[str, Any] | None], sides: list[str]) -> list[Table]:
@@ -82,8 +81,8 @@ def _calibration(told: Sequence[Mapping[str, Any] | None], sides: list[str]) -> 
         for place, one in enumerate(bins)
     ]
     return [
-        Table("Calibration, IoU .50", "Error", sides, [("", summary)]),
-        Table("Score against precision, and detections", "Score", sides, [("", rows)]),
+        Table("Calibration, IoU .50", sides, summary, "Error"),
+        Table("Score against precision, and detections", sides, rows, "Score"),
     ]
 
 
@@ -95,7 +94,7 @@ def _bin(one: Mapping[str, Any]) -> str:
 
 def _slices(title: str, rows: Sequence[Mapping[str, Any]], sides: list[str]) -> Table:
     made = [Row(row["slice"], [str(row["truths"]), *map(formats.ap, row["AP"])]) for row in rows if row["truths"]]
-    return Table(title, "Part", ["Objects", *sides], [("", made)])
+    return Table(title, ["Objects", *sides], made, "Part")
 
 
 def _proposals(told: Sequence[Sequence[Mapping[str, Any]] | None], sides: list[str]) -> Table:
@@ -110,4 +109,4 @@ def _proposals(told: Sequence[Sequence[Mapping[str, Any]] | None], sides: list[s
         for measure in (measures if row["size"] == "all" else measures[-1:])
         if row["truths"]
     ]
-    return Table("Recall of proposals, classes aside", "Recall", sides, [("", rows)])
+    return Table("Recall of proposals, classes aside", sides, rows, "Recall")

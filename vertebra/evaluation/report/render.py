@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import charts, formats, latex, markdown, overview, sentences, tables
+from vertebra.evaluation.report import charts, formats, latex, overview, sentences, tables
 from vertebra.evaluation.report.browser import build_browser
 from vertebra.evaluation.report.collect import Comparable, read_all
 from vertebra.evaluation.report.content import assemble
@@ -104,7 +104,7 @@ def _write_head(
     content["gallery"] = browser.content
     shared = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
-    said = templates.get_template("template.md.j2").render(**shared, table=markdown.table)
+    said = templates.get_template("template.md.j2").render(**shared)
     page = templates.get_template("template.html.j2").render(
         **shared,
         browser=browser,
@@ -120,7 +120,7 @@ def _write_overview(content: dict[str, Any], out: Path) -> Path:
     heads = overview.table(content)
     shared = {"report": content, "f": formats, "heads_table": heads}
     templates = environment()
-    said = templates.get_template("overview.md.j2").render(**shared, table=markdown.table)
+    said = templates.get_template("overview.md.j2").render(**shared)
     page = templates.get_template("overview.html.j2").render(
         **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
     )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.cells import Row, Table, estimate, labels, p_cell, verdict
+from vertebra.evaluation.report.cells import difference_cells, labels, spread_cell
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.reason_tables import detail_tables, error_table
+from vertebra.ground.table import Cell, Row, Table
 
 NOTES = {
     "AP": "IoU .50 to .95",
@@ -48,24 +49,19 @@ def main_table(content: Mapping[str, Any]) -> Table:
     sides = content["sides"]
     only = content["differences_to_baseline"][0] if len(sides) == 2 else None
     columns = labels(content) + (["Difference (95 %)", "p"] if only else [])
-    groups = [
-        ("Accuracy", _accuracy(content, only)),
-        ("Cost of the detector", _cost(sides, only)),
-        ("Pre-training", _origin(sides, bool(only))),
-    ]
-    return Table("", "Figure", columns, [(name, rows) for name, rows in groups if rows])
+    rows = [*_accuracy(content, only), *_cost(sides, only), *_origin(sides, bool(only))]
+    return Table("", columns, rows, corner="Figure")
 
 
 def _accuracy(content: Mapping[str, Any], only: Mapping[str, Any] | None) -> list[Row]:
     rows = []
     for name in content["figures"]:
         figures = [side["figures"][name] for side in content["sides"]]
-        cells, subs = [formats.mean_and_spread(figure) for figure in figures], [""] * len(figures)
+        best = _best([figure["mean"] for figure in figures])
+        cells = [spread_cell(figure, best=place in best) for place, figure in enumerate(figures)]
         if only:
-            difference = only["differences"][name]
-            cells += [formats.change(difference), p_cell(difference)]
-            subs += [verdict(difference), ""]
-        rows.append(Row(name, cells, NOTES[name], subs, _best([figure["mean"] for figure in figures])))
+            cells += difference_cells(only["differences"][name])
+        rows.append(Row(name, cells, NOTES[name], "Accuracy"))
     return rows
 
 
@@ -87,7 +83,7 @@ def _cost(sides: Sequence[Mapping[str, Any]], only: Mapping[str, Any] | None) ->
         cells = [formats.spread(one, COSTS[name].write) for one in told]
         if only:
             cells += [formats.ratio(only["ratios"].get(name)), ""]
-        rows.append(Row(COSTS[name].name, cells, COSTS[name].note))
+        rows.append(Row(COSTS[name].name, cells, COSTS[name].note, "Cost of the detector"))
     return rows
 
 
@@ -106,7 +102,8 @@ def at_test(sides: Sequence[Mapping[str, Any]]) -> str:
 def _origin(sides: Sequence[Mapping[str, Any]], two: bool) -> list[Row]:
     facts = [side["pretraining"] for side in sides]
     empty = ["", ""] if two else []
-    rows = [Row("Data", [fact["data"] or side["weights"] for fact, side in zip(facts, sides)] + empty)]
+    group = "Pre-training"
+    rows = [Row("Data", [fact["data"] or side["weights"] for fact, side in zip(facts, sides)] + empty, group=group)]
     told = (
         ("Epochs", "epochs", formats.plain),
         ("Iterations", "iterations", formats.count),
@@ -115,9 +112,8 @@ def _origin(sides: Sequence[Mapping[str, Any]], two: bool) -> list[Row]:
     )
     for name, key, write in told:
         if any(fact[key] is not None for fact in facts) and (key != "images_seen" or any(f[key] for f in facts)):
-            rows.append(
-                Row(name, [write(fact[key]) for fact in facts] + empty, "" if key != "top1" else "of the backbone")
-            )
+            note = "of the backbone" if key == "top1" else ""
+            rows.append(Row(name, [write(fact[key]) for fact in facts] + empty, note, group))
     return rows
 
 
@@ -137,10 +133,9 @@ def _comparisons(title: str, corner: str, comparisons: Sequence[Mapping[str, Any
     for one in comparisons:
         ap, ap50 = (one["differences"][name] for name in ("AP", "AP50"))
         ratios = [formats.ratio(one["ratios"].get(name)) for name in ("flops", "latency_s", "parameters")]
-        cells = [formats.change(ap), p_cell(ap), formats.change(ap50), p_cell(ap50), *ratios]
-        rows.append(Row(one[key], cells, subs=["", verdict(ap), "", verdict(ap50), "", "", ""]))
+        rows.append(Row(one[key], [*difference_cells(ap), *difference_cells(ap50), *ratios]))
     columns = ["AP (95 %)", "p, Holm", "AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
-    return Table(title, corner, columns, [("", rows)])
+    return Table(title, columns, rows, corner)
 
 
 def cost_table(content: Mapping[str, Any]) -> Table | None:
@@ -151,7 +146,7 @@ def cost_table(content: Mapping[str, Any]) -> Table | None:
         return None
     rows = [Row(side["label"], [formats.spread(side["cost"][n], COSTS[n].write) for n in names]) for side in sides]
     columns = [COSTS[n].heading or COSTS[n].name for n in names]
-    return Table("", "Side", columns, [("", rows)], note=_measured_at(sides))
+    return Table("", columns, rows, "Side", note=_measured_at(sides))
 
 
 def _measured_at(sides: Sequence[Mapping[str, Any]]) -> str:
@@ -182,34 +177,25 @@ def _pair_columns(content: Mapping[str, Any]) -> list[str]:
 
 def size_table(content: Mapping[str, Any]) -> Table:
     """AP by COCO's sizes."""
-    rows = [
-        Row(
-            row["name"],
-            [str(row["truths"]), *map(formats.mean_and_spread, row["AP"])]
-            + ([formats.change(row["difference"])] if len(content["pair"]) == 2 else []),
-        )
-        for row in content["per_size"]
-    ]
-    return Table("", "Size", ["Objects", *labels(content), *_pair_columns(content)[:1]], [("", rows)])
+    paired = len(content["pair"]) == 2
+    rows = []
+    for row in content["per_size"]:
+        difference = difference_cells(row["difference"], verdict=False)[:paired]
+        rows.append(Row(row["name"], [str(row["truths"]), *map(spread_cell, row["AP"]), *difference]))
+    return Table("", ["Objects", *labels(content), *_pair_columns(content)[:1]], rows, "Size")
 
 
 def class_table(content: Mapping[str, Any]) -> Table:
-    """AP of each class and side with the pair's difference, then AP50. values: what a column sorts by."""
+    """AP of each class and side with the pair's difference, then AP50."""
     rows = []
     paired = len(content["pair"]) == 2
     for row in content["per_class"]:
-        difference = row["difference"]
-        cells = [str(row["truths"]), *map(formats.mean_and_spread, row["AP"])]
-        values = [float(row["truths"]), *(one["mean"] for one in row["AP"])]
-        if paired:
-            cells += [formats.change(difference), p_cell(difference)]
-            values += [estimate(difference), None]
-        cells += map(formats.mean_and_spread, row["AP50"])
-        values += [one["mean"] for one in row["AP50"]]
-        rows.append(Row(row["name"], cells, values=values))
+        difference = difference_cells(row["difference"], verdict=False) if paired else []
+        figures = [*map(spread_cell, row["AP"]), *difference, *map(spread_cell, row["AP50"])]
+        rows.append(Row(row["name"], [Cell(str(row["truths"]), value=row["truths"]), *figures]))
     sides = labels(content)
     columns = ["Objects", *(f"AP, {s}" for s in sides), *_pair_columns(content), *(f"AP50, {s}" for s in sides)]
-    return Table("", "Class", columns, [("", rows)])
+    return Table("", columns, rows, "Class")
 
 
 def run_table(content: Mapping[str, Any]) -> Table:
@@ -227,14 +213,14 @@ def run_table(content: Mapping[str, Any]) -> Table:
         for run in content["runs"]
     ]
     columns = ["Seed", "AP", "AP50", "Training", "Commit", "Machine", "Command", "Directory"]
-    return Table("", "Side", columns, [("", rows)])
+    return Table("", columns, rows, "Side")
 
 
 def image_table(content: Mapping[str, Any]) -> Table:
     """F1 of the images in which the pair differs most."""
     shown = content["gallery"]["images"][:IMAGES]
     rows = [Row(image["file_name"], [formats.ap(value) for value in image["F1"].values()]) for image in shown]
-    return Table("", "Image", [f"F1, {label}" for label in labels(content)], [("", rows)])
+    return Table("", [f"F1, {label}" for label in labels(content)], rows, "Image")
 
 
 def facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -254,4 +240,4 @@ def expected_table(content: Mapping[str, Any]) -> Table | None:
         )
         for one in expected
     ]
-    return Table("", "Figure", ["Ours", "Theirs, tolerance", "Outcome", "Source"], [("", rows)])
+    return Table("", ["Ours", "Theirs, tolerance", "Outcome", "Source"], rows, "Figure")
