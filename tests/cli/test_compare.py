@@ -123,7 +123,10 @@ def test_two_matrices_do_not_share_an_output(sample, tmp_path):
     import subprocess
     import sys
 
-    holds = "import sys; from pathlib import Path; from vertebra.engine.jobs import lock; lock.take(Path(sys.argv[1])); input()"
+    holds = (
+        "import sys; from pathlib import Path; from vertebra.engine.jobs import lock; "
+        "lock.take(Path(sys.argv[1])); input()"
+    )
     (tmp_path / "runs").mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", holds + "\n", str(tmp_path / "runs")], stdin=subprocess.PIPE, text=True
