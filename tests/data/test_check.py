@@ -60,10 +60,10 @@ def test_all_faults_of_a_voc_set_come_at_once(tmp_path: Path):
     assert names == ["1.xml", "2.xml", "3.xml", "4.jpg", "5.jpg"], sentences(faults)
 
 
-def test_a_json_that_cannot_be_read_is_one_fault_with_its_mend(tmp_path: Path):
+def test_a_json_that_cannot_be_read_is_one_fault_with_its_hint(tmp_path: Path):
     (tmp_path / "ann.json").write_text("{")
     (fault,) = check_detection(tmp_path, "json:ann.json")
-    assert fault.path == tmp_path / "ann.json" and fault.mend == "it may be cut off, fetch it again"
+    assert fault.path == tmp_path / "ann.json" and fault.hint == "it may be cut off, fetch it again"
     (fault,) = check_detection(tmp_path / "nowhere", "coco/train2017")
     assert "no such directory" in fault.reason
 

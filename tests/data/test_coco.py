@@ -1,4 +1,4 @@
-"""COCO JSON: what is read, what is mended, what is refused and in which words."""
+"""COCO JSON: what is read, what is fixed, what is refused and in which words."""
 
 import json
 from collections.abc import Callable
@@ -124,7 +124,7 @@ def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]
         (put("images", 0, file_name="gone.jpg"), r"its first image gone.jpg is in none of .*; put the images"),
     ],
 )
-def test_what_is_refused_names_file_fault_and_mend(coco_set: Write, change: Any, sentence: str):
+def test_what_is_refused_names_file_fault_and_hint(coco_set: Write, change: Any, sentence: str):
     with pytest.raises(DataError, match=rf"ann\.json: {sentence}"):
         opened(coco_set(change))
 
@@ -158,7 +158,7 @@ def test_a_missing_directory_and_an_unknown_source_are_named(tmp_path: Path):
         open_detection(tmp_path / "nowhere", "coco/train2017")
     with pytest.raises(DataError, match=r"no annotations/instances_train2017.json .* run python tools/prepare_data"):
         open_detection(tmp_path, "coco/train2017")
-    with pytest.raises(DataError, match=r"source 'imagenet' is not known; write voc2007/trainval"):
+    with pytest.raises(DataError, match=r"source 'imagenet': is not known; write voc2007/trainval"):
         open_detection(tmp_path, "imagenet")
     with pytest.raises(DataError, match=r"no.json: no such annotation file; check the path"):
         open_detection(tmp_path, "json:no.json")

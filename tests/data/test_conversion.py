@@ -228,7 +228,7 @@ def test_what_is_in_the_way_is_named_and_left_alone(mixed: DetectionDataset, tmp
     refused(mixed, r"a\.jpg: is there already and is another image", "coco", out / "coco", "val")
     (mixed.root / "a.jpg").unlink()
     refused(mixed, r"a\.jpg: no such image; .*--images none", "coco", out / "new", "val")
-    refused(mixed, "--split 'a/b': is to be a plain name", "coco", out / "new", "a/b")
+    refused(mixed, "--split 'a/b': is not a plain name", "coco", out / "new", "a/b")
 
 
 def test_names_that_would_clash_or_lead_out_are_refused(coco_set: Write, tmp_path: Path):

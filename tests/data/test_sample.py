@@ -17,7 +17,6 @@ from pycocotools.coco import COCO
 
 from vertebra.data.sample import (
     CLASS_NAMES,
-    SampleError,
     SampleSpec,
     SampleSummary,
     generator_hash,
@@ -26,6 +25,7 @@ from vertebra.data.sample import (
 )
 from vertebra.data.sample.shapes import draw_stamp
 from vertebra.data.sample.spec import normalised_source
+from vertebra.ground.errors import DataError
 
 SPEC = SampleSpec(train_scenes=260, val_scenes=16, train_objects=60, val_objects=20)
 TINY = SampleSpec(seed=7, train_scenes=18, val_scenes=3, train_objects=22, val_objects=10)
@@ -227,12 +227,12 @@ def test_a_set_that_is_there_is_used_again(written: SampleSummary) -> None:
 
 
 def test_what_is_there_already_is_never_overwritten(written: SampleSummary, tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match=r"another generator, seed or number of pictures .*; remove it"):
+    with pytest.raises(DataError, match=r"another generator, seed or number of pictures .*; remove it"):
         write_sample_set(written.root, replace(SPEC, seed=1))
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SampleError, match="holds something else than a sample set; remove it, or name another"):
+    with pytest.raises(DataError, match="holds something else than a sample set; remove it, or name another"):
         write_sample_set(tmp_path, TINY)
-    with pytest.raises(SampleError, match=r"notes\.txt: is a file; name a directory"):
+    with pytest.raises(DataError, match=r"notes\.txt: is a file; name a directory"):
         write_sample_set(tmp_path / "notes.txt", TINY)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -242,13 +242,13 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vertebra.data.sample.write._write_texts", full)
-    with pytest.raises(SampleError, match=r"cannot be written \(No space left on device\); free space there"):
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free space there"):
         write_sample_set(tmp_path / "set", replace(TINY, train_scenes=1, val_scenes=1), workers=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_senseless_request_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match="train_scenes is 0; give 1 or more"):
+    with pytest.raises(DataError, match="train_scenes is 0; give 1 or more"):
         SampleSpec(train_scenes=0)
-    with pytest.raises(SampleError, match="by 0 processes; give 1 or more"):
+    with pytest.raises(DataError, match="by 0 processes; give 1 or more"):
         write_sample_set(tmp_path / "set", TINY, workers=0)

@@ -181,9 +181,9 @@ def test_what_is_not_there_is_named_with_what_is(yolo_set: Write, tmp_path: Path
         open_detection(root, "yolo:data.yaml/val")
     with pytest.raises(DataError, match=r"data\.yaml has train; no images in .*images/val"):
         open_detection(root, "yolo:val")
-    with pytest.raises(DataError, match=r"data\.yaml: name a split of it, such as yolo:.*/train"):
+    with pytest.raises(DataError, match=r"data\.yaml: names no split; write yolo:.*/train"):
         open_detection(root, "yolo:data.yaml")
-    with pytest.raises(DataError, match=r"name a split of it, such as yolo:.*/train"):
+    with pytest.raises(DataError, match=r"names no split; write yolo:.*/train"):
         open_detection(root, f"yolo:{root}")
     with pytest.raises(DataError, match=r"mine\.yaml: no such file; check the path"):
         open_detection(root, "yolo:mine.yaml/train")

@@ -280,8 +280,8 @@ def _check(data: Path, source: str) -> int:
     for fault in faults:
         print(f"{source}: {fault}")
     fatal = sum(fault.fatal for fault in faults)
-    mended = f", {len(faults) - fatal} more that the reader mends by itself" if len(faults) > fatal else ""
-    print(f"{source}: {fatal or 'no'} faults{mended}")
+    fixed = f", {len(faults) - fatal} more that the reader fixes by itself" if len(faults) > fatal else ""
+    print(f"{source}: {fatal or 'no'} faults{fixed}")
     if is_detection and not fatal:
         print(_contents(data, source))
     return fatal

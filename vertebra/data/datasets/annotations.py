@@ -2,7 +2,7 @@
 
 Legend: I images, K objects. The rules for boxes: four finite numbers, of positive size, inside the image.
 What can only be a mistake (not a number, negative size, wholly outside) is refused; what official data
-contain is mended and said once (zero size: left out; reaching beyond the edge: clipped where boxes are used).
+contain is fixed and noted once (zero size: left out; reaching beyond the edge: clipped where boxes are used).
 """
 
 from __future__ import annotations
@@ -24,31 +24,35 @@ EDGE_PX = 1.0  # boxes may reach this far beyond the image without a word: annot
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a data set. fatal: readers refuse it; else they mend it and go on.
+    """One thing that is wrong with a data set. fatal: readers refuse it; else they fix it and go on.
 
-    kind: the same few words for all faults that are mended alike, by which they are counted.
+    kind: the same few words for all faults that are fixed alike, by which they are counted.
     """
 
     path: Path
     reason: str
-    mend: str
+    hint: str
     fatal: bool = True
     kind: str = ""
 
+    @classmethod
+    def of(cls, error: DataError) -> Fault:
+        return cls(Path(error.where), error.reason, error.hint)
+
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.mend}"
+        return str(DataError(self.path, self.reason, self.hint))
 
 
 def refuse(faults: Sequence[Fault]) -> None:
-    """Raises DataError on the first fatal fault, saying how many there are."""
+    """Raise DataError for the first fatal fault, with the number of the others."""
     fatal = [fault for fault in faults if fault.fatal]
     if fatal:
         more = f" ({len(fatal) - 1} more; `python tools/prepare_data.py check` lists all)" if fatal[1:] else ""
-        raise DataError(f"{fatal[0]}{more}")
+        raise DataError(fatal[0].path, fatal[0].reason, fatal[0].hint + more)
 
 
 def summarise(faults: Iterable[Fault]) -> tuple[str, ...]:
-    """One sentence for each kind of fault that was mended, with its count and an example."""
+    """One sentence for each kind of fault that was fixed, with its count and an example."""
     kinds: dict[str, list[Fault]] = {}
     for fault in faults:
         if not fault.fatal:
@@ -82,13 +86,13 @@ def judge_boxes(
     )
     faults: list[Fault] = []
     clear_K = np.ones(len(xywh_K4), bool)
-    for wrong_K, fatal, reason, mend, kind in verdicts:
+    for wrong_K, fatal, reason, hint, kind in verdicts:
         for k in np.flatnonzero(wrong_K & clear_K).tolist():
             box = ", ".join(f"{number:g}" for number in xywh_K4[k])
             height, width = sizes_hw_K2[k]
             where = path if isinstance(path, Path) else path(k)
             reason_k = f"{name(k)} {reason} (x y w h {box} in {width} x {height})"
-            faults.append(Fault(where, reason_k, mend, fatal, kind))
+            faults.append(Fault(where, reason_k, hint, fatal, kind))
         clear_K &= ~wrong_K
     return ~(not_numbers_K | negative_K | zero_K | outside_K), faults
 
@@ -117,7 +121,7 @@ def build_dataset(
 ) -> DetectionDataset:
     """Objects in any order, owners_K being the index of each one's image, sorted by image (stable)."""
     if not len(image_ids):
-        raise DataError(f"{source}: no images; there is nothing to train or test on, check the annotations")
+        raise DataError(source, "no images", "there is nothing to train or test on, check the annotations")
     order_K = np.argsort(owners_K, kind="stable")
     counts_I = np.bincount(owners_K, minlength=len(image_ids))
     return DetectionDataset(
@@ -151,15 +155,15 @@ def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset
     for other in datasets[1:]:
         if (other.class_names, other.category_ids) != (first.class_names, first.category_ids):
             raise DataError(
-                f"{source}: {first.source} and {other.source} have different classes; unite sets of the same classes"
+                source, f"{first.source} and {other.source} have different classes", "unite sets of the same classes"
             )
         if other.labelled != first.labelled:
-            raise DataError(f"{source}: some of its parts have no annotations; unite sets that all have them")
+            raise DataError(source, "some of its parts have no annotations", "unite sets that all have them")
     image_ids_I = np.concatenate([one.image_ids_I for one in datasets])
     unique, counts = np.unique(image_ids_I, return_counts=True)
     if len(unique) < len(image_ids_I):
         twice = unique[counts > 1]
-        raise DataError(f"{source}: {len(twice)} images are in it twice (id {twice[0]} is one); unite disjoint sets")
+        raise DataError(source, f"{len(twice)} images are in it twice (id {twice[0]} is one)", "unite disjoint sets")
     root = Path(os.path.commonpath([one.root.resolve() for one in datasets]))
     prefixes = [one.root.resolve().relative_to(root) for one in datasets]
     names = ((prefix / name).as_posix() for prefix, one in zip(prefixes, datasets) for name in one.file_names)

@@ -53,12 +53,12 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
     if find_split(root, whole) is None:
         if shards := find_shards(str(root), whole):
             command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
-            raise DataError(f"{shards[0]}: a shard, but there is no index of the {len(shards)}; run {command}")
+            raise DataError(shards[0], f"a shard, but there is no index of the {len(shards)}", f"run {command}")
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
         if archives:
-            raise DataError(f"{root / archives[0]}: an archive; unpack it first (tar xf {archives[0]})")
+            raise DataError(root / archives[0], "an archive", f"unpack it first (tar xf {archives[0]})")
         raise DataError(
-            f"{root}: no folder {split!r}; expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches"
+            root, f"no folder {split!r}", f"expected {root}/{split}/<class>/<image>, or CIFAR-10's python batches"
         )
     return read_folders(root, split)
 
@@ -118,7 +118,7 @@ def given_path(root: Path, source: str) -> Path:
     """The path in `yolo:PATH` or `vocxml:PATH`, whose last part may be a split: as it stands, else from `root`."""
     text = source.partition(":")[2]
     if not text.strip("/"):
-        raise DataError(f"source {source!r} names no place; write {source}DIR or {source}DIR/SPLIT")
+        raise DataError(f"source {source!r}", "names no place", f"write {source}DIR or {source}DIR/SPLIT")
     given = Path(text)
     if given.is_absolute() or given.exists() or given.parent.is_file():
         return given
@@ -135,7 +135,7 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
         annotations = given if given.is_file() or given.is_absolute() else root / given
         return annotations, root, None
     if not (match := JSON_SOURCE.fullmatch(source)):
-        raise DataError(f"source {source!r} is not known; write {KNOWN}")
+        raise DataError(f"source {source!r}", "is not known", f"write {KNOWN}")
     kind, split = match[1].lower(), match[2]
     bases, inner = (root / HOMES[kind], root), image_folder(split)
     for base, name in ((base, name) for name in (f"instances_{split}", f"{UNLABELLED}{split}") for base in bases):
@@ -143,12 +143,12 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
         if annotations.is_file():
             folders = [base / "images" / inner, base / inner]
             return annotations, base, next((folder for folder in folders if folder.is_dir()), None)
-    mend = f"run python tools/prepare_data.py {'coco2014' if '2014' in split else kind} --data {root}"
+    hint = f"run python tools/prepare_data.py {'coco2014' if '2014' in split else kind} --data {root}"
     if kind == "coco" and split.startswith("test"):
-        mend = f"unpack {inner}.zip and {UNLABELLED}{inner}.zip of the COCO page there"
+        hint = f"unpack {inner}.zip and {UNLABELLED}{inner}.zip of the COCO page there"
     there = sorted({path.stem[10:] for base in bases for path in (base / "annotations").glob("instances_*.json")})
     known = f" (there is {', '.join(there)})" if there else ""
-    raise DataError(f"{root}: no annotations/instances_{split}.json in it nor in {HOMES[kind]}/{known}; {mend}")
+    raise DataError(root, f"no annotations/instances_{split}.json in it nor in {HOMES[kind]}/{known}", hint)
 
 
 def find_sources(root: Path | str) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
     Raises DataError where there is none.
     """
     if is_url(root):
-        raise DataError(f"{as_url(root)}: name the split of it to take, such as train")
+        raise DataError(as_url(root), "nobody can list what lies there", "name the split to take, such as train")
     root = Path(root)
     check_root(root)
     folders = [folder for place in VOC_PLACES for folder in root.glob(f"{place}VOC[0-9][0-9][0-9][0-9]")]
@@ -183,12 +183,12 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
         taken = {one for one in splits if {f"coco/{one}", f"{XML_PREFIX}{one}"} & set(found)}
         found += [one for one in splits if one not in taken and not (place / one / "labels").is_dir()]
     if not found:
-        raise DataError(f"{root}: no data set that is known; name one with --source, such as json:ANNOTATIONS.json")
+        raise DataError(root, "no data set that is known", "name one with --source, such as json:ANNOTATIONS.json")
     return tuple(sorted(set(found)))
 
 
 def check_root(root: Path) -> None:
     if not root.exists():
-        raise DataError(f"{root}: no such directory; give the data's place with --data")
+        raise DataError(root, "no such directory", "give the data's place with --data")
     if not root.is_dir():
-        raise DataError(f"{root}: a file, not a directory; unpack it and give the directory with --data")
+        raise DataError(root, "a file, not a directory", "unpack it and give the directory with --data")

@@ -49,9 +49,9 @@ def read_batches(root: Path, split: str) -> ClassificationDataset:
     """
     folder = find_batches(root)
     if folder is None:
-        raise DataError(f"{root / FOLDER}: no {TRAIN_FILES[0]} there; unpack cifar-10-python.tar.gz into {root}")
+        raise DataError(root / FOLDER, f"no {TRAIN_FILES[0]} there", f"unpack cifar-10-python.tar.gz into {root}")
     if split not in SPLITS:
-        raise DataError(f"{folder}: no split {split!r}; CIFAR-10 has {', '.join(SPLITS)}")
+        raise DataError(folder, f"no split {split!r}", f"CIFAR-10 has {', '.join(SPLITS)}")
     files = ("test_batch",) if split in ("val", "test") else TRAIN_FILES
     batches = [_read_batch(folder / name) for name in files]
     rows_ID = np.concatenate([rows for rows, _, _ in batches])[SPLITS[split]]
@@ -70,27 +70,27 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
             raise ValueError(f"data of shape {rows_ID.shape} with {len(labels_I)} labels")
         names = value.get(b"filenames") or [f"{path.name}/{i:05}".encode() for i in range(len(labels_I))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not a CIFAR-10 batch ({error}); download it again") from error
+        raise DataError(path, f"not a CIFAR-10 batch ({error})", "download it again") from error
     return rows_ID, labels_I, [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     path = folder / "batches.meta"
     if not path.is_file():
-        raise DataError(f"{path}: missing; it names the classes, unpack the archive again")
+        raise DataError(path, "missing", "it names the classes, unpack the archive again")
     names = _unpickle(path).get(b"label_names", ())
     return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
 def _unpickle(path: Path) -> dict[bytes, Any]:
     if not path.is_file():
-        raise DataError(f"{path}: missing; unpack the archive again")
+        raise DataError(path, "missing", "unpack the archive again")
     try:
         value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises anything
-        raise DataError(f"{path}: does not read as a CIFAR-10 batch ({error}); download it again") from error
+        raise DataError(path, f"does not read as a CIFAR-10 batch ({error})", "download it again") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, not a CIFAR-10 batch; download it again")
+        raise DataError(path, f"holds a {type(value).__name__}, not a CIFAR-10 batch", "download it again")
     return {key.encode() if isinstance(key, str) else key: one for key, one in value.items()}
 
 

@@ -66,7 +66,7 @@ def read_coco(
     parsed = parse_coco(path)
     refuse(parsed.faults)
     if not parsed.images:
-        raise DataError(f"{path}: lists no images; there is nothing to train or test on")
+        raise DataError(path, "lists no images", "there is nothing to train or test on")
     folder = images or find_images(path, root, parsed.images[0]["file_name"])
     objects = parsed.objects
     texts = None
@@ -157,7 +157,7 @@ def find_images(path: Path, root: Path, first: str) -> Path:
         if (folder / first).is_file():
             return folder
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise DataError(f"{path}: its first image {first} is in none of {looked}; put the images into one of them")
+    raise DataError(path, f"its first image {first} is in none of {looked}", "put the images into one of them")
 
 
 def image_folder(split: str) -> str:
@@ -182,22 +182,25 @@ def _load(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             value = json.load(file)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such annotation file; check the path") from error
+        raise DataError(path, "no such annotation file", "check the path") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
     except ValueError as error:  # JSON or UTF-8
-        raise DataError(f"{path}: does not parse as JSON ({error}); it may be cut off, fetch it again") from error
+        raise DataError(path, f"does not parse as JSON ({error})", "it may be cut off, fetch it again") from error
     if not isinstance(value, dict):
         raise DataError(
-            f"{path}: holds a JSON {type(value).__name__}, not COCO annotations; "
-            "give the file with `images`, `annotations` and `categories` (a list of results is not truth)"
+            path,
+            f"holds a JSON {type(value).__name__}, not COCO annotations",
+            "give the file with `images`, `annotations` and `categories` (a list of results is not truth)",
         )
     for key in _LISTS:
         if key == "annotations" and key not in value and path.name.startswith(UNLABELLED):
             continue
         if not isinstance(value.get(key), list):
             hint = f" (images without truth: call the file {UNLABELLED}*.json)" if key == "annotations" else ""
-            raise DataError(f"{path}: has no list `{key}`; COCO annotations need images, annotations, categories{hint}")
+            raise DataError(
+                path, f"has no list `{key}`", f"COCO annotations need images, annotations, categories{hint}"
+            )
     return value
 
 

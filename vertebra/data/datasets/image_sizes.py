@@ -29,9 +29,9 @@ def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
     sizes_hw_I2 = np.array([size for size, _ in found], np.int64).reshape(-1, 2)
     reasons = [(path, reason) for path, (_, reason) in zip(paths, found) if reason]
     fatal = len(reasons) > TOLERATED * len(paths)
-    mend = "replace it, or remove it from the data set" if fatal else "it is left out"
+    hint = "replace it, or remove it from the data set" if fatal else "it is left out"
     kind = "images whose size cannot be read were left out"
-    return sizes_hw_I2, [Fault(path, reason, mend, fatal, kind) for path, reason in reasons]
+    return sizes_hw_I2, [Fault(path, reason, hint, fatal, kind) for path, reason in reasons]
 
 
 def _size(path: Path) -> tuple[tuple[int, int], str]:

@@ -36,24 +36,26 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
     whole, first_tenth, end_tenth = FOLDER_PARTS.get(split, (split, 0, 10))
     folder = find_split(root, whole)
     if folder is None:
-        raise DataError(f"{root / split}: no such folder; expected {root}/{split}/<class>/<image>")
+        raise DataError(root / split, "no such folder", f"expected {root}/{split}/<class>/<image>")
     found = _class_folders(folder)
     if not found:
         if any(entry.name.endswith(".tar") for entry in os.scandir(folder)):
             command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
             raise DataError(
-                f"{folder}: holds tar files and no class folders; unpack each into a folder of its own, or index them "
-                f"if they are shards ({command})"
+                folder,
+                "holds tar files and no class folders",
+                f"unpack each into a folder of its own, or index them if they are shards ({command})",
             )
         seen = "images that lie in no class folder" if loose_images(folder) else "no class folders"
-        raise DataError(f"{folder}: holds {seen}; sort the images into {folder}/<class>/")
+        raise DataError(folder, f"holds {seen}", f"sort the images into {folder}/<class>/")
     train = find_split(root, "train")
     names = found if train is None or train == folder else _class_folders(train)
     strangers = sorted(set(found) - set(names))
     if strangers:
         raise DataError(
-            f"{folder / strangers[0]}: a class that {train} does not have "
-            f"({len(strangers)} such); remove it or add it to {train}"
+            folder / strangers[0],
+            f"a class that {train} does not have ({len(strangers)} such)",
+            f"remove it or add it to {train}",
         )
     files: list[str] = []
     labels: list[int] = []
@@ -63,7 +65,7 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         files += [f"{folder.name}/{name}/{image}" for image in images]
         labels += [names.index(name)] * len(images)
     if not files:
-        raise DataError(f"{folder}: no images in its {len(found)} class folders; put some there")
+        raise DataError(folder, f"no images in its {len(found)} class folders", "put some there")
     empty = len(names) - len(set(labels))
     notes = (f"{folder}: {empty} of {len(names)} classes have no image",) if empty else ()
     return ClassificationDataset(root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=notes)
@@ -73,7 +75,7 @@ def read_loose(folder: Path, split: str) -> ClassificationDataset:
     """All images that lie in `folder` itself, by name, without labels (-1) and classes. Raises DataError."""
     files = loose_images(folder)
     if not files:
-        raise DataError(f"{folder}: no images in it; unlabelled images are to lie in the folder itself")
+        raise DataError(folder, "no images in it", "unlabelled images are to lie in the folder itself")
     return ClassificationDataset(folder, split, (), Strings(files), np.full(len(files), -1, np.int64))
 
 

@@ -54,8 +54,9 @@ def parse_imagenet_det(root: Path, split: str, *, extras: bool = False) -> Parse
     home = find_ilsvrc(root)
     if home is None:
         raise DataError(
-            f"{root}: no ILSVRC/Data/DET in it; unpack ILSVRC2017_DET.tar.gz there "
-            f"(python tools/prepare_data.py imagenet_det --data {root})"
+            root,
+            "no ILSVRC/Data/DET in it",
+            f"unpack ILSVRC2017_DET.tar.gz there (python tools/prepare_data.py imagenet_det --data {root})",
         )
     folder = next(name for name in ("train", "test", "val") if split.startswith(name) or name == "val")
     stems = _listed(home, split, folder)
@@ -76,7 +77,7 @@ def parse_imagenet_det(root: Path, split: str, *, extras: bool = False) -> Parse
                 faults.append(Fault(picture, "is listed as having objects, but has no XML", "restore it", False, kind))
         listed.append(Listed(stem, xml, f"{prefix}/{stem}{EXTENSION}", f"{split}.txt"))
     if not listed:
-        raise DataError(f"{pictures}: holds none of the {len(stems)} images of {split}; unpack the images there")
+        raise DataError(pictures, f"holds none of the {len(stems)} images of {split}", "unpack the images there")
     parsed = parse_images(home, listed, labelled=labelled, extras=extras)
     parsed.faults[:0] = faults
     return parsed
@@ -95,14 +96,14 @@ def det_classes(root: Path) -> DetClasses:
     files = (path for split in ("train", "val") for path in (annotations / split).rglob("*.xml"))
     wnids = sorted(_names_in(files))
     if not wnids:
-        raise DataError(f"{annotations}: no XML with an object; put the devkit's map_det.txt into {home}")
+        raise DataError(annotations, "no XML with an object", f"put the devkit's map_det.txt into {home}")
     return DetClasses(tuple(wnids), tuple(range(1, len(wnids) + 1)), ())
 
 
 def _absent(picture: Path, split: str, *, fatal: bool) -> Fault:
-    mend = "restore it, or unlist it" if fatal else "it is left out"
+    hint = "restore it, or unlist it" if fatal else "it is left out"
     reason = f"neither this image nor its XML is there, but {split} lists it"
-    return Fault(picture, reason, mend, fatal, "listed images that are not there were left out")
+    return Fault(picture, reason, hint, fatal, "listed images that are not there were left out")
 
 
 def _listed(home: Path, split: str, folder: str) -> dict[str, bool]:
@@ -117,7 +118,7 @@ def _listed(home: Path, split: str, folder: str) -> dict[str, bool]:
         return dict.fromkeys(_walk(home / "Data" / "DET" / folder), False)
     if not files:
         there = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))[:8]) or "nothing"
-        raise DataError(f"{whole}: no such list; the folder has {there}")
+        raise DataError(whole, "no such list", f"the folder has {there}")
     per_class = files != [whole]
     positive: dict[str, bool] = {}
     for path in files:
@@ -127,7 +128,7 @@ def _listed(home: Path, split: str, folder: str) -> dict[str, bool]:
                 is_positive = per_class and len(words) > 1 and words[1] != "-1"
                 positive[words[0]] = positive.get(words[0], False) or is_positive
     if not positive:
-        raise DataError(f"{files[0]}: lists no images; there is nothing to train or test on")
+        raise DataError(files[0], "lists no images", "there is nothing to train or test on")
     return positive
 
 
@@ -139,7 +140,7 @@ def _read_map(path: Path) -> DetClasses:
     rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     rows = sorted((row for row in rows if row), key=lambda row: int(row[1]) if _is_row(row) else 0)
     if not rows or not all(map(_is_row, rows)) or len({row[0] for row in rows}) < len(rows):
-        raise DataError(f"{path}: is not the devkit's list of classes; its lines are `wnid number name`")
+        raise DataError(path, "is not the devkit's list of classes", "its lines are `wnid number name`")
     wnids = tuple(row[0] for row in rows)
     titles = [row[2].strip() for row in rows]
     unique = tuple(f"{title} ({wnid})" if titles.count(title) > 1 else title for title, wnid in zip(titles, wnids))

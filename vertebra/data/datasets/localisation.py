@@ -123,8 +123,12 @@ def _open_images(root: Path, pictures: Path, split: str) -> ClassificationDatase
         names = tuple(sorted(line.split()[0] for line in mapping.read_text().splitlines() if line.strip()))
     else:
         raise DataError(
-            f"{folder}: its images lie in no class's folder, and neither {pictures / 'train'} nor "
-            f"{root / 'LOC_synset_mapping.txt'} tells the classes; put one of them there"
+            folder,
+            (
+                f"its images lie in no class's folder, and neither {pictures / 'train'} nor "
+                f"{root / 'LOC_synset_mapping.txt'} tells the classes"
+            ),
+            "put one of them there",
         )
     files = Strings(f"{folder.name}/{name}" for name in loose)
     return ClassificationDataset(pictures, split, names, files, np.full(len(files), -1, np.int64))
@@ -141,8 +145,9 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
     absent = wanted - set(stems)
     if absent:
         raise DataError(
-            f"{path}: lists {len(absent)} images that are not in {images.root}, such as {min(absent)}; restore them, "
-            "or unlist them"
+            path,
+            f"lists {len(absent)} images that are not in {images.root}, such as {min(absent)}",
+            "restore them, or unlist them",
         )
     return images.subset(chosen)
 
@@ -162,7 +167,7 @@ def _reader(
     path = _first_file(place / f"LOC_{split}_solution.csv" for place in (root, base, base.parent))
     if path is None:
         raise DataError(
-            f"{folder / split}: no such folder, and no LOC_{split}_solution.csv in {root}; boxes come from one of them"
+            folder / split, f"no such folder, and no LOC_{split}_solution.csv in {root}", "boxes come from one of them"
         )
     boxes = _read_solution(path)
     return lambda place: _from_list(boxes.get(Path(names[place]).stem), images.paths[place])
@@ -200,7 +205,7 @@ def _read_solution(path: Path) -> dict[str, tuple[XmlObject, ...]]:
                 objects = tuple(_object(*words[at : at + 5]) for at in range(0, len(words), 5))
             except ValueError:
                 raise DataError(
-                    f"{path}: line {number} is not `image,class xmin ymin xmax ymax ...`; correct or restore it"
+                    path, f"line {number} is not `image,class xmin ymin xmax ymax ...`", "correct or restore it"
                 ) from None
             boxes[line[0]] = objects
     return boxes

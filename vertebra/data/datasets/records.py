@@ -143,7 +143,7 @@ class DetectionDataset:
     file_names: I names relative to `root`; sizes_hw_I2: int32; starts: int64, I + 1 long, image i's objects
     are starts[i]:starts[i + 1] of the K-long arrays. bbox_xywh_K4 (float64) and areas_K are the numbers of
     the file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
-    segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader mended.
+    segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader fixed.
     labelled: False where the truth is not published (test sets): then there are no objects, and nothing to score.
     extras: only where they were asked for.
     """

@@ -36,7 +36,7 @@ INDEX_SUFFIX = ".index.jsonl"
 ATTEMPTS = 3  # at a remote read, a second and two apart
 _URL = re.compile(r"([A-Za-z][\w+.:-]+):/+(.*)", re.DOTALL)
 NUMBERS = ("places", "labels", "offsets", "lengths")  # lists of an index's line, one number an image
-MEND = "fetch that shard again, or index the shards anew (python tools/prepare_data.py shard --index-only)"
+HINT = "fetch that shard again, or index the shards anew (python tools/prepare_data.py shard --index-only)"
 _ANEW = "write it anew (python tools/prepare_data.py shard --index-only)"
 
 
@@ -72,9 +72,9 @@ class Shards:
                     file.seek(int(self.offsets_I[index]))
                     content = file.read(length)
             except OSError as error:
-                raise BadSample(self.name(index), f"cannot be read ({error.strerror})", MEND) from error
+                raise BadSample(self.name(index), f"cannot be read ({error.strerror})", HINT) from error
         if len(content) != length:
-            raise BadSample(self.name(index), f"gives {len(content)} of {length} bytes", MEND)
+            raise BadSample(self.name(index), f"gives {len(content)} of {length} bytes", HINT)
         return content
 
     def _read_remote(self, indices: Sequence[int]) -> dict[int, bytes]:
@@ -98,7 +98,7 @@ class Shards:
         for index in indices:
             if not isinstance(found[index], bytes):
                 raise DataError(
-                    f"{self.name(index)}: cannot be read ({found[index]!r}); check the address and the connection"
+                    self.name(index), f"cannot be read ({found[index]!r})", "check the address and the connection"
                 )
         return found
 
@@ -138,11 +138,13 @@ def find_index(root: Path | str, split: str) -> str | None:
             if file_system_of(path).exists(path):
                 return path
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error!r}); check the address and the connection") from error
+            raise DataError(path, f"cannot be read ({error!r})", "check the address and the connection") from error
     if is_url(folder):
         raise DataError(
-            f"{index_path(folder, whole)}: no such index; write one with "
-            f"python tools/prepare_data.py shard --index-only --data {folder} --shards SHARD... --output DIR"
+            index_path(folder, whole),
+            "no such index",
+            "write one with "
+            f"python tools/prepare_data.py shard --index-only --data {folder} --shards SHARD... --output DIR",
         )
     return None
 
@@ -158,9 +160,9 @@ def read_shards(path: str, split: str) -> ClassificationDataset:
         if is_url(place):
             continue
         if not os.path.isfile(place):
-            raise DataError(f"{place}: no such shard, though {path} lists it; {MEND}")
+            raise DataError(place, f"no such shard, though {path} lists it", HINT)
         if os.path.getsize(place) != line["bytes"]:
-            raise DataError(f"{place}: has {os.path.getsize(place)} bytes where {path} says {line['bytes']}; {MEND}")
+            raise DataError(place, f"has {os.path.getsize(place)} bytes where {path} says {line['bytes']}", HINT)
     order = np.argsort(np.concatenate([line["places"] for line in lines]))
     shards = Shards(
         places,
@@ -203,7 +205,7 @@ def scratch_beside(path: Path) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror}); make room there, or give another --output"
+            path, f"cannot be written ({error.strerror})", "make room there, or give another --output"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -219,9 +221,9 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             texts = (raw.decode("utf-8", "surrogateescape") for raw in file)
             values = [_flat(json.loads(text)) for text in texts if text.strip()]
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the address and its permissions") from error
+        raise DataError(path, f"cannot be read ({error})", "check the address and its permissions") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: does not read as JSON lines ({error}); {_ANEW}") from error
+        raise DataError(path, f"does not read as JSON lines ({error})", _ANEW) from error
     folder = path.rpartition("/")[0]
     try:
         head, lines = values[0], values[1:]
@@ -241,7 +243,7 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if labels.min() < 0 or labels.max() >= len(head["class_names"]):
             raise ValueError(f"classes {labels.min()} .. {labels.max()} where {len(head['class_names'])} have names")
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: not a whole index of shards ({error!r}); {_ANEW}") from error
+        raise DataError(path, f"not a whole index of shards ({error!r})", _ANEW) from error
     return head, lines
 
 
@@ -264,4 +266,6 @@ def file_system_of(url: str) -> Any:
     try:
         return url_to_fs(url)[0]
     except (ImportError, ValueError) as error:
-        raise DataError(f"{url}: such addresses cannot be read here ({error})") from error
+        raise DataError(
+            url, f"such addresses cannot be read here ({error})", "install what fsspec needs for them"
+        ) from error

@@ -33,8 +33,9 @@ def find_devkit(root: Path, year: str) -> Path:
         if (place / name).is_dir():
             return place
     raise DataError(
-        f"{root}: no {name} in it nor in its VOCdevkit; unpack the VOC {year} archives there "
-        f"(python tools/prepare_data.py voc{year[-2:]} --data {root})"
+        root,
+        f"no {name} in it nor in its VOCdevkit",
+        (f"unpack the VOC {year} archives there (python tools/prepare_data.py voc{year[-2:]} --data {root})"),
     )
 
 
@@ -44,7 +45,7 @@ def read_voc(
     """One image set or a union, such as (("2007", "trainval"), ("2012", "trainval")). Raises DataError."""
     devkits = [find_devkit(root, year) for year, _ in years_and_splits]
     if len(set(devkits)) > 1:
-        raise DataError(f"{root}: the years lie in different folders {devkits}; put them into one VOCdevkit")
+        raise DataError(root, f"the years lie in different folders {devkits}", "put them into one VOCdevkit")
     parts = [parse_voc(devkit, *one, extras=extras) for devkit, one in zip(devkits, years_and_splits)]
     return build_xml_set(parts, source, class_names_of(parts), extras=extras)
 
@@ -67,11 +68,11 @@ def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
         known = f"it has {', '.join(there)}" if there else "the folder has no image sets"
-        raise DataError(f"{path}: no such image set; {known}")
+        raise DataError(path, "no such image set", known)
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     stems = list(dict.fromkeys(_stem(folder, line.strip()) for line in lines if line.strip()))
     if not stems:
-        raise DataError(f"{path}: lists no images; there is nothing to train or test on")
+        raise DataError(path, "lists no images", "there is nothing to train or test on")
     names = image_names(folder / "JPEGImages", stems)
     return [
         Listed(stem, folder / "Annotations" / f"{stem}.xml", f"{prefix}JPEGImages/{name}", path.name)

@@ -41,7 +41,7 @@ def parse_xml_folder(folder: Path, *, extras: bool = False) -> ParsedXml:
         for annotations, pictures in pairs:
             if annotations.is_dir() and pictures.is_dir():
                 return _parse(home, annotations, pictures, extras)
-        raise DataError(f"{folder}: no such directory; write {PREFIX}DIR of a folder with XML and images")
+        raise DataError(folder, "no such directory", f"write {PREFIX}DIR of a folder with XML and images")
     if not any(folder.glob("*.xml")):
         for xml in XML_FOLDERS:
             for images in (*IMAGE_FOLDERS, ""):
@@ -59,7 +59,7 @@ def folder_classes(folder: Path) -> list[str]:
             names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
             names = [name for name in names if name]
             if not names or len(set(names)) < len(names):
-                raise DataError(f"{path}: names no class, or one twice; write a name a line")
+                raise DataError(path, "names no class, or one twice", "write a name a line")
             return names
     places = [homes[-1]]
     if is_part and folder.is_dir():
@@ -71,7 +71,7 @@ def folder_classes(folder: Path) -> list[str]:
 def _parse(root: Path, annotations: Path, pictures: Path, extras: bool) -> ParsedXml:
     xml_of = {stem_of(path.relative_to(annotations).as_posix()): path for path in sorted(annotations.rglob("*.xml"))}
     if not xml_of:
-        raise DataError(f"{annotations}: no XML in it; put the annotations there, or name another folder")
+        raise DataError(annotations, "no XML in it", "put the annotations there, or name another folder")
     images: dict[str, str] = {}
     for name in _images_below(pictures):
         images.setdefault(stem_of(name), name)

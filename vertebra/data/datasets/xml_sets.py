@@ -132,9 +132,9 @@ def build_xml_set(
     image_ids = [image_id(one.stem) for part in parts for one in part.images]
     clashes = len(image_ids) - len(set(image_ids))
     if clashes:
-        raise DataError(f"{source}: {clashes} images are in it twice; unite disjoint image sets")
+        raise DataError(source, f"{clashes} images are in it twice", "unite disjoint image sets")
     if len({part.labelled for part in parts}) > 1:
-        raise DataError(f"{source}: some of its parts have no annotations; unite sets that all have them")
+        raise DataError(source, "some of its parts have no annotations", "unite sets that all have them")
     judged = [_judge(part) for part in parts]
     faults += [fault for _, _, found in judged for fault in found]
     refuse(faults)

@@ -110,7 +110,7 @@ def parse_yolo(given: Path) -> ParsedYolo:
     present = [path.is_file() for path in labels]
     if not any(present):
         if not found.split.startswith("test"):
-            raise DataError(f"{labels[0]}: no such label file, nor one of any other image; put the labels there")
+            raise DataError(labels[0], "no such label file, nor one of any other image", "put the labels there")
         parsed.labelled = False
     sizes_hw_I2, parsed.faults = image_sizes(found.images)
     boxes_K: list[tuple[float, ...]] = []
@@ -207,6 +207,6 @@ def _read_lines(path: Path, found: YoloSet, faults: list[Fault]) -> list[YoloLin
         try:
             lines.append(parse_line(line, len(found.names), found.keypoints))
         except ValueError as error:
-            mend = f"correct the line, or the names in {found.named_in.name}"
-            faults.append(Fault(path, f"line {number} {error}", mend if "class" in str(error) else "correct the line"))
+            hint = f"correct the line, or the names in {found.named_in.name}"
+            faults.append(Fault(path, f"line {number} {error}", hint if "class" in str(error) else "correct the line"))
     return lines

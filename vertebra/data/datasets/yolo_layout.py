@@ -43,11 +43,11 @@ def find_yolo(given: Path) -> YoloSet:
     """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError saying what it looked for."""
     if given.is_file():
         splits = splits_of(given)
-        raise DataError(f"{given}: name a split of it, such as {PREFIX}{given}/{splits[0] if splits else 'train'}")
+        raise DataError(given, "names no split", f"write {PREFIX}{given}/{splits[0] if splits else 'train'}")
     if given.parent.is_file():
         return _from_yaml(given.parent, given.name)
     if given.parent.suffix in (".yaml", ".yml"):
-        raise DataError(f"{given.parent}: no such file; check the path")
+        raise DataError(given.parent, "no such file", "check the path")
     description = find_yaml(given.parent)
     if description is not None and _key(_read(description), given.name) is not None:
         return _from_yaml(description, given.name)
@@ -55,10 +55,10 @@ def find_yolo(given: Path) -> YoloSet:
         if pictures.is_dir():
             return _from_folder(home, given, pictures)
     if (own := find_yaml(given)) is not None and (splits := splits_of(own)):
-        raise DataError(f"{given}: name a split of it, such as {PREFIX}{given}/{splits[0]}")
+        raise DataError(given, "names no split", f"write {PREFIX}{given}/{splits[0]}")
     looked = ", ".join(str(pictures) for _, pictures in _folders(given))
     known = f"{description} has {', '.join(splits_of(description))}; " if description is not None else ""
-    raise DataError(f"{given}: {known}no images in {looked}; write {PREFIX}data.yaml/SPLIT or {PREFIX}DIR/SPLIT")
+    raise DataError(given, f"{known}no images in {looked}", f"write {PREFIX}data.yaml/SPLIT or {PREFIX}DIR/SPLIT")
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -101,10 +101,10 @@ def _from_folder(home: Path, given: Path, pictures: Path) -> YoloSet:
     images = _images_below(pictures)
     if pictures == given / "images" and not any(path.parent == pictures for path in images):
         inner = sorted({path.relative_to(pictures).parts[0] for path in images})
-        hint = f"; name a split of it, such as {PREFIX}{given}/{inner[0]}" if inner else "; put the images there"
-        raise DataError(f"{pictures}: no images in the folder itself{hint}")
+        hint = f"name a split, such as {PREFIX}{given}/{inner[0]}" if inner else "put the images there"
+        raise DataError(pictures, "no images in the folder itself", hint)
     if not images:
-        raise DataError(f"{pictures}: no images in it; put them there")
+        raise DataError(pictures, "no images in it", "put them there")
     for folder in (given, home):
         description = find_yaml(folder)
         if description is not None:
@@ -114,19 +114,19 @@ def _from_folder(home: Path, given: Path, pictures: Path) -> YoloSet:
             if path.is_file():
                 lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
                 return _set(home, given.name, _names([one for one in lines if one], {}, path), path, images, {})
-    raise DataError(f"{home}: no data.yaml in it; write one with `names: [...]`, or classes.txt with a name a line")
+    raise DataError(home, "no data.yaml in it", "write one with `names: [...]`, or classes.txt with a name a line")
 
 
 def _from_yaml(path: Path, split: str) -> YoloSet:
     value = _read(path)
     key = _key(value, split)
     if key is None:
-        raise DataError(f"{path}: has no split {split!r}; it has {', '.join(splits_of(path)) or 'none'}")
+        raise DataError(path, f"has no split {split!r}", f"it has {', '.join(splits_of(path)) or 'none'}")
     names = _names(value.get("names"), value, path)
     entries = value[key] if isinstance(value[key], list) else [value[key]]
     images = [image for entry in entries for image in _entry(path, value.get("path"), entry)]
     if not images:
-        raise DataError(f"{path}: there are no images in {', '.join(map(str, entries))}; put them there")
+        raise DataError(path, f"there are no images in {', '.join(map(str, entries))}", "put them there")
     return _set(path.parent, split, names, path, images, value)
 
 
@@ -144,7 +144,7 @@ def _set(
 def _entry(description: Path, base: Any, entry: Any) -> list[Path]:
     """The images of one entry: a folder, or a text file that lists images. Raises DataError."""
     if not isinstance(entry, str) or not entry.strip():
-        raise DataError(f"{description}: has {entry!r} in the place of a folder of images; correct it")
+        raise DataError(description, f"has {entry!r} in the place of a folder of images", "correct it")
     homes = [description.parent]
     if isinstance(base, str) and base:
         homes = [description.parent / base, Path(base), *homes]
@@ -155,7 +155,7 @@ def _entry(description: Path, base: Any, entry: Any) -> list[Path]:
         if place.is_file() and place.suffix == ".txt":
             return _listed(place, homes)
     looked = " or ".join(dict.fromkeys(str(home / entry) for home in homes))
-    raise DataError(f"{description}: there is no {looked}; correct the entry, or put the images there")
+    raise DataError(description, f"there is no {looked}", "correct the entry, or put the images there")
 
 
 def _listed(path: Path, homes: list[Path]) -> list[Path]:
@@ -181,25 +181,25 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct it") from error
+        raise DataError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: is no YOLO data set's description; it needs `train`, `val` and `names`")
+        raise DataError(path, "is no YOLO data set's description", "it needs `train`, `val` and `names`")
     return value
 
 
 def _names(names: Any, value: dict[str, Any], path: Path) -> tuple[str, ...]:
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise DataError(f"{path}: its `names` are not numbered 0 to {len(names) - 1}; number all classes")
+            raise DataError(path, f"its `names` are not numbered 0 to {len(names) - 1}", "number all classes")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: has no `names`; list the classes there")
+        raise DataError(path, "has no `names`", "list the classes there")
     told = [str(name).strip() for name in names]
     if not all(told) or len(set(told)) < len(told):
         twice = next((name for name in told if told.count(name) > 1), "")
-        raise DataError(f"{path}: its `names` have {twice!r} twice or an empty one; give each class a name of its own")
+        raise DataError(path, f"its `names` have {twice!r} twice or an empty one", "give each class a name of its own")
     if "nc" in value and value["nc"] != len(told):
-        raise DataError(f"{path}: says nc: {value['nc']}, but names {len(told)} classes; correct one of them")
+        raise DataError(path, f"says nc: {value['nc']}, but names {len(told)} classes", "correct one of them")
     return tuple(told)

@@ -127,8 +127,9 @@ def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], 
     archives = ARCHIVES[name]
     if archives.account:
         raise DataError(
-            f"{', '.join(archives.names)}: needs an account with {archives.account}, so it cannot be downloaded from "
-            f"here; log in there, fetch it into {data}, and run this command without --download"
+            ", ".join(archives.names),
+            f"needs an account with {archives.account}, so it cannot be downloaded from here",
+            f"log in there, fetch it into {data}, and run this command without --download",
         )
     told = []
     for one in archives.files:
@@ -139,7 +140,7 @@ def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], 
         if not path.is_file():
             download(url, path, md5=one.md5, progress=progress(one.name))
         elif one.md5 is not None and (found := md5_of(path)) != one.md5:
-            raise DataError(f"{path}: has md5 {found}, not the owner's {one.md5}; remove it and run the command again")
+            raise DataError(path, f"has md5 {found}, not the owner's {one.md5}", "remove it and run the command again")
         told.append(f"{path}: {_how_checked(path, one)}")
     return told
 
@@ -166,10 +167,10 @@ def unpack(file: Path, into: Path) -> None:
         _unpack_zip(file, into) if file.suffix == ".zip" else _unpack_tar(file, into)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise DataError(f"{file}: is damaged or cut off ({reason}); remove it and fetch it again") from error
+        raise DataError(file, f"is damaged or cut off ({reason})", "remove it and fetch it again") from error
     except OSError as error:
         where = error.filename or into
-        raise DataError(f"{where}: cannot be written ({error.strerror or error}); make room in {into}") from error
+        raise DataError(where, f"cannot be written ({error.strerror or error})", f"make room in {into}") from error
     unpacked_mark(file).touch()
 
 
@@ -181,7 +182,7 @@ def _how_checked(path: Path, archive: Archive) -> str:
     if archive.md5 is not None:
         return f"whole, its md5 is the owner's ({archive.md5})"
     if path.suffix == ".zip" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: is no whole zip file; remove it and run the command again")
+        raise DataError(path, "is no whole zip file", "remove it and run the command again")
     return "the owner publishes no checksum; its length is the server's, and its content is checked in unpacking"
 
 
@@ -197,5 +198,5 @@ def _unpack_tar(file: Path, into: Path) -> None:
         for member in archive:
             place = (into / member.name).resolve()
             if not place.is_relative_to(into.resolve()) or not (member.isfile() or member.isdir()):
-                raise DataError(f"{file} holds {member.name}, which leads out of {into}; fetch the archive again")
+                raise DataError(file, f"holds {member.name}, which leads out of {into}", "fetch the archive again")
             archive.extract(member, into, **guard)

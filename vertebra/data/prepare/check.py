@@ -1,6 +1,6 @@
 """All faults of a data set in one pass: annotations and every image, decoded as training would.
 
-Readers stop at the first thing they cannot use; this goes on and lists everything, fatal or mended.
+Readers stop at the first thing they cannot use; this goes on and lists everything, fatal or fixed by the reader.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def check_detection(root: Path | str, source: str) -> list[Fault]:
     try:
         check_root(root)
     except DataError as error:
-        return [_as_fault(error, root)]
+        return [Fault.of(error)]
     for part in source.split("+"):
         try:
             surveys.append(_survey(root, part))
         except DataError as error:
-            faults.append(_as_fault(error, root))
+            faults.append(Fault.of(error))
     shared = class_names_of([one.xml for one in surveys if one.xml is not None and one.class_names is None])
     for one in surveys:
         faults += one.faults
@@ -114,7 +114,7 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
     try:
         dataset = open_classification(root, split)
     except DataError as error:
-        return [_as_fault(error, Path(root))]
+        return [Fault.of(error)]
     folder = find_split(dataset.root, split)
     counts_C = np.bincount(dataset.labels_I, minlength=len(dataset.class_names))
     faults = [
@@ -130,7 +130,7 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
             for path in strangers
         ]
     if dataset.shards is not None and (index := find_index(root, split)) is not None:
-        faults += [_as_fault(error, dataset.root) for error in damaged_shards(index)]
+        faults += [Fault.of(error) for error in damaged_shards(index)]
     return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), range(len(dataset))))
 
 
@@ -139,7 +139,7 @@ def check_localisation(root: Path | str, split: str) -> list[Fault]:
     try:
         dataset, faults = read_localisation(Path(root), split)
     except DataError as error:
-        return [_as_fault(error, Path(root))]
+        return [Fault.of(error)]
     if dataset is None:
         return faults
     sizes = (tuple(size_hw) for size_hw in dataset.objects.sizes_hw_I2.tolist())
@@ -175,14 +175,3 @@ def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -
             for error in pool.map(look, images[first : first + CHECKED_AT_ONCE]):
                 if error is not None:
                     yield Fault(Path(error.where), error.reason, error.hint or "replace it")
-
-
-def _as_fault(error: DataError, root: Path) -> Fault:
-    """A sentence "path: reason; mend" taken apart again."""
-    if isinstance(error, BadSample):
-        return Fault(Path(error.where), error.reason, error.hint)
-    path, colon, rest = str(error).partition(": ")
-    if not colon:
-        path, rest = str(root), str(error)
-    reason, _, mend = rest.rpartition("; ")
-    return Fault(Path(path), reason or rest, mend if reason else "mend it")

@@ -55,12 +55,12 @@ def convert(
     """Writes `dataset`, opened with its extras, into `output` as coco, voc or yolo.
 
     images: "link" (hard links), "copy", or "none": they stay where they are. polygons: YOLO's lines are outlines
-    instead of boxes. crowd: "keep", or "drop" leaves crowd regions out. Raises DataError with the mend.
+    instead of boxes. crowd: "keep", or "drop" leaves crowd regions out. Raises DataError.
     """
     if not dataset.labelled:
-        raise DataError(f"{dataset.source}: its annotations are not here; there is nothing to convert")
+        raise DataError(dataset.source, "its annotations are not here", "there is nothing to convert")
     if not re.fullmatch(r"[\w.-]+", split):
-        raise DataError(f"--split {split!r}: is to be a plain name, such as train")
+        raise DataError(f"--split {split!r}", "is not a plain name", "write one such as train")
     writer = FORMS[form](output, split, polygons=polygons, crowd=crowd)
     names = list(dataset.file_names) if form == "coco" and images == "none" else image_names(dataset, split)
     if form != "coco" or images != "none":
@@ -75,7 +75,7 @@ def convert(
     except OSError as error:
         where = error.filename or output
         raise DataError(
-            f"{where}: cannot be written ({error.strerror}); make room, or give another --output"
+            where, f"cannot be written ({error.strerror})", "make room, or give another --output"
         ) from error
     sentences = writer.sentences()
     if images == "none" and form != "coco":
@@ -106,21 +106,21 @@ def _refuse_clashes(dataset: DetectionDataset, names: list[str], writer: Form) -
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:
-            raise DataError(f"{dataset.source}: the image {name!r} would lie outside of {writer.output}; rename it")
+            raise DataError(dataset.source, f"the image {name!r} would lie outside of {writer.output}", "rename it")
     if writer.by_stem:
         stem, count = Counter(map(stem_of, names)).most_common(1)[0]
         if count > 1:
             twice = " and ".join([name for name in names if stem_of(name) == stem][:2])
-            raise DataError(f"{dataset.source}: {twice} would have one annotation file; rename one of them")
+            raise DataError(dataset.source, f"{twice} would have one annotation file", "rename one of them")
 
 
 def _place(image: Path, place: Path, how: str) -> None:
     if not image.is_file():
-        raise DataError(f"{image}: no such image; restore it, or convert the annotations alone with --images none")
+        raise DataError(image, "no such image", "restore it, or convert the annotations alone with --images none")
     if place.exists():
         if place.samefile(image) or place.read_bytes() == image.read_bytes():
             return
-        raise DataError(f"{place}: is there already and is another image; give another --output")
+        raise DataError(place, "is there already and is another image", "give another --output")
     place.parent.mkdir(parents=True, exist_ok=True)
     if how == "copy":
         shutil.copyfile(image, place)
@@ -128,4 +128,4 @@ def _place(image: Path, place: Path, how: str) -> None:
     try:
         os.link(image.resolve(), place)
     except OSError as error:
-        raise DataError(f"{place}: cannot be a hard link ({error.strerror}); use --images copy") from error
+        raise DataError(place, f"cannot be a hard link ({error.strerror})", "use --images copy") from error

@@ -173,7 +173,7 @@ def write_new(path: Path, text: str) -> None:
     if path.exists():
         if path.read_bytes() == content:
             return
-        raise DataError(f"{path}: is there already and says other things; remove it, or give another --output")
+        raise DataError(path, "is there already and says other things", "remove it, or give another --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_beside(path) as scratch:
         scratch.write_bytes(content)
@@ -184,4 +184,4 @@ def refuse_names(dataset: DetectionDataset) -> None:
     """Raises DataError for class names that a line of text does not give back."""
     strange = next((name for name in dataset.class_names if name.strip() != name or len(name.splitlines()) != 1), None)
     if strange is not None:
-        raise DataError(f"{dataset.source}: the class {strange!r} has a line break or outer spaces; rename it")
+        raise DataError(dataset.source, f"the class {strange!r} has a line break or outer spaces", "rename it")

@@ -86,7 +86,7 @@ class YoloForm(Form):
         value = yaml.safe_load(found.read_text(encoding="utf-8"))
         theirs = value["names"] if isinstance(value["names"], dict) else dict(enumerate(value["names"]))
         if found != self.list_path or theirs != names:
-            raise DataError(f"{found}: describes a set of other classes; give another --output")
+            raise DataError(found, "describes a set of other classes", "give another --output")
         return {self.split: f"images/{self.split}", **value}
 
     def _box(self, dataset: DetectionDataset, k: int) -> list[float]:

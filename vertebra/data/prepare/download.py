@@ -44,7 +44,7 @@ def download(
 ) -> None:
     """Fetches `url` to `path`; a part of it that is there is continued.
 
-    md5: the owner's checksum; a file that differs is removed. Raises DataError with the mend.
+    md5: the owner's checksum; a file that differs is removed. Raises DataError.
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +60,15 @@ def download(
             pause = next(pauses, None)
             if pause is None:
                 there = f"broke off with {_length(part) / 1e6:.1f} MB there" if _length(part) else "did not begin"
-                mend = "check the network, or name another place (--mirror URL)"
-                raise DataError(f"{url}: the download {there} ({error}); {mend}, and {_AGAIN}") from None
+                hint = "check the network, or name another place (--mirror URL)"
+                raise DataError(url, f"the download {there} ({error})", f"{hint}, and {_AGAIN}") from None
             time.sleep(pause)
     if md5 is not None and (found := md5_of(part)) != md5:
         _forget(part)
         raise DataError(
-            f"{path}: what came from {url} has md5 {found}, not the owner's {md5}, and was removed; "
-            "run the command again, or fetch it from elsewhere (--mirror URL)"
+            path,
+            f"what came from {url} has md5 {found}, not the owner's {md5}, and was removed",
+            "run the command again, or fetch it from elsewhere (--mirror URL)",
         )
     os.replace(part, path)
     _forget(part)
@@ -99,8 +100,9 @@ def _attempt(url: str, path: Path, part: Path, progress: Progress) -> None:
         if error.code in _PASSING:
             raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
         raise DataError(
-            f"{url}: the server answers {error.code} {error.reason}; check the address, "
-            "fetch the file by hand, or name another place (--mirror URL)"
+            url,
+            f"the server answers {error.code} {error.reason}",
+            "check the address, fetch the file by hand, or name another place (--mirror URL)",
         ) from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
@@ -110,7 +112,7 @@ def _attempt(url: str, path: Path, part: Path, progress: Progress) -> None:
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{url}: is no address ({error}); give one that begins with https://") from None
+        raise DataError(url, f"is no address ({error})", "give one that begins with https://") from None
 
 
 def _begin(answer: Any, part: Path, url: str, start: int) -> tuple[int, int | None]:
@@ -154,7 +156,7 @@ def _open(part: Path, mode: str) -> Any:
 
 
 def _no_room(part: Path, error: OSError) -> DataError:
-    return DataError(f"{part}: cannot be written ({error.strerror}); make room or give another --data, and {_AGAIN}")
+    return DataError(part, f"cannot be written ({error.strerror})", f"make room or give another --data, and {_AGAIN}")
 
 
 def _need_room(path: Path, needed: int | None) -> None:
@@ -162,7 +164,9 @@ def _need_room(path: Path, needed: int | None) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed is not None and needed > free:
         raise DataError(
-            f"{path}: {needed / 1e9:.1f} GB are to come and {free / 1e9:.1f} GB are free; make room, and {_AGAIN}"
+            path,
+            f"{needed / 1e9:.1f} GB are to come and {free / 1e9:.1f} GB are free",
+            f"make room, and {_AGAIN}",
         )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from vertebra.data.datasets.imagenet import EXTENSIONS, SPLIT_FOLDERS
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.shards import (
-    MEND,
+    HINT,
     file_system_of,
     index_path,
     is_url,
@@ -50,7 +50,7 @@ def write_shards(
     """
     index = Path(index_path(str(output), split))
     if index.exists():
-        raise DataError(f"{index}: these shards are written already; give another --output, or remove them")
+        raise DataError(index, "these shards are written already", "give another --output, or remove them")
     output.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     lines: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] =
     found = find_shards(data, split, shards)
     if not found:
         wanted = " nor ".join(shards or split_patterns(split)[0])
-        raise DataError(f"{data}: no {wanted} in it; say which tar files to take with --shards")
+        raise DataError(data, f"no {wanted} in it", "say which tar files to take with --shards")
     lines: list[dict[str, Any]] = []
     images = 0
     for place in progress(found):
@@ -127,13 +127,13 @@ def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] =
         images += len(line["names"])
         lines.append(line)
     if not images:
-        raise DataError(f"{found[0]}: no samples in it nor in the others; a sample is KEY.jpg and KEY.cls")
+        raise DataError(found[0], "no samples in it nor in the others", "a sample is KEY.jpg and KEY.cls")
     output.mkdir(parents=True, exist_ok=True)
     largest, fullest = max((max(line["labels"], default=-1), line["shard"]) for line in lines)
     class_names = _class_names(data, output, split) or [str(number) for number in range(largest + 1)]
     if largest >= len(class_names):
         raise DataError(
-            f"{fullest}: class {largest}, but only {len(class_names)} classes have names; mend {CLASS_NAMES}"
+            fullest, f"class {largest}, but only {len(class_names)} classes have names", f"correct {CLASS_NAMES}"
         )
     index = Path(index_path(str(output), split))
     write_index(index, class_names, lines)
@@ -175,7 +175,7 @@ def scan(place: str) -> dict[str, Any]:
                 line["offsets"].append(image.offset_data)
                 line["lengths"].append(image.size)
         except tarfile.TarError as error:
-            raise DataError(f"{place}: does not read as a tar file ({error}); fetch or write it again") from error
+            raise DataError(place, f"does not read as a tar file ({error})", "fetch or write it again") from error
     return line
 
 
@@ -185,7 +185,7 @@ def damaged_shards(index: str) -> Iterator[DataError]:
         try:
             with _local(line["place"]) as file:
                 if sha256(file) != line["sha256"]:
-                    yield BadSample(line["place"], f"its bytes are not those that {index} was made of", MEND)
+                    yield BadSample(line["place"], f"its bytes are not those that {index} was made of", HINT)
         except DataError as error:
             yield error
 
@@ -199,7 +199,7 @@ def _samples(place: str, file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, int
             yield image, label
         elif image is not None or label is not None:
             missing = "class (KEY.cls)" if label is None else "image (KEY.jpg)"
-            raise DataError(f"{place}: sample {key} has no {missing}; add it next to its other half, or leave both out")
+            raise DataError(place, f"sample {key} has no {missing}", "add it next to its other half, or leave both out")
 
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
@@ -223,7 +223,7 @@ def _samples(place: str, file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, int
 def _label(place: str, name: str, content: bytes) -> int:
     text = content.decode("ascii", "replace").strip()
     if not text.isdecimal():
-        raise DataError(f"{place}: {name} holds {text[:20]!r}, not a class number from 0 on; correct it")
+        raise DataError(place, f"{name} holds {text[:20]!r}, not a class number from 0 on", "correct it")
     return int(text)
 
 
@@ -253,7 +253,7 @@ def _local(place: str) -> Iterator[IO[bytes]]:
                 copy.seek(0)
                 yield copy
     except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error}); check the address and its permissions") from error
+        raise DataError(place, f"cannot be read ({error})", "check the address and its permissions") from error
 
 
 def sha256(file: IO[bytes]) -> str:

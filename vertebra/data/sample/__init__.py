@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from vertebra.data.sample.shapes import CLASS_NAMES
-from vertebra.data.sample.spec import SampleError, SampleSpec, generator_hash
+from vertebra.data.sample.spec import SampleSpec, generator_hash
 from vertebra.data.sample.statistics import scene_statistics
 from vertebra.data.sample.write import SampleSummary, write_sample_set
 
 __all__ = [
     "CLASS_NAMES",
-    "SampleError",
     "SampleSpec",
     "SampleSummary",
     "generator_hash",

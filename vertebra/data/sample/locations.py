@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vertebra.ground.errors import DataError
+
 from .formats import Record, encode_jpeg, scene_record, voc_xml
 from .paint import develop, paint_background
 from .scenes import SCENE_SIZES_HW, Scene, _annotate, _Canvas, _light, _place
 from .shapes import CLASS_NAMES, draw_stamp
-from .spec import SampleError
 
 LAYOUTS = ("folders", "ilsvrc")
 _STREAMS = {"train": 4, "val": 5}  # beside those of the scenes and single objects
@@ -90,16 +91,16 @@ def write_locations(
 ) -> None:
     """Draws `counts` pictures (train, val) into the new directory `root`, the classes in turn.
 
-    All is drawn beside it and put in its place when it is whole. Raises SampleError where `root` holds something, or
+    All is drawn beside it and put in its place when it is whole. Raises DataError where `root` holds something, or
     cannot be written to.
     """
     root = Path(root).absolute()
     if layout not in LAYOUTS:
-        raise SampleError(f"layout {layout!r} is not known; choose {' or '.join(LAYOUTS)}")
+        raise DataError(f"layout {layout!r}", "is not known", f"choose {' or '.join(LAYOUTS)}")
     if min(counts) < len(CLASS_NAMES):
-        raise SampleError(f"{min(counts)} images are too few for {len(CLASS_NAMES)} classes; give one a class at least")
+        raise DataError("--images", f"{min(counts)} are too few", f"give {len(CLASS_NAMES)} at least, one a class")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise SampleError(f"{root}: is there already; remove it, or name another directory")
+        raise DataError(root, "is there already", "remove it, or name another directory")
     partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -118,8 +119,8 @@ def write_locations(
             root.rmdir()
         partial.rename(root)
     except OSError as error:
-        raise SampleError(
-            f"{root}: the images cannot be written ({error.strerror}); free space there, or name another directory"
+        raise DataError(
+            root, f"the images cannot be written ({error.strerror})", "free space there, or name another directory"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

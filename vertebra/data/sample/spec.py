@@ -17,10 +17,6 @@ _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER
 _LAYOUT = {tokenize.INDENT: "\x01", tokenize.DEDENT: "\x02", tokenize.NEWLINE: "\n"}
 
 
-class SampleError(DataError):
-    """The sample set cannot be written where it was asked for; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class SampleSpec:
     """The seed of everything that is drawn, and the numbers of pictures; their content depends on both alone."""
@@ -36,10 +32,10 @@ class SampleSpec:
             value = getattr(self, field.name)
             least = 0 if field.name == "seed" else 1
             if value < least:
-                raise SampleError(f"the sample set's {field.name} is {value}; give {least} or more")
+                raise DataError("sample set", f"{field.name} is {value}", f"give {least} or more")
         most = max(self.train_scenes, self.val_scenes)
         if most >= 500_000:
-            raise SampleError(f"the sample set numbers its scenes in six digits; {most} are too many, give < 500000")
+            raise DataError("sample set", f"scenes are numbered in six digits, {most} are too many", "give < 500000")
 
 
 def normalised_source(text: str) -> str:

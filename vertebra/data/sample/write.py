@@ -27,10 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.ground.errors import DataError
+
 from .formats import Record, coco_document, encode_jpeg, scene_record, voc_xml
 from .scenes import draw_scene, draw_single
 from .shapes import CLASS_NAMES
-from .spec import LAYOUT_VERSION, SampleError, SampleSpec, generator_hash
+from .spec import LAYOUT_VERSION, SampleSpec, generator_hash
 from .statistics import scene_statistics
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
@@ -69,7 +71,7 @@ def write_sample_set(
 ) -> SampleSummary:
     """Draws the sample set into the directory `root`, or finds it there already.
 
-    workers: processes (None: one a core; 1: no other process). Raises SampleError where `root` holds something
+    workers: processes (None: one a core; 1: no other process). Raises DataError where `root` holds something
     else, or cannot be written to.
     """
     root, spec, start = Path(root).absolute(), spec or SampleSpec(), time.monotonic()
@@ -86,8 +88,8 @@ def write_sample_set(
         _settle(partial, root)
     except OSError as error:
         if _find(root, generator) is None:  # not because another process was first
-            mend = "free space there, or name another directory"
-            raise SampleError(f"{root}: the sample set cannot be written ({error.strerror}); {mend}") from error
+            hint = "free space there, or name another directory"
+            raise DataError(root, f"the sample set cannot be written ({error.strerror})", hint) from error
         description = json.loads((root / "sample.json").read_text())
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -95,25 +97,27 @@ def write_sample_set(
 
 
 def _find(root: Path, generator: str) -> dict[str, Any] | None:
-    """The description of the set in `root` if it is the wanted one, None if there is nothing. Raises SampleError."""
+    """The description of the set in `root` if it is the wanted one, None if there is nothing. Raises DataError."""
     if not root.exists():
         return None
     if not root.is_dir():
-        raise SampleError(f"{root}: is a file; name a directory for the sample set")
-    mend = "remove it, or name another directory"
+        raise DataError(root, "is a file", "name a directory for the sample set")
+    hint = "remove it, or name another directory"
     try:
         description = json.loads((root / "sample.json").read_text())
         held = description["hash"]
     except FileNotFoundError:
         if any(root.iterdir()):
-            raise SampleError(f"{root}: holds something else than a sample set; {mend}") from None
+            raise DataError(root, "holds something else than a sample set", hint) from None
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise SampleError(f"{root / 'sample.json'}: is not a sample set's description; {mend}") from error
+        raise DataError(root / "sample.json", "is not a sample set's description", hint) from error
     if held != generator:
-        raise SampleError(
-            f"{root}: holds the sample set of another generator, seed or number of pictures "
-            f"(hash {str(held)[:12]}, wanted {generator[:12]}); {mend}"
+        raise DataError(
+            root,
+            "holds the sample set of another generator, seed or number of pictures "
+            f"(hash {str(held)[:12]}, wanted {generator[:12]})",
+            hint,
         )
     return description
 
@@ -216,7 +220,7 @@ def _count_workers(asked: int | None) -> int:
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if asked < 1:
-        raise SampleError(f"the sample set cannot be drawn by {asked} processes; give 1 or more")
+        raise DataError("workers", f"the sample set cannot be drawn by {asked} processes", "give 1 or more")
     return asked
 
 
