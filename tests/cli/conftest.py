@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from vertebra import cli
 from vertebra.engine import logs
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -52,16 +52,10 @@ def run(tool: str, *arguments: object, expect: int = 0) -> Done:
     if "--gpus" in arguments:
         return run_process(tool, *arguments, expect=expect)
     out, err = io.StringIO(), io.StringIO()
-    script = str(TOOLS / f"{tool}.py")
-    with _as_in_a_process([script, *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
-        try:
-            runpy.run_path(script, run_name="__main__")
-            code = 0
-        except SystemExit as ended:
-            if isinstance(ended.code, str):  # as Python itself does with a sentence
-                print(ended.code, file=sys.stderr)
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return _checked(Done(code, out.getvalue(), err.getvalue()), expect)
+    argv = [str(TOOLS / f"{tool}.py"), *map(str, arguments)]
+    with _as_in_a_process(argv), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        cli.run(tool.replace("_", "-"))
+    return _checked(Done(ended.value.code, out.getvalue(), err.getvalue()), expect)
 
 
 def run_process(tool: str, *arguments: object, expect: int = 0, timeout_s: float = 300) -> Done:
@@ -79,14 +73,13 @@ def _checked(done: Done, expect: int) -> Done:
 
 @contextmanager
 def _as_in_a_process(argv: list[str]) -> Iterator[None]:
-    """ENVIRONMENT's one thread and no GPU, the tool's own sys.path and sys.argv; and nothing left behind."""
+    """ENVIRONMENT's one thread and no GPU, and the tool's sys.argv; and nothing left behind."""
     threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
     levels = {room: logging.getLogger(room).level for room in logs.ROOMS}
     torch.set_num_threads(1)
     try:
         with (
             mock.patch.object(sys, "argv", argv),
-            mock.patch.object(sys, "path", [str(TOOLS), *sys.path]),
             mock.patch.object(torch.cuda, "is_available", lambda: False),
             torch.random.fork_rng(devices=[]),
         ):

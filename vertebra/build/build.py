@@ -194,17 +194,10 @@ def check_classes(known: Sequence[str], origin: object, found: Sequence[str], pl
         )
 
 
-def need_data(recipe: RunRecipe) -> Path:
-    """The data set's directory. Raises RecipeError where the recipe has none."""
-    if recipe.data is None:
-        raise RecipeError("--data is missing: the directory of the data set")
-    return recipe.data
-
-
 def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
     """Images and labels of "train" or "val", as the recipe names them; the former cut to the recipe's `limit`."""
     name = recipe.train_split if split == "train" else recipe.test_split
-    dataset = open_classification(need_data(recipe), name)
+    dataset = open_classification(recipe.data_directory(), name)
     limited = split == "train" and recipe.limit is not None
     return dataset.subset(evenly(len(dataset), recipe.limit)) if limited else dataset
 

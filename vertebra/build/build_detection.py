@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from backbones import Backbone
-from vertebra.build.build import check_identity, need_data, training_share
+from vertebra.build.build import check_identity, training_share
 from vertebra.build.build_detector import build_body_backbone
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
@@ -23,6 +23,7 @@ from vertebra.data.transforms.detection_views import DetectionAugmentation
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_into, load_weights
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.schema import require_weights
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
@@ -42,8 +43,7 @@ def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Back
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
     that never learn are no baseline.
     """
-    if not recipe.weights:
-        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
+    require_weights(recipe.weights)
     if recipe.weights == "none":
         if recipe.model.norms == "frozen" or recipe.model.freeze_stride > 0:
             raise RecipeError(
@@ -123,7 +123,7 @@ def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
 
 def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:
     masks = recipe.model.masks
-    dataset = open_detection(need_data(recipe), source, segmentations=masks)
+    dataset = open_detection(recipe.data_directory(), source, segmentations=masks)
     if masks and dataset.segmentations is None and len(dataset.labels_K):  # without objects there is none to mask
         raise RecipeError(
             f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "

@@ -12,7 +12,7 @@ from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
-from vertebra.build.build import need_data, training_share
+from vertebra.build.build import training_share
 from vertebra.build.build_views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
@@ -38,7 +38,7 @@ def open_test(recipe: LocalisationRecipe) -> LocalisationDataset:
 
 
 def _open(recipe: LocalisationRecipe, split: str, limit: int | None) -> LocalisationDataset:
-    dataset = open_localisation(need_data(recipe), split)
+    dataset = open_localisation(recipe.data_directory(), split)
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 

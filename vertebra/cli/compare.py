@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from vertebra.lab.matrix import Matrix
     from vertebra.lab.training import Training
 
+Settings = CompareRecipe
+
 
 def main(arguments: list[str]) -> int:
     arguments, overrides = split_at_dashes(arguments)

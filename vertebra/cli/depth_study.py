@@ -45,6 +45,9 @@ class Cell:
         return (sys.executable, "-m", "vertebra", "train-backbone", *self.flags)
 
 
+Settings = DepthRecipe
+
+
 def main(arguments: list[str]) -> int:
     arguments, overrides = split_at_dashes(arguments)
     recipe = parse_recipe(DepthRecipe, arguments, description=__doc__ or "")

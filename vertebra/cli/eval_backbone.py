@@ -20,6 +20,7 @@ import tyro
 
 from vertebra.cli.common import in_processes, make_room
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import program
 
 if TYPE_CHECKING:
     from vertebra.data.datasets.records import ClassificationDataset
@@ -79,7 +80,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=flip_alone(arguments))
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=flip_alone(arguments))
     check(settings)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 

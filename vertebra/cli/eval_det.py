@@ -26,7 +26,7 @@ import tyro
 
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import validated
+from vertebra.recipes.command_line import program, validated
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -88,7 +88,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     if (settings.run is None) == (settings.weights is None):
         raise RecipeError("name either a run directory, or --weights FILE; see --help")
 

@@ -15,7 +15,7 @@ import tyro
 
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import load_recipe, validated
+from vertebra.recipes.command_line import load_recipe, program, validated
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     if (settings.run is None) == (settings.weights is None):
         raise RecipeError("name either a run directory, or --weights FILE; see --help")
     if settings.synsets and not settings.ilsvrc:

@@ -19,6 +19,7 @@ import tyro
 
 from vertebra.cli.common import make_room
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import program
 
 
 def _arg(help_: str) -> Any:
@@ -56,7 +57,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    options = tyro.cli(Settings, description=__doc__, args=arguments)
+    options = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     files = which_files(options)
     if options.proposals and len(options.proposals) != len(files):
         raise RecipeError(f"--proposals takes one file for each detector, here {len(files)}")

@@ -19,7 +19,7 @@ import tyro
 from vertebra.cli import eval_det
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import read_yaml, validated
+from vertebra.recipes.command_line import program, read_yaml, validated
 from vertebra.recipes.schema import flatten, protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe, as_recorded
 
@@ -179,7 +179,7 @@ def is_done(row: Row, world: World) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     check(settings)
     rows = plan(settings)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, rows, world))

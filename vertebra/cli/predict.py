@@ -26,7 +26,7 @@ import tyro
 
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import validated
+from vertebra.recipes.command_line import program, validated
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     if not settings.inputs:
         raise RecipeError("name images, videos or folders; see --help")
     if not 0 <= settings.score <= 1:

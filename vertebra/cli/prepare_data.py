@@ -18,9 +18,11 @@ check lists all faults of any data set in one pass: python tools/prepare_data.py
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import tyro
+
+from vertebra.recipes.command_line import program
 
 Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
 Download = Annotated[
@@ -301,10 +303,17 @@ def _contents(data: Path, source: str) -> str:
     return f"  {len(dataset)} images, {counts.sum()} objects: {by_class}"
 
 
+FUNCTIONS = (sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10, convert, shard, check)
+COMMANDS = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in FUNCTIONS}
+_Command: Any = Union[tuple(Annotated[f, tyro.conf.subcommand(name)] for name, f in COMMANDS.items())]  # noqa: UP007
+
+
+def Settings(command: Annotated[_Command, tyro.conf.arg(name="")]) -> int:
+    """Run one of the commands above: `tyro` calls it as it reads its flags."""
+    return int(command)
+
+
 def main(arguments: list[str]) -> int:
-    functions = (
-        *(sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10),
-        *(convert, shard, check),
+    return tyro.cli(
+        Settings, prog=program(), description=__doc__, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)
     )
-    commands = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in functions}
-    return tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments)

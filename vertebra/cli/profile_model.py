@@ -19,6 +19,7 @@ import tyro
 
 from vertebra.cli.common import make_room
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import program
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
 
@@ -43,7 +44,7 @@ class Settings:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, description=__doc__, args=arguments)
+    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
     check(settings)
     rows = [profile(settings, name) for name in settings.backbone]
     height, width = settings.size

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from vertebra.cli.common import make_room
+from vertebra.recipes.command_line import program
 
 MEANINGS = {
     "AP": "mean over IoU .50:.05:.95",
@@ -39,7 +40,7 @@ def _arg(help_: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Score:
+class Settings:
     """Score COCO results JSON against COCO JSON truth. All figures are on a 0-100 scale."""
 
     truth: Annotated[Path, _arg("COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")]
@@ -80,7 +81,7 @@ class Score:
 
 
 def main(arguments: list[str]) -> int:
-    options = tyro.cli(Score, description=(__doc__ or "").split("\n")[0], args=arguments)
+    options = tyro.cli(Settings, prog=program(), description=(__doc__ or "").split("\n")[0], args=arguments)
     voc = options.metric.startswith("voc")
     wrong = _wrong_flags(options, voc)
     if wrong:
@@ -110,7 +111,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _wrong_flags(options: Score, voc: bool) -> str | None:
+def _wrong_flags(options: Settings, voc: bool) -> str | None:
     if not voc and (options.iou is not None or options.pixels is not None):
         return f"--iou and --pixels belong to the VOC metrics, not to {options.metric}"
     if options.iou is not None and not 0 < options.iou <= 1:
@@ -128,7 +129,7 @@ def _wrong_flags(options: Score, voc: bool) -> str | None:
     return None
 
 
-def _read(options: Score, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read(options: Settings, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from vertebra.evaluation.metrics.files import read_predictions, read_truth, restrict
 
     needs = "segmentation" if options.metric == "coco-segm" else "bbox"
@@ -137,7 +138,7 @@ def _read(options: Score, file: Path) -> tuple[dict[str, Any], list[dict[str, An
     return restrict(truth, predictions, options.classes) if options.classes else (truth, predictions)
 
 
-def _score_coco(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
     from vertebra.evaluation.metrics.coco import coco_figures
 
     iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
@@ -160,7 +161,7 @@ def _score_coco(options: Score, truth: dict[str, Any], predictions: list[dict[st
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
 
-def _score_voc(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
     from vertebra.evaluation.metrics.voc import voc_figures
 
     metric: Any = options.metric
@@ -180,7 +181,9 @@ def _score_voc(options: Score, truth: dict[str, Any], predictions: list[dict[str
     return {**figures.to_dict(), **_intervals(options, truth, predictions, metric=metric, **how)}
 
 
-def _intervals(options: Score, truth: dict[str, Any], predictions: list[dict[str, Any]], **how: Any) -> dict[str, Any]:
+def _intervals(
+    options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]], **how: Any
+) -> dict[str, Any]:
     if not options.resamples or not truth["annotations"]:  # without an object there is no figure
         return {}
     from vertebra.evaluation.statistics.bootstrap import bootstrap_difference, bootstrap_interval

@@ -37,12 +37,14 @@ logger = logging.getLogger("vertebra.cli.train_backbone")
 # The recipe of a family of networks when no --config names another: by the beginning of the name.
 DEFAULT_RECIPES = {"cifar_": "cifar10/paper.yaml", "vgg": "imagenet/vgg.yaml", "": "imagenet/standard.yaml"}
 
+Settings = BackboneRecipe
+
 
 def main(arguments: list[str]) -> int:
     backbone, _ = take_flag(arguments, "--backbone")
     default = next(name for family, name in DEFAULT_RECIPES.items() if (backbone or "").startswith(family))
     recipe = parse_recipe(BackboneRecipe, arguments, description=__doc__ or "", default=default)
-
+    recipe.require_inputs()
     return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
 
@@ -59,7 +61,7 @@ def train(recipe: BackboneRecipe, world: World) -> int:
     places = [f"{one.split} of {one.root}" for one in (train_set, test_set)]
     build.check_classes(train_set.class_names, places[0], test_set.class_names, places[1])
     iterations = build.iterations_of(recipe, len(train_set))
-    recipe = settled(recipe, world, job="backbone", data=build.need_data(recipe).resolve().name)
+    recipe = settled(recipe, world, job="backbone", data=recipe.data_directory().resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="top1", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
     if is_finished(recipe, world, train_set):

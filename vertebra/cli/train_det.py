@@ -17,7 +17,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from vertebra.cli.common import in_processes
-from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import parse_recipe, take_flag
 from vertebra.recipes.schema import DEFAULT_RECIPES
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -28,12 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vertebra.cli.train_det")
 
+Settings = DetectionRecipe
+
 
 def main(arguments: list[str]) -> int:
     dataset, _ = take_flag(arguments, "--dataset")
     default = DEFAULT_RECIPES.get(dataset or "voc07", DEFAULT_RECIPES["voc07"])
     recipe = parse_recipe(DetectionRecipe, arguments, description=__doc__ or "", default=default)
-
+    recipe.require_inputs()
     return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
 
@@ -45,8 +46,6 @@ def train(recipe: DetectionRecipe, world: World) -> int:
     from vertebra.engine import loop, rng
     from vertebra.engine.weights import save_weights
 
-    if not recipe.weights:
-        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
     build.check_classes(train_set.class_names, train_set.source, test_set.class_names, test_set.source)
     iterations = build.iterations_of(recipe, len(train_set))

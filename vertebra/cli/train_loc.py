@@ -15,7 +15,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from vertebra.cli.common import in_processes
-from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
@@ -27,10 +26,12 @@ logger = logging.getLogger("vertebra.cli.train_loc")
 
 DEFAULT_RECIPE = "localisation/imagenet_loc.yaml"
 
+Settings = LocalisationRecipe
+
 
 def main(arguments: list[str]) -> int:
     recipe = parse_recipe(LocalisationRecipe, arguments, description=__doc__ or "", default=DEFAULT_RECIPE)
-
+    recipe.require_inputs()
     return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
 
@@ -44,13 +45,11 @@ def train(recipe: LocalisationRecipe, world: World) -> int:
     from vertebra.evaluation.metrics.location_results import sentence
     from vertebra.evaluation.predict.localisation import mean_share
 
-    if not recipe.weights:
-        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     train_set, test_set = build_localisation.open_train(recipe), build_localisation.open_test(recipe)
     places = (train_set.objects.source, test_set.objects.source)
     build.check_classes(train_set.class_names, places[0], test_set.class_names, places[1])
     iterations = build.iterations_of(recipe, len(train_set))
-    recipe = settled(recipe, world, job="loc", data=build.need_data(recipe).resolve().name)
+    recipe = settled(recipe, world, job="loc", data=recipe.data_directory().resolve().name)
     schedule = build.build_schedule(recipe.solver, iterations, figure="located", images=len(train_set))
     build.share_of_batch(recipe.solver, world)
     if is_finished(recipe, world, train_set):

@@ -67,6 +67,8 @@ def machine() -> dict[str, Any]:
 def command() -> str:
     """The command line of this process, ready to be typed again."""
     script = Path(sys.argv[0])
+    if script.name == "vertebra" or script.parts[-2:] == ("vertebra", "__main__.py"):  # installed, or `python -m`
+        return shlex.join(["vertebra", *sys.argv[1:]])
     with contextlib.suppress(ValueError):
         script = script.resolve().relative_to(Path.cwd())
     return shlex.join(["python", str(script), *sys.argv[1:]])

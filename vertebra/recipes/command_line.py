@@ -26,6 +26,13 @@ INSTALLED = next(folder for folder in (_ROOM / "configs", _ROOM.parent / "config
 _Recipe = TypeVar("_Recipe", bound=Recipe)
 
 
+def program() -> str:
+    """Return what was typed to start this process: `train_det.py`, `vertebra train-det`."""
+    script = Path(sys.argv[0])
+    is_tool = script.suffix == ".py" and script.name != "__main__.py"
+    return script.name if is_tool else " ".join(["vertebra", *sys.argv[1:2]])
+
+
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """A tool's own arguments, and those after a lone `--`, which are those of the trainings that it starts."""
     if "--" not in arguments:
@@ -143,7 +150,7 @@ def parse_recipe(
     base = lengths_by_flag_win(base, arguments)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
     with UNCHECKED:
-        read = tyro.cli(kind, default=base, args=arguments, description=description + origin)
+        read = tyro.cli(kind, prog=program(), default=base, args=arguments, description=description + origin)
     try:
         return kind.model_validate(_what_flags_left_idle_rests(read, arguments).model_dump(warnings=False))
     except ValidationError as error:

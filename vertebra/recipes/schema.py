@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vertebra.ground.errors import RecipeError
+
 
 class Recipe(BaseModel):
     """Base of all recipes: unknown keys are errors, values never change."""
@@ -174,6 +176,16 @@ class RunRecipe(Recipe):
     checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
     eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")
 
+    def data_directory(self) -> Path:
+        """Return the data set's directory. Raises RecipeError where none was given."""
+        if self.data is None:
+            raise RecipeError("--data is missing: the directory of the data set")
+        return self.data
+
+    def require_inputs(self) -> None:
+        """Raise RecipeError where a training lacks what has no default."""
+        self.data_directory()
+
 
 class ClassificationInput(Recipe):
     """Views of an image in training and at test (1 centre crop)."""
@@ -247,6 +259,12 @@ class BackboneRecipe(RunRecipe):
         description="Training images over which norm statistics are computed exactly at the end.",
     )
     solver: Solver = Solver()
+
+
+def require_weights(weights: str) -> None:
+    """Raise RecipeError where a detector or a localizer has no weights to start from."""
+    if not weights:
+        raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
 
 
 def check_positives(name: str, samples: int, share_name: str, share: float) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
     DETECTION_SETS,
     OWN_SOURCES,
@@ -19,6 +20,7 @@ from vertebra.recipes.schema import (
     Solver,
     check_positives,
     flatten,
+    require_weights,
 )
 
 FPN_LEVELS = 5  # strides 4 to 64
@@ -308,7 +310,7 @@ class DetectionRecipe(RunRecipe):
     def source(self, part: Literal["train", "test"]) -> str:
         """The training or the test source as `data.open_detection` takes it.
 
-        Raises ValueError when the data set is one's own and the source is missing; of a training, all that it lacks.
+        Raises RecipeError when the data set is one's own and the source is missing; of a training, all that it lacks.
         """
         own = zip(("train", "test"), (self.train_source, self.test_source), DETECTION_SETS[self.dataset])
         sources = {name: given or default for name, given, default in own}
@@ -318,4 +320,10 @@ class DetectionRecipe(RunRecipe):
         form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
         splits = {"train": "train", "test": "val"}
         lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
-        raise ValueError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")
+        raise RecipeError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")
+
+    def require_inputs(self) -> None:
+        """Raise RecipeError where a training lacks what has no default."""
+        require_weights(self.weights)
+        self.source("train")
+        super().require_inputs()

@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vertebra.recipes.schema import Count, Ratio, Recipe, RunRecipe, Solver, check_positives, protocol_fields
+from vertebra.recipes.schema import (
+    Count,
+    Ratio,
+    Recipe,
+    RunRecipe,
+    Solver,
+    check_positives,
+    protocol_fields,
+    require_weights,
+)
 
 
 class LocalisationSolver(Solver):
@@ -115,6 +124,11 @@ class LocalisationRecipe(RunRecipe):
     model: PerClassRPN = PerClassRPN()
     solver: LocalisationSolver = LocalisationSolver()
     test: LocalisationTest = LocalisationTest()
+
+    def require_inputs(self) -> None:
+        """Raise RecipeError where a training lacks what has no default."""
+        require_weights(self.weights)
+        super().require_inputs()
 
     def protocol(self) -> dict[str, Any]:
         """The fields that make two runs comparable; the classifier's path is told apart, as the backbone's weights."""

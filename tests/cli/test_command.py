@@ -1,0 +1,94 @@
+"""The `vertebra` command: what its help teaches, how it names itself, and how fast it answers a wrong command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.conftest import ENVIRONMENT, TOOLS
+from vertebra import __version__
+from vertebra.cli import COMMANDS
+
+HOUSE = TOOLS.parent
+HEAVY = ("torch", "cv2", "numpy", "pycocotools", "scipy", "matplotlib")
+
+
+def vertebra(*words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(HOUSE), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "vertebra", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HOUSE.parent, timeout=60)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def test_help_names_every_command_in_the_order_of_work():
+    lines = vertebra("--help").stdout.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS]
+    assert listed == list(COMMANDS) and listed[:3] == ["prepare-data", "train-backbone", "eval-backbone"]
+    assert vertebra().stdout.splitlines() == lines
+
+
+def test_every_command_is_a_tool_and_every_tool_a_command():
+    assert {path.stem.replace("_", "-") for path in TOOLS.glob("*.py")} == {*COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train_dat"], "error: there is no command train_dat; did you mean train-det?"),
+        (["bake"], "error: there is no command bake; the commands are prepare-data, "),
+        (["train-det", "--solver.lrr", "1"], "--solver.lr"),
+        (["prepare-data", "sample"], "Missing from vertebra prepare-data sample"),
+        (["train-det", "--dataset", "sample"], "error: --weights is missing"),
+        (["train-det", "--dataset", "sample", "--weights", "none"], "error: --data is missing"),
+        (["train-det", "--dataset", "vocxml", "--weights", "none"], "needs --train-source vocxml:DIR/train and"),
+        (["train-loc"], "error: --weights is missing"),
+        (["train-backbone"], "error: --data is missing"),
+        (["train-backbone", "--solver.lr", "0"], "error: solver.lr: "),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence_within_a_second(words, sentence):
+    before, started = os.times(), time.perf_counter()
+    done = vertebra(*words, expect=2)
+    after = os.times()
+    assert sentence in " ".join(done.stderr.split())
+    processor_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert min(processor_s, time.perf_counter() - started) < 1
+
+
+def test_version_and_usage_name_the_command_as_it_was_typed():
+    assert vertebra("--version").stdout == f"vertebra {__version__}\n"
+    assert vertebra("prepare-data", "voc07", "--help").stdout.startswith("usage: vertebra prepare-data voc07 ")
+    script = [sys.executable, str(TOOLS / "train_det.py"), "--help"]
+    assert subprocess.run(script, capture_output=True, text=True, env=ENVIRONMENT).stdout.startswith(
+        "usage: train_det.py "
+    )
+
+
+def test_a_shell_completes_commands_and_their_flags():
+    script = vertebra("--tyro-print-completion", "bash").stdout
+    assert "complete -F _tyro_vertebra vertebra" in script
+    for word in (*COMMANDS, "--solver.lr", "--download", "--heads", "--voc-files"):
+        assert f"'{word}'" in script
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_at_once(command):
+    """A processor second is four times what it takes: importing torch alone is three."""
+    probe = (
+        f"import sys; sys.argv = ['vertebra', {command!r}, '--help']\n"
+        "from vertebra.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
+        f"assert not { ({*HEAVY})!r} & sys.modules.keys()\n"
+    )
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=HOUSE)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: vertebra {command}")
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
