@@ -100,33 +100,37 @@ def test_a_difference_of_costs_has_its_sign_and_its_unit(pair, tmp_path):
     assert formats.signed_by(formats.seconds, 0.012) == "+12.0\u00a0ms"
 
 
-@pytest.mark.parametrize(
-    ("entry", "sentence"),
-    [
-        (
-            {"side": "a", "figure": "VOC 11", "value": 1, "tolerance": 1},
-            "1: figure is 'VOC 11'; did you mean VOC 11-point",
-        ),
-        ({"side": "a", "figure": "AP", "value": "x", "tolerance": 1}, "value is 'x'; a number is wanted"),
-        ({"side": "a", "figure": "AP", "value": 1}, "tolerance is None; a number is wanted"),
-        ({"side": "a", "figure": "AP", "value": 1, "tolerance": -1}, "cannot be negative"),
-        ({"side": "a", "figure": "AP", "value": 1, "tolerence": 1}, "'tolerence'; did you mean tolerance"),
-        ({"figure": "AP", "value": 1, "tolerance": 1}, "either side: NAME or difference"),
-        ({"difference": "a", "figure": "AP", "value": 1, "tolerance": 1}, "a list of two sides"),
-        ("AP", "not a mapping"),
-    ],
-)
-def test_a_wrong_entry_is_named_with_its_mend(tmp_path, entry, sentence):
-    with pytest.raises(ReportError, match=rf"wrong\.yaml.*{sentence}"):
-        read_expectations(file_of(tmp_path / "wrong.yaml", entry))
+WRONG = [  # text of the file, what its message says
+    ("[{side: a, figure: VOC 11, value: 1, tolerance: 1}]", "1: figure is 'VOC 11'; did you mean VOC 11-point"),
+    ("[{side: a, figure: zzz, value: 1, tolerance: 1}]", "figure is 'zzz'; choose from AP, AP50"),
+    ("[{side: a, figure: AP, value: x, tolerance: 1}]", "value is 'x'; it should be a valid number"),
+    ("[{side: a, figure: AP, value: .nan, tolerance: 1}]", "value is nan; it should be a finite number"),
+    ("[{side: a, figure: AP, value: yes, tolerance: 1}]", "value is True; it should be a number"),
+    ("[{side: a, figure: AP, value: 1}]", "1: tolerance is missing"),
+    ("[{side: a, figure: AP, value: 1, tolerance: -1}]", "tolerance is -1; it should be greater than or equal to 0"),
+    ("[{side: a, figure: AP, value: 1, tolerence: 1}]", "tolerance is missing|no field tolerence"),
+    ("[{side: a, figure: AP, value: 1, tolerance: 1, sauce: b}]", "there is no field sauce; did you mean source"),
+    ("[{figure: AP, value: 1, tolerance: 1}]", "either side: NAME or difference"),
+    ("[{side: a, difference: [a, b], figure: AP, value: 1, tolerance: 1}]", "either side: NAME or difference"),
+    ("[{difference: a, figure: AP, value: 1, tolerance: 1}]", "difference is 'a'; it should be a valid tuple"),
+    ("[{difference: [a], figure: AP, value: 1, tolerance: 1}]", "difference.2 is missing"),
+    ("[AP]", "1: 'AP' should be a mapping"),
+    ("", "a list of expectations"),
+    ("a: [", "not valid YAML"),
+    ("expect: []", "a list of expectations"),
+    ("expectations: []", "expectations: List should have at least 1 item"),
+]
 
 
-def test_a_file_that_holds_no_expectations_is_refused(tmp_path):
-    path = tmp_path / "empty.yaml"
-    for text, sentence in (("", "holds no list"), ("a: [", "not valid YAML"), ("expect: []", "has expect beside")):
-        path.write_text(text)
-        with pytest.raises(ReportError, match=sentence):
-            read_expectations(path)
+@pytest.mark.parametrize(("text", "problem"), WRONG)
+def test_a_wrong_file_is_refused_with_what_is_wrong(tmp_path, text, problem):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ReportError, match=rf"wrong\.yaml: .*({problem})"):
+        read_expectations(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ReportError, match="is missing"):
         read_expectations(tmp_path / "nowhere.yaml")
 

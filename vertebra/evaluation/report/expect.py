@@ -16,14 +16,13 @@ The file is YAML or JSON: a list, or a mapping with the list as `expectations` a
 from __future__ import annotations
 
 import difflib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from vertebra.evaluation.report import formats
 from vertebra.evaluation.report.costs import COSTS
@@ -33,89 +32,99 @@ from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 
 FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
 MET, MISSED, NOT_HERE = "met", "missed", "not here"
-FIELDS = ("side", "difference", "figure", "value", "tolerance", "source", "head")
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """value ± tolerance of a figure or cost of one side, or of the first of two less the second."""
+def _known_figure(name: object) -> str:
+    if name in (*FIGURES, *COSTS):
+        return str(name)
+    raise ValueError(_nearest(str(name), (*FIGURES, *COSTS)))
 
-    sides: tuple[str, ...]
-    figure: str
-    value: float
-    tolerance: float
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("it should be a number")
+    return value
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+
+
+Number = Annotated[FiniteFloat, BeforeValidator(_no_truth_value)]
+
+
+class Expectation(BaseModel):
+    """value ± tolerance of a figure or cost of one side, or of the first of two sides less the second."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    side: str | None = Field(None, min_length=1)
+    difference: tuple[str, str] | None = None
+    figure: Annotated[str, BeforeValidator(_known_figure)]
+    value: Number
+    tolerance: Annotated[Number, Field(ge=0)]
     source: str | None = None
     head: str | None = None
+
+    @model_validator(mode="after")
+    def _side_or_difference(self) -> Expectation:
+        if (self.side is None) == (self.difference is None):
+            raise ValueError("give either side: NAME or difference: [NAME, NAME]")
+        return self
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return self.difference or (str(self.side),)
 
     @property
     def what(self) -> str:
         return " less ".join(self.sides)
 
 
+class ExpectationFile(BaseModel):
+    """source: of every expectation that names none."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    expectations: list[Expectation] = Field(min_length=1)
+    source: str | None = None
+
+
 def read_expectations(path: Path) -> list[Expectation]:
-    """The file's expectations; ReportError names the file, the entry and the mend."""
+    """Read the file's expectations; ReportError names the file, the entry and what is wrong with it."""
     try:
-        told = yaml.safe_load(read_text(path, "give a YAML or JSON file of published numbers"))  # JSON is YAML
+        content = yaml.safe_load(read_text(path, "give a YAML or JSON file of published numbers"))  # JSON is YAML
     except yaml.YAMLError as error:
-        raise ReportError(f"{path} is not valid YAML ({' '.join(str(error).split())}).") from None
-    source = None
-    if isinstance(told, Mapping):
-        if unknown := set(told) - {"expectations", "source"}:
-            raise ReportError(f"{path} has {_listed(unknown)} beside its expectations; only `source` may stand there.")
-        source, told = told.get("source"), told.get("expectations")
-    if not isinstance(told, list) or not told:
-        raise ReportError(
-            f"{path} holds no list of expectations: each has side (or difference), figure, value, tolerance."
-        )
-    return [_read(entry, f"{path}: expectation {number}", source) for number, entry in enumerate(told, 1)]
-
-
-def _read(entry: Any, where: str, source: Any) -> Expectation:
-    if not isinstance(entry, Mapping):
-        raise ReportError(f"{where} is {entry!r}, not a mapping of {', '.join(FIELDS)}.")
-    for name in entry:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(str(name), FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}"
-            raise ReportError(f"{where} has a field {name!r}; {hint}")
-    if ("side" in entry) == ("difference" in entry):
-        raise ReportError(f"{where} has to have either side: NAME or difference: [NAME, NAME].")
-    sides = entry.get("difference", [entry.get("side")])
-    if not isinstance(sides, list) or len(sides) != (2 if "difference" in entry else 1) or not all(sides):
-        raise ReportError(f"{where}: difference is a list of two sides, the second taken from the first.")
-    figure = _figure(entry.get("figure"), where)
-    value, tolerance = (_number(entry.get(name), f"{where}: {name}") for name in ("value", "tolerance"))
-    if tolerance < 0:
-        raise ReportError(f"{where}: tolerance is {tolerance:g}; it cannot be negative.")
-    told = entry.get("source", source)
-    head = entry.get("head")
-    return Expectation(
-        sides=tuple(str(side) for side in sides),
-        figure=figure,
-        value=value,
-        tolerance=tolerance,
-        source=None if told is None else str(told),
-        head=None if head is None else str(head),
-    )
-
-
-def _number(value: Any, where: str) -> float:
+        raise ReportError(path, f"it is not valid YAML ({' '.join(str(error).split())})") from None
     try:
-        number = math.nan if isinstance(value, bool) else float(value)  # YAML reads 2e9 as text
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ReportError(f"{where} is {value!r}; a number is wanted.")
-    return number
+        file = ExpectationFile.model_validate({"expectations": content} if isinstance(content, list) else content)
+    except ValidationError as error:
+        raise ReportError(path, _sentence(error)) from None
+    return [one if one.source else one.model_copy(update={"source": file.source}) for one in file.expectations]
 
 
-def _figure(name: Any, where: str) -> str:
-    known = (*FIGURES, *COSTS)
-    if name in known:
-        return str(name)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    raise ReportError(f"{where}: figure is {name!r}; {hint}")
+def _sentence(error: ValidationError) -> str:
+    """Describe the first error: which entry, what was found, and what should be there."""
+    first = error.errors()[0]
+    problem = first["msg"].removeprefix("Value error, ").replace("Input", "it", 1)
+    if first["type"] == "model_type":
+        problem = f"{first['input']!r} should be a mapping"
+    place = first["loc"]
+    if len(place) < 2:
+        field = f"{place[0]}: " if place else ""
+        return (
+            "it should be a list of expectations (each with side or difference, figure, value and tolerance), or a "
+            f"mapping of expectations and source; {field}{problem}"
+        )
+    field = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place[2:])
+    if first["type"] == "extra_forbidden":
+        problem = f"there is no field {field}; {_nearest(field, list(Expectation.model_fields))}"
+    elif first["type"] == "missing":
+        problem = f"{field} is missing"
+    elif field:
+        problem = f"{field} is {first['input']!r}; {problem}"
+    return f"expectation {int(place[1]) + 1}: {problem}"
 
 
 def hold(
@@ -230,7 +239,3 @@ def missed(held: Sequence[Mapping[str, Any]], head: str | None) -> list[str]:
         for one in held
         if one["outcome"] == MISSED
     ]
-
-
-def _listed(names: Any) -> str:
-    return formats.joined(sorted(map(str, names)))
