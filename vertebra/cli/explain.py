@@ -11,7 +11,7 @@ Of two, A is the first run (or --against) and B the second (or --predictions).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,11 @@ import tyro
 from vertebra.cli.common import make_room
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import program
+
+INTERVALS = (
+    "Intervals are of 95 %, from {} resamples of the test images; another seed's training is not in them. "
+    "The p-values of the kinds are corrected for all of them together."
+)
 
 
 def _arg(help_: str) -> Any:
@@ -66,7 +71,7 @@ def main(arguments: list[str]) -> int:
     make_room("--json", options.json)
     from vertebra.evaluation.metrics.files import read_truth
     from vertebra.evaluation.why.explain import difference, explain, require_same_truth
-    from vertebra.evaluation.why.tables import differences, tables, text
+    from vertebra.evaluation.why.tables import reason_tables
 
     truths = [read_truth(truth) for truth, _ in files]
     if files[0][0] != files[-1][0]:
@@ -94,14 +99,20 @@ def main(arguments: list[str]) -> int:
             print(f"  {len(without)} classes with detections but without truth count in TIDE's mean with AP 0")
         if told["calibration"] is None:
             print("  no calibration: scores beyond 0..1 are no probabilities")
-    shown = tables(explanations, per_class=options.per_class)
-    intervals = {}
+    compared: dict[str, Any] = {}
     if len(files) == 2 and options.resamples and truths[0]["images"]:
-        told = errors_compared(options, truths[0], [predictions for _, predictions in files])
-        shown.insert(1, differences(told, options.resamples))
-        intervals = {name: None if one is None else one.to_dict() for name, one in told.items()}
-    for table in shown:
-        print("\n" + text(table))
+        compared = errors_compared(options, truths[0], [predictions for _, predictions in files])
+    tables = reason_tables(
+        explanations,
+        ("A", "B") if len(files) == 2 else ("",),
+        differences={("A", "B"): compared} if compared else None,
+        detailed=True,
+        per_class=options.per_class,
+    )
+    if compared:
+        tables[0] = replace(tables[0], note=INTERVALS.format(options.resamples))
+    for table in tables:
+        print("\n" + table.text())
     if options.json:
         from vertebra.ground.files import write_json
 
@@ -110,8 +121,9 @@ def main(arguments: list[str]) -> int:
             for (truth, predictions), told in zip(files, explanations)
         ]
         change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
-        resampled = {"resamples": options.resamples, "errors": intervals}
-        write_json(options.json, {"detectors": found, **change, **({"intervals": resampled} if intervals else {})})
+        intervals = {name: None if one is None else one.to_dict() for name, one in compared.items()}
+        resampled = {"intervals": {"resamples": options.resamples, "errors": intervals}} if compared else {}
+        write_json(options.json, {"detectors": found, **change, **resampled})
         print(f"\nWritten to {options.json}")
     return 0
 

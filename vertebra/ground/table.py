@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from vertebra.ground.formats import MINUS, NBSP, NONE, TIMES
+
+PLAIN = str.maketrans({MINUS: "-", NONE: "-", TIMES: "x", NBSP: " "})
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,17 +63,23 @@ class Table:
         return [(name, list(rows)) for name, rows in groupby(self.rows, key=lambda row: row.group)]
 
     def text(self) -> str:
-        """Return the table aligned for a terminal, its title above and its note below."""
-        lines = list(self._lines(str))
+        """Return the table aligned for a terminal, its title above and its note below.
+
+        Typographic marks become plain ones, which every terminal has.
+        """
+        lines = list(self._lines(lambda cell: str(cell).translate(PLAIN)))
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         is_left = [True, *(name in self.left for name in self.columns)]
-        aligned = [
+        head, *body = (
             "  ".join(
                 cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, is_left)
             ).rstrip()
             for line in lines
-        ]
-        return "\n".join([*filter(None, [self.title]), *aligned, *filter(None, [self.note])])
+        )
+        written, body = [head], iter(body)
+        for name, rows in self.groups:
+            written += [*filter(None, [name]), *(next(body) for _ in rows)]
+        return "\n".join([*filter(None, [self.title]), *written, *filter(None, [self.note])])
 
     def markdown(self, escape: Callable[[str], str] = _without_pipes) -> str:
         """Return a pipe table, without title and note. escape: makes plain text safe in a cell of Markdown."""

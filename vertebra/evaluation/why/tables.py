@@ -1,19 +1,23 @@
-"""An explanation, or two side by side, as tables of text.
+"""Why detectors are as good as they are, as tables with a column for each of them; a console and a page show the same.
 
-A table of one detector has a column a figure; of two it has three: the first's, the second's, second - first.
+Explanations are those of `explain`, all of one truth, or their means over seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
 from vertebra.evaluation.why.explain import Explanation
+from vertebra.ground import formats
+from vertebra.ground.table import Cell, Row, Table
 
-Value = float | int | None
-Row = tuple[str, tuple[Value, ...], str]
+Differences = Mapping[tuple[str, str], Mapping[str, Difference | None]]
+Write = Callable[[float | None], str]
+
 MEANINGS = {
     "classification": "the place right, the class wrong",
     "localisation": "the class right, the place off",
@@ -24,189 +28,261 @@ MEANINGS = {
     "false_positives": "all false detections gone",
     "false_negatives": "all objects found",
 }
+OUTCOMES = {
+    "right": "right",
+    "wrong_class": "on an object of another class",
+    "background": "on none, or on one already found",
+    "missed": "objects missed",
+}
+SLICE_FIGURES = {"ap": "AP", "ap50": "AP50", "recall50": "recall50"}
+NOT_DISTINGUISHABLE = "not distinguishable"
+CONFUSED = 10
 
 
 @dataclass(frozen=True)
-class Table:
-    """rows: (name, a value a column, a note).
+class _Columns:
+    """A column for each detector and, between two, one for the change. detailed: every figure, with two decimals."""
 
-    shared: columns that do not depend on the detector (counts of truths). brief: columns of which two detectors show
-    the difference alone.
+    labels: Sequence[str]
+    detailed: bool
+
+    @property
+    def shows_change(self) -> bool:
+        return self.detailed and len(self.labels) == 2
+
+    def headings(self, figure: str = "") -> list[str]:
+        first, *others = self.labels
+        change = [f"{others[0]} - {first}"] if self.shows_change else []
+        return [f"{figure} {first}".strip(), *others, *change]
+
+    def ap(self, values: Sequence[float | None]) -> list[str]:
+        """The cells of a figure in 0..100."""
+        return self._cells(values, formats.points if self.detailed else formats.ap, formats.signed_points)
+
+    def counts(self, values: Sequence[float | None]) -> list[str]:
+        return self._cells(values, formats.tally, formats.signed_tally)
+
+    def _cells(self, values: Sequence[float | None], write: Write, write_change: Callable[[float], str]) -> list[str]:
+        cells = [write(value) for value in values]
+        if self.shows_change:
+            first, second = values
+            cells.append(formats.NONE if first is None or second is None else write_change(second - first))
+        return cells
+
+    def change(self, first: float | None, second: float | None) -> str:
+        """The change of a figure in 0..100, if both are known."""
+        if first is None or second is None:
+            return formats.NONE
+        return (formats.signed_points if self.detailed else formats.signed)(second - first)
+
+
+def reason_tables(
+    explanations: Sequence[Explanation],
+    labels: Sequence[str],
+    *,
+    differences: Differences | None = None,
+    detailed: bool = False,
+    per_class: bool = False,
+) -> list[Table]:
+    """Return the errors' table, then classes, slices, calibration, proposals, outcomes and confusions.
+
+    differences: by labels (a, b), what AP and each kind's cost gain from a to b (`compare_errors`).
+    detailed: every figure and slice with two decimals, as for one detector or two on a console; else the AP alone.
     """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[Row]
-    shared: tuple[str, ...] = ()
-    brief: tuple[str, ...] = ()
-
-
-def tables(explanations: Sequence[Explanation], *, per_class: bool = False) -> list[Table]:
-    """The tables of one explanation, or of two of the same truth side by side."""
-    made = [_tables(explanation, per_class) for explanation in explanations]
-    confused = _confused(explanations)
-    if len(made) == 1:
-        return [*made[0], *confused]
-    second = {table.title: table for table in made[1]}
-    return [_side_by_side(table, second[table.title]) for table in made[0] if table.title in second] + confused
-
-
-def differences(told: Mapping[str, Difference | None], resamples: int) -> Table:
-    """What AP and each kind's cost gain from the first detector to the second, with intervals (`compare_errors`)."""
-    rows: list[Row] = []
-    for name, one in told.items():
-        if one is None:
-            rows.append((_spaced(name), (None, None, None, None), ""))
-            continue
-        p_value = one.p_value if one.adjusted_p is None else one.adjusted_p
-        clear = (
-            "" if one.distinguishable else "may be chance" if one.low <= 0 <= one.high else "may be chance, of so many"
-        )
-        rows.append((_spaced(name), (one.estimate, one.low, one.high, p_value), clear))
-    level = " ".join({f"{100 * one.level:g} %" for one in told.values() if one is not None})
-    title = (
-        f"B - A of the above and its {level} interval over test images alone, another seed's training not in it "
-        f"({resamples} resamples; p of the kinds is Holm's for all of them together)"
-    )
-    return Table(title, ("B - A", "from", "to", "p"), rows)
-
-
-def text(table: Table) -> str:
-    """Names to the left, figures to the right, notes last."""
-    cells = [("", *table.columns, ""), *((n, *map(_written, values), note) for n, values, note in table.rows)]
-    last = len(cells[0]) - 1
-    widths = [max(len(row[column]) for row in cells) for column in range(last + 1)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if 0 < c < last else cell.ljust(width) for c, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in cells
-    ]
-    return "\n".join([table.title, *(f"  {line}".rstrip() for line in lines)])
-
-
-def _tables(explanation: Explanation, per_class: bool) -> list[Table]:
-    errors = explanation["errors"]
-    at = f"IoU {errors['iou']:g}"
-    made = [
-        Table(
-            f"AP at {at} and what each kind of error costs of it (TIDE, background to {errors['background_iou']:g})",
-            ("AP", "errors"),
-            [
-                ("AP", (errors["ap"], None), "over classes with truths or detections"),
-                *((kind, (errors["lost"][kind], errors["counts"][kind]), MEANINGS[kind]) for kind in KINDS),
-                *((_spaced(kind), (errors["special"][kind], None), MEANINGS[kind]) for kind in SPECIAL),
-            ],
-        )
-    ]
+    columns = _Columns(labels, detailed)
+    made = [error_table(explanations, labels, differences=differences, detailed=detailed)]
     if per_class:
-        rows = [(name, (row["ap"], *(row[kind] for kind in KINDS)), "") for name, row in errors["per_class"].items()]
-        made.append(
-            Table(f"AP at {at} of each class and what each kind costs of it", ("AP", *KINDS), rows, brief=KINDS)
-        )
-    made += [
-        _sliced("AP by size, COCO's (.50:.05:.95)", explanation["size"]["coco"]),
-        _sliced("AP by size, fifths of the objects by the root of their area", explanation["size"]["quantiles"]),
-        _sliced("AP by greatest IoU with another object (normalised)", explanation["crowding"]["overlap"]),
-        _sliced(
-            "AP by greatest IoU with another object of the class (normalised)",
-            explanation["crowding"]["overlap_in_class"],
-        ),
-        _sliced("AP by the number of other objects in the image (normalised)", explanation["crowding"]["neighbours"]),
+        made.append(_class_errors(explanations, columns))
+    made += _slice_tables(explanations, columns)
+    if any(one["calibration"] for one in explanations):
+        made += _calibration([one["calibration"] for one in explanations], columns, per_class)
+    if any(one["proposals"] for one in explanations):
+        made.append(_proposals([one["proposals"] for one in explanations], columns))
+    made.append(_outcomes(explanations, columns))
+    confused = _confused(explanations, columns)
+    return [*made, confused] if confused.rows else made
+
+
+def error_table(
+    explanations: Sequence[Explanation],
+    labels: Sequence[str],
+    *,
+    differences: Differences | None = None,
+    detailed: bool = False,
+) -> Table:
+    """Return the AP lost to each kind of error, how often it is made, and each pair's difference of AP lost."""
+    columns, differences = _Columns(labels, detailed), differences or {}
+    errors = [one["errors"] for one in explanations]
+
+    def row(name: str, note: str, group: str, lost: Sequence[float | None], counts: Sequence[float] | None) -> Row:
+        cells: list[Cell | str] = list(columns.ap(lost))
+        if counts is not None:
+            cells[: len(counts)] = [Cell(str(cell), formats.tally(count)) for cell, count in zip(cells, counts)]
+        if differences:
+            cells = cells[: len(labels)]
+        for (a, b), pair in differences.items():
+            difference = pair.get(name)
+            if difference is not None:
+                cells += difference_cells(difference, detailed)
+            else:
+                cells += [columns.change(lost[labels.index(a)], lost[labels.index(b)]), formats.NONE]
+        return Row(name.replace("_", " "), cells, note, group)
+
+    rows = []
+    if detailed:
+        rows.append(row("AP", "over classes with truths or detections", "", [one["ap"] for one in errors], None))
+    for kind in KINDS:
+        lost, counts = [one["lost"][kind] for one in errors], [one["counts"][kind] for one in errors]
+        rows.append(row(kind, MEANINGS[kind], "AP lost to each kind, and how often it is made", lost, counts))
+    for kind in SPECIAL:
+        lost = [one["special"][kind] for one in errors]
+        rows.append(row(kind, MEANINGS[kind], "AP gained were they gone", lost, None))
+    headings = list(labels) if differences else columns.headings()
+    for a, b in differences:
+        headings += [f"{b} less {a}", "p, Holm"]
+    first = errors[0]
+    title = f"AP at IoU {first['iou']:g} and what each kind of error costs of it"
+    return Table(f"{title} (TIDE, background to {first['background_iou']:g})", headings, rows, corner="Error")
+
+
+def difference_cells(difference: Difference | None, detailed: bool = False) -> list[Cell | str]:
+    """Return the difference with its interval, and its p-value (corrected where it is one of many)."""
+    if difference is None:
+        return [formats.NONE, formats.NONE]
+    write = formats.signed_points if detailed else formats.signed
+    estimate, low, high = map(write, (difference.estimate, difference.low, difference.high))
+    p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
+    verdict = "" if difference.distinguishable else NOT_DISTINGUISHABLE
+    return [Cell(f"{estimate} ({low} to {high})", verdict, value=difference.estimate), formats.p_value(p_value)]
+
+
+def _class_errors(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+    """AP and what each kind costs of it; of two detectors the change alone of the kinds."""
+    per_class = [one["errors"]["per_class"] for one in explanations]
+    brief = columns.shows_change
+    rows = []
+    for name in per_class[0]:
+        cells = columns.ap([one[name]["ap"] for one in per_class])
+        for kind in KINDS:
+            kinds = columns.ap([one[name][kind] for one in per_class])
+            cells += kinds[-1:] if brief else kinds
+        rows.append(Row(name, cells))
+    headings = columns.headings("AP")
+    for kind in KINDS:
+        headings += [f"{kind} {columns.headings()[-1]}"] if brief else columns.headings(kind)
+    title = f"AP at IoU {explanations[0]['errors']['iou']:g} of each class and what each kind costs of it"
+    return Table(title, headings, rows, corner="Class")
+
+
+def _slice_tables(explanations: Sequence[Explanation], columns: _Columns) -> list[Table]:
+    size, crowding = [one["size"] for one in explanations], [one["crowding"] for one in explanations]
+    places = [
+        ("AP by size, COCO's (.50:.05:.95)", size, "coco"),
+        ("AP by size, fifths of the objects by the root of their area", size, "quantiles"),
+        ("AP by greatest IoU with another object (normalised precision)", crowding, "overlap"),
+        ("AP by greatest IoU with another object of the class (normalised precision)", crowding, "overlap_in_class"),
+        ("AP by the number of other objects in the image (normalised precision)", crowding, "neighbours"),
     ]
-    if explanation["calibration"] is not None:
-        made += _reliability(explanation, per_class)
-    if explanation["proposals"] is not None:
-        columns = tuple(explanation["proposals"][0])[1:]
-        rows = [(row["size"], tuple(row[c] for c in columns), "") for row in explanation["proposals"]]
-        made.append(Table("Recall of proposals, classes aside", columns, rows, shared=("truths",)))
-    made.append(_outcomes(explanation))
-    return made
-
-
-def _sliced(title: str, figures: list[Explanation]) -> Table:
-    rows = [(row["slice"], (row["truths"], row["ap"], row["ap50"], row["recall50"]), "") for row in figures]
-    return Table(title, ("truths", "AP", "AP50", "recall50"), rows, shared=("truths",))
-
-
-def _reliability(explanation: Explanation, per_class: bool) -> list[Table]:
-    told = explanation["calibration"]
-    used = told["d_ece_share"]
-    summary = [
-        ("ECE", (told["ece"],), "mean of |score - precision| over ten bins of score"),
-        ("D-ECE", (told["d_ece"],), "by place and size as well"),
-        ("share of detections in D-ECE", (None if used is None else 100 * used,), "%"),
+    brief = ("quantiles", "overlap_in_class", "neighbours")
+    return [
+        _slices(title, [one[name] for one in figures], columns)
+        for title, figures, name in places
+        if columns.detailed or name in brief
     ]
+
+
+def _slices(title: str, slices: Sequence[Sequence[Mapping[str, Any]]], columns: _Columns) -> Table:
+    figures = list(SLICE_FIGURES) if columns.detailed else ["ap"]
+    rows = []
+    for parts in zip(*slices):
+        if parts[0]["truths"]:
+            cells = [str(parts[0]["truths"])]
+            for figure in figures:
+                cells += columns.ap([part[figure] for part in parts])
+            rows.append(Row(parts[0]["slice"], cells))
+    headings = ["Objects"]
+    for figure in figures:
+        headings += columns.headings(SLICE_FIGURES[figure] if columns.detailed else "")
+    return Table(title, headings, rows, corner="Part")
+
+
+def _calibration(
+    calibrations: Sequence[Mapping[str, Any] | None], columns: _Columns, per_class: bool
+) -> Iterable[Table]:
+    """The errors of calibration, score against precision by bins of the score and, if asked for, each class's ECE."""
+
+    def figures(key: str) -> list[float | None]:
+        return [one[key] if one else None for one in calibrations]
+
+    known = next(one for one in calibrations if one)
+    shares = [None if share is None else 100 * share for share in figures("d_ece_share")]
+    errors = [
+        Row("ECE", columns.ap(figures("ece")), "mean of |score - precision| over ten bins of score, 0 to 100"),
+        Row("D-ECE", columns.ap(figures("d_ece")), "by place and size of the box as well"),
+        Row("share of detections in D-ECE", columns.ap(shares), "%"),
+    ]
+    yield Table("Calibration at IoU 0.5", columns.headings(), errors, corner="Error")
     bins = [
-        (f"{b['low']:.1f} to {b['high']:.1f}", (b["detections"], b["score"], b["precision"]), "") for b in told["bins"]
+        Row(
+            f"{one['low']:.1f} to {one['high']:.1f}",
+            [_bin(side["bins"][place]) if side else formats.NONE for side in calibrations],
+        )
+        for place, one in enumerate(known["bins"])
     ]
-    made = [
-        Table("Calibration at IoU 0.5", ("0-100",), summary),
-        Table("Score against precision", ("detections", "score", "precision"), bins),
-    ]
+    yield Table("Score against precision, and detections", list(columns.labels), bins, corner="Score")
     if per_class:
-        rows = [(name, (row["detections"], row["ece"]), "") for name, row in told["per_class"].items()]
-        made.append(Table("Calibration of each class", ("detections", "ECE"), rows))
-    return made
+        rows = []
+        for name in known["per_class"]:
+            facts = [one["per_class"][name] if one else {"detections": None, "ece": None} for one in calibrations]
+            cells = columns.counts([fact["detections"] for fact in facts])
+            rows.append(Row(name, cells + columns.ap([fact["ece"] for fact in facts])))
+        headings = columns.headings("detections") + columns.headings("ECE")
+        yield Table("Calibration of each class", headings, rows, corner="Class")
 
 
-def _outcomes(explanation: Explanation) -> Table:
-    told = explanation["confusion"]
-    notes = {
-        "right": "",
-        "wrong_class": "on a free object of another class",
-        "background": "on none, or on one already found",
-        "missed": "objects",
-    }
-    return Table(
-        f"From a score on, at IoU {told['iou']:g}",
-        ("count",),
-        [("score", (told["score"],), ""), *((_spaced(key), (told[key],), note) for key, note in notes.items())],
-    )
+def _bin(one: Mapping[str, Any]) -> Cell | str:
+    if one["score"] is None or one["precision"] is None:
+        return formats.NONE
+    return Cell(f"{one['score']:.2f} against {one['precision']:.2f}", formats.tally(one["detections"]))
 
 
-def _confused(explanations: Sequence[Explanation], most: int = 10) -> list[Table]:
-    """The classes most often taken for each other, by the greater of the counts."""
-    seen: dict[tuple[str, str], int] = {}
-    for explanation in explanations:
-        for truth, detection, count in explanation["confusion"]["most_confused"]:
-            seen[truth, detection] = max(count, seen.get((truth, detection), 0))
-    if not seen:
-        return []
-    place = {name: k for k, name in enumerate(explanations[0]["confusion"]["classes"])}
-    rows: list[Row] = []
-    for truth, detection in sorted(seen, key=lambda pair: -seen[pair])[:most]:
-        counts = [e["confusion"]["counts"][place[truth]][place[detection]] for e in explanations]
-        change = [counts[1] - counts[0]] if len(counts) == 2 else []
-        rows.append((f"{truth} taken for {detection}", (*counts, *change), ""))
-    columns = ("count",) if len(explanations) == 1 else ("A", "B", "B - A")
-    return [Table("Most confused", columns, rows)]
-
-
-def _side_by_side(first: Table, second: Table) -> Table:
-    def parts(column: str) -> tuple[str, ...]:
-        if column in first.shared:
-            return (column,)
-        return (f"{column} B - A",) if column in first.brief else (f"{column} A", "B", "B - A")
-
-    def values(column: str, a: Value, b: Value) -> tuple[Value, ...]:
-        if column in first.shared:
-            return (a,)
-        change = None if a is None or b is None else b - a
-        return (change,) if column in first.brief else (a, b, change)
-
+def _proposals(proposals: Sequence[Sequence[Mapping[str, Any]] | None], columns: _Columns) -> Table:
+    """Every limit over all sizes, and for each size the last limit of AR, or every measure where detailed."""
+    known = next(rows for rows in proposals if rows)
+    measures = [name for name in known[0] if name.startswith(("AR@", "R50@") if columns.detailed else "AR@")]
     rows = [
-        (name, tuple(v for column, a, b in zip(first.columns, ours, theirs) for v in values(column, a, b)), note)
-        for (name, ours, note), (_, theirs, _) in zip(first.rows, second.rows)
+        Row(
+            f"{measure}, {one['size']}",
+            [formats.tally(one["truths"]), *columns.ap([rows[place][measure] if rows else None for rows in proposals])],
+        )
+        for place, one in enumerate(known)
+        for measure in (measures if columns.detailed or one["size"] == "all" else measures[-1:])
+        if one["truths"]
     ]
-    return Table(first.title, tuple(part for column in first.columns for part in parts(column)), rows)
+    return Table("Recall of proposals, classes aside", ["Objects", *columns.headings()], rows, corner="Recall")
 
 
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
+def _outcomes(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+    confusions = [one["confusion"] for one in explanations]
+    scores = [f"{one['score']:.2f}" for one in confusions]
+    if columns.shows_change:
+        scores.append(formats.signed_points(confusions[1]["score"] - confusions[0]["score"]))
+    rows = [Row("lowest score", scores)]
+    rows += [Row(text, columns.counts([one[name] for one in confusions])) for name, text in OUTCOMES.items()]
+    title = f"Detections from a score on, IoU {confusions[0]['iou']:g}"
+    return Table(title, columns.headings(), rows, corner="Detections")
 
 
-def _written(value: Value) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.2f}".replace("-0.00", "0.00")
+def _confused(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+    """The classes most often taken for each other, by the greatest of the detectors' counts."""
+    confusions = [one["confusion"] for one in explanations]
+    names = confusions[0]["classes"]
+    counts = {
+        (truth, detection): [one["counts"][t][d] for one in confusions]
+        for t, truth in enumerate(names)
+        for d, detection in enumerate(names)
+        if t != d
+    }
+    most = sorted((pair for pair in counts if any(counts[pair])), key=lambda pair: -max(counts[pair]))[:CONFUSED]
+    rows = [Row(f"{truth} taken for {found}", columns.counts(counts[truth, found])) for truth, found in most]
+    return Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection")
