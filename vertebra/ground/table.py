@@ -76,9 +76,9 @@ class Table:
             ).rstrip()
             for line in lines
         )
-        written, body = [head], iter(body)
+        written, below = [head], iter(body)
         for name, rows in self.groups:
-            written += [*filter(None, [name]), *(next(body) for _ in rows)]
+            written += [*filter(None, [name]), *(next(below) for _ in rows)]
         return "\n".join([*filter(None, [self.title]), *written, *filter(None, [self.note])])
 
     def markdown(self, escape: Callable[[str], str] = _without_pipes) -> str:
