@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+# OpenMP reads this when torch is imported. By default its threads spin 300,000 rounds (milliseconds) for one another;
+# where another process has taken a core, the one that they wait for cannot run meanwhile, and a step takes several
+# times as long (benchmarks/neighbours.py). After 1,000 rounds, about what a sleep and a call cost, they sleep.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 ROOMS = ("backbones", "detectors", "vertebra")
 
