@@ -31,7 +31,7 @@ import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
-from vertebra.evaluation.metrics.coco_matching import THRESHOLDS_T
+from vertebra.evaluation.metrics.matching import THRESHOLDS_T
 from vertebra.evaluation.statistics.comparison import compare_sides
 from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
 from vertebra.evaluation.statistics.reweighting import Matched

@@ -1,13 +1,13 @@
 """Seconds for the bootstrap of one pair of detectors on a problem of COCO val's size.
 
 python benchmarks/resampling.py    # AP and AP50; all sizes as well, with every class; the kinds of error
-python benchmarks/resampling.py --images 500 --resamples 100 --judge
+python benchmarks/resampling.py --images 500 --resamples 100
 
 5,000 images, 80 classes as unequal as COCO's (a third of the objects are people), 7.3 objects an image with crowds
 among them, 100 detections an image and side: near every object some, the rest anywhere. Matching is timed apart, as it
 does not grow with the resamples; the kinds of error (`why.resampling`) are timed from lists to figures.
---judge scores one side with pycocotools too and compares every class's AP, AP50 and sizes with ours. Seconds of the
-clock, and of the processor, which is the one to read on a busy machine (one thread).
+Seconds of the clock, and of the processor, which is the one to read on a busy machine (one thread). That the figures
+are pycocotools' is held by tests and by benchmarks/scoring.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 import numpy as np  # isort: skip
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
-from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.coco_matching import match_coco
+from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES, Resampled, draw_counts, reweigh
 from vertebra.evaluation.why.resampling import resample_errors
 
@@ -105,23 +104,11 @@ def say_differences(first: Mapping[str, Resampled], second: Mapping[str, Resampl
         print(f"    {name:15s} {one.mean_S[0]:6.2f}  {change_S[0]:+.2f}  ({low:+.2f} .. {high:+.2f})")
 
 
-def worst_departure(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> tuple[float, dict[str, float]]:
-    """Largest |ours - pycocotools'| over figures and classes (0..100), and pycocotools' seconds."""
-    judged, seconds = timed(lambda: coco_figures(truth, predictions))
-    ours = reweigh(match_coco(truth, predictions), np.zeros((0, len(truth["images"])), int), COCO_FIGURES, COCO_LEVELS)
-    pairs = [(ours[name].mean_S[0], judged[name]) for name in COCO_FIGURES]
-    for label, values in judged.per_class.items():
-        pairs += [(ours[name].of(label)[0], value) for name, value in values.items()]
-    assert all(np.isnan(a) == np.isnan(b) for a, b in pairs), "a class has truths on one side only"
-    return float(np.nanmax([abs(a - b) for a, b in pairs])), seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000, help="default 5000")
     parser.add_argument("--detections", type=int, default=100, help="an image and side (default 100)")
     parser.add_argument("--resamples", type=int, default=1000, help="default 1000")
-    parser.add_argument("--judge", action="store_true", help="compare with pycocotools (a minute or two)")
     parser.add_argument("--output", type=Path, default=RESULTS / "resampling.json", help="result file")
     args = parser.parse_args()
     if min(args.images, args.detections, args.resamples) < 1:
@@ -148,10 +135,6 @@ def main() -> None:
     say(name, seconds[name])
     say_differences(first, second)
     result: dict[str, Any] = {"setting": {k: v for k, v in vars(args).items() if k != "output"}, "seconds": seconds}
-    if args.judge:
-        result["departure from pycocotools"], seconds["pycocotools, one side once"] = worst_departure(truth, sides[0])
-        say("pycocotools, one side once", seconds["pycocotools, one side once"])
-        print(f"largest departure from it: {result['departure from pycocotools']:.1e} AP points")
     write_result(args.output, result)
 
 

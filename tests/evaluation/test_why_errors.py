@@ -12,8 +12,8 @@ import pytest
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
+from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.errors import KINDS, tide_errors
-from vertebra.evaluation.why.overlaps import measure
 
 OBJECT, FAR = [0, 0, 10, 10], [50, 50, 10, 10]
 HALF = 100 * 51 / 101  # AP with every second object found and nothing wrong: recall levels 0 .. 0.50

@@ -10,10 +10,10 @@ import pytest
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from tests.evaluation.naive_matching import best_threshold, match_images
+from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.calibration import calibration
 from vertebra.evaluation.why.confusion import confusion
 from vertebra.evaluation.why.operating import best_score, hits
-from vertebra.evaluation.why.overlaps import measure
 
 OBJECT, OTHER, FAR = [0, 0, 10, 10], [30, 30, 10, 10], [70, 70, 10, 10]
 

@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.why.matching import take
-from vertebra.evaluation.why.overlaps import Pairs, measure, neighbours
+from vertebra.evaluation.metrics.matching import take
+from vertebra.evaluation.metrics.overlaps import Pairs, measure, neighbours
 from vertebra.evaluation.why.proposals import LIMITS, proposal_recall
 from vertebra.evaluation.why.slices import Slice, by_crowding, by_size, slice_figures, weighted_ap
 

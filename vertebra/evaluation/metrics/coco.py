@@ -1,16 +1,17 @@
-"""COCO's twelve figures for boxes and masks. pycocotools is the judge: it matches and accumulates, this file
-feeds it.
+"""COCO's twelve figures for boxes and masks, equal to pycocotools' to rounding.
 
-Legend: T IoU thresholds .50:.05:.95, R 101 recall levels, K classes, A area ranges, M detections an image (1,
-10, 100).
+Legend: D detections of a class, A sizes (see `matching.SIZES`), T IoU thresholds .50:.05:.95, G truths, I images.
 
-What is done around it, and why:
-- Truths get new ids from 1, since pycocotools reads an id of 0 as "not matched". Their order is kept.
+The rules are COCOeval's: 100 detections of a class and image, best first and equal scores in the file's order; each
+takes the free truth that it overlaps most (the last of equals), an overlooked one (crowd, difficult, outside the size)
+only where no other is left; crowds can be taken again; what takes an overlooked truth, or takes none and is itself
+outside the size, is overlooked. Three things that pycocotools leaves open, or does otherwise:
+
 - `difficult` objects (VOC's flag) are, with difficult="ignore" (default), neither to be found nor punished,
-  with the ordinary IoU and at most one detection each, exactly as COCO treats objects outside an area range.
+  with the ordinary IoU and at most one detection each, exactly as COCO treats objects outside a size.
   Calling them crowds would not do: a crowd's IoU is overlap over the detection's own area, and it absorbs any
   number of them. difficult="count" makes them ordinary objects. Files without the flag are not concerned.
-- A detection's area (which decides what an area range overlooks) is its box's for boxes and its mask's for masks.
+- A detection's area (which decides what a size overlooks) is its box's for boxes and its mask's for masks.
   pycocotools takes the box's for masks too where the file's first entry has one; so published mask figures are
   made of files without boxes, and detectron2 and mmdetection take the boxes out before they score.
 - Where there is no truth (a class, or a size) pycocotools says -1; here it is NaN, and null in JSON.
@@ -18,40 +19,40 @@ What is done around it, and why:
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, FloatArray, RankedMatches
 from vertebra.evaluation.metrics.files import (
-    MASKS,
     NEEDS,
+    Difficult,
     Entry,
     EvaluationError,
+    IouType,
     Truth,
-    area_of,
     class_names,
     none_for_nan,
     read_predictions,
     read_truth,
 )
-from vertebra.evaluation.metrics.segmentations import encode
-
-IouType = Literal["bbox", "segm"]
-Difficult = Literal["ignore", "count"]
+from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds
+from vertebra.evaluation.metrics.overlaps import measure, place_in_group
+from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+CLASS_FIGURES = ("AP", "AP50", "APs", "APm", "APl")
+_AT_50, _AT_75 = 0, 5  # places in THRESHOLDS_T
 
 
 @dataclass(frozen=True)
 class CocoFigures:
     """The twelve figures and each class's, 0..100, NaN where there is no truth.
 
-    figures: by the names in FIGURES. per_class: {"AP", "AP50", "APs", "APm", "APl"} by class name. truths:
+    figures: by the names in FIGURES. per_class: CLASS_FIGURES by class name, in the order of the category ids. truths:
     objects that count (no crowds, no ignored ones). curves: precision (0..1) at IoU .5 and the recall levels
     0, .01, ... 1.
     """
@@ -85,116 +86,104 @@ def coco_figures(
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
 ) -> CocoFigures:
-    """COCO figures of COCO results against COCO JSON truth (dicts or paths, neither is changed).
+    """Return COCO's figures of COCO results against COCO JSON truth (dicts or paths, neither is changed).
 
     An empty list scores 0. Raises EvaluationError with a sentence for files that cannot be scored.
     """
-    truth = read_truth(truth, needs=NEEDS.get(iou_type, "bbox"))
-    judge = _run(truth, predictions, iou_type, difficult)
-    with contextlib.redirect_stdout(io.StringIO()):
-        judge.accumulate()
-        judge.summarize()
-    precision_TRKA = judge.eval["precision"][..., -1]
-    names = class_names(truth)
-    per_class, curves, truths = {}, {}, {}
-    counts = _count_truths(judge)
-    for k, category_id in enumerate(judge.params.catIds):
-        by_area = [_percent(precision_TRKA[:, :, k, a]) for a in range(4)]
-        per_class[names[category_id]] = {
-            "AP": by_area[0],
-            "AP50": _percent(precision_TRKA[0, :, k, 0]),
-            "APs": by_area[1],
-            "APm": by_area[2],
-            "APl": by_area[3],
-        }
-        truths[names[category_id]] = counts[category_id]
-        curve_R = precision_TRKA[0, :, k, 0]
-        curves[names[category_id]] = np.where(curve_R < 0, np.nan, curve_R).tolist()
-    figures = {name: _percent(value) for name, value in zip(FIGURES, judge.stats)}
-    return CocoFigures(iou_type, difficult, figures, per_class, truths, curves)
+    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult)
+    by_class = {name: class_figures(matched) for name, matched in matches.items()}
+    values = np.array(list(by_class.values())).reshape(len(matches), len(FIGURES))
+    return CocoFigures(
+        iou_type,
+        difficult,
+        figures={name: _mean(values[:, place]) for place, name in enumerate(FIGURES)},
+        per_class={
+            name: {figure: float(row[FIGURES.index(figure)]) for figure in CLASS_FIGURES}
+            for name, row in by_class.items()
+        },
+        truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
+        curves={name: precision_curve(matched) for name, matched in matches.items()},
+    )
 
 
-def _run(
-    truth: Truth,
+def match_coco(
+    truth: Truth | str | Path,
     predictions: Sequence[Entry] | str | Path,
-    iou_type: IouType,
-    difficult: Difficult,
-) -> Any:
-    """pycocotools' COCOeval after `evaluate`, without a word on the console."""
+    *,
+    iou_type: IouType = "bbox",
+    difficult: Difficult = "ignore",
+    sizes: bool = True,
+) -> dict[str, Matched]:
+    """Match every class's detections, best first, by class name in the order of the category ids.
+
+    Areas are those of SIZES, without `sizes` the first alone. Equal scores stand in the order of image ids, then of
+    the file, as in COCOeval. Images are numbered in the truth's order. Raises EvaluationError as `coco_figures` does.
+    """
     if iou_type not in get_args(IouType) or difficult not in get_args(Difficult):
         raise EvaluationError(
             f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}"
         )
-    predictions = read_predictions(predictions, truth, needs=NEEDS[iou_type])
-    with contextlib.redirect_stdout(io.StringIO()):
-        judge = _judge_class()(_truth_index(truth), _results_index(truth, predictions, iou_type), iou_type)
-        judge.ignore_difficult = difficult == "ignore"
-        judge.evaluate()
-    return judge
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
+    overlaps = measure(truth, found, floor=THRESHOLDS_T[0], iou_type=iou_type, difficult=difficult, same_class=True)
+    overlaps = overlaps.first(overlaps.class_place_D, MOST)
+    ranges_A2 = np.array(list(SIZES.values()))[: None if sizes else 1]
+    inside_AG, counted_AD = (
+        (ranges_A2[:, :1] <= area_K) & (area_K <= ranges_A2[:, 1:]) for area_K in (overlaps.area_G, overlaps.area_D)
+    )
+    wanted_AG = inside_AG & ~overlaps.aside_G
+    hit_AD, ignored_AD = match_thresholds(overlaps, wanted_AG, counted_AD)
+
+    rank_I = np.argsort(np.argsort([image["id"] for image in truth["images"]]))
+    order_D = np.lexsort((overlaps.class_place_D, rank_I[overlaps.image_D], -overlaps.score_D, overlaps.class_D))
+    starts_K = np.searchsorted(overlaps.class_D[order_D], np.arange(len(overlaps.names) + 1))
+    truths_KAI = np.zeros((len(overlaps.names), len(ranges_A2), overlaps.images), dtype=np.int64)
+    a, g = np.nonzero(wanted_AG)
+    np.add.at(truths_KAI, (overlaps.class_G[g], a, overlaps.image_G[g]), 1)
+    matches = {}
+    for k in np.argsort(list(class_names(truth))):
+        mine = order_D[starts_K[k] : starts_K[k + 1]]
+        matches[overlaps.names[k]] = Matched(
+            image_D=overlaps.image_D[mine],
+            scores_D=overlaps.score_D[mine],
+            hit_AD=hit_AD[:, mine],
+            ignored_AD=ignored_AD[:, mine],
+            truths_AI=truths_KAI[k],
+            thresholds=len(THRESHOLDS_T),
+        )
+    return matches
 
 
-def _judge_class() -> type:
-    from pycocotools.cocoeval import COCOeval
-
-    class Judge(COCOeval):  # type: ignore[misc]
-        """COCOeval that also ignores difficult objects; its own `ignore` is overwritten from `iscrowd`."""
-
-        ignore_difficult = True
-
-        def _prepare(self) -> None:
-            super()._prepare()
-            for objects in self._gts.values():
-                for entry in objects:
-                    if self.ignore_difficult and entry.get("difficult"):
-                        entry["ignore"] = 1
-
-    return Judge
-
-
-def _truth_index(truth: Truth) -> Any:
-    annotations = []
-    for index, entry in enumerate(truth["annotations"], start=1):
-        annotations.append(dict(entry, id=index, iscrowd=int(entry.get("iscrowd") or 0), area=area_of(entry)))
-    return _index(truth, annotations)
+def class_figures(matched: Matched) -> FloatArray:
+    """Return the figures of one class in the order of FIGURES, 0..100, NaN where there is no truth."""
+    once = np.ones((1, matched.truths_AI.shape[1]), dtype=np.int64)
+    ap_AT = np.array([average_precisions(matched, once, COCO_LEVELS, area=a)[0] for a in range(len(SIZES))])
+    found_AD = (matched.hit_AD[..., None] >> np.arange(matched.thresholds) & 1).sum(axis=2)
+    truths_A = matched.thresholds * matched.truths_AI.sum(axis=1).astype(np.float64)
+    truths_A[truths_A == 0] = np.nan
+    rank_D = place_in_group(matched.image_D)
+    recalls = [found_AD[0, rank_D < most].sum() / truths_A[0] for most in (1, 10, MOST)]
+    ap_A = ap_AT.mean(axis=1)
+    figures = [
+        ap_A[0],
+        ap_AT[0, _AT_50],
+        ap_AT[0, _AT_75],
+        *ap_A[1:],
+        *recalls,
+        *found_AD[1:].sum(axis=1) / truths_A[1:],
+    ]
+    return 100 * np.array(figures)
 
 
-def _results_index(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> Any:
-    areas = None if iou_type == "bbox" else mask_areas(predictions)
-    results = []
-    for index, entry in enumerate(predictions, start=1):
-        copy = dict(entry, id=index, iscrowd=0)
-        copy["area"] = areas[index - 1] if areas is not None else entry["bbox"][2] * entry["bbox"][3]
-        results.append(copy)
-    return _index(truth, results)
+def precision_curve(matched: Matched) -> list[float]:
+    """Return the best precision (0..1) at or beyond the recalls 0, .01, ... 1 at IoU .50; NaN without a truth."""
+    counted_D = matched.ignored_AD[0] & 1 == 0
+    hit_D = (matched.hit_AD[0] & 1)[counted_D].astype(bool)
+    ranked = RankedMatches(hit_D, matched.image_D[counted_D], matched.scores_D[counted_D], matched.truths_AI[0])
+    return ranked.precision_at(COCO_LEVELS).tolist()
 
 
-def mask_areas(predictions: Sequence[Entry]) -> list[int]:
-    """Pixels of each prediction's mask."""
-    from pycocotools import mask
-
-    runs = [encode(entry[MASKS], entry[MASKS]["size"]) for entry in predictions]
-    # One by one: a list of more than 255 overflows inside pycocotools 2.0.11 under NumPy 2.
-    return [int(mask.area(run)) for run in runs]
-
-
-def _index(truth: Truth, annotations: list[Entry]) -> Any:
-    from pycocotools.coco import COCO
-
-    index = COCO()
-    index.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
-    index.createIndex()
-    return index
-
-
-def _count_truths(judge: Any) -> dict[int, int]:
-    counts = dict.fromkeys(judge.params.catIds, 0)
-    for (_, category_id), objects in judge._gts.items():
-        counts[category_id] += sum(not entry["ignore"] for entry in objects)
-    return {int(category_id): count for category_id, count in counts.items()}
-
-
-def _percent(values: Any) -> float:
-    """Mean of the values that are not -1, in 0..100; NaN where all are."""
-    values = np.asarray(values)
-    values = values[values > -1]
-    return float(100 * values.mean()) if values.size else float("nan")
+def _mean(values: FloatArray) -> float:
+    """Return the mean of the values that are not NaN; NaN where there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vertebra.evaluation.metrics.segmentations import first_fault, is_finite
 from vertebra.ground.errors import UserError
@@ -22,7 +22,9 @@ Entry = dict[str, Any]
 Truth = dict[str, Any]  # COCO JSON: images, annotations, categories
 FLAGS = ("iscrowd", "difficult")
 MASKS = "segmentation"
-NEEDS = {"bbox": "bbox", "segm": MASKS}  # what files must have of each object, by what the IoU is of
+IouType = Literal["bbox", "segm"]
+Difficult = Literal["ignore", "count"]  # difficult objects: neither to be found nor wrong to find, or as all others
+NEEDS: dict[str, str] = {"bbox": "bbox", "segm": MASKS}  # what files must have of each object, by what the IoU is of
 
 
 class EvaluationError(UserError):

@@ -16,9 +16,9 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry
+from vertebra.evaluation.metrics.overlaps import Overlaps, measure
 from vertebra.evaluation.why import errors
 from vertebra.evaluation.why.operating import best_of
-from vertebra.evaluation.why.overlaps import Overlaps, measure
 
 MATCH_IOU = 0.5
 BACKGROUND_IOU = 0.1

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, IntArray, RankedMatches
-from vertebra.evaluation.metrics.coco_matching import match_coco
+from vertebra.evaluation.metrics.average_precision import IntArray
+from vertebra.evaluation.metrics.coco import match_coco, precision_curve
 from vertebra.evaluation.metrics.summary import have_masks
 from vertebra.evaluation.metrics.voc import match_voc
 from vertebra.evaluation.report.collect import Run
@@ -43,7 +43,6 @@ MASKS = "mask AP"
 VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
 CHECKED = ("AP", "AP50")  # figures that are held against evaluation.json
 TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
-FIRST_THRESHOLD = 1  # the bit of IoU .50
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) 
     return Scored(
         figures=figures,
         errors=errors,
-        curves={name: precision(matched) for name, matched in matches.items()},
+        curves={name: precision_curve(matched) for name, matched in matches.items()},
         truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
     )
 
@@ -155,11 +154,3 @@ def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
     with np.errstate(invalid="ignore", divide="ignore"):
         recall_SC = np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan)
     return Resampled(tuple(matches), recall_SC, shown_in(matches, counts_SI.shape[1]))
-
-
-def precision(matched: Matched) -> list[float]:
-    """Best precision (0..1) at or beyond the recalls 0, .01, ... 1 at IoU .50; NaN where the class has no truth."""
-    counted_D = matched.ignored_AD[0] & FIRST_THRESHOLD == 0
-    hit_D = (matched.hit_AD[0] & FIRST_THRESHOLD)[counted_D].astype(bool)
-    ranked = RankedMatches(hit_D, matched.image_D[counted_D], matched.scores_D[counted_D], matched.truths_AI[0])
-    return ranked.precision_at(COCO_LEVELS).tolist()

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.coco import Difficult, IouType
-from vertebra.evaluation.metrics.coco_matching import match_coco
-from vertebra.evaluation.metrics.files import Entry, EvaluationError, Truth
+from vertebra.evaluation.metrics.coco import match_coco
+from vertebra.evaluation.metrics.files import Difficult, Entry, EvaluationError, IouType, Truth
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
 from vertebra.evaluation.metrics.voc import Pixels, match_voc
 from vertebra.evaluation.statistics.reweighting import Matched, average_precisions

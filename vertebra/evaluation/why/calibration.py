@@ -19,8 +19,8 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.overlaps import Overlaps
 from vertebra.evaluation.why.operating import hits
-from vertebra.evaluation.why.overlaps import Overlaps
 
 BINS = 10
 BOX_BINS = 5

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import IntArray
-from vertebra.evaluation.why.matching import take
+from vertebra.evaluation.metrics.matching import take
+from vertebra.evaluation.metrics.overlaps import Overlaps
 from vertebra.evaluation.why.operating import hits
-from vertebra.evaluation.why.overlaps import Overlaps
 
 
 @dataclass(frozen=True)

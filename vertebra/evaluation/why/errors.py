@@ -38,8 +38,8 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
 )
 from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
-from vertebra.evaluation.why.matching import take
-from vertebra.evaluation.why.overlaps import Overlaps, Pairs
+from vertebra.evaluation.metrics.matching import take
+from vertebra.evaluation.metrics.overlaps import Overlaps, Pairs
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 SPECIAL = ("false_positives", "false_negatives")

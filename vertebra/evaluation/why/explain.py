@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.coco import Difficult, IouType
-from vertebra.evaluation.metrics.files import FLAGS, NEEDS, Entry, EvaluationError, Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import (
+    FLAGS,
+    NEEDS,
+    Difficult,
+    Entry,
+    EvaluationError,
+    IouType,
+    Truth,
+    read_predictions,
+    read_truth,
+)
+from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.calibration import calibration
 from vertebra.evaluation.why.confusion import confusion
 from vertebra.evaluation.why.errors import tide_errors
 from vertebra.evaluation.why.operating import best_score
-from vertebra.evaluation.why.overlaps import measure
 from vertebra.evaluation.why.proposals import proposal_recall
 from vertebra.evaluation.why.slices import by_crowding, by_size
 

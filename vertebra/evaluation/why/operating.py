@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.why.matching import take_wanted_first
-from vertebra.evaluation.why.overlaps import Overlaps
+from vertebra.evaluation.metrics.matching import take_wanted_first
+from vertebra.evaluation.metrics.overlaps import Overlaps
 
 
 def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:
     """(taken_D: each detection's truth or -1, counted_D: not on a crowd or an ignored difficult object)."""
-    enough = overlaps.pairs.where(overlaps.same_class_P & (overlaps.pairs.iou_P >= iou)).last_of_equals_first()
-    taken_D, overlooked_D = take_wanted_first(overlaps, enough, ~overlaps.aside_G)
+    taken_D, overlooked_D = take_wanted_first(overlaps, overlaps.matchable(iou), ~overlaps.aside_G)
     return taken_D, ~overlooked_D
 
 

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.files import Entry, Truth, none_for_nan, read_predictions
-from vertebra.evaluation.why.matching import take_wanted_first
-from vertebra.evaluation.why.overlaps import measure
-from vertebra.evaluation.why.slices import COCO_SIZES, IOUS
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan, read_predictions
+from vertebra.evaluation.metrics.matching import SIZES, THRESHOLDS_T, take_wanted_first
+from vertebra.evaluation.metrics.overlaps import measure
 
 LIMITS = (100, 300, 1000)
-SIZES = (("all", 0.0, 1e10), *COCO_SIZES)
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,19 @@ class ProposalRecall:
 
 
 def proposal_recall(
-    truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: str = "ignore"
+    truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: Difficult = "ignore"
 ) -> list[ProposalRecall]:
     """Recall of each size, all sizes first. Raises EvaluationError for files that cannot be scored."""
     found = read_predictions(proposals, truth, classes=False)
-    overlaps = measure(truth, found, floor=float(IOUS[0]), difficult=difficult, classless=True)
+    overlaps = measure(truth, found, floor=float(THRESHOLDS_T[0]), difficult=difficult, classless=True)
     overlaps = overlaps.first(overlaps.place_D, LIMITS[-1])
     pairs = overlaps.pairs.last_of_equals_first()
     rows = []
-    for size, low, high in SIZES:
+    for size, (low, high) in SIZES.items():
         wanted_G = ~overlaps.aside_G & (overlaps.area_G >= low) & (overlaps.area_G <= high)
         truths = int(wanted_G.sum())
-        found_TM = np.zeros((len(IOUS), len(LIMITS)))
-        for t, iou in enumerate(IOUS):
+        found_TM = np.zeros((len(THRESHOLDS_T), len(LIMITS)))
+        for t, iou in enumerate(THRESHOLDS_T):
             taken_D, _ = take_wanted_first(overlaps, pairs.where(pairs.iou_P >= iou), wanted_G)
             place_H = overlaps.place_D[taken_D >= 0]
             # Matching is by falling score, so what the first 100 take does not depend on those behind them.

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
-from vertebra.evaluation.metrics.coco import Difficult, IouType
-from vertebra.evaluation.metrics.files import NEEDS, Entry, Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean
 from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
-from vertebra.evaluation.why.overlaps import measure
 
 
 @dataclass(frozen=True)

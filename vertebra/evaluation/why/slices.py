@@ -23,12 +23,9 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Truth, none_for_nan
-from vertebra.evaluation.why.matching import take_wanted_first
-from vertebra.evaluation.why.overlaps import Overlaps, neighbours
+from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, take_wanted_first
+from vertebra.evaluation.metrics.overlaps import Overlaps, neighbours
 
-IOUS: FloatArray = np.linspace(0.5, 0.95, 10)
-MOST = 100  # detections of an image and class
-COCO_SIZES = (("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, 1e10))
 OVERLAPS = (0.0, 0.1, 0.3, 0.5)  # upper bounds of the first slices by IoU with another truth
 NEIGHBOURS = (0, 3, 9)
 QUANTILES = 5
@@ -66,7 +63,7 @@ def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]
     no_edges: FloatArray = np.zeros(0)
     coco = [
         Slice(name, wanted_G & (areas_G >= low) & (areas_G <= high), (areas_D >= low) & (areas_D <= high))
-        for name, low, high in COCO_SIZES
+        for name, (low, high) in list(SIZES.items())[1:]
     ]
     edges = (
         np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES)) if wanted_G.any() else no_edges
@@ -106,14 +103,16 @@ def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigu
     keep_D = overlaps.class_place_D < MOST
     slices = [Slice(s.name, s.wanted_G, s.counted_D[keep_D], s.normalised) for s in slices]
     overlaps = overlaps.first(overlaps.class_place_D, MOST)
-    enough = overlaps.pairs.where(overlaps.same_class_P & (overlaps.pairs.iou_P >= IOUS[0])).last_of_equals_first()
+    enough = overlaps.pairs.where(
+        overlaps.same_class_P & (overlaps.pairs.iou_P >= THRESHOLDS_T[0])
+    ).last_of_equals_first()
     order_D = np.lexsort((-overlaps.score_D, overlaps.class_D))
     bounds_K = np.searchsorted(overlaps.class_D[order_D], np.arange(len(overlaps.names) + 1))
     all_K = overlaps.truths_by_class(~overlaps.aside_G)
     wanted_SK = [overlaps.truths_by_class(s.wanted_G) for s in slices]
-    ap_STK = np.full((len(slices), len(IOUS), len(overlaps.names)), np.nan)
+    ap_STK = np.full((len(slices), len(THRESHOLDS_T), len(overlaps.names)), np.nan)
     found_S = np.zeros(len(slices))
-    for t, iou in enumerate(IOUS):
+    for t, iou in enumerate(THRESHOLDS_T):
         pairs = enough.where(enough.iou_P >= iou)
         for s, part in enumerate(slices):
             taken_D, overlooked_D = take_wanted_first(overlaps, pairs, part.wanted_G)

@@ -10,9 +10,16 @@ reach it as well, with a few array operations a round instead of a Python loop o
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vertebra.evaluation.metrics.average_precision import BoolArray, IntArray
-from vertebra.evaluation.why.overlaps import Overlaps, Pairs
+from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.overlaps import Overlaps, Pairs
+
+# COCO's rules: the IoU thresholds, the ranges of an object's area in square pixels (both ends belong to it), and how
+# many detections of an image and class count.
+THRESHOLDS_T: FloatArray = np.linspace(0.5, 0.95, 10)
+SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+MOST = 100
 
 
 def take(pairs: Pairs, detections: int, truths: int, shared_G: BoolArray | None = None) -> IntArray:
@@ -57,3 +64,30 @@ def take_wanted_first(overlaps: Overlaps, pairs: Pairs, wanted_G: BoolArray) -> 
     taken_D = take(pairs.where(is_wanted_P), detections, truths)
     rest = pairs.where(~is_wanted_P & (taken_D[pairs.detection_P] < 0))
     return taken_D, take(rest, detections, truths, overlaps.crowd_G) >= 0
+
+
+def match_thresholds(
+    overlaps: Overlaps, wanted_AG: BoolArray, counted_AD: BoolArray
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Match by COCO's rule at every threshold and for several parts A of the truths, such as sizes.
+
+    wanted_AG: truths to be found; the others excuse a detection. counted_AD: detections that are wrong where they take
+    no truth. Returns hit_AD and ignored_AD, bit t for THRESHOLDS_T[t]: right, or neither right nor wrong.
+    """
+    paired_D = np.zeros(len(overlaps.score_D), dtype=bool)
+    paired_D[overlaps.matchable(THRESHOLDS_T[0]).detection_P] = True
+    paired = overlaps.only(paired_D)  # the others take nothing at any threshold
+    near = paired.matchable(THRESHOLDS_T[0])
+    hit_AN = np.zeros((len(wanted_AG), len(paired.score_D)), dtype=np.uint16)
+    ignored_AN = np.zeros_like(hit_AN)
+    for t, threshold in enumerate(THRESHOLDS_T):
+        enough = near.where(near.iou_P >= threshold)
+        for a, wanted_G in enumerate(wanted_AG):
+            taken_N, overlooked_N = take_wanted_first(paired, enough, wanted_G)
+            idle_N = (taken_N < 0) & ~counted_AD[a, paired_D]
+            hit_AN[a] |= (taken_N >= 0).astype(np.uint16) << t
+            ignored_AN[a] |= (overlooked_N | idle_N).astype(np.uint16) << t
+    hit_AD = np.zeros(counted_AD.shape, dtype=np.uint16)
+    ignored_AD = np.where(counted_AD, 0, (1 << len(THRESHOLDS_T)) - 1).astype(np.uint16)
+    hit_AD[:, paired_D], ignored_AD[:, paired_D] = hit_AN, ignored_AN
+    return hit_AD, ignored_AD

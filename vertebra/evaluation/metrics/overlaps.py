@@ -3,22 +3,24 @@
 Legend: D detections of all images, ordered by image (the truth's order) and falling score, equal scores as in the
 file; G truths of all images in the file's order; P pairs of one detection and one truth of the same image.
 
-IoU is pycocotools' own, and with a crowd the share of the detection that lies in it (COCO's rule). Pairs below a floor
+IoU is pycocotools', and with a crowd the share of the detection that lies in it (COCO's rule). Pairs below a floor
 are not kept: of the millions of pairs of a data set, a few hundred thousand touch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.coco import IouType
-from vertebra.evaluation.metrics.files import MASKS, Entry, Truth, area_of, class_names
+from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, IouType, Truth, area_of, class_names
 from vertebra.evaluation.metrics.segmentations import encode
+from vertebra.ground import boxes
+
+_PAIRS_AT_ONCE = 1 << 18  # a few arrays of so many numbers stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,19 @@ class Overlaps:
     def same_class_P(self) -> BoolArray:
         return self.class_D[self.pairs.detection_P] == self.class_G[self.pairs.truth_P]
 
+    def matchable(self, iou: float) -> Pairs:
+        """Return the pairs of one class with an IoU of `iou` or more, in the order in which pycocotools chooses."""
+        return self.pairs.where(self.same_class_P & (self.pairs.iou_P >= iou)).last_of_equals_first()
+
     def truths_by_class(self, wanted_G: BoolArray) -> IntArray:
         return np.bincount(self.class_G[wanted_G], minlength=len(self.names))
 
     def first(self, place_D: IntArray, most: int) -> Overlaps:
-        """Without the detections whose place (`place_D` or `class_place_D`) is `most` or more."""
-        keep_D = place_D < most
+        """Leave out the detections whose place (`place_D` or `class_place_D`) is `most` or more."""
+        return self.only(place_D < most)
+
+    def only(self, keep_D: BoolArray) -> Overlaps:
+        """Leave out the other detections. Places (`place_D`, `class_place_D`) stay what they were."""
         if keep_D.all():
             return self
         new_D = np.cumsum(keep_D) - 1
@@ -90,12 +99,13 @@ def measure(
     *,
     floor: float = 0.1,
     iou_type: IouType = "bbox",
-    difficult: str = "ignore",
+    difficult: Difficult = "ignore",
     classless: bool = False,
+    same_class: bool = False,
 ) -> Overlaps:
-    """Pair checked truth and predictions (see `metrics.files`) wherever their IoU is `floor` or more.
+    """Pair checked truth and predictions (see `metrics.files`) wherever their IoU is `floor` (above 0) or more.
 
-    classless: everything is one class, as for proposals.
+    classless: everything is one class, as for proposals. same_class: pairs of one class only.
     """
     image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
     names = class_names(truth)
@@ -110,8 +120,10 @@ def measure(
     order_D = np.lexsort((-score_D, image_D))
     image_D, class_D, score_D = image_D[order_D], class_D[order_D], score_D[order_D]
 
+    key_D, key_G = image_D * max(1, len(names)) + class_D, image_G * max(1, len(names)) + class_G
     shapes_D, shapes_G = _shapes(truth, predictions, iou_type)
     shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
+    keys = (key_D, key_G) if same_class else (image_D, image_G)
     area_G = np.array([area_of(entry) for entry in truths], dtype=np.float64)
     return Overlaps(
         names=["any"] if classless else list(names.values()),
@@ -121,14 +133,14 @@ def measure(
         score_D=score_D,
         area_D=_areas(shapes_D),
         source_D=order_D,
-        place_D=_place_in_group(image_D),
-        class_place_D=_place_in_group(image_D * max(1, len(names)) + class_D),
+        place_D=place_in_group(image_D),
+        class_place_D=place_in_group(key_D),
         image_G=image_G,
         class_G=class_G,
         area_G=area_G,
         crowd_G=crowd_G,
         aside_G=crowd_G | difficult_G if difficult == "ignore" else crowd_G,
-        pairs=_pairs(image_D, shapes_D, image_G, shapes_G, crowd_G, len(image_place), floor),
+        pairs=_touching(keys, shapes_D, shapes_G, crowd_G, floor),
     )
 
 
@@ -140,10 +152,8 @@ def neighbours(truth: Truth) -> tuple[IntArray, Pairs]:
     image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
     truths = truth["annotations"]
     image_G = np.array([image_place[entry["image_id"]] for entry in truths], dtype=np.int64)
-    order_G = np.argsort(image_G, kind="stable")
     boxes_G4, plain_G = _boxes(truths), np.zeros(len(truths), dtype=bool)
-    pairs = _pairs(image_G[order_G], boxes_G4[order_G], image_G, boxes_G4, plain_G, len(image_place), 1e-9)
-    pairs = replace(pairs, detection_P=order_G[pairs.detection_P])
+    pairs = _touching((image_G, image_G), boxes_G4, boxes_G4, plain_G, floor=1e-9)
     others_G = np.bincount(image_G, minlength=len(image_place))[image_G] - 1
     return others_G, pairs.where(pairs.detection_P != pairs.truth_P)
 
@@ -157,8 +167,8 @@ def _places(
     return images, np.array([class_place[entry["category_id"]] for entry in entries], dtype=np.int64)
 
 
-def _place_in_group(group_D: IntArray) -> IntArray:
-    """How many earlier elements are of the same group."""
+def place_in_group(group_D: IntArray) -> IntArray:
+    """Return how many earlier elements are of the same group, of each element."""
     order_D = np.argsort(group_D, kind="stable")
     grouped_D = group_D[order_D]
     place_D = np.empty(len(group_D), dtype=np.int64)
@@ -190,24 +200,53 @@ def _areas(shapes_D: Any) -> FloatArray:
     return np.array([mask.area(shape) for shape in shapes_D], dtype=np.float64)
 
 
-def _pairs(
-    image_D: IntArray, shapes_D: Any, image_G: IntArray, shapes_G: Any, crowd_G: BoolArray, images: int, floor: float
-) -> Pairs:
-    from pycocotools import mask
-
-    order_G = np.argsort(image_G, kind="stable")
-    places = np.arange(images + 1)
-    starts_D, starts_G = np.searchsorted(image_D, places), np.searchsorted(image_G[order_G], places)
-    detections, truths, ious = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    for image in np.flatnonzero((np.diff(starts_D) > 0) & (np.diff(starts_G) > 0)):
-        first, last = starts_D[image], starts_D[image + 1]
-        mine_G = order_G[starts_G[image] : starts_G[image + 1]]
-        of_G = shapes_G[mine_G] if isinstance(shapes_G, np.ndarray) else [shapes_G[g] for g in mine_G]
-        iou_DG = mask.iou(shapes_D[first:last], of_G, crowd_G[mine_G].astype(np.uint8))
-        d, g = np.nonzero(iou_DG >= floor)
-        detections.append(d + first)
-        truths.append(mine_G[g])
-        ious.append(iou_DG[d, g])
-    detection_P, truth_P, iou_P = np.concatenate(detections), np.concatenate(truths), np.concatenate(ious)
+def _touching(keys: tuple[IntArray, IntArray], shapes_D: Any, shapes_G: Any, crowd_G: BoolArray, floor: float) -> Pairs:
+    """Pair detections and truths of equal key (image, or image and class) with an IoU of `floor` or more."""
+    if isinstance(shapes_D, np.ndarray):
+        parts = _box_pairs(*keys, shapes_D, shapes_G, crowd_G)
+    else:
+        parts = _mask_pairs(*keys, shapes_D, shapes_G, crowd_G)
+    found = [part.where(part.iou_P >= floor) for part in parts]
+    nothing = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    detection_P, truth_P, iou_P = (
+        np.concatenate([getattr(part, name) for part in [nothing, *found]])
+        for name in ("detection_P", "truth_P", "iou_P")
+    )
     order_P = np.lexsort((truth_P, -iou_P, detection_P))
     return Pairs(detection_P[order_P], truth_P[order_P], iou_P[order_P])
+
+
+def _box_pairs(
+    key_D: IntArray, key_G: IntArray, boxes_D4: FloatArray, boxes_G4: FloatArray, crowd_G: BoolArray
+) -> Iterator[Pairs]:
+    """Yield all pairs of equal key, about _PAIRS_AT_ONCE at a time."""
+    order_G = np.argsort(key_G, kind="stable")
+    start_D, stop_D = (np.searchsorted(key_G[order_G], key_D, side=side) for side in ("left", "right"))
+    count_D = stop_D - start_D
+    paired = np.flatnonzero(count_D)
+    part_D = np.cumsum(count_D[paired]) // _PAIRS_AT_ONCE
+    for rows in np.split(paired, np.flatnonzero(np.diff(part_D)) + 1):
+        detection_P = np.repeat(rows, count_D[rows])
+        first_P = np.repeat(start_D[rows] - np.cumsum(count_D[rows]) + count_D[rows], count_D[rows])
+        truth_P = order_G[first_P + np.arange(len(first_P))]
+        iou_P = boxes.iou(boxes_D4[detection_P], boxes_G4[truth_P], crowd_G[truth_P])
+        yield Pairs(detection_P, truth_P, iou_P)
+
+
+def _mask_pairs(
+    key_D: IntArray, key_G: IntArray, masks_D: Sequence[Any], masks_G: Sequence[Any], crowd_G: BoolArray
+) -> Iterator[Pairs]:
+    """Yield the pairs of each key, with the IoU of their RLE."""
+    from pycocotools import mask
+
+    order_D, order_G = np.argsort(key_D, kind="stable"), np.argsort(key_G, kind="stable")
+    sorted_D, sorted_G = key_D[order_D], key_G[order_G]
+    for key in np.intersect1d(key_D, key_G):
+        mine_D, mine_G = (
+            order[np.searchsorted(sorted_, key) : np.searchsorted(sorted_, key, side="right")]
+            for order, sorted_ in ((order_D, sorted_D), (order_G, sorted_G))
+        )
+        crowd = crowd_G[mine_G].astype(np.uint8)
+        iou_DG = mask.iou([masks_D[d] for d in mine_D], [masks_G[g] for g in mine_G], crowd)
+        d, g = np.nonzero(iou_DG)
+        yield Pairs(mine_D[d], mine_G[g], iou_DG[d, g])
