@@ -34,7 +34,8 @@ from backbones import create_backbone
 from backbones.cifar import CIFAR_MEAN, CIFAR_STD
 from backbones.classifier import Classifier
 from vertebra.data.datasets.records import ClassificationDataset, Strings
-from vertebra.data.loading.resident import read_resident, resident_loader
+from vertebra.data.loading.resident import read_resident, resident_train_loader
+from vertebra.data.loading.sampling import Share
 from vertebra.engine import distributed, loop
 from vertebra.engine import precision as precisions
 from vertebra.engine.optim import sgd
@@ -140,9 +141,7 @@ def ours(args: argparse.Namespace, images: ClassificationDataset, precision: str
     def call() -> float:
         stopwatch = Stopwatch(args)
         iterations = args.warm + args.steps + 1
-        batches = resident_loader(
-            resident, train=True, global_batch=BATCH, augment="pad", flip=0.5, iterations=iterations
-        )
+        batches = resident_train_loader(resident, Share(batch=BATCH, stop=iterations), augment="pad", flip=0.5)
         optimizer = sgd(model, lr=LR, momentum=0.9, weight_decay=DECAY)
         loop.train(
             model=model, optimizer=optimizer, schedule=Constant(), loader=stopwatch.watch(batches), run=run,

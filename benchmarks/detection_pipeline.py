@@ -36,9 +36,9 @@ from torchvision.transforms import v2
 
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.loading.loaders import detection_loader
-from vertebra.data.loading.sampling import evenly
-from vertebra.data.transforms.detection_views import DetectionAugmentation
+from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
+from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 
 SHORTER, LONGER, SQUARE, JITTER = (640, 672, 704, 736, 768, 800), 1333, 1024, (0.1, 2.0)
 PLAIN, SSD, LSJ = "resize and flip", "SSD's colours and crops", "large-scale jitter"
@@ -57,16 +57,8 @@ BOTH = (PLAIN, SSD, LSJ)
 def ours(dataset: DetectionDataset, name: str, batch: int, *, masks: bool) -> Iterable[Any]:
     """An epoch of ours."""
     square = name == LSJ
-    return detection_loader(
-        dataset,
-        train=True,
-        global_batch=batch,
-        shorter_sides=(SQUARE,) if square else SHORTER,
-        longer_side=SQUARE if square else LONGER,
-        flip=0.5,
-        augmentation=OURS[name],
-        masks=masks,
-    )
+    views = ViewDraw((SQUARE,), SQUARE, 0.5, OURS[name]) if square else ViewDraw(SHORTER, LONGER, 0.5, OURS[name])
+    return detection_train_loader(dataset, views, TruthPolicy(), Share(batch=batch), masks=masks)
 
 
 def torchvision(images: Any, name: str, batch: int) -> Iterable[Any]:

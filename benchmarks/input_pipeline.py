@@ -37,7 +37,9 @@ from torchvision.transforms import v2
 
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.imagenet import is_image
-from vertebra.data.loading.loaders import classification_loader
+from vertebra.data.loading.classification import classification_train_loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.transforms.transforms import ClassificationTransform
 
 OURS, PIL, TENSORS = "ours", "torchvision, PIL (its default)", "torchvision, tensors"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,16 +62,9 @@ def link_images(data: Path, images: int, batch: int, into: Path) -> int:
 
 def ours(root: Path, args: argparse.Namespace, workers: int) -> Iterable[Any]:
     """An epoch of ours, as a training would set it up with --input.cache-mb 0."""
-    return classification_loader(
-        open_classification(root, "train"),
-        train=True,
-        global_batch=args.batch,
-        size=args.size,
-        augment="crop",
-        flip=0.5,
-        workers=workers,
-        cache_mb=0,
-    )
+    transform = ClassificationTransform(size=args.size, shorter=args.size, augment="crop", flip=0.5)
+    share = Share(batch=args.batch, workers=workers)
+    return classification_train_loader(open_classification(root, "train"), transform, share, cache_mb=0)
 
 
 def torchvision(root: Path, args: argparse.Namespace, workers: int, *, tensors: bool) -> Iterable[Any]:

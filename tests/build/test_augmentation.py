@@ -63,7 +63,7 @@ def test_erased_pixels_have_the_networks_mean_colour(folders):
 def test_each_word_of_the_recipe_is_a_step_of_the_view(folders, view: dict, expected: tuple[str, ...]):
     recipe = BackboneRecipe.model_validate({"input": {**INPUT, **view}})
     loader = build.class_train_loader(recipe, folders, World(), start=0, iterations=1)
-    steps = loader.reader.transform.then
+    steps = loader.reader.transform.pixel_changes
     assert tuple(getattr(step, "__name__", type(step).__name__) for step in steps) == expected
     for step in steps:
         if isinstance(step, RandAugment):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vertebra.build import build, build_localisation
-from vertebra.data.transforms.views import Crops, Whole
+from vertebra.data.loading.views import Crops, Whole
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import INSTALLED, load_recipe, validated
 from vertebra.recipes.schema_localisation import LocalisationRecipe

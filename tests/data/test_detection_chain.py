@@ -1,6 +1,7 @@
 """From files to augmented batches: pixels, boxes and masks are what a naive crop and resize of the whole give."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tests.data.test_loaders import assert_same
 from tests.data.writers import picture, write_picture
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.decode import shrink_factor
-from vertebra.data.loading.loaders import detection_loader
-from vertebra.data.loading.sampling import draw_seed
-from vertebra.data.transforms.detection_views import DetectionAugmentation, View
+from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Share, draw_seed
+from vertebra.data.transforms.detection_views import DetectionAugmentation, DrawnView, ViewDraw
 from vertebra.data.transforms.transforms import Box
 
 SIZES = [(90, 120), (120, 90), (96, 150), (64, 64)]
@@ -28,14 +30,15 @@ AUGMENTATIONS = {
     "jitter": DetectionAugmentation(jitter=(0.1, 3.0)),
     "all": DetectionAugmentation(any_side=True, crop="range", crop_min=0.5, crop_chance=0.5, jitter=(0.5, 2.0)),
 }
-OPTIONS: dict[str, Any] = {
-    "train": True,
-    "shorter_sides": (48, 64, 100),
-    "longer_side": 160,
-    "flip": 0.5,
-    "seed": 7,
-    "global_batch": 4,
-}
+VIEWS = ViewDraw((48, 64, 100), 160, 0.5)
+
+
+def train_loader(dataset, views: ViewDraw, *, share: dict[str, int], **options: Any) -> Loader:
+    return detection_train_loader(dataset, views, TruthPolicy(), Share(**{"batch": 4, "seed": 7, **share}), **options)
+
+
+def augmented(name: str) -> ViewDraw:
+    return replace(VIEWS, augmentation=AUGMENTATIONS[name])
 
 
 def written_objects(height: int, width: int, number: int) -> list[dict[str, Any]]:
@@ -110,7 +113,7 @@ def naive_nearest(mask_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     return mask
 
 
-def naive_truths(record, view: View, is_iou: bool) -> list[tuple[int, list[float], np.ndarray]]:
+def naive_truths(record, view: DrawnView, is_iou: bool) -> list[tuple[int, list[float], np.ndarray]]:
     """(place, box, mask) of what is left of each object: the whole mask is cut, then resized, then mirrored."""
     part, (height, width) = view.part, view.size_hw
     truths = []
@@ -145,7 +148,7 @@ def naive_truths(record, view: View, is_iou: bool) -> list[tuple[int, list[float
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
     records = {record.image_id: record for record in masked.records}
-    loader = detection_loader(masked, augmentation=AUGMENTATIONS[name], masks=True, iterations=20, **OPTIONS)
+    loader = train_loader(masked, augmented(name), masks=True, share={"stop": 20})
     kept, lost, cut, certain = 0, 0, 0, []
     for batch in loader:
         images, targets = batch.inputs
@@ -189,7 +192,7 @@ def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 def test_images_without_objects_and_images_that_lose_all_are_negatives(masked, name: str):
-    loader = detection_loader(masked, augmentation=AUGMENTATIONS[name], iterations=40, **OPTIONS)
+    loader = train_loader(masked, augmented(name), share={"stop": 40})
     negatives, seen = set(), set()
     for batch in loader:
         targets = batch.inputs[1]
@@ -198,7 +201,7 @@ def test_images_without_objects_and_images_that_lose_all_are_negatives(masked, n
             negatives.add(batch.image_ids[n])
             assert not targets.boxes_NG4[n].any() and not targets.labels_NG[n].any()
     assert seen == {10, 11, 12, 13, 14} and 14 in negatives
-    without = detection_loader(masked, augmentation=AUGMENTATIONS[name], iterations=40, keep_empty=False, **OPTIONS)
+    without = train_loader(masked, augmented(name), keep_empty=False, share={"stop": 40})
     assert {i for batch in without for i in batch.image_ids} == {10, 11, 12, 13}
 
 
@@ -212,10 +215,10 @@ def test_a_view_beside_all_objects_is_a_negative(tmp_path: Path):
     }  # fmt: skip
     (tmp_path / "ann.json").write_text(json.dumps(value))
     dataset = open_detection(tmp_path, "json:ann.json")
-    options = {**OPTIONS, "global_batch": 1, "augmentation": DetectionAugmentation(crop="range", crop_min=0.2)}
+    views, share = augmented("range"), {"batch": 1, "stop": 120}
     counts = []
     for masks in (False, True):
-        found = [batch.inputs[1] for batch in detection_loader(dataset, masks=masks, iterations=120, **options)]
+        found = [batch.inputs[1] for batch in train_loader(dataset, views, masks=masks, share=share)]
         counts.append([int(targets.valid_NG.sum()) for targets in found])
         assert all(not masks or len(targets.masks.offsets) == 1 + n for targets, n in zip(found, counts[-1]))
     assert 10 < sum(counts[0]) < 115
@@ -233,8 +236,7 @@ def test_a_crowd_never_draws_a_crop_and_stays_where_its_centre_is_cut_away(tmp_p
     }
     (tmp_path / "ann.json").write_text(json.dumps(value))
     dataset = open_detection(tmp_path, "json:ann.json")
-    options = {**OPTIONS, "global_batch": 1, "augmentation": DetectionAugmentation(crop="iou")}
-    loader = detection_loader(dataset, iterations=150, **{**options, "flip": 0.0})
+    loader = train_loader(dataset, replace(augmented("iou"), flip=0.0), share={"batch": 1, "stop": 150})
     cut_crowds = 0
     for batch in loader:
         targets = batch.inputs[1]
@@ -248,20 +250,18 @@ def test_a_crowd_never_draws_a_crop_and_stays_where_its_centre_is_cut_away(tmp_p
     assert cut_crowds > 5
 
 
-EVERYTHING: dict[str, Any] = {
-    **OPTIONS,
-    "augmentation": DetectionAugmentation(
-        any_side=True, crop="iou", crop_chance=0.7, jitter=(0.3, 2.0), photometric=1.0
-    ),
-    "masks": True,
-    "repeat_threshold": 1.0,
-}
+EVERYTHING = DetectionAugmentation(any_side=True, crop="iou", crop_chance=0.7, jitter=(0.3, 2.0), photometric=1.0)
+
+
+def everything(dataset, **share: int) -> Loader:
+    views = replace(VIEWS, augmentation=EVERYTHING)
+    return train_loader(dataset, views, masks=True, repeat_threshold=1.0, share=share)
 
 
 def test_with_everything_on_nothing_depends_on_workers_or_where_the_loader_starts(masked):
-    whole = list(detection_loader(masked, iterations=9, **EVERYTHING))
-    forked = detection_loader(masked, iterations=9, workers=2, **EVERYTHING)
-    resumed = list(detection_loader(masked, start_iteration=5, iterations=9, **EVERYTHING))
+    whole = list(everything(masked, stop=9))
+    forked = everything(masked, stop=9, workers=2)
+    resumed = list(everything(masked, start=5, stop=9))
     for one, other in zip(whole, forked, strict=True):
         assert_same(one, other)
         assert torch.equal(one.inputs[1].masks.bits_M, other.inputs[1].masks.bits_M)
@@ -271,8 +271,8 @@ def test_with_everything_on_nothing_depends_on_workers_or_where_the_loader_start
 
 
 def test_with_everything_on_two_processes_have_what_one_has(masked):
-    alone = detection_loader(masked, iterations=6, **EVERYTHING)
-    ranks = [detection_loader(masked, rank=rank, world_size=2, iterations=6, **EVERYTHING) for rank in range(2)]
+    alone = everything(masked, stop=6)
+    ranks = [everything(masked, rank=rank, world_size=2, stop=6) for rank in range(2)]
     for one, left, right in zip(alone, *ranks, strict=True):
         assert left.image_ids + right.image_ids == one.image_ids
         for place in (0, 1):
@@ -283,24 +283,11 @@ def test_with_everything_on_two_processes_have_what_one_has(masked):
         assert torch.equal(torch.cat(bits), one.inputs[1].masks.bits_M)
 
 
-def test_none_of_it_is_done_at_test(masked):
-    bare = {key: OPTIONS[key] for key in ("shorter_sides", "longer_side", "seed", "global_batch")}
-    for one, other in zip(
-        detection_loader(masked, **{**EVERYTHING, "train": False, "masks": False}),
-        detection_loader(masked, train=False, **bare),
-        strict=True,
-    ):
-        assert_same(one, other)
-
-
 def test_photometric_distortion_changes_colours_and_nothing_else(masked):
-    plain = detection_loader(masked, iterations=10, **OPTIONS)
+    plain = train_loader(masked, VIEWS, share={"stop": 10})
+    photometric = replace(VIEWS, augmentation=DetectionAugmentation(photometric=1.0))
     changed = 0
-    for one, other in zip(
-        plain,
-        detection_loader(masked, iterations=10, augmentation=DetectionAugmentation(photometric=1.0), **OPTIONS),
-        strict=True,
-    ):
+    for one, other in zip(plain, train_loader(masked, photometric, share={"stop": 10}), strict=True):
         assert one.inputs[0].sizes_hw == other.inputs[0].sizes_hw
         assert torch.equal(one.inputs[1].boxes_NG4, other.inputs[1].boxes_NG4)
         off = (one.inputs[0].pixels_N3HW.int() - other.inputs[0].pixels_N3HW.int()).abs().amax(dim=(1, 2, 3))
@@ -331,10 +318,9 @@ def test_large_photographs_are_decoded_small_and_their_boxes_stay_on_the_pixels(
     }  # fmt: skip
     (tmp_path / "ann.json").write_text(json.dumps(value))
     dataset = open_detection(tmp_path, "json:ann.json")
-    options = {**OPTIONS, "shorter_sides": (240,), "longer_side": 400, "global_batch": 1, "masks": True}
-    augmentation = DetectionAugmentation(crop="range", crop_min=0.4, jitter=(0.5, 2.0))
+    views = ViewDraw((240,), 400, 0.5, DetectionAugmentation(crop="range", crop_min=0.4, jitter=(0.5, 2.0)))
     checked = 0
-    for batch in detection_loader(dataset, iterations=25, augmentation=augmentation, **options):
+    for batch in train_loader(dataset, views, masks=True, share={"batch": 1, "stop": 25}):
         images, targets = batch.inputs
         if not targets.valid_NG.any():
             continue
@@ -352,10 +338,9 @@ def test_large_photographs_are_decoded_small_and_their_boxes_stay_on_the_pixels(
 def test_masks_of_real_objects_stay_in_step_with_their_boxes(shared_data: Path):
     """The tight box of a mask lies within its box, and of whole objects covers nearly all of it."""
     dataset = open_detection(shared_data, "coco/val2017")
-    augmentation = DetectionAugmentation(crop="range", jitter=(0.4, 2.0))
-    options = {**OPTIONS, "shorter_sides": (200,), "longer_side": 320, "masks": True, "limit": 40}
+    views = ViewDraw((200,), 320, 0.5, DetectionAugmentation(crop="range", jitter=(0.4, 2.0)))
     overlaps = []
-    for batch in detection_loader(dataset, iterations=15, augmentation=augmentation, **options):
+    for batch in train_loader(dataset, views, masks=True, share={"stop": 15, "limit": 40}):
         images, targets = batch.inputs
         masks = targets.masks
         for k, (n, g) in enumerate(zip(masks.image_index_K.tolist(), masks.truth_index_K.tolist())):

@@ -201,12 +201,3 @@ def test_boxes_of_masks_just_hold_them(seed: int, count: int, size):
             assert box == [min(xs), min(ys), max(xs) + 1, max(ys) + 1]
         else:
             assert box[2] <= box[0] and box[3] <= box[1]
-
-
-def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match="crop 'ssd' is not known; choose from none, iou, range"):
-        DetectionAugmentation(crop="ssd")
-    with pytest.raises(ValueError, match=r"crop_min 0 is not a share of a side; it is above 0 and at most 1"):
-        DetectionAugmentation(crop_min=0)
-    with pytest.raises(ValueError, match=r"jitter \(2, 1\) is not two factors above 0, the smaller one first"):
-        DetectionAugmentation(jitter=(2, 1))

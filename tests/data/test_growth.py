@@ -1,6 +1,5 @@
 """Progressive size: a function of the iteration that ends at the full size."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,8 +34,3 @@ def test_sides_rise_from_start_to_size_by_strides(start: int, more: int, until: 
     linear = start + more * min(1, at / (until * iterations))
     assert linear - 32 < side <= linear + 1e-6 or side == start
     assert growth.side(iterations) == start + more
-
-
-def test_pictures_do_not_shrink():
-    with pytest.raises(ValueError, match="start_size 256 is above size 224; set it to 224 or less"):
-        Growth(256, 224, 0.8, 10)

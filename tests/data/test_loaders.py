@@ -14,14 +14,41 @@ from PIL import Image
 from detectors.structures import ImageBatch, Targets
 from tests.data.writers import write_folders, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_classification, open_detection
-from vertebra.data.datasets.classification import part_of_large
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.loading.classification import (
+    classification_test_loader,
+    classification_train_loader,
+    part_of_large,
+)
 from vertebra.data.loading.decode import shrink_factor
-from vertebra.data.loading.loaders import classification_loader, detection_loader
+from vertebra.data.loading.detection import TruthPolicy, detection_test_loader, detection_train_loader
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.transforms.canvases import FixedView
+from vertebra.data.transforms.detection_views import ViewDraw
 from vertebra.data.transforms.transforms import Box, ClassificationTransform, resize
 from vertebra.ground.errors import BadSample, DataError
 
-CLASSIFICATION = {"size": 32, "resize": 36, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7}
-DETECTION: dict[str, Any] = {"shorter_sides": (48, 64), "longer_side": 96, "flip": 0.5, "seed": 7}
+TRANSFORM = ClassificationTransform(size=32, shorter=36, augment="crop", min_scale=0.3, flip=0.5)
+AT_TEST = ClassificationTransform(size=32, shorter=36)
+VIEWS, VIEW = ViewDraw((48, 64), 96, 0.5), FixedView(64, 96)
+
+
+def train_loader(dataset, **share: Any) -> Loader:
+    made = Share(**{"batch": 4, "seed": 7, **share})
+    if isinstance(dataset, DetectionDataset):
+        return detection_train_loader(dataset, VIEWS, TruthPolicy(), made)
+    return classification_train_loader(dataset, TRANSFORM, made)
+
+
+def test_loader(dataset, **share: Any) -> Loader:
+    made = Share(**{"batch": 4, "seed": 7, **share})
+    if isinstance(dataset, DetectionDataset):
+        return detection_test_loader(dataset, VIEW, made)
+    return classification_test_loader(dataset, AT_TEST, made)
+
+
+test_loader.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -63,10 +90,9 @@ def assert_same(one, other) -> None:
 @pytest.mark.parametrize("kind", ["folders", "voc"])
 def test_batches_do_not_depend_on_workers_or_on_where_the_loader_starts(kind: str, request):
     dataset = request.getfixturevalue(kind)
-    make, options = (classification_loader, CLASSIFICATION) if kind == "folders" else (detection_loader, DETECTION)
-    whole = list(make(dataset, train=True, global_batch=4, iterations=9, workers=0, **options))
-    forked = list(make(dataset, train=True, global_batch=4, iterations=9, workers=2, **options))
-    resumed = list(make(dataset, train=True, global_batch=4, start_iteration=5, iterations=9, **options))
+    whole = list(train_loader(dataset, stop=9))
+    forked = list(train_loader(dataset, stop=9, workers=2))
+    resumed = list(train_loader(dataset, start=5, stop=9))
     assert [batch.iteration for batch in whole] == list(range(9)) and len(resumed) == 4
     for one, other in zip(whole, forked, strict=True):
         assert_same(one, other)
@@ -77,9 +103,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_loader_starts(kind: st
 @pytest.mark.parametrize("kind", ["folders", "voc"])
 def test_two_processes_together_have_what_one_has(kind: str, request):
     dataset = request.getfixturevalue(kind)
-    make, options = (classification_loader, CLASSIFICATION) if kind == "folders" else (detection_loader, DETECTION)
-    for train in (True, False):
-        common = {"train": train, "global_batch": 4, "iterations": 6 if train else None, **options}
+    for make, common in ((train_loader, {"stop": 6}), (test_loader, {})):
         alone = {batch.iteration: batch for batch in make(dataset, **common)}
         parts: dict[int, list[Any]] = {}
         for rank in range(2):
@@ -93,7 +117,7 @@ def test_two_processes_together_have_what_one_has(kind: str, request):
 
 
 def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
-    loader = classification_loader(folders, train=False, global_batch=5, size=48, seed=0)
+    loader = classification_test_loader(folders, ClassificationTransform(size=48, shorter=48), Share(batch=5))
     batches = list(loader)
     assert len(batches) == len(loader) == 3
     pixels = torch.cat([batch.inputs[0] for batch in batches])
@@ -106,9 +130,8 @@ def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cache_changes_nothing_but_the_time(folders, workers: int):
-    common = {"train": True, "global_batch": 4, "iterations": 8, "workers": workers, **CLASSIFICATION}
-    cached = classification_loader(folders, cache_mb=10, **common)
-    plain = classification_loader(folders, cache_mb=0, **common)
+    share = Share(batch=4, seed=7, stop=8, workers=workers)
+    cached, plain = (classification_train_loader(folders, TRANSFORM, share, cache_mb=mb) for mb in (10, 0))
     for one, other in zip(cached, plain, strict=True):
         assert_same(one, other)
     assert cached.reader.cache.used_mb == pytest.approx(13 * 48 * 64 * 3 / 2**20)
@@ -119,9 +142,10 @@ def test_large_photographs_are_cached_as_small_as_they_are_decoded_without_one(t
     for number in range(4):
         write_picture(tmp_path / "train" / "a" / f"{number}.jpg", 640, 480, number)
     dataset = open_classification(tmp_path, "train")
-    common = {"train": True, "global_batch": 2, "size": 32, "resize": 40, "augment": "scale", "iterations": 4}
-    cached = classification_loader(dataset, cache_mb=1, **common)  # whole, they would take 3.5 MB
-    for one, other in zip(cached, classification_loader(dataset, cache_mb=0, **common), strict=True):
+    transform, share = ClassificationTransform(size=32, shorter=40, augment="scale"), Share(batch=2, stop=4)
+    # whole, they would take 3.5 MB
+    cached, plain = (classification_train_loader(dataset, transform, share, cache_mb=mb) for mb in (1, 0))
+    for one, other in zip(cached, plain, strict=True):
         assert_same(one, other)
     assert cached.reader.cache.used_mb == pytest.approx(4 * 160 * 120 * 3 / 2**20)
 
@@ -169,24 +193,29 @@ def test_large_photographs_are_decoded_small_and_look_the_same(tmp_path: Path, a
 
 def test_photographs_that_are_large_when_decoded_are_not_cached(tmp_path: Path):
     write_picture(tmp_path / "train" / "a" / "1.jpg", 700, 800)
-    train = {"train": True, "global_batch": 2, "augment": "crop", "iterations": 2}
-    loader = classification_loader(open_classification(tmp_path, "train"), size=224, **train)
+
+    def loader_of(size: int) -> Loader:
+        transform = ClassificationTransform(size=size, shorter=size, augment="crop")
+        return classification_train_loader(open_classification(tmp_path, "train"), transform, Share(batch=2, stop=2))
+
+    loader = loader_of(224)
     assert loader.reader.cache is None and [len(batch) for batch in loader] == [2, 2]
-    loader = classification_loader(open_classification(tmp_path, "train"), size=32, **train)  # decoded to a quarter
+    loader = loader_of(32)  # decoded to a quarter
     assert len(list(loader)) == 2 and loader.reader.cache.used_mb == pytest.approx(200 * 175 * 3 / 2**20)
     write_picture(tmp_path / "train" / "a" / "2.jpg", 320, 240)
-    loader = classification_loader(open_classification(tmp_path, "train"), size=224, **train)  # the small one is
+    loader = loader_of(224)  # the small one is
     assert len(list(loader)) == 2 and loader.reader.cache.used_mb == pytest.approx(320 * 240 * 3 / 2**20)
 
 
 def test_a_cache_that_would_not_hold_all_images_is_not_made(shared_data: Path):
     dataset = open_classification(shared_data / "imagenette", "train")
-    loader = classification_loader(dataset, train=True, global_batch=8, size=224, cache_mb=50)
+    transform = ClassificationTransform(size=224, shorter=224)
+    loader = classification_train_loader(dataset, transform, Share(batch=8), cache_mb=50)
     assert loader.reader.cache is None
 
 
 def test_detection_batches_are_what_detectors_take(voc):
-    loader = detection_loader(voc, train=True, global_batch=4, iterations=30, **DETECTION)
+    loader = train_loader(voc, stop=30)
     shapes = set()
     for batch in loader:
         images, targets = batch.inputs
@@ -212,7 +241,7 @@ def test_detection_batches_are_what_detectors_take(voc):
 
 
 def test_unflipped_boxes_are_the_files_boxes_scaled(voc):
-    (batch,) = detection_loader(voc, train=False, global_batch=99, shorter_sides=(120,), longer_side=999)
+    (batch,) = detection_test_loader(voc, FixedView(120, 999), Share(batch=99))
     images, targets = batch.inputs
     for n, record in enumerate(voc.records):
         scale = images.sizes_hw[n][0] / record.height
@@ -223,7 +252,7 @@ def test_unflipped_boxes_are_the_files_boxes_scaled(voc):
 
 def test_draw_seeds_follow_seed_iteration_and_image(voc):
     def seeds(seed: int) -> dict[tuple[int, int], int]:
-        loader = detection_loader(voc, train=True, global_batch=4, iterations=20, **{**DETECTION, "seed": seed})
+        loader = train_loader(voc, stop=20, seed=seed)
         return {
             (batch.iteration, image_id): draw
             for batch in loader
@@ -239,7 +268,8 @@ def test_draw_seeds_follow_seed_iteration_and_image(voc):
     ("difficult", "kept", "ignored"), [("train", True, False), ("drop", False, False), ("ignore", True, True)]
 )
 def test_difficult_objects_are_what_the_recipe_says(voc, difficult: str, kept: bool, ignored: bool):
-    loader = detection_loader(voc, train=False, global_batch=99, difficult=difficult, **DETECTION)
+    policy = TruthPolicy(difficult=difficult)
+    loader = detection_test_loader(voc, VIEW, Share(batch=99), policy=policy)
     (batch,) = loader
     targets = batch.inputs[1]
     place = batch.image_ids.index(1)
@@ -252,15 +282,16 @@ def test_difficult_objects_are_what_the_recipe_says(voc, difficult: str, kept: b
 def test_crowds_are_what_the_recipe_says(coco_set, crowd: str, count: int, ignored: int):
     path = coco_set()
     dataset = open_detection(path.parent, "json:ann.json")
-    (batch,) = detection_loader(dataset, train=False, global_batch=2, crowd=crowd, shorter_sides=(60,), longer_side=80)
+    (batch,) = detection_test_loader(dataset, FixedView(60, 80), Share(batch=2), policy=TruthPolicy(crowd))
     targets = batch.inputs[1]
     assert int(targets.valid_NG[0].sum()) == int(targets.crowd_NG.sum()) == count
     assert int(targets.ignore_NG.sum()) == ignored and int(targets.valid_NG[1].sum()) == 2
 
 
 def test_empty_images_are_kept_or_left_out_as_told(voc):
-    def seen(**options: Any) -> set[int]:
-        loader = detection_loader(voc, train=True, global_batch=4, iterations=40, **DETECTION, **options)
+    def seen(difficult: str = "train", **options: bool) -> set[int]:
+        policy = TruthPolicy(difficult=difficult)
+        loader = detection_train_loader(voc, VIEWS, policy, Share(batch=4, stop=40, seed=7), **options)
         return {image_id for batch in loader for image_id in batch.image_ids}
 
     assert seen() == set(range(13))
@@ -273,15 +304,15 @@ def test_crowded_images_lose_no_truth(tmp_path: Path, coco_set):
         value["annotations"] = [{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]} for _ in range(70)]
 
     dataset = open_detection(tmp_path, f"json:{coco_set(crowded)}")
-    (batch,) = detection_loader(dataset, train=False, global_batch=2, shorter_sides=(60,), longer_side=80)
+    (batch,) = detection_test_loader(dataset, FixedView(60, 80), Share(batch=2))
     assert batch.inputs[1].boxes_NG4.shape[1] == 256 and batch.inputs[1].valid_NG.sum(1).tolist() == [0, 70]
 
 
 def test_masks_lie_where_their_boxes_lie(shared_data: Path):
     dataset = open_detection(shared_data, "coco/val2017")
-    options: dict[str, Any] = {"shorter_sides": (200,), "longer_side": 320, "flip": 0.5, "masks": True, "limit": 24}
+    share = Share(batch=4, stop=6, seed=1, limit=24)
     checked = 0
-    for batch in detection_loader(dataset, train=True, global_batch=4, iterations=6, seed=1, **options):
+    for batch in detection_train_loader(dataset, ViewDraw((200,), 320, 0.5), TruthPolicy(), share, masks=True):
         images, targets = batch.inputs
         masks = targets.masks
         assert len(masks.offsets) == len(masks.image_index_K) + 1 == int(targets.valid_NG.sum()) + 1
@@ -301,12 +332,12 @@ def test_masks_lie_where_their_boxes_lie(shared_data: Path):
 def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path, voc, workers: int):
     path = voc.records[3].path
     path.write_bytes(path.read_bytes()[:-300])
-    loader = detection_loader(voc, train=True, global_batch=4, iterations=10, workers=workers, **DETECTION)
+    loader = train_loader(voc, stop=10, workers=workers)
     skipped = [reason for batch in loader for reason in batch.skipped]
     assert skipped and set(skipped) == {f"{path}: truncated: its end is missing"}
     assert all(len(batch.image_ids) == 4 and 3 not in batch.image_ids for batch in loader)
     with pytest.raises(BadSample) as raised:
-        list(detection_loader(voc, train=False, global_batch=4, workers=workers, **DETECTION))
+        list(test_loader(voc, workers=workers))
     assert str(raised.value) == f"{path}: truncated: its end is missing; replace it, or remove it from the data set"
 
 
@@ -314,49 +345,47 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
 def test_a_bad_image_outside_of_training_is_replaced_where_that_is_asked_for(folders, workers: int):
     bad = Path(folders.paths[3])
     bad.write_bytes(bad.read_bytes()[:-20])
-    options = {"train": False, "global_batch": 4, "workers": workers, **CLASSIFICATION}
-    batches = list(classification_loader(folders, replace_bad=True, **options))
+    share = Share(batch=4, workers=workers, seed=7)
+    batches = list(classification_test_loader(folders, AT_TEST, share, replace_bad=True))
     used = [i for batch in batches for i in batch.image_ids]
     assert used[:3] == [0, 1, 2] and used[4:] == list(range(4, len(folders))) and used[3] != 3
     assert [name for batch in batches for name in batch.skipped] == [f"{bad}: truncated: its end is missing"]
     with pytest.raises(BadSample):
-        list(classification_loader(folders, **options))
+        list(classification_test_loader(folders, AT_TEST, share))
 
 
 def test_nothing_but_bad_images_stops_with_a_sentence(folders):
     for path in folders.paths:
         path.write_bytes(b"")
-    loader = classification_loader(folders, train=True, global_batch=4, workers=1, **CLASSIFICATION)
+    loader = train_loader(folders, workers=1)
     with pytest.raises(DataError, match=r"11 images in a row cannot be used, the last being .*zero bytes long"):
         list(loader)
 
 
 def test_what_cannot_be_loaded_is_said(voc, folders):
     with pytest.raises(DataError, match="a global batch of 4 images does not divide among 3 processes; make it a"):
-        detection_loader(voc, train=True, global_batch=4, world_size=3, **DETECTION)
-    with pytest.raises(ValueError, match="crowd 'keep' is not known; choose drop or ignore"):
-        detection_loader(voc, train=True, global_batch=4, crowd="keep", **DETECTION)
+        train_loader(voc, world_size=3)
     with pytest.raises(DataError, match=r"no images to load; check the data set and the limit"):
-        classification_loader(folders, train=True, global_batch=4, limit=0, **CLASSIFICATION)
+        train_loader(folders, limit=0)
 
 
 def test_loading_leaves_the_global_generators_alone(folders):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 1):
-        list(classification_loader(folders, train=True, global_batch=4, workers=workers, **CLASSIFICATION))
+        list(train_loader(folders, workers=workers))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_limit_uses_that_many_images(folders, voc):
-    (batch,) = classification_loader(folders, train=False, global_batch=99, size=32, limit=4)
+    (batch,) = test_loader(folders, batch=99, limit=4)
     assert batch.image_ids == (0, 3, 6, 9) and batch.inputs[1].tolist() == [0, 0, 0, 1]
-    (batch,) = detection_loader(voc, train=False, global_batch=99, limit=3, **DETECTION)
+    (batch,) = test_loader(voc, batch=99, limit=3)
     assert batch.image_ids == (0, 4, 8)
 
 
 def test_batches_move_and_pin_as_a_whole(voc):
-    (batch,) = detection_loader(voc, train=False, global_batch=99, **DETECTION)
+    (batch,) = test_loader(voc, batch=99)
     moved = batch.to("meta")
     assert all(tensor.device.type == "meta" for tensor in flat(moved)) and moved.image_ids == batch.image_ids
 
@@ -364,7 +393,7 @@ def test_batches_move_and_pin_as_a_whole(voc):
 def test_a_large_photograph_is_decoded_small_and_its_boxes_stay_right(tmp_path: Path):
     write_voc(tmp_path, {"000001": [("dog", 401, 201, 800, 600, 0)]}, size_hw=(1200, 1600))
     dataset = open_detection(tmp_path, "voc2007/trainval")
-    (batch,) = detection_loader(dataset, train=False, global_batch=1, shorter_sides=(150,), longer_side=400)
+    (batch,) = detection_test_loader(dataset, FixedView(150, 400), Share(batch=1))
     images, targets = batch.inputs
     assert images.sizes_hw == ((150, 200),) and targets.original_sizes_hw == ((1200, 1600),)
     np.testing.assert_allclose(targets.boxes_NG4[0, 0], [50, 25, 100, 75], atol=1e-3)
@@ -373,7 +402,7 @@ def test_a_large_photograph_is_decoded_small_and_its_boxes_stay_right(tmp_path: 
 def test_real_sets_load_as_they_lie(shared_data: Path):
     for source in ("voc2012/train", "coco/train2017"):
         dataset = open_detection(shared_data, source)
-        loader = detection_loader(dataset, train=False, global_batch=8, shorter_sides=(100,), longer_side=160, limit=24)
+        loader = detection_test_loader(dataset, FixedView(100, 160), Share(batch=8, limit=24))
         ids = [image_id for batch in loader for image_id in batch.image_ids]
         assert ids == dataset.image_ids_I[np.arange(24) * len(dataset) // 24].tolist()
         json.dumps(dataset.coco_truth())

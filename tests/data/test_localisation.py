@@ -14,9 +14,10 @@ import torch
 from tests.data.writers import VOC_OBJECT, write_picture
 from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.prepare.check import check_localisation
 from vertebra.data.sample.locations import write_locations
-from vertebra.data.transforms.views import Crops, Whole
 from vertebra.ground.errors import DataError
 
 Object = tuple[str, int, int, int, int]
@@ -215,7 +216,7 @@ def test_boxes_follow_their_pixels_through_crop_and_mirror(red: Path, augment: s
     dataset = open_localisation(red, "train")
     view = TrainView(size=size, shorter=size, augment=augment, flip=0.5)
     flipped = set()
-    for batch in localisation_train_loader(dataset, view, global_batch=8, iterations=4, seed=1):
+    for batch in localisation_train_loader(dataset, view, Share(batch=8, stop=4, seed=1)):
         images, targets, classes = batch.inputs
         assert images.pixels_N3HW.shape == (8, 3, size, size) and classes.tolist() == [0] * 8
         assert targets.valid_NG[:, 0].all() and not targets.valid_NG[:, 1:].any()
@@ -234,11 +235,11 @@ def test_draws_follow_from_iteration_and_image_whatever_the_processes(red: Path)
     view = TrainView(size=32, shorter=40)
 
     def batches(**options):
-        return list(localisation_train_loader(dataset, view, global_batch=4, seed=3, **options))
+        return list(localisation_train_loader(dataset, view, Share(batch=4, seed=3, **options)))
 
-    whole = batches(iterations=3)
-    resumed = batches(iterations=3, start_iteration=2)
-    halves = [batches(iterations=3, rank=rank, world_size=2) for rank in range(2)]
+    whole = batches(stop=3)
+    resumed = batches(stop=3, start=2)
+    halves = [batches(stop=3, rank=rank, world_size=2) for rank in range(2)]
     assert torch.equal(resumed[0].inputs[0].pixels_N3HW, whole[2].inputs[0].pixels_N3HW)
     for t in range(3):
         both = torch.cat([half[t].inputs[0].pixels_N3HW for half in halves])
@@ -255,7 +256,7 @@ def test_a_box_that_a_crop_hides_for_the_most_part_is_ignored(red: Path) -> None
     view = TrainView(size=32, shorter=64, augment="none", min_visible=0.5)
     crop = view.draw(240, 300, boxes_G4, rng)
     assert (crop.height, crop.width) == (120, 120) and (crop.top, crop.left) == (60, 90)
-    (batch,) = localisation_train_loader(dataset, view, global_batch=8, iterations=1)
+    (batch,) = localisation_train_loader(dataset, view, Share(batch=8, stop=1))
     targets = batch.inputs[1]
     # of the red box's 70 x 100 px the crop shows 40 x 80
     assert targets.valid_NG[:, 0].all() and targets.ignore_NG[:, 0].all()
@@ -265,7 +266,7 @@ def test_views_at_test_know_where_they_lie_on_disk(red: Path) -> None:
     dataset = open_localisation(red, "train")
     views = (Crops(56, 64), Whole(64), Whole(120))
     seen = 0
-    for batch in localisation_test_loader(dataset, views, batch=3):
+    for batch in localisation_test_loader(dataset, views, Share(batch=3)):
         placed, classes = batch.inputs
         assert len(placed) == len(classes) == len(batch.image_ids)
         assert placed.sizes_hw_N2.tolist() == [list(RED_HW)] * len(placed)
@@ -283,15 +284,6 @@ def test_an_image_of_another_size_than_its_annotation_is_named(red: Path) -> Non
     write_xml(red / "train" / "red" / "3.xml", [("red", 1, 1, 20, 20)], (100, 100))
     dataset = open_localisation(red, "train")
     with pytest.raises(DataError, match=r"3.png: is 300 x 240 pixels, its annotation says 100 x 100"):
-        list(localisation_test_loader(dataset, [Whole(64)], batch=8))
-    loader = localisation_train_loader(dataset, TrainView(size=32, shorter=32), global_batch=8, iterations=1)
+        list(localisation_test_loader(dataset, [Whole(64)], Share(batch=8)))
+    loader = localisation_train_loader(dataset, TrainView(size=32, shorter=32), Share(batch=8, stop=1))
     assert any("3.png" in name for name in next(iter(loader)).skipped)
-
-
-def test_views_and_augmentations_that_cannot_be_are_refused(red: Path) -> None:
-    with pytest.raises(ValueError, match="augment 'pad' is not known"):
-        TrainView(size=32, shorter=32, augment="pad")
-    with pytest.raises(DataError, match="resize 16 is below the crop's size 32"):
-        TrainView(size=32, shorter=16)
-    with pytest.raises(DataError, match="not in corners"):
-        localisation_test_loader(open_localisation(red, "train"), [Crops(32, 40, corners=True)], batch=8)

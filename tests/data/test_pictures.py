@@ -12,8 +12,10 @@ import torch
 
 from tests.data.writers import picture, write_picture
 from vertebra.data.datasets.catalog import open_detection
-from vertebra.data.loading.loaders import detection_loader
-from vertebra.data.loading.pictures import PictureView, find_pictures, open_video, picture_loader, video_batches
+from vertebra.data.loading.detection import detection_test_loader
+from vertebra.data.loading.pictures import find_pictures, open_video, picture_loader, video_batches
+from vertebra.data.loading.sampling import Share
+from vertebra.data.transforms.canvases import FixedView
 from vertebra.ground.errors import BadSample, DataError
 
 SIZES_HW = [(60, 80), (75, 50), (700, 900), (48, 200), (64, 64)]  # the third is decoded shrunken
@@ -73,9 +75,9 @@ def test_pictures_are_the_pixels_of_a_test_set(folder, tmp_path, batch_size):
     truth = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "set.json").write_text(json.dumps(truth))
     dataset = open_detection(folder, f"json:{tmp_path}/set.json")
-    theirs = detection_loader(dataset, train=False, global_batch=batch_size, shorter_sides=(96,), longer_side=160)
+    theirs = detection_test_loader(dataset, FixedView(96, 160), Share(batch=batch_size))
     found = find_pictures([str(folder)])
-    ours = picture_loader(found.images, PictureView(96, 160), batch_size=batch_size)
+    ours = picture_loader(found.images, FixedView(96, 160), batch_size=batch_size)
     assert len(ours) == len(theirs)
     for our, their in zip(ours, theirs):
         (images_,), (wanted, targets) = our.inputs, their.inputs
@@ -91,7 +93,7 @@ def test_what_cannot_be_read_is_left_out_and_named(folder):
     (folder / "2.jpg").write_bytes(b"")
     (folder / "4.jpg").unlink()
     paths = [folder / f"{n}.jpg" for n in range(5)]
-    first, second, third = picture_loader(paths, PictureView(96, 160), batch_size=2, originals=False)
+    first, second, third = picture_loader(paths, FixedView(96, 160), batch_size=2, originals=False)
     assert first.image_ids == (1,) and len(first.skipped) == 1 and "1.jpg: truncated" in first.skipped[0]
     assert second.image_ids == (4,) and "2.jpg: zero bytes long" in second.skipped[0]
     assert len(third) == 0 and "4.jpg: no such image" in third.skipped[0]
@@ -111,7 +113,7 @@ def test_pictures_of_all_kinds_are_read_upright_and_in_rgb(tmp_path):
     found = find_pictures([str(tmp_path)])
     batches = {
         path.name: batch
-        for path, batch in zip(found.images, picture_loader(found.images, PictureView(32, 64), batch_size=1))
+        for path, batch in zip(found.images, picture_loader(found.images, FixedView(32, 64), batch_size=1))
     }
     wanted = {"grey.png": np.dstack([pixels_HW3[..., 0]] * 3), "deep.png": pixels_HW3, "clear.png": pixels_HW3}
     for name, wanted_HW3 in wanted.items():
@@ -124,7 +126,7 @@ def test_pictures_of_all_kinds_are_read_upright_and_in_rgb(tmp_path):
 def test_a_videos_frames_come_in_order_as_pictures_do(tmp_path):
     shades = [20, 90, 160, 230, 60]
     write_video(tmp_path / "clip.avi", shades)
-    video, view = open_video(tmp_path / "clip.avi"), PictureView(96, 160)
+    video, view = open_video(tmp_path / "clip.avi"), FixedView(96, 160)
     assert (video.size_hw, video.frames, video.frames_per_s) == ((48, 64), 5, 8)
     batches = list(video_batches(video, view, batch_size=2, first_id=11))
     assert [batch.image_ids for batch in batches] == [(11, 12), (13, 14), (15,)]
@@ -147,5 +149,5 @@ def test_a_file_that_may_not_be_read_is_named(folder):
     os.chmod(folder / "0.jpg", 0)
     if os.access(folder / "0.jpg", os.R_OK):
         pytest.skip("this user reads everything")
-    (batch,) = picture_loader([folder / "0.jpg"], PictureView(96, 160), batch_size=1)
+    (batch,) = picture_loader([folder / "0.jpg"], FixedView(96, 160), batch_size=1)
     assert "cannot be read" in batch.skipped[0]

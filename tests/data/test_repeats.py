@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.data.writers import write_voc
 from vertebra.data.datasets.catalog import open_detection
-from vertebra.data.datasets.repeats import RepeatingStream, Stream, occurrences, repeat_factors
-from vertebra.data.loading.loaders import detection_loader
-from vertebra.data.loading.sampling import TrainPlan, TrainRequests
+from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
+from vertebra.data.loading.repeats import RepeatingStream, Stream, occurrences, repeat_factors
+from vertebra.data.loading.sampling import Share, TrainPlan, TrainRequests
+from vertebra.data.transforms.detection_views import ViewDraw
 
-OPTIONS: dict[str, Any] = {"train": True, "shorter_sides": (48,), "longer_side": 96, "flip": 0.5, "seed": 7}
+VIEWS = ViewDraw((48,), 96, 0.5)
 
 
 @pytest.fixture
@@ -109,7 +109,10 @@ def test_processes_share_each_batch_and_a_resumed_plan_goes_on_as_the_first_woul
     whole = TrainPlan(groups_I, 8, 5, factors_I=factors_I)
     batches = [(*whole.batch(t), whole.repetitions(t)) for t in range(40)]
     resumed = TrainPlan(groups_I, 8, 5, factors_I=factors_I)
-    ranks = [TrainRequests(resumed, rank=r, world_size=world_size, start=31, stop=40) for r in range(world_size)]
+    ranks = [
+        TrainRequests(resumed, Share(batch=8, rank=r, world_size=world_size, start=31, stop=40))
+        for r in range(world_size)
+    ]
     for (group, indices_B, repetitions_B), *parts in zip(batches[31:], *ranks, strict=True):
         assert [i for part in parts for i in part.indices] == indices_B.tolist()
         assert [i for part in parts for i in part.repetitions] == repetitions_B.tolist()
@@ -122,7 +125,8 @@ def test_occurrences_count_what_came_before(images: list[int]):
 
 
 def test_images_of_rare_classes_come_more_often_in_other_views(rare):
-    loader = detection_loader(rare, global_batch=8, iterations=60, repeat_threshold=1.0, **OPTIONS)
+    share = Share(batch=8, stop=60, seed=7)
+    loader = detection_train_loader(rare, VIEWS, TruthPolicy(), share, repeat_threshold=1.0)
     times, together = Counter(), 0
     for batch in loader:
         times.update(batch.image_ids)
@@ -132,14 +136,13 @@ def test_images_of_rare_classes_come_more_often_in_other_views(rare):
     assert together > 10
     assert times[0] / times[5] == pytest.approx(4 / math.sqrt(16 / 11), rel=0.15)
     assert times[1] / times[14] == pytest.approx(2, rel=0.2)
-    seen = detection_loader(rare, global_batch=8, iterations=60, **OPTIONS)
+    seen = detection_train_loader(rare, VIEWS, TruthPolicy(), share)
     assert len(set(Counter(i for batch in seen for i in batch.image_ids).values())) == 1
 
 
 def test_difficult_objects_that_are_dropped_ask_for_nothing(rare):
-    loader = detection_loader(
-        rare, global_batch=8, iterations=1, repeat_threshold=1.0, difficult="drop", keep_empty=False, **OPTIONS
-    )
+    policy, share = TruthPolicy(difficult="drop"), Share(batch=8, stop=1, seed=7)
+    loader = detection_train_loader(rare, VIEWS, policy, share, repeat_threshold=1.0, keep_empty=False)
     plan = loader.reader.plan
     assert len(plan.groups_I) == 13
     assert plan._streams[int(plan.groups_I[0])].factors_G[1] == pytest.approx(math.sqrt(13 / 3))

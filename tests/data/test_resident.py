@@ -1,5 +1,6 @@
 """Images on the device: the same batches and views as the worker loader's, bad images told, what auto takes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import torch
 from tests.data.writers import write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
 from vertebra.data.loading.decode import decode_image
-from vertebra.data.loading.loaders import classification_loader
 from vertebra.data.loading.resident import (
     ITERATIONS_AT_ONCE,
     ResidentLoader,
     draw_views,
     is_small,
     read_resident,
-    resident_loader,
+    resident_test_loader,
+    resident_train_loader,
 )
+from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import centre_crop, pad_crop
+from vertebra.data.transforms.transforms import ClassificationTransform, centre_crop, pad_crop
 from vertebra.ground.errors import BadSample, DataError
 
 SIZE, PAD = 32, 4
@@ -47,16 +50,15 @@ def in_memory(images: int, side: int = SIZE) -> ClassificationDataset:
     )
 
 
-def loader(dataset: ClassificationDataset, **options: Any) -> ResidentLoader:
-    return resident_loader(read_resident(dataset, size=SIZE), **options)
+def train_loader(dataset: ClassificationDataset, share: Share, **options: Any) -> ResidentLoader:
+    return resident_train_loader(read_resident(dataset, size=SIZE), share, **options)
 
 
 def test_each_view_is_pad_crop_of_its_image_at_the_drawn_offsets():
     dataset = in_memory(23)
     start, stop = ITERATIONS_AT_ONCE - 3, ITERATIONS_AT_ONCE + 3  # over the border of two blocks of draws
-    train = {"train": True, "global_batch": 8, "augment": "pad", "flip": 0.5, "seed": 5}
     seen = 0
-    for batch in loader(dataset, start_iteration=start, iterations=stop, **train):
+    for batch in train_loader(dataset, Share(batch=8, start=start, stop=stop, seed=5), augment="pad", flip=0.5):
         block, place = divmod(batch.iteration, ITERATIONS_AT_ONCE)
         views_B3 = draw_views(5, block, 8, pad=PAD, augment="pad", flip=0.5)[place]
         pixels_N3HW, labels_N = batch.inputs
@@ -81,27 +83,32 @@ def test_offsets_and_mirroring_are_drawn_evenly():
 
 def test_batches_have_the_worker_loaders_images_and_a_resumed_run_the_same_views():
     dataset = in_memory(50)
-    train = {"train": True, "global_batch": 8, "flip": 0.5, "seed": 2, "augment": "pad"}
-    whole = list(loader(dataset, iterations=2 * ITERATIONS_AT_ONCE, **train))
-    workers = classification_loader(dataset, size=SIZE, iterations=2 * ITERATIONS_AT_ONCE, **train)
+    share, view = Share(batch=8, seed=2, stop=2 * ITERATIONS_AT_ONCE), {"augment": "pad", "flip": 0.5}
+    whole = list(train_loader(dataset, share, **view))
+    workers = classification_train_loader(dataset, ClassificationTransform(size=SIZE, shorter=SIZE), share)
     assert [batch.image_ids for batch in whole] == [batch.image_ids for batch in workers]
-    resumed = list(loader(dataset, start_iteration=70, iterations=2 * ITERATIONS_AT_ONCE, **train))
+    resumed = list(train_loader(dataset, replace(share, start=70), **view))
     for one, other in zip(whole[70:], resumed, strict=True):
         assert one.image_ids == other.image_ids and one.iteration == other.iteration
         assert torch.equal(one.inputs[0], other.inputs[0]) and torch.equal(one.inputs[1], other.inputs[1])
 
 
 def test_an_epoch_has_each_image_once():
-    ids = [i for batch in loader(in_memory(48), train=True, global_batch=8, augment="pad") for i in batch.image_ids]
+    ids = [i for batch in train_loader(in_memory(48), Share(batch=8), augment="pad") for i in batch.image_ids]
     assert sorted(ids) == list(range(48))
 
 
 @pytest.mark.parametrize("train", [True, False])
 def test_two_processes_together_have_what_one_has(train: bool):
-    dataset = in_memory(22)
-    options = {"train": train, "global_batch": 4, "augment": "pad", "flip": 0.5, "iterations": 7 if train else None}
-    parts = [list(loader(dataset, rank=rank, world_size=2, **options)) for rank in range(2)]
-    for batch in loader(dataset, **options):
+    images = read_resident(in_memory(22), size=SIZE)
+
+    def loader(**share: int) -> ResidentLoader:
+        if train:
+            return resident_train_loader(images, Share(batch=4, stop=7, **share), augment="pad", flip=0.5)
+        return resident_test_loader(images, Share(batch=4, **share))
+
+    parts = [list(loader(rank=rank, world_size=2)) for rank in range(2)]
+    for batch in loader():
         shares = [one for part in parts for one in part if one.iteration == batch.iteration]
         assert len(shares) == (2 if train else 1)
         assert sum((one.image_ids for one in shares), ()) == batch.image_ids
@@ -110,9 +117,9 @@ def test_two_processes_together_have_what_one_has(train: bool):
 
 def test_at_test_each_image_comes_once_and_as_it_is(tmp_path: Path):
     dataset = open_classification(write_folders(tmp_path, {"ant": 7, "bee": 6}), "train")  # 48 x 64 pixels
-    options: dict[str, Any] = {"train": False, "global_batch": 5, "limit": 11}
-    here = list(resident_loader(read_resident(dataset, size=SIZE, resize=36), **options))
-    there = list(classification_loader(dataset, size=SIZE, resize=36, **options))
+    share = Share(batch=5, limit=11)
+    here = list(resident_test_loader(read_resident(dataset, size=SIZE, resize=36), share))
+    there = list(classification_test_loader(dataset, ClassificationTransform(size=SIZE, shorter=36), share))
     assert [len(batch) for batch in here] == [5, 5, 1]
     for one, other in zip(here, there, strict=True):
         assert one.image_ids == other.image_ids
@@ -124,14 +131,14 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
     bad = Path(dataset.paths[2])
     bad.write_bytes(bad.read_bytes()[:-20])
     images = read_resident(dataset, size=SIZE)
-    batches = list(resident_loader(images, train=True, global_batch=4))
+    batches = list(resident_train_loader(images, Share(batch=4)))
     ids = [i for batch in batches for i in batch.image_ids]
     assert len(ids) == 8 and 2 not in ids
     (told,) = [skipped for batch in batches for skipped in batch.skipped]
     assert told == f"{bad}: truncated: its end is missing"
     with pytest.raises(BadSample, match="truncated"):
-        list(resident_loader(images, train=False, global_batch=4))
-    whole, part = resident_loader(images, train=False, global_batch=4, replace_bad=True)
+        list(resident_test_loader(images, Share(batch=4)))
+    whole, part = resident_test_loader(images, Share(batch=4), replace_bad=True)
     assert (whole.skipped + part.skipped) == (told,) and 2 not in whole.image_ids + part.image_ids
     as_it_is = torch.from_numpy(centre_crop(decode_image(dataset.paths[0]), SIZE, SIZE)).permute(2, 0, 1)
     assert torch.equal(whole.inputs[0][0], as_it_is)
@@ -139,10 +146,10 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
 
 def test_mixing_is_drawn_as_by_the_worker_loader():
     dataset, mixing = in_memory(16), Mixing(mixup=0.8, cutmix=1.0)
-    options: dict[str, Any] = {"train": True, "global_batch": 4, "iterations": 6, "seed": 9, "mixing": mixing}
-    for one, other in zip(loader(dataset, **options), classification_loader(dataset, size=SIZE, **options)):
+    share, transform = Share(batch=4, stop=6, seed=9), ClassificationTransform(size=SIZE, shorter=SIZE)
+    workers = classification_train_loader(dataset, transform, share, mixing=mixing)
+    for one, other in zip(train_loader(dataset, share, mixing=mixing), workers, strict=True):
         assert torch.equal(one.inputs[2], other.inputs[2])
-    assert len(next(iter(loader(dataset, train=False, global_batch=4))).inputs) == 2
 
 
 def test_small_means_one_small_size_and_a_stated_memory(tmp_path: Path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from vertebra.data.loading.sampling import (
     RETRIES,
     Request,
+    Share,
     TrainPlan,
     TrainRequests,
     draw_seed,
@@ -63,7 +64,9 @@ def test_a_far_iteration_is_reached_without_walking_there():
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_processes_share_each_global_batch_in_contiguous_parts(world_size: int):
     plan = TrainPlan(np.repeat([0, 1], [20, 13]), 8, seed=5)
-    ranks = [TrainRequests(plan, rank=r, world_size=world_size, start=3, stop=9) for r in range(world_size)]
+    ranks = [
+        TrainRequests(plan, Share(batch=8, rank=r, world_size=world_size, start=3, stop=9)) for r in range(world_size)
+    ]
     for place, parts in enumerate(zip(*ranks)):
         assert {part.iteration for part in parts} == {3 + place} and len(ranks[0]) == 6
         assert [i for part in parts for i in part.indices] == plan.batch(3 + place)[1].tolist()
@@ -75,15 +78,15 @@ def test_processes_share_each_global_batch_in_contiguous_parts(world_size: int):
 def test_at_test_every_image_comes_once_in_order_and_batches_do_not_depend_on_the_processes(
     count: int, world_size: int
 ):
-    alone = sequential_requests(count, batch=4, rank=0, world_size=1)
-    batches = {request.group: list(request.indices) for request in alone}
+    alone = sequential_requests(count, Share(batch=4))
+    batches = {request.iteration: list(request.indices) for request in alone}
     shared: dict[int, list[int]] = {}
     for rank in range(world_size):
-        requests = sequential_requests(count, batch=4, rank=rank, world_size=world_size)
+        requests = sequential_requests(count, Share(batch=4, rank=rank, world_size=world_size))
         indices = [i for request in requests for i in request.indices]
         assert indices == sorted(indices) and all(request.indices for request in requests)
         for request in requests:
-            shared.setdefault(request.group, []).extend(request.indices)
+            shared.setdefault(request.iteration, []).extend(request.indices)
     assert shared == batches and [i for batch in batches.values() for i in batch] == list(range(count))
 
 

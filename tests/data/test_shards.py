@@ -20,14 +20,22 @@ import torch
 
 from tests.data.writers import write_folders
 from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.shards import as_url, is_url
-from vertebra.data.loading.loaders import classification_loader
+from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.loading.views import Crops, view_loader
 from vertebra.data.prepare.check import check_classification
 from vertebra.data.prepare.shard_files import index_shards, write_shards
-from vertebra.data.transforms.views import Crops, view_loader
+from vertebra.data.transforms.transforms import ClassificationTransform
 from vertebra.ground.errors import BadSample, DataError
 
-VIEW = {"size": 32, "augment": "crop", "min_scale": 0.3, "flip": 0.5, "seed": 7, "cache_mb": 0}
+VIEW = ClassificationTransform(size=32, shorter=32, augment="crop", min_scale=0.3, flip=0.5)
+
+
+def loader_of(dataset: ClassificationDataset, **share: int) -> Loader:
+    return classification_train_loader(dataset, VIEW, Share(**{"batch": 8, "seed": 7, **share}), cache_mb=0)
 
 
 @pytest.fixture
@@ -71,13 +79,12 @@ def test_shards_hold_what_the_folder_holds(folder: Path, shards: Path, split: st
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_from_shards_is_training_from_the_folder(folder: Path, shards: Path, workers: int):
-    options = {"train": True, "global_batch": 8, **VIEW}
-    whole = list(classification_loader(open_classification(folder, "train"), iterations=7, **options))
+    whole = list(loader_of(open_classification(folder, "train"), stop=7))
     dataset = open_classification(shards, "train")
-    assert_same_batches(whole, classification_loader(dataset, iterations=7, workers=workers, **options))
-    resumed = classification_loader(dataset, start_iteration=4, iterations=7, workers=workers, **options)
+    assert_same_batches(whole, loader_of(dataset, stop=7, workers=workers))
+    resumed = loader_of(dataset, start=4, stop=7, workers=workers)
     assert_same_batches(whole[4:], resumed)
-    halves = [classification_loader(dataset, rank=r, world_size=2, iterations=7, **options) for r in range(2)]
+    halves = [loader_of(dataset, rank=r, world_size=2, stop=7) for r in range(2)]
     for batch, *parts in zip(whole, *halves, strict=True):
         assert torch.equal(batch.inputs[0], torch.cat([part.inputs[0] for part in parts]))
 
@@ -106,10 +113,8 @@ def test_arrays_become_pictures_without_loss(folder: Path, tmp_path: Path):
     pixels_IHW3 = np.random.default_rng(0).integers(0, 256, (23, 32, 32, 3), np.uint8)
     dataset = replace(open_classification(folder, "train"), pixels_IHW3=pixels_IHW3)
     write_shards(dataset, tmp_path / "arrays", "train")
-    loader = classification_loader(
-        open_classification(tmp_path / "arrays", "train"), train=False, global_batch=23, size=32
-    )
-    (batch,) = loader
+    transform = ClassificationTransform(size=32, shorter=32)
+    (batch,) = classification_test_loader(open_classification(tmp_path / "arrays", "train"), transform, Share(batch=23))
     assert np.array_equal(batch.inputs[0].permute(0, 2, 3, 1).numpy(), pixels_IHW3)
 
 
@@ -152,13 +157,12 @@ def test_shards_in_memory_or_on_a_server_give_what_those_on_disk_give(shards: Pa
     memory = fsspec.filesystem("memory")
     for path in shards.iterdir():
         memory.pipe(f"/bucket/{path.name}", path.read_bytes())
-    options = {"train": True, "global_batch": 8, "iterations": 5, **VIEW}
-    local = classification_loader(open_classification(shards, "train"), **options)
+    local = loader_of(open_classification(shards, "train"), stop=5)
     remote = open_classification(Path("memory://bucket"), "train")  # as --data has it: a Path
     assert is_url(remote.shards.places[0])
     for workers in (0, 2):
-        assert_same_batches(local, classification_loader(remote, workers=workers, **options))
-    assert [v.inputs[1].tolist() for v in view_loader(remote, [Crops(32, 32)], batch=9)]
+        assert_same_batches(local, loader_of(remote, workers=workers, stop=5))
+    assert [v.inputs[1].tolist() for v in view_loader(remote, [Crops(32, 32)], Share(batch=9))]
 
 
 @pytest.fixture
@@ -187,11 +191,10 @@ def server(shards: Path) -> Iterator[str]:
 
 def test_shards_on_a_web_server(shards: Path, server: str, tmp_path: Path):
     pytest.importorskip("aiohttp")
-    options = {"train": True, "global_batch": 8, "iterations": 5, **VIEW}
-    local = classification_loader(open_classification(shards, "train"), **options)
+    local = loader_of(open_classification(shards, "train"), stop=5)
     remote = open_classification(Path(server), "train")
     for workers in (0, 2):
-        assert_same_batches(local, classification_loader(remote, workers=workers, **options))
+        assert_same_batches(local, loader_of(remote, workers=workers, stop=5))
     names = [path.name for path in sorted(shards.glob("train-*.tar"))]
     index_shards(server, tmp_path / "index", "train", shards=names)
     indexed = open_classification(tmp_path / "index", "train")
@@ -205,7 +208,7 @@ def test_a_server_that_fails_stops_the_training_in_a_sentence(shards: Path, serv
     dataset = open_classification(Path(server), "train")
     for path in shards.glob("train-*.tar"):
         path.unlink()
-    loader = classification_loader(dataset, train=True, global_batch=8, iterations=1, **VIEW)
+    loader = loader_of(dataset, stop=1)
     with pytest.raises(DataError, match=r"http://.*train-.*tar .*: cannot be read .*; check the address"):
         list(loader)
 

@@ -10,8 +10,10 @@ import torch
 from tests.data.writers import write_voc
 from vertebra.build import build_detection
 from vertebra.data.datasets.catalog import open_detection
-from vertebra.data.datasets.sizes import at_several_sizes
-from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.detection import detection_test_loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.loading.sizes import at_several_sizes
+from vertebra.data.transforms.canvases import FixedView
 from vertebra.engine.distributed import World
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -37,8 +39,7 @@ def test_pixels_are_those_of_a_loader_of_that_size_alone(voc, workers: int) -> N
     batches = list(build_detection.detection_test_loader(settings, voc, World()))
     alone = {}
     for side, longer in ((64, 96), (32, 48), (128, 192)):
-        options = {"shorter_sides": (side,), "longer_side": longer, "workers": 0}
-        alone[side] = list(detection_loader(voc, train=False, global_batch=3, **options))
+        alone[side] = list(detection_test_loader(voc, FixedView(side, longer), Share(batch=3)))
     assert len(batches) == 3
     for number, batch in enumerate(batches):
         images, targets = batch.inputs
@@ -69,9 +70,6 @@ def test_two_processes_together_see_each_image_once_at_all_sizes(voc) -> None:
 
 
 def test_loaders_of_different_images_are_not_put_together(voc) -> None:
-    few, all_ = (
-        detection_loader(voc, train=False, global_batch=3, shorter_sides=(64,), longer_side=96, limit=limit)
-        for limit in (2, None)
-    )
+    few, all_ = (detection_test_loader(voc, FixedView(64, 96), Share(batch=3, limit=limit)) for limit in (2, None))
     with pytest.raises(ValueError, match="different images"):
         at_several_sizes([few, all_], workers=0)

@@ -1,7 +1,7 @@
 """The classification loader's training options: repeated views, growing pictures, mixing; keyed like all draws."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,27 +11,36 @@ from hypothesis import strategies as st
 
 from tests.data.writers import write_folders
 from vertebra.data.datasets.catalog import open_classification
-from vertebra.data.loading.loaders import classification_loader
-from vertebra.data.loading.sampling import TrainPlan, TrainRequests, draw_seed
-from vertebra.data.transforms.augment import augmentations
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.loading.classification import classification_train_loader
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Share, TrainPlan, TrainRequests, draw_seed
+from vertebra.data.transforms.augment import pixel_changes
 from vertebra.data.transforms.growth import Growth
 from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.transforms import ClassificationTransform
 
-EVERYTHING: dict[str, Any] = {
-    "train": True,
-    "global_batch": 6,
-    "iterations": 10,
-    "size": 48,
-    "resize": 52,
-    "augment": "crop",
-    "flip": 0.5,
-    "then": augmentations(policy="trivial", colour="pca", erase=0.5, erase_rgb=(124, 116, 104)),
-    "repeats": 3,
-    "start_size": 16,
-    "grow_until": 0.8,
-    "mixing": Mixing(mixup=0.2, cutmix=1.0),
-    "seed": 7,
-}
+TRANSFORM = ClassificationTransform(
+    size=48,
+    shorter=52,
+    augment="crop",
+    flip=0.5,
+    pixel_changes=pixel_changes(policy="trivial", colour="pca", erase=0.5, erase_rgb=(124, 116, 104)),
+)
+GROWTH, MIXING = Growth(16, 48, 0.8, 10), Mixing(mixup=0.2, cutmix=1.0)
+
+
+def loader(dataset: ClassificationDataset, *, repeats: int = 3, cache_mb: int = 1, **share: int) -> Loader:
+    """Everything at once."""
+    return classification_train_loader(
+        dataset,
+        TRANSFORM,
+        Share(**{"batch": 6, "stop": 10, "seed": 7, **share}),
+        repeats=repeats,
+        growth=GROWTH,
+        mixing=MIXING,
+        cache_mb=cache_mb,
+    )
 
 
 @pytest.fixture
@@ -46,10 +55,10 @@ def assert_same(one, other) -> None:
 
 
 def test_nothing_depends_on_workers_cache_or_where_the_loader_starts(folders):
-    whole = list(classification_loader(folders, **EVERYTHING))
+    whole = list(loader(folders))
     assert len(whole) == 10 and len({batch.inputs[2] for batch in whole}) == 10
-    forked = classification_loader(folders, workers=2, cache_mb=0, **EVERYTHING)
-    resumed = classification_loader(folders, start_iteration=4, **EVERYTHING)
+    forked = loader(folders, workers=2, cache_mb=0)
+    resumed = loader(folders, start=4)
     for one, other in zip(whole, forked, strict=True):
         assert_same(one, other)
     for one, other in zip(whole[4:], resumed, strict=True):
@@ -58,9 +67,8 @@ def test_nothing_depends_on_workers_cache_or_where_the_loader_starts(folders):
 
 @pytest.mark.parametrize("repeats", [1, 3, 4])
 def test_two_processes_together_have_what_one_has_and_mix_by_the_same_draw(folders, repeats: int):
-    options = {**EVERYTHING, "repeats": repeats}
-    alone = list(classification_loader(folders, **options))
-    ranks = [classification_loader(folders, rank=rank, world_size=2, **options) for rank in range(2)]
+    alone = list(loader(folders, repeats=repeats))
+    ranks = [loader(folders, repeats=repeats, rank=rank, world_size=2) for rank in range(2)]
     for one, left, right in zip(alone, *ranks, strict=True):
         assert left.image_ids + right.image_ids == one.image_ids
         for place in (0, 1):
@@ -69,11 +77,10 @@ def test_two_processes_together_have_what_one_has_and_mix_by_the_same_draw(folde
 
 
 def test_pictures_grow_to_their_size_and_boxes_stay_in_them(folders):
-    growth = Growth(16, 48, 0.8, 10)
     sides = []
-    for batch in classification_loader(folders, **EVERYTHING):
+    for batch in loader(folders):
         pixels_N3HW, _, mixing_5 = batch.inputs
-        side = growth.side(batch.iteration)
+        side = GROWTH.side(batch.iteration)
         assert pixels_N3HW.shape == (6, 3, side, side) and pixels_N3HW.dtype == torch.uint8
         assert pixels_N3HW.is_contiguous(memory_format=torch.channels_last)
         assert (mixing_5[1:] <= side).all()
@@ -82,23 +89,14 @@ def test_pictures_grow_to_their_size_and_boxes_stay_in_them(folders):
 
 
 def test_a_batch_has_different_views_of_each_image_it_draws(folders):
-    options = {**EVERYTHING, "start_size": None, "mixing": None, "then": ()}
-    for batch in classification_loader(folders, **options):
+    transform, share = replace(TRANSFORM, pixel_changes=()), Share(batch=6, stop=10, seed=7)
+    for batch in classification_train_loader(folders, transform, share, repeats=3):
         views = np.array(batch.image_ids).reshape(3, 2)  # first views, second, third
         assert (views == views[0]).all() and views[0, 0] != views[0, 1]
         pixels_N3HW = batch.inputs[0]
         for first in range(2):
             same_image = pixels_N3HW[first::2]
             assert len({view.numpy().tobytes() for view in same_image}) == 3
-
-
-def test_none_of_it_is_done_at_test(folders):
-    options = {**EVERYTHING, "train": False, "iterations": None}
-    bare = {"train": False, "global_batch": 6, "size": 48, "resize": 52, "seed": 7}
-    batches = list(classification_loader(folders, **options))
-    for one, other in zip(batches, classification_loader(folders, **bare), strict=True):
-        assert_same(one, other)
-    assert sum(len(batch) for batch in batches) == 13
 
 
 @settings(deadline=None, max_examples=40)
@@ -129,8 +127,7 @@ def test_repeated_views_fill_the_stream_and_all_images_come_equally_often(
 
 
 def test_an_epoch_is_as_long_as_ever_and_draws_fewer_images(folders):
-    loader = classification_loader(folders, **{**EVERYTHING, "iterations": None})
-    assert len(loader) == 3
+    assert len(classification_train_loader(folders, TRANSFORM, Share(batch=6), repeats=3)) == 3
     plan = TrainPlan(np.zeros(400, int), 20, seed=1, repeats=4)
     epoch = np.concatenate([plan.batch(t)[1] for t in range(20)])
     images, times = np.unique(epoch, return_counts=True)
@@ -143,7 +140,8 @@ def test_without_repetition_requests_and_draws_are_what_they_have_always_been():
     assert draw_seed(7, 3, 5) == draw_seed(7, 3, 5, 0) == 8633791053928439926
     assert len({draw_seed(7, 3, 5, repetition) for repetition in range(4)}) == 4
     plan = TrainPlan(np.zeros(10, int), 4, seed=3)
-    requests = TrainRequests(plan, rank=1, world_size=2, start=0, stop=5)
+    share = Share(batch=4, rank=1, world_size=2, stop=5)
+    requests = TrainRequests(plan, share)
     assert all(request.repetitions == () for request in requests)
-    repeated = TrainRequests(TrainPlan(np.zeros(10, int), 4, 3, repeats=2), rank=1, world_size=2, start=0, stop=5)
+    repeated = TrainRequests(TrainPlan(np.zeros(10, int), 4, 3, repeats=2), share)
     assert all(request.repetitions == (1, 1) for request in repeated)

@@ -136,13 +136,6 @@ def test_a_box_on_a_smaller_copy_covers_the_same_part(top: int, left: int, heigh
     assert box.shrunk(1) == box
 
 
-def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match="augment 'crops' is not known; choose from none, crop, pad, scale"):
-        ClassificationTransform(size=32, shorter=32, augment="crops", min_scale=0.1, flip=0)
-    with pytest.raises(ValueError, match="resize 30 is below the crop's size 32; set it to 32 or more"):
-        ClassificationTransform(size=32, shorter=30, augment="none", min_scale=0.1, flip=0)
-
-
 def test_what_gets_larger_is_interpolated_by_opencv_and_a_mirrored_view_is_its_mirror():
     image, boxes_G4 = picture(30, 40), np.array([[1, 2, 9, 30]], np.float32)
     plain, plain_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=False)

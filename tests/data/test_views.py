@@ -11,8 +11,9 @@ import torch
 from tests.data.writers import picture, write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification, open_unlabelled
 from vertebra.data.loading.decode import decode_image
+from vertebra.data.loading.sampling import Share
+from vertebra.data.loading.views import BATCH_BYTES, Crops, Whole, images_at_once, view_loader
 from vertebra.data.transforms.transforms import centre_crop, resize_shorter
-from vertebra.data.transforms.views import BATCH_BYTES, Crops, Whole, images_at_once, view_loader
 from vertebra.ground.errors import DataError
 
 SIZES = [(40, 60), (60, 40), (40, 60), (50, 50), (400, 700)]
@@ -43,7 +44,7 @@ def test_a_crop_fits_into_the_image():
 
 def test_whole_images_come_in_groups_of_one_size_and_none_is_lost(folders):
     views = (Crops(24, 32, corners=True), Whole(32))
-    (batch,) = view_loader(folders, views, batch=8)
+    (batch,) = view_loader(folders, views, Share(batch=8))
     looks, labels_N = batch.inputs
     assert len(looks) == len(labels_N) == 5 and batch.image_ids == (0, 1, 2, 3, 4)
     crops, whole = looks.groups
@@ -58,8 +59,8 @@ def test_whole_images_come_in_groups_of_one_size_and_none_is_lost(folders):
 
 
 def test_a_view_is_the_same_whatever_it_is_read_beside(folders):
-    alone = next(iter(view_loader(folders, [Crops(24, 32)], batch=8))).inputs[0].groups[0]
-    beside = next(iter(view_loader(folders, [Whole(300), Crops(24, 32)], batch=8))).inputs[0].groups[1]
+    alone = next(iter(view_loader(folders, [Crops(24, 32)], Share(batch=8)))).inputs[0].groups[0]
+    beside = next(iter(view_loader(folders, [Whole(300), Crops(24, 32)], Share(batch=8)))).inputs[0].groups[1]
     assert torch.equal(alone[0].pixels_nV3HW, beside[0].pixels_nV3HW)
 
 
@@ -68,7 +69,7 @@ def test_every_image_is_read_once_over_all_processes(folders, workers):
     read = [
         image_id
         for rank in range(3)
-        for batch in view_loader(folders, [Whole(32)], batch=2, rank=rank, world_size=3, workers=workers)
+        for batch in view_loader(folders, [Whole(32)], Share(batch=2, rank=rank, world_size=3, workers=workers))
         for image_id in batch.image_ids
     ]
     assert sorted(read) == [0, 1, 2, 3, 4]

@@ -12,8 +12,10 @@ from vertebra.build import build_detection
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
-from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.detection import detection_test_loader
+from vertebra.data.loading.sampling import Share
 from vertebra.data.prepare.check import check_detection
+from vertebra.data.transforms.canvases import FixedView
 from vertebra.ground.errors import DataError
 from vertebra.recipes.schema import DETECTION_SETS, protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -183,7 +185,7 @@ def test_a_test_set_whose_truth_is_not_published_is_images_alone(voc_without_tru
     assert dataset.sizes_hw_I2.tolist() == [[60, 80]] * 5 and dataset.class_names == tuple(CLASS_NAMES)
     assert "5 images to predict on, and nothing to score against" in dataset.notes[0]
     assert dataset.coco_truth()["annotations"] == [] and check_detection(voc_without_truth, "voc2012/test") == []
-    (batch,) = detection_loader(dataset, train=False, global_batch=5, shorter_sides=(60,), longer_side=100)
+    (batch,) = detection_test_loader(dataset, FixedView(60, 100), Share(batch=5))
     assert batch.image_ids == (2008000001, 2008000002, 2008000003, 2008000004, 2008000005)
 
 

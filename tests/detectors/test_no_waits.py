@@ -29,7 +29,7 @@ from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.structures import ImageBatch, Masks, Targets
 from tests.detectors.test_faster_rcnn import crowd_of, noise
 from tests.detectors.tiny import make_images, make_targets, squares, tiny_detector
-from vertebra.data.loading.batches import Batch
+from vertebra.data.loading.loaders import Batch
 from vertebra.engine import distributed
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.guard import FiniteGuard

@@ -11,7 +11,9 @@ from torchvision.ops import roi_align
 
 from detectors.structures import Detections
 from vertebra.data.datasets.catalog import open_detection
-from vertebra.data.loading.loaders import detection_loader
+from vertebra.data.loading.detection import detection_test_loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.transforms.canvases import FixedView
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.predict.inference import predict_detections
@@ -49,9 +51,7 @@ def test_true_masks_through_a_grid_and_back_score_nearly_100(fixtures_dir: Path)
     dataset = dataset.subset([*range(0, len(dataset), 20)])
 
     def loader():
-        return detection_loader(
-            dataset, train=False, global_batch=2, shorter_sides=(800,), longer_side=1400, masks=True
-        )
+        return detection_test_loader(dataset, FixedView(800, 1400), Share(batch=2), masks=True)
 
     found = predict_detections(MaskOracle(loader()), loader(), dataset.category_ids)
     assert len(found) > 24
@@ -64,21 +64,7 @@ def test_truth_through_loader_and_back_scores_100(fixtures_dir: Path, source):
     dataset = open_detection(fixtures_dir.parent, source)
 
     def loader():
-        return detection_loader(
-            dataset,
-            train=False,
-            global_batch=4,
-            shorter_sides=(100,),
-            longer_side=200,
-            canvases=(),
-            flip=0.0,
-            crowd="ignore",
-            difficult="train",
-            seed=0,
-            workers=0,
-            iterations=None,
-            limit=24,
-        )
+        return detection_test_loader(dataset, FixedView(100, 200), Share(batch=4, limit=24))
 
     found = predict_detections(Oracle(loader()), loader(), dataset.category_ids)
     truth = dataset.coco_truth()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vertebra.data.loading.batches import Batch
-from vertebra.data.transforms.views import Group, ViewBatch
+from vertebra.data.loading.loaders import Batch
+from vertebra.data.loading.views import Group, ViewBatch
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import topk_figures
 from vertebra.evaluation.predict.classes import NO_LABEL, predict_scores

@@ -22,11 +22,19 @@ from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
-from vertebra.data.loading.loaders import classification_loader
-from vertebra.data.loading.resident import ResidentImages, is_small, read_resident, resident_loader
-from vertebra.data.loading.sampling import evenly
-from vertebra.data.transforms.augment import augmentations
+from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
+from vertebra.data.loading.resident import (
+    ResidentImages,
+    is_small,
+    read_resident,
+    resident_test_loader,
+    resident_train_loader,
+)
+from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.transforms.augment import pixel_changes
+from vertebra.data.transforms.growth import Growth
 from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.transforms import ClassificationTransform
 from vertebra.engine import precision as precisions
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
@@ -213,18 +221,17 @@ def share_of_batch(solver: Solver, world: World) -> int:
     return solver.batch_size // solver.accumulate
 
 
-def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> dict[str, Any]:
-    """What every training loader is told: this process's share of the steps from `start` on."""
-    return {
-        "train": True,
-        "global_batch": share_of_batch(solver, world),
-        "rank": world.rank,
-        "world_size": world.size,
-        "seed": recipe.seed,
-        "workers": recipe.workers,
-        "start_iteration": start * solver.accumulate,
-        "iterations": iterations * solver.accumulate,
-    }
+def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> Share:
+    """This process's share of the steps from `start` on."""
+    return Share(
+        batch=share_of_batch(solver, world),
+        rank=world.rank,
+        world_size=world.size,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        start=start * solver.accumulate,
+        stop=iterations * solver.accumulate,
+    )
 
 
 def class_train_loader(
@@ -241,30 +248,28 @@ def class_train_loader(
     mixing = Mixing(recipe.mixup, recipe.cutmix)
     share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
     if is_resident(recipe, dataset):
-        del share["workers"]
         resize = view.size if view.augment == "pad" else view.resize
         images = resident_images(dataset, view.size, resize, world.device)
-        return resident_loader(images, **share, augment=view.augment, flip=view.flip, mixing=mixing)
-    return classification_loader(
-        dataset,
-        **share,
+        return resident_train_loader(images, share, augment=view.augment, flip=view.flip, mixing=mixing)
+    transform = ClassificationTransform(
         size=view.size,
-        resize=view.resize,
+        shorter=view.resize,
         augment=view.augment,
         min_scale=view.min_scale,
         flip=view.flip,
-        then=augmentations(
+        pixel_changes=pixel_changes(
             policy=view.policy,
             policy_magnitude=view.policy_magnitude,
             colour=view.colour,
             erase=view.erase,
             erase_rgb=mean_rgb,
         ),
-        repeats=view.repeats,
-        start_size=view.start_size,
-        grow_until=view.grow_until,
-        mixing=mixing,
-        cache_mb=view.cache_mb // world.size,
+    )
+    growth = None
+    if view.start_size is not None:
+        growth = Growth(view.start_size, view.size, view.grow_until, iterations * recipe.solver.accumulate)
+    return classification_train_loader(
+        dataset, transform, share, repeats=view.repeats, growth=growth, mixing=mixing, cache_mb=view.cache_mb
     )
 
 
@@ -279,19 +284,19 @@ def class_test_loader(
     """Every image once, one centre crop. replace_bad: others take the place of images that cannot be used."""
     view = recipe.input
     size = view.test_size or view.size
-    share: dict[str, Any] = {
-        "train": False,
-        "global_batch": min(recipe.solver.batch_size, 64),
-        "rank": world.rank,
-        "world_size": world.size,
-        "limit": limit,
-        "replace_bad": replace_bad,
-    }
-    if is_resident(recipe, dataset):
-        return resident_loader(resident_images(dataset, size, view.resize, world.device), **share)
-    return classification_loader(
-        dataset, **share, size=size, resize=view.resize, seed=recipe.seed, workers=recipe.workers
+    share = Share(
+        batch=min(recipe.solver.batch_size, 64),
+        rank=world.rank,
+        world_size=world.size,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        limit=limit,
     )
+    if is_resident(recipe, dataset):
+        images = resident_images(dataset, size, view.resize, world.device)
+        return resident_test_loader(images, share, replace_bad=replace_bad)
+    transform = ClassificationTransform(size=size, shorter=view.resize)
+    return classification_test_loader(dataset, transform, share, replace_bad=replace_bad)
 
 
 def check_fast_path(recipe: BackboneRecipe) -> None:

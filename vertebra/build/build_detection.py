@@ -15,11 +15,13 @@ from vertebra.build.build import check_identity, training_share
 from vertebra.build.build_detector import build_body_backbone
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.sizes import at_several_sizes
-from vertebra.data.loading.loaders import Loader, detection_loader
-from vertebra.data.loading.pictures import PictureView
-from vertebra.data.loading.sampling import evenly
-from vertebra.data.transforms.detection_views import DetectionAugmentation
+from vertebra.data.loading import detection
+from vertebra.data.loading.detection import TruthPolicy
+from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.loading.sizes import at_several_sizes
+from vertebra.data.transforms.canvases import FixedView
+from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_into, load_weights
 from vertebra.ground.errors import RecipeError
@@ -141,23 +143,20 @@ def detection_train_loader(
 ) -> Any:
     """Batches of the steps from `start` on."""
     view = recipe.input
-    return detection_loader(
+    augmentation = DetectionAugmentation(
+        any_side=view.sides == "range",
+        crop=view.crop,
+        crop_min=view.crop_min,
+        crop_chance=view.crop_chance,
+        jitter=view.jitter,
+        photometric=view.photometric,
+    )
+    return detection.detection_train_loader(
         dataset,
-        **training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
-        shorter_sides=view.shorter_side,
-        longer_side=view.longer_side,
+        ViewDraw(view.shorter_side, view.longer_side, view.flip, augmentation),
+        TruthPolicy(view.crowd, view.difficult),
+        training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
         canvases=view.canvases,
-        flip=view.flip,
-        augmentation=DetectionAugmentation(
-            any_side=view.sides == "range",
-            crop=view.crop,
-            crop_min=view.crop_min,
-            crop_chance=view.crop_chance,
-            jitter=view.jitter,
-            photometric=view.photometric,
-        ),
-        crowd=view.crowd,
-        difficult=view.difficult,
         keep_empty=view.keep_empty,
         repeat_threshold=view.repeat_threshold,
         masks=recipe.model.masks,
@@ -175,24 +174,17 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
 def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World, side: int) -> Loader:
     """Images with that shorter side; the longer side's bound is as many times it as at the test size."""
     view = recipe.input
-    return detection_loader(
-        dataset,
-        train=False,
-        global_batch=recipe.test.batch_size,
+    share = Share(
+        batch=recipe.test.batch_size,
         rank=world.rank,
         world_size=world.size,
-        shorter_sides=(side,),
-        longer_side=round(view.longer_side * side / view.test_shorter_side),
-        canvases=(),
-        flip=0.0,
-        crowd="ignore",
-        difficult="train",
         seed=recipe.seed,
         workers=recipe.workers,
-        iterations=None,
     )
+    longer = round(view.longer_side * side / view.test_shorter_side)
+    return detection.detection_test_loader(dataset, FixedView(side, longer), share)
 
 
-def picture_view(recipe: DetectionRecipe) -> PictureView:
+def picture_view(recipe: DetectionRecipe) -> FixedView:
     """Pictures without annotations at the recipe's test size."""
-    return PictureView(recipe.input.test_shorter_side, recipe.input.longer_side)
+    return FixedView(recipe.input.test_shorter_side, recipe.input.longer_side)

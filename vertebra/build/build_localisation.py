@@ -16,9 +16,9 @@ from vertebra.build.build import training_share
 from vertebra.build.build_views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
-from vertebra.data.loading.sampling import evenly
-from vertebra.data.transforms.augment import augmentations
-from vertebra.data.transforms.views import Crops, View, Whole
+from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.loading.views import Crops, View, Whole
+from vertebra.data.transforms.augment import pixel_changes
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_into
 from vertebra.evaluation.predict.localisation import LocationTruth
@@ -85,7 +85,6 @@ def location_train_loader(
     """Batches of the steps from `start` on."""
     view = recipe.input
     share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
-    del share["train"]
     crop = TrainView(
         size=view.size,
         shorter=view.resize,
@@ -93,9 +92,9 @@ def location_train_loader(
         min_scale=view.min_scale,
         flip=view.flip,
         min_visible=view.min_visible,
-        then=augmentations(colour=view.colour),
+        pixel_changes=pixel_changes(colour=view.colour),
     )
-    return localisation_train_loader(dataset, crop, **share)
+    return localisation_train_loader(dataset, crop, share)
 
 
 def views_of(recipe: LocalisationRecipe) -> tuple[View, ...]:
@@ -116,14 +115,8 @@ def describe_view(recipe: LocalisationRecipe) -> str:
 
 def location_test_loader(recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World) -> Any:
     """Every image once, in the views of the test."""
-    return localisation_test_loader(
-        dataset,
-        views_of(recipe),
-        batch=recipe.test.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        workers=recipe.workers,
-    )
+    share = Share(batch=recipe.test.batch_size, rank=world.rank, world_size=world.size, workers=recipe.workers)
+    return localisation_test_loader(dataset, views_of(recipe), share)
 
 
 def truth_of(dataset: LocalisationDataset) -> LocationTruth:

@@ -16,8 +16,8 @@ from torch import nn
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
 from vertebra.build.build import autocast_of, check_classes, check_identity
-from vertebra.data.transforms.views import Crops, Whole
-from vertebra.data.transforms.views import View as Source
+from vertebra.data.loading.views import Crops, Whole
+from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
 from vertebra.engine.weights import load_into, load_weights
 from vertebra.evaluation.predict.views import Ensemble, View

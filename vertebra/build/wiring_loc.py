@@ -90,7 +90,8 @@ class Classified:
     @functools.cached_property
     def predictions(self) -> ClassPredictions | None:
         """None where the recipe names no classifier."""
-        from vertebra.data.transforms.views import view_loader
+        from vertebra.data.loading.sampling import Share
+        from vertebra.data.loading.views import view_loader
         from vertebra.engine.logs import progress
         from vertebra.evaluation.predict.classes import predict_scores
         from vertebra.evaluation.predict.views import scorer
@@ -98,14 +99,9 @@ class Classified:
         if self._loaded is None:
             return None
         plan = self._loaded[1]
-        loader = view_loader(
-            self._test_set.images,
-            plan.sources,
-            batch=64,
-            rank=self._world.rank,
-            world_size=self._world.size,
-            workers=self._recipe.workers,
-        )
+        world = self._world
+        share = Share(batch=64, rank=world.rank, world_size=world.size, workers=self._recipe.workers)
+        loader = view_loader(self._test_set.images, plan.sources, share)
         return predict_scores(
             scorer(plan.results),
             len(plan.results),

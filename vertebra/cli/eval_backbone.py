@@ -142,7 +142,8 @@ def evaluate(settings: Settings, world: World) -> int:
     import torch
 
     from vertebra.build import build_views
-    from vertebra.data.transforms.views import view_loader
+    from vertebra.data.loading.sampling import Share
+    from vertebra.data.loading.views import view_loader
     from vertebra.engine import provenance
     from vertebra.engine.logs import progress, setup_logging
     from vertebra.evaluation.metrics.class_results import read_synsets
@@ -170,14 +171,8 @@ def evaluate(settings: Settings, world: World) -> int:
     )
     if plan.reads_whole_images:
         torch.backends.cudnn.benchmark = False  # images of many sizes, each of which it would measure anew
-    loader = view_loader(
-        dataset,
-        plan.sources,
-        batch=settings.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        workers=settings.workers,
-    )
+    share = Share(batch=settings.batch_size, rank=world.rank, world_size=world.size, workers=settings.workers)
+    loader = view_loader(dataset, plan.sources, share)
     started, seconds = time.perf_counter(), [0.0] * len(plan.results)
     found = predict_scores(
         scorer(plan.results),

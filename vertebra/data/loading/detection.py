@@ -1,12 +1,13 @@
-"""Answers requests for detection batches: images on one canvas, and their truths in step with them.
+"""Loaders of detection batches: images on one canvas, and their truths in step with them.
 
-Legend: N images of a batch, G truths an image (padded in the batch), H W an image's resized height and width.
+Legend: I images of the data set, K its truths, N images of a batch, G truths an image (padded in the batch), H W an
+image's resized height and width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,11 +15,23 @@ import torch
 from detectors.structures import ImageBatch, Masks, Targets, padded_count
 from vertebra.data.datasets.masks import decode_masks
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
-from vertebra.data.loading.sampling import Request, TrainPlan, draw_seed, try_samples
-from vertebra.data.transforms.canvases import Size
-from vertebra.data.transforms.detection_views import View, ViewDraw, boxes_of_masks, cut_truths
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.repeats import repeat_factors
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    choose_images,
+    draw_seed,
+    evenly,
+    need_images,
+    sequential_requests,
+    try_samples,
+)
+from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases
+from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths
 from vertebra.data.transforms.photometric import photometric
 from vertebra.data.transforms.transforms import Box, detection_view
 
@@ -30,13 +43,11 @@ class TruthPolicy:
     Dropped truths are gone from the targets; ignored ones are there and flagged; others are normal.
     """
 
-    crowd: str
-    difficult: str
+    crowd: str = "ignore"
+    difficult: str = "train"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("crowd", ("drop", "ignore")), ("difficult", ("train", "drop", "ignore"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is not known; choose {' or '.join(allowed)}")
+        assert self.crowd in ("drop", "ignore") and self.difficult in ("train", "drop", "ignore"), self
 
     def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
         dropped_G = np.zeros(len(crowd_G), bool)
@@ -143,7 +154,7 @@ class DetectionReader:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
 
     def _seen(
-        self, image_HW3: np.ndarray, truths: _Truths, view: View, rng: np.random.Generator
+        self, image_HW3: np.ndarray, truths: _Truths, view: DrawnView, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Pixels, boxes and masks of the view; colours are changed where there are fewer pixels."""
         strength = self.views.augmentation.photometric
@@ -231,3 +242,66 @@ def _flat_masks(samples: Sequence[_Sample]) -> Masks:
         truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
         offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
     )
+
+
+def detection_train_loader(
+    dataset: DetectionDataset,
+    views: ViewDraw,
+    policy: TruthPolicy,
+    share: Share,
+    *,
+    canvases: Sequence[Size] = (),
+    keep_empty: bool = True,
+    repeat_threshold: float = 0.0,
+    masks: bool = False,
+) -> Loader:
+    """Batches whose inputs are (ImageBatch, Targets); every global batch has one canvas.
+
+    canvases: (height, width), of which each image takes the smallest on which it is largest; none: default_canvases.
+    keep_empty: keep images without a normal truth. repeat_threshold: images of rarer classes come more often (see
+    repeat_factors); 0: all come equally often. masks: with instance masks. Raises DataError.
+    """
+    chosen_I = evenly(len(dataset), share.limit)
+    normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K)
+    if not keep_empty:
+        normal_before = np.concatenate([[0], np.cumsum(normal_K)])[dataset.starts]
+        chosen_I = chosen_I[(np.diff(normal_before) > 0)[chosen_I]]
+    need_images(chosen_I, dataset.source)
+    factors_I = repeat_factors(dataset, chosen_I, normal_K, repeat_threshold) if repeat_threshold > 0 else None
+    shorter, longer = max(views.shorter_sides), views.longer_side
+    canvases = tuple(canvases) or default_canvases(shorter, longer)
+    groups_I = choose_canvases(dataset.sizes_hw_I2[chosen_I], shorter, longer, canvases)
+    plan = TrainPlan(groups_I, share.batch, share.seed, factors_I=factors_I)
+    reader = DetectionReader(
+        dataset, chosen_I, canvases=canvases, views=views, policy=policy, masks=masks, seed=share.seed, plan=plan
+    )
+    return Loader(reader, TrainRequests(plan, share), share.workers)
+
+
+def detection_test_loader(
+    dataset: DetectionDataset,
+    view: FixedView,
+    share: Share,
+    *,
+    policy: TruthPolicy | None = None,
+    masks: bool = False,
+) -> Loader:
+    """Every image once over all processes, as (ImageBatch, Targets), on the smallest canvas that holds its batch.
+
+    Raises DataError.
+    """
+    chosen_I = choose_images(len(dataset), share, dataset.source)
+    sizes_hw_I2 = dataset.sizes_hw_I2[chosen_I]
+    canvases = [view.canvas(sizes_hw_I2[first : first + share.batch]) for first in range(0, len(chosen_I), share.batch)]
+    requests = [replace(one, group=one.iteration) for one in sequential_requests(len(chosen_I), share)]
+    reader = DetectionReader(
+        dataset,
+        chosen_I,
+        canvases=canvases,
+        views=ViewDraw((view.shorter,), view.longer),
+        policy=policy or TruthPolicy(),
+        masks=masks,
+        seed=share.seed,
+        plan=None,
+    )
+    return Loader(reader, requests, share.workers)

@@ -6,7 +6,7 @@ Legend: N images of a batch, n those of them whose view has one size, G truths a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,14 +14,22 @@ from torch import Tensor
 
 from detectors.structures import ImageBatch, Size, Targets, TensorStructure, padded_count
 from vertebra.data.datasets.localisation import LocalisationDataset
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
-from vertebra.data.loading.loaders import Loader, plan_requests
-from vertebra.data.loading.sampling import Request, TrainPlan, draw_seed, sequential_requests, try_samples
-from vertebra.data.transforms.augment import Augmentation
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    draw_seed,
+    need_images,
+    one_group,
+    sequential_requests,
+    try_samples,
+)
+from vertebra.data.loading.views import Crops, View, images_at_once
+from vertebra.data.transforms.augment import PixelChange
 from vertebra.data.transforms.transforms import Box, mirror, resize, resize_shorter, resized_crop, scale_crop
-from vertebra.data.transforms.views import Crops, View, images_at_once
-from vertebra.ground.errors import DataError
 
 AUGMENTS = ("scale", "crop", "none")
 DRAWS = 10  # of crops in search of one that shows the object
@@ -34,7 +42,7 @@ class TrainView:
     augment: "scale" (shorter side drawn from `shorter` to 480/256 of it, and a random crop: He et al. 2015, §3.4),
     "crop" (min_scale..1 of the area, resized), "none" (the centre crop of the test). flip: a chance. min_visible: a
     truth of which less than this share is in the crop is neither learnt from nor punished; a crop without any other
-    truth is drawn again, DRAWS times at most. then: changes of the pixels alone.
+    truth is drawn again, DRAWS times at most. pixel_changes: applied to the view after that.
     """
 
     size: int
@@ -43,15 +51,10 @@ class TrainView:
     min_scale: float = 0.25
     flip: float = 0.5
     min_visible: float = 0.5
-    then: Sequence[Augmentation] = ()
+    pixel_changes: Sequence[PixelChange] = ()
 
     def __post_init__(self) -> None:
-        if self.augment not in AUGMENTS:
-            raise ValueError(f"augment {self.augment!r} is not known; choose from {', '.join(AUGMENTS)}")
-        if self.shorter < self.size:
-            raise DataError(
-                f"resize {self.shorter} is below the crop's size {self.size}; set it to {self.size} or more"
-            )
+        assert self.augment in AUGMENTS and self.size <= self.shorter, self
 
     def draw(self, height: int, width: int, boxes_G4: np.ndarray, rng: np.random.Generator) -> Box:
         """The crop, in pixels of the image; the last one drawn where none shows enough of a truth."""
@@ -138,7 +141,7 @@ class LocalisationReader:
             boxes_G4 = np.stack(
                 [view.size - boxes_G4[:, 2], boxes_G4[:, 1], view.size - boxes_G4[:, 0], boxes_G4[:, 3]], 1
             )
-        for change in view.then:
+        for change in view.pixel_changes:
             pixels_HW3 = change(np.ascontiguousarray(pixels_HW3), rng)
         return _Sample(index, key, pixels_HW3, boxes_G4.astype(np.float32), seen_G)
 
@@ -247,51 +250,19 @@ def _by_size(taken: Sequence[tuple[np.ndarray, list[float]]]) -> tuple[PlacedGro
     )
 
 
-def localisation_train_loader(
-    dataset: LocalisationDataset,
-    view: TrainView,
-    *,
-    global_batch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    seed: int = 0,
-    workers: int = 0,
-    start_iteration: int = 0,
-    iterations: int | None = None,
-) -> Loader:
-    """Iterations start_iteration <= t < `iterations` (None: one epoch); each process has its equal share of a batch.
+def localisation_train_loader(dataset: LocalisationDataset, view: TrainView, share: Share) -> Loader:
+    """Batches whose inputs are (ImageBatch, Targets, classes_N). Raises DataError."""
+    need_images(dataset, dataset.objects.source)
+    plan = one_group(len(dataset), share)
+    reader = LocalisationReader(dataset, view, seed=share.seed, plan=plan)
+    return Loader(reader, TrainRequests(plan, share), share.workers)
 
-    Raises DataError.
+
+def localisation_test_loader(dataset: LocalisationDataset, views: Sequence[View], share: Share) -> Loader:
+    """Every image once over all processes, in order, as (PlacedViews, classes_N).
+
+    views: Crops (the centre alone) and Whole. share.batch: the most images in a batch; fewer where views are large.
     """
-    requests, plan = plan_requests(
-        np.zeros(len(dataset), np.int64),
-        dataset.objects.source,
-        True,
-        global_batch,
-        rank,
-        world_size,
-        seed,
-        start_iteration,
-        iterations,
-    )
-    assert plan is not None
-    return Loader(LocalisationReader(dataset, view, seed=seed, plan=plan), requests, workers)
-
-
-def localisation_test_loader(
-    dataset: LocalisationDataset,
-    views: Sequence[View],
-    *,
-    batch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    workers: int = 0,
-) -> Loader:
-    """Every image once over all processes, in order; batches (fewer images where views are large) are dealt whole.
-
-    views: Crops (the centre alone) and Whole. Raises DataError.
-    """
-    if any(isinstance(view, Crops) and view.corners for view in views):
-        raise DataError("boxes are looked for in the centre crop or in the whole image, not in corners")
-    requests = sequential_requests(len(dataset), batch=images_at_once(views, batch), rank=rank, world_size=world_size)
-    return Loader(PlacedViewReader(dataset, views), requests, workers)
+    assert not any(isinstance(view, Crops) and view.corners for view in views), "boxes are not looked for in corners"
+    share = replace(share, batch=images_at_once(views, share.batch))
+    return Loader(PlacedViewReader(dataset, views), sequential_requests(len(dataset), share), share.workers)

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from vertebra.data.datasets.imagenet import is_image
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.detection import image_batch
-from vertebra.data.loading.loaders import Loader
-from vertebra.data.loading.sampling import Request, sequential_requests
-from vertebra.data.transforms.canvases import Size, choose_canvases, default_canvases, resized
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.sampling import Request, Share, sequential_requests
+from vertebra.data.transforms.canvases import FixedView, Size
 from vertebra.data.transforms.transforms import resize
 from vertebra.ground.errors import BadSample, DataError
 
@@ -98,30 +97,10 @@ def _is_picture(path: Path) -> bool:
     return is_image(path.name) or (_is_video(path) and not path.name.startswith("."))
 
 
-class PictureView:
-    """How large pictures get, and the canvas that a batch of them lies on: as `detection_loader` does at test."""
-
-    def __init__(self, shorter_side: int, longer_side: int) -> None:
-        self.shorter, self.longer = shorter_side, longer_side
-        self.canvases = default_canvases(shorter_side, longer_side)
-
-    def canvas(self, sizes_hw: Sequence[Size]) -> Size:
-        """The smallest that holds each picture's own one."""
-        if not sizes_hw:
-            return self.canvases[0]
-        chosen = [
-            self.canvases[c] for c in choose_canvases(np.array(sizes_hw), self.shorter, self.longer, self.canvases)
-        ]
-        return max(height for height, _ in chosen), max(width for _, width in chosen)
-
-    def size(self, size_hw: Size, canvas_hw: Size) -> Size:
-        return resized(size_hw, self.shorter, self.longer, canvas_hw)
-
-
 class PictureReader:
     """Answers requests for batches of image files; image ids are first_id, first_id + 1, ... in the files' order."""
 
-    def __init__(self, paths: Sequence[Path], view: PictureView, *, originals: bool, first_id: int = 1) -> None:
+    def __init__(self, paths: Sequence[Path], view: FixedView, *, originals: bool, first_id: int = 1) -> None:
         self.paths, self.view, self.originals, self.first_id = paths, view, originals, first_id
 
     def __call__(self, request: Request) -> PictureBatch:
@@ -161,10 +140,10 @@ class PictureReader:
 
 
 def picture_loader(
-    paths: Sequence[Path], view: PictureView, *, batch_size: int, workers: int = 0, originals: bool = True
+    paths: Sequence[Path], view: FixedView, *, batch_size: int, workers: int = 0, originals: bool = True
 ) -> Loader:
     """Every image once, in order, as PictureBatch; ids from 1 on. originals: with the pictures in full size."""
-    requests = sequential_requests(len(paths), batch=batch_size, rank=0, world_size=1)
+    requests = sequential_requests(len(paths), Share(batch=batch_size))
     return Loader(PictureReader(paths, view, originals=originals), requests, workers)
 
 
@@ -191,7 +170,7 @@ def open_video(path: Path) -> Video:
     )
 
 
-def video_batches(video: Video, view: PictureView, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
+def video_batches(video: Video, view: FixedView, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
     """The video's frames, in order, with the originals; ids from first_id on."""
     import cv2
 

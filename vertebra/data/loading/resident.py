@@ -19,15 +19,24 @@ import torch
 from torch import Tensor
 
 from vertebra.data.datasets.records import ClassificationDataset
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.decode import decode_bytes, stored_size
-from vertebra.data.loading.loaders import plan_requests, substitutes
-from vertebra.data.loading.sampling import Request, TrainPlan, TrainRequests, evenly, try_samples
+from vertebra.data.loading.loaders import Batch
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    choose_images,
+    evenly,
+    one_group,
+    sequential_requests,
+    try_samples,
+)
 from vertebra.data.transforms.mixing import Mixing
 from vertebra.data.transforms.transforms import centre_crop
 from vertebra.ground.errors import BadSample, DataError
 
-AUGMENTS = ("none", "pad")
+RESIDENT = "the images on the device"
 SMALL_SIDE = 64  # pixels; what `is_small` calls small
 SMALL_MB = 1024  # of device memory
 PROBES = 16  # images whose headers are read to guess what all are like
@@ -167,12 +176,11 @@ class ResidentLoader:
         mixing: Mixing | None = None,
         substitutes: TrainPlan | None = None,
     ) -> None:
-        if augment not in AUGMENTS:
-            raise ValueError(f"augment {augment!r} cannot be done on the device; choose from {', '.join(AUGMENTS)}")
+        assert augment in ("none", "pad"), augment
         self.images, self.chosen_I, self.requests = images, chosen_I, requests
         self.plan: TrainPlan | None = None
         if isinstance(requests, TrainRequests):
-            self.plan, self.share = requests.plan, requests.share
+            self.plan, self.part = requests.plan, requests.part
         self.substitutes = substitutes or self.plan
         self.augment, self.flip, self.mixing = augment, flip, mixing
 
@@ -212,7 +220,7 @@ class ResidentLoader:
             self.plan.seed, block, self.plan.global_batch, pad=pad, augment=self.augment, flip=self.flip
         )
         places = [request.iteration % ITERATIONS_AT_ONCE for request in requests]
-        return views_TB3[places, self.share].reshape(-1, 3)
+        return views_TB3[places, self.part].reshape(-1, 3)
 
     def _mixing_T5(self, requests: Sequence[Request]) -> Tensor | None:
         if self.plan is None or not self.mixing:
@@ -239,31 +247,18 @@ class ResidentLoader:
         )
 
 
-def resident_loader(
-    images: ResidentImages,
-    *,
-    train: bool,
-    global_batch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    augment: str = "none",
-    flip: float = 0.0,
-    mixing: Mixing | None = None,
-    seed: int = 0,
-    start_iteration: int = 0,
-    iterations: int | None = None,
-    limit: int | None = None,
-    replace_bad: bool = False,
+def resident_train_loader(
+    images: ResidentImages, share: Share, *, augment: str = "none", flip: float = 0.0, mixing: Mixing | None = None
 ) -> ResidentLoader:
-    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5.
+    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5; see the worker
+    loader, classification_train_loader. share.workers is not used. Raises DataError."""
+    chosen_I = choose_images(len(images.labels_I), share, RESIDENT)
+    requests = TrainRequests(one_group(len(chosen_I), share), share)
+    return ResidentLoader(images, chosen_I, requests, augment=augment, flip=flip, mixing=mixing)
 
-    The options are those of `loading.loaders.classification_loader`; where the pixels come from decides the size.
-    """
-    chosen_I = evenly(len(images.labels_I), limit)
-    groups = np.zeros(len(chosen_I), np.int64)
-    requests, plan = plan_requests(
-        groups, "the resident set", train, global_batch, rank, world_size, seed, start_iteration, iterations
-    )
-    if replace_bad and plan is None:
-        plan, requests = substitutes(groups, requests, global_batch, seed)
-    return ResidentLoader(images, chosen_I, requests, augment=augment, flip=flip, mixing=mixing, substitutes=plan)
+
+def resident_test_loader(images: ResidentImages, share: Share, *, replace_bad: bool = False) -> ResidentLoader:
+    """Every image once over all processes; replace_bad as in classification_test_loader. Raises DataError."""
+    chosen_I = choose_images(len(images.labels_I), share, RESIDENT)
+    substitutes = one_group(len(chosen_I), share) if replace_bad else None
+    return ResidentLoader(images, chosen_I, sequential_requests(len(chosen_I), share), substitutes=substitutes)

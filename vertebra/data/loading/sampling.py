@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from vertebra.data.datasets.repeats import RepeatingStream, Stream, occurrences
+from vertebra.data.loading.repeats import RepeatingStream, Stream, occurrences
 from vertebra.ground.errors import BadSample, DataError
 
 RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
@@ -29,9 +29,28 @@ def draw_seed(seed: int, iteration: int, image_id: int, repetition: int = 0) -> 
     return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The images that one process reads, and when.
+
+    batch: images of a global batch, over all `world_size` processes, of which this is number `rank`. seed: of all
+    draws. workers: processes that read ahead; 0: none. start, stop: iterations start <= t < stop of a training (None:
+    one epoch). limit: only that many images, evenly spaced.
+    """
+
+    batch: int
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
+    workers: int = 0
+    start: int = 0
+    stop: int | None = None
+    limit: int | None = None
+
+
 @dataclass(frozen=True)
 class Request:
-    """What a worker is asked for: one process's share of the global batch of `iteration`.
+    """What a worker is asked for: one process's part of the global batch of `iteration`.
 
     repetitions: of each index, which of its views in the batch is meant; empty: all the first.
     """
@@ -54,7 +73,7 @@ class TrainPlan:
     batch has them all where `repeats` divides it). An epoch is as long as ever, and draws 1/repeats of the images.
     Within a batch all first views come before all second ones, so that neighbours are different images and
     processes have different views of the same.
-    factors_I: instead, how often each image comes in an epoch, at least once; see vertebra.data.datasets.repeats.
+    factors_I: instead, how often each image comes in an epoch, at least once; see vertebra.data.loading.repeats.
     """
 
     def __init__(
@@ -116,13 +135,27 @@ class TrainPlan:
         return [done[i] for i in order]
 
 
-class TrainRequests(Sequence[Request]):
-    """One process's requests for iterations start <= t < stop: its equal share of each global batch."""
+def one_group(count: int, share: Share, repeats: int = 1) -> TrainPlan:
+    """The plan of images that all have one size."""
+    return TrainPlan(np.zeros(count, np.int64), share.batch, share.seed, repeats)
 
-    def __init__(self, plan: TrainPlan, *, rank: int, world_size: int, start: int, stop: int) -> None:
-        self.plan, self.iterations = plan, range(start, max(start, stop))
-        share = plan.global_batch // world_size
-        self.share = slice(rank * share, (rank + 1) * share)
+
+class TrainRequests(Sequence[Request]):
+    """One process's requests for iterations start <= t < stop: its equal part of each global batch of the plan.
+
+    Raises DataError where a batch does not divide among the processes.
+    """
+
+    def __init__(self, plan: TrainPlan, share: Share) -> None:
+        if share.batch % share.world_size:
+            raise DataError(
+                f"a global batch of {share.batch} images does not divide among {share.world_size} processes; "
+                "make it a multiple"
+            )
+        stop = share.start + -(-len(plan.groups_I) // share.batch) if share.stop is None else share.stop
+        self.plan, self.iterations = plan, range(share.start, max(share.start, stop))
+        count = share.batch // share.world_size
+        self.part = slice(share.rank * count, (share.rank + 1) * count)
 
     def __len__(self) -> int:
         return len(self.iterations)
@@ -132,25 +165,35 @@ class TrainRequests(Sequence[Request]):
         group, indices_B = self.plan.batch(iteration)
         repeated = self.plan.repeats > 1 or self.plan.repeats_rare
         repetitions_B = self.plan.repetitions(iteration) if repeated else np.empty(0, int)
-        return Request(
-            iteration, tuple(indices_B[self.share].tolist()), group, tuple(repetitions_B[self.share].tolist())
-        )
+        return Request(iteration, tuple(indices_B[self.part].tolist()), group, tuple(repetitions_B[self.part].tolist()))
 
     def __iter__(self) -> Iterator[Request]:
         return (self[place] for place in range(len(self)))
 
 
-def sequential_requests(count: int, *, batch: int, rank: int, world_size: int) -> list[Request]:
-    """Every one of `count` images once over all processes, in order; group is the number of the batch.
+def sequential_requests(count: int, share: Share) -> list[Request]:
+    """Every one of `count` images once over all processes, in order, all of group 0.
 
-    Whole batches are dealt to the processes in turn. So a batch is the same for any number of processes, and with it
-    the canvas of an image and its detections.
+    The processes take whole batches in turn. So a batch is the same for any number of processes, and with it the
+    canvas of an image and its detections.
     """
-    requests = []
-    for iteration, first in enumerate(range(0, count, batch)):
-        if iteration % world_size == rank:
-            requests.append(Request(iteration, tuple(range(first, min(first + batch, count))), iteration))
-    return requests
+    firsts = range(0, count, share.batch)
+    return [
+        Request(iteration, tuple(range(firsts[iteration], min(firsts[iteration] + share.batch, count))), 0)
+        for iteration in range(share.rank, len(firsts), share.world_size)
+    ]
+
+
+def choose_images(count: int, share: Share, where: object) -> np.ndarray:
+    """Indices of the images that are used, of all `count` in the data set `where`. Raises DataError without any."""
+    chosen_I = evenly(count, share.limit)
+    need_images(chosen_I, where)
+    return chosen_I
+
+
+def need_images(chosen_I: Sized, where: object) -> None:
+    if not len(chosen_I):
+        raise DataError(where, "no images to load", "check the data set and the limit")
 
 
 def evenly(count: int, limit: int | None) -> np.ndarray:

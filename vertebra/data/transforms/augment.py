@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+PixelChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 POLICIES = ("none", "trivial", "rand")
 COLOURS = ("none", "pca")
@@ -34,23 +34,21 @@ _BLUR = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 _VALUES = np.arange(256, dtype=np.float32)
 
 
-def augmentations(
+def pixel_changes(
     *,
     policy: str = "none",
     policy_magnitude: int = 9,
     colour: str = "none",
     erase: float = 0.0,
     erase_rgb: Sequence[float] = (0, 0, 0),
-) -> tuple[Augmentation, ...]:
+) -> tuple[PixelChange, ...]:
     """What is done to a view after its crop and mirroring, in order; nothing by default.
 
     policy: "trivial" or "rand", the latter at level `policy_magnitude` of 0..30. colour: "pca". erase: a chance;
-    erase_rgb: what is filled in, the colour that the network takes for zero. Raises ValueError.
+    erase_rgb: what is filled in, the colour that the network takes for zero.
     """
-    for name, value, known in (("policy", policy, POLICIES), ("colour", colour, COLOURS)):
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(known)}")
-    steps: list[Augmentation] = []
+    assert policy in POLICIES and colour in COLOURS, (policy, colour)
+    steps: list[PixelChange] = []
     if policy == "trivial":
         steps.append(trivial_augment)
     if policy == "rand":
@@ -105,8 +103,7 @@ class RandAugment:
     """Two operations, one after the other, of one strength (Cubuk et al. 2019). level: 0..30."""
 
     def __init__(self, level: int) -> None:
-        if not 0 <= level < LEVELS:
-            raise ValueError(f"policy_magnitude {level} is not one of 0..{LEVELS - 1}")
+        assert 0 <= level < LEVELS, level
         self.level = level
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,9 @@ Sizes are (height, width) in pixels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,6 +46,30 @@ def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
         min(canvas_hw[0], max(1, round(height * scale))),
         min(canvas_hw[1], max(1, round(width * scale))),
     )
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """The view at test and of pictures without annotations: the whole image, its shorter side at `shorter` px unless
+    the longer side is bounded by `longer`."""
+
+    shorter: int
+    longer: int
+
+    @functools.cached_property
+    def canvases(self) -> tuple[Size, ...]:
+        return default_canvases(self.shorter, self.longer)
+
+    def canvas(self, sizes_hw: Sequence[Size] | np.ndarray) -> Size:
+        """The smallest canvas that holds each image's own one."""
+        if not len(sizes_hw):
+            return self.canvases[0]
+        chosen = choose_canvases(np.asarray(sizes_hw), self.shorter, self.longer, self.canvases)
+        height, width = np.array(self.canvases)[chosen].max(axis=0).tolist()
+        return height, width
+
+    def size(self, size_hw: Size, canvas_hw: Size) -> Size:
+        return resized(size_hw, self.shorter, self.longer, canvas_hw)
 
 
 def _up(side: int) -> int:

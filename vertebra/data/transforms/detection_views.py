@@ -38,16 +38,12 @@ class DetectionAugmentation:
     photometric: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.crop not in CROPS:
-            raise ValueError(f"crop {self.crop!r} is not known; choose from {', '.join(CROPS)}")
-        if not 0 < self.crop_min <= 1:
-            raise ValueError(f"crop_min {self.crop_min} is not a share of a side; it is above 0 and at most 1")
-        if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
-            raise ValueError(f"jitter {self.jitter} is not two factors above 0, the smaller one first")
+        assert self.crop in CROPS and 0 < self.crop_min <= 1, self
+        assert self.jitter is None or 0 < self.jitter[0] <= self.jitter[1], self
 
 
 @dataclass(frozen=True)
-class View:
+class DrawnView:
     """part: of the image, in its own pixels; size_hw: what becomes of it; flip: mirrored after that."""
 
     part: Box
@@ -55,16 +51,16 @@ class View:
     flip: bool
 
 
+@dataclass(frozen=True)
 class ViewDraw:
     """shorter_sides: one is drawn; longer_side bounds the other. flip: a chance."""
 
-    def __init__(
-        self, shorter_sides: Sequence[int], longer_side: int, flip: float, augmentation: DetectionAugmentation
-    ) -> None:
-        self.shorter_sides, self.longer_side, self.flip = tuple(shorter_sides), longer_side, flip
-        self.augmentation = augmentation
+    shorter_sides: Sequence[int]
+    longer_side: int
+    flip: float = 0.0
+    augmentation: DetectionAugmentation = DetectionAugmentation()
 
-    def __call__(self, size_hw: Size, canvas_hw: Size, boxes_G4: np.ndarray, rng: np.random.Generator) -> View:
+    def __call__(self, size_hw: Size, canvas_hw: Size, boxes_G4: np.ndarray, rng: np.random.Generator) -> DrawnView:
         """boxes_G4: the objects that a crop is to show, in pixels of `size_hw`."""
         shorter = self._side(rng)
         flip = bool(rng.random() < self.flip)
@@ -73,7 +69,7 @@ class ViewDraw:
         if self.augmentation.jitter is not None:
             factor = rng.uniform(*self.augmentation.jitter)
             part, resized_hw = jittered(part, resized_hw, canvas_hw, factor, rng)
-        return View(part, resized_hw, flip)
+        return DrawnView(part, resized_hw, flip)
 
     def _side(self, rng: np.random.Generator) -> int:
         if self.augmentation.any_side:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vertebra.data.transforms.augment import Augmentation
+from vertebra.data.transforms.augment import PixelChange
 
 AUGMENTS = ("none", "crop", "pad", "scale")
 PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256, 480]
@@ -114,37 +114,28 @@ def mirror(image_HW3: np.ndarray) -> np.ndarray:
     return cv2.flip(image_HW3, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class ClassificationTransform:
     """One image to size x size.
 
     augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (resized_crop), "pad" (pad_crop), "scale"
-    (scale_crop). flip: chance of a mirrored image. then: what is done to the view after
-    that (vertebra.data.transforms.augment).
+    (scale_crop). flip: chance of a mirrored image. pixel_changes: applied to the view after that, in order.
     """
 
-    def __init__(
-        self,
-        *,
-        size: int,
-        shorter: int,
-        augment: str,
-        min_scale: float,
-        flip: float,
-        then: Sequence[Augmentation] = (),
-    ) -> None:
-        if augment not in AUGMENTS:
-            raise ValueError(f"augment {augment!r} is not known; choose from {', '.join(AUGMENTS)}")
-        if augment in ("none", "scale") and shorter < size:
-            raise ValueError(f"resize {shorter} is below the crop's size {size}; set it to {size} or more")
-        self.size, self.shorter, self.augment = size, shorter, augment
-        self.min_scale, self.flip, self.then = min_scale, flip, tuple(then)
+    size: int
+    shorter: int
+    augment: str = "none"
+    min_scale: float = 0.08
+    flip: float = 0.0
+    pixel_changes: Sequence[PixelChange] = ()
+
+    def __post_init__(self) -> None:
+        assert self.augment in AUGMENTS, self.augment
+        assert self.shorter >= self.size or self.augment in ("crop", "pad"), (self.shorter, self.size)
 
     def at_size(self, size: int) -> ClassificationTransform:
         """The same view of another size, `shorter` in proportion."""
-        shorter = round(self.shorter * size / self.size)
-        return ClassificationTransform(
-            size=size, shorter=shorter, augment=self.augment, min_scale=self.min_scale, flip=self.flip, then=self.then
-        )
+        return replace(self, size=size, shorter=round(self.shorter * size / self.size))
 
     @property
     def wanted_shorter(self) -> float:
@@ -176,9 +167,9 @@ class ClassificationTransform:
             view = centre_crop(image_HW3, self.size, self.shorter)
         if self.flip > 0 and rng.random() < self.flip:
             view = mirror(view)
-        if self.then:
+        if self.pixel_changes:
             view = np.ascontiguousarray(view)
-        for change in self.then:
+        for change in self.pixel_changes:
             view = change(view, rng)
         return view
 

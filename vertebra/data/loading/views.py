@@ -8,17 +8,16 @@ have one of a few sizes, and no image is padded or warped for the company's sake
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vertebra.data.datasets.records import ClassificationDataset
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
-from vertebra.data.loading.loaders import Loader
-from vertebra.data.loading.sampling import Request, sequential_requests
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.sampling import Request, Share, need_images, sequential_requests
 from vertebra.data.transforms.transforms import resize_shorter
 from vertebra.ground.errors import DataError
 
@@ -153,21 +152,11 @@ def images_at_once(views: Sequence[View], most: int) -> int:
     return max(1, min(most, int(BATCH_BYTES / (3 * sum(view.usual_pixels for view in views)))))
 
 
-def view_loader(
-    dataset: ClassificationDataset,
-    views: Sequence[View],
-    *,
-    batch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    workers: int = 0,
-) -> Loader:
-    """Batches whose inputs are (ViewBatch, labels_N): every image once over all processes, in order.
+def view_loader(dataset: ClassificationDataset, views: Sequence[View], share: Share) -> Loader:
+    """Every image once over all processes, in order, as (ViewBatch, labels_N).
 
-    batch: the most images in one; fewer where their views are large. Batches are dealt to the processes whole.
-    Raises DataError where there are no images.
+    share.batch: the most images in a batch; fewer where their views are large. Raises DataError without images.
     """
-    if not len(dataset):
-        raise DataError(f"{dataset.root}: no images to load; check the data set")
-    requests = sequential_requests(len(dataset), batch=images_at_once(views, batch), rank=rank, world_size=world_size)
-    return Loader(ViewReader(dataset, views), requests, workers)
+    need_images(dataset, dataset.root)
+    share = replace(share, batch=images_at_once(views, share.batch))
+    return Loader(ViewReader(dataset, views), sequential_requests(len(dataset), share), share.workers)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vertebra.data.loading.batches import Batch
-from vertebra.data.loading.loaders import Loader
+from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request
 
 

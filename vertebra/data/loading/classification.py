@@ -1,4 +1,7 @@
-"""Answers requests for classification batches: reads, decodes, transforms, into one array a batch."""
+"""Loaders of classification batches: read, decoded and transformed into one array a batch.
+
+Legend: I images of the data set, N images of a batch, H W height and width.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,20 @@ import numpy as np
 import torch
 
 from vertebra.data.datasets.records import ClassificationDataset
-from vertebra.data.loading.batches import Batch
 from vertebra.data.loading.cache import PixelCache, needed_mb
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
-from vertebra.data.loading.sampling import Request, TrainPlan, draw_seed, try_samples
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    choose_images,
+    draw_seed,
+    one_group,
+    sequential_requests,
+    try_samples,
+)
 from vertebra.data.transforms.growth import Growth
 from vertebra.data.transforms.mixing import Mixing
 from vertebra.data.transforms.transforms import ClassificationTransform
@@ -19,13 +32,16 @@ Size = tuple[int, int]  # height, width
 
 # Pixels, as decoded (about 836 x 627): of an image with more, what the drawn crop needs is decoded, and nothing kept.
 LARGE = 1 << 19
+DEFAULT_CACHE_MB = 2048
 _PROBES = 16  # images looked at to guess what all of them take in memory
 
 
 class ClassificationReader:
-    """chosen_I: the indices of the data set that are used; requests count along it. plan: None in tests.
+    """Answers requests.
 
-    growth: the pictures' side by iteration, in the place of the transform's. mixing: adds mixing_5 to the inputs.
+    chosen_I: the indices of the data set that are used; requests count along it. plan: where others are drawn from in
+    the place of images that cannot be used; None: these are an error. growth: the size by iteration, in the place of
+    the transform's. mixing: adds mixing_5 to the inputs.
     """
 
     def __init__(
@@ -36,7 +52,7 @@ class ClassificationReader:
         *,
         seed: int,
         plan: TrainPlan | None,
-        cache_mb: int,
+        cache_mb: int = 0,
         growth: Growth | None = None,
         mixing: Mixing | None = None,
     ) -> None:
@@ -132,3 +148,46 @@ def part_of_large(
             break
         # else its camera was held upright: the decoder has turned it
     return transform(image_HW3, rng, box.shrunk(shrink))
+
+
+def classification_train_loader(
+    dataset: ClassificationDataset,
+    transform: ClassificationTransform,
+    share: Share,
+    *,
+    repeats: int = 1,
+    growth: Growth | None = None,
+    mixing: Mixing | None = None,
+    cache_mb: int = DEFAULT_CACHE_MB,
+) -> Loader:
+    """Batches whose inputs are (pixels_N3HW uint8 RGB, labels_N int64), and with `mixing` mixing_5 (see Mixing).
+
+    repeats: see TrainPlan. growth: the size by iteration, in the place of the transform's. cache_mb: memory for decoded
+    images, MB over all processes, used only where all of them fit. Raises DataError.
+    """
+    chosen_I = choose_images(len(dataset), share, dataset.root)
+    plan = one_group(len(chosen_I), share, repeats)
+    reader = ClassificationReader(
+        dataset,
+        chosen_I,
+        transform,
+        seed=share.seed,
+        plan=plan,
+        cache_mb=cache_mb // share.world_size,
+        growth=growth,
+        mixing=mixing,
+    )
+    return Loader(reader, TrainRequests(plan, share), share.workers)
+
+
+def classification_test_loader(
+    dataset: ClassificationDataset, transform: ClassificationTransform, share: Share, *, replace_bad: bool = False
+) -> Loader:
+    """Every image once over all processes, as (pixels_N3HW uint8 RGB, labels_N int64).
+
+    replace_bad: others take the place of images that cannot be used, which are an error otherwise. Raises DataError.
+    """
+    chosen_I = choose_images(len(dataset), share, dataset.root)
+    substitutes = one_group(len(chosen_I), share) if replace_bad else None
+    reader = ClassificationReader(dataset, chosen_I, transform, seed=share.seed, plan=substitutes)
+    return Loader(reader, sequential_requests(len(chosen_I), share), share.workers)
