@@ -38,7 +38,8 @@ def main(clone: Path) -> None:
 
     print("\nwhat each command imports of ours")
     folder = "vertebra/cli" if any(file.match("vertebra/cli/*.py") for file in product) else "tools"
-    for file in sorted(file for file in product if str(file.parent) == folder and file.stem != "__init__" and has_main(trees[file])):
+    commands = [file for file in product if str(file.parent) == folder and file.stem != "__init__"]
+    for file in sorted(file for file in commands if has_main(trees[file])):
         closure = reached(file, imports)
         print(f"  {file.stem:22} {sum(lines[one] for one in closure):7,} lines {len(closure):4} files")
 
