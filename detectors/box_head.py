@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.boxes import Weights, encode, take
+from detectors.boxes import Weights, encode, of_class, take
 from detectors.losses import cross_entropy, global_count, masked_sum, smooth_l1
 from detectors.matching import Matcher
 from detectors.postprocess import PostProcess
@@ -166,11 +166,7 @@ class BoxHead(nn.Module):
         so that a positive region weighs the same however many there are (Fast R-CNN, §2.3; detectron2)."""
         logits_NRK, deltas_NRQ4 = output.logits_NRK, output.deltas_NRQ4
         count = global_count(regions.valid_NR)
-        if self.predictor.class_agnostic:
-            deltas_NR4 = deltas_NRQ4.squeeze(2)
-        else:
-            code_NR11 = (regions.labels_NR - 1).clamp(min=0)[..., None, None]
-            deltas_NR4 = deltas_NRQ4.gather(2, code_NR11.expand(-1, -1, 1, 4)).squeeze(2)
+        deltas_NR4 = of_class(deltas_NRQ4, regions.labels_NR - 1)
         wanted_NR4 = encode(regions.truth_NR4, regions.boxes_NR4, self.delta_weights)
         class_loss_NR = cross_entropy(logits_NRK, regions.labels_NR)
         box_loss_NR = smooth_l1(deltas_NR4, wanted_NR4, self.beta)

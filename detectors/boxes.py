@@ -13,6 +13,8 @@ from torch import Tensor
 
 Weights = tuple[float, float, float, float]
 
+PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)  # of anchors' deltas; a box head's differ
+
 # A region may grow by this factor at most in one regression step; keeps exp() finite. As in Detectron: a 16
 # px anchor reaches 1000 px.
 MAX_LOG_SCALE = math.log(1000.0 / 16)
@@ -61,7 +63,7 @@ def _times(pair_X2: Tensor, x: float, y: float) -> Tensor:
     return pair_X2 * x if x == y else torch.stack([pair_X2[..., 0] * x, pair_X2[..., 1] * y], dim=-1)
 
 
-def encode(boxes_X4: Tensor, reference_X4: Tensor, weights: Weights) -> Tensor:
+def encode(boxes_X4: Tensor, reference_X4: Tensor, weights: Weights = PLAIN) -> Tensor:
     """The deltas that turn `reference` boxes into `boxes` (R-CNN, appendix C), each times its weight.
 
     Weights (10, 10, 5, 5) are the same as the paper's division by standard deviations 0.1, 0.1, 0.2, 0.2.
@@ -72,7 +74,7 @@ def encode(boxes_X4: Tensor, reference_X4: Tensor, weights: Weights) -> Tensor:
     return torch.cat([shift, _times((side / reference_side).log(), *weights[2:])], dim=-1)
 
 
-def decode(deltas_X4: Tensor, reference_X4: Tensor, weights: Weights) -> Tensor:
+def decode(deltas_X4: Tensor, reference_X4: Tensor, weights: Weights = PLAIN) -> Tensor:
     """The boxes that `deltas` make of `reference` boxes (broadcast against each other); inverts `encode`."""
     centre, side = _centre_and_side(reference_X4)
     shift, log_scale = deltas_X4.float().split(2, dim=-1)
@@ -92,3 +94,24 @@ def take(values_NA: Tensor, index_NS: Tensor) -> Tensor:
     """`values[n, index[n, s]]`, whatever dimensions follow A."""
     index = index_NS.reshape(*index_NS.shape, *[1] * (values_NA.dim() - 2))
     return values_NA.gather(1, index.expand(*index_NS.shape, *values_NA.shape[2:]))
+
+
+def of_class(values_XQ: Tensor, class_X: Tensor) -> Tensor:
+    """`values[x, class[x]]`, whatever dimensions follow Q; where Q is 1, all classes share that one.
+
+    Class -1 (background) gets the first class's values.
+    """
+    at = class_X.dim()
+    if values_XQ.shape[at] == 1:
+        return values_XQ.squeeze(at)
+    flat_X1 = take(values_XQ.flatten(0, at - 1), class_X.reshape(-1, 1).clamp(min=0))
+    return flat_X1.view(*class_X.shape, *values_XQ.shape[at + 1 :])
+
+
+def usable(boxes_X4: Tensor, min_side_px: float = 0.0) -> Tensor:
+    """Return which boxes are finite, not empty, and at least `min_side_px` wide and high; bool X.
+
+    A NaN, which the loss will report, must not reach the pooling kernels: it would be an address there.
+    """
+    side_X2 = boxes_X4[..., 2:] - boxes_X4[..., :2]
+    return ((side_X2 > 0) & (side_X2 >= min_side_px)).all(dim=-1) & boxes_X4.isfinite().all(dim=-1)

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside
-from detectors.boxes import Weights, box_iou, clip, decode, encode, take
-from detectors.losses import binary_cross_entropy, global_count, masked_sum, smooth_l1
+from detectors.boxes import box_iou, clip, decode, of_class, take
+from detectors.losses import anchor_losses
 from detectors.matching import Matcher
 from detectors.sampling import Sampler
 from detectors.structures import ImageBatch, Targets
 
 LOCALIZER_STREAM = 3  # tells its random draws from those of other parts
-DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 LOCATED = 0.5  # overlap with a truth from which on an object counts as located
 
 
@@ -102,27 +101,25 @@ class Localizer(nn.Module):
         logits_NA, deltas_NA4 = logits_N1A[:, 0], deltas_N1A4[:, 0]
         rows, columns = features_NCHW.shape[-2:]
         anchors_A4 = self.anchors(rows, columns, features_NCHW.device)
-        with torch.no_grad():
-            inside_NA = centred_inside(anchors_A4, images.sizes_hw_N2)
-            matches = self.matcher(anchors_A4, inside_NA, targets)
-            samples = self.sampler(matches, targets.draw_seeds_N)
-            truth_NS4 = take(targets.boxes_NG4, take(matches.truth_NA, samples.index_NS))
-            wanted_NS4 = encode(truth_NS4, anchors_A4[samples.index_NS], DELTA_WEIGHTS)
-            count = global_count(samples.valid_NS)
-        class_loss_NS = binary_cross_entropy(take(logits_NA, samples.index_NS), samples.positive_NS)
-        box_loss_NS = smooth_l1(take(deltas_NA4, samples.index_NS), wanted_NS4, self.beta)
-        return {
-            "loss_loc_cls": masked_sum(class_loss_NS, samples.valid_NS) / count,
-            "loss_loc_box": masked_sum(box_loss_NS, samples.positive_NS) / count,
-            "located": self._located(logits_NA, deltas_NA4, anchors_A4, images, targets),
-        }
+        class_loss, box_loss = anchor_losses(
+            anchors_A4,
+            centred_inside(anchors_A4, images.sizes_hw_N2),
+            logits_NA,
+            deltas_NA4,
+            targets,
+            matcher=self.matcher,
+            sampler=self.sampler,
+            beta=self.beta,
+        )
+        located = self._located(logits_NA, deltas_NA4, anchors_A4, images, targets)
+        return {"loss_loc_cls": class_loss, "loss_loc_box": box_loss, "located": located}
 
     @torch.no_grad()
     def _located(
         self, logits_NA: Tensor, deltas_NA4: Tensor, anchors_A4: Tensor, images: ImageBatch, targets: Targets
     ) -> Tensor:
         best_N1 = logits_NA.argmax(dim=1, keepdim=True)
-        boxes_N14 = clip(decode(take(deltas_NA4, best_N1), anchors_A4[best_N1], DELTA_WEIGHTS), images.sizes_hw_N2)
+        boxes_N14 = clip(decode(take(deltas_NA4, best_N1), anchors_A4[best_N1]), images.sizes_hw_N2)
         iou_NG = box_iou(targets.boxes_NG4, boxes_N14)[..., 0].masked_fill(~targets.valid_NG, 0)
         return 100.0 * (iou_NG.amax(dim=1) >= LOCATED).float().mean()
 
@@ -162,7 +159,7 @@ class Localizer(nn.Module):
         inside_n1A = centred_inside(anchors_A4, sizes_hw_n2)[:, None]
         best = logits_nQA.float().masked_fill(~inside_n1A, float("-inf")).topk(min(self.candidates, len(anchors_A4)))
         deltas_nQD4 = deltas_nQA4.gather(2, best.indices[..., None].expand(*best.indices.shape, 4))
-        boxes_nQD4 = decode(deltas_nQD4, anchors_A4[best.indices], DELTA_WEIGHTS)
+        boxes_nQD4 = decode(deltas_nQD4, anchors_A4[best.indices])
         return boxes_nQD4, best.values.sigmoid()
 
 
@@ -170,10 +167,10 @@ def elect(boxes_NQD4: Tensor, scores_NQD: Tensor, vote_iou: float) -> tuple[Tens
     """Of D candidates the one with the highest score, moved to the mean, by score, of those that overlap it by
     `vote_iou` or more (box voting: Gidaris & Komodakis 2015); its own score stays."""
     scores_NQ, best_NQ = scores_NQD.max(dim=2)
-    chosen_NQ14 = boxes_NQD4.gather(2, best_NQ[..., None, None].expand(*best_NQ.shape, 1, 4))
+    chosen_NQ4 = of_class(boxes_NQD4, best_NQ)
     if boxes_NQD4.shape[2] == 1:
-        return chosen_NQ14[:, :, 0], scores_NQ
-    votes_NQD = scores_NQD * (box_iou(chosen_NQ14, boxes_NQD4)[:, :, 0] >= vote_iou)
+        return chosen_NQ4, scores_NQ
+    votes_NQD = scores_NQD * (box_iou(chosen_NQ4.unsqueeze(2), boxes_NQD4)[:, :, 0] >= vote_iou)
     votes_NQD.scatter_add_(2, best_NQ[..., None], torch.full_like(scores_NQ[..., None], 1e-12))  # where all are 0
     mean_NQ4 = (boxes_NQD4 * votes_NQD[..., None]).sum(dim=2) / votes_NQD.sum(dim=2, keepdim=True)
     return mean_NQ4, scores_NQ

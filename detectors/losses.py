@@ -1,10 +1,18 @@
-"""Losses in float32, summed over what was sampled and divided by how much was sampled in the whole batch."""
+"""Losses in float32, summed over what was sampled and divided by how much was sampled in the whole batch.
+
+Legend: X any shape, K classes with background (0), N images, A anchors, S sampled anchors.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from detectors.boxes import encode, take
+from detectors.matching import Matcher
+from detectors.sampling import Sampler
+from detectors.structures import Targets
 
 
 def global_count(selected: Tensor) -> Tensor:
@@ -44,3 +52,30 @@ def cross_entropy(logits_XK: Tensor, labels_X: Tensor) -> Tensor:
 def masked_sum(losses_X: Tensor, selected_X: Tensor) -> Tensor:
     """The sum of the selected losses; what is not selected may be anything, infinite included."""
     return losses_X.where(selected_X, 0.0).sum()
+
+
+def anchor_losses(
+    anchors_A4: Tensor,
+    eligible_NA: Tensor,
+    logits_NA: Tensor,
+    deltas_NA4: Tensor,
+    targets: Targets,
+    *,
+    matcher: Matcher,
+    sampler: Sampler,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the binary loss and the box loss of a sample of the eligible anchors (Faster R-CNN, §3.1.2).
+
+    Both are divided by the number of sampled anchors (of the whole batch). For the box loss that is about the paper's
+    number of anchor positions with its lambda of 10, and what detectron2 and torchvision do.
+    """
+    with torch.no_grad():
+        matches = matcher(anchors_A4, eligible_NA, targets)
+        samples = sampler(matches, targets.draw_seeds_N)
+        truth_NS4 = take(targets.boxes_NG4, take(matches.truth_NA, samples.index_NS))
+        wanted_NS4 = encode(truth_NS4, anchors_A4[samples.index_NS])
+        count = global_count(samples.valid_NS)
+    class_loss_NS = binary_cross_entropy(take(logits_NA, samples.index_NS), samples.positive_NS)
+    box_loss_NS = smooth_l1(take(deltas_NA4, samples.index_NS), wanted_NS4, beta)
+    return masked_sum(class_loss_NS, samples.valid_NS) / count, masked_sum(box_loss_NS, samples.positive_NS) / count

@@ -1,7 +1,7 @@
 """Mask R-CNN's third branch: which cells of a region does its object cover? (He et al. 2017, §3)
 
 Legend: N images, R regions an image, M = N * R, C channels, Q classes (masks a region), B cells a side of a mask, G
-padded truths, K masks of the batch, S samples in a cell along one axis.
+padded truths, K masks of the batch, X rows and Y columns of pixels that a region's samples lie between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from detectors.bodies import MakeNorm, conv_layer
 from detectors.box_head import Regions
+from detectors.boxes import of_class
 from detectors.losses import global_count, masked_sum
+from detectors.pooling import in_cells, linear_samples
 from detectors.structures import Detections, ImageBatch, Masks, Targets
 
 
@@ -63,24 +65,16 @@ class MaskHead(nn.Module):
         wanted_MBB = masks_of_regions(
             regions, images, targets, bins=logits_MQBB.shape[-1], samples=self.samples, aligned=self.aligned
         )
-        class_M = (regions.labels_NR.flatten() - 1).clamp(min=0)
-        loss_MBB = F.binary_cross_entropy_with_logits(
-            choose(logits_MQBB, class_M).float(), wanted_MBB, reduction="none"
-        )
+        own_MBB = of_class(logits_MQBB, regions.labels_NR.flatten() - 1)
+        loss_MBB = F.binary_cross_entropy_with_logits(own_MBB.float(), wanted_MBB, reduction="none")
         loss_NR = loss_MBB.mean(dim=(1, 2)).view_as(regions.positive_NR)
         return {"loss_mask": masked_sum(loss_NR, regions.positive_NR) / global_count(regions.positive_NR)}
 
     @staticmethod
     def probabilities(logits_MQBB: Tensor, detections: Detections) -> Tensor:
         """How probable it is that each cell of a detection's box is its object's, NDBB float32, 0..1."""
-        class_M = (detections.labels_ND.flatten() - 1).clamp(min=0)
-        return choose(logits_MQBB, class_M).float().sigmoid().unflatten(0, detections.labels_ND.shape)
-
-
-def choose(masks_MQBB: Tensor, class_M: Tensor) -> Tensor:
-    """The mask of one class of each region, MBB."""
-    index_M1BB = class_M.view(-1, 1, 1, 1).expand(-1, 1, *masks_MQBB.shape[2:])
-    return masks_MQBB.gather(1, index_M1BB).squeeze(1)
+        own_MBB = of_class(logits_MQBB, detections.labels_ND.flatten() - 1)
+        return own_MBB.float().sigmoid().unflatten(0, detections.labels_ND.shape)
 
 
 @torch.no_grad()
@@ -98,21 +92,18 @@ def masks_of_regions(
     mask_NR = place_NG.gather(1, regions.truth_index_NR).clamp(min=0)
     start_M = start_K[mask_NR].flatten()
     size_M2 = images.sizes_hw_N2.repeat_interleave(mask_NR.shape[1], dim=0, output_size=mask_NR.numel())
-    x0y0_M2, x1y1_M2 = regions.boxes_NR4.float().reshape(-1, 4).split(2, dim=1)
-    extent_M2 = x1y1_M2 - x0y0_M2
-    if aligned:
-        x0y0_M2 = x0y0_M2 - 0.5
-    else:
-        extent_M2 = extent_M2.clamp(min=1)
+    (x0_M, y0_M), (across_M, down_M) = (
+        pair_M2.unbind(1) for pair_M2 in in_cells(regions.boxes_NR4.reshape(-1, 4), 1, aligned=aligned)
+    )
     height_M, width_M = size_M2.unbind(1)
-    row, row_weight = _lines(x0y0_M2[:, 1], extent_M2[:, 1], height_M, bins, samples)
-    column, column_weight = _lines(x0y0_M2[:, 0], extent_M2[:, 0], width_M, bins, samples)
-    first_MX = start_M.unsqueeze(1) + row * width_M.unsqueeze(1)
+    row_MX, row_weight_MX = (part.flatten(1) for part in linear_samples(y0_M, down_M, height_M, bins, samples))
+    column_MY, column_weight_MY = (part.flatten(1) for part in linear_samples(x0_M, across_M, width_M, bins, samples))
+    first_MX = start_M.unsqueeze(1) + row_MX * width_M.unsqueeze(1)
     last = max(len(targets.masks.bits_M) - 1, 0)
-    index_MXY = (first_MX.unsqueeze(2) + column.unsqueeze(1)).clamp_(0, last)
+    index_MXY = (first_MX.unsqueeze(2) + column_MY.unsqueeze(1)).clamp_(0, last)
     bits_MXY = targets.masks.bits_M[index_MXY].float() if last else torch.zeros_like(index_MXY, dtype=torch.float32)
-    covered_MBX = (bits_MXY * row_weight.unsqueeze(2)).unflatten(1, (bins, -1)).sum(2)
-    return (covered_MBX * column_weight.unsqueeze(1)).unflatten(2, (bins, -1)).sum(3)
+    covered_MBY = (bits_MXY * row_weight_MX.unsqueeze(2)).unflatten(1, (bins, -1)).sum(2)
+    return (covered_MBY * column_weight_MY.unsqueeze(1)).unflatten(2, (bins, -1)).sum(3)
 
 
 def _places(masks: Masks, images: ImageBatch, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -124,24 +115,3 @@ def _places(masks: Masks, images: ImageBatch, targets: Targets) -> tuple[Tensor,
     index_K = masks.image_index_K * places + masks.truth_index_K
     place_X = place_X.scatter(0, index_K, torch.arange(len(index_K), device=start_K.device))
     return place_X.view_as(targets.valid_NG), F.pad(start_K, (0, 1))  # one more: a batch may have no mask at all
-
-
-def _lines(start_M: Tensor, length_M: Tensor, extent_M: Tensor, bins: int, samples: int) -> tuple[Tensor, Tensor]:
-    """The rows (or columns) of pixels that each bin's samples lie between, and their weights, M x (bins * 2S) each."""
-    bin_M11 = (length_M / bins).view(-1, 1, 1)
-    if samples > 0:
-        most, count_M11 = samples, torch.full_like(bin_M11, samples)
-    else:
-        most = max(1, int(bin_M11.max().ceil()))
-        count_M11 = bin_M11.ceil().clamp(min=1)
-    sample_S = torch.arange(most, device=start_M.device)
-    within_MBS = torch.arange(bins, device=start_M.device).view(-1, 1) + (sample_S + 0.5) / count_M11
-    at_MBS = start_M.view(-1, 1, 1) + within_MBS * bin_M11
-    last_M11 = (extent_M - 1).clamp(min=0).view(-1, 1, 1)
-    counts_MBS = (sample_S < count_M11) & (at_MBS >= -1) & (at_MBS <= last_M11 + 1)
-    at_MBS = torch.minimum(at_MBS.clamp(min=0), last_M11)
-    lower_MBS = at_MBS.long()
-    share_MBS = at_MBS - lower_MBS
-    weights_MBS2 = torch.stack([1 - share_MBS, share_MBS], dim=-1) * (counts_MBS / count_M11).unsqueeze(-1)
-    lines_MBS2 = torch.stack([lower_MBS, torch.minimum(lower_MBS + 1, last_M11)], dim=-1)
-    return lines_MBS2.flatten(1), weights_MBS2.flatten(1)

@@ -1,7 +1,7 @@
 """Region of interest pooling: a fixed grid of features for every box, whatever its size.
 
 Legend: N images, R regions an image, M = N * R regions of the batch in order of images, C channels, H W
-feature map, B bins a side, S most samples in a bin. Regions are in pixels of the image; feature (i, j) is
+feature map, B bins a side, S samples in a bin along one axis. Regions are in pixels of the image; feature (i, j) is
 centred on pixel ((j + 0.5) * stride, (i + 0.5) * stride).
 """
 
@@ -46,12 +46,7 @@ class RoIAlign(nn.Module):
         regions = boxes_NR4.shape[1]
         if images * regions * self.bins * columns * channels > MOST_PARTIAL_VALUES:
             return self._by_kernel(features_NCHW, boxes_NR4)
-        start_M2, end_M2 = (boxes_NR4.float().reshape(-1, 4) / self.stride).split(2, dim=1)
-        size_M2 = end_M2 - start_M2
-        if self.aligned:
-            start_M2 = start_M2 - 0.5
-        else:
-            size_M2 = size_M2.clamp(min=1)
+        start_M2, size_M2 = in_cells(boxes_NR4.reshape(-1, 4), self.stride, aligned=self.aligned)
         (x0_M, y0_M), (width_M, height_M) = start_M2.unbind(1), size_M2.unbind(1)
         row_MBH = axis_weights(y0_M, height_M, self.bins, rows, self.samples).to(features_NCHW.dtype)
         column_MBW = axis_weights(x0_M, width_M, self.bins, columns, self.samples).to(features_NCHW.dtype)
@@ -72,26 +67,56 @@ class RoIAlign(nn.Module):
         return pooled_MCBB.to(features_NCHW.dtype, memory_format=torch.channels_last)
 
 
-def axis_weights(start_M: Tensor, length_M: Tensor, bins: int, extent: int, samples: int = 0) -> Tensor:
-    """What each of `extent` cells adds to each bin along one axis, M x bins x extent; lengths in cells.
+def in_cells(boxes_X4: Tensor, stride: Tensor | int, *, aligned: bool) -> tuple[Tensor, Tensor]:
+    """Return the upper left corners and sizes of regions in cells of a map of that stride, X2 each (x, y)."""
+    start_X2, end_X2 = (boxes_X4.float() / stride).split(2, dim=-1)
+    size_X2 = end_X2 - start_X2
+    if aligned:
+        return start_X2 - 0.5, size_X2
+    return start_X2, size_X2.clamp(min=1)  # as before "aligned": half a cell off, and a cell at least
 
-    Samples up to one cell outside take the outermost cell's value, those further out are 0, as in
-    torchvision.
+
+def axis_weights(start_M: Tensor, length_M: Tensor, bins: int, extent: int, samples: int = 0) -> Tensor:
+    """Return what each of `extent` cells adds to each bin along one axis, M x bins x extent; lengths in cells."""
+    most = samples or -(-extent // bins)
+    at_MBS, share_MBS = sample_places(start_M, length_M, torch.full_like(start_M, extent), bins, samples, most)
+    cell_X = torch.arange(extent, device=start_M.device)
+    hat_MBSX = (1 - (at_MBS.unsqueeze(-1) - cell_X).abs_()).clamp_(min=0)
+    return (hat_MBSX * share_MBS.unsqueeze(-1)).sum(dim=2)
+
+
+def linear_samples(
+    start_M: Tensor, length_M: Tensor, extent_M: Tensor, bins: int, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Return the two cells along one axis that each sample lies between, and their weights, M x bins x 2S each.
+
+    extent_M: cells that there are. samples 0: the host waits for the longest region.
     """
-    device = start_M.device
+    most = samples or max(1, int((length_M / bins).max().ceil()))
+    at_MBS, share_MBS = sample_places(start_M, length_M, extent_M, bins, samples, most)
+    lower_MBS = at_MBS.long()
+    upper_MBS = torch.minimum(lower_MBS + 1, (extent_M - 1).clamp(min=0).view(-1, 1, 1))
+    beyond_MBS = at_MBS - lower_MBS
+    weights_MBS2 = torch.stack([1 - beyond_MBS, beyond_MBS], dim=-1) * share_MBS.unsqueeze(-1)
+    return torch.stack([lower_MBS, upper_MBS], dim=-1).flatten(2), weights_MBS2.flatten(2)
+
+
+def sample_places(
+    start_M: Tensor, length_M: Tensor, extent_M: Tensor, bins: int, samples: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """Return where each bin's samples lie along one axis, and the share of each in its bin's mean, M x bins x S each.
+
+    samples: in each bin; 0 takes as many as the bin has cells, rounded up, `most` (S) at most. Samples up to one cell
+    outside take the outermost cell's value, those further out are 0, as in torchvision.
+    """
     bin_M11 = (length_M / bins).view(-1, 1, 1)
-    if samples > 0:
-        most, count_M11 = samples, torch.full_like(bin_M11, samples)
-    else:
-        most = -(-extent // bins)
-        count_M11 = bin_M11.ceil().clamp(1, most)
-    sample_S = torch.arange(most, device=device)
-    within_MBS = torch.arange(bins, device=device).view(-1, 1) + (sample_S + 0.5) / count_M11
+    count_M11 = torch.full_like(bin_M11, samples) if samples > 0 else bin_M11.ceil().clamp(1, most)
+    sample_S = torch.arange(most, device=start_M.device)
+    within_MBS = torch.arange(bins, device=start_M.device).view(-1, 1) + (sample_S + 0.5) / count_M11
     at_MBS = start_M.view(-1, 1, 1) + within_MBS * bin_M11
-    counts_MBS = (sample_S < count_M11) & (at_MBS >= -1) & (at_MBS <= extent)
-    at_MBS1 = at_MBS.clamp(0, extent - 1).unsqueeze(-1)
-    hat_MBSX = (1 - (at_MBS1 - torch.arange(extent, device=device)).abs_()).clamp_(min=0)
-    return (hat_MBSX * (counts_MBS / count_M11).unsqueeze(-1)).sum(dim=2)
+    last_M11 = (extent_M - 1).clamp(min=0).view(-1, 1, 1)
+    counts_MBS = (sample_S < count_M11) & (at_MBS >= -1) & (at_MBS <= last_M11 + 1)
+    return torch.minimum(at_MBS.clamp(min=0), last_M11), counts_MBS / count_M11
 
 
 class RoIPool(nn.Module):

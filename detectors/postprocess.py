@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detectors.boxes import Weights, clip, decode, take
+from detectors.boxes import Weights, clip, decode, take, usable
 from detectors.nms import nms_by_class
 from detectors.rpn import Proposals
 from detectors.structures import Detections, ImageBatch
@@ -59,16 +59,16 @@ class PostProcess:
     ) -> Detections:
         """Detections from the logits and deltas of one detector; only the candidates' boxes are decoded."""
         scores_NT, proposal_NT, class_NT = self._best(logits_NPK.float().softmax(dim=-1), proposals.valid_NP)
-        deltas_NT4 = _of_class(deltas_NPQ4, proposal_NT, class_NT)
+        deltas_NT4 = _of_candidates(deltas_NPQ4, proposal_NT, class_NT)
         boxes_NT4 = decode(deltas_NT4, take(proposals.boxes_NP4, proposal_NT), delta_weights)
         boxes_NT4 = clip(boxes_NT4, images.sizes_hw_N2)
-        return self.suppress(_usable(boxes_NT4, scores_NT, class_NT), images, logits_NPK.shape[2] - 1)
+        return self.suppress(_candidates(boxes_NT4, scores_NT, class_NT), images, logits_NPK.shape[2] - 1)
 
     @torch.no_grad()
     def select(self, scores: RegionScores, valid_NP: Tensor) -> Candidates:
         """The candidates among regions that have been scored, and their boxes decoded, already."""
         scores_NT, proposal_NT, class_NT = self._best(scores.probabilities_NPK, valid_NP)
-        return _usable(_of_class(scores.boxes_NPQ4, proposal_NT, class_NT), scores_NT, class_NT)
+        return _candidates(_of_candidates(scores.boxes_NPQ4, proposal_NT, class_NT), scores_NT, class_NT)
 
     def _best(self, probabilities_NPK: Tensor, valid_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score, proposal and class of each candidate: all that score enough, in a number that no data change.
@@ -103,15 +103,15 @@ class PostProcess:
         )
 
 
-def _of_class(values_NPQ4: Tensor, proposal_NT: Tensor, class_NT: Tensor) -> Tensor:
+def _of_candidates(values_NPQ4: Tensor, proposal_NT: Tensor, class_NT: Tensor) -> Tensor:
     """The four numbers of each candidate's proposal that are its class's, or every class's, NT4."""
     codes = values_NPQ4.shape[2]
     return take(values_NPQ4.flatten(1, 2), proposal_NT * codes + (class_NT if codes > 1 else 0))
 
 
-def _usable(boxes_NT4: Tensor, scores_NT: Tensor, class_NT: Tensor) -> Candidates:
+def _candidates(boxes_NT4: Tensor, scores_NT: Tensor, class_NT: Tensor) -> Candidates:
     """Candidates of which those whose box is empty or not finite are none."""
-    usable_NT = (boxes_NT4[..., 2:] > boxes_NT4[..., :2]).all(dim=-1) & boxes_NT4.isfinite().all(dim=-1)
+    usable_NT = usable(boxes_NT4)
     return Candidates(
         boxes_NT4.where(usable_NT.unsqueeze(-1), 0), scores_NT.masked_fill(~usable_NT, float("-inf")), class_NT
     )

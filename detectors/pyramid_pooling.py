@@ -1,7 +1,7 @@
 """RoIAlign on a pyramid: each region from the level on which it measures about as much as any other.
 
-Legend: N images, R regions an image, M = N * R, L levels, C channels, B bins a side, S samples in a bin along one
-axis, T = B * S samples of a region along one axis.
+Legend: N images, R regions an image, M = N * R, L levels, C channels, B bins a side, E cells that the samples of a bin
+lie between along one axis (in the table: of both), K = M * B * B bins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from detectors.boxes import box_area
-from detectors.pooling import with_image_index
+from detectors.pooling import in_cells, linear_samples, with_image_index
 
 CANONICAL_SIDE = 224.0  # Lin et al. 2017, eq. 1: a region of 224 px, ImageNet's image, is read ...
 CANONICAL_STRIDE = 16  # ... from the level of stride 16, as the cut ResNet's is
@@ -78,14 +78,6 @@ class PyramidRoIAlign(nn.Module):
         pool = self._on_canvas if boxes_NR4.is_cuda else self._from_table
         return pool(levels, boxes_NR4, place_NR)
 
-    def _cells(self, boxes_NR4: Tensor, stride_NR: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions' upper left corners and sizes in cells of their level, NR2 each (x, y)."""
-        start_NR2, end_NR2 = (boxes_NR4 / stride_NR.unsqueeze(-1)).split(2, dim=-1)
-        size_NR2 = end_NR2 - start_NR2
-        if self.aligned:
-            return start_NR2 - 0.5, size_NR2
-        return start_NR2, size_NR2.clamp(min=1)  # as before "aligned": half a cell off, and a cell at least
-
     def _from_table(self, levels: Sequence[Tensor], boxes_NR4: Tensor, place_NR: Tensor) -> Tensor:
         images, channels = levels[0].shape[:2]
         regions = boxes_NR4.shape[1]
@@ -97,38 +89,19 @@ class PyramidRoIAlign(nn.Module):
             first += images * rows * columns
         stride_NR, rows_NR, columns_NR, first_NR = torch.tensor(facts_L4)[place_NR].unbind(-1)
 
-        start_NR2, size_NR2 = self._cells(boxes_NR4, stride_NR)
-        column_NRT2, weight_x_NRT2 = self._axis(start_NR2[..., 0], size_NR2[..., 0], columns_NR)
-        row_NRT2, weight_y_NRT2 = self._axis(start_NR2[..., 1], size_NR2[..., 1], rows_NR)
-        image_N1 = torch.arange(images).unsqueeze(1)
-        base_NR = first_NR + image_N1 * rows_NR * columns_NR
-        row_NRT2 = base_NR[..., None, None] + row_NRT2 * columns_NR[..., None, None]
-        bins, each = self.bins, 2 * self.samples
-        rows_MB1E1 = row_NRT2.reshape(-1, bins, 1, each, 1)
-        columns_M1B1E = column_NRT2.reshape(-1, 1, bins, 1, each)
-        weights_y_MB1E1 = weight_y_NRT2.reshape(-1, bins, 1, each, 1)
-        weights_x_M1B1E = weight_x_NRT2.reshape(-1, 1, bins, 1, each) / self.samples**2
-        cells_KE = (rows_MB1E1 + columns_M1B1E).view(-1, each * each)
-        weights_KE = (weights_y_MB1E1 * weights_x_M1B1E).view(-1, each * each)
+        start_M2, size_M2 = in_cells(boxes_NR4.reshape(-1, 4), stride_NR.view(-1, 1), aligned=self.aligned)
+        (x0_M, y0_M), (width_M, height_M) = start_M2.unbind(1), size_M2.unbind(1)
+        column_MBE, weight_x_MBE = linear_samples(x0_M, width_M, columns_NR.flatten(), self.bins, self.samples)
+        row_MBE, weight_y_MBE = linear_samples(y0_M, height_M, rows_NR.flatten(), self.bins, self.samples)
+        base_NR = first_NR + torch.arange(images).unsqueeze(1) * rows_NR * columns_NR
+        first_MBE = base_NR.view(-1, 1, 1) + row_MBE * columns_NR.view(-1, 1, 1)
+        # Row bin, column bin, row, column.
+        cells_MBBEE = first_MBE[:, :, None, :, None] + column_MBE[:, None, :, None]
+        weights_MBBEE = weight_y_MBE[:, :, None, :, None] * weight_x_MBE[:, None, :, None]
+        cells_KE, weights_KE = cells_MBBEE.flatten(3).flatten(0, 2), weights_MBBEE.flatten(3).flatten(0, 2)
         with torch.autocast("cpu", enabled=False):
             pooled_KC = _WeightedRows.apply(table_XC, cells_KE, weights_KE)
-        return pooled_KC.view(images * regions, bins, bins, channels).permute(0, 3, 1, 2)
-
-    def _axis(self, start_NR: Tensor, size_NR: Tensor, extent_NR: Tensor) -> tuple[Tensor, Tensor]:
-        """The two cells along one axis that each sample lies between, and their weights, NRT2 each.
-
-        Samples up to one cell outside take the outermost cell's value, those further out count 0, as in torchvision.
-        """
-        count = self.bins * self.samples
-        at_NRT = start_NR.unsqueeze(-1) + (torch.arange(count) + 0.5) * (size_NR / count).unsqueeze(-1)
-        last_NR1 = (extent_NR - 1).unsqueeze(-1)
-        counts_NRT = (at_NRT >= -1) & (at_NRT <= last_NR1 + 1)
-        at_NRT = torch.minimum(at_NRT.clamp(min=0), last_NR1)
-        lower_NRT = at_NRT.long()
-        upper_NRT = torch.minimum(lower_NRT + 1, last_NR1)
-        share_NRT = at_NRT - lower_NRT
-        weights_NRT2 = torch.stack([1 - share_NRT, share_NRT], dim=-1) * counts_NRT.unsqueeze(-1)
-        return torch.stack([lower_NRT, upper_NRT], dim=-1), weights_NRT2
+        return pooled_KC.view(images * regions, self.bins, self.bins, channels).permute(0, 3, 1, 2)
 
     def _on_canvas(self, levels: Sequence[Tensor], boxes_NR4: Tensor, place_NR: Tensor) -> Tensor:
         border = 2  # samples of clipped boxes lie at most one cell outside
@@ -145,7 +118,7 @@ class PyramidRoIAlign(nn.Module):
         top_NR = torch.zeros_like(stride_NR)
         for index, value in enumerate(tops):
             top_NR = top_NR.masked_fill(place_NR == index, value)
-        start_NR2, size_NR2 = self._cells(boxes_NR4, stride_NR)
+        start_NR2, size_NR2 = in_cells(boxes_NR4, stride_NR.unsqueeze(-1), aligned=self.aligned)
         start_NR2 = start_NR2 + torch.stack([torch.full_like(stride_NR, border), top_NR], dim=-1)
         regions_NR4 = torch.cat([start_NR2, start_NR2 + size_NR2], dim=-1) + 0.5  # the kernel takes the half away again
         pooled_MCBB = torchvision.ops.roi_align(

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside, wholly_inside
-from detectors.boxes import Weights, clip, decode, encode, take
-from detectors.losses import binary_cross_entropy, global_count, masked_sum, smooth_l1
+from detectors.boxes import clip, decode, take, usable
+from detectors.losses import anchor_losses
 from detectors.matching import Matcher
 from detectors.nms import nms_batch
 from detectors.sampling import Sampler
 from detectors.structures import Detections, ImageBatch, Targets
 
 RPN_STREAM = 1  # tells the RPN's random draws from the box head's
-DELTA_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -130,28 +129,22 @@ class RPN(nn.Module):
         return RPNOutput(anchors_A4, objectness_NA, deltas_NA4, level_sizes)
 
     def losses(self, output: RPNOutput, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """Both losses are divided by the number of sampled anchors (of the whole batch).
-
-        For the box loss that is about the paper's number of anchor positions with its lambda of 10, and what
-        detectron2 and torchvision do.
-        """
-        with torch.no_grad():
-            anchors_A4 = output.anchors_A4
-            eligible_NA = self._usable(anchors_A4, images)
-            if not self.cross_border:
-                eligible_NA = eligible_NA & wholly_inside(anchors_A4, images.sizes_hw_N2)
-            matches = self.matcher(anchors_A4, eligible_NA, targets)
-            samples = self.sampler(matches, targets.draw_seeds_N)
-            truth_NS4 = take(targets.boxes_NG4, take(matches.truth_NA, samples.index_NS))
-            wanted_NS4 = encode(truth_NS4, anchors_A4[samples.index_NS], DELTA_WEIGHTS)
-            count = global_count(samples.valid_NS)
-        objectness_NS = take(output.objectness_NA, samples.index_NS)
-        class_loss_NS = binary_cross_entropy(objectness_NS, samples.positive_NS)
-        box_loss_NS = smooth_l1(take(output.deltas_NA4, samples.index_NS), wanted_NS4, self.beta)
-        return {
-            "loss_rpn_cls": masked_sum(class_loss_NS, samples.valid_NS) / count,
-            "loss_rpn_box": masked_sum(box_loss_NS, samples.positive_NS) / count,
-        }
+        """Return `loss_rpn_cls` and `loss_rpn_box`, see `anchor_losses`."""
+        anchors_A4 = output.anchors_A4
+        eligible_NA = self._eligible(anchors_A4, images)
+        if not self.cross_border:
+            eligible_NA = eligible_NA & wholly_inside(anchors_A4, images.sizes_hw_N2)
+        class_loss, box_loss = anchor_losses(
+            anchors_A4,
+            eligible_NA,
+            output.objectness_NA,
+            output.deltas_NA4,
+            targets,
+            matcher=self.matcher,
+            sampler=self.sampler,
+            beta=self.beta,
+        )
+        return {"loss_rpn_cls": class_loss, "loss_rpn_box": box_loss}
 
     @torch.no_grad()
     def propose(self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits) -> Proposals:
@@ -175,19 +168,17 @@ class RPN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidates' boxes and logits; which of them are proposed, best first, and which places are filled."""
         anchors_A4 = output.anchors_A4
-        scores_NA = output.objectness_NA.float().masked_fill(~self._usable(anchors_A4, images), float("-inf"))
+        scores_NA = output.objectness_NA.float().masked_fill(~self._eligible(anchors_A4, images), float("-inf"))
         scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
         deltas_NK4 = take(output.deltas_NA4, index_NK)
-        boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK], DELTA_WEIGHTS), images.sizes_hw_N2)
-        # A NaN, which the loss will report, must not reach the pooling kernels: it would be an address there.
-        large_NK = (boxes_NK4[..., 2:] - boxes_NK4[..., :2] >= self.min_side_px).all(dim=-1)
-        usable_NK = large_NK & scores_NK.isfinite() & boxes_NK4.isfinite().all(dim=-1)
+        boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK]), images.sizes_hw_N2)
+        usable_NK = usable(boxes_NK4, self.min_side_px) & scores_NK.isfinite()
         boxes_NK4 = boxes_NK4.where(usable_NK.unsqueeze(-1), 0)
         scores_NK = scores_NK.masked_fill(~usable_NK, float("-inf"))
         level_NK = _level_numbers(candidates, scores_NK)  # boxes of different levels never suppress each other
         return boxes_NK4, scores_NK, *nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
 
-    def _usable(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
+    def _eligible(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
         """Which anchors take part at all, NA bool."""
         if self.on_padding:
             return anchors_A4.new_ones((len(images), len(anchors_A4)), dtype=torch.bool)

@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou as torchvision_iou
 from torchvision.ops import clip_boxes_to_image
 
-from detectors.boxes import box_area, box_iou, clip, decode, encode, take
+from detectors.boxes import box_area, box_iou, clip, decode, encode, of_class, take, usable
 
 PAPER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -102,3 +102,21 @@ def test_take_follows_the_index_in_every_image() -> None:
     index = torch.tensor([[2, 0], [1, 1]])
     assert torch.equal(take(values, index), torch.stack([values[0, [2, 0]], values[1, [1, 1]]]))
     assert torch.equal(take(values[..., 0], index), take(values, index)[..., 0])
+
+
+def test_every_region_gets_the_values_of_its_class() -> None:
+    values = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    classes = torch.tensor([[2, 0, 3], [1, -1, 2]])
+    expected = [[values[n, r, max(int(classes[n, r]), 0)].tolist() for r in range(3)] for n in range(2)]
+    assert of_class(values, classes).tolist() == expected
+    assert torch.equal(of_class(values[:, :, :1], classes), values[:, :, 0])
+    assert torch.equal(of_class(values[0], classes[0]), torch.tensor(expected[0]))
+
+
+def test_a_usable_box_is_finite_and_large_enough() -> None:
+    nan, inf = float("nan"), float("inf")
+    candidates = torch.tensor(
+        [[0.0, 0, 2, 2], [0, 0, 1, 2], [3, 3, 3, 9], [5, 5, 4, 9], [nan, 0, 9, 9], [0, 0, inf, 9], [-inf, 0, inf, 9]]
+    )
+    assert usable(candidates).tolist() == [True, True] + [False] * 5
+    assert usable(candidates, 2.0).tolist() == [True] + [False] * 6

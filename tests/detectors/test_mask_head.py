@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import ops
 
 from detectors.box_head import Regions
-from detectors.mask_head import MaskHead, choose, masks_of_regions
+from detectors.mask_head import MaskHead, masks_of_regions
 from detectors.structures import ImageBatch, Masks, Targets
 from tests.detectors.tiny import make_images, make_targets
 
@@ -101,8 +101,3 @@ def test_targets_without_masks_are_refused() -> None:
     images, targets, _ = batch()
     with pytest.raises(ValueError, match="learns masks, and the batch has none"):
         masks_of_regions(regions_of(BOXES, TRUTH, TRUTH), images, replace(targets, masks=None), bins=4, samples=2)
-
-
-def test_a_region_of_its_class_gets_that_classs_mask() -> None:
-    masks = torch.arange(2 * 3 * 4.0).view(2, 3, 2, 2)
-    assert torch.equal(choose(masks, torch.tensor([2, 0])), torch.stack([masks[0, 2], masks[1, 0]]))
