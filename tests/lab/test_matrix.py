@@ -122,17 +122,23 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
         ({}, ("--model.body", "fpn"), "--model.body is the matrix's own flag; say --heads"),
         (
             {"heads": ["c4", "fpn"]},
-            ("--model.fpn-channels", "64"),
-            "c4: model.fpn_channels 64 has no effect with model.body c4: choose fpn, or leave it out (256) (what "
-            "follows the -- is for every head; for one of them, write a recipe: --heads c4=FILE.yaml)",
+            ("--model.anchor-sizes", "64", "128"),
+            "fpn: model.anchor_sizes has 2 sizes, and a pyramid 5 levels (strides 4 to 64) with one each: give as "
+            "many, such as 32 64 128 256 512 (what follows the -- is for every head; for one of them, write a recipe: "
+            "--heads fpn=FILE.yaml)",
         ),
+        ({"sweep": ["model.fpn_channels", "64", "128"]}, (), "64 and 128 both mean 256; name one of them"),
         ({}, ("--model.freeze-stride", "4"), "--weights none trains everything"),
         ({"sweep": ["solver.lrr", "1", "2"]}, (), "no such field that can be swept; did you mean solver.lr?"),
         ({"sweep": ["lr", "1", "2"]}, (), "did you mean solver.lr?"),
         ({"sweep": ["backbone", "r18", "r34"]}, (), "--sweep backbone: a detector's recipe has no such field"),
         ({"sweep": ["solver.lr", "0.1", "much"]}, (), "--solver.lr much: solver.lr: Input should be a valid number"),
-        ({"sweep": ["solver.lr", "0.01", "1e-2"]}, (), "--sweep solver.lr: 0.01 and 1e-2 are one value; name it once"),
-        ({"sweep": ["test.flip", "true", "yes"]}, (), "--sweep test.flip: true and yes are one value"),
+        (
+            {"sweep": ["solver.lr", "0.01", "1e-2"]},
+            (),
+            "0.01 and 1e-2 both mean 0.01; name one of them",
+        ),
+        ({"sweep": ["test.flip", "true", "yes"]}, (), "--sweep test.flip: true and yes both mean True"),
         (
             {"sweep": ["test.flip", "true", "maybe"]},
             (),

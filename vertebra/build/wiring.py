@@ -97,10 +97,10 @@ def write_proposals(
 def recipe_in(facts: dict[str, Any], path: Path) -> DetectionRecipe:
     """The recipe that the detector in a file of weights was trained with."""
     from vertebra.recipes.command_line import validated
-    from vertebra.recipes.schema_detection import DetectionRecipe, as_recorded
+    from vertebra.recipes.schema_detection import DetectionRecipe
 
     if "recipe" in facts and "detector" in facts:
-        return validated(DetectionRecipe, as_recorded(facts["recipe"]), str(path))
+        return validated(DetectionRecipe, facts["recipe"], str(path))
     raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
 
 

@@ -19,9 +19,9 @@ import tyro
 from vertebra.cli import eval_det
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program, read_yaml, validated
+from vertebra.recipes.command_line import load_recipe, program
 from vertebra.recipes.schema import flatten, protocol_fields
-from vertebra.recipes.schema_detection import DetectionRecipe, as_recorded
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
@@ -155,7 +155,7 @@ def changed(row: Row) -> DetectionRecipe:
 def recipe_of(run: Path) -> DetectionRecipe:
     if not (run / "config.yaml").is_file():
         raise ValueError(f"{run} is not a run directory of train_det.py: it has no config.yaml")
-    return validated(DetectionRecipe, as_recorded(read_yaml(run / "config.yaml")), str(run / "config.yaml"))
+    return load_recipe(DetectionRecipe, run / "config.yaml")
 
 
 def is_done(row: Row, world: World) -> bool:

@@ -51,12 +51,13 @@ def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
 
 
 def _check_values(sweep: Sweep, trials: Sequence[Training]) -> None:
-    """Raises RecipeError where two values are one: 0.01 and 1e-2."""
+    """Raise RecipeError where two values make one recipe: 0.01 and 1e-2, or any of a field without effect."""
     seen: dict[str, str] = {}
     for trial in trials:
-        other = seen.setdefault(repr(flatten(trial.recipe)[sweep.field]), trial.value)
+        value = flatten(trial.recipe)[sweep.field]
+        other = seen.setdefault(repr(value), trial.value)
         if other != trial.value:
-            raise RecipeError(f"--sweep {sweep.field}: {other} and {trial.value} are one value; name it once")
+            raise RecipeError(f"--sweep {sweep.field}: {other} and {trial.value} both mean {value}; name one of them")
 
 
 def with_choice(recipe: CompareRecipe, cell: Training, choice: Choice) -> Training:

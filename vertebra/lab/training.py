@@ -10,7 +10,7 @@ from pathlib import Path
 from vertebra.build import build, build_detection
 from vertebra.engine.jobs.board import latest
 from vertebra.engine.rundir import RunDirectory
-from vertebra.recipes.command_line import lengths_by_flag_win, validated
+from vertebra.recipes.command_line import drop_other_lengths, validated
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -74,7 +74,7 @@ def with_flags(training: Training, values: dict[str, str]) -> Training:
     Raises RecipeError for a value that its field cannot have, and for a second length beside one on the command line.
     """
     named = [flag_of(name) for name in values]
-    fields = lengths_by_flag_win(training.recipe, [*training.flags, *named]).model_dump(mode="json")
+    fields = drop_other_lengths(training.recipe, [*training.flags, *named]).model_dump(mode="json")
     for name, value in values.items():
         *place, last = name.split(".")
         inner = fields

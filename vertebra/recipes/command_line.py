@@ -34,7 +34,7 @@ def program() -> str:
 
 
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """A tool's own arguments, and those after a lone `--`, which are those of the trainings that it starts."""
+    """Split a command's own arguments from those after a lone `--`, which go to the trainings that it starts."""
     if "--" not in arguments:
         return arguments, ()
     at = arguments.index("--")
@@ -42,7 +42,7 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe: a path, or a name below `configs/`. Raises RecipeError with the known names."""
+    """Return the file of a recipe: a path, or a name below `configs/`. Raises RecipeError with the nearest name."""
     path = Path(name)
     inside = INSTALLED / (path.relative_to("configs") if path.parts[:1] == ("configs",) else path)
     for candidate in (path, inside, inside.with_suffix(".yaml")):
@@ -53,11 +53,11 @@ def find_recipe(name: str | Path) -> Path:
     )
     near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(known)}"
-    raise RecipeError(f"no recipe {name}; {hint}")
+    raise RecipeError(f"no recipe {name}", hint=hint)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; RecipeError names the file when it is something else."""
+    """Read the mapping in a YAML file. Raises RecipeError with the file's name when it is something else."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -70,19 +70,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_recipe(kind: type[_Recipe], path: Path) -> _Recipe:
-    """The recipe in `path`. Raises RecipeError naming the file, the field and the nearest known field."""
+    """Read the recipe in a file. Raises RecipeError as `validated` does."""
     return validated(kind, read_yaml(path), str(path))
 
 
-def validated(kind: type[_Recipe], values: dict[str, Any], origin: str) -> _Recipe:
-    """The recipe of those values. Raises RecipeError naming `origin`, the field and the nearest known field."""
+def validated(kind: type[_Recipe], values: dict[str, Any], origin: str = "") -> _Recipe:
+    """Return the recipe of those values. Raises RecipeError: `origin`, then each field with what is wrong in it."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{origin}: {'; '.join(_faults(kind, error))}") from None
+        sentences = "; ".join(_sentences(kind, error))
+        raise RecipeError(origin, sentences) from None
 
 
-def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
+def _sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
     sentences, faults = [], error.errors()
     for fault in faults:
         place = [str(part) for part in fault["loc"]]
@@ -90,14 +91,14 @@ def _faults(kind: type[BaseModel], error: ValidationError) -> list[str]:
             continue  # a list without its faulty items
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(place[-1], _fields_at(kind, place[:-1]), n=1) or _fields_below(kind, place)
-            mend = f", did you mean {near[0]}?" if near else ""
-            sentences.append(f"there is no field {'.'.join(place)}{mend}")
+            hint = f", did you mean {near[0]}?" if near else ""
+            sentences.append(f"there is no field {'.'.join(place)}{hint}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "too_short":
                 message = f"give {fault['ctx']['min_length']} or more"
-            said = not place or message.startswith(f"{'.'.join(place)}.")
-            sentences.append(message if said else f"{'.'.join(place)}: {message}")
+            has_place = not place or message.startswith(f"{'.'.join(place)}.")
+            sentences.append(message if has_place else f"{'.'.join(place)}: {message}")
     return sentences
 
 
@@ -118,7 +119,7 @@ def _fields_below(kind: type[BaseModel], place: list[str]) -> list[str]:
 
 
 def take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of `--flag VALUE` or `--flag=VALUE`, and the arguments without it."""
+    """Return the value of `--flag VALUE` or `--flag=VALUE`, and the arguments without it."""
     value, rest, position = None, [], 0
     while position < len(arguments):
         argument = arguments[position]
@@ -135,39 +136,41 @@ def take_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def parse_recipe(
-    kind: type[_Recipe], arguments: list[str] | None = None, *, description: str, default: str | None = None
+    kind: type[_Recipe], arguments: list[str], *, description: str = "", default: str | None = None
 ) -> _Recipe:
-    """The recipe of a command line.
+    """Return the recipe of a command line.
 
     default: the recipe when there is no --config. Raises RecipeError naming the field; `--help`, unknown flags and
     values of another type exit by themselves (0 and 2), with the nearest known flag.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    names_another = "config" in kind.model_fields  # then --config is the recipe's own field
-    config, arguments = (None, arguments) if names_another else take_flag(arguments, "--config")
-    name = config or default
-    base = load_recipe(kind, find_recipe(name)) if name else kind()
-    base = lengths_by_flag_win(base, arguments)
+    name = default
+    if "config" not in kind.model_fields:  # else --config is the recipe's own field
+        config, arguments = take_flag(arguments, "--config")
+        name = config or default
+    base = load_recipe(kind, find_recipe(name)) if name else kind.model_construct()
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
-    with UNCHECKED:
-        read = tyro.cli(kind, prog=program(), default=base, args=arguments, description=description + origin)
-    try:
-        return kind.model_validate(_what_flags_left_idle_rests(read, arguments).model_dump(warnings=False))
-    except ValidationError as error:
-        raise RecipeError("; ".join(_faults(kind, error))) from None
+    with _WHOLE:
+        read: Any = tyro.cli(
+            kind,
+            prog=program(),
+            default=drop_other_lengths(base, arguments),
+            args=arguments,
+            description=description + origin,
+        )
+    return validated(kind, read.model_dump(warnings=False))
 
 
-# Recipes as they are typed: the whole is checked at once, under its fields' own names.
-UNCHECKED = ConstructorRegistry()
+_WHOLE = ConstructorRegistry()
 
 
-@UNCHECKED.struct_rule
+@_WHOLE.struct_rule
 def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Let tyro put recipes together unchecked: `validated` checks the whole, and names all that is wrong at once."""
     if not (isinstance(info.type, type) and issubclass(info.type, Recipe)):
         return None
     hints = get_type_hints(info.type, include_extras=True)
     fields = tuple(
-        StructFieldSpec(name=name, type=hints[name], default=getattr(info.default, name), helptext=field.description)
+        StructFieldSpec(name, hints[name], getattr(info.default, name, tyro.MISSING), helptext=field.description)
         for name, field in info.type.model_fields.items()
     )
 
@@ -178,26 +181,15 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(instantiate=construct, fields=fields)
 
 
-def _flags_in(arguments: list[str]) -> set[str]:
-    return {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+def drop_other_lengths(recipe: _Recipe, arguments: list[str]) -> _Recipe:
+    """Return the recipe without those lengths that flags give in another unit: epochs replace the file's iterations.
 
-
-def _what_flags_left_idle_rests(recipe: _Recipe, arguments: list[str]) -> _Recipe:
-    """What the file sets and a flag has made idle (another body's fields) is as if it had not been set."""
-    flags, changes = _flags_in(arguments), {}
-    for part, value in recipe:
-        if isinstance(value, Recipe):
-            idle = {name for name in value.idle() if flag_of(f"{part}.{name}") not in flags}
-            changes[part] = value.model_copy(update={name: type(value).model_fields[name].default for name in idle})
-    return recipe.model_copy(update=changes)
-
-
-def lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
-    """One length of a kind is in force: a flag's replaces what the file has in another unit."""
+    Raises RecipeError where the flags themselves give one length twice.
+    """
     solver = getattr(recipe, "solver", None)
     if solver is None:
         return recipe
-    flags = _flags_in(arguments)
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     changes: dict[str, Any] = {}
     for lengths in ONE_LENGTH:
         given = [name for name in lengths if flag_of(f"solver.{name}") in flags]
@@ -205,4 +197,4 @@ def lengths_by_flag_win(recipe: _Recipe, arguments: list[str]) -> _Recipe:
             raise RecipeError(f"{' and '.join(flag_of(f'solver.{name}') for name in given)} are two lengths: give one")
         if given:
             changes |= {name: none for name, none in lengths.items() if name not in given}
-    return recipe.model_copy(update={"solver": solver.model_copy(update=changes)}) if changes else recipe
+    return recipe.model_copy(update={"solver": solver.model_copy(update=changes)})

@@ -7,6 +7,9 @@ and a line of the resolved `config.yaml` in the run directory. Nothing here impo
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,14 +25,25 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def idle(self) -> dict[str, str]:
-        """Fields of this recipe itself, not of its parts, that are set to no effect: the sentence on each."""
+        """Return the fields that have no effect as the others are set, each with the reason."""
         return {}
 
     @model_validator(mode="after")
-    def _every_word_has_an_effect(self) -> Recipe:
-        if idle := self.idle():
-            raise ValueError("; ".join(idle.values()))
+    def _reset_idle_fields(self) -> Recipe:
+        """Recipes that differ in nothing but idle fields are one recipe, with one protocol."""
+        for name, reason in self.idle().items():
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                _note(f"note: {name} {value} has no effect {reason}")
+                self.__dict__[name] = default
         return self
+
+
+@functools.cache
+def _note(sentence: str) -> None:
+    """Log a sentence once, and by one of a training's processes."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("vertebra.recipes").warning(sentence)
 
 
 Count = Annotated[int, Field(ge=1)]  # in tuples
@@ -83,7 +97,7 @@ DEFAULT_RECIPES: dict[str, str] = {
 }
 
 
-# Lengths of one thing in several units, of which a recipe has one, and the value that says nothing.
+# Lengths of one thing in several units, of which a recipe has one, and the value of a length that is not given.
 ONE_LENGTH: tuple[dict[str, Any], ...] = (
     {"iterations": None, "epochs": None},
     {"warmup_iterations": 0, "warmup_epochs": None, "warmup_until_error": None},

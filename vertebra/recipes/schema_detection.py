@@ -5,7 +5,7 @@ Plain data as `vertebra.recipes.schema` is: nothing here imports torch or anothe
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,7 @@ from vertebra.recipes.schema import (
 )
 
 FPN_LEVELS = 5  # strides 4 to 64
-# Fields of Detector that say something with these bodies only, and those that do with masks only.
+# Fields of Detector that have an effect with these bodies only, and those that have one with masks only.
 BODIES_WITH: dict[str, tuple[str, ...]] = {
     "cut_stride": ("c4",),
     "fpn_channels": ("fpn",),
@@ -89,12 +89,11 @@ class DetectionInput(Recipe):
         "smaller (Gupta et al. 2019: 0.001); 0: all equally often.",
     )
 
+    def idle(self) -> dict[str, str]:
+        return dict.fromkeys(("crop_min", "crop_chance"), "without crop") if self.crop == "none" else {}
+
     @model_validator(mode="after")
-    def _words_have_an_effect(self) -> DetectionInput:
-        if self.crop == "none" and (self.crop_min, self.crop_chance) != (0.3, 1.0):
-            raise ValueError(
-                "input.crop_min and input.crop_chance say how input.crop is done; set that to iou or range"
-            )
+    def _range_has_two_ends(self) -> DetectionInput:
         if self.sides == "range" and len(set(self.shorter_side)) < 2:
             raise ValueError(
                 f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
@@ -192,19 +191,9 @@ class Detector(Recipe):
         return self
 
     def idle(self) -> dict[str, str]:
-        """What is said of another body, or of masks where there are none."""
-        sentences = {}
-        for name in (*BODIES_WITH, *MASK_FIELDS):
-            default, bodies = type(self).model_fields[name].default, BODIES_WITH.get(name, (self.body,))
-            if name in MASK_FIELDS and not self.masks:
-                mend = "without model.masks: add that"
-            elif self.body not in bodies:
-                mend = f"with model.body {self.body}: choose {' or '.join(bodies)}"
-            else:
-                continue
-            if (value := getattr(self, name)) != default:
-                sentences[name] = f"model.{name} {value} has no effect {mend}, or leave it out ({default})"
-        return sentences
+        of_bodies = {name: f"with body {self.body}" for name, bodies in BODIES_WITH.items() if self.body not in bodies}
+        of_masks = {} if self.masks else dict.fromkeys(MASK_FIELDS, "without masks")
+        return of_bodies | of_masks
 
 
 class DetectionTest(Recipe):
@@ -230,27 +219,8 @@ class DetectionTest(Recipe):
     flip: bool = Field(False, description="Mean over the image and its mirror image.")
 
     def idle(self) -> dict[str, str]:
-        """What is said of an improvement that is not made."""
-        sentences = {}
-        for name, needed in (("refine_nms", "refine"), ("multi_scale_region", "multi_scale")):
-            value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default and not getattr(self, needed):
-                sentences[name] = (
-                    f"test.{name} {value} has no effect without test.{needed}: add that, or leave it out ({default})"
-                )
-        return sentences
-
-
-def as_recorded(values: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's recipe without what never had an effect on it, which is refused of a new one."""
-    kinds: dict[str, type[Detector | DetectionTest]] = {"model": Detector, "test": DetectionTest}
-    parts = {}
-    for part, kind in kinds.items():
-        told = values.get(part)
-        if isinstance(told, dict):
-            idle = kind.model_construct(**told).idle()
-            parts[part] = {name: value for name, value in told.items() if name not in idle}
-    return {**values, **parts}
+        needs = {"refine_nms": "refine", "multi_scale_region": "multi_scale"}
+        return {name: f"without {needed}" for name, needed in needs.items() if not getattr(self, needed)}
 
 
 class DetectionRecipe(RunRecipe):
