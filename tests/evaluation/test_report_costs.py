@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
+from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
 from vertebra.evaluation.report import ReportError, formats, latex, write_report
+from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
-from vertebra.evaluation.report.figures import Interval, interval_chart, size_chart
-from vertebra.evaluation.report.front import front_chart
 from vertebra.evaluation.report.templates import text_of
 from vertebra.ground.table import Cell, Row, Table
 
@@ -160,7 +160,7 @@ def test_a_front_has_one_measure_for_all_its_points():
 def test_more_sides_than_styles_begin_again_in_chart_and_legend_alike():
     points = [{"label": f"n{n}", "side": n, "cost": 1e9 * (1 + n), "AP": 20.0 + n, "spread": None} for n in range(8)]
     front = str(front_chart("flops", {"points": points, "pareto": [0]}))
-    sizes = str(size_chart([("small", list(range(10, 18)))], [point["label"] for point in points], label=""))
+    sizes = str(group_chart([("small", list(range(10, 18)))], [p["label"] for p in points], empty="", label=""))
     styled = set(re.findall(r"\.dot\.(s\d)", str(text_of("style.css"))))
     for drawn in (front, sizes):
         used = re.findall(r'class="dot (s\d)"', drawn)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.evaluation.study_runs import make_run, make_study
+from vertebra.evaluation.plots.lines import spread_labels
 from vertebra.evaluation.report import ReportError, formats
-from vertebra.evaluation.report.figures import apart
 from vertebra.evaluation.study import write_study
 from vertebra.evaluation.study.averages import mean_curve, value_at
 from vertebra.evaluation.study.claims import difference, student_quantile
@@ -79,7 +79,7 @@ def test_curves_are_averaged_at_the_first_ones_points():
 
 
 def test_names_at_the_lines_ends_do_not_touch():
-    places = apart([100.0, 98.0, 99.0, 10.0], 15.0, 100.0)
+    places = spread_labels([100.0, 98.0, 99.0, 10.0], 15.0, 100.0)
     assert sorted(places) == [10.0, 70.0, 85.0, 100.0]
     assert places[1] < places[2] < places[0]
 

@@ -1,4 +1,4 @@
-"""Which charts the report has: from its content to the SVG of `figures`."""
+"""The report's charts, from its content to the SVG of `plots`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import bars, figures, formats
-from vertebra.evaluation.report.figures import Axis, Interval, Series
-from vertebra.evaluation.report.front import front_chart
-from vertebra.evaluation.report.svg import STYLES
+from vertebra.evaluation.plots.axes import Axis
+from vertebra.evaluation.plots.lines import Series, line_chart, small_curve
+from vertebra.evaluation.plots.rows import Interval, bar_limit, difference_bar, group_chart, interval_chart
+from vertebra.evaluation.plots.scatter import Dot, scatter
+from vertebra.evaluation.plots.svg import STYLES, swatch
+from vertebra.evaluation.report import formats
+from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.tables import at_test
 
 
@@ -24,7 +27,7 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
         for name, front in content["fronts"].items()
     }
     return {
-        "swatches": {label: figures.swatch(style % STYLES) for style, label in enumerate(labels)},
+        "swatches": {label: swatch(style % STYLES) for style, label in enumerate(labels)},
         "front": drawn.pop("flops", None),
         "other_fronts": drawn,
         "intervals": _intervals(content, labels),
@@ -35,9 +38,10 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
         "class_bars": _bars(content["per_class"], content, labels),
         "error_bars": _error_bars(content, labels),
         "reliability": _reliability(content, labels),
-        "sizes": figures.size_chart(
+        "sizes": group_chart(
             [(row["name"], [one["mean"] for one in row["AP"]]) for row in content["per_size"]],
             labels,
+            empty="no objects of this size",
             label="AP by object size: "
             + "; ".join(
                 f"{row['name']}: {', '.join(formats.mean_and_spread(one) for one in row['AP'])}"
@@ -45,6 +49,35 @@ def draw(content: Mapping[str, Any]) -> dict[str, Any]:
             ),
         ),
     }
+
+
+def front_chart(name: str, front: Mapping[str, Any], *, note: str = "") -> Markup:
+    """The scatter of one of `costs.fronts`: AP against a cost, whiskers of the spread over seeds, the Pareto line."""
+    points, measure = front["points"], COSTS[front.get("measure", name)]
+    texts = [
+        f"{formats.mean_and_spread({'mean': point['AP'], 'std': point['spread']})} AP at {measure.write(point['cost'])}"
+        for point in points
+    ]
+    dots = [
+        Dot(
+            point["label"],
+            point["cost"],
+            point["AP"],
+            style=point.get("style", point["side"]) % STYLES,
+            title=f"{point['label']}: {text}",
+            spread=point["spread"] or 0.0,
+        )
+        for point, text in zip(points, texts)
+    ]
+    line = formats.joined([points[place]["label"] for place in front["pareto"]])
+    return scatter(
+        dots,
+        f"{measure.name}{f', {note}' if note else ''}",
+        "AP",
+        line=front["pareto"],
+        write=measure.write,
+        label=f"AP against {measure.name}. {'; '.join(dot.title for dot in dots)}. On the Pareto line: {line}.",
+    )
 
 
 def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup | None:
@@ -71,7 +104,7 @@ def _intervals(content: Mapping[str, Any], labels: Sequence[str]) -> Markup | No
     first, second = (formats.shortened(label) for label in labels[:2])
     better = f"{second} better" if len(labels) == 2 else f"better than {first}"
     told = "; ".join(f"{row.name}: {row.text}" for row in rows)
-    return figures.interval_chart(
+    return interval_chart(
         rows, worse=f"{first} better", better=better, label=f"Differences with 95 % intervals: {told}"
     )
 
@@ -93,9 +126,7 @@ def _loss(content: Mapping[str, Any]) -> Markup | None:
     high = values[min(len(values) - 1, math.ceil(0.99 * len(values)))] * 1.15
     series = [replace(line, faint=[(x, min(y, high)) for x, y in line.faint]) for line in series]
     x = Axis("iteration", 0.0, max(point[0] for point in points))
-    return figures.line_chart(
-        series, x, Axis("total loss", 0.0, high, "{:.3f}"), label="Total loss over the iterations"
-    )
+    return line_chart(series, x, Axis("total loss", 0.0, high, "{:.3f}"), label="Total loss over the iterations")
 
 
 def _ap(content: Mapping[str, Any]) -> Markup | None:
@@ -109,7 +140,7 @@ def _ap(content: Mapping[str, Any]) -> Markup | None:
     told = "; ".join(f"{line.name} ends at {formats.ap(line.points[-1][1])}" for line in series if line.points)
     x = Axis("iteration", 0.0, max(point[0] for point in points))
     y = Axis("AP", 0.0, max(5.0, max(point[1] for point in points) * 1.12), "{:.1f}")
-    return figures.line_chart(series, x, y, label=f"AP over the iterations: {told}")
+    return line_chart(series, x, y, label=f"AP over the iterations: {told}")
 
 
 def _curves(lines: Sequence[Sequence[float]], labels: Sequence[str], step: int = 1) -> list[Series]:
@@ -124,7 +155,7 @@ def _curves(lines: Sequence[Sequence[float]], labels: Sequence[str], step: int =
 def _precision(content: Mapping[str, Any], labels: Sequence[str]) -> Markup:
     series = _curves(content["precision_recall"]["mean"], labels)
     x, y = Axis("recall", 0.0, 1.0, "{:.2f}"), Axis("precision", 0.0, 1.0, "{:.2f}")
-    return figures.line_chart(series, x, y, label="Precision over recall at IoU 0.5, mean over the classes", height=360)
+    return line_chart(series, x, y, label="Precision over recall at IoU 0.5, mean over the classes", height=360)
 
 
 def _per_class_precision(content: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Markup]:
@@ -132,9 +163,7 @@ def _per_class_precision(content: Mapping[str, Any], labels: Sequence[str]) -> d
     drawn = {}
     for name, lines in content["precision_recall"]["per_class"].items():
         told = ", ".join(f"{label} {formats.mean_and_spread(one)}" for label, one in zip(labels, rows[name]["AP50"]))
-        drawn[name] = figures.small_curve(
-            _curves(lines, labels, step=2), label=f"Precision over recall, {name}; AP50: {told}"
-        )
+        drawn[name] = small_curve(_curves(lines, labels, step=2), label=f"Precision over recall, {name}; AP50: {told}")
     return drawn
 
 
@@ -144,22 +173,28 @@ def _bars(
     """The pair's differences, in the better one's colour, by their column in `tables.class_table`."""
     if len(content["pair"]) < 2:
         return [{} for _ in rows]
-    limit = bars.reach([row["difference"] for row in rows])
+    limit = bar_limit(row["difference"]["estimate"] for row in rows if row["difference"])
     styles = [labels.index(label) % STYLES for label in content["pair"]]
     return [
-        {len(labels) + 1: bars.difference_bar(one, limit, styles[one["estimate"] > 0] if one else 0)}
+        {len(labels) + 1: _bar(one, limit, styles[one["estimate"] > 0] if one else 0)}
         for one in (row["difference"] for row in rows)
     ]
+
+
+def _bar(difference: Mapping[str, Any] | None, limit: float, style: int) -> Markup:
+    if difference is None:
+        return Markup("")
+    return difference_bar(difference["estimate"], difference["low"], difference["high"], limit, style)
 
 
 def _error_bars(content: Mapping[str, Any], labels: Sequence[str]) -> list[dict[int, Markup]]:
     """For each kind of error a bar of each pair, in the colour of the side that loses less, by column."""
     errors = content["reasons"]["errors"]
-    limit = bars.reach([one for pair in errors["differences"] for one in pair["kinds"].values()])
+    limit = bar_limit(one["estimate"] for pair in errors["differences"] for one in pair["kinds"].values() if one)
 
     def bar(pair: Mapping[str, Any], kind: str) -> Markup:
         one = pair["kinds"][kind]
-        return bars.difference_bar(one, limit, labels.index(pair["b" if one and one["estimate"] < 0 else "a"]) % STYLES)
+        return _bar(one, limit, labels.index(pair["b" if one and one["estimate"] < 0 else "a"]) % STYLES)
 
     return [
         {len(labels) + 2 * place: bar(pair, kind["kind"]) for place, pair in enumerate(errors["differences"])}
@@ -181,4 +216,4 @@ def _reliability(content: Mapping[str, Any], labels: Sequence[str]) -> Markup | 
     if len(series) == 1:
         return None
     x, y = Axis("score", 0.0, 1.0, "{:.2f}"), Axis("precision", 0.0, 1.0, "{:.2f}")
-    return figures.line_chart(series, x, y, label="Precision of the detections over their score, by bins of a tenth")
+    return line_chart(series, x, y, label="Precision of the detections over their score, by bins of a tenth")

@@ -7,11 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report import formats
+from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.costs import fronts
-from vertebra.evaluation.report.figures import swatch
-from vertebra.evaluation.report.front import front_chart
-from vertebra.evaluation.report.svg import STYLES
 from vertebra.ground.table import Cell, Row, Table
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from vertebra.evaluation.plots.svg import element
 from vertebra.evaluation.report.formats import TIMES
 from vertebra.evaluation.report.matching import EXCUSED, KINDS, RIGHT
 from vertebra.evaluation.report.shown import Shown, is_aside
-from vertebra.evaluation.report.svg import element
 
 SIGNS = {
     "right": "",

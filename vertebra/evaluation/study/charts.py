@@ -10,10 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import figures, formats
+from vertebra.evaluation.plots.axes import Axis
+from vertebra.evaluation.plots.lines import Series, line_chart
+from vertebra.evaluation.plots.svg import STYLES
+from vertebra.evaluation.report import formats
 from vertebra.evaluation.report.curves import Point
-from vertebra.evaluation.report.figures import Axis, Series
-from vertebra.evaluation.report.svg import STYLES
 
 SETTLED = 0.12  # the errors of the first steps would flatten all that follows
 FAMILY_NAMES = {"plain": "Plain nets", "residual": "Residual nets", "vgg": "VGG", "other": "Other nets"}
@@ -56,9 +57,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
         told = "; ".join(
             f"{line['label']} ends at {formats.points(line['test'][-1][1])}" for line in members if line["test"]
         )
-        chart = figures.line_chart(
-            series, x, y, label=f"Error over the iterations, {FAMILY_NAMES[family]}: {told}", width=540
-        )
+        chart = line_chart(series, x, y, label=f"Error over the iterations, {FAMILY_NAMES[family]}: {told}", width=540)
         panels.append((FAMILY_NAMES[family], chart))
     return panels
 
@@ -124,7 +123,7 @@ def _depth(nets: Sequence[Mapping[str, Any]]) -> Markup | None:
         for line in series
         if line.points
     )
-    return figures.line_chart(series, x, y, label=f"Error by depth. {told}", width=600, columns=40)
+    return line_chart(series, x, y, label=f"Error by depth. {told}", width=600, columns=40)
 
 
 def _one_a_depth(nets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -160,5 +159,5 @@ def _responses(nets: Sequence[Mapping[str, Any]], styles: Mapping[int, int]) -> 
             Axis(name, x.low, x.high),
             f"Standard deviation of the layers' responses, {caption.lower()}. {told}",
         )
-        charts.append((caption, figures.line_chart(series, axis, Axis("std", 0.0, high, "{:.3f}"), label=label)))
+        charts.append((caption, line_chart(series, axis, Axis("std", 0.0, high, "{:.3f}"), label=label)))
     return charts

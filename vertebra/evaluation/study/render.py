@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import figures, formats
+from vertebra.evaluation.plots.svg import swatch
+from vertebra.evaluation.report import formats
 from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.templates import HERE as REPORT
@@ -44,7 +45,4 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
 def _legends(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     """Name and line of each net whose responses are drawn."""
     styles = charts.styles_by_depth(content["nets"])
-    return [
-        (net["label"], figures.swatch(styles[net["depth"]], kind=net["family"], dot=False))
-        for net in content["responses"]
-    ]
+    return [(net["label"], swatch(styles[net["depth"]], kind=net["family"], dot=False)) for net in content["responses"]]
