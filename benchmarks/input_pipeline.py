@@ -39,7 +39,7 @@ from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.imagenet import is_image
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.sampling import Share
-from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.data.transforms.classification_views import ClassificationTransform
 
 OURS, PIL, TENSORS = "ours", "torchvision, PIL (its default)", "torchvision, tensors"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

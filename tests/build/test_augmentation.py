@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.data.writers import write_folders
 from vertebra.build import build
 from vertebra.data.datasets.catalog import open_classification
-from vertebra.data.transforms.augment import RAND, RandAugment, RandomErasing, pca_colour
+from vertebra.data.transforms.pixels import RAND, RandAugment, RandomErasing, pca_colour
 from vertebra.engine.distributed import World
 from vertebra.recipes.schema import BackboneRecipe, ClassificationInput
 

@@ -21,7 +21,7 @@ from tests.detectors.tiny import make_images, make_targets
 from vertebra.build import build_detector
 from vertebra.build.outside_detectors import TORCHVISION, from_torchvision, torchvision_recipe
 from vertebra.data.loading.decode import decode_bytes
-from vertebra.data.transforms.transforms import resize
+from vertebra.data.transforms.geometry import resize
 
 DATA = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
 CLASSES = 6

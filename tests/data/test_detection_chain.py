@@ -20,7 +20,7 @@ from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.sampling import Share, draw_seed
 from vertebra.data.transforms.detection_views import DetectionAugmentation, DrawnView, ViewDraw
-from vertebra.data.transforms.transforms import Box
+from vertebra.data.transforms.geometry import Box
 
 SIZES = [(90, 120), (120, 90), (96, 150), (64, 64)]
 AUGMENTATIONS = {

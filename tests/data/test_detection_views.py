@@ -19,7 +19,7 @@ from vertebra.data.transforms.detection_views import (
     jittered,
     range_crop,
 )
-from vertebra.data.transforms.transforms import Box
+from vertebra.data.transforms.geometry import Box
 
 BOXES = np.array([[30, 40, 120, 200], [200, 100, 380, 280], [10, 10, 40, 40]], np.float32)
 sizes = st.tuples(st.integers(2, 500), st.integers(2, 500))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebra.data.transforms.growth import Growth
+from vertebra.data.transforms.classification_views import Growth
 
 
 def test_sides_of_a_usual_training():

@@ -25,8 +25,9 @@ from vertebra.data.loading.detection import TruthPolicy, detection_test_loader, 
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.canvases import FixedView
+from vertebra.data.transforms.classification_views import ClassificationTransform
 from vertebra.data.transforms.detection_views import ViewDraw
-from vertebra.data.transforms.transforms import Box, ClassificationTransform, resize
+from vertebra.data.transforms.geometry import Box, resize
 from vertebra.ground.errors import BadSample, DataError
 
 TRANSFORM = ClassificationTransform(size=32, shorter=36, augment="crop", min_scale=0.3, flip=0.5)

@@ -13,7 +13,7 @@ import torch
 
 from tests.data.writers import VOC_OBJECT, write_picture
 from vertebra.data.datasets.localisation import open_localisation
-from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.prepare.check import check_localisation

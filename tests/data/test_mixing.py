@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from vertebra.data.transforms.mixing import Mixing
+from vertebra.data.transforms.classification_views import Mixing
 
 
 def draws(mixing: Mixing, count: int = 3000) -> np.ndarray:

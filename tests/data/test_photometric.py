@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from tests.data.test_augment import scene
+from tests.data.test_pixels import scene
 from tests.data.writers import picture
-from vertebra.data.transforms.photometric import colour, light, photometric
+from vertebra.data.transforms.pixels import colour, light, photometric
 
 
 def naive_colour(pixel: list[int], saturation: float, degrees: float) -> list[float]:

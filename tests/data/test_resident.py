@@ -23,8 +23,8 @@ from vertebra.data.loading.resident import (
     resident_train_loader,
 )
 from vertebra.data.loading.sampling import Share
-from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import ClassificationTransform, centre_crop, pad_crop
+from vertebra.data.transforms.classification_views import ClassificationTransform, Mixing
+from vertebra.data.transforms.geometry import centre_crop, pad_crop
 from vertebra.ground.errors import BadSample, DataError
 
 SIZE, PAD = 32, 4

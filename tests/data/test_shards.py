@@ -28,7 +28,7 @@ from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import Crops, view_loader
 from vertebra.data.prepare.check import check_classification
 from vertebra.data.prepare.shard_files import index_shards, write_shards
-from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.data.transforms.classification_views import ClassificationTransform
 from vertebra.ground.errors import BadSample, DataError
 
 VIEW = ClassificationTransform(size=32, shorter=32, augment="crop", min_scale=0.3, flip=0.5)

@@ -15,10 +15,8 @@ from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.sampling import Share, TrainPlan, TrainRequests, draw_seed
-from vertebra.data.transforms.augment import pixel_changes
-from vertebra.data.transforms.growth import Growth
-from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
+from vertebra.data.transforms.pixels import pixel_changes
 
 TRANSFORM = ClassificationTransform(
     size=48,

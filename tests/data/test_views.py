@@ -13,7 +13,7 @@ from vertebra.data.datasets.catalog import open_classification, open_unlabelled
 from vertebra.data.loading.decode import decode_image
 from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import BATCH_BYTES, Crops, Whole, images_at_once, view_loader
-from vertebra.data.transforms.transforms import centre_crop, resize_shorter
+from vertebra.data.transforms.geometry import centre_crop, resize_shorter
 from vertebra.ground.errors import DataError
 
 SIZES = [(40, 60), (60, 40), (40, 60), (50, 50), (400, 700)]

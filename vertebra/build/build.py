@@ -31,10 +31,8 @@ from vertebra.data.loading.resident import (
     resident_train_loader,
 )
 from vertebra.data.loading.sampling import Share, evenly
-from vertebra.data.transforms.augment import pixel_changes
-from vertebra.data.transforms.growth import Growth
-from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
+from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine import precision as precisions
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress

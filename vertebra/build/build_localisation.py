@@ -15,10 +15,10 @@ from detectors.matching import Matcher
 from vertebra.build.build import training_share
 from vertebra.build.build_views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
-from vertebra.data.loading.localisation_loader import TrainView, localisation_test_loader, localisation_train_loader
+from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share, evenly
 from vertebra.data.loading.views import Crops, View, Whole
-from vertebra.data.transforms.augment import pixel_changes
+from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_into
 from vertebra.evaluation.predict.localisation import LocationTruth

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.transforms.transforms import Box
+from vertebra.data.transforms.geometry import Box
 from vertebra.ground.errors import BadSample
 
 Size = tuple[int, int]

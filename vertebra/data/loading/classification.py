@@ -23,9 +23,7 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
-from vertebra.data.transforms.growth import Growth
-from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import ClassificationTransform
+from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
 from vertebra.ground.errors import BadSample
 
 Size = tuple[int, int]  # height, width

@@ -31,9 +31,9 @@ from vertebra.data.loading.sampling import (
     try_samples,
 )
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases
-from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths
-from vertebra.data.transforms.photometric import photometric
-from vertebra.data.transforms.transforms import Box, detection_view
+from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
+from vertebra.data.transforms.geometry import Box
+from vertebra.data.transforms.pixels import photometric
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ class TruthPolicy:
 
 
 @dataclass
-class _Sample:
+class DetectionSample:
+    """One image of a batch, its truths in pixels of the view; truths_G: their places among all of the data set."""
+
     index: int
     seed: int
     pixels_HW3: np.ndarray
     boxes_G4: np.ndarray
-    kept_G: np.ndarray  # places of these truths among all of the data set
-    masks_GHW: np.ndarray | None
+    truths_G: np.ndarray
+    ignore_G: np.ndarray
+    masks_GHW: np.ndarray | None = None
 
 
 @dataclass
@@ -110,19 +113,19 @@ class DetectionReader:
     def __call__(self, request: Request) -> Batch:
         canvas_hw = self.canvases[request.group]
         repetitions = request.repetitions or (0,) * len(request.indices)
-        samples: list[_Sample] = []
+        samples: list[DetectionSample] = []
         skipped: list[str] = []
         for wanted, repetition in zip(request.indices, repetitions):
 
-            def read(place: int, repetition: int = repetition) -> _Sample:
+            def read(place: int, repetition: int = repetition) -> DetectionSample:
                 return self._sample(int(self.chosen_I[place]), request.iteration, repetition, canvas_hw)
 
             samples.append(try_samples(read, wanted, request, self.plan, skipped))
         images = image_batch([sample.pixels_HW3 for sample in samples], canvas_hw)
-        targets = self._targets(samples)
+        targets = padded_targets(self.dataset, samples, masks=self.masks)
         return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
 
-    def _sample(self, index: int, iteration: int, repetition: int, canvas_hw: Size) -> _Sample:
+    def _sample(self, index: int, iteration: int, repetition: int, canvas_hw: Size) -> DetectionSample:
         dataset = self.dataset
         size_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
         key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]), repetition)
@@ -148,7 +151,8 @@ class DetectionReader:
             image_HW3 = part.cut(image_HW3)
             truths = self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw)
         pixels_HW3, boxes_G4, masks_GHW = self._seen(image_HW3, truths, view, rng)
-        return _Sample(index, key, pixels_HW3, boxes_G4, truths.kept_G, masks_GHW)
+        ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
+        return DetectionSample(index, key, pixels_HW3, boxes_G4, truths.kept_G, ignore_G, masks_GHW)
 
     def _flags(self, places_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
@@ -190,33 +194,35 @@ class DetectionReader:
     ) -> np.ndarray | None:
         return decode_masks(self.dataset, index, kept_G, boxes_G4, decoded_hw, part) if self.masks else None
 
-    def _targets(self, samples: Sequence[_Sample]) -> Targets:
-        dataset, count = self.dataset, len(samples)
-        padded = padded_count(max(len(sample.kept_G) for sample in samples))
-        boxes_NG4 = np.zeros((count, padded, 4), np.float32)
-        labels_NG = np.zeros((count, padded), np.int64)
-        valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
-        for n, sample in enumerate(samples):
-            g, kept_G = len(sample.kept_G), sample.kept_G
-            boxes_NG4[n, :g] = sample.boxes_G4
-            labels_NG[n, :g] = dataset.labels_K[kept_G]
-            valid_NG[n, :g] = True
-            crowd_NG[n, :g] = dataset.crowd_K[kept_G]
-            difficult_NG[n, :g] = dataset.difficult_K[kept_G]
-            ignore_NG[n, :g] = self.policy.ignore(crowd_NG[n, :g], difficult_NG[n, :g])
-        indices = [sample.index for sample in samples]
-        return Targets(
-            boxes_NG4=torch.from_numpy(boxes_NG4),
-            labels_NG=torch.from_numpy(labels_NG),
-            valid_NG=torch.from_numpy(valid_NG),
-            crowd_NG=torch.from_numpy(crowd_NG),
-            difficult_NG=torch.from_numpy(difficult_NG),
-            ignore_NG=torch.from_numpy(ignore_NG),
-            draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
-            image_ids=tuple(dataset.image_ids_I[indices].tolist()),
-            original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
-            masks=_flat_masks(samples) if self.masks else None,
-        )
+
+def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample], *, masks: bool = False) -> Targets:
+    """The truths of a batch's images."""
+    count = len(samples)
+    padded = padded_count(max(len(sample.truths_G) for sample in samples))
+    boxes_NG4 = np.zeros((count, padded, 4), np.float32)
+    labels_NG = np.zeros((count, padded), np.int64)
+    valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
+    for n, sample in enumerate(samples):
+        g, truths_G = len(sample.truths_G), sample.truths_G
+        boxes_NG4[n, :g] = sample.boxes_G4
+        labels_NG[n, :g] = dataset.labels_K[truths_G]
+        valid_NG[n, :g] = True
+        crowd_NG[n, :g] = dataset.crowd_K[truths_G]
+        difficult_NG[n, :g] = dataset.difficult_K[truths_G]
+        ignore_NG[n, :g] = sample.ignore_G
+    indices = [sample.index for sample in samples]
+    return Targets(
+        boxes_NG4=torch.from_numpy(boxes_NG4),
+        labels_NG=torch.from_numpy(labels_NG),
+        valid_NG=torch.from_numpy(valid_NG),
+        crowd_NG=torch.from_numpy(crowd_NG),
+        difficult_NG=torch.from_numpy(difficult_NG),
+        ignore_NG=torch.from_numpy(ignore_NG),
+        draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+        image_ids=tuple(dataset.image_ids_I[indices].tolist()),
+        original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
+        masks=_flat_masks(samples) if masks else None,
+    )
 
 
 def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
@@ -230,11 +236,11 @@ def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
     return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
 
 
-def _flat_masks(samples: Sequence[_Sample]) -> Masks:
+def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
     """All masks of the batch in one row; see detectors.structures.Masks."""
     all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
     lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
-    counts = [len(sample.kept_G) for sample in samples]
+    counts = [len(sample.truths_G) for sample in samples]
     truths = [np.arange(count) for count in counts]
     return Masks(
         bits_M=torch.from_numpy(np.concatenate([masks.reshape(-1) for masks in all_masks])),

@@ -21,7 +21,7 @@ from vertebra.data.loading.detection import image_batch
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, sequential_requests
 from vertebra.data.transforms.canvases import FixedView, Size
-from vertebra.data.transforms.transforms import resize
+from vertebra.data.transforms.geometry import resize
 from vertebra.ground.errors import BadSample, DataError
 
 VIDEOS = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"])

@@ -32,8 +32,8 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
-from vertebra.data.transforms.mixing import Mixing
-from vertebra.data.transforms.transforms import centre_crop
+from vertebra.data.transforms.classification_views import Mixing
+from vertebra.data.transforms.geometry import centre_crop
 from vertebra.ground.errors import BadSample, DataError
 
 RESIDENT = "the images on the device"
@@ -112,7 +112,7 @@ def read_resident(
     progress: is given numbers, one for each IMAGES_AT_ONCE images, and hands them on as these are worked off.
     Raises DataError, before any is read, where there is no memory for them.
     """
-    pad = size // 8  # as in vertebra.data.transforms.transforms.pad_crop
+    pad = size // 8  # as in vertebra.data.transforms.geometry.pad_crop
     try:
         host_IHW3 = torch.zeros(len(dataset), size + 2 * pad, size + 2 * pad, 3, dtype=torch.uint8)
         kept_IHW3 = host_IHW3.to(device)

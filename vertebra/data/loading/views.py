@@ -7,18 +7,20 @@ have one of a few sizes, and no image is padded or warped for the company's sake
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from detectors.structures import Size, TensorStructure
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, need_images, sequential_requests
-from vertebra.data.transforms.transforms import resize_shorter
+from vertebra.data.transforms.geometry import resize_shorter, size_at
 from vertebra.ground.errors import DataError
 
 BATCH_BYTES = 32 << 20  # pixels of a batch that a worker hands over: shared memory is scarce in containers
@@ -74,77 +76,111 @@ View = Crops | Whole
 
 
 @dataclass(frozen=True)
-class Group:
-    """Views of one size: rows_n are their images' places in the batch (int64); pixels_nV3HW uint8 RGB."""
+class Group(TensorStructure):
+    """Views of one size: rows_n are their images' places in the batch (int64); pixels_nV3HW uint8 RGB.
+
+    place_n4: where a view lies on disk, where that is known (float32): x and y of its upper left corner, and how many
+    pixels on disk one of its pixels spans in x and y.
+    """
 
     rows_n: Tensor
     pixels_nV3HW: Tensor
+    place_n4: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Group:
-        return Group(
-            self.rows_n.to(device, non_blocking=True),
-            self.pixels_nV3HW.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> Group:
-        return Group(self.rows_n.pin_memory(), self.pixels_nV3HW.pin_memory())
+    @property
+    def pixels_n3HW(self) -> Tensor:
+        """The only view of each image."""
+        return self.pixels_nV3HW.squeeze(1)
 
 
 @dataclass(frozen=True)
-class ViewBatch:
-    """groups: for each view that was asked for, in that order, all images of the batch in groups of one size."""
+class ViewBatch(TensorStructure):
+    """groups: for each view that was asked for, in that order, all images of the batch in groups of one size.
+
+    sizes_hw_N2: of the images on disk (int64), where the views' places are known.
+    """
 
     groups: tuple[tuple[Group, ...], ...]
+    sizes_hw_N2: Tensor | None = None
 
     def __len__(self) -> int:
         return sum(len(group.rows_n) for group in self.groups[0])
 
-    def to(self, device: torch.device | str) -> ViewBatch:
-        return ViewBatch(tuple(tuple(one.to(device) for one in groups) for groups in self.groups))
-
-    def pin_memory(self) -> ViewBatch:
-        return ViewBatch(tuple(tuple(one.pin_memory() for one in groups) for groups in self.groups))
+    def _map(self, change: Callable[[Tensor], Tensor]) -> ViewBatch:
+        groups = tuple(tuple(group._map(change) for group in groups) for groups in self.groups)
+        return replace(super()._map(change), groups=groups)
 
 
 class ViewReader:
-    """Answers requests with all views of each image."""
+    """Answers requests with (ViewBatch, labels_N): all views of each image; image ids are places in the data set.
 
-    def __init__(self, dataset: ClassificationDataset, views: Sequence[View]) -> None:
-        self.dataset, self.views = dataset, tuple(views)
+    sizes_hw_I2: of the images on disk, as their annotations have them; with them, views know their places.
+    """
+
+    def __init__(
+        self, dataset: ClassificationDataset, views: Sequence[View], sizes_hw_I2: np.ndarray | None = None
+    ) -> None:
+        self.dataset, self.views, self.sizes_hw_I2 = dataset, tuple(views), sizes_hw_I2
 
     def __call__(self, request: Request) -> Batch:
-        self.dataset.fetch(request.indices)
-        taken = [self._views_of(index) for index in request.indices]
-        groups = tuple(_by_size([views[place] for views in taken]) for place in range(len(self.views)))
-        labels_N = torch.from_numpy(self.dataset.labels_I[list(request.indices)])
-        return Batch((ViewBatch(groups), labels_N), request.indices, iteration=request.iteration)
+        indices = list(request.indices)
+        self.dataset.fetch(indices)
+        taken = [self._views_of(index) for index in indices]
+        groups = tuple(_by_size(views) for views in zip(*taken))
+        sizes_hw_N2 = None if self.sizes_hw_I2 is None else torch.from_numpy(self.sizes_hw_I2[indices]).long()
+        labels_N = torch.from_numpy(self.dataset.labels_I[indices])
+        return Batch((ViewBatch(groups, sizes_hw_N2), labels_N), request.indices, iteration=request.iteration)
 
-    def _views_of(self, index: int) -> list[np.ndarray]:
+    def _views_of(self, index: int) -> list[_Taken]:
         if self.dataset.pixels_IHW3 is not None:
-            return [view(self.dataset.pixels_IHW3[index]) for view in self.views]
+            return [_Taken(view(self.dataset.pixels_IHW3[index])) for view in self.views]
         content, name = self.dataset.read(index), self.dataset.name(index)
-        size_hw = stored_size(content)
+        annotated_hw: Size | None = None if self.sizes_hw_I2 is None else tuple(self.sizes_hw_I2[index].tolist())
+        shorter = min(annotated_hw or stored_size(content) or (0, 0))
         decoded: dict[int, np.ndarray] = {}
         taken = []
         for view in self.views:
             # As much of a large JPEG as this view needs, and no more for the other views: figures of a view are the
             # same whatever it is evaluated beside.
-            shorter = min(size_hw) if size_hw else 0
             shrink = shrink_factor((shorter, shorter), (view.shorter, view.shorter))
             if shrink not in decoded:
-                decoded[shrink] = decode_bytes(content, name, shrink=shrink)
-            taken.append(view(decoded[shrink]))
+                decoded[shrink] = decode_bytes(content, name, size_hw=annotated_hw, shrink=shrink)
+            image_HW3 = decoded[shrink]
+            pixels_VHW3 = view(image_HW3)
+            place = None
+            if annotated_hw is not None:
+                height, width = image_HW3.shape[:2]
+                resized_hw = size_at(height, width, view.shorter)
+                place = place_of_centre(pixels_VHW3.shape[1:3], resized_hw, annotated_hw)
+            taken.append(_Taken(pixels_VHW3, place))
         return taken
 
 
-def _by_size(taken: list[np.ndarray]) -> tuple[Group, ...]:
+class _Taken(NamedTuple):
+    """One view of an image, and its place as in Group."""
+
+    pixels_VHW3: np.ndarray
+    place: list[float] | None = None
+
+
+def place_of_centre(view_hw: Size, resized_hw: Size, size_hw: Size) -> list[float]:
+    """The place on disk (see Group) of the view in the middle of an image of `size_hw` that became `resized_hw`."""
+    y_span, x_span = (side / resized for side, resized in zip(size_hw, resized_hw))
+    top, left = ((resized - seen) // 2 for resized, seen in zip(resized_hw, view_hw))
+    return [left * x_span, top * y_span, x_span, y_span]
+
+
+def _by_size(taken: Sequence[_Taken]) -> tuple[Group, ...]:
     rows: dict[tuple[int, ...], list[int]] = {}
-    for row, pixels_VHW3 in enumerate(taken):
-        rows.setdefault(pixels_VHW3.shape, []).append(row)
-    return tuple(
-        Group(torch.tensor(rows_n), torch.from_numpy(np.stack([taken[row] for row in rows_n])).permute(0, 1, 4, 2, 3))
-        for rows_n in rows.values()
-    )
+    for row, one in enumerate(taken):
+        rows.setdefault(one.pixels_VHW3.shape, []).append(row)
+    groups = []
+    for rows_n in rows.values():
+        pixels_nVHW3 = np.stack([taken[row].pixels_VHW3 for row in rows_n])
+        places = [place for row in rows_n if (place := taken[row].place) is not None]
+        pixels_nV3HW = torch.from_numpy(pixels_nVHW3).permute(0, 1, 4, 2, 3)
+        groups.append(Group(torch.tensor(rows_n), pixels_nV3HW, torch.tensor(places) if places else None))
+    return tuple(groups)
 
 
 def images_at_once(views: Sequence[View], most: int) -> int:
@@ -152,11 +188,14 @@ def images_at_once(views: Sequence[View], most: int) -> int:
     return max(1, min(most, int(BATCH_BYTES / (3 * sum(view.usual_pixels for view in views)))))
 
 
-def view_loader(dataset: ClassificationDataset, views: Sequence[View], share: Share) -> Loader:
+def view_loader(
+    dataset: ClassificationDataset, views: Sequence[View], share: Share, *, sizes_hw_I2: np.ndarray | None = None
+) -> Loader:
     """Every image once over all processes, in order, as (ViewBatch, labels_N).
 
-    share.batch: the most images in a batch; fewer where their views are large. Raises DataError without images.
+    share.batch: the most images in a batch; fewer where their views are large. sizes_hw_I2: of the images on disk;
+    with them, views know their places. Raises DataError without images.
     """
     need_images(dataset, dataset.root)
     share = replace(share, batch=images_at_once(views, share.batch))
-    return Loader(ViewReader(dataset, views), sequential_requests(len(dataset), share), share.workers)
+    return Loader(ViewReader(dataset, views, sizes_hw_I2), sequential_requests(len(dataset), share), share.workers)

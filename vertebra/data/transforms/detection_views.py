@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra.data.transforms.canvases import Size, resized
-from vertebra.data.transforms.transforms import Box
+from vertebra.data.transforms.geometry import Box, mirror, mirror_boxes, resize
 
 CROPS = ("none", "iou", "range")
 IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # Liu et al. 2016, §2.2; 0: any part
@@ -27,7 +27,7 @@ class DetectionAugmentation:
     crop: "none", "iou" (iou_crop) or "range" (range_crop); crop_min: the least share of a side that it takes;
         crop_chance: how often it is done.
     jitter: least and greatest factor on the size (jittered); None: none.
-    photometric: strength of vertebra.data.transforms.photometric, 0..1.
+    photometric: strength of vertebra.data.transforms.pixels.photometric, 0..1.
     """
 
     any_side: bool = False
@@ -154,6 +154,40 @@ def cut_truths(
     enough_G = ((clipped_G4[:, 2:] - clipped_G4[:, :2]) * scale_2 >= 1).all(axis=1)
     has_centre_G = ((centre_G2 > 0) & (centre_G2 < sides_4[:2])).all(axis=1)
     return clipped_G4, ~cut_G | np.where(by_centre_G, has_centre_G, enough_G), cut_G
+
+
+def detection_view(
+    image_HW3: np.ndarray,
+    boxes_G4: np.ndarray,
+    masks_GHW: np.ndarray | None,
+    *,
+    size_hw: tuple[int, int],
+    flip: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The three in pixels of `size_hw`, mirrored or not; all truths stay, in their order.
+
+    A mask's pixel is what lies under its centre, in the same geometry as the image's.
+    """
+    height, width = size_hw
+    pixels_HW3 = resize(image_HW3, height, width)
+    scale_xy = (width / image_HW3.shape[1], height / image_HW3.shape[0])
+    scaled_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
+    boxes_G4 = np.minimum(scaled_G4, np.array((width, height) * 2, np.float32))  # rounding may reach beyond the edge
+    if flip:
+        pixels_HW3 = mirror(pixels_HW3)
+        boxes_G4 = mirror_boxes(boxes_G4, width)
+    return pixels_HW3, boxes_G4, None if masks_GHW is None else _mask_views(masks_GHW, height, width, flip)
+
+
+def _mask_views(masks_GHW: np.ndarray, height: int, width: int, flip: bool) -> np.ndarray:
+    import cv2
+
+    views_GHW = np.empty((len(masks_GHW), height, width), np.uint8)
+    for mask_HW, view_HW in zip(masks_GHW, views_GHW):  # in half the time that one look-up of all takes
+        cv2.resize(mask_HW, (width, height), dst=view_HW, interpolation=cv2.INTER_NEAREST_EXACT)
+        if flip:
+            cv2.flip(view_HW, 1, dst=view_HW)
+    return views_GHW
 
 
 def boxes_of_masks(masks_GHW: np.ndarray) -> np.ndarray:

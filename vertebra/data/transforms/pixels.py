@@ -1,6 +1,6 @@
-"""Changes to the pixels of a view of which its geometry (transforms) knows nothing: policies, colour, erasing.
+"""Changes to the pixels of a view of which its geometry knows nothing: policies, colour, erasing, distortion.
 
-Each is a callable (image_HW3, rng) -> image_HW3 on contiguous uint8 RGB, and never writes into its input, which may
+Most are callables (image_HW3, rng) -> image_HW3 on contiguous uint8 RGB, and never writes into its input, which may
 be a cached image. The operations are those of AutoAugment's family as torchvision defines them, in bilinear
 interpolation with black beyond the border; where they are tables of 256 values they are applied as such.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +27,9 @@ PCA_SPREAD = 0.1  # Krizhevsky et al. 2012, §4.1
 
 ERASED_AREA = (0.02, 0.33)  # Zhong et al. 2017, as torchvision draws it
 ERASED_RATIO = (0.3, 3.3)
+
+# SSD's ranges: grey levels added, factors 0.5..1.5 of contrast and saturation, degrees of hue.
+PHOTOMETRIC_LEVELS, PHOTOMETRIC_FACTOR, PHOTOMETRIC_DEGREES = 32.0, 0.5, 18.0
 
 # OpenCV rounds to the nearest integer, torchvision cuts: the difference, less what floats are wrong by.
 _CUT = -0.4999
@@ -117,9 +121,10 @@ def _any_operation(
 ) -> np.ndarray:
     name = tuple(ranges)[rng.integers(len(ranges))]
     amount = magnitude(ranges[name], level)
-    if name in SIGNED and rng.random() < 0.5:
+    operation = OPERATIONS[name]
+    if operation.signed and rng.random() < 0.5:
         amount = -amount
-    return OPERATIONS[name](image_HW3, amount)
+    return operation.change(image_HW3, amount)
 
 
 def magnitude(ends: tuple[float, float], level: int) -> float:
@@ -149,6 +154,16 @@ def translate_y(image_HW3: np.ndarray, pixels: float) -> np.ndarray:
     moved, shift, height = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[0]
     moved[max(0, shift) : max(0, height + shift)] = image_HW3[max(0, -shift) : max(0, height - shift)]
     return moved
+
+
+def shift_x(image_HW3: np.ndarray, share: float) -> np.ndarray:
+    """To the right, by a share of the width."""
+    return translate_x(image_HW3, share * image_HW3.shape[1])
+
+
+def shift_y(image_HW3: np.ndarray, share: float) -> np.ndarray:
+    """Down, by a share of the height."""
+    return translate_y(image_HW3, share * image_HW3.shape[0])
 
 
 def rotate(image_HW3: np.ndarray, degrees: float) -> np.ndarray:
@@ -225,64 +240,80 @@ def equalize(image_HW3: np.ndarray, _: float) -> np.ndarray:
     return _look_up(image_HW3, table_K3)
 
 
-OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "identity": lambda image_HW3, _: image_HW3,
-    "shear_x": shear_x,
-    "shear_y": shear_y,
-    "translate_x": translate_x,
-    "translate_y": translate_y,
-    "shift_x": lambda image_HW3, share: translate_x(image_HW3, share * image_HW3.shape[1]),
-    "shift_y": lambda image_HW3, share: translate_y(image_HW3, share * image_HW3.shape[0]),
-    "rotate": rotate,
-    "brightness": brightness,
-    "saturation": saturation,
-    "contrast": contrast,
-    "sharpness": sharpness,
-    "posterize": posterize,
-    "solarize": solarize,
-    "autocontrast": autocontrast,
-    "equalize": equalize,
+@dataclass(frozen=True)
+class Operation:
+    """A change, and its weakest and strongest magnitude in TrivialAugment and in RandAugment; None: it has none there.
+
+    signed: the magnitude may as well be negative.
+    """
+
+    change: Callable[[np.ndarray, float], np.ndarray]
+    trivial: tuple[float, float] | None = (0, 0)
+    rand: tuple[float, float] | None = (0, 0)
+    signed: bool = False
+
+
+OPERATIONS = {
+    "identity": Operation(lambda image_HW3, _: image_HW3),
+    "shear_x": Operation(shear_x, (0, 0.99), (0, 0.3), signed=True),
+    "shear_y": Operation(shear_y, (0, 0.99), (0, 0.3), signed=True),
+    "translate_x": Operation(translate_x, (0, 32), None, signed=True),
+    "translate_y": Operation(translate_y, (0, 32), None, signed=True),
+    "shift_x": Operation(shift_x, None, (0, 150 / 331), signed=True),
+    "shift_y": Operation(shift_y, None, (0, 150 / 331), signed=True),
+    "rotate": Operation(rotate, (0, 135), (0, 30), signed=True),
+    "brightness": Operation(brightness, (0, 0.99), (0, 0.9), signed=True),
+    "saturation": Operation(saturation, (0, 0.99), (0, 0.9), signed=True),
+    "contrast": Operation(contrast, (0, 0.99), (0, 0.9), signed=True),
+    "sharpness": Operation(sharpness, (0, 0.99), (0, 0.9), signed=True),
+    "posterize": Operation(posterize, (8, 2), (8, 4)),
+    "solarize": Operation(solarize, (255, 0), (255, 0)),
+    "autocontrast": Operation(autocontrast),
+    "equalize": Operation(equalize),
 }
-# Those whose magnitude may as well be negative.
-SIGNED = frozenset(
-    {
-        *("shear_x", "shear_y", "translate_x", "translate_y", "shift_x", "shift_y", "rotate"),
-        *("brightness", "saturation", "contrast", "sharpness"),
-    }
-)
-# The weakest and the strongest magnitude of each operation of a policy.
-TRIVIAL_WIDE: dict[str, tuple[float, float]] = {
-    "identity": (0, 0),
-    "shear_x": (0, 0.99),
-    "shear_y": (0, 0.99),
-    "translate_x": (0, 32),
-    "translate_y": (0, 32),
-    "rotate": (0, 135),
-    "brightness": (0, 0.99),
-    "saturation": (0, 0.99),
-    "contrast": (0, 0.99),
-    "sharpness": (0, 0.99),
-    "posterize": (8, 2),
-    "solarize": (255, 0),
-    "autocontrast": (0, 0),
-    "equalize": (0, 0),
-}
-RAND: dict[str, tuple[float, float]] = {
-    "identity": (0, 0),
-    "shear_x": (0, 0.3),
-    "shear_y": (0, 0.3),
-    "shift_x": (0, 150 / 331),
-    "shift_y": (0, 150 / 331),
-    "rotate": (0, 30),
-    "brightness": (0, 0.9),
-    "saturation": (0, 0.9),
-    "contrast": (0, 0.9),
-    "sharpness": (0, 0.9),
-    "posterize": (8, 4),
-    "solarize": (255, 0),
-    "autocontrast": (0, 0),
-    "equalize": (0, 0),
-}
+TRIVIAL_WIDE = {name: one.trivial for name, one in OPERATIONS.items() if one.trivial is not None}
+RAND = {name: one.rand for name, one in OPERATIONS.items() if one.rand is not None}
+
+
+def photometric(image_HW3: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """SSD's distortion (Liu et al. 2016, §2.2, after Howard 2013); strength: share of the ranges above, 0..1.
+
+    Brightness, contrast, saturation and hue change with a chance of one half each, contrast before or after the two of
+    colour at random, in the amounts that torchvision's and mmdetection's versions have too. Channels are never swapped
+    (in the authors' recipes neither).
+    """
+    done_4 = rng.random(4) < 0.5
+    added, contrast, saturation, hue = strength * rng.uniform(-1, 1, 4) * done_4
+    contrast_first = bool(rng.random() < 0.5)
+    factor = 1 + contrast * PHOTOMETRIC_FACTOR
+    image_HW3 = light(image_HW3, added * PHOTOMETRIC_LEVELS, factor if contrast_first else 1.0)
+    image_HW3 = colour(image_HW3, 1 + saturation * PHOTOMETRIC_FACTOR, hue * PHOTOMETRIC_DEGREES)
+    return image_HW3 if contrast_first else light(image_HW3, 0.0, factor)
+
+
+def light(image_HW3: np.ndarray, added: float, factor: float) -> np.ndarray:
+    """added: grey levels; factor: on what that gives. Both keep to 0..255."""
+    import cv2
+
+    if added == 0 and factor == 1:
+        return image_HW3
+    return cv2.LUT(image_HW3, _levels(np.clip(_VALUES + np.float32(added), 0, 255) * np.float32(factor)))
+
+
+def colour(image_HW3: np.ndarray, saturation: float, degrees: float) -> np.ndarray:
+    """saturation: a factor; degrees: by which hues turn. In 8-bit HSV, as SSD's authors do it, with 256 hues."""
+    import cv2
+
+    if saturation == 1 and degrees == 0:
+        return image_HW3
+    hues = (np.arange(256) + round(degrees * 256 / 360)) % 256
+    table = np.stack([hues, _levels(_VALUES * np.float32(saturation)), _VALUES], axis=1).astype(np.uint8)
+    hsv_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2HSV_FULL)
+    return cv2.cvtColor(cv2.LUT(hsv_HW3, table[None]), cv2.COLOR_HSV2RGB_FULL)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
 def _warp(image_HW3: np.ndarray, from_output: list[list[float]]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Augmentation of pixels: each operation against torchvision's, colour and erasing against a naive hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, v2
 
-from vertebra.data.transforms.augment import (
+from vertebra.data.transforms.classification_views import AUGMENTS, ClassificationTransform
+from vertebra.data.transforms.pixels import (
     LEVELS,
     OPERATIONS,
     RAND,
-    SIGNED,
     TRIVIAL_WIDE,
     RandAugment,
     RandomErasing,
@@ -23,7 +24,6 @@ from vertebra.data.transforms.augment import (
     pixel_changes,
     trivial_augment,
 )
-from vertebra.data.transforms.transforms import AUGMENTS, ClassificationTransform
 
 TORCHVISION = {
     "identity": "Identity", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX",
@@ -64,9 +64,9 @@ def test_every_operation_is_torchvisions(name: str, shape: tuple[int, int]):
     image, before = scene(*shape), scene(*shape)
     for ranges, policy in ((TRIVIAL_WIDE, v2.TrivialAugmentWide()), (RAND, v2.RandAugment())):
         for level in (0, 7, 19, 30) if name in ranges else ():
-            for sign in (1, -1) if name in SIGNED else (1,):
+            for sign in (1, -1) if OPERATIONS[name].signed else (1,):
                 amount = sign * magnitude(ranges[name], level)
-                ours = OPERATIONS[name](image, amount)
+                ours = OPERATIONS[name].change(image, amount)
                 off = np.abs(ours.astype(int) - reference(policy, name, image, amount))
                 assert ours.shape == image.shape and ours.dtype == np.uint8
                 if name in WARPS:
@@ -85,7 +85,7 @@ def test_tables_and_whole_pixels_are_exact(name: str):
         for level in range(0, LEVELS, 3):
             amount = magnitude(TRIVIAL_WIDE[name], level)
             assert np.array_equal(
-                OPERATIONS[name](image, amount), reference(v2.TrivialAugmentWide(), name, image, amount)
+                OPERATIONS[name].change(image, amount), reference(v2.TrivialAugmentWide(), name, image, amount)
             )
 
 
@@ -97,7 +97,7 @@ def test_policies_have_torchvisions_operations_signs_and_magnitudes(ranges: dict
     assert [TORCHVISION[name] for name in ranges] == list(theirs)
     for name, ends in ranges.items():
         values, signed = theirs[TORCHVISION[name]]
-        assert signed == (name in SIGNED)
+        assert signed == (OPERATIONS[name].signed)
         table = values(LEVELS, 200, 300)
         if table is None:
             continue
@@ -124,30 +124,34 @@ def test_trivial_augment_draws_level_operation_and_sign():
     image = scene()
     rotate = list(TRIVIAL_WIDE).index("rotate")
     turned = trivial_augment(image, Told(20, rotate, 0.2))
-    assert np.array_equal(turned, OPERATIONS["rotate"](image, -90))
+    assert np.array_equal(turned, OPERATIONS["rotate"].change(image, -90))
     np.testing.assert_allclose(turned[:, 20:140], np.rot90(image[:, 20:140], -1), atol=1)  # clockwise
     equalize = list(TRIVIAL_WIDE).index("equalize")
-    assert np.array_equal(trivial_augment(image, Told(4, equalize)), OPERATIONS["equalize"](image, 0))
+    assert np.array_equal(trivial_augment(image, Told(4, equalize)), OPERATIONS["equalize"].change(image, 0))
 
 
 def test_rand_augment_does_two_operations_of_its_magnitude():
     image = scene()
     first, second = list(RAND).index("posterize"), list(RAND).index("shift_x")
-    expected = OPERATIONS["shift_x"](OPERATIONS["posterize"](image, 8 - 4 * 15 / 30), -0.5 * 150 / 331)
+    expected = OPERATIONS["shift_x"].change(OPERATIONS["posterize"].change(image, 8 - 4 * 15 / 30), -0.5 * 150 / 331)
     assert np.array_equal(RandAugment(15)(image, Told(first, second, 0.1)), expected)
 
 
 def test_all_operations_come_equally_often(monkeypatch):
     seen: list[str] = []
     for name in TRIVIAL_WIDE:
-        monkeypatch.setitem(OPERATIONS, name, lambda image, amount, name=name: seen.append(f"{name}{amount < 0}"))
+
+        def change(_: np.ndarray, amount: float, name: str = name) -> None:
+            seen.append(f"{name}{amount < 0}")
+
+        monkeypatch.setitem(OPERATIONS, name, replace(OPERATIONS[name], change=change))
     rng = np.random.default_rng(0)
     for _ in range(5600):
         trivial_augment(None, rng)  # type: ignore[arg-type]
     for name in TRIVIAL_WIDE:
         positive, negative = seen.count(f"{name}False"), seen.count(f"{name}True")
-        assert 320 < positive + negative < 480 and (abs(positive - negative) < 90 or name not in SIGNED)
-        assert negative > 0 or name not in SIGNED
+        assert 320 < positive + negative < 480 and (abs(positive - negative) < 90 or not OPERATIONS[name].signed)
+        assert negative > 0 or not OPERATIONS[name].signed
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -254,6 +258,7 @@ def test_real_photographs_too(shared_data: Path):
         for name in ("equalize", "autocontrast", "contrast", "saturation", "sharpness"):
             amount = TRIVIAL_WIDE[name][1] * 0.7
             off = np.abs(
-                OPERATIONS[name](image, amount).astype(int) - reference(v2.TrivialAugmentWide(), name, image, amount)
+                OPERATIONS[name].change(image, amount).astype(int)
+                - reference(v2.TrivialAugmentWide(), name, image, amount)
             )
             assert off.max() <= 1 and (off > 0).mean() < SHARE_OFF.get(name, 2e-3)

@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from tests.data.writers import picture
-from vertebra.data.transforms.transforms import (
-    AUGMENTS,
-    Box,
-    ClassificationTransform,
-    centre_crop,
-    detection_view,
-    pad_crop,
-    resize,
-)
+from vertebra.data.transforms.classification_views import AUGMENTS, ClassificationTransform
+from vertebra.data.transforms.detection_views import detection_view
+from vertebra.data.transforms.geometry import Box, centre_crop, pad_crop, resize
 
 
 @st.composite

@@ -1,0 +1,155 @@
+"""Batches for localisation: random crops with their boxes in step, and views at test that know where they lie.
+
+Legend: N images of a batch, n those of them whose view has one size, G truths an image (padded), V views of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vertebra.data.datasets.localisation import LocalisationDataset
+from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.detection import DetectionSample, image_batch, padded_targets
+from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    draw_seed,
+    need_images,
+    one_group,
+    try_samples,
+)
+from vertebra.data.loading.views import Crops, View, view_loader
+from vertebra.data.transforms.geometry import (
+    Box,
+    mirror,
+    mirror_boxes,
+    resize,
+    resized_crop,
+    scale_crop,
+)
+from vertebra.data.transforms.pixels import PixelChange
+
+AUGMENTS = ("scale", "crop", "none")
+DRAWS = 10  # of crops in search of one that shows the object
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainView:
+    """What is seen of an image in training: size x size px.
+
+    augment: "scale" (shorter side drawn from `shorter` to 480/256 of it, and a random crop: He et al. 2015, §3.4),
+    "crop" (min_scale..1 of the area, resized), "none" (the centre crop of the test). flip: a chance. min_visible: a
+    truth of which less than this share is in the crop is neither learnt from nor punished; a crop without any other
+    truth is drawn again, DRAWS times at most. pixel_changes: applied to the view after that.
+    """
+
+    size: int
+    shorter: int
+    augment: str = "scale"
+    min_scale: float = 0.25
+    flip: float = 0.5
+    min_visible: float = 0.5
+    pixel_changes: Sequence[PixelChange] = ()
+
+    def __post_init__(self) -> None:
+        assert self.augment in AUGMENTS and self.size <= self.shorter, self
+
+    def draw(self, height: int, width: int, boxes_G4: np.ndarray, rng: np.random.Generator) -> Box:
+        """The crop, in pixels of the image; the last one drawn where none shows enough of a truth."""
+        for _ in range(DRAWS):
+            crop = self._draw(height, width, rng)
+            if (visible(boxes_G4, crop) >= self.min_visible).any():
+                break
+        return crop
+
+    def _draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        if self.augment == "scale":
+            return scale_crop(height, width, self.size, self.shorter, rng)
+        if self.augment == "crop":
+            return resized_crop(height, width, self.min_scale, rng)
+        side = max(1, round(self.size * min(height, width) / self.shorter))
+        return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def visible(boxes_G4: np.ndarray, crop: Box) -> np.ndarray:
+    """The share of each box's area that lies in the crop, 0..1."""
+    seen_G4 = np.clip(boxes_G4, *_corners(crop))
+    area_G, seen_G = (np.prod(b[:, 2:] - b[:, :2], axis=1, dtype=np.float64) for b in (boxes_G4, seen_G4))
+    return seen_G / np.maximum(area_G, 1e-9)
+
+
+def _corners(crop: Box) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (crop.left, crop.top), (crop.left + crop.width, crop.top + crop.height)
+    return np.array(low * 2, np.float32), np.array(high * 2, np.float32)
+
+
+class LocalisationReader:
+    """Answers requests with (ImageBatch, Targets, classes_N int64); every truth of an image is of its class."""
+
+    def __init__(self, dataset: LocalisationDataset, view: TrainView, *, seed: int, plan: TrainPlan) -> None:
+        self.dataset, self.view, self.seed, self.plan = dataset, view, seed, plan
+
+    def __call__(self, request: Request) -> Batch:
+        skipped: list[str] = []
+        samples = [
+            try_samples(lambda index: self._sample(index, request.iteration), place, request, self.plan, skipped)
+            for place in request.indices
+        ]
+        images = image_batch([sample.pixels_HW3 for sample in samples], (self.view.size, self.view.size))
+        classes_N = torch.from_numpy(self.dataset.images.labels_I[[sample.index for sample in samples]])
+        targets = padded_targets(self.dataset.objects, samples)
+        return Batch((images, targets, classes_N), targets.image_ids, tuple(skipped), request.iteration)
+
+    def _sample(self, index: int, iteration: int) -> DetectionSample:
+        objects, view = self.dataset.objects, self.view
+        height, width = size_hw = tuple(objects.sizes_hw_I2[index].tolist())
+        key = draw_seed(self.seed, iteration, int(objects.image_ids_I[index]))
+        rng = np.random.default_rng(key)
+        boxes_G4 = objects.boxes_G4(index)
+        crop = view.draw(height, width, boxes_G4, rng)
+        flip = bool(rng.random() < view.flip)
+        path = objects.path(index)
+        shrink = shrink_factor((crop.height, crop.width), (view.size, view.size))
+        image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+        if shrink > 1:  # what is seen begins and ends with whole pixels of the shrunken image
+            small = crop.shrunk(shrink)
+            crop = Box(*(shrink * side for side in (small.top, small.left, small.height, small.width)))
+            pixels_HW3 = small.cut(image_HW3)
+        else:
+            pixels_HW3 = crop.cut(image_HW3)
+        pixels_HW3 = resize(pixels_HW3, view.size, view.size)
+
+        seen_G = visible(boxes_G4, crop) >= view.min_visible
+        low_4, high_4 = _corners(crop)
+        boxes_G4 = (np.clip(boxes_G4, low_4, high_4) - low_4) * (view.size / (high_4 - low_4)[[2, 3, 2, 3]])
+        if flip:
+            pixels_HW3 = mirror(pixels_HW3)
+            boxes_G4 = mirror_boxes(boxes_G4, view.size)
+        for change in view.pixel_changes:
+            pixels_HW3 = change(np.ascontiguousarray(pixels_HW3), rng)
+        truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
+        return DetectionSample(index, key, pixels_HW3, boxes_G4.astype(np.float32), truths_G, ~seen_G)
+
+
+def localisation_train_loader(dataset: LocalisationDataset, view: TrainView, share: Share) -> Loader:
+    """Batches whose inputs are (ImageBatch, Targets, classes_N). Raises DataError."""
+    need_images(dataset, dataset.objects.source)
+    plan = one_group(len(dataset), share)
+    reader = LocalisationReader(dataset, view, seed=share.seed, plan=plan)
+    return Loader(reader, TrainRequests(plan, share), share.workers)
+
+
+def localisation_test_loader(dataset: LocalisationDataset, views: Sequence[View], share: Share) -> Loader:
+    """Every image once over all processes, in order, as (ViewBatch, classes_N) with the views' places.
+
+    views: Crops (the centre alone) and Whole. share.batch: the most images in a batch; fewer where views are large.
+    """
+    assert not any(isinstance(view, Crops) and view.corners for view in views), "boxes are not looked for in corners"
+    return view_loader(dataset.images, views, share, sizes_hw_I2=dataset.objects.sizes_hw_I2)
