@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from vertebra.evaluation.metrics.masks import paste, paste_to_rle, segmentation, unpack
+from vertebra.evaluation.metrics.masks import paste, paste_to_rle
+from vertebra.ground.rle import decode, to_json
 
 SIZE_HW = (48, 64)
 # Inside, up to every edge, beyond every edge, a pixel's width, between two pixels' centres, empty, inside out.
@@ -90,9 +91,9 @@ def test_a_segmentation_goes_through_json_and_back():
     probabilities_MM = np.random.default_rng(1).random((28, 28)).astype(np.float32)
     box = (3.0, 4.0, 50.0, 47.5)
     (counts,) = paste_to_rle(probabilities_MM[None], np.array([box]), SIZE_HW)
-    value = json.loads(json.dumps(segmentation(counts, SIZE_HW)))
+    value = json.loads(json.dumps(to_json(counts, SIZE_HW)))
     assert value["size"] == [48, 64]
-    assert np.array_equal(unpack(value), paste(probabilities_MM, box, SIZE_HW))
+    assert np.array_equal(decode(value), paste(probabilities_MM, box, SIZE_HW))
 
 
 def test_no_detections_have_no_masks():

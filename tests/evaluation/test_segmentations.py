@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from pycocotools import mask as rle
 
 from tests.evaluation.cases import thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
-from vertebra.evaluation.metrics.segmentations import encode, first_fault, run_totals
+from vertebra.evaluation.metrics.segmentations import first_fault
 
 SQUARE = [[10, 10, 50, 10, 50, 50, 10, 50]]
 TRUTH = truth_of([thing([10, 10, 40, 40], segmentation=SQUARE)])
-
-
-def random_masks(seed: int, count: int) -> list[np.ndarray]:
-    """From empty to full, from single pixels to long runs."""
-    random = np.random.default_rng(seed)
-    masks = []
-    for _ in range(count):
-        height, width = random.integers(1, 120, 2)
-        grain, share = random.integers(1, 30), random.choice([0, 0.02, 0.5, 0.98, 1])
-        coarse = random.random((height // grain + 1, width // grain + 1)) < share
-        masks.append(np.kron(coarse, np.ones((grain, grain), bool))[:height, :width])
-    return masks
-
-
-def test_the_runs_of_pycocotools_cover_the_image():
-    masks = random_masks(0, 300)
-    codes = [rle.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in masks]
-    assert run_totals(codes).tolist() == [mask.size for mask in masks]
-    assert run_totals([code.decode() for code in codes]).tolist() == [mask.size for mask in masks]
-    assert run_totals([]).tolist() == []
-
-
-def test_runs_of_any_sum_are_told():
-    """Written by pycocotools from run lengths that fit no image."""
-    random = np.random.default_rng(1)
-    runs = [random.integers(0, 10 ** random.integers(1, 6), random.integers(1, 40)).tolist() for _ in range(200)]
-    codes = [rle.frPyObjects({"size": [1, 1], "counts": one}, 1, 1)["counts"] for one in runs]
-    assert run_totals(codes).tolist() == [sum(one) for one in runs]
-    assert run_totals(["", "\x00", "\u00e9", "o" * 30, "04", "oo"]).tolist() == [0, -1, -1, -1, 4, -1]
 
 
 def said(function, *arguments, **options):
@@ -63,6 +33,7 @@ def said(function, *arguments, **options):
         ({"size": [100, 100], "counts": [5000, 5000, 50000]}, "cover 60000 pixels"),
         ({"size": [100, 100], "counts": "04"}, "cover 4 pixels"),
         ({"size": [100, 100], "counts": "!"}, "RLE counts that cannot be decoded"),
+        ({"size": [100, 100], "counts": "\\"}, "RLE counts that cannot be decoded"),
         ({"size": [50, 100], "counts": "04"}, "height x width [50, 100], but the truth's image is [100, 100]"),
     ],
 )
@@ -116,10 +87,3 @@ def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
     place, told = first_fault(values, [(2, 2)] * 9, polygons=False)
     assert place == 7 and "cover 5 pixels" in told
     assert first_fault([good] * 9, [(2, 2)] * 9, polygons=False) is None
-
-
-def test_what_has_no_fault_is_encoded():
-    (square,) = rle.frPyObjects(SQUARE, 100, 100)
-    runs = [1010, 8990]
-    assert encode(SQUARE, (100, 100))["counts"] == square["counts"]
-    assert rle.area(encode({"size": [100, 100], "counts": runs}, (100, 100))) == 8990

@@ -12,9 +12,10 @@ import numpy as np
 
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.transforms.geometry import Box
+from vertebra.ground import rle
 from vertebra.ground.errors import BadSample
 
-Size = tuple[int, int]
+Size = rle.Size
 
 
 def decode_masks(
@@ -32,7 +33,6 @@ def decode_masks(
     Raises BadSample.
     """
     import cv2
-    from pycocotools import mask as rle
 
     annotated_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
     part = part or Box(0, 0, *size_hw)
@@ -65,8 +65,6 @@ def decode_masks(
 
 def encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
     """Compressed RLE: of polygons at `size_hw` at once, of RLE at the annotation's size. Raises ValueError."""
-    from pycocotools import mask as rle
-
     scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
     try:
         if isinstance(value, list):
@@ -74,46 +72,27 @@ def encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
             polygons = [np.reshape(polygon, (-1, 2)) * scale_xy for polygon in value if len(polygon) >= 6]
             if not polygons:
                 raise ValueError("no polygon of three corners")
-            return rle.merge(rle.frPyObjects([polygon.reshape(-1).tolist() for polygon in polygons], *size_hw))
+            return rle.encode([polygon.reshape(-1).tolist() for polygon in polygons], size_hw)
         if tuple(value["size"]) != annotated_hw:
             raise ValueError(f"an RLE of size {value['size']} in an image of {list(annotated_hw)}")
         counts = value["counts"]
-        lengths = np.asarray(counts, np.int64) if isinstance(counts, list) else run_lengths(counts.encode())
-        # pycocotools decodes what is too short or too long as well, into memory that nobody has written to
-        if lengths.min(initial=0) < 0:
-            raise ValueError("an RLE of lengths below 0")
-        if lengths.sum() != annotated_hw[0] * annotated_hw[1]:
-            raise ValueError(f"an RLE of {lengths.sum()} pixels in an image of {list(annotated_hw)}")
         if isinstance(counts, list):
-            return rle.frPyObjects(value, *annotated_hw)
-        return {"size": list(value["size"]), "counts": counts.encode()}
+            pixels = int(np.sum(counts)) if min(counts, default=0) >= 0 else -1
+        elif isinstance(counts, str):
+            pixels = int(rle.pixels([counts])[0])
+        else:
+            raise ValueError("an RLE whose counts are neither a text nor a list of run lengths")
+        if pixels < 0:
+            raise ValueError("an RLE that is cut short or damaged")
+        if pixels != annotated_hw[0] * annotated_hw[1]:
+            raise ValueError(f"an RLE of {pixels} pixels in an image of {list(annotated_hw)}")
+        return rle.encode(value, annotated_hw)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 
-def run_lengths(counts: bytes) -> np.ndarray:
-    """The lengths in a compressed RLE, int64. Raises ValueError where it is none.
-
-    Numbers of 5 bits a character, lowest first, a sixth bit saying that more follow and the last one's fifth that it is
-    negative; from the fourth number on, differences to the length before the last.
-    """
-    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(digits & 32 == 0)
-    if not len(digits) or digits.min() < 0 or digits.max() > 63 or ends[-1:].tolist() != [len(digits) - 1]:
-        raise ValueError("an RLE that is cut short or has characters of another kind")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    bits = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
-    if bits.max() > 50:
-        raise ValueError("an RLE of impossible lengths")
-    lengths = np.add.reduceat((digits & 31) << bits, starts)
-    lengths -= np.where(digits[ends] & 16, 1 << (bits[ends] + 5), 0)
-    for first in (1, 2):
-        lengths[first::2] = lengths[first::2].cumsum()
-    return lengths
-
-
 def segmentation_fault(value: Any, size_hw: Size) -> str:
-    """Why a segmentation does not decode; empty if it does."""
+    """Return why a segmentation does not decode; empty if it does."""
     try:
         encode(value, size_hw, size_hw)
     except ValueError as error:

@@ -11,6 +11,8 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
+from vertebra.ground.rle import to_json
+
 from .paint import Bytes
 from .scenes import Mask, Scene, SceneObject
 from .shapes import CLASS_NAMES
@@ -37,8 +39,7 @@ def _box_xywh(mask: Mask) -> list[int]:
 def _run_lengths(mask: Mask) -> dict[str, Any]:
     from pycocotools import mask as rle
 
-    encoded = rle.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+    return to_json(rle.encode(np.asfortranarray(mask, np.uint8))["counts"], mask.shape)
 
 
 def _annotation(seen: SceneObject) -> Record:

@@ -13,12 +13,13 @@ is made in that window alone. There bilinear weights are separable, which makes 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Size = tuple[int, int]  # height, width, in pixels
+from vertebra.ground import rle
+from vertebra.ground.rle import Size
+
 FloatArray = NDArray[np.floating]
 Window = tuple[int, int, NDArray[np.bool_]]  # top, left, whether each pixel belongs to the object, by columns (wh)
 
@@ -36,18 +37,6 @@ def paste(probabilities_MM: FloatArray, box_4: FloatArray, size_hw: Size) -> NDA
 def paste_to_rle(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> tuple[bytes, ...]:
     """The `counts` of each mask in COCO's compressed RLE: what pycocotools makes of `paste`'s masks, byte for byte."""
     return tuple(_counts(window, size_hw) for window in _windows(probabilities_DMM, boxes_D4, size_hw))
-
-
-def segmentation(counts: bytes, size_hw: Size) -> dict[str, Any]:
-    """As it stands in COCO results: JSON-able."""
-    return {"size": [int(size_hw[0]), int(size_hw[1])], "counts": counts.decode("ascii")}
-
-
-def unpack(value: dict[str, Any]) -> NDArray[np.uint8]:
-    """The mask, uint8 0/1 HW, of a `segmentation` of COCO results."""
-    from pycocotools import mask as rle
-
-    return rle.decode({"size": list(value["size"]), "counts": value["counts"].encode("ascii")})
 
 
 def _windows(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> Iterator[Window]:
@@ -79,8 +68,6 @@ def _weights(
 
 def _counts(window: Window, size_hw: Size) -> bytes:
     """Run lengths go down the columns of the whole image; only the window's pixels are looked at."""
-    from pycocotools import mask as rle
-
     top, left, bits_wh = window
     height, width = size_hw
     columns, rows = bits_wh.shape
@@ -94,4 +81,4 @@ def _counts(window: Window, size_hw: Size) -> bytes:
     if len(edges_E) and edges_E[-1] == height * width:
         edges_E = edges_E[:-1]
     lengths = np.diff(edges_E, prepend=0, append=height * width)
-    return rle.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)["counts"]
+    return rle.compress(lengths.tolist(), size_hw)

@@ -17,8 +17,7 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, IouType, Truth, area_of, class_names
-from vertebra.evaluation.metrics.segmentations import encode
-from vertebra.ground import boxes
+from vertebra.ground import boxes, rle
 
 _PAIRS_AT_ONCE = 1 << 18  # a few arrays of so many numbers stay in a processor's cache
 
@@ -186,7 +185,7 @@ def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> tu
         return _boxes(predictions), _boxes(truth["annotations"])
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     predicted, true = (
-        [encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]
+        [rle.encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]
         for entries in (predictions, truth["annotations"])
     )
     return predicted, true

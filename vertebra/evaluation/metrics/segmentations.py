@@ -1,9 +1,7 @@
-"""Segmentations as COCO files have them, polygons and RLE: what is wrong with one, and the RLE that it means.
+"""Segmentations as COCO files have them, polygons and RLE: what is wrong with one.
 
 pycocotools takes RLE of a wrong length for a mask of another shape without a word, and ends in errors of its own at
 polygons that it cannot read; so they are looked at before it sees them.
-
-Legend: D masks, B the characters of their compressed RLE, V the run lengths in it.
 """
 
 from __future__ import annotations
@@ -13,16 +11,10 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
-
-from vertebra.evaluation.metrics.average_precision import IntArray
+from vertebra.ground import rle
 
 Size = tuple[Any, Any]  # height, width in pixels, as the file says it
-
 CHUNK = 2000  # masks whose characters are looked at together
-# Of each character of compressed RLE: 5 bits of a run's length, whether more follow, and 48 to make it printable.
-OFFSET, BITS, MORE, SIGN = 48, 5, 0x20, 0x10
-MOST_CHARACTERS = 12  # of one number, which is 60 bits
 CORNERS = 3  # of an object's first polygon: by a shorter one pycocotools takes all for boxes, and fails
 
 
@@ -40,9 +32,9 @@ def first_fault(values: Sequence[Any], sizes_hw: Sequence[Size], *, polygons: bo
             compressed.append(place)
     for start in range(0, len(compressed), CHUNK):
         places = compressed[start : start + CHUNK]
-        for place, pixels in zip(places, run_totals([values[place]["counts"] for place in places]).tolist()):
-            if pixels != sizes_hw[place][0] * sizes_hw[place][1]:
-                return place, _wrong_length(pixels, sizes_hw[place])
+        for place, covered in zip(places, rle.pixels([values[place]["counts"] for place in places]).tolist()):
+            if covered != sizes_hw[place][0] * sizes_hw[place][1]:
+                return place, _wrong_length(covered, sizes_hw[place])
     return None
 
 
@@ -93,47 +85,3 @@ def _wrong_length(pixels: int, size_hw: Size) -> str:
         f"has RLE counts that {told}, but its size of {list(size_hw)} has {size_hw[0] * size_hw[1]}; encode the mask "
         "again"
     )
-
-
-def run_totals(texts: Sequence[str | bytes]) -> IntArray:
-    """How many pixels the runs of each compressed RLE cover together, int64 D; -1 where a text is no such RLE.
-
-    From the third run on each is written as its difference to the one before the last, so it is counted once for
-    itself and once for each second run after it.
-    """
-    codes = [text.encode("utf-8", "replace") if isinstance(text, str) else text for text in texts]
-    length_D = np.array([len(code) for code in codes], np.int64)
-    total_D = np.zeros(len(codes), np.int64)
-    byte_B = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - OFFSET
-    if not len(byte_B):
-        return total_D
-    text_B = np.repeat(np.arange(len(codes)), length_D)
-    last_B = (byte_B & MORE) == 0
-    broken_D = np.zeros(len(codes), bool)
-    broken_D[text_B[(byte_B < 0) | (byte_B >= 2 * MORE)]] = True
-    ends_D = np.cumsum(length_D)[length_D > 0] - 1
-    broken_D[text_B[ends_D]] |= ~last_B[ends_D]
-    last_B[ends_D] = True  # so that what is broken stays within its text
-    end_V = np.flatnonzero(last_B)
-    start_V = np.append(0, end_V[:-1] + 1)
-    characters_V = end_V - start_V + 1
-    text_V = text_B[end_V]
-    broken_D[text_V[characters_V > MOST_CHARACTERS]] = True
-    place_B = np.minimum(np.arange(len(byte_B)) - np.repeat(start_V, characters_V), MOST_CHARACTERS - 1)
-    run_V = np.add.reduceat((byte_B & (MORE - 1)) << (BITS * place_B), start_V)
-    negative_V = (byte_B[end_V] & SIGN) != 0
-    run_V = run_V - np.where(negative_V, np.int64(1) << (BITS * (place_B[end_V] + 1)), 0)
-    runs_D = np.bincount(text_V, minlength=len(codes))
-    index_V = np.arange(len(run_V)) - np.repeat(np.cumsum(runs_D) - runs_D, runs_D)
-    counted_V = np.where(index_V > 0, (runs_D[text_V] - 1 - index_V) // 2 + 1, 1)
-    np.add.at(total_D, text_V, run_V * counted_V)
-    return np.where(broken_D, -1, total_D)
-
-
-def encode(value: Any, size_hw: tuple[int, int]) -> Any:
-    """pycocotools' compressed RLE of a segmentation without a fault."""
-    from pycocotools import mask
-
-    if isinstance(value, list):
-        return mask.merge(mask.frPyObjects(value, *size_hw))
-    return mask.frPyObjects(value, *size_hw) if isinstance(value["counts"], list) else value

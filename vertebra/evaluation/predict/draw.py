@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.files import Entry
-from vertebra.evaluation.metrics.masks import Size, unpack
+from vertebra.ground import rle
+from vertebra.ground.rle import Size
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # x0 y0 x1 y1, in pixels
@@ -130,7 +131,7 @@ def _contrast(colour: Colour) -> Colour:
 def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, factor: int, pen: Pen) -> None:
     import cv2
 
-    mask_HW = unpack(value)
+    mask_HW = rle.decode(value)
     x, y, width, height = cv2.boundingRect(mask_HW)
     if not width:
         return

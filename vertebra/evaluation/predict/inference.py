@@ -23,8 +23,9 @@ from torch import nn
 
 from detectors.structures import Detections, ImageBatch, Size
 from vertebra.evaluation.metrics.files import Entry, EvaluationError
-from vertebra.evaluation.metrics.masks import paste_to_rle, segmentation
+from vertebra.evaluation.metrics.masks import paste_to_rle
 from vertebra.evaluation.predict.gather import gather_by_image, in_order
+from vertebra.ground.rle import to_json
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -54,7 +55,7 @@ class Found:
             for box, score, label in zip(boxes, scores, labels)
         ]
         for entry, counts in zip(entries, self.counts_D or ()):
-            entry["segmentation"] = segmentation(counts, self.size_hw)
+            entry["segmentation"] = to_json(counts, self.size_hw)
         return entries
 
 

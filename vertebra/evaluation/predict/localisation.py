@@ -25,6 +25,7 @@ from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import wilson_interval
 from vertebra.evaluation.predict.gather import gather_by_image, in_order
 from vertebra.evaluation.predict.inference import Autocast, check_finite, evaluating, note_time
+from vertebra.ground.boxes import corners_to_sizes, iou
 
 RIGHT_IOU = 0.5
 
@@ -122,13 +123,8 @@ def predict_boxes(
 def overlaps(boxes_IQ4: NDArray[np.float32], truth: LocationTruth) -> NDArray[np.float64]:
     """The IoU of each box with the truth of its image that it overlaps most, IQ, 0..1."""
     owners_K = np.repeat(np.arange(len(truth)), np.diff(truth.starts))
-    guess_KQ4 = boxes_IQ4[owners_K].astype(np.float64)
-    truth_K14 = truth.boxes_K4[:, None].astype(np.float64)
-    low_KQ2 = np.maximum(guess_KQ4[..., :2], truth_K14[..., :2])
-    high_KQ2 = np.minimum(guess_KQ4[..., 2:], truth_K14[..., 2:])
-    shared_KQ = np.clip(high_KQ2 - low_KQ2, 0, None).prod(axis=2)
-    guess_KQ, truth_K1 = ((b[..., 2:] - b[..., :2]).clip(min=0).prod(axis=2) for b in (guess_KQ4, truth_K14))
-    iou_KQ = shared_KQ / np.maximum(guess_KQ + truth_K1 - shared_KQ, np.finfo(np.float64).tiny)
+    guess_KQ4 = corners_to_sizes(boxes_IQ4[owners_K].astype(np.float64))
+    iou_KQ = iou(guess_KQ4, corners_to_sizes(truth.boxes_K4[:, None].astype(np.float64)))
     return np.maximum.reduceat(iou_KQ, truth.starts[:-1], axis=0)
 
 
