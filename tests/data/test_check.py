@@ -71,7 +71,7 @@ def test_a_json_that_cannot_be_read_is_one_fault_with_its_hint(tmp_path: Path):
 def test_the_same_image_in_both_parts_of_a_union_is_a_fault(tmp_path: Path):
     write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
     (fault,) = check_detection(tmp_path, "voc2007/trainval+voc2007/trainval")
-    assert "image id 1 is in" in fault.reason
+    assert fault.reason == "1 images are in it twice (id 1 is one)"
 
 
 def test_all_faults_of_class_folders_come_at_once(tmp_path: Path):

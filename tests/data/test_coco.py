@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.writers import records
 from vertebra.data.datasets.catalog import find_sources, open_detection
 from vertebra.data.prepare.check import check_detection
 from vertebra.ground.errors import DataError
@@ -23,8 +24,8 @@ def opened(path: Path):
 def test_labels_follow_ascending_category_ids_and_map_back(coco_set: Write):
     dataset = opened(coco_set())
     assert dataset.class_names == ("bird", "cat") and dataset.category_ids == (3, 7)
-    assert [record.image_id for record in dataset.records] == [11, 5]
-    first, second = dataset.records
+    assert [record.image_id for record in records(dataset)] == [11, 5]
+    first, second = records(dataset)
     assert first.labels_G.tolist() == [1] and first.crowd_G.tolist() == [True]
     assert second.labels_G.tolist() == [2, 1]
     np.testing.assert_allclose(second.boxes_G4, [[10.5, 20.25, 40.625, 60.25], [1, 2, 4, 6]])
@@ -84,7 +85,7 @@ def test_zero_size_boxes_are_left_out_and_said_once(coco_set: Write):
 
 def test_boxes_beyond_the_edge_are_clipped_where_used_and_whole_in_the_truth(coco_set: Write):
     dataset = opened(coco_set(bbox(-5, 20, 100, 40)))
-    assert dataset.records[1].boxes_G4[0].tolist() == [0, 20, 60, 60]
+    assert records(dataset)[1].boxes_G4[0].tolist() == [0, 20, 60, 60]
     assert dataset.coco_truth()["annotations"][1]["bbox"] == [-5, 20, 100, 40]
     assert "1 boxes beyond the edge were clipped" in dataset.notes[0]
 
@@ -97,7 +98,7 @@ def test_missing_optional_fields_get_their_natural_values(coco_set: Write):
     assert dataset.areas_K.tolist() == [12, 12] and dataset.annotation_ids_K.tolist() == [1, 2]
     assert not dataset.crowd_K.any() and dataset.segmentations is None
     assert "numbered anew" in dataset.notes[0]
-    assert len(dataset.records[0].boxes_G4) == 0  # an image without objects stays
+    assert len(records(dataset)[0].boxes_G4) == 0  # an image without objects stays
 
 
 def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
@@ -170,7 +171,7 @@ def test_a_union_keeps_all_images_and_refuses_the_same_image_twice(shared_data: 
     assert len(union) == 208 and len(union.labels_K) == 705 + 1177
     for part, offset in zip(parts, (0, 80)):
         for here, there in ((0, offset), (len(part) - 1, offset + len(part) - 1)):
-            one, other = part.records[here], union.records[there]
+            one, other = records(part)[here], records(union)[there]
             assert one.image_id == other.image_id and one.path.resolve() == other.path.resolve()
             np.testing.assert_array_equal(one.boxes_G4, other.boxes_G4)
             assert one.segmentations == other.segmentations
@@ -182,8 +183,8 @@ def test_a_union_keeps_all_images_and_refuses_the_same_image_twice(shared_data: 
 def test_a_subset_has_its_images_and_their_objects_alone(shared_data: Path):
     whole = open_detection(shared_data, "coco/val2017")
     part = whole.subset([5, 2, 90])
-    assert [record.image_id for record in part.records] == whole.image_ids_I[[5, 2, 90]].tolist()
-    for one, other in zip(part.records, (whole.records[5], whole.records[2], whole.records[90])):
+    assert [record.image_id for record in records(part)] == whole.image_ids_I[[5, 2, 90]].tolist()
+    for one, other in zip(records(part), (records(whole)[5], records(whole)[2], records(whole)[90])):
         np.testing.assert_array_equal(one.boxes_G4, other.boxes_G4)
         assert one.segmentations == other.segmentations and one.path == other.path
     ids = {one["id"] for one in part.coco_truth()["images"]}
@@ -202,7 +203,7 @@ def test_the_real_set_gives_back_its_file(shared_data: Path):
     for one in truth["annotations"]:
         np.testing.assert_allclose(one["bbox"], theirs[one["id"]]["bbox"], rtol=0, atol=0)
         assert one["segmentation"] == theirs[one["id"]]["segmentation"]
-    assert all(record.path.is_file() for record in dataset.records)
+    assert all(record.path.is_file() for record in records(dataset))
 
 
 def test_the_owners_lists_of_test_images_are_images_without_truth(coco_set: Write, tmp_path: Path):

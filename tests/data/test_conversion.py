@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.writers import write_picture, write_voc
+from tests.data.writers import records, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.yolo import polygon_area
@@ -77,7 +77,7 @@ def test_coco_to_voc_and_back_keeps_boxes_and_flags_and_says_what_it_loses(mixed
                  "2 category ids", "3 image ids", "1 areas that are not their box's", "fields 'license' of images",
                  "Of the file itself stayed behind: info", "VOC's own tools read whole pixels"):  # fmt: skip
         assert part in told, part
-    assert "truncated" not in told and [json.loads(one) for one in voc.extras.objects][1] == {"truncated": 1}
+    assert "truncated" not in told and [json.loads(one) for one in voc.object_extras][1] == {"truncated": 1}
     back, told = to("coco", voc, tmp_path / "coco")
     same_objects(mixed, back, by_stem=True)
     assert told == "" and list(back.file_names) == ["a.jpg", "b.jpg", "c/d e.png"]
@@ -97,7 +97,7 @@ def test_coco_to_yolo_and_back_gives_the_same_boxes(mixed: DetectionDataset, tmp
 
 def test_outlines_keep_polygons_and_join_those_of_one_object(mixed: DetectionDataset, tmp_path: Path):
     yolo, told = to("yolo", mixed, tmp_path / "yolo", polygons=True)
-    by_stem = {Path(record.path).stem: record for record in yolo.records}
+    by_stem = {Path(record.path).stem: record for record in records(yolo)}
     assert by_stem["b"].segmentations[0] == [[10.5, 20.25, 40.625, 20.25, 40.625, 60.25]]
     assert by_stem["a"].segmentations[0] == [[0, 0, 8, 0, 8, 9, 0, 9]]
     assert by_stem["b"].areas_G[1] == pytest.approx(6 + 2), "of both parts"
@@ -112,7 +112,7 @@ def test_polygons_of_one_object_joined_cover_the_same_pixels(shared_data: Path):
 
     dataset = open_detection(shared_data, "coco/val2017")
     several = 0
-    for record in dataset.records:
+    for record in records(dataset):
         for value in record.segmentations or ():
             if isinstance(value, list) and len(value) > 1 and all(len(one) >= 6 for one in value):
                 sizes = (record.height, record.width)

@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 from torchvision.transforms import v2
 
 from tests.data.test_loaders import assert_same
-from tests.data.writers import picture, write_picture
+from tests.data.writers import picture, records, write_picture
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.decode import shrink_factor
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
@@ -147,7 +147,7 @@ def naive_truths(record, view: DrawnView, is_iou: bool) -> list[tuple[int, list[
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
-    records = {record.image_id: record for record in masked.records}
+    by_id = {record.image_id: record for record in records(masked)}
     loader = train_loader(masked, augmented(name), masks=True, share={"stop": 20})
     kept, lost, cut, certain = 0, 0, 0, []
     for batch in loader:
@@ -155,7 +155,7 @@ def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
         masks, next_mask = targets.masks, 0
         canvas = tuple(images.pixels_N3HW.shape[2:])
         for n, image_id in enumerate(batch.image_ids):
-            record = records[image_id]
+            record = by_id[image_id]
             rng = np.random.default_rng(draw_seed(7, batch.iteration, image_id))
             normal_G4 = record.boxes_G4[~record.crowd_G]
             view = loader.reader.views((record.height, record.width), canvas, normal_G4, rng)

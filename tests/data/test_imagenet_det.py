@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.writers import write_picture
+from tests.data.writers import records, write_picture
 from vertebra.data.datasets.catalog import find_sources, open_detection
 from vertebra.data.prepare.check import check_detection
 from vertebra.ground.errors import DataError
@@ -56,16 +56,16 @@ def test_training_unites_the_lists_of_all_classes_and_keeps_negatives(det: Path)
     dataset = open_detection(det, "imagenet_det/train")
     assert dataset.class_names == (BEE, ANT), "sorted wnids"
     assert list(dataset.file_names) == [f"Data/DET/train/{stem}.JPEG" for stem in TRAIN]
-    assert [record.labels_G.tolist() for record in dataset.records] == [[2], [1, 2], []]
-    assert dataset.records[0].boxes_G4.tolist() == [[10, 5, 20, 30]] and dataset.notes == ()
-    assert all(record.path.is_file() for record in dataset.records)
+    assert [record.labels_G.tolist() for record in records(dataset)] == [[2], [1, 2], []]
+    assert records(dataset)[0].boxes_G4.tolist() == [[10, 5, 20, 30]] and dataset.notes == ()
+    assert all(record.path.is_file() for record in records(dataset))
     assert len(set(dataset.image_ids_I.tolist())) == 3 and dataset.sizes_hw_I2.tolist() == [[60, 80]] * 3
     assert check_detection(det, "imagenet_det/train") == []
 
 
 def test_splits_have_the_same_classes_and_the_owner_is_read_from_any_place(det: Path):
     val = open_detection(det, "imagenet_det/val")
-    assert val.class_names == (BEE, ANT) and [len(record.labels_G) for record in val.records] == [1, 0]
+    assert val.class_names == (BEE, ANT) and [len(record.labels_G) for record in records(val)] == [1, 0]
     assert open_detection(det / "ILSVRC", "imagenet_det/val").fingerprint() == val.fingerprint()
     assert find_sources(det) == ("imagenet_det/test", "imagenet_det/train", "imagenet_det/val")
 

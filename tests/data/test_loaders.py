@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from detectors.structures import ImageBatch, Targets
-from tests.data.writers import write_folders, write_picture, write_voc
+from tests.data.writers import records, write_folders, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.classification import (
@@ -228,7 +228,7 @@ def test_detection_batches_are_what_detectors_take(voc):
         assert targets.original_sizes_hw == tuple(
             (record.height, record.width)
             for image_id in batch.image_ids
-            for record in voc.records
+            for record in records(voc)
             if record.image_id == image_id
         )
         shapes.add(tuple(images.pixels_N3HW.shape[2:]))
@@ -244,11 +244,11 @@ def test_detection_batches_are_what_detectors_take(voc):
 def test_unflipped_boxes_are_the_files_boxes_scaled(voc):
     (batch,) = detection_test_loader(voc, FixedView(120, 999), Share(batch=99))
     images, targets = batch.inputs
-    for n, record in enumerate(voc.records):
+    for n, record in enumerate(records(voc)):
         scale = images.sizes_hw[n][0] / record.height
         count = len(record.boxes_G4)
         np.testing.assert_allclose(targets.boxes_NG4[n, :count], record.boxes_G4 * scale, atol=1e-3)
-    assert batch.image_ids == tuple(record.image_id for record in voc.records)
+    assert batch.image_ids == tuple(record.image_id for record in records(voc))
 
 
 def test_draw_seeds_follow_seed_iteration_and_image(voc):
@@ -331,7 +331,7 @@ def test_masks_lie_where_their_boxes_lie(shared_data: Path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path, voc, workers: int):
-    path = voc.records[3].path
+    path = records(voc)[3].path
     path.write_bytes(path.read_bytes()[:-300])
     loader = train_loader(voc, stop=10, workers=workers)
     skipped = [reason for batch in loader for reason in batch.skipped]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.writers import write_voc
+from tests.data.writers import records, write_voc
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
 from vertebra.data.loading.repeats import RepeatingStream, Stream, occurrences, repeat_factors
@@ -48,14 +48,14 @@ def naive_factors(records, threshold: float, counts) -> list[float]:
 def test_factors_are_those_of_a_naive_loop(rare, threshold: float):
     everything = np.ones(len(rare.labels_K), bool)
     factors = repeat_factors(rare, np.arange(16), everything, threshold)
-    records = list(rare.records)
-    np.testing.assert_allclose(factors, naive_factors(records, threshold, lambda r: np.ones(len(r.labels_G), bool)))
+    images = records(rare)
+    np.testing.assert_allclose(factors, naive_factors(images, threshold, lambda r: np.ones(len(r.labels_G), bool)))
     easy = repeat_factors(rare, np.arange(16), ~rare.difficult_K, threshold)
-    np.testing.assert_allclose(easy, naive_factors(records, threshold, lambda r: ~r.difficult_G))
+    np.testing.assert_allclose(easy, naive_factors(images, threshold, lambda r: ~r.difficult_G))
     chosen = np.array([0, 1, 5, 14])
     few = repeat_factors(rare, chosen, everything, threshold)
     np.testing.assert_allclose(
-        few, naive_factors([records[i] for i in chosen], threshold, lambda r: np.ones(len(r.labels_G), bool))
+        few, naive_factors([images[i] for i in chosen], threshold, lambda r: np.ones(len(r.labels_G), bool))
     )
 
 

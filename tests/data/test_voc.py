@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.writers import write_voc
+from tests.data.writers import records, write_voc
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_sets import image_id
@@ -18,7 +18,7 @@ CAT = ("cat", 1, 1, 80, 60, 1)
 
 def test_inclusive_corners_from_one_become_edges_from_zero(tmp_path: Path):
     write_voc(tmp_path / "VOCdevkit", {"000001": [DOG, CAT]})
-    (record,) = open_detection(tmp_path, "voc2007/trainval").records
+    (record,) = records(open_detection(tmp_path, "voc2007/trainval"))
     assert record.boxes_G4.tolist() == [[47, 19, 70, 31], [0, 0, 80, 60]]
     assert record.labels_G.tolist() == [CLASS_NAMES.index("dog") + 1, CLASS_NAMES.index("cat") + 1]
     assert record.difficult_G.tolist() == [False, True] and not record.crowd_G.any()
@@ -43,8 +43,8 @@ def test_a_union_has_unique_ids_over_the_years(tmp_path: Path):
     write_voc(tmp_path, {"000027": [DOG], "000028": []})
     write_voc(tmp_path, {"2007_000027": [CAT]}, year="2012")
     dataset = open_detection(tmp_path, "voc2007/trainval+voc2012/trainval")
-    assert [record.image_id for record in dataset.records] == [27, 28, 2007000027]
-    assert [len(record.labels_G) for record in dataset.records] == [1, 0, 1]
+    assert [record.image_id for record in records(dataset)] == [27, 28, 2007000027]
+    assert [len(record.labels_G) for record in records(dataset)] == [1, 0, 1]
     names = [one["file_name"] for one in dataset.coco_truth()["images"]]
     assert names == [f"VOC{year}/JPEGImages/{stem}.jpg" for year, stem in (
         (2007, "000027"), (2007, "000028"), (2012, "2007_000027"))]  # fmt: skip
@@ -118,7 +118,7 @@ def test_the_real_sets_have_their_known_counts(shared_data: Path):
         assert len(open_detection(shared_data, f"voc2012/{split}")) == count
     test = open_detection(shared_data, "voc2007/test")
     assert len(test) == 200 and test.class_names == tuple(CLASS_NAMES)
-    first = test.records[0]  # 000001.jpg, whose XML says dog 48 240 195 371 and person 8 12 352 498
+    first = records(test)[0]  # 000001.jpg, whose XML says dog 48 240 195 371 and person 8 12 352 498
     assert first.boxes_G4.tolist() == [[47, 239, 195, 371], [7, 11, 352, 498]]
     per_class = Counter(test.labels_K.tolist())
     official = {
@@ -128,7 +128,7 @@ def test_the_real_sets_have_their_known_counts(shared_data: Path):
         for path in (shared_data / "VOCdevkit/VOC2007/ImageSets/Main").glob("*_test.txt")
     }
     images_with = {
-        name: sum(bool((record.labels_G == label + 1).any()) for record in test.records)
+        name: sum(bool((record.labels_G == label + 1).any()) for record in records(test))
         for label, name in enumerate(CLASS_NAMES)
     }
     assert official and all(images_with[name] == count for name, count in official.items())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.writers import write_picture, write_voc
+from tests.data.writers import records, write_picture, write_voc
 from vertebra.build import build_detection
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
@@ -120,8 +120,8 @@ def test_loose_xml_is_read_in_every_usual_layout(tmp_path: Path, annotations: st
     folder = loose(tmp_path / "mine", {"a": [STAR, DOG], "b c": []}, annotations=annotations, images=images)
     dataset = open_detection(tmp_path, "vocxml:mine")
     assert dataset.class_names == ("dog", "star") and dataset.labels_K.tolist() == [2, 1]
-    assert [record.path.is_file() for record in dataset.records] == [True, True]
-    assert dataset.records[0].boxes_G4.tolist() == [[0, 0, 9, 9], [47, 19, 70, 31]]
+    assert [record.path.is_file() for record in records(dataset)] == [True, True]
+    assert records(dataset)[0].boxes_G4.tolist() == [[0, 0, 9, 9], [47, 19, 70, 31]]
     assert check_detection(tmp_path, f"vocxml:{folder}") == []
 
 

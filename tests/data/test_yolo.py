@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.writers import write_picture
+from tests.data.writers import records, write_picture
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.yolo import in_pixels, parse_line, polygon_area
 from vertebra.data.prepare.check import check_detection
@@ -44,7 +44,7 @@ def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set:
     assert dataset.class_names == ("cat", "dog") and dataset.category_ids == (1, 2) and dataset.labelled
     assert dataset.bbox_xywh_K4.tolist() == [[32, 12, 16, 6], [8, 6, 32, 24]]
     assert dataset.labels_K.tolist() == [2, 1] and dataset.areas_K.tolist() == [96, 32 * 24 / 2]
-    first, empty = dataset.records
+    first, empty = records(dataset)
     assert first.segmentations == (None, [[8, 6, 40, 6, 40, 30]]) and first.image_id == 7
     assert len(empty.labels_G) == 0 and first.path.is_file() and dataset.notes == ()
     assert list(dataset.file_names) == ["images/train/000007.jpg", "images/train/b.jpg"]
@@ -183,7 +183,7 @@ def test_what_is_not_there_is_named_with_what_is(yolo_set: Write, tmp_path: Path
         open_detection(root, "yolo:val")
     with pytest.raises(DataError, match=r"data\.yaml: names no split; write yolo:.*/train"):
         open_detection(root, "yolo:data.yaml")
-    with pytest.raises(DataError, match=r"names no split; write yolo:.*/train"):
+    with pytest.raises(DataError, match=r"no images in the folder itself; name a split, such as yolo:.*/train"):
         open_detection(root, f"yolo:{root}")
     with pytest.raises(DataError, match=r"mine\.yaml: no such file; check the path"):
         open_detection(root, "yolo:mine.yaml/train")

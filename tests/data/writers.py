@@ -2,10 +2,57 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+
+from vertebra.data.datasets.records import DetectionDataset
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a detection set and its objects, in pixels: boxes_G4 x0 y0 x1 y1, clipped to the image."""
+
+    image_id: int
+    path: Path
+    width: int
+    height: int
+    boxes_G4: np.ndarray
+    labels_G: np.ndarray
+    crowd_G: np.ndarray
+    difficult_G: np.ndarray
+    areas_G: np.ndarray
+    segmentations: tuple[Any, ...] | None
+
+
+def records(dataset: DetectionDataset) -> list[Record]:
+    """The images, in the order of the file."""
+    found = []
+    for index, (start, stop) in enumerate(zip(dataset.starts[:-1].tolist(), dataset.starts[1:].tolist())):
+        these = slice(start, stop)
+        segmentations = None
+        if dataset.segmentations is not None:
+            segmentations = tuple(json.loads(text) if text else None for text in dataset.segmentations[these])
+        height, width = dataset.sizes_hw_I2[index].tolist()
+        found.append(
+            Record(
+                image_id=int(dataset.image_ids_I[index]),
+                path=dataset.path(index),
+                width=width,
+                height=height,
+                boxes_G4=dataset.boxes_G4(index),
+                labels_G=dataset.labels_K[these],
+                crowd_G=dataset.crowd_K[these],
+                difficult_G=dataset.difficult_K[these],
+                areas_G=dataset.areas_K[these],
+                segmentations=segmentations,
+            )
+        )
+    return found
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What all annotation formats share: judging boxes, reporting faults, and building the flat data set.
+"""What all annotation formats share: faults, the rules for boxes, and building the flat data set.
 
 Legend: I images, K objects. The rules for boxes: four finite numbers, of positive size, inside the image.
 What can only be a mistake (not a number, negative size, wholly outside) is refused; what official data
@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from vertebra.data.datasets.records import DetectionDataset, Extras, Strings
+from vertebra.data.datasets.records import PER_IMAGE, PER_OBJECT, DetectionDataset, Strings, joined, taken
 from vertebra.ground.errors import DataError
 
 CLIPPED = "it is clipped; if there are many, see whether they are corners instead of x, y, width, height"
 TINY_PX = 1e-3  # a side below this is no side
 EDGE_PX = 1.0  # boxes may reach this far beyond the image without a word: annotators round
+Floats = Sequence[float] | np.ndarray
+Ints = Sequence[int] | np.ndarray
+Bools = Sequence[bool] | np.ndarray
+_Part = TypeVar("_Part")
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -97,117 +103,168 @@ def judge_boxes(
     return ~(not_numbers_K | negative_K | zero_K | outside_K), faults
 
 
+@dataclass(frozen=True)
+class Classes:
+    """names: of labels 1, 2, ...; ids: what files and results call them, 1, 2, ... where there are none."""
+
+    names: Sequence[str]
+    ids: Sequence[int] = ()
+    supercategories: Sequence[str] = ()
+
+
+@dataclass
+class Images:
+    """I images, a column a field. extras: JSON texts, see DetectionDataset."""
+
+    ids: Ints = field(default_factory=list)
+    file_names: Iterable[str] = field(default_factory=list)
+    sizes_hw: Sequence[tuple[int, int]] | np.ndarray = field(default_factory=list)
+    extras: Sequence[str] | None = None
+
+
+@dataclass
+class Objects:
+    """K objects in any order, a column a field; None: none is crowd, none difficult, areas are boxes', ids 1..K.
+
+    owners_K: the places of their images. xywh_K4: pixels. labels_K: 1..C. segmentations, extras: JSON texts, see
+    DetectionDataset.
+    """
+
+    owners_K: Ints
+    xywh_K4: np.ndarray
+    labels_K: Ints
+    crowd_K: Bools | None = None
+    difficult_K: Bools | None = None
+    areas_K: Floats | None = None
+    ids_K: Ints | None = None
+    segmentations: Sequence[str] | None = None
+    extras: Sequence[str] | None = None
+
+
 def build_dataset(
-    *,
     root: Path,
     source: str,
-    class_names: Sequence[str],
-    category_ids: Sequence[int],
-    image_ids: Sequence[int],
-    file_names: Iterable[str],
-    sizes_hw_I2: np.ndarray,
-    owners_K: np.ndarray,
-    xywh_K4: np.ndarray,
-    labels_K: np.ndarray,
-    crowd_K: np.ndarray,
-    difficult_K: np.ndarray,
-    areas_K: np.ndarray,
-    annotation_ids_K: np.ndarray,
-    segmentations: Sequence[str] | None = None,
-    supercategories: Sequence[str] = (),
+    classes: Classes,
+    images: Images,
+    objects: Objects,
+    *,
     notes: Sequence[str] = (),
     labelled: bool = True,
-    extras: Extras | None = None,
+    header: str = "{}",
 ) -> DetectionDataset:
-    """Objects in any order, owners_K being the index of each one's image, sorted by image (stable)."""
-    if not len(image_ids):
-        raise DataError(source, "no images", "there is nothing to train or test on, check the annotations")
+    """The data set, its objects sorted by image (stable)."""
+    xywh_K4 = np.asarray(objects.xywh_K4, np.float64).reshape(-1, 4)
+    owners_K = np.asarray(objects.owners_K, np.int64)
     order_K = np.argsort(owners_K, kind="stable")
-    counts_I = np.bincount(owners_K, minlength=len(image_ids))
+    image_ids_I = np.asarray(images.ids, np.int64)
+    nowhere_K = np.zeros(len(xywh_K4), bool)
+    columns: dict[str, Any] = {
+        "bbox_xywh_K4": xywh_K4,
+        "labels_K": np.asarray(objects.labels_K, np.int64),
+        "crowd_K": np.asarray(nowhere_K if objects.crowd_K is None else objects.crowd_K, bool),
+        "difficult_K": np.asarray(nowhere_K if objects.difficult_K is None else objects.difficult_K, bool),
+        "areas_K": xywh_K4[:, 2] * xywh_K4[:, 3] if objects.areas_K is None else np.asarray(objects.areas_K, float),
+        "annotation_ids_K": np.arange(1, len(xywh_K4) + 1) if objects.ids_K is None else np.asarray(objects.ids_K),
+        "segmentations": None if objects.segmentations is None else Strings(objects.segmentations),
+        "object_extras": None if objects.extras is None else Strings(objects.extras),
+    }
     return DetectionDataset(
         root=root,
         source=source,
-        class_names=tuple(class_names),
-        category_ids=tuple(category_ids),
-        image_ids_I=np.asarray(image_ids, np.int64),
-        file_names=Strings(file_names),
-        sizes_hw_I2=np.asarray(sizes_hw_I2, np.int32).reshape(-1, 2),
-        starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)]),
-        bbox_xywh_K4=np.asarray(xywh_K4, np.float64).reshape(-1, 4)[order_K],
-        labels_K=np.asarray(labels_K, np.int64)[order_K],
-        crowd_K=np.asarray(crowd_K, bool)[order_K],
-        difficult_K=np.asarray(difficult_K, bool)[order_K],
-        areas_K=np.asarray(areas_K, np.float64)[order_K],
-        annotation_ids_K=np.asarray(annotation_ids_K, np.int64)[order_K],
-        segmentations=None if segmentations is None else Strings(segmentations[k] for k in order_K),
-        supercategories=tuple(supercategories),
+        class_names=tuple(classes.names),
+        category_ids=tuple(classes.ids) or tuple(range(1, len(classes.names) + 1)),
+        image_ids_I=image_ids_I,
+        file_names=Strings(images.file_names),
+        sizes_hw_I2=np.asarray(images.sizes_hw, np.int32).reshape(-1, 2),
+        starts=np.concatenate([[0], np.cumsum(np.bincount(owners_K, minlength=len(image_ids_I)))]),
+        supercategories=tuple(classes.supercategories),
         notes=tuple(notes),
         labelled=labelled,
-        extras=None if extras is None else extras.take(range(len(image_ids)), order_K.tolist()),
+        image_extras=None if images.extras is None else Strings(images.extras),
+        header=header,
+        **{name: taken(column, order_K) for name, column in columns.items()},
     )
 
 
-def unite(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset:
-    """Several data sets of the same classes as one. Raises DataError where classes or image ids clash."""
+@dataclass(frozen=True)
+class Parsed:
+    """What a reader made of files: all of it that can be used, and all that is wrong with any.
+
+    dataset: None where nothing could be read.
+    """
+
+    dataset: DetectionDataset | None
+    faults: Sequence[Fault]
+
+    def opened(self) -> DetectionDataset:
+        """The data set, with notes on what was fixed. Raises DataError where a fault is fatal, or nothing is there."""
+        refuse(self.faults)
+        assert self.dataset is not None, "without one there is a fatal fault"
+        if not len(self.dataset):
+            raise DataError(self.dataset.source, "no images", "there is nothing to train or test on")
+        return replace(self.dataset, notes=(*summarise(self.faults), *self.dataset.notes))
+
+
+def parse_each(parts: Iterable[_Part], parse: Callable[[_Part], _Read]) -> tuple[list[_Read], list[Fault]]:
+    """What could be read of the parts, and a fault for each that could not."""
+    read, faults = [], []
+    for part in parts:
+        try:
+            read.append(parse(part))
+        except DataError as error:
+            faults.append(Fault.of(error))
+    return read, faults
+
+
+def unite(parts: Sequence[Parsed], source: str, faults: Sequence[Fault] = ()) -> Parsed:
+    """Several data sets as one. Different classes, and images that are in two of them, are fatal faults."""
+    faults = [*faults, *(fault for part in parts for fault in part.faults)]
+    datasets = [part.dataset for part in parts if part.dataset is not None]
+    if len(datasets) < 2:
+        return Parsed(datasets[0] if datasets else None, faults)
     first = datasets[0]
-    if len(datasets) == 1:
-        return first
     for other in datasets[1:]:
         if (other.class_names, other.category_ids) != (first.class_names, first.category_ids):
-            raise DataError(
-                source, f"{first.source} and {other.source} have different classes", "unite sets of the same classes"
-            )
+            reason = f"{first.source} and {other.source} have different classes"
+            faults.append(Fault(Path(source), reason, "unite sets of the same classes"))
         if other.labelled != first.labelled:
-            raise DataError(source, "some of its parts have no annotations", "unite sets that all have them")
-    image_ids_I = np.concatenate([one.image_ids_I for one in datasets])
-    unique, counts = np.unique(image_ids_I, return_counts=True)
-    if len(unique) < len(image_ids_I):
-        twice = unique[counts > 1]
-        raise DataError(source, f"{len(twice)} images are in it twice (id {twice[0]} is one)", "unite disjoint sets")
-    root = Path(os.path.commonpath([one.root.resolve() for one in datasets]))
-    prefixes = [one.root.resolve().relative_to(root) for one in datasets]
-    names = ((prefix / name).as_posix() for prefix, one in zip(prefixes, datasets) for name in one.file_names)
-    count = sum(len(one.labels_K) for one in datasets)
-    images_before = np.cumsum([0, *(len(one) for one in datasets[:-1])])
-    owners = [
-        before + np.repeat(np.arange(len(one)), np.diff(one.starts)) for before, one in zip(images_before, datasets)
-    ]
-    segmentations = None
-    if any(one.segmentations is not None for one in datasets):
-        segmentations = [
-            text
-            for one in datasets
-            for text in (one.segmentations if one.segmentations is not None else [""] * len(one.labels_K))
-        ]
-    return build_dataset(
+            reason = "some of its parts have no annotations"
+            faults.append(Fault(Path(source), reason, "unite sets that all have them"))
+    united = _concatenate(datasets, source)
+    return Parsed(united, [*faults, *twice(united.image_ids_I, source)])
+
+
+def twice(image_ids: Ints, source: str) -> list[Fault]:
+    """A fault where images have the same id."""
+    unique, counts = np.unique(np.asarray(image_ids), return_counts=True)
+    if not (counts > 1).any():
+        return []
+    some = f"{(counts > 1).sum()} images are in it twice (id {unique[counts > 1][0]} is one)"
+    return [Fault(Path(source), some, "unite disjoint sets")]
+
+
+def _concatenate(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset:
+    """One data set of all images and objects, which are numbered anew; the first one's classes."""
+    first, root = datasets[0], datasets[0].root
+    columns: dict[str, Any] = {
+        name: joined([getattr(one, name) for one in datasets]) for name in (*PER_IMAGE, *PER_OBJECT)
+    }
+    if len({one.root for one in datasets}) > 1:
+        roots = [one.root.resolve() for one in datasets]
+        root = Path(os.path.commonpath(roots))
+        places = zip((one.relative_to(root) for one in roots), datasets)
+        columns["file_names"] = Strings((place / name).as_posix() for place, one in places for name in one.file_names)
+    if any(one.segmentations is not None for one in datasets):  # of the others, no object has any
+        columns["segmentations"] = Strings.joined(
+            [one.segmentations or Strings([""] * len(one.labels_K)) for one in datasets]
+        )
+    columns["annotation_ids_K"] = np.arange(1, len(columns["labels_K"]) + 1)
+    return replace(
+        first,
         root=root,
         source=source,
-        class_names=first.class_names,
-        category_ids=first.category_ids,
-        image_ids=image_ids_I.tolist(),
-        file_names=names,
-        sizes_hw_I2=np.concatenate([one.sizes_hw_I2 for one in datasets]),
-        owners_K=np.concatenate(owners),
-        xywh_K4=np.concatenate([one.bbox_xywh_K4 for one in datasets]),
-        labels_K=np.concatenate([one.labels_K for one in datasets]),
-        crowd_K=np.concatenate([one.crowd_K for one in datasets]),
-        difficult_K=np.concatenate([one.difficult_K for one in datasets]),
-        areas_K=np.concatenate([one.areas_K for one in datasets]),
-        annotation_ids_K=np.arange(1, count + 1),
-        segmentations=segmentations,
-        supercategories=first.supercategories,
-        notes=[note for one in datasets for note in one.notes],
-        labelled=first.labelled,
-        extras=_united_extras(datasets),
+        starts=np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one.starts) for one in datasets]))]),
+        notes=tuple(note for one in datasets for note in one.notes),
+        header=first.header if len({one.header for one in datasets}) == 1 else "{}",
+        **columns,
     )
-
-
-def _united_extras(datasets: Sequence[DetectionDataset]) -> Extras | None:
-    """All parts' extras; the header is kept where it is one and the same."""
-    parts = [one.extras for one in datasets if one.extras is not None]
-    if len(parts) < len(datasets):
-        return None
-    images = [text for part in parts for text in part.images]
-    objects = [text for part in parts for text in part.objects]
-    same = len({part.header for part in parts}) == 1
-    return Extras(images, objects, parts[0].header if same else "{}")

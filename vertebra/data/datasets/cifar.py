@@ -37,6 +37,11 @@ ALLOWED = frozenset(
 )
 
 
+def find(root: Path) -> list[str]:
+    """The splits that lie in `root`."""
+    return [] if find_batches(root) is None else ["train", "test"]
+
+
 def find_batches(root: Path) -> Path | None:
     """The folder of python batches at or under `root`, or None."""
     return next((d for d in (root, root / FOLDER) if (d / TRAIN_FILES[0]).is_file()), None)

@@ -12,108 +12,90 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
-from vertebra.data.datasets.records import DetectionDataset, Extras
+from vertebra.data.datasets.annotations import Classes, Fault, Images, Objects, Parsed, build_dataset, judge_boxes
+from vertebra.data.datasets.coco_layout import UNLABELLED, find_images
+from vertebra.data.datasets.masks import segmentation_fault
 from vertebra.ground.errors import DataError
 
+Json = dict[str, Any]
 _NO_BOX = (float("nan"),) * 4
-UNLABELLED = "image_info_"  # how the owners' lists of test images begin
-# What is used of an image and of an object; all else is carried in conversions alone.
+# What is used of a file, an image and an object; all else is carried in conversions alone.
 _LISTS = ("images", "annotations", "categories")
 _IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})
 _OBJECT_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult", "segmentation"})
 
 
-@dataclass
-class ParsedCoco:
-    """A JSON's content and all that is wrong with it; objects of unknown image or category are left out."""
-
-    path: Path
-    images: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
-    objects: list[dict[str, Any]]
-    owners_K: np.ndarray
-    labels_K: np.ndarray
-    xywh_K4: np.ndarray
-    sizes_hw_I2: np.ndarray
-    faults: list[Fault] = field(default_factory=list)
-    labelled: bool = True
-    header: dict[str, Any] = field(default_factory=dict)
-
-
-def read_coco(
+def parse_coco(
     path: Path,
     root: Path,
-    images: Path | None,
+    folder: Path | None,
     source: str,
     *,
     segmentations: bool = True,
     extras: bool = False,
-) -> DetectionDataset:
-    """The data set of one annotation file.
+    thorough: bool = False,
+) -> Parsed:
+    """The data set of one annotation file; objects of an unknown image or category are left out as faults.
 
-    images: the folder of the images, which becomes the data set's root; None: it is looked for beside the
-    annotations and in `root`.
-    segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory). extras: keep
-    what is not used as well. Raises DataError.
+    folder: that of the images, which becomes the data set's root; None: it is looked for beside the annotations and
+    in `root`. segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory). extras:
+    keep what is not used as well. thorough: decode every mask. Raises DataError where nothing can be read at all.
     """
-    parsed = parse_coco(path)
-    refuse(parsed.faults)
-    if not parsed.images:
-        raise DataError(path, "lists no images", "there is nothing to train or test on")
-    folder = images or find_images(path, root, parsed.images[0]["file_name"])
-    objects = parsed.objects
-    texts = None
-    if segmentations and any("segmentation" in one for one in objects):
-        texts = [json.dumps(s) if (s := one.get("segmentation")) else "" for one in objects]
-    ids, notes = _annotation_ids(objects, path)
-    sizes_K2 = parsed.xywh_K4[:, 2:]
-    areas = [one.get("area") for one in objects]
-    return build_dataset(
-        root=folder,
-        source=source,
-        class_names=[one["name"] for one in parsed.categories],
-        category_ids=[one["id"] for one in parsed.categories],
-        supercategories=[str(one.get("supercategory", "")) for one in parsed.categories],
-        image_ids=[one["id"] for one in parsed.images],
-        file_names=[one["file_name"] for one in parsed.images],
-        sizes_hw_I2=parsed.sizes_hw_I2,
-        owners_K=parsed.owners_K,
-        xywh_K4=parsed.xywh_K4,
-        labels_K=parsed.labels_K,
-        crowd_K=np.array([bool(one.get("iscrowd", 0)) for one in objects], bool),
-        difficult_K=np.array([bool(one.get("difficult", 0)) for one in objects], bool),
-        areas_K=np.array([w * h if area is None else area for area, (w, h) in zip(areas, sizes_K2)], np.float64),
-        annotation_ids_K=ids,
-        segmentations=texts,
-        notes=(*summarise(parsed.faults), *notes),
-        labelled=parsed.labelled,
-        extras=_extras(parsed) if extras else None,
-    )
-
-
-def parse_coco(path: Path) -> ParsedCoco:
-    """Reads and judges everything in the file. Raises DataError only where nothing can be read at all."""
     with _no_garbage_collection():
-        return _judge(path, _load(path))
+        value = _load(path)
+        faults: list[Fault] = []
+        categories = _categories(value["categories"], path, faults)
+        images = _images(value["images"], path, faults)
+        sizes_hw_I2 = np.array([(one["height"], one["width"]) for one in images], np.int32).reshape(-1, 2)
+        kept, objects = _objects(value.get("annotations", ()), categories, images, sizes_hw_I2, path, faults)
+        ids, notes = _annotation_ids(kept, path)
+        objects.ids_K = ids
+        if segmentations and any("segmentation" in one for one in kept):
+            objects.segmentations = [json.dumps(s) if (s := one.get("segmentation")) else "" for one in kept]
+        if thorough:
+            faults += _mask_faults(kept, sizes_hw_I2[objects.owners_K], path)
+        if extras:
+            objects.extras = [_rest(one, _OBJECT_KEYS) for one in kept]
+        dataset = build_dataset(
+            (folder or find_images(path, root, images[0]["file_name"])) if images else root,
+            source,
+            Classes(
+                [one["name"] for one in categories],
+                [one["id"] for one in categories],
+                [str(one.get("supercategory", "")) for one in categories],
+            ),
+            Images(
+                [one["id"] for one in images],
+                [one["file_name"] for one in images],
+                sizes_hw_I2,
+                [_rest(one, _IMAGE_KEYS) for one in images] if extras else None,
+            ),
+            objects,
+            notes=notes,
+            labelled="annotations" in value,
+            header=_rest(value, frozenset(_LISTS)) if extras else "{}",
+        )
+    return Parsed(dataset, faults)
 
 
-def _judge(path: Path, value: dict[str, Any]) -> ParsedCoco:
-    faults: list[Fault] = []
-    labelled = "annotations" in value
-    categories = _categories(value["categories"], path, faults)
-    images = _images(value["images"], path, faults)
+def _objects(
+    values: Sequence[Any],
+    categories: Sequence[Json],
+    images: Sequence[Json],
+    sizes_hw_I2: np.ndarray,
+    path: Path,
+    faults: list[Fault],
+) -> tuple[list[Json], Objects]:
+    """The annotations that can be used, and their columns."""
     labels = {one["id"]: place + 1 for place, one in enumerate(categories)}
     places = {one["id"]: place for place, one in enumerate(images)}
-    sizes_hw_I2 = np.array([(one["height"], one["width"]) for one in images], np.int32).reshape(-1, 2)
-    objects: list[dict[str, Any]] = []
-    for number, one in enumerate(value.get("annotations", ())):
+    known: list[Json] = []
+    for number, one in enumerate(values):
         if not isinstance(one, dict):
             faults.append(Fault(path, f"annotation number {number} is not an object", "remove it"))
         elif _hashable(one.get("image_id")) not in places:
@@ -123,46 +105,38 @@ def _judge(path: Path, value: dict[str, Any]) -> ParsedCoco:
             reason = f"{_name(one, number)} has category {one.get('category_id')!r}, not one of `categories`"
             faults.append(Fault(path, reason, "add the category or correct the annotation"))
         else:
-            objects.append(one)
-    owners_K = np.array([places[one["image_id"]] for one in objects], np.int64)
-    labels_K = np.array([labels[one["category_id"]] for one in objects], np.int64)
-    xywh_K4 = np.array([_box(one.get("bbox")) for one in objects], np.float64).reshape(-1, 4)
-    keep_K, box_faults = judge_boxes(
+            known.append(one)
+    owners_K = np.array([places[one["image_id"]] for one in known], np.int64)
+    xywh_K4 = np.array([_box(one.get("bbox")) for one in known], np.float64).reshape(-1, 4)
+
+    def name(k: int) -> str:
+        return f"{_name(known[k], k)} of image {known[k]['image_id']}"
+
+    keep_K, box_faults = judge_boxes(xywh_K4, sizes_hw_I2[owners_K], name, path)
+    faults += box_faults
+    kept = [one for one, keep in zip(known, keep_K.tolist()) if keep]
+    owners_K, xywh_K4 = owners_K[keep_K], xywh_K4[keep_K]
+    areas = zip([one.get("area") for one in kept], xywh_K4[:, 2] * xywh_K4[:, 3])
+    return kept, Objects(
+        owners_K,
         xywh_K4,
-        sizes_hw_I2[owners_K],
-        lambda k: f"{_name(objects[k], k)} of image {objects[k]['image_id']}",
-        path,
+        np.array([labels[one["category_id"]] for one in kept], np.int64),
+        crowd_K=[bool(one.get("iscrowd", 0)) for one in kept],
+        difficult_K=[bool(one.get("difficult", 0)) for one in kept],
+        areas_K=np.array([of_box if area is None else area for area, of_box in areas], np.float64),
     )
-    objects = [one for one, keep in zip(objects, keep_K.tolist()) if keep]
-    return ParsedCoco(
-        path, images, categories, objects, owners_K[keep_K], labels_K[keep_K], xywh_K4[keep_K], sizes_hw_I2,
-        faults + box_faults, labelled, {key: more for key, more in value.items() if key not in _LISTS},
-    )  # fmt: skip
 
 
-def _extras(parsed: ParsedCoco) -> Extras:
-    def rest(value: dict[str, Any], known: frozenset[str]) -> str:
-        return json.dumps({key: more for key, more in value.items() if key not in known})
-
-    images = [rest(one, _IMAGE_KEYS) for one in parsed.images]
-    return Extras(images, [rest(one, _OBJECT_KEYS) for one in parsed.objects], json.dumps(parsed.header))
-
-
-def find_images(path: Path, root: Path, first: str) -> Path:
-    """The folder that holds `first`: beside the annotations, in the root, or where COCO would have it."""
-    split = image_folder(path.stem.rpartition("_")[2])
-    bases = (path.parent, path.parent.parent, root)
-    folders = [base / inner for base in bases for inner in ("", "images", split, f"images/{split}", f"{split}/images")]
-    for folder in folders:
-        if (folder / first).is_file():
-            return folder
-    looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise DataError(path, f"its first image {first} is in none of {looked}", "put the images into one of them")
+def _mask_faults(kept: Sequence[Json], sizes_hw_K2: np.ndarray, path: Path) -> Iterator[Fault]:
+    for one, (height, width) in zip(kept, sizes_hw_K2.tolist()):
+        value = one.get("segmentation")
+        if value and (reason := segmentation_fault(value, (height, width))):
+            name = f"annotation {one.get('id')} of image {one['image_id']}"
+            yield Fault(path, f"{name} has a segmentation that does not decode ({reason})", "correct it")
 
 
-def image_folder(split: str) -> str:
-    """Where the images of a split lie: test-dev2017 is a part of test2017."""
-    return split.replace("test-dev", "test")
+def _rest(value: Json, known: frozenset[str]) -> str:
+    return json.dumps({key: more for key, more in value.items() if key not in known})
 
 
 @contextmanager
@@ -226,25 +200,20 @@ def _images(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str
         if not (isinstance(one, dict) and _is_id(one.get("id")) and isinstance(one.get("file_name"), str)):
             faults.append(Fault(path, f"image number {number} lacks an integer `id` or a `file_name`", "add them"))
         elif not all(_is_id(one.get(key)) and one[key] > 0 for key in ("height", "width")):
-            faults.append(
-                Fault(
-                    path,
-                    f"image {one['id']} ({one['file_name']}) lacks a positive `width` or `height`",
-                    "add them",
-                )
-            )
+            reason = f"image {one['id']} ({one['file_name']}) lacks a positive `width` or `height`"
+            faults.append(Fault(path, reason, "add them"))
         else:
             good.append(one)
     for twice, count in Counter(one["id"] for one in good).items():
         if count > 1:
             names = " and ".join([one["file_name"] for one in good if one["id"] == twice][:2])
             faults.append(Fault(path, f"image id {twice} occurs {count} times ({names})", "give each image its own id"))
+    again = "images are listed more than once"
     for name, count in Counter(one["file_name"] for one in good).items():
         if count > 1:
-            faults.append(
-                Fault(path, f"{name} is listed {count} times", "list each image once", False,
-                      "images are listed more than once")
-            )  # fmt: skip
+            faults.append(Fault(path, f"{name} is listed {count} times", "list each image once", False, again))
+    if not values:
+        faults.append(Fault(path, "lists no images", "there is nothing to train or test on"))
     return good
 
 

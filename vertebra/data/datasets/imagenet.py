@@ -25,6 +25,12 @@ SPLIT_FOLDERS = {  # what a split may be called on disk, best first
 FOLDER_PARTS = {"train45k": ("train", 0, 9), "val5k": ("train", 9, 10)}
 
 
+def find(root: Path) -> list[str]:
+    """The splits that lie in `root` as folders, but for those of a YOLO set."""
+    splits = [root / split for split in SPLIT_FOLDERS]
+    return [split.name for split in splits if split.is_dir() and not (split / "labels").is_dir()]
+
+
 def find_split(root: Path, split: str) -> Path | None:
     """The folder that holds `split`, or None."""
     return next((root / name for name in SPLIT_FOLDERS.get(split, (split,)) if (root / name).is_dir()), None)
@@ -86,6 +92,13 @@ def loose_images(folder: Path) -> list[str]:
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+
+
+def images_below(folder: Path) -> list[str]:
+    """Names of all images in a folder and below it, relative to it, with slashes, sorted folder by folder."""
+    walk = os.walk(folder, followlinks=True)
+    found = sorted(Path(place, name) for place, _, names in walk for name in names if is_image(name))
+    return [path.relative_to(folder).as_posix() for path in found]
 
 
 def is_image(name: str) -> bool:

@@ -8,17 +8,15 @@ taken to be VOC's, as the owner's readme says.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from vertebra.data.datasets.annotations import Fault
-from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.xml_sets import Listed, ParsedXml, build_xml_set, parse_images
+from vertebra.data.datasets.annotations import Classes, Fault, Parsed
+from vertebra.data.datasets.xml_sets import Listed, read_images, xml_dataset
 from vertebra.ground.errors import DataError
 
+SOURCE = re.compile(r"imagenet_det/([\w-]+)", re.IGNORECASE)
 HOMES = ("ILSVRC", "", "ILSVRC2015", "ILSVRC2017_DET/ILSVRC")
 MAPS = ("map_det.txt", "devkit/data/map_det.txt", "../map_det.txt", "../devkit/data/map_det.txt")
 EXTENSION = ".JPEG"
@@ -26,13 +24,11 @@ _NAME = re.compile(rb"<name>\s*([^<]*?)\s*</name>")
 _CLASS_LIST = re.compile(r"train_\d+\.txt")
 
 
-@dataclass(frozen=True)
-class DetClasses:
-    """wnids in the order of labels, the ids that results bear, and names for people."""
-
-    wnids: tuple[str, ...]
-    ids: tuple[int, ...]
-    titles: tuple[str, ...]
+def find(root: Path) -> list[str]:
+    """The sources that lie in `root`."""
+    home = find_ilsvrc(root)
+    folders = () if home is None else (home / "Data" / "DET").iterdir()
+    return [f"imagenet_det/{folder.name}" for folder in folders if folder.is_dir()]
 
 
 def find_ilsvrc(root: Path) -> Path | None:
@@ -40,64 +36,50 @@ def find_ilsvrc(root: Path) -> Path | None:
     return next((root / home for home in HOMES if (root / home / "Data" / "DET").is_dir()), None)
 
 
-def read_imagenet_det(root: Path, split: str, source: str, *, extras: bool = False) -> DetectionDataset:
-    """One split: train, val, test, or any list in ImageSets/DET. Raises DataError."""
-    parsed = parse_imagenet_det(root, split, extras=extras)
-    classes = det_classes(root)
-    return build_xml_set(
-        [parsed], source, classes.wnids, category_ids=classes.ids, titles=classes.titles, extras=extras
-    )
-
-
-def parse_imagenet_det(root: Path, split: str, *, extras: bool = False) -> ParsedXml:
-    """Reads and judges one split. Raises DataError only where the set itself is not there."""
+def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = False) -> Parsed:
+    """One split: train, val, test, or any list in ImageSets/DET. Raises DataError where the set itself is not there."""
     home = find_ilsvrc(root)
     if home is None:
-        raise DataError(
-            root,
-            "no ILSVRC/Data/DET in it",
-            f"unpack ILSVRC2017_DET.tar.gz there (python tools/prepare_data.py imagenet_det --data {root})",
-        )
-    folder = next(name for name in ("train", "test", "val") if split.startswith(name) or name == "val")
-    stems = _listed(home, split, folder)
+        hint = f"unpack ILSVRC2017_DET.tar.gz there (python tools/prepare_data.py imagenet_det --data {root})"
+        raise DataError(root, "no ILSVRC/Data/DET in it", hint)
+    folder = next((name for name in ("train", "test") if split.startswith(name)), "val")
     pictures, annotations = home / "Data" / "DET" / folder, home / "Annotations" / "DET" / folder
-    prefix, labelled = f"Data/DET/{folder}", folder != "test"
+    stems = _list(home, split, folder)
     listed: list[Listed] = []
     faults: list[Fault] = []
     kind = "images listed as having objects have no XML and were taken as without"
     for stem, positive in stems.items():
-        xml: Path | None = annotations / f"{stem}.xml"
-        if not labelled or not os.path.isfile(xml):  # type: ignore[arg-type]
-            xml = None
-            picture = pictures / f"{stem}{EXTENSION}"
-            if labelled and not picture.is_file():
+        xml, picture = annotations / f"{stem}.xml", pictures / f"{stem}{EXTENSION}"
+        has_xml = folder != "test" and xml.is_file()
+        if not has_xml and folder != "test":
+            if not picture.is_file():
                 faults.append(_absent(picture, split, fatal=folder != "train"))
                 continue
-            if labelled and positive and folder == "train":
+            if positive and folder == "train":
                 faults.append(Fault(picture, "is listed as having objects, but has no XML", "restore it", False, kind))
-        listed.append(Listed(stem, xml, f"{prefix}/{stem}{EXTENSION}", f"{split}.txt"))
+        name = f"Data/DET/{folder}/{stem}{EXTENSION}"
+        listed.append(Listed(stem, xml if has_xml else None, name, f"{split}.txt"))
     if not listed:
         raise DataError(pictures, f"holds none of the {len(stems)} images of {split}", "unpack the images there")
-    parsed = parse_images(home, listed, labelled=labelled, extras=extras)
-    parsed.faults[:0] = faults
-    return parsed
+    found = read_images(home, listed, labelled=folder != "test", extras=extras)
+    found.faults[:0] = faults
+    classes, titles = det_classes(home)
+    return xml_dataset(found, source, classes, titles=titles, extras=extras)
 
 
-def det_classes(root: Path) -> DetClasses:
-    """From the devkit's map_det.txt, lines `wnid number name`, where it is found, else from all XML.
+def det_classes(home: Path) -> tuple[Classes, tuple[str, ...]]:
+    """wnids with the ids that results bear, and names for people, from the devkit's map_det.txt.
 
-    Raises DataError.
+    Where that is not found, the wnids of all XML, without names. Raises DataError.
     """
-    home = find_ilsvrc(root) or root
     for path in (home / place for place in MAPS):
         if path.is_file():
             return _read_map(path)
     annotations = home / "Annotations" / "DET"
-    files = (path for split in ("train", "val") for path in (annotations / split).rglob("*.xml"))
-    wnids = sorted(_names_in(files))
+    wnids = sorted(_names_in(path for split in ("train", "val") for path in (annotations / split).rglob("*.xml")))
     if not wnids:
         raise DataError(annotations, "no XML with an object", f"put the devkit's map_det.txt into {home}")
-    return DetClasses(tuple(wnids), tuple(range(1, len(wnids) + 1)), ())
+    return Classes(wnids), ()
 
 
 def _absent(picture: Path, split: str, *, fatal: bool) -> Fault:
@@ -106,49 +88,44 @@ def _absent(picture: Path, split: str, *, fatal: bool) -> Fault:
     return Fault(picture, reason, hint, fatal, "listed images that are not there were left out")
 
 
-def _listed(home: Path, split: str, folder: str) -> dict[str, bool]:
+def _list(home: Path, split: str, folder: str) -> dict[str, bool]:
     """The split's images in order, and of each whether any list has it with 1 or 0, which is: with objects."""
     lists = home / "ImageSets" / "DET"
     whole = lists / f"{split}.txt"
     files = [whole] if whole.is_file() else []
     if not files and split == "train":
-        found = [path for path in lists.glob("train_*.txt") if _CLASS_LIST.fullmatch(path.name)]
-        files = sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
+        per_class = [path for path in lists.glob("train_*.txt") if _CLASS_LIST.fullmatch(path.name)]
+        files = sorted(per_class, key=lambda path: int(path.stem.rpartition("_")[2]))
     if not files and split == folder:
-        return dict.fromkeys(_walk(home / "Data" / "DET" / folder), False)
+        pictures = home / "Data" / "DET" / folder
+        found = (path.relative_to(pictures).as_posix() for path in pictures.rglob(f"*{EXTENSION}"))
+        return dict.fromkeys(sorted(name.removesuffix(EXTENSION) for name in found), False)
     if not files:
         there = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))[:8]) or "nothing"
         raise DataError(whole, "no such list", f"the folder has {there}")
-    per_class = files != [whole]
     positive: dict[str, bool] = {}
     for path in files:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             words = line.split()
             if words:  # of train.txt and val.txt the second word is a number of the image
-                is_positive = per_class and len(words) > 1 and words[1] != "-1"
+                is_positive = files != [whole] and len(words) > 1 and words[1] != "-1"
                 positive[words[0]] = positive.get(words[0], False) or is_positive
     if not positive:
         raise DataError(files[0], "lists no images", "there is nothing to train or test on")
     return positive
 
 
-def _walk(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix().removesuffix(EXTENSION) for path in folder.rglob(f"*{EXTENSION}"))
-
-
-def _read_map(path: Path) -> DetClasses:
+def _read_map(path: Path) -> tuple[Classes, tuple[str, ...]]:
+    """Lines `wnid number name`, by number; names that occur twice bear their wnid."""
     rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    rows = sorted((row for row in rows if row), key=lambda row: int(row[1]) if _is_row(row) else 0)
-    if not rows or not all(map(_is_row, rows)) or len({row[0] for row in rows}) < len(rows):
+    rows = [row for row in rows if row]
+    whole = all(len(row) == 3 and row[1].isdigit() for row in rows)
+    if not rows or not whole or len({row[0] for row in rows}) < len(rows):
         raise DataError(path, "is not the devkit's list of classes", "its lines are `wnid number name`")
-    wnids = tuple(row[0] for row in rows)
-    titles = [row[2].strip() for row in rows]
-    unique = tuple(f"{title} ({wnid})" if titles.count(title) > 1 else title for title, wnid in zip(titles, wnids))
-    return DetClasses(wnids, tuple(int(row[1]) for row in rows), unique)
-
-
-def _is_row(row: list[str]) -> bool:
-    return len(row) == 3 and row[1].isdigit()
+    rows.sort(key=lambda row: int(row[1]))
+    names = [name.strip() for _, _, name in rows]
+    titles = tuple(f"{name} ({row[0]})" if names.count(name) > 1 else name for name, row in zip(names, rows))
+    return Classes([row[0] for row in rows], [int(row[1]) for row in rows]), titles
 
 
 def _names_in(files: Iterable[Path]) -> set[str]:

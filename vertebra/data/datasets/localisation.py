@@ -20,7 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
+from vertebra.data.datasets.annotations import (
+    Classes,
+    Fault,
+    Images,
+    Objects,
+    build_dataset,
+    judge_boxes,
+    refuse,
+    summarise,
+)
 from vertebra.data.datasets.catalog import check_root
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset, Strings
@@ -286,20 +295,11 @@ def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDa
         )
     chosen_I = np.array(found.places, np.int64)
     objects = build_dataset(
-        root=images.root,
-        source=f"{images.split} of {images.root.name}",
-        class_names=images.class_names,
-        category_ids=range(1, len(images.class_names) + 1),
-        image_ids=chosen_I.tolist(),
-        file_names=images.file_names.take(chosen_I),
-        sizes_hw_I2=sizes_I2,
-        owners_K=owners_K[keep_K],
-        xywh_K4=xywh_K4[keep_K],
-        labels_K=labels_I[owners_K[keep_K]] + 1,
-        crowd_K=np.zeros(keep_K.sum(), bool),
-        difficult_K=np.zeros(keep_K.sum(), bool),
-        areas_K=xywh_K4[keep_K, 2] * xywh_K4[keep_K, 3],
-        annotation_ids_K=np.arange(1, keep_K.sum() + 1),
+        images.root,
+        f"{images.split} of {images.root.name}",
+        Classes(images.class_names),
+        Images(chosen_I, images.file_names.take(chosen_I), sizes_I2),
+        Objects(owners_K[keep_K], xywh_K4[keep_K], labels_I[owners_K[keep_K]] + 1),
         notes=notes,
     )
     labelled = replace(images.subset(chosen_I), labels_I=labels_I)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -76,63 +76,13 @@ class Strings(Sequence[str]):
         digest.update(self._bytes)
 
 
-@dataclass(frozen=True)
-class ImageRecord:
-    """One image and its objects, in pixels of the image as its annotation describes it.
-
-    boxes_G4: float32 x0 y0 x1 y1, clipped to the image; labels_G: int64, 1..C; crowd_G, difficult_G: bool;
-    areas_G: float32, the annotation's own area in square pixels (a mask's, where there is one).
-    segmentations: one COCO segmentation (polygons or RLE) or None an object; None where the set has none.
-    """
-
-    image_id: int
-    path: Path
-    width: int
-    height: int
-    boxes_G4: np.ndarray
-    labels_G: np.ndarray
-    crowd_G: np.ndarray
-    difficult_G: np.ndarray
-    areas_G: np.ndarray
-    segmentations: tuple[Any, ...] | None = None
-
-
-class Records(Sequence[ImageRecord]):
-    """The records of a data set, each made when it is asked for."""
-
-    def __init__(self, dataset: DetectionDataset) -> None:
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    @overload
-    def __getitem__(self, index: int) -> ImageRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[ImageRecord, ...]: ...
-    def __getitem__(self, index: int | slice) -> ImageRecord | tuple[ImageRecord, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
-        return self._dataset.record(range(len(self))[index])
-
-    def __iter__(self) -> Iterator[ImageRecord]:
-        return (self._dataset.record(index) for index in range(len(self)))
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What a data set's files say beyond what is used here, for conversions: a JSON object an image, one an object.
-
-    header: a JSON object of what the file says of itself (COCO's info and licenses).
-    """
-
-    images: Sequence[str]
-    objects: Sequence[str]
-    header: str = "{}"
-
-    def take(self, images: Iterable[int], objects: Iterable[int]) -> Extras:
-        """Those of the images and of the objects at these places."""
-        return Extras(Strings(self.images[i] for i in images), Strings(self.objects[k] for k in objects), self.header)
+Column = np.ndarray | Strings | None
+# The columns of a DetectionDataset.
+PER_IMAGE = ("image_ids_I", "file_names", "sizes_hw_I2", "image_extras")
+PER_OBJECT = (
+    *("bbox_xywh_K4", "labels_K", "crowd_K", "difficult_K", "areas_K", "annotation_ids_K"),
+    *("segmentations", "object_extras"),
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +95,8 @@ class DetectionDataset:
     the file, from which coco_truth() gives them back unchanged; annotation_ids_K are positive and unique.
     segmentations: JSON text an object ("" for none), or None. notes: sentences on what the reader fixed.
     labelled: False where the truth is not published (test sets): then there are no objects, and nothing to score.
-    extras: only where they were asked for.
+    image_extras, object_extras, header: what the files say beyond what is used here, as JSON objects, for conversions;
+    only where they were asked for.
     """
 
     root: Path
@@ -166,15 +117,12 @@ class DetectionDataset:
     supercategories: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     labelled: bool = True
-    extras: Extras | None = None
+    image_extras: Strings | None = None
+    object_extras: Strings | None = None
+    header: str = "{}"
 
     def __len__(self) -> int:
         return len(self.image_ids_I)
-
-    @property
-    def records(self) -> Records:
-        """One ImageRecord an image, in the order of the file."""
-        return Records(self)
 
     def path(self, index: int) -> Path:
         return self.root / self.file_names[index]
@@ -186,62 +134,27 @@ class DetectionDataset:
         corners_G4 = np.concatenate([xywh_G4[:, :2], xywh_G4[:, :2] + xywh_G4[:, 2:]], axis=1)
         return np.clip(corners_G4, 0, (width, height, width, height)).astype(np.float32)
 
-    def record(self, index: int) -> ImageRecord:
-        these = slice(int(self.starts[index]), int(self.starts[index + 1]))
-        segmentations = None
-        if self.segmentations is not None:
-            texts = (self.segmentations[k] for k in range(these.start, these.stop))
-            segmentations = tuple(json.loads(text) if text else None for text in texts)
-        height, width = self.sizes_hw_I2[index]
-        return ImageRecord(
-            image_id=int(self.image_ids_I[index]),
-            path=self.path(index),
-            width=int(width),
-            height=int(height),
-            boxes_G4=self.boxes_G4(index),
-            labels_G=self.labels_K[these],
-            crowd_G=self.crowd_K[these],
-            difficult_G=self.difficult_K[these],
-            areas_G=self.areas_K[these].astype(np.float32),
-            segmentations=segmentations,
-        )
-
     def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
         """The images at these places, with their objects; fingerprint and truth are those of the part."""
         chosen_I = np.asarray(indices, np.int64)
         counts_I = np.diff(self.starts)[chosen_I]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)])
-        objects = np.arange(starts[-1]) + np.repeat(self.starts[chosen_I] - starts[:-1], counts_I)
-        texts = self.segmentations
-        return replace(
-            self,
-            image_ids_I=self.image_ids_I[chosen_I],
-            file_names=Strings(self.file_names[i] for i in chosen_I.tolist()),
-            sizes_hw_I2=self.sizes_hw_I2[chosen_I],
-            starts=starts,
-            bbox_xywh_K4=self.bbox_xywh_K4[objects],
-            labels_K=self.labels_K[objects],
-            crowd_K=self.crowd_K[objects],
-            difficult_K=self.difficult_K[objects],
-            areas_K=self.areas_K[objects],
-            annotation_ids_K=self.annotation_ids_K[objects],
-            segmentations=None if texts is None else Strings(texts[k] for k in objects.tolist()),
-            extras=None if self.extras is None else self.extras.take(chosen_I.tolist(), objects.tolist()),
-        )
+        chosen_K = np.arange(starts[-1]) + np.repeat(self.starts[chosen_I] - starts[:-1], counts_I)
+        columns: dict[str, Any] = {name: taken(getattr(self, name), chosen_I) for name in PER_IMAGE}
+        columns |= {name: taken(getattr(self, name), chosen_K) for name in PER_OBJECT}
+        return replace(self, starts=starts, **columns)
 
     def coco_truth(self) -> dict[str, Any]:
         """The annotations as a COCO JSON value, with the file's own numbers; `difficult` is its own field.
 
-        With extras, where they were read, as further fields.
+        Extras, where they were read, are further fields.
         """
         images = [
             {"id": int(image_id), "file_name": name, "width": int(width), "height": int(height)}
             for image_id, name, (height, width) in zip(self.image_ids_I, self.file_names, self.sizes_hw_I2)
         ]
-        header = {}
-        if self.extras is not None:
-            header = json.loads(self.extras.header)
-            images = [{**json.loads(more), **image} for more, image in zip(self.extras.images, images)]
+        if self.image_extras is not None:
+            images = [{**json.loads(more), **image} for more, image in zip(self.image_extras, images)]
         image_ids_K = np.repeat(self.image_ids_I, np.diff(self.starts))
         annotations: list[dict[str, Any]] = []
         for k in range(len(self.labels_K)):
@@ -254,8 +167,8 @@ class DetectionDataset:
                 "iscrowd": int(self.crowd_K[k]),
                 "difficult": int(self.difficult_K[k]),
             }
-            if self.extras is not None:
-                annotation = {**json.loads(self.extras.objects[k]), **annotation}
+            if self.object_extras is not None:
+                annotation = {**json.loads(self.object_extras[k]), **annotation}
             if self.segmentations is not None and self.segmentations[k]:
                 annotation["segmentation"] = json.loads(self.segmentations[k])
             annotations.append(annotation)
@@ -266,6 +179,7 @@ class DetectionDataset:
                 self.category_ids, self.class_names, supercategories, strict=True
             )
         ]
+        header = json.loads(self.header)
         return {**header, "images": images, "annotations": annotations, "categories": categories}
 
     def fingerprint(self) -> str:
@@ -284,6 +198,21 @@ class DetectionDataset:
         ):
             digest.update(array.astype(kind).tobytes())
         return digest.hexdigest()
+
+
+def taken(column: Column, places: np.ndarray) -> Any:
+    """The column's values at these places."""
+    if isinstance(column, Strings):
+        return column.take(places)
+    return None if column is None else column[places]
+
+
+def joined(columns: Sequence[Column]) -> Any:
+    """The values of all columns, one after the other; None where any has none."""
+    if any(column is None for column in columns):
+        return None
+    strings = [column for column in columns if isinstance(column, Strings)]
+    return Strings.joined(strings) if strings else np.concatenate(columns)  # type: ignore[arg-type]
 
 
 class Paths(Sequence[Path]):

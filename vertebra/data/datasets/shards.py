@@ -124,6 +124,11 @@ def index_path(folder: str, split: str) -> str:
     return f"{folder.rstrip('/')}/{split}{INDEX_SUFFIX}"
 
 
+def find(root: Path) -> list[str]:
+    """The splits that lie in `root` as indexed shards."""
+    return [path.name.removesuffix(INDEX_SUFFIX) for path in root.glob(f"*{INDEX_SUFFIX}")]
+
+
 def find_index(root: Path | str, split: str) -> str | None:
     """The index of the split's shards in a folder or at a URL, or None. Raises DataError where a URL has none."""
     folder = as_url(root)

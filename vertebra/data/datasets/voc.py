@@ -6,22 +6,35 @@ alphabetical order. From 2008 on the test sets' annotations are not published: t
 
 from __future__ import annotations
 
-import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.xml_sets import Listed, ParsedXml, build_xml_set, parse_images
+from vertebra.data.datasets.annotations import Classes, Parsed, parse_each, unite
+from vertebra.data.datasets.xml_sets import Listed, XmlSet, images_by_stem, read_images, xml_dataset
 from vertebra.ground.errors import DataError
 
+SOURCE = re.compile(r"voc(\d{4})/(\w+)", re.IGNORECASE)
 CLASS_NAMES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
 LAST_PUBLIC_TEST = 2007
+_PLACES = ("", "VOCdevkit/", "*/VOCdevkit/")
 _FLAG = re.compile(r"\s+-?[01]$")
+
+
+def find(root: Path) -> list[str]:
+    """The sources that lie in `root`."""
+    folders = (folder for place in _PLACES for folder in root.glob(f"{place}VOC[0-9][0-9][0-9][0-9]"))
+    return [f"voc{folder.name[3:]}/{split}" for folder in folders for split in image_sets(folder)]
+
+
+def image_sets(folder: Path) -> list[str]:
+    """Names of the image sets of a year's folder, without those of single classes."""
+    return sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in path.stem)
 
 
 def find_devkit(root: Path, year: str) -> Path:
@@ -32,62 +45,63 @@ def find_devkit(root: Path, year: str) -> Path:
     for place in places:
         if (place / name).is_dir():
             return place
-    raise DataError(
-        root,
-        f"no {name} in it nor in its VOCdevkit",
-        (f"unpack the VOC {year} archives there (python tools/prepare_data.py voc{year[-2:]} --data {root})"),
-    )
+    hint = f"unpack the VOC {year} archives there (python tools/prepare_data.py voc{year[-2:]} --data {root})"
+    raise DataError(root, f"no {name} in it nor in its VOCdevkit", hint)
 
 
-def read_voc(
-    root: Path, years_and_splits: Sequence[tuple[str, str]], source: str, *, extras: bool = False
-) -> DetectionDataset:
-    """One image set or a union, such as (("2007", "trainval"), ("2012", "trainval")). Raises DataError."""
-    devkits = [find_devkit(root, year) for year, _ in years_and_splits]
-    if len(set(devkits)) > 1:
-        raise DataError(root, f"the years lie in different folders {devkits}", "put them into one VOCdevkit")
-    parts = [parse_voc(devkit, *one, extras=extras) for devkit, one in zip(devkits, years_and_splits)]
-    return build_xml_set(parts, source, class_names_of(parts), extras=extras)
+def parse_voc(root: Path, parts: Sequence[str], source: str, *, extras: bool = False) -> Parsed:
+    """One image set or a union, such as voc2007/trainval and voc2012/trainval; they share their classes."""
+
+    def read(part: str) -> tuple[str, XmlSet]:
+        name, _, split = part.partition("/")
+        year = name[3:]
+        return part, read_image_set(find_devkit(root, year), year, split, extras=extras)
+
+    found, faults = parse_each(parts, read)
+    classes = Classes(class_names_of([one for _, one in found]))
+    return unite([xml_dataset(one, part, classes, extras=extras) for part, one in found], source, faults)
 
 
-def parse_voc(devkit: Path, year: str, split: str, *, extras: bool = False) -> ParsedXml:
-    """Reads and judges one image set. Raises DataError only where the set itself is not there."""
-    folder = devkit / f"VOC{year}"
-    listed = list_image_set(folder, split, f"{folder.name}/")
+def read_image_set(devkit: Path, year: str, split: str, *, extras: bool = False) -> XmlSet:
+    """The images of VOC<year>/ImageSets/Main/<split>.txt. Raises DataError where the set itself is not there."""
+    listed = list_image_set(devkit / f"VOC{year}", split, f"VOC{year}/")
     if int(year) > LAST_PUBLIC_TEST and split.startswith("test"):
         absent = sum(one.xml is not None and not one.xml.is_file() for one in listed)
         if 2 * absent > len(listed):  # a few have one, for the person layout competition
-            bare = [Listed(one.stem, None, one.file_name, one.listing) for one in listed]
-            return parse_images(devkit, bare, labelled=False, extras=extras)
-    return parse_images(devkit, listed, extras=extras)
+            bare = [replace(one, xml=None) for one in listed]
+            return read_images(devkit, bare, labelled=False, extras=extras)
+    return read_images(devkit, listed, extras=extras)
 
 
 def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
     """The images of ImageSets/Main/<split>.txt, their names beginning with `prefix`. Raises DataError."""
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
-        there = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
-        known = f"it has {', '.join(there)}" if there else "the folder has no image sets"
-        raise DataError(path, "no such image set", known)
+        there = image_sets(folder)
+        raise DataError(path, "no such image set", f"it has {', '.join(there)}" if there else "there are none")
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     stems = list(dict.fromkeys(_stem(folder, line.strip()) for line in lines if line.strip()))
     if not stems:
         raise DataError(path, "lists no images", "there is nothing to train or test on")
-    names = image_names(folder / "JPEGImages", stems)
+    names = images_by_stem(folder / "JPEGImages")
     return [
-        Listed(stem, folder / "Annotations" / f"{stem}.xml", f"{prefix}JPEGImages/{name}", path.name)
-        for stem, name in zip(stems, names)
+        Listed(
+            stem,
+            folder / "Annotations" / f"{stem}.xml",
+            f"{prefix}JPEGImages/{names.get(stem, f'{stem}.jpg')}",
+            path.name,
+        )
+        for stem in stems
     ]
 
 
-def class_names_of(parts: Iterable[ParsedXml]) -> list[str]:
+def class_names_of(parts: Sequence[XmlSet]) -> list[str]:
     """VOC's twenty, or, where none of them occurs, the names in all of the folders' annotations."""
-    parts = list(parts)
-    used = {name for one in parts for name in one.names_K}
+    used = {one.name for part in parts for one in part.objects_K}
     if not used or used & set(CLASS_NAMES):
         return CLASS_NAMES
-    folders = {listed.xml.parent for one in parts for listed in one.images if listed.xml is not None}
-    return sorted(used | names_in(path for folder in folders for path in sorted(folder.glob("*.xml"))))
+    folders = {listed.xml.parent for part in parts for listed in part.images if listed.xml is not None}
+    return sorted(used | names_in(path for folder in folders for path in folder.glob("*.xml")))
 
 
 def names_in(files: Iterable[Path]) -> set[str]:
@@ -99,17 +113,6 @@ def names_in(files: Iterable[Path]) -> set[str]:
         except (ET.ParseError, OSError):
             continue  # not of this image set, or among its faults already
     return names - {""}
-
-
-def image_names(pictures: Path, stems: Sequence[str]) -> list[str]:
-    """Names in the folder: .jpg as VOC has it, or whatever image of that stem is there."""
-    by_stem: dict[str, str] = {}
-    for inner in dict.fromkeys(os.path.dirname(stem) for stem in stems):
-        folder = pictures / inner
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-            path = os.path.join(inner, name)
-            by_stem[os.path.splitext(path)[0]] = path
-    return [by_stem.get(stem, f"{stem}.jpg") for stem in stems]
 
 
 def _stem(folder: Path, line: str) -> str:

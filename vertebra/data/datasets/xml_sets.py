@@ -8,17 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Extras, Fault, build_dataset, judge_boxes, refuse, summarise
+from vertebra.data.datasets.annotations import (
+    Classes,
+    Fault,
+    Images,
+    Objects,
+    Parsed,
+    build_dataset,
+    judge_boxes,
+    twice,
+)
 from vertebra.data.datasets.image_sizes import image_sizes
-from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.xml_objects import Json, XmlObject, read_xml
-from vertebra.ground.errors import DataError
+from vertebra.data.datasets.imagenet import images_below
+from vertebra.data.datasets.xml_objects import Json, XmlImage, XmlObject, read_xml
 
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
@@ -37,7 +45,7 @@ class Listed:
 
 
 @dataclass
-class ParsedXml:
+class XmlSet:
     """The images that could be read, their objects, and all that is wrong with any.
 
     root: what file names are relative to. labelled: False where the set's annotations are not published.
@@ -57,114 +65,89 @@ class ParsedXml:
         listed = self.images[self.owners_K[k]]
         return listed.xml or self.root / listed.file_name
 
-    @property
-    def names_K(self) -> list[str]:
-        return [one.name for one in self.objects_K]
 
-
-def parse_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, extras: bool = False) -> ParsedXml:
-    """Reads and judges each one's XML; images without one get their size from their header."""
-    parsed = ParsedXml(root, labelled=labelled)
+def read_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, extras: bool = False) -> XmlSet:
+    """Each one's XML; images without one get their size from their header."""
+    found = XmlSet(root, labelled=labelled)
     bare = [one for one in listed if one.xml is None]
     sizes_hw_B2, faults = image_sizes([root / one.file_name for one in bare])
-    parsed.faults += faults
-    size_of = {one.stem: (int(height), int(width)) for one, (height, width) in zip(bare, sizes_hw_B2)}
+    found.faults += faults
+    size_of = {one.stem: (height, width) for one, (height, width) in zip(bare, sizes_hw_B2.tolist())}
     for one in listed:
         if one.xml is None:
-            if min(size_of[one.stem]):
-                parsed.images.append(one)
-                parsed.sizes_hw.append(size_of[one.stem])
-                parsed.image_extras.append({})
-            continue
-        try:
-            found = read_xml(one.xml, extras=extras)
-        except FileNotFoundError:
-            reason = f"no such annotation, but {one.listing} lists {one.stem}"
-            parsed.faults.append(Fault(one.xml, reason, "restore it or unlist it"))
-            continue
-        except OSError as error:
-            parsed.faults.append(Fault(one.xml, f"cannot be read ({error.strerror})", "check its permissions"))
-            continue
-        except ValueError as error:
-            parsed.faults.append(Fault(one.xml, f"does not parse as VOC XML ({error})", "correct or restore it"))
-            continue
-        parsed.owners_K += [len(parsed.images)] * len(found.objects)
-        parsed.objects_K += found.objects
-        parsed.images.append(one)
-        parsed.sizes_hw.append(found.size_hw)
-        parsed.image_extras.append(found.extras)
-    return parsed
+            image = XmlImage(size_of[one.stem], (), "", {})
+            if not min(image.size_hw):
+                continue  # among the faults
+        else:
+            try:
+                image = read_xml(one.xml, extras=extras)
+            except FileNotFoundError:
+                reason = f"no such annotation, but {one.listing} lists {one.stem}"
+                found.faults.append(Fault(one.xml, reason, "restore it or unlist it"))
+                continue
+            except OSError as error:
+                found.faults.append(Fault(one.xml, f"cannot be read ({error.strerror})", "check its permissions"))
+                continue
+            except ValueError as error:
+                found.faults.append(Fault(one.xml, f"does not parse as VOC XML ({error})", "correct or restore it"))
+                continue
+        found.owners_K += [len(found.images)] * len(image.objects)
+        found.objects_K += image.objects
+        found.images.append(one)
+        found.sizes_hw.append(image.size_hw)
+        found.image_extras.append(image.extras)
+    return found
 
 
-def strange_names(parsed: ParsedXml, class_names: Sequence[str]) -> list[Fault]:
-    """A fault for each object that is of none of the classes."""
-    known = set(class_names)
-    return [
-        Fault(
-            parsed.xml_of(k),
-            f"has an object {name!r}, which is not one of the {len(class_names)} classes",
-            "correct the name",
-        )
-        for k, name in enumerate(parsed.names_K)
-        if name not in known
-    ]
+def xml_dataset(
+    found: XmlSet, source: str, classes: Classes, *, titles: Sequence[str] = (), extras: bool = False
+) -> Parsed:
+    """Images and objects as a data set; objects of other classes are faults.
 
-
-def box_faults(parsed: ParsedXml) -> list[Fault]:
-    return _judge(parsed)[2]
-
-
-def build_xml_set(
-    parts: Sequence[ParsedXml],
-    source: str,
-    class_names: Sequence[str],
-    *,
-    category_ids: Sequence[int] = (),
-    titles: Sequence[str] = (),
-    extras: bool = False,
-) -> DetectionDataset:
-    """One or several parts, of one root, as a data set.
-
-    class_names: as the XML has them. titles: names for people instead, the former becoming supercategories. Raises
-    DataError.
+    classes: as the XML has them. titles: names for people instead, the former becoming supercategories.
     """
-    faults = [fault for part in parts for fault in (*part.faults, *strange_names(part, class_names))]
-    image_ids = [image_id(one.stem) for part in parts for one in part.images]
-    clashes = len(image_ids) - len(set(image_ids))
-    if clashes:
-        raise DataError(source, f"{clashes} images are in it twice", "unite disjoint image sets")
-    if len({part.labelled for part in parts}) > 1:
-        raise DataError(source, "some of its parts have no annotations", "unite sets that all have them")
-    judged = [_judge(part) for part in parts]
-    faults += [fault for _, _, found in judged for fault in found]
-    refuse(faults)
-    keep_K = np.concatenate([keep for _, keep, _ in judged])
-    xywh_K4 = np.concatenate([xywh for xywh, _, _ in judged])[keep_K]
-    before = np.cumsum([0, *(len(part.images) for part in parts[:-1])])
-    owners_K = np.concatenate([b + np.array(part.owners_K, np.int64) for b, part in zip(before, parts)])
-    place = {name: label for label, name in enumerate(class_names, start=1)}
-    objects_K = [one for part in parts for one in part.objects_K]
-    kept_K = [one for one, keep in zip(objects_K, keep_K.tolist()) if keep]
-    return build_dataset(
-        root=parts[0].root,
-        source=source,
-        class_names=titles or class_names,
-        category_ids=category_ids or range(1, len(class_names) + 1),
-        supercategories=class_names if titles else (),
-        image_ids=image_ids,
-        file_names=[one.file_name for part in parts for one in part.images],
-        sizes_hw_I2=np.array([size for part in parts for size in part.sizes_hw]),
-        owners_K=owners_K[keep_K],
-        xywh_K4=xywh_K4,
-        labels_K=np.array([place[one.name] for one in kept_K], np.int64),
-        crowd_K=np.zeros(len(kept_K), bool),
-        difficult_K=np.array([one.difficult for one in kept_K], bool),
-        areas_K=xywh_K4[:, 2] * xywh_K4[:, 3],
-        annotation_ids_K=np.arange(1, len(kept_K) + 1),
-        labelled=parts[0].labelled,
-        extras=_extras(parts, kept_K) if extras else None,
-        notes=summarise(faults),
+    labels = {name: label for label, name in enumerate(classes.names, start=1)}
+    labels_K = np.array([labels.get(one.name, 0) for one in found.objects_K], np.int64)
+    owners_K = np.array(found.owners_K, np.int64)
+    edges_K4 = np.array([one.edges for one in found.objects_K], np.float64).reshape(-1, 4)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is judged below
+        xywh_K4 = np.concatenate([edges_K4[:, :2], np.round(edges_K4[:, 2:] - edges_K4[:, :2], 9)], axis=1)
+    sizes_K2 = np.array(found.sizes_hw, np.int64).reshape(-1, 2)[owners_K]
+
+    def name(k: int) -> str:
+        return f"object {found.objects_K[k].name!r}"
+
+    keep_K, box_faults = judge_boxes(xywh_K4, sizes_K2, name, found.xml_of)
+    strange = f"which is not one of the {len(classes.names)} classes"
+    name_faults = [
+        Fault(found.xml_of(k), f"has an {name(k)}, {strange}", "correct the name")
+        for k in np.flatnonzero(labels_K == 0).tolist()
+    ]
+    keep_K &= labels_K > 0
+    kept = [one for one, keep in zip(found.objects_K, keep_K.tolist()) if keep]
+    ids = [image_id(one.stem) for one in found.images]
+    if titles:
+        classes = Classes(titles, classes.ids, classes.names)
+    dataset = build_dataset(
+        found.root,
+        source,
+        classes,
+        Images(
+            ids,
+            [one.file_name for one in found.images],
+            found.sizes_hw,
+            [json.dumps(more) for more in found.image_extras] if extras else None,
+        ),
+        Objects(
+            owners_K[keep_K],
+            xywh_K4[keep_K],
+            labels_K[keep_K],
+            difficult_K=[one.difficult for one in kept],
+            extras=[json.dumps(one.extras) for one in kept] if extras else None,
+        ),
+        labelled=found.labelled,
     )
+    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *twice(ids, source)])
 
 
 def image_id(stem: str) -> int:
@@ -185,18 +168,9 @@ def stem_of(file_name: str) -> str:
     return str(PurePosixPath(file_name).with_suffix(""))
 
 
-def _extras(parts: Sequence[ParsedXml], kept_K: Iterable[XmlObject]) -> Extras:
-    return Extras(
-        images=[json.dumps(more) for part in parts for more in part.image_extras],
-        objects=[json.dumps(one.extras) for one in kept_K],
-    )
-
-
-def _judge(parsed: ParsedXml) -> tuple[np.ndarray, np.ndarray, list[Fault]]:
-    """x y w h, which boxes to keep, and what is wrong with any."""
-    edges_K4 = np.array([one.edges for one in parsed.objects_K], np.float64).reshape(-1, 4)
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is judged below
-        xywh_K4 = np.concatenate([edges_K4[:, :2], np.round(edges_K4[:, 2:] - edges_K4[:, :2], 9)], axis=1)
-    sizes_K2 = np.array(parsed.sizes_hw, np.int64).reshape(-1, 2)[np.array(parsed.owners_K, np.int64)]
-    keep_K, faults = judge_boxes(xywh_K4, sizes_K2, lambda k: f"object {parsed.objects_K[k].name!r}", parsed.xml_of)
-    return xywh_K4, keep_K, faults
+def images_by_stem(folder: Path) -> dict[str, str]:
+    """The images below a folder, by their names without extension; of two with one name the first, .jpg before .png."""
+    found: dict[str, str] = {}
+    for name in images_below(folder):
+        found.setdefault(stem_of(name), name)
+    return found

@@ -10,15 +10,15 @@ Legend: I images, K objects, P corners of a polygon.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Fault, build_dataset, judge_boxes, refuse, summarise
+from vertebra.data.datasets.annotations import Classes, Fault, Images, Objects, Parsed, build_dataset, judge_boxes
 from vertebra.data.datasets.image_sizes import image_sizes
-from vertebra.data.datasets.records import DetectionDataset, Extras
 from vertebra.data.datasets.xml_sets import image_id, stem_of
 from vertebra.data.datasets.yolo_layout import YoloSet, find_yolo, label_path
 from vertebra.ground.errors import DataError
@@ -40,105 +40,63 @@ class YoloLine:
         return len(self.numbers) > 4
 
 
-@dataclass
-class ParsedYolo:
-    """The images whose size is known, their objects in pixels, and all that is wrong with any."""
-
-    found: YoloSet
-    images: list[Path] = field(default_factory=list)
-    sizes_hw: list[tuple[int, int]] = field(default_factory=list)
-    owners_K: list[int] = field(default_factory=list)
-    labels_K: list[int] = field(default_factory=list)
-    polygons_K: list[list[float] | None] = field(default_factory=list)
-    xywh_K4: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
-    keep_K: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    faults: list[Fault] = field(default_factory=list)
-    labelled: bool = True
-
-    def image_ids(self) -> list[int]:
-        """From the files' names; from their paths where two have one name."""
-        ids = [image_id(path.stem) for path in self.images]
-        if len(set(ids)) == len(ids):
-            return ids
-        return [image_id(stem_of(name)) for name in self.file_names()]
-
-    def file_names(self) -> list[str]:
-        return [path.relative_to(self.found.home).as_posix() for path in self.images]
-
-
-def read_yolo(given: Path, source: str, *, segmentations: bool = True, extras: bool = False) -> DetectionDataset:
-    """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError."""
-    parsed = parse_yolo(given)
-    refuse(parsed.faults)
-    keep_K, xywh_K4 = parsed.keep_K, parsed.xywh_K4[parsed.keep_K]
-    polygons_K = [one for one, keep in zip(parsed.polygons_K, keep_K.tolist()) if keep]
-    areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
-    for k, polygon in enumerate(polygons_K):
-        if polygon is not None:
-            areas_K[k] = polygon_area(polygon)
-    texts = None
-    if segmentations and any(one is not None for one in polygons_K):
-        texts = [json.dumps([one]) if one is not None else "" for one in polygons_K]
-    nothing = Extras(["{}"] * len(parsed.images), ["{}"] * len(xywh_K4)) if extras else None
-    return build_dataset(
-        root=parsed.found.home,
-        source=source,
-        class_names=parsed.found.names,
-        category_ids=range(1, len(parsed.found.names) + 1),
-        image_ids=parsed.image_ids(),
-        file_names=parsed.file_names(),
-        sizes_hw_I2=np.array(parsed.sizes_hw),
-        owners_K=np.array(parsed.owners_K, np.int64)[keep_K],
-        xywh_K4=xywh_K4,
-        labels_K=np.array(parsed.labels_K, np.int64)[keep_K],
-        crowd_K=np.zeros(len(xywh_K4), bool),
-        difficult_K=np.zeros(len(xywh_K4), bool),
-        areas_K=areas_K,
-        annotation_ids_K=np.arange(1, len(xywh_K4) + 1),
-        segmentations=texts,
-        notes=summarise(parsed.faults),
-        labelled=parsed.labelled,
-        extras=nothing,
-    )
-
-
-def parse_yolo(given: Path) -> ParsedYolo:
-    """Reads and judges it. Raises DataError only where the set itself is not there."""
+def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: bool = False) -> Parsed:
+    """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError where the set itself is not there."""
     found = find_yolo(given)
-    parsed = ParsedYolo(found)
     labels = [label_path(image) for image in found.images]
     present = [path.is_file() for path in labels]
-    if not any(present):
-        if not found.split.startswith("test"):
-            raise DataError(labels[0], "no such label file, nor one of any other image", "put the labels there")
-        parsed.labelled = False
-    sizes_hw_I2, parsed.faults = image_sizes(found.images)
+    labelled = any(present)
+    if not labelled and not found.split.startswith("test"):
+        raise DataError(labels[0], "no such label file, nor one of any other image", "put the labels there")
+    sizes_hw_I2, faults = image_sizes(found.images)
+    images: list[Path] = []
+    sizes_hw: list[tuple[int, int]] = []
+    owners_K: list[int] = []
+    labels_K: list[int] = []
     boxes_K: list[tuple[float, ...]] = []
+    polygons_K: list[list[float] | None] = []
     for image, label, is_there, (height, width) in zip(found.images, labels, present, sizes_hw_I2.tolist()):
         if not height:
             continue
-        if is_there:
-            for line in _read_lines(label, found, parsed.faults):
-                parsed.owners_K.append(len(parsed.images))
-                parsed.labels_K.append(line.label + 1)
-                xywh, polygon = in_pixels(line, (height, width))
-                boxes_K.append(xywh)
-                parsed.polygons_K.append(polygon)
-        elif parsed.labelled:
+        for line in _read_lines(label, found, faults) if is_there else ():
+            box, polygon = in_pixels(line, (height, width))
+            owners_K.append(len(images))
+            labels_K.append(line.label + 1)
+            boxes_K.append(box)
+            polygons_K.append(polygon)
+        if labelled and not is_there:
             reason = f"has no label file {label.name}"
-            parsed.faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
-        parsed.images.append(image)
-        parsed.sizes_hw.append((height, width))
-    parsed.xywh_K4 = np.array(boxes_K, np.float64).reshape(-1, 4)
-    owners_K = np.array(parsed.owners_K, np.int64)
-    parsed.keep_K, faults = judge_boxes(
-        parsed.xywh_K4,
-        np.array(parsed.sizes_hw, np.int64).reshape(-1, 2)[owners_K],
-        lambda k: f"object {k - int(np.searchsorted(owners_K, owners_K[k])) + 1}",
-        lambda k: label_path(parsed.images[parsed.owners_K[k]]),
+            faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
+        images.append(image)
+        sizes_hw.append((height, width))
+    xywh_K4, owners = np.array(boxes_K, np.float64).reshape(-1, 4), np.array(owners_K, np.int64)
+    keep_K, box_faults = judge_boxes(
+        xywh_K4,
+        np.array(sizes_hw, np.int64).reshape(-1, 2)[owners],
+        lambda k: f"object {k - int(np.searchsorted(owners, owners[k])) + 1}",
+        lambda k: label_path(images[owners_K[k]]),
     )
-    parsed.faults += faults
-    return parsed
+    kept = np.flatnonzero(keep_K)
+    areas_K = xywh_K4[kept, 2] * xywh_K4[kept, 3]
+    polygons_K = [polygons_K[k] for k in kept.tolist()]
+    for k, polygon in enumerate(polygons_K):
+        if polygon is not None:
+            areas_K[k] = polygon_area(polygon)
+    objects = Objects(owners[kept], xywh_K4[kept], np.array(labels_K, np.int64)[kept], areas_K=areas_K)
+    if segmentations and any(one is not None for one in polygons_K):
+        objects.segmentations = [json.dumps([one]) if one is not None else "" for one in polygons_K]
+    names = [path.relative_to(found.home).as_posix() for path in images]
+    columns = Images(_image_ids(images, names), names, sizes_hw)
+    if extras:  # there are none
+        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(kept)
+    dataset = build_dataset(found.home, source, Classes(found.names), columns, objects, labelled=labelled)
+    return Parsed(dataset, [*faults, *box_faults])
+
+
+def _image_ids(images: Sequence[Path], names: Sequence[str]) -> list[int]:
+    """From the files' names; from their paths where two have one name."""
+    ids = [image_id(path.stem) for path in images]
+    return ids if len(set(ids)) == len(ids) else [image_id(stem_of(name)) for name in names]
 
 
 def parse_line(text: str, classes: int, keypoints: int = 0) -> YoloLine:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from vertebra.data.datasets.imagenet import is_image
+from vertebra.data.datasets.imagenet import images_below
 from vertebra.ground.errors import DataError
 
 PREFIX = "yolo:"
@@ -37,6 +37,12 @@ class YoloSet:
     named_in: Path
     images: tuple[Path, ...]
     keypoints: int = 0
+
+
+def find(root: Path) -> list[str]:
+    """The sources that lie in `root`."""
+    description = find_yaml(root)
+    return [] if description is None else [f"{PREFIX}{description.name}/{split}" for split in splits_of(description)]
 
 
 def find_yolo(given: Path) -> YoloSet:
@@ -98,7 +104,7 @@ def _folders(given: Path) -> list[tuple[Path, Path]]:
 
 
 def _from_folder(home: Path, given: Path, pictures: Path) -> YoloSet:
-    images = _images_below(pictures)
+    images = [pictures / name for name in images_below(pictures)]
     if pictures == given / "images" and not any(path.parent == pictures for path in images):
         inner = sorted({path.relative_to(pictures).parts[0] for path in images})
         hint = f"name a split, such as {PREFIX}{given}/{inner[0]}" if inner else "put the images there"
@@ -151,7 +157,7 @@ def _entry(description: Path, base: Any, entry: Any) -> list[Path]:
     inner = (entry, entry.removeprefix("../"))  # some exporters write ../train/images for train/images
     for place in (home / one for one in inner for home in homes):
         if place.is_dir():
-            return _images_below(place)
+            return [place / name for name in images_below(place)]
         if place.is_file() and place.suffix == ".txt":
             return _listed(place, homes)
     looked = " or ".join(dict.fromkeys(str(home / entry) for home in homes))
@@ -166,11 +172,6 @@ def _listed(path: Path, homes: list[Path]) -> list[Path]:
         places = [base / line for base in bases]
         found.append(next((place for place in places if place.is_file()), places[0]))
     return found
-
-
-def _images_below(folder: Path) -> list[Path]:
-    walk = os.walk(folder, followlinks=True)
-    return sorted(Path(place, name) for place, _, names in walk for name in names if is_image(name))
 
 
 def _key(value: dict[str, Any], split: str) -> str | None:

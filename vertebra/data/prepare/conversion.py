@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vertebra.data.datasets.catalog import JSON_PREFIX, JSON_SOURCE
+from vertebra.data.datasets.coco_layout import JSON_PREFIX, JSON_SOURCE
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.xml_sets import stem_of
 from vertebra.data.prepare.conversion_forms import CocoForm, Form, VocForm

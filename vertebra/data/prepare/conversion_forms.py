@@ -78,7 +78,7 @@ class Form:
         self.lost["supercategories"] = sum(map(bool, dataset.supercategories))
 
     def lose_header(self, dataset: DetectionDataset) -> None:
-        if dataset.extras is not None and (header := json.loads(dataset.extras.header)):
+        if header := json.loads(dataset.header):
             self.told.append(f"Of the file itself stayed behind: {', '.join(sorted(header))}.")
 
     def lose_areas(self, dataset: DetectionDataset) -> None:
@@ -136,11 +136,11 @@ class VocForm(Form):
 
     def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
         height, width = dataset.sizes_hw_I2[index].tolist()
-        extras = json.loads(dataset.extras.images[index]) if dataset.extras is not None else {}
+        extras = json.loads(dataset.image_extras[index]) if dataset.image_extras is not None else {}
         self._lose_fields(extras, (*IMAGE_FIELDS, "depth"), "of images")
         objects = []
         for k in self.objects(dataset, index):
-            more = json.loads(dataset.extras.objects[k]) if dataset.extras is not None else {}
+            more = json.loads(dataset.object_extras[k]) if dataset.object_extras is not None else {}
             self._lose_fields(more, OBJECT_FIELDS, "of objects")
             if dataset.segmentations is not None and dataset.segmentations[k]:
                 self.lost["masks"] += 1

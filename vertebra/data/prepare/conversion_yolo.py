@@ -52,14 +52,14 @@ class YoloForm(Form):
                 dataset.crowd_K[k]
             )
             self.lost["difficult flags"] += bool(dataset.difficult_K[k])
-            if dataset.extras is not None:
-                self.lost.update(f"fields {tag!r} of objects" for tag in json.loads(dataset.extras.objects[k]))
+            if dataset.object_extras is not None:
+                self.lost.update(f"fields {tag!r} of objects" for tag in json.loads(dataset.object_extras[k]))
             numbers = self._outline(dataset, k, (height, width)) if self.polygons else self._box(dataset, k)
             scales = (width, height) * (len(numbers) // 2)
             fractions = (f"{number / scale:.{_DECIMALS}f}" for number, scale in zip(numbers, scales))
             lines.append(" ".join([str(dataset.labels_K[k] - 1), *map(_short, fractions)]) + "\n")
-        if dataset.extras is not None:
-            self.lost.update(f"fields {tag!r} of images" for tag in json.loads(dataset.extras.images[index]))
+        if dataset.image_extras is not None:
+            self.lost.update(f"fields {tag!r} of images" for tag in json.loads(dataset.image_extras[index]))
         write_new(self.output / "labels" / self.split / f"{stem_of(name)}.txt", "".join(lines))
 
     def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
