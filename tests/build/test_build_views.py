@@ -12,7 +12,7 @@ from backbones.dense import Dense
 from vertebra.build.build_views import LoadedNet, common_classes, load_net, plan_views
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.engine.weights import WeightsError, save_weights
-from vertebra.evaluation.predict.views import Ensemble
+from vertebra.evaluation.predict.ensembles import Ensemble
 from vertebra.ground.errors import RecipeError
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from detectors.proposer import Proposer
 from tests.evaluation.networks import detection_batch
 from vertebra.build.build_detector import build_body_backbone, build_detector
-from vertebra.evaluation.predict.inference import predict_proposals
+from vertebra.evaluation.predict.detections import predict_proposals
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
 PROPOSALS = (20, 12)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.evaluation.networks import CATEGORY_IDS, Drawn, Table, classification_batch, detection_batch
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import predict_classes
-from vertebra.evaluation.predict.inference import predict_detections
+from vertebra.evaluation.predict.detections import predict_detections
 
 ORDER = tuple((place * 7) % 20 + 1 for place in range(20))  # the data set's order, not that of the ids
 

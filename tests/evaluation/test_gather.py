@@ -11,7 +11,7 @@ import pytest
 
 from tests.evaluation.gather_worker import ORDER, evaluate
 from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.predict.gather import gather_by_image, in_order
+from vertebra.evaluation.predict.inference import gather_by_image, in_order
 
 WORKER = Path(__file__).with_name("gather_worker.py")
 

@@ -14,7 +14,7 @@ from torch import nn
 from tests.evaluation.networks import CATEGORY_IDS, Fixed, Table, classification_batch, detection_batch
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import predict_classes
-from vertebra.evaluation.predict.inference import predict_detections
+from vertebra.evaluation.predict.detections import predict_detections
 
 
 def batch(*image_ids, resized=(60, 80), original=(120, 200)):

@@ -16,7 +16,7 @@ from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.voc import voc_figures
-from vertebra.evaluation.predict.inference import predict_detections
+from vertebra.evaluation.predict.detections import predict_detections
 
 
 class Oracle(nn.Module):

@@ -20,7 +20,7 @@ from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
 from vertebra.engine.weights import load_into, load_weights
-from vertebra.evaluation.predict.views import Ensemble, View
+from vertebra.evaluation.predict.ensembles import Ensemble, NetworkView
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import validated
 from vertebra.recipes.schema import ClassificationInput
@@ -51,12 +51,12 @@ class ViewPlan:
     """sources: the views that are read of each image. results: what is made of them, and `facts`, what each is."""
 
     sources: tuple[Source, ...]
-    results: tuple[View | Ensemble, ...]
+    results: tuple[NetworkView | Ensemble, ...]
     facts: tuple[dict[str, Any], ...]
 
     @property
     def networks(self) -> list[nn.Module]:
-        return [result.network for result in self.results if isinstance(result, View)]
+        return [result.network for result in self.results if isinstance(result, NetworkView)]
 
     @property
     def reads_whole_images(self) -> bool:
@@ -134,7 +134,7 @@ def plan_views(
     Raises RecipeError for scales that the network cannot be slid over.
     """
     sources: dict[Source, int] = {}
-    results: list[View | Ensemble] = []
+    results: list[NetworkView | Ensemble] = []
     facts: list[dict[str, Any]] = []
     for kind in kinds:
         first = len(results)
@@ -144,7 +144,7 @@ def plan_views(
                 sources.setdefault(source, len(sources))
             mirrored = flip if flip is not None and kind != "10crop" else kind != "1crop"
             results.append(
-                View(
+                NetworkView(
                     Dense(net.backbone, net.size) if kind in WHOLE_IMAGES else net.backbone,
                     tuple(sources[source] for source in wanted),
                     flip=mirrored,

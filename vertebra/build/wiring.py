@@ -42,7 +42,7 @@ def evaluate_detector(
     from vertebra.build.wiring_cost import cost
     from vertebra.engine.logs import progress
     from vertebra.evaluation.metrics.summary import log_figures, summarise
-    from vertebra.evaluation.predict.inference import predict_detections
+    from vertebra.evaluation.predict.detections import predict_detections
 
     times_s: list[float] = []
     tested = build_tested(recipe, [model, *others])
@@ -77,7 +77,7 @@ def write_proposals(
     from detectors.proposer import Proposer
     from vertebra.build import build, build_detection
     from vertebra.engine.logs import progress
-    from vertebra.evaluation.predict.inference import predict_proposals
+    from vertebra.evaluation.predict.detections import predict_proposals
     from vertebra.ground.files import write_json
 
     # At the test size alone: that is where regions are proposed, at however many they are then read.

@@ -94,7 +94,7 @@ class Classified:
         from vertebra.data.loading.views import view_loader
         from vertebra.engine.logs import progress
         from vertebra.evaluation.predict.classes import predict_scores
-        from vertebra.evaluation.predict.views import scorer
+        from vertebra.evaluation.predict.ensembles import scorer
 
         if self._loaded is None:
             return None

@@ -148,7 +148,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.engine.logs import progress, setup_logging
     from vertebra.evaluation.metrics.class_results import read_synsets
     from vertebra.evaluation.predict.classes import predict_scores
-    from vertebra.evaluation.predict.views import Ensemble, scorer
+    from vertebra.evaluation.predict.ensembles import Ensemble, scorer
 
     setup_logging(is_main=world.is_main)
     dataset = open_images(settings)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vertebra.data.loading.pictures import Inputs
     from vertebra.engine.distributed import World
-    from vertebra.evaluation.predict.pictures import Artist, PictureResults, Seen
+    from vertebra.evaluation.predict.pictures import Painter, PictureDetections, PictureResults
 
 logger = logging.getLogger("vertebra.cli.predict")
 
@@ -95,23 +95,23 @@ class Detector:
     names: Mapping[int, str]
     kept: frozenset[int]
 
-    def look(self, batches: Iterable[Any], description: str, total: int | None) -> Iterator[Seen | str]:
-        """What is seen in each picture, with a bar."""
+    def detect(self, batches: Iterable[Any], description: str, total: int | None) -> Iterator[PictureDetections | str]:
+        """The detections in each picture, with a progress bar."""
         from vertebra.build import build
         from vertebra.engine.logs import progress
-        from vertebra.evaluation.predict.pictures import look
+        from vertebra.evaluation.predict.pictures import detect_pictures
 
         autocast = build.autocast_of(self.device, self.recipe.precision)
-        seen = look(self.model, batches, list(self.names), kept=self.kept, device=self.device, autocast=autocast)
-        return progress(seen, description=description, total=total)
+        ids = list(self.names)
+        found = detect_pictures(self.model, batches, ids, kept=self.kept, device=self.device, autocast=autocast)
+        return progress(found, description=description, total=total)
 
 
 def predict(settings: Settings, world: World) -> int:
-    """Look at everything, draw, write, and say what was left out."""
+    """Detect in all pictures, draw, write, and print what was left out."""
     from vertebra.data.loading.pictures import find_pictures
     from vertebra.engine.logs import setup_logging
-    from vertebra.evaluation.predict.drawings import drawing_names
-    from vertebra.evaluation.predict.pictures import Artist, PictureResults
+    from vertebra.evaluation.predict.pictures import Painter, PictureResults, drawing_names
     from vertebra.ground.files import write_json
 
     setup_logging()
@@ -121,17 +121,17 @@ def predict(settings: Settings, world: World) -> int:
     detector = open_detector(settings, world)
     settings.output.mkdir(parents=True, exist_ok=True)
     targets = [settings.output / name for name in names]
-    artist = None if settings.json_only else Artist(detector.names, settings.score)
+    painter = None if settings.json_only else Painter(detector.names, settings.score)
     results = PictureResults()
     try:
-        predict_images(detector, artist, inputs.images, targets, results)
+        predict_images(detector, painter, inputs.images, targets, results)
         next_id = len(inputs.images) + 1
         for path, target in zip(inputs.videos, targets[len(inputs.images) :]):
-            next_id += predict_video(detector, artist, path, target, results, next_id)
+            next_id += predict_video(detector, painter, path, target, results, next_id)
     finally:  # interrupted, what was found so far is kept
         write_json(settings.output / "predictions.json", results.entries, compact=True)
         write_json(settings.output / "images.json", results.index(detector.names), compact=True)
-    drawn = f", {artist.drawn} drawn (score {settings.score:g} or more)" if artist else ""
+    drawn = f", {painter.drawn} drawn (score {settings.score:g} or more)" if painter else ""
     images = "1 image" if len(results.images) == 1 else f"{len(results.images)} images"
     print(f"{images}, {len(results.entries)} detections{drawn}: {settings.output}")
     if results.skipped:
@@ -188,12 +188,12 @@ def chosen_classes(wanted: tuple[str, ...], names: Mapping[int, str]) -> frozens
 
 
 def predict_images(
-    detector: Detector, artist: Artist | None, paths: Sequence[Path], targets: Sequence[Path], results: PictureResults
+    detector: Detector, painter: Painter | None, paths: Sequence[Path], targets: Sequence[Path], results: PictureResults
 ) -> None:
     """The results of all image files, whose ids count from 1, and a drawing of each."""
     from vertebra.build import build_detection
     from vertebra.data.loading.pictures import picture_loader
-    from vertebra.evaluation.predict.drawings import encode_picture
+    from vertebra.evaluation.predict.pictures import encode_picture
     from vertebra.ground.files import write_atomically
 
     if not paths:
@@ -203,29 +203,29 @@ def predict_images(
         build_detection.picture_view(detector.recipe),
         batch_size=detector.recipe.test.batch_size,
         workers=min(detector.recipe.workers, len(paths)),
-        originals=artist is not None,
+        originals=painter is not None,
     )
-    for seen in detector.look(loader, "images", len(paths)):
-        if isinstance(seen, str):
-            results.skipped.append(seen)
+    for found in detector.detect(loader, "images", len(paths)):
+        if isinstance(found, str):
+            results.skipped.append(found)
             continue
-        path, target = paths[seen.image_id - 1], targets[seen.image_id - 1]
-        if artist is None:
-            results.add(seen, path)
+        path, target = paths[found.image_id - 1], targets[found.image_id - 1]
+        if painter is None:
+            results.add(found, path)
             continue
-        content = encode_picture(artist.draw(seen), target.suffix)
+        content = encode_picture(painter.draw(found), target.suffix)
         write_atomically(target, partial(write_bytes, content))
-        results.add(seen, path, drawn=target.name)
+        results.add(found, path, drawn=target.name)
 
 
 def predict_video(
-    detector: Detector, artist: Artist | None, path: Path, target: Path, results: PictureResults, first_id: int
+    detector: Detector, painter: Painter | None, path: Path, target: Path, results: PictureResults, first_id: int
 ) -> int:
     """The results of a video's frames, whose ids count from first_id, and the drawn video; the number of frames."""
     from vertebra.build import build_detection
     from vertebra.data.loading.pictures import open_video, video_batches
     from vertebra.evaluation.predict.draw import drawn_size
-    from vertebra.evaluation.predict.drawings import VideoFile
+    from vertebra.evaluation.predict.pictures import VideoFile
     from vertebra.ground.errors import BadSample
 
     try:
@@ -236,14 +236,14 @@ def predict_video(
     view, size = build_detection.picture_view(detector.recipe), detector.recipe.test.batch_size
     batches = video_batches(video, view, batch_size=size, first_id=first_id)
     frames = 0
-    with VideoFile(target, drawn_size(video.size_hw), video.frames_per_s) if artist else nullcontext() as file:
-        for seen in detector.look(batches, path.name, video.frames or None):
-            assert not isinstance(seen, str)  # frames that do not decode end a video
+    with VideoFile(target, drawn_size(video.size_hw), video.frames_per_s) if painter else nullcontext() as file:
+        for found in detector.detect(batches, path.name, video.frames or None):
+            assert not isinstance(found, str)  # frames that do not decode end a video
             facts: dict[str, Any] = {"frame": frames}
-            if artist and file:
-                file.add(artist.draw(seen))
+            if painter and file:
+                file.add(painter.draw(found))
                 facts["drawn"] = file.path.name
-            results.add(seen, path, **facts)
+            results.add(found, path, **facts)
             frames += 1
     if frames < video.frames:
         logger.warning("%s: its header says %d frames, but only %d could be read", path, video.frames, frames)

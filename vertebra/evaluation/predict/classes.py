@@ -2,8 +2,7 @@
 
 Legend: N images of a batch or of the data set, C classes, K = min(5, C) best classes of an image.
 
-Each batch crosses from the device to the host once for each result. Over several processes each image counts once,
-and the result does not depend on how many there are.
+Each batch crosses from the device to the host once for each result.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.predict.gather import gather_by_image, in_order
-from vertebra.evaluation.predict.inference import Autocast, Progress, check_finite, evaluating, note_time
+from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
 
 BEST = 5  # classes of an image that are kept
 NO_LABEL = -1
@@ -55,13 +53,12 @@ def predict_classes(
     *,
     device: torch.device | str = "cpu",
     autocast: Autocast = nullcontext,
-    progress: Progress | None = None,
-    image_order: Sequence[int] | None = None,
-    times_s: list[float] | None = None,
+    **options: Any,
 ) -> ClassPredictions:
     """The network over a loader of (pixels_N3HW, labels_N), every image once; all processes get the result.
 
-    The other arguments are those of `predict_detections`. In evaluation the model maps pixels to logits_NC.
+    In evaluation the model maps pixels to logits_NC. autocast: makes the context it runs in. options: progress,
+    image_order and times_s of `predict_all`.
     """
     network: Any = getattr(model, "module", model)
 
@@ -70,9 +67,7 @@ def predict_classes(
             logits_NC = network(pixels_N3HW)
         yield posteriors(logits_NC)
 
-    return predict_scores(
-        score, 1, [model], loader, device=device, progress=progress, image_order=image_order, times_s=times_s
-    )[0]
+    return predict_scores(score, 1, [model], loader, device=device, **options)[0]
 
 
 def predict_scores(
@@ -82,44 +77,33 @@ def predict_scores(
     loader: Iterable[Any],
     *,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    image_order: Sequence[int] | None = None,
-    times_s: list[float] | None = None,
     seconds: list[float] | None = None,
+    **options: Any,
 ) -> list[ClassPredictions]:
     """Several results of one pass over a loader of (views, labels_N): `score(views)` yields probabilities_NC of each.
 
     results: how many; networks: those that score, put into evaluation mode. seconds: `results` numbers to which the
     time of each result on this process is added, from the batch's copy to the device (in the first) to the ranks on
-    the host. The other arguments are those of `predict_detections`. All processes get the results.
+    the host. options: progress, image_order and times_s of `predict_all`. All processes get the results.
     """
-    mine: dict[int, NDArray[np.float64]] = {}
-    fault: Exception | None = None
-    try:
-        with evaluating(nn.ModuleList(networks)):
-            for batch in loader:
-                started = since = time.perf_counter()
-                inputs, labels_N = batch.to(device).inputs
-                rows = []
-                for place, probabilities_NC in enumerate(score(inputs)):
-                    rows.append(_ranked(probabilities_NC, labels_N).cpu().numpy())
-                    _check(rows[-1], batch.image_ids)
-                    if seconds is not None:
-                        since, before = time.perf_counter(), since
-                        seconds[place] += since - before
-                note_time(times_s, started, len(batch.image_ids))
-                mine.update(zip(batch.image_ids, np.stack(rows, axis=1)))
-                if progress is not None:
-                    progress(len(mine))
-    except Exception as error:
-        fault = error
-    merged = gather_by_image(mine, fault, everywhere=True)
-    assert merged is not None
-    ordered = in_order(merged, image_order)
-    ids_N = np.array([image_id for image_id, _ in ordered], dtype=np.int64)
-    if not ordered:
+
+    def predict(batch: Any) -> dict[int, NDArray[np.float64]]:
+        since = time.perf_counter()
+        inputs, labels_N = batch.to(device).inputs
+        rows = []
+        for place, probabilities_NC in enumerate(score(inputs)):
+            rows.append(_ranked(probabilities_NC, labels_N).cpu().numpy())
+            _check(rows[-1], batch.image_ids)
+            if seconds is not None:
+                since, before = time.perf_counter(), since
+                seconds[place] += since - before
+        return dict(zip(batch.image_ids, np.stack(rows, axis=1)))
+
+    found = predict_all(nn.ModuleList(networks), loader, predict, **options)
+    ids_N = np.array([image_id for image_id, _ in found], dtype=np.int64)
+    if not found:
         return [_unpacked(ids_N, np.zeros((0, 4 + 2 * BEST)))] * results
-    rows_NRX = np.stack([rows for _, rows in ordered])
+    rows_NRX = np.stack([rows for _, rows in found])
     return [_unpacked(ids_N, rows_NRX[:, place]) for place in range(results)]
 
 

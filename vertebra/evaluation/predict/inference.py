@@ -1,180 +1,63 @@
-"""Running a trained detector over a loader: detections as COCO results. Classifiers: `predict.classes`.
+"""Running a network over a loader: every image once over all processes, results in the data set's order.
 
-Legend: N images of a batch, D detections an image (padded), M cells a side of a mask's grid; the first 7 values of
-a detection are x0 y0 x1 y1 score label valid, the others its mask.
-
-Each batch crosses from the device to the host once; masks get their full size on the host, and stay run lengths from
-there on (a tenth of the grid's bytes). Over several processes each image counts once, and the result does not depend
-on how many there are: by image in the data set's order, then by rank in the image.
+Works with torch.distributed as it was started elsewhere, and without it. The result does not depend on how many
+processes there are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from detectors.structures import Detections, ImageBatch, Size
-from vertebra.evaluation.metrics.files import Entry, EvaluationError
-from vertebra.evaluation.metrics.masks import paste_to_rle
-from vertebra.evaluation.predict.gather import gather_by_image, in_order
-from vertebra.ground.rle import to_json
+from vertebra.evaluation.metrics.files import EvaluationError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
+Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a detector found in one image, best first.
-
-    rows_D6: x0 y0 x1 y1 score label, in pixels of the image on disk, clipped to it. size_hw: of that image.
-    counts_D: the masks' run lengths (see vertebra.evaluation.metrics.masks); None: the detector gives boxes alone.
-    """
-
-    rows_D6: NDArray[np.float32]
-    size_hw: Size
-    counts_D: tuple[bytes, ...] | None = None
-
-    def coco_results(self, image_id: int, category_ids: Sequence[int]) -> list[Entry]:
-        """COCO results; category_ids[label - 1] is the id in files."""
-        boxes_D4 = self.rows_D6[:, :4].astype(np.float64)
-        boxes_D4[:, 2:] = np.maximum(boxes_D4[:, 2:] - boxes_D4[:, :2], 0)
-        boxes = np.round(boxes_D4, 3).tolist()
-        scores = self.rows_D6[:, 4].astype(np.float64).tolist()
-        labels = self.rows_D6[:, 5].astype(np.int64).tolist()
-        entries: list[Entry] = [
-            {"image_id": int(image_id), "category_id": int(category_ids[label - 1]), "bbox": box, "score": score}
-            for box, score, label in zip(boxes, scores, labels)
-        ]
-        for entry, counts in zip(entries, self.counts_D or ()):
-            entry["segmentation"] = to_json(counts, self.size_hw)
-        return entries
-
-
-def predict_detections(
+def predict_all(
     model: nn.Module,
     loader: Iterable[Any],
-    category_ids: Sequence[int],
+    predict: Callable[[Any], Mapping[int, Value]],
     *,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
+    everywhere: bool = True,
     progress: Progress | None = None,
     image_order: Sequence[int] | None = None,
     times_s: list[float] | None = None,
-) -> list[Entry] | None:
-    """`model.detect` over the loader, as COCO results in pixels of the images on disk; None on ranks above 0.
+) -> list[tuple[int, Value]]:
+    """`predict(batch)`, which gives a value by image id, over all batches: (image id, value), each image once.
 
-    Where the detections have masks, so have the results (`segmentation`). Boxes are clipped to the image.
-    loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files.
-    autocast: makes the context the model runs in. progress: called with the number of images done by this
-    process after each batch. image_order: the data set's image ids, in order (default: by ascending id); an
-    image of it that is missing in the end is an error. times_s: gets each batch's host-side seconds per
-    image, from the batch's copy to the device to its detections on the host (masks in full size); its median
-    is the time per image. Raises EvaluationError where the model gives numbers that are not finite.
+    model: what runs in `predict`; it is in evaluation mode meanwhile. everywhere: every process gets the result;
+    otherwise rank 0 does, and the others nothing. progress: called with the number of images done by this process
+    after each batch. image_order: the data set's image ids, in order (default: by ascending id). times_s: gets each
+    batch's host-side seconds per image; its median is the time per image. Raises EvaluationError where an image of
+    the order is missing in the end, and on every process what goes wrong on one.
     """
-    mine: dict[int, Found] = {}
+    mine: dict[int, Value] = {}
     fault: Exception | None = None
     try:
         with evaluating(model):
             for batch in loader:
                 started = time.perf_counter()
-                images, targets = batch.to(device).inputs
-                found = detect(model, images, targets.original_sizes_hw, targets.image_ids, autocast)
-                note_time(times_s, started, len(found))
+                found = predict(batch)
+                if times_s is not None:
+                    times_s.append((time.perf_counter() - started) / len(batch.image_ids))
                 mine.update(found)
                 if progress is not None:
                     progress(len(mine))
     except Exception as error:
         fault = error
-    merged = gather_by_image(mine, fault, everywhere=False)
-    if merged is None:
-        return None
-    results: list[Entry] = []
-    for image_id, one in in_order(merged, image_order):
-        results.extend(one.coco_results(image_id, category_ids))
-    return results
-
-
-def predict_proposals(model: nn.Module, loader: Iterable[Any], **options: Any) -> list[Entry] | None:
-    """The regions that `model.detect` gives as its only class, as COCO results without category_id, best first.
-
-    options: those of `predict_detections`, which this is otherwise.
-    """
-    found = predict_detections(model, loader, (1,), **options)
-    if found is None:
-        return None
-    return [{name: value for name, value in entry.items() if name != "category_id"} for entry in found]
-
-
-def detect(
-    model: nn.Module,
-    images: ImageBatch,
-    original_hw: Sequence[Size],
-    image_ids: Sequence[int],
-    autocast: Autocast = nullcontext,
-) -> dict[int, Found]:
-    """What `model.detect` finds in one batch, by image id. original_hw: the images' sizes on disk.
-
-    Raises EvaluationError where the model gives numbers that are not finite.
-    """
-    detector: Any = getattr(model, "module", model)  # DDP wraps forward only
-    with autocast():
-        detections = detector.detect(images)
-    return _to_host(detections, images.sizes_hw, original_hw, image_ids)
-
-
-def _to_host(
-    detections: Detections, sizes_hw: Sequence[Size], original_hw: Sequence[Size], image_ids: Sequence[int]
-) -> dict[int, Found]:
-    parts_NDX = [
-        detections.boxes_ND4.float(),
-        detections.scores_ND.float()[..., None],
-        detections.labels_ND.float()[..., None],  # exact up to 2 ** 24
-        detections.valid_ND.float()[..., None],
-    ]
-    if detections.masks_NDMM is not None:
-        parts_NDX.append(detections.masks_NDMM.float().flatten(2))
-    host_NDX = torch.cat(parts_NDX, dim=2).cpu().numpy()
-    original_N2 = np.array(original_hw, dtype=np.float64).reshape(-1, 2)
-    scale_N2 = original_N2 / np.array(sizes_hw, dtype=np.float64).reshape(-1, 2)
-    boxes_ND4 = host_NDX[..., :4] * scale_N2[:, None, [1, 0, 1, 0]]
-    limit_N14 = original_N2[:, None, [1, 0, 1, 0]]
-    rows_ND6 = np.concatenate([np.clip(boxes_ND4, 0, limit_N14), host_NDX[..., 4:6]], axis=2).astype(np.float32)
-    valid_ND = host_NDX[..., 6] > 0
-    finite_N = (np.isfinite(host_NDX).all(axis=2) | ~valid_ND).all(axis=1)
-    check_finite(finite_N, image_ids)
-    found = {}
-    for n, (image_id, size_hw) in enumerate(zip(image_ids, original_hw)):
-        rows_D6, counts_D = rows_ND6[n, valid_ND[n]], None
-        if detections.masks_NDMM is not None:
-            masks_DMM = host_NDX[n, valid_ND[n], 7:].reshape(-1, *detections.masks_NDMM.shape[2:])
-            counts_D = paste_to_rle(masks_DMM, rows_D6[:, :4], size_hw)
-        found[image_id] = Found(rows_D6, size_hw, counts_D)
-    return found
-
-
-def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:
-    """Raises EvaluationError naming the first image whose output is not finite."""
-    if not finite_N.all():
-        first = image_ids[int(np.argmin(finite_N))]
-        raise EvaluationError(
-            f"the model's output for image id {first} is not finite; its weights "
-            "have most likely diverged: evaluate an earlier checkpoint or train with a lower learning rate"
-        )
-
-
-def note_time(times_s: list[float] | None, started: float, images: int) -> None:
-    """Adds the seconds per image of a batch that began at `started`, where somebody wants to know them."""
-    if times_s is not None:
-        times_s.append((time.perf_counter() - started) / images)
+    merged = gather_by_image(mine, fault, everywhere=everywhere)
+    return [] if merged is None else in_order(merged, image_order)
 
 
 @contextmanager
@@ -191,3 +74,68 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in training:
             module.training = flag
+
+
+def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:
+    """Raises EvaluationError naming the first image whose output is not finite."""
+    if not finite_N.all():
+        first = image_ids[int(np.argmin(finite_N))]
+        raise EvaluationError(
+            f"the model's output for image id {first} is not finite; its weights "
+            "have most likely diverged: evaluate an earlier checkpoint or train with a lower learning rate"
+        )
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) without torch.distributed."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, everywhere: bool) -> dict[int, Value] | None:
+    """All processes' values by image id, an image that several hold once (the lowest rank's).
+
+    fault: what went wrong here, or None. It is raised again here, and as an EvaluationError on all other
+    processes, so that none is left waiting. everywhere: every process gets the result; otherwise rank 0 does,
+    and the others None.
+    """
+    rank, size = rank_and_size()
+    faults: list[str | None] = [None] * size
+    if size > 1:
+        dist.all_gather_object(faults, None if fault is None else f"{type(fault).__name__}: {fault}")
+    if fault is not None:
+        raise fault
+    for other, sentence in enumerate(faults):
+        if sentence:
+            raise EvaluationError(f"process {other} failed in the evaluation: {sentence}")
+    if size == 1:
+        return dict(mine)
+    shares: list[Any] = [None] * size
+    if everywhere:
+        dist.all_gather_object(shares, dict(mine))
+    else:
+        dist.gather_object(dict(mine), shares if rank == 0 else None, dst=0)
+        if rank != 0:
+            return None
+    merged: dict[int, Value] = {}
+    for share in reversed(shares):
+        merged.update(share)
+    return merged
+
+
+def in_order(by_image: Mapping[int, Value], order: Sequence[int] | None) -> list[tuple[int, Value]]:
+    """(image id, value) in the data set's order, or by ascending id where none is given.
+
+    Raises EvaluationError where an image of the order is missing: a loss would otherwise look like a bad
+    detector.
+    """
+    if order is None:
+        return sorted(by_image.items(), key=lambda item: item[0])
+    missing = [image_id for image_id in order if image_id not in by_image]
+    if missing:
+        raise EvaluationError(
+            f"{len(missing)} of {len(order)} images were never evaluated (first: image id {missing[0]}); "
+            "give the loader the whole set, each image on one process"
+        )
+    return [(image_id, by_image[image_id]) for image_id in order]

@@ -10,8 +10,7 @@ Legend: I images, Q guesses an image (best first), K truths of all images, order
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,7 @@ from torch import nn
 
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import wilson_interval
-from vertebra.evaluation.predict.gather import gather_by_image, in_order
-from vertebra.evaluation.predict.inference import Autocast, check_finite, evaluating, note_time
+from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
 from vertebra.ground.boxes import corners_to_sizes, iou
 
 RIGHT_IOU = 0.5
@@ -87,36 +85,26 @@ def predict_boxes(
     *,
     device: torch.device | str = "cpu",
     autocast: Autocast = nullcontext,
-    progress: Callable[[int], None] | None = None,
-    times_s: list[float] | None = None,
+    **options: Any,
 ) -> Guesses:
     """`model.locate(views, classes_NQ)` over a loader of (views, labels_N) whose image ids are places 0..I-1.
 
-    All processes get the result, which does not depend on how many there are. The other arguments are those of
-    `predict_detections`. Raises EvaluationError for boxes that are not finite, and for images that never came.
+    All processes get the result. autocast: makes the context the model runs in. options: progress and times_s of
+    `predict_all`. Raises EvaluationError for boxes that are not finite, and for images that never came.
     """
-    mine: dict[int, NDArray[np.float32]] = {}
-    fault: Exception | None = None
     localizer: Any = getattr(model, "module", model)  # DDP wraps forward only
-    try:
-        with evaluating(model):
-            for batch in loader:
-                started = time.perf_counter()
-                views, _ = batch.to(device).inputs
-                classes_NQ = torch.from_numpy(classes_IQ[list(batch.image_ids)]).to(device)
-                with autocast():
-                    boxes_NQ4, scores_NQ = localizer.locate(views, classes_NQ)
-                rows_NQ5 = torch.cat([boxes_NQ4.float(), scores_NQ.float()[..., None]], dim=2).cpu().numpy()
-                check_finite(np.isfinite(rows_NQ5).all(axis=(1, 2)), batch.image_ids)
-                note_time(times_s, started, len(rows_NQ5))
-                mine.update(zip(batch.image_ids, rows_NQ5))
-                if progress is not None:
-                    progress(len(mine))
-    except Exception as error:
-        fault = error
-    merged = gather_by_image(mine, fault, everywhere=True)
-    assert merged is not None
-    rows_IQ5 = np.stack([rows for _, rows in in_order(merged, range(len(classes_IQ)))])
+
+    def predict(batch: Any) -> dict[int, NDArray[np.float32]]:
+        views, _ = batch.to(device).inputs
+        classes_NQ = torch.from_numpy(classes_IQ[list(batch.image_ids)]).to(device)
+        with autocast():
+            boxes_NQ4, scores_NQ = localizer.locate(views, classes_NQ)
+        rows_NQ5 = torch.cat([boxes_NQ4.float(), scores_NQ.float()[..., None]], dim=2).cpu().numpy()
+        check_finite(np.isfinite(rows_NQ5).all(axis=(1, 2)), batch.image_ids)
+        return dict(zip(batch.image_ids, rows_NQ5))
+
+    found = predict_all(model, loader, predict, image_order=range(len(classes_IQ)), **options)
+    rows_IQ5 = np.stack([rows for _, rows in found])
     return Guesses(classes_IQ, rows_IQ5[..., :4], rows_IQ5[..., 4])
 
 
@@ -124,8 +112,8 @@ def overlaps(boxes_IQ4: NDArray[np.float32], truth: LocationTruth) -> NDArray[np
     """The IoU of each box with the truth of its image that it overlaps most, IQ, 0..1."""
     owners_K = np.repeat(np.arange(len(truth)), np.diff(truth.starts))
     guess_KQ4 = corners_to_sizes(boxes_IQ4[owners_K].astype(np.float64))
-    iou_KQ = iou(guess_KQ4, corners_to_sizes(truth.boxes_K4[:, None].astype(np.float64)))
-    return np.maximum.reduceat(iou_KQ, truth.starts[:-1], axis=0)
+    truth_K14 = corners_to_sizes(truth.boxes_K4[:, None].astype(np.float64))
+    return np.maximum.reduceat(iou(guess_KQ4, truth_K14), truth.starts[:-1], axis=0)
 
 
 def location_error(guesses: Guesses, truth: LocationTruth, count: int) -> LocationError:

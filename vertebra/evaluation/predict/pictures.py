@@ -1,14 +1,16 @@
-"""A detector over pictures without annotations: what it sees in each, its drawing, and the files of all.
+"""A detector over pictures without annotations: its detections in each, and the drawings and lists as files.
 
 Legend: H W a picture's height and width on disk.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,21 @@ import torch
 from torch import nn
 
 from detectors.structures import Size
-from vertebra.evaluation.metrics.files import Entry
+from vertebra.evaluation.metrics.files import Entry, EvaluationError
+from vertebra.evaluation.predict.detections import detect
 from vertebra.evaluation.predict.draw import class_colours, draw
-from vertebra.evaluation.predict.inference import Autocast, detect, evaluating
+from vertebra.evaluation.predict.inference import Autocast, evaluating
+
+logger = logging.getLogger(__name__)
+
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+JPEG_QUALITY = 92
+CODECS = (("mp4v", ".mp4"), ("MJPG", ".avi"))  # best first; OpenCV brings the second with it
+VIDEO_SUFFIXES = tuple(suffix for _, suffix in CODECS)
 
 
 @dataclass(frozen=True)
-class Seen:
+class PictureDetections:
     """One picture and its COCO results, best first. pixels_HW3: RGB uint8, where the batches bring them."""
 
     image_id: int
@@ -31,7 +41,7 @@ class Seen:
     pixels_HW3: np.ndarray | None
 
 
-def look(
+def detect_pictures(
     model: nn.Module,
     batches: Iterable[Any],
     category_ids: Sequence[int],
@@ -39,8 +49,8 @@ def look(
     kept: Collection[int],
     device: torch.device | str = "cpu",
     autocast: Autocast = nullcontext,
-) -> Iterator[Seen | str]:
-    """One item a picture, in order within its batch: what is seen, or why it could not be read.
+) -> Iterator[PictureDetections | str]:
+    """One item a picture, in order within its batch: its detections, or why it could not be read.
 
     batches: as loading.pictures makes them. category_ids[label - 1] is the id in files; kept: those that are asked for.
     """
@@ -54,40 +64,121 @@ def look(
             for n, (image_id, one) in enumerate(found.items()):
                 entries = one.coco_results(image_id, category_ids)
                 entries = [entry for entry in entries if entry["category_id"] in kept]
-                yield Seen(image_id, one.size_hw, entries, batch.originals[n].numpy() if batch.originals else None)
+                pixels_HW3 = batch.originals[n].numpy() if batch.originals else None
+                yield PictureDetections(image_id, one.size_hw, entries, pixels_HW3)
 
 
-class Artist:
+class Painter:
     """Draws what has at least the score, each class in a colour of its own; `drawn` counts."""
 
     def __init__(self, names: Mapping[int, str], score: float) -> None:
         self.names, self.score, self.colours, self.drawn = names, score, class_colours(names), 0
 
-    def draw(self, seen: Seen) -> np.ndarray:
-        """RGB uint8, vertebra.evaluation.predict.draw.enlargement times the picture's size."""
-        assert seen.pixels_HW3 is not None
-        entries = [entry for entry in seen.entries if entry["score"] >= self.score]
+    def draw(self, found: PictureDetections) -> np.ndarray:
+        """The picture with its detections, RGB uint8, `enlargement` times as large."""
+        assert found.pixels_HW3 is not None
+        entries = [entry for entry in found.entries if entry["score"] >= self.score]
         self.drawn += len(entries)
-        return draw(seen.pixels_HW3, entries, self.names, self.colours)
+        return draw(found.pixels_HW3, entries, self.names, self.colours)
 
 
 @dataclass
 class PictureResults:
-    """What was seen in all pictures; `skipped` says why others were not read."""
+    """The detections in all pictures; `skipped` says why others were not read."""
 
     images: list[Entry] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def add(self, seen: Seen, path: Path, **facts: Any) -> None:
+    def add(self, found: PictureDetections, path: Path, **facts: Any) -> None:
         """facts: what else the list of images is to say of this one."""
-        height, width = seen.size_hw
+        height, width = found.size_hw
         self.images.append(
-            {"id": seen.image_id, "file_name": path.as_posix(), "width": width, "height": height, **facts}
+            {"id": found.image_id, "file_name": path.as_posix(), "width": width, "height": height, **facts}
         )
-        self.entries.extend(seen.entries)
+        self.entries.extend(found.entries)
 
     def index(self, names: Mapping[int, str]) -> dict[str, Any]:
         """COCO JSON without annotations: what the ids of images and categories are."""
         categories = [{"id": category_id, "name": name} for category_id, name in names.items()]
         return {"images": self.images, "categories": categories, "annotations": []}
+
+
+def drawing_names(images: Sequence[Path], videos: Sequence[Path]) -> list[str]:
+    """A file name for the drawing of each image, then of each video: its own, numbered where it is taken.
+
+    JPEGs stay JPEGs and other images become PNGs; of a video's name the suffix is that of CODECS' first.
+    """
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        suffix = path.suffix if path.suffix.lower() in JPEG_SUFFIXES else ".png"
+        names.append(_free_stem(path.stem, (suffix,), taken) + suffix)
+    for path in videos:
+        names.append(_free_stem(path.stem, VIDEO_SUFFIXES, taken) + VIDEO_SUFFIXES[0])
+    return names
+
+
+def _free_stem(stem: str, suffixes: Sequence[str], taken: set[str]) -> str:
+    """The stem, or stem_2, stem_3, ..., with which no file of these suffixes is taken, in capitals or not."""
+    chosen, number = stem, 1
+    while any((chosen + suffix).lower() in taken for suffix in suffixes):
+        number += 1
+        chosen = f"{stem}_{number}"
+    taken.update((chosen + suffix).lower() for suffix in suffixes)
+    return chosen
+
+
+def encode_picture(pixels_HW3: np.ndarray, suffix: str) -> bytes:
+    """RGB uint8 as a file's content."""
+    import cv2
+
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix.lower() in JPEG_SUFFIXES else []
+    done, content = cv2.imencode(suffix, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR), settings)
+    if not done:
+        raise EvaluationError(
+            f"OpenCV cannot write {suffix} files on this machine; install opencv-python-headless anew"
+        )
+    return content.tobytes()
+
+
+class VideoFile:
+    """A video that is written frame by frame; it bears its name once it is whole. Use it in a `with`.
+
+    path: with CODECS' first suffix; where its codec is missing the next one's takes its place, so read `path` again.
+    Raises EvaluationError where OpenCV has none of them.
+    """
+
+    def __init__(self, path: Path, size_hw: tuple[int, int], frames_per_s: float) -> None:
+        import cv2
+
+        for codec, suffix in CODECS:
+            self.path = path.with_suffix(suffix)
+            self._unfinished = path.with_name(f".{path.stem}.unfinished{suffix}")
+            code = cv2.VideoWriter.fourcc(*codec)
+            self._writer = cv2.VideoWriter(str(self._unfinished), code, frames_per_s, size_hw[::-1])
+            if self._writer.isOpened():
+                if (codec, suffix) != CODECS[0]:
+                    logger.warning("OpenCV has no %s codec here: %s is written instead", CODECS[0][0], self.path)
+                return
+            self._unfinished.unlink(missing_ok=True)
+        codecs = " or ".join(codec for codec, _ in CODECS)
+        raise EvaluationError(
+            f"{path}: OpenCV has no codec to write a video with ({codecs}) on this machine, or the folder is not to be "
+            "written to; install opencv-python-headless, or use --json-only"
+        )
+
+    def add(self, pixels_HW3: np.ndarray) -> None:
+        """One more frame, RGB uint8 of the video's size."""
+        import cv2
+
+        self._writer.write(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR))
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Interrupted, it keeps the frames that it has: what is there can be played."""
+        self._writer.release()
+        if self._unfinished.exists():
+            self._unfinished.replace(self.path)

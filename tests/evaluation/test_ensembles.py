@@ -11,7 +11,7 @@ from vertebra.data.loading.views import Group, ViewBatch
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import topk_figures
 from vertebra.evaluation.predict.classes import NO_LABEL, predict_scores
-from vertebra.evaluation.predict.views import Ensemble, View, scorer
+from vertebra.evaluation.predict.ensembles import Ensemble, NetworkView, scorer
 
 
 class Net(nn.Module):
@@ -57,7 +57,7 @@ def softmax(net: Net, image_3HW: Tensor) -> Tensor:
 @torch.no_grad()
 def test_ten_crops_are_a_naive_loop_over_crops_and_mirror_images(looks):
     net = Net(0)
-    found_NC = View(net, (0,), flip=True)(looks)
+    found_NC = NetworkView(net, (0,), flip=True)(looks)
     for image, crops_V3HW in enumerate(looks.groups[0][0].pixels_nV3HW):
         views = [view for crop in crops_V3HW for view in (crop, crop.flip(2))]
         assert len(views) == 10
@@ -68,7 +68,7 @@ def test_ten_crops_are_a_naive_loop_over_crops_and_mirror_images(looks):
 @pytest.mark.parametrize("flip", [False, True])
 def test_sizes_and_mirror_images_are_averaged_with_the_same_weight(looks, flip):
     net = Net(0)
-    found_NC = View(net, (1, 2), flip=flip)(looks)
+    found_NC = NetworkView(net, (1, 2), flip=flip)(looks)
     expected = torch.zeros(4, 7, dtype=torch.float64)
     for source in (1, 2):
         for group in looks.groups[source]:
@@ -82,20 +82,20 @@ def test_sizes_and_mirror_images_are_averaged_with_the_same_weight(looks, flip):
 @torch.no_grad()
 def test_images_that_run_one_by_one_get_the_same(looks):
     all_at_once, one_by_one = Net(0), Net(0)
-    found = View(all_at_once, (0, 1), flip=True)(looks)
-    close(View(one_by_one, (0, 1), flip=True, pixels_at_once=64)(looks), found)
+    found = NetworkView(all_at_once, (0, 1), flip=True)(looks)
+    close(NetworkView(one_by_one, (0, 1), flip=True, pixels_at_once=64)(looks), found)
     assert (all_at_once.runs, one_by_one.runs) == (3, 4 * 5 * 2 + 2 * 2 + 2 * 2)
 
 
 def test_an_ensemble_is_the_average_and_runs_no_network_again(looks):
     nets = [Net(0), Net(1)]
-    score = scorer([View(nets[0], (0,)), View(nets[1], (1,)), Ensemble((0, 1))])
+    score = scorer([NetworkView(nets[0], (0,)), NetworkView(nets[1], (1,)), Ensemble((0, 1))])
     loader = [Batch((looks, torch.tensor([4, 5, 6, 0])), (10, 11, 12, 13))]
     seconds = [0.0, 0.0, 0.0]
     one, other, both = predict_scores(score, 3, nets, loader, seconds=seconds)
     assert [net.runs for net in nets] == [1, 2]
     with torch.no_grad():
-        first, second = View(nets[0], (0,))(looks), View(nets[1], (1,))(looks)
+        first, second = NetworkView(nets[0], (0,))(looks), NetworkView(nets[1], (1,))(looks)
     for found, probabilities_NC in ((one, first), (other, second), (both, (first + second) / 2)):
         best = probabilities_NC.topk(5, dim=1)
         assert found.best_NK.tolist() == best.indices.tolist()
@@ -110,7 +110,7 @@ def test_an_ensemble_is_the_average_and_runs_no_network_again(looks):
 def test_images_without_labels_are_predicted_and_not_scored(looks):
     net = Net(0)
     loader = [Batch((looks, torch.full((4,), NO_LABEL)), (0, 1, 2, 3))]
-    (found,) = predict_scores(scorer([View(net, (0,))]), 1, [net], loader)
+    (found,) = predict_scores(scorer([NetworkView(net, (0,))]), 1, [net], loader)
     assert found.rank_N.tolist() == [-1] * 4 and found.best_NK.shape == (4, 5)
     with pytest.raises(EvaluationError, match="without a label have no top-1"):
         topk_figures(found)
@@ -120,14 +120,16 @@ def test_a_class_that_the_network_does_not_know_is_an_error(looks):
     net = Net(0)
     loader = [Batch((looks, torch.tensor([0, 1, 7, 2])), (10, 11, 12, 13))]
     with pytest.raises(EvaluationError, match=r"image id 12 has class 7 .* the network has 7 classes"):
-        predict_scores(scorer([View(net, (0,))]), 1, [net], loader)
+        predict_scores(scorer([NetworkView(net, (0,))]), 1, [net], loader)
 
 
 def test_diverged_weights_are_an_error_that_names_the_image(looks):
     net = Net(0)
     net.layer.bias.data[2] = float("inf")
     with pytest.raises(EvaluationError, match="image id 0 is not finite"):
-        predict_scores(scorer([View(net, (0,))]), 1, [net], [Batch((looks, torch.zeros(4).long()), (0, 1, 2, 3))])
+        predict_scores(
+            scorer([NetworkView(net, (0,))]), 1, [net], [Batch((looks, torch.zeros(4).long()), (0, 1, 2, 3))]
+        )
 
 
 @pytest.mark.gpu
@@ -136,7 +138,7 @@ def test_the_gpu_gives_what_the_cpu_gives(looks):
     found = []
     for device in ("cpu", "cuda"):
         nets = [Net(0).to(device), Net(1).to(device)]
-        score = scorer([View(nets[0], (0,), flip=True), View(nets[1], (1, 2)), Ensemble((0, 1))])
+        score = scorer([NetworkView(nets[0], (0,), flip=True), NetworkView(nets[1], (1, 2)), Ensemble((0, 1))])
         batch = Batch((looks, torch.tensor([4, 5, 6, 0])), (10, 11, 12, 13))
         batch = batch.pin_memory() if device == "cuda" else batch
         found.append(predict_scores(score, 3, nets, [batch], device=device))

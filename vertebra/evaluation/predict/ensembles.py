@@ -28,8 +28,8 @@ from vertebra.evaluation.predict.inference import Autocast
 
 
 @dataclass(frozen=True)
-class View:
-    """One network's way of looking.
+class NetworkView:
+    """Some of a batch's views as one network classifies them.
 
     network: pixels_n3HW to logits_nC. sources: which of a batch's views it takes. flip: their mirror images too.
     pixels_at_once: the most pixels of one forward, so that large images take no more memory than small ones.
@@ -75,8 +75,8 @@ class Ensemble:
     members: tuple[int, ...]
 
 
-def scorer(results: Sequence[View | Ensemble]) -> Callable[[Any], Iterable[Tensor]]:
-    """What `predict_scores` calls with each batch's views: the probabilities of all results, each computed once."""
+def scorer(results: Sequence[NetworkView | Ensemble]) -> Callable[[Any], Iterable[Tensor]]:
+    """Return what `predict_scores` calls with a batch's views: it gives the probabilities of all results in turn."""
     needed = {place for result in results if isinstance(result, Ensemble) for place in result.members}
 
     def score(views: Any) -> Iterator[Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.predict import drawings
-from vertebra.evaluation.predict.drawings import VideoFile, drawing_names, encode_picture
+from vertebra.evaluation.predict import pictures
+from vertebra.evaluation.predict.pictures import VideoFile, drawing_names, encode_picture
 
 
 def test_no_two_drawings_have_one_name():
@@ -60,7 +60,7 @@ def test_an_interrupted_video_keeps_what_it_has(tmp_path):
 
 
 def test_without_a_codec_the_next_one_is_taken_and_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(drawings, "CODECS", (("none", ".mp4"), ("MJPG", ".avi")))
+    monkeypatch.setattr(pictures, "CODECS", (("none", ".mp4"), ("MJPG", ".avi")))
     with VideoFile(tmp_path / "clip.mp4", (48, 64), 10) as file:
         file.add(np.zeros((48, 64, 3), np.uint8))
     assert file.path == tmp_path / "clip.avi" and len(frames_of(file.path)[0]) == 1
@@ -68,7 +68,7 @@ def test_without_a_codec_the_next_one_is_taken_and_said(tmp_path, monkeypatch, c
 
 
 def test_without_any_codec_a_sentence_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawings, "CODECS", (("none", ".mp4"),))
+    monkeypatch.setattr(pictures, "CODECS", (("none", ".mp4"),))
     with pytest.raises(EvaluationError, match="no codec to write a video with"):
         VideoFile(tmp_path / "clip.mp4", (48, 64), 10)
     assert not list(tmp_path.iterdir())
