@@ -147,7 +147,7 @@ def test_words_that_make_no_sense_are_said(arguments: str, sentence: str):
     ],
 )
 def test_numbers_that_no_detector_can_have_name_their_field(part: str, field: str, value: Any):
-    each = rf"{part}\.{field}[.0-9]*: (give 1 or more|Input should be greater than (or equal to )?\d+)"
+    each = rf"{part}\.{field}[.0-9]*: (give 1 or more|Input should be greater than (or equal to )?\d+, not -?\d+)"
     with pytest.raises(RecipeError, match=rf"^mine\.yaml: {each}(; {each})?$"):
         validated(DetectionRecipe, {part: {field: value}}, "mine.yaml")
 

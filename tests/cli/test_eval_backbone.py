@@ -89,7 +89,7 @@ def test_unlabelled_images_cannot_be_scored(weights, flat):
         (("--views", "1crop", "1crop"), "twice"),
         (("--predictions", "a.txt"), ".jsonl"),
         (("--json", "."), "is a directory"),
-        (("--batch-size", "0"), "1 or more"),
+        (("--batch-size", "0"), "batch_size: Input should be greater than or equal to 1, not 0"),
         (("--views", "1crp"), "10crop"),
         (("--flp",), "--flip"),
     ],

@@ -90,7 +90,7 @@ def test_differences_of_two_runs_have_intervals_unless_none_are_asked_for(tmp_pa
     assert "resamples" not in explain(half, whole, "--resamples", 0, "--json", tmp_path / "why.json")
     assert "intervals" not in json.loads((tmp_path / "why.json").read_text())
     assert "resamples" not in explain(half)
-    assert "--resamples is 2 or more, or 0" in explain(half, whole, "--resamples", 1, expect=2)
+    assert "resamples: give 2 or more, or 0" in explain(half, whole, "--resamples", 1, expect=2)
 
 
 def test_proposals_and_masks(tmp_path):

@@ -86,22 +86,26 @@ def finished_run(path: Path, classes: tuple[str, ...] = ("dog",), **values: obje
 def test_a_row_of_other_images_or_another_precision_is_not_done(tmp_path):
     settings = improvements.Settings(run=finished_run(tmp_path / "run"), output=tmp_path / "table", device="cpu")
     world = World()
-    (first, *_) = improvements.plan(replace(settings, precision="fp32"))
+    (first, *_) = improvements.plan(settings.model_copy(update={"precision": "fp32"}))
     evaluation, eval_det = first.evaluation, improvements.eval_det
     tested = eval_det.tested(evaluation, improvements.changed(first))
     evaluation.output.mkdir(parents=True)
     (evaluation.output / "evaluation.json").write_text(json.dumps({"tested": tested}))
     assert improvements.is_done(first, world)
     for other in ({"data": tmp_path / "elsewhere"}, {"precision": "bf16"}, {"refine": True}):
-        assert not improvements.is_done(replace(first, evaluation=replace(evaluation, **other)), world), other
-    same = replace(evaluation, data=tmp_path / "run" / "..")
+        assert not improvements.is_done(replace(first, evaluation=evaluation.model_copy(update=other)), world), other
+    same = evaluation.model_copy(update={"data": tmp_path / "run" / ".."})
     assert improvements.is_done(replace(first, evaluation=same), world), "the same directory by another name"
+
+
+def changed(settings: improvements.Settings, **changes: object) -> improvements.Settings:
+    return improvements.Settings(**{**dict(settings), **changes})
 
 
 def test_what_would_stop_a_later_row_is_said_before_the_first(tmp_path):
     base, context = finished_run(tmp_path / "run"), finished_run(tmp_path / "context", model={"context": True})
     settings = improvements.Settings(run=base, output=tmp_path / "table")
-    improvements.check(replace(settings, context_run=context, ensemble=(str(context),), multi_scale=(400, 600)))
+    improvements.check(changed(settings, context_run=context, ensemble=(str(context),), multi_scale=(400, 600)))
     other = finished_run(tmp_path / "cats", classes=("cat",))
     (tmp_path / "empty").mkdir()
     for changes, sentence in (
@@ -113,7 +117,7 @@ def test_what_would_stop_a_later_row_is_said_before_the_first(tmp_path):
         ({"ensemble": ("torchvision:retinanet",)}, "torchvision:retinanet is not one of"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            improvements.check(replace(settings, **changes))
+            improvements.check(changed(settings, **changes))
     (context / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"context/model.safetensors is missing: the run is not finished"):
-        improvements.check(replace(settings, context_run=context))
+        improvements.check(changed(settings, context_run=context))

@@ -162,7 +162,7 @@ def test_masks_are_evaluated_predicted_and_drawn(mask_detector, sample, tmp_path
     ("flags", "code", "sentence"),
     [
         (("{empty}",), 1, "no images or videos in this folder"),
-        (("{pictures}", "--score", "50"), 2, "--score is between 0 and 1"),
+        (("{pictures}", "--score", "50"), 2, "score: Input should be less than or equal to 1, not 50"),
         (("{pictures}", "--sccore", "0.5"), 2, "--score"),
         (("{pictures}", "--classes", "disk"), 2, "did you mean disc?"),
         (("{pictures}", "--output", "{pictures}"), 2, "which would be drawn over"),

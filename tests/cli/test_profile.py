@@ -12,12 +12,12 @@ from tests.cli.conftest import run
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--batch-size", 0), "--batch-size is 1 or more, not 0"),
-        (("--repeats", -1), "--repeats is 0 (count only) or more, not -1"),
-        (("--width", 0), "--width is above 0, not 0"),
-        (("--width", "nan"), "--width is above 0, not nan"),
-        (("--size", 224, 0), "--size is 1 or more, not 0"),
-        (("--classes", 0), "--classes is 1 or more, not 0"),
+        (("--batch-size", 0), "batch_size: Input should be greater than or equal to 1"),
+        (("--repeats", -1), "repeats: Input should be greater than or equal to 0"),
+        (("--width", 0), "width: Input should be greater than 0"),
+        (("--width", "nan"), "width: Input should be "),
+        (("--size", 224, 0), "size.1: Input should be greater than or equal to 1"),
+        (("--classes", 0), "classes: Input should be greater than or equal to 1"),
         (("--body", "fpn"), "--body and --masks are of a detector: add --detector"),
         (("--json", "."), "--json . is a directory: name a file"),
     ],

@@ -106,9 +106,9 @@ def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
     [
         (["--metric", "voc12"], "voc12"),
         (["--metric", "coco", "--iou", "0.7"], "--iou and --pixels belong to the VOC metrics, not to coco"),
-        (["--metric", "voc07", "--iou", "70"], "--iou is above 0 and at most 1, not 70"),
-        (["--metric", "coco", "--resamples", "-1"], "--resamples is 2 or more, or 0 for no interval; not -1"),
-        (["--metric", "coco", "--resamples", "1"], "--resamples is 2 or more, or 0 for no interval; not 1"),
+        (["--metric", "voc07", "--iou", "70"], "iou: Input should be less than or equal to 1"),
+        (["--metric", "coco", "--resamples", "-1"], "resamples: give 2 or more, or 0 for no interval, not -1"),
+        (["--metric", "coco", "--resamples", "1"], "resamples: give 2 or more, or 0 for no interval, not 1"),
         (["--metric", "coco", "--voc-competition", "comp3"], "--voc-competition is for --voc-files"),
         (["--metric", "coco-segm", "--voc-files", "out"], "--voc-files takes boxes, not coco-segm"),
         ([], "--metric"),

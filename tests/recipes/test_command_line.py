@@ -99,7 +99,9 @@ def test_milestones_in_iterations_are_refused_with_the_mend():
 
 
 def test_a_flag_out_of_bounds_names_the_field_and_the_bound():
-    with pytest.raises(RecipeError, match=r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0$"):
+    with pytest.raises(
+        RecipeError, match=r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0, not -1.0$"
+    ):
         parse(DetectionRecipe, "--model.rois", "0", "--solver.lr", "-1")
 
 

@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from pydantic import AfterValidator
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
@@ -17,6 +20,17 @@ os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 # times as long (benchmarks/neighbours.py). After 1,000 rounds, about what a sleep and a call cost, they sleep.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def _not_one(resamples: int) -> int:
+    if resamples < 0 or resamples == 1:
+        raise ValueError(f"give 2 or more, or 0 for no interval, not {resamples}")
+    return resamples
+
+
+# Kinds of settings. A pydantic model has a method `json`, so that the field has another name than its flag.
+JsonFile = Annotated[Path | None, tyro.conf.arg(name="json")]
+Resamples = Annotated[int, AfterValidator(_not_one)]
 
 ROOMS = ("backbones", "detectors", "vertebra")
 

@@ -12,76 +12,98 @@ Averaged are posteriors (softmax); within one whole image, the class map before 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import tyro
+from pydantic import Field, model_validator
 
-from vertebra.cli.common import in_processes, make_room
-from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program
+from vertebra.cli.common import JsonFile, in_processes, make_room
+from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.schema import Count, Device, Gpus, Recipe, Workers, refuse
 
 if TYPE_CHECKING:
     from vertebra.data.datasets.records import ClassificationDataset
     from vertebra.engine.distributed import World
     from vertebra.evaluation.predict.classes import ClassPredictions
 
-KINDS = ("1crop", "10crop", "dense", "multiscale")
+Kind = Literal["1crop", "10crop", "dense", "multiscale"]
+KINDS = get_args(Kind)
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """What to test, on which images, and how."""
 
-    weights: Annotated[tuple[Path, ...], tyro.conf.arg(help="Files written by train_backbone.py; each is tested.")]
-    data: Annotated[Path, tyro.conf.arg(help="Directory with the classes' folders, or CIFAR-10.")]
-    split: Annotated[str, tyro.conf.arg(help="val, test or train.")] = "val"
-    unlabelled: Annotated[
-        bool, tyro.conf.arg(help="The images lie in --data itself (or its SPLIT) without classes: predict only.")
-    ] = False
-    views: Annotated[
-        tuple[Literal["1crop", "10crop", "dense", "multiscale"], ...],
-        tyro.conf.arg(help="One or several, all from one reading of the images."),
-    ] = ("1crop",)
-    flip: Annotated[
-        Literal["paper", "yes", "no"],
-        tyro.conf.arg(
-            help="Average with the mirrored image; --flip and --no-flip say yes and no. paper: dense and multiscale "
-            "do, 1crop does not. 10crop has mirror images by its definition."
-        ),
-    ] = "paper"
-    scales: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(help="Shorter sides of multiscale, pixels; none: 224 256 384 480 640, times size / 224."),
-    ] = ()
-    ensemble: Annotated[bool, tyro.conf.arg(help="Test the average of all weights' posteriors too.")] = False
-    size: Annotated[int | None, tyro.conf.arg(help="Side of the crop, pixels; default: as in training.")] = None
-    resize: Annotated[int | None, tyro.conf.arg(help="Shorter side before the crop; default: as in training.")] = None
-    batch_size: Annotated[
-        int, tyro.conf.arg(help="Crops in a forward; whole images: as many as have their pixels.")
-    ] = 64
-    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine (as torchrun does).")] = 1
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="auto: as in training.")] = "auto"
-    json: Annotated[Path | None, tyro.conf.arg(help="Write the figures to this file too.")] = None
-    predictions: Annotated[
-        Path | None, tyro.conf.arg(help="Write each image's five best classes to this .jsonl or .csv file.")
-    ] = None
-    ilsvrc: Annotated[
-        Path | None,
-        tyro.conf.arg(help="Write ILSVRC's submission: a line an image by name, the ids of five classes, best first."),
-    ] = None
-    synsets: Annotated[
-        Path | None,
-        tyro.conf.arg(help="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."),
-    ] = None
+    weights: tuple[Path, ...] = Field(description="Files written by train_backbone.py; each is tested.")
+    data: Path = Field(description="Directory with the classes' folders, or CIFAR-10.")
+    split: str = Field("val", description="val, test or train.")
+    unlabelled: bool = Field(
+        False, description="The images lie in --data itself (or its SPLIT) without classes: predict only."
+    )
+    views: tuple[Kind, ...] = Field(("1crop",), description="One or several, all from one reading of the images.")
+    flip: Literal["paper", "yes", "no"] = Field(
+        "paper",
+        description="Average with the mirrored image; --flip and --no-flip say yes and no. paper: dense and multiscale "
+        "do, 1crop does not. 10crop has mirror images by its definition.",
+    )
+    scales: tuple[Count, ...] = Field(
+        (), description="Shorter sides of multiscale, pixels; none: 224 256 384 480 640, times size / 224."
+    )
+    ensemble: bool = Field(False, description="Test the average of all weights' posteriors too.")
+    size: int | None = Field(None, ge=1, description="Side of the crop, pixels; default: as in training.")
+    resize: int | None = Field(None, ge=1, description="Shorter side before the crop; default: as in training.")
+    batch_size: int = Field(64, ge=1, description="Crops in a forward; whole images: as many as have their pixels.")
+    workers: Workers = 2
+    device: Device = "auto"
+    gpus: Gpus = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: as in training.")
+    json_file: JsonFile = Field(None, description="Write the figures to this file too.")
+    predictions: Path | None = Field(
+        None, description="Write each image's five best classes to this .jsonl or .csv file."
+    )
+    ilsvrc: Path | None = Field(
+        None,
+        description="Write ILSVRC's submission: a line an image by name, the ids of five classes, best first.",
+    )
+    synsets: Path | None = Field(
+        None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
+    )
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        to_file = self.predictions is not None or self.ilsvrc is not None
+        single = len(self.views) == 1 and (len(self.weights) == 1 or self.ensemble)
+        refuse(
+            (not self.weights, "--weights is missing: one or more files of weights"),
+            (not self.views, f"--views is missing: one or more of {', '.join(KINDS)}"),
+            (len(set(self.views)) < len(self.views), "--views names a view twice"),
+            (self.scales and "multiscale" not in self.views, "--scales are those of --views multiscale: add it"),
+            (
+                self.flip == "no" and "10crop" in self.views,
+                "--no-flip does not go with 10crop, five of whose crops are mirror images",
+            ),
+            (self.ensemble and len(self.weights) < 2, "--ensemble averages several networks: give more --weights"),
+            (self.synsets and not self.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
+            (
+                self.unlabelled and not to_file,
+                "--unlabelled images have no figures: say where their classes go with --predictions or --ilsvrc",
+            ),
+            (
+                to_file and not single,
+                "--predictions and --ilsvrc hold one result: give one --views, and one --weights or --ensemble",
+            ),
+            (
+                self.predictions is not None and self.predictions.suffix not in (".jsonl", ".csv"),
+                f"--predictions {self.predictions} is to end in .jsonl or .csv",
+            ),
+        )
+        return self
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=flip_alone(arguments))
-    check(settings)
+    settings = parse_recipe(Settings, flip_alone(arguments), description=__doc__ or "")
+    files = {"--json": settings.json_file, "--predictions": settings.predictions, "--ilsvrc": settings.ilsvrc}
+    for flag, path in files.items():
+        make_room(flag, path)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -96,45 +118,6 @@ def flip_alone(arguments: list[str]) -> list[str]:
         else:
             written.append(argument)
     return written
-
-
-def check(settings: Settings) -> None:
-    """Raises RecipeError for what cannot be, before any work."""
-    files = {"--json": settings.json, "--predictions": settings.predictions, "--ilsvrc": settings.ilsvrc}
-    to_file = settings.predictions is not None or settings.ilsvrc is not None
-    single = len(settings.views) == 1 and (len(settings.weights) == 1 or settings.ensemble)
-    least = min((settings.batch_size, settings.gpus, *settings.scales, *filter(None, (settings.size, settings.resize))))
-    faults = [
-        (not settings.weights, "--weights is missing: one or more files of weights"),
-        (not settings.views, f"--views is missing: one or more of {', '.join(KINDS)}"),
-        (len(set(settings.views)) < len(settings.views), "--views names a view twice"),
-        (least < 1, "--batch-size, --gpus, --scales, --size and --resize are 1 or more"),
-        (settings.workers < 0, "--workers is 0 or more"),
-        (settings.scales and "multiscale" not in settings.views, "--scales are those of --views multiscale: add it"),
-        (
-            settings.flip == "no" and "10crop" in settings.views,
-            "--no-flip does not go with 10crop, five of whose crops are mirror images",
-        ),
-        (settings.ensemble and len(settings.weights) < 2, "--ensemble averages several networks: give more --weights"),
-        (settings.synsets and not settings.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
-        (
-            settings.unlabelled and not to_file,
-            "--unlabelled images have no figures: say where their classes go with --predictions or --ilsvrc",
-        ),
-        (
-            to_file and not single,
-            "--predictions and --ilsvrc hold one result: give one --views, and one --weights or --ensemble",
-        ),
-        (
-            settings.predictions is not None and settings.predictions.suffix not in (".jsonl", ".csv"),
-            f"--predictions {settings.predictions} is to end in .jsonl or .csv",
-        ),
-    ]  # fmt: skip
-    for is_wrong, sentence in faults:
-        if is_wrong:
-            raise RecipeError(sentence)
-    for flag, path in files.items():
-        make_room(flag, path)
 
 
 def evaluate(settings: Settings, world: World) -> int:
@@ -244,8 +227,8 @@ def report(
         texts.append((settings.ilsvrc, ilsvrc_text(found[-1], ids, dataset.file_names)))
     for path, text in texts:
         write_text(path, text)
-    if settings.json is not None:
-        write_json(settings.json, [{**result, "made": made} for result in results])
+    if settings.json_file is not None:
+        write_json(settings.json_file, [{**result, "made": made} for result in results])
     if len(results) > 1 or settings.unlabelled:
         print(results_table(results))
     else:

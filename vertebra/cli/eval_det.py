@@ -18,16 +18,15 @@ The last evaluates a detector that torchvision publishes (or torchvision:NAME=FI
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from pydantic import Field, model_validator
 
 from vertebra.cli.common import in_processes
-from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program, validated
-from vertebra.recipes.schema import protocol_fields
+from vertebra.recipes.command_line import parse_recipe, validated
+from vertebra.recipes.schema import Device, Gpus, Recipe, TestPrecision, Workers, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -35,63 +34,72 @@ if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Which detector, on which images."""
 
-    run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_det.py.")]] = None
-    weights: Annotated[
-        str | None,
-        tyro.conf.arg(help="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."),
-    ] = None
-    dataset: Annotated[
-        str | None, tyro.conf.arg(help="Another data set than in training; json, yolo and vocxml need --test-source.")
-    ] = None
-    test_source: Annotated[
-        str | None, tyro.conf.arg(help="Another test set, the whole of it: voc2007/test, json:B.json.")
-    ] = None
-    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
-    output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
-    score: Annotated[float | None, tyro.conf.arg(help="Lowest score, instead of the recipe's.")] = None
-    nms: Annotated[float | None, tyro.conf.arg(help="IoU of the NMS, instead of the recipe's.")] = None
-    refine: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(help="Box refinement and voting (He et al. 2015, appendix B)."),
-    ] = False
-    multi_scale: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(help="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."),
-    ] = ()
-    multi_scale_region: Annotated[
-        int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
-    ] = None
-    flip: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Mean over the image and its mirror image.")
-    ] = False
-    ensemble: Annotated[
-        tuple[str, ...], tyro.conf.arg(help="Run directories or weights of more detectors, whose answers are averaged.")
-    ] = ()
-    proposals: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            help="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json "
-            "for the report."
-        ),
-    ] = None
-    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
-    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    precision: Annotated[
-        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
-    ] = "recipe"
+    run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_det.py.")
+    weights: str | None = Field(
+        None, description="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."
+    )
+    dataset: str | None = Field(
+        None, description="Another data set than in training; json, yolo and vocxml need --test-source."
+    )
+    test_source: str | None = Field(None, description="Another test set, the whole of it: voc2007/test, json:B.json.")
+    data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
+    output: Path | None = Field(None, description="Where the results go; default: RUN_DIR.")
+    score: float | None = Field(None, description="Lowest score, instead of the recipe's.")
+    nms: float | None = Field(None, description="IoU of the NMS, instead of the recipe's.")
+    refine: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="Box refinement and voting (He et al. 2015, appendix B)."
+    )
+    multi_scale: tuple[int, ...] = Field(
+        (), description="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."
+    )
+    multi_scale_region: int | None = Field(
+        None, description="Root of a region's area at its ideal size, pixels, instead of the recipe's."
+    )
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="Mean over the image and its mirror image."
+    )
+    ensemble: tuple[str, ...] = Field(
+        (), description="Run directories or weights of more detectors, whose answers are averaged."
+    )
+    proposals: Path | None = Field(
+        None,
+        description="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json for the "
+        "report.",
+    )
+    gpus: Gpus = 1
+    workers: Workers = 2
+    device: Device = "auto"
+    precision: TestPrecision = "recipe"
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        refuse(
+            (
+                (self.run is None) == (self.weights is None),
+                "name either a run directory, or --weights FILE; see --help",
+            ),
+            (
+                self.output is None and self.run is None,
+                "--output is missing: where predictions.json and evaluation.json go",
+            ),
+            (
+                self.ensemble and self.output in (None, self.run),
+                "--output is missing: an ensemble's results are no single run's and need a directory of their own",
+            ),
+            (
+                self.ensemble and self.proposals is not None,
+                "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by "
+                "itself",
+            ),
+        )
+        return self
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
-    if (settings.run is None) == (settings.weights is None):
-        raise RecipeError("name either a run directory, or --weights FILE; see --help")
-
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -108,12 +116,7 @@ def evaluate(settings: Settings, world: World) -> int:
     recipe = changed(trained.recipe, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
-    if output is None:
-        raise RecipeError("--output is missing: where predictions.json and evaluation.json go")
-    if settings.ensemble and output == settings.run:
-        raise RecipeError(
-            "--output is missing: an ensemble's results are no single run's and need a directory of their own"
-        )
+    assert output is not None
     if settings.proposals is not None:
         check_proposals(settings, output)
     test_set = build_detection.open_test(recipe)
@@ -136,15 +139,11 @@ def evaluate(settings: Settings, world: World) -> int:
 
 
 def check_proposals(settings: Settings, output: Path) -> None:
-    """Raises RecipeError or ValueError where proposals cannot be written as asked: before the test, not after it."""
+    """Raises ValueError where proposals cannot be written as asked: before the test, not after it."""
     from vertebra.engine.rundir import RunDirectory
 
     path = settings.proposals
     assert path is not None
-    if settings.ensemble:
-        raise RecipeError(
-            "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by itself"
-        )
     if path.is_dir():
         raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
     if path.resolve() in {own.resolve() for own in vars(RunDirectory(output)).values() if isinstance(own, Path)}:

@@ -7,64 +7,68 @@ python tools/eval_loc.py --weights model.safetensors --data ILSVRC --classifier 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+from pydantic import Field, model_validator
 
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import load_recipe, program, validated
+from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
+from vertebra.recipes.schema import Device, Gpus, Recipe, TestPrecision, Workers, refuse
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Which localizer, on which images, and how it looks at them."""
 
-    run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(help="A run directory of train_loc.py.")]] = None
-    weights: Annotated[Path | None, tyro.conf.arg(help="A localizer's weights, instead of a run directory.")] = None
-    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the run's.")] = None
-    split: Annotated[str | None, tyro.conf.arg(help="Instead of the run's test split: train, val.")] = None
-    classifier: Annotated[
-        Path | None, tyro.conf.arg(help="Weights that predict the classes, instead of the run's classifier.")
-    ] = None
-    classifier_view: Annotated[
-        Literal["1crop", "10crop", "dense", "multiscale"] | None, tyro.conf.arg(help="How the classifier looks.")
-    ] = None
-    view: Annotated[Literal["centre", "dense"] | None, tyro.conf.arg(help="Where boxes are looked for.")] = None
-    scales: Annotated[tuple[int, ...], tyro.conf.arg(help="Shorter sides of the dense view, pixels.")] = ()
-    candidates: Annotated[int | None, tyro.conf.arg(help="Anchors a view whose boxes are averaged; 1: none are.")] = (
-        None
+    run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_loc.py.")
+    weights: Path | None = Field(None, description="A localizer's weights, instead of a run directory.")
+    data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
+    split: str | None = Field(None, description="Instead of the run's test split: train, val.")
+    classifier: Path | None = Field(
+        None, description="Weights that predict the classes, instead of the run's classifier."
     )
-    output: Annotated[Path | None, tyro.conf.arg(help="Where the results go; default: RUN_DIR.")] = None
-    ilsvrc: Annotated[
-        Path | None,
-        tyro.conf.arg(help="Write ILSVRC's submission: a line an image by name, `id xmin ymin xmax ymax` a guess."),
-    ] = None
-    synsets: Annotated[
-        Path | None,
-        tyro.conf.arg(help="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."),
-    ] = None
-    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
-    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    precision: Annotated[
-        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
-    ] = "recipe"
+    classifier_view: Literal["1crop", "10crop", "dense", "multiscale"] | None = Field(
+        None, description="How the classifier looks."
+    )
+    view: Literal["centre", "dense"] | None = Field(None, description="Where boxes are looked for.")
+    scales: tuple[int, ...] = Field((), description="Shorter sides of the dense view, pixels.")
+    candidates: int | None = Field(None, description="Anchors a view whose boxes are averaged; 1: none are.")
+    output: Path | None = Field(None, description="Where the results go; default: RUN_DIR.")
+    ilsvrc: Path | None = Field(
+        None, description="Write ILSVRC's submission: a line an image by name, `id xmin ymin xmax ymax` a guess."
+    )
+    synsets: Path | None = Field(
+        None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
+    )
+    gpus: Gpus = 1
+    workers: Workers = 2
+    device: Device = "auto"
+    precision: TestPrecision = "recipe"
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        refuse(
+            (
+                (self.run is None) == (self.weights is None),
+                "name either a run directory, or --weights FILE; see --help",
+            ),
+            (
+                self.output is None and self.run is None,
+                "--output is missing: where oracle.json, predictions.json and evaluation.json go",
+            ),
+            (self.synsets and not self.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
+        )
+        return self
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
-    if (settings.run is None) == (settings.weights is None):
-        raise RecipeError("name either a run directory, or --weights FILE; see --help")
-    if settings.synsets and not settings.ilsvrc:
-        raise RecipeError("--synsets gives the ids of --ilsvrc: name that file, too")
-
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -87,8 +91,7 @@ def evaluate(settings: Settings, world: World) -> int:
     recipe = changed(trained, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
-    if output is None:
-        raise RecipeError("--output is missing: where oracle.json, predictions.json and evaluation.json go")
+    assert output is not None
     test_set = build_localisation.open_test(recipe)
     if output == settings.run:
         require_same_protocol(trained, recipe, facts, test_set.fingerprint())

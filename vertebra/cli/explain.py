@@ -11,15 +11,17 @@ Of two, A is the first run (or --against) and B the second (or --predictions).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
+from pydantic import Field, model_validator
 
-from vertebra.cli.common import make_room
-from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program
+from vertebra.cli.common import JsonFile, Resamples, make_room
+from vertebra.ground.errors import UserError
+from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.schema import Recipe, refuse
 
 INTERVALS = (
     "Intervals are of 95 %, from {} resamples of the test images; another seed's training is not in them. "
@@ -27,48 +29,69 @@ INTERVALS = (
 )
 
 
-def _arg(help_: str) -> Any:
-    return tyro.conf.arg(help=help_)
-
-
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Explain one file of predictions, or two side by side with their differences. Figures are on a 0-100 scale."""
 
-    runs: tyro.conf.Positional[
-        Annotated[tuple[Path, ...], _arg("One or two run directories (truth.json, predictions.json).")]
-    ] = ()
-    truth: Annotated[Path | None, _arg("COCO JSON, in place of a run directory.")] = None
-    predictions: Annotated[Path | None, _arg("COCO results JSON on that truth.")] = None
-    against: Annotated[Path | None, _arg("Other predictions on the same truth, to subtract.")] = None
-    proposals: Annotated[
-        tuple[Path, ...],
-        _arg("Proposals (COCO results without category_id), for their recall: one file for each detector, A's first."),
-    ] = ()
-    masks: Annotated[bool, _arg("Compare masks instead of boxes.")] = False
-    iou: Annotated[float, _arg("IoU from which a detection is right, for the kinds of error.")] = 0.5
-    background_iou: Annotated[float, _arg("IoU up to which a detection is of background.")] = 0.1
-    score: Annotated[
-        float | None, _arg("Count confusions from this score on [of each detector, where its F1 is highest].")
-    ] = None
-    difficult: Annotated[
-        Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
-    ] = "ignore"
-    per_class: Annotated[bool, _arg("Show each class.")] = False
-    resamples: Annotated[
-        int, _arg("Of the test images, for the intervals of differences in AP and errors between two; 0: no intervals.")
-    ] = 200
-    json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
+    runs: tyro.conf.Positional[tuple[Path, ...]] = Field(
+        (), description="One or two run directories (truth.json, predictions.json)."
+    )
+    truth: Path | None = Field(None, description="COCO JSON, in place of a run directory.")
+    predictions: Path | None = Field(None, description="COCO results JSON on that truth.")
+    against: Path | None = Field(None, description="Other predictions on the same truth, to subtract.")
+    proposals: tuple[Path, ...] = Field(
+        (),
+        description="Proposals (COCO results without category_id), for their recall: one file for each detector, A's "
+        "first.",
+    )
+    masks: bool = Field(False, description="Compare masks instead of boxes.")
+    iou: float = Field(0.5, gt=0, le=1, description="IoU from which a detection is right, for the kinds of error.")
+    background_iou: float = Field(0.1, ge=0, le=1, description="IoU up to which a detection is of background.")
+    score: float | None = Field(
+        None, description="Count confusions from this score on [of each detector, where its F1 is highest]."
+    )
+    difficult: Literal["ignore", "count"] = Field(
+        "ignore", description="Difficult objects: neither found nor punished, or as all others."
+    )
+    per_class: bool = Field(False, description="Show each class.")
+    resamples: Resamples = Field(
+        200,
+        description="Of the test images, for the intervals of differences in AP and errors between two; 0: no "
+        "intervals.",
+    )
+    json_file: JsonFile = Field(None, description="Write everything to this file as well.")
+
+    @model_validator(mode="after")
+    def _names_one_or_two_detectors(self) -> Settings:
+        refuse(
+            (
+                self.runs and (self.truth or self.predictions or self.against),
+                "name either run directories, or --truth and --predictions; see --help",
+            ),
+            (
+                len(self.runs) > 2,
+                f"one run or two are explained, not {len(self.runs)}; compare.py reports on more",
+            ),
+            (
+                not self.runs and not (self.truth and self.predictions),
+                "name a run directory, or --truth GT.json and --predictions DT.json; see --help",
+            ),
+            (
+                self.proposals and len(self.proposals) != self.detectors,
+                f"--proposals takes one file for each detector, here {self.detectors}",
+            ),
+        )
+        return self
+
+    @property
+    def detectors(self) -> int:
+        """How many detectors are explained."""
+        return len(self.runs) or (2 if self.against else 1)
 
 
 def main(arguments: list[str]) -> int:
-    options = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
+    options = parse_recipe(Settings, arguments, description=__doc__ or "")
     files = which_files(options)
-    if options.proposals and len(options.proposals) != len(files):
-        raise RecipeError(f"--proposals takes one file for each detector, here {len(files)}")
-    if options.resamples < 0 or options.resamples == 1:
-        raise RecipeError(f"--resamples is 2 or more, or 0 for no intervals; not {options.resamples}")
-    make_room("--json", options.json)
+    make_room("--json", options.json_file)
     from vertebra.evaluation.metrics.files import read_truth
     from vertebra.evaluation.why.explain import difference, explain, require_same_truth
     from vertebra.evaluation.why.tables import reason_tables
@@ -113,7 +136,7 @@ def main(arguments: list[str]) -> int:
         tables[0] = replace(tables[0], note=INTERVALS.format(options.resamples))
     for table in tables:
         print("\n" + table.text())
-    if options.json:
+    if options.json_file:
         from vertebra.ground.files import write_json
 
         found = [
@@ -123,8 +146,8 @@ def main(arguments: list[str]) -> int:
         change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
         intervals = {name: None if one is None else one.to_dict() for name, one in compared.items()}
         resampled = {"intervals": {"resamples": options.resamples, "errors": intervals}} if compared else {}
-        write_json(options.json, {"detectors": found, **change, **resampled})
-        print(f"\nWritten to {options.json}")
+        write_json(options.json_file, {"detectors": found, **change, **resampled})
+        print(f"\nWritten to {options.json_file}")
     return 0
 
 
@@ -150,21 +173,16 @@ def errors_compared(options: Settings, truth: Any, files: list[Path]) -> dict[st
 
 
 def which_files(options: Settings) -> list[tuple[Path, Path]]:
-    """(truth, predictions) of each detector, the one to subtract first. Raises RecipeError, ValueError."""
+    """Return (truth, predictions) of each detector, the one to subtract first. Raises UserError for missing files."""
     if options.runs:
-        if options.truth or options.predictions or options.against:
-            raise RecipeError("name either run directories, or --truth and --predictions; see --help")
-        if len(options.runs) > 2:
-            raise RecipeError(f"one run or two are explained, not {len(options.runs)}; compare.py reports on more")
         for run in options.runs:
             if not run.is_dir():
-                raise ValueError(f"{run} is not a directory; name a run directory of train_det.py or eval_det.py")
+                raise UserError(run, "is not a directory", "name a run directory of train_det.py or eval_det.py")
             if missing := [name for name in ("truth.json", "predictions.json") if not (run / name).is_file()]:
                 is_run = (run / "config.yaml").is_file()
-                mend = f"run: python tools/eval_det.py {run}" if is_run else "name a run directory of train_det.py"
-                raise ValueError(f"{run} has no {' and no '.join(missing)}; {mend}")
+                hint = f"run: python tools/eval_det.py {run}" if is_run else "name a run directory of train_det.py"
+                raise UserError(f"{run} has no {' and no '.join(missing)}", hint=hint)
         return [(run / "truth.json", run / "predictions.json") for run in options.runs]
-    if not (options.truth and options.predictions):
-        raise RecipeError("name a run directory, or --truth GT.json and --predictions DT.json; see --help")
+    assert options.truth is not None and options.predictions is not None
     others = [(options.truth, options.against)] if options.against else []
     return [*others, (options.truth, options.predictions)]

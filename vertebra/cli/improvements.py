@@ -12,15 +12,25 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from pydantic import Field, model_validator
 
 from vertebra.cli import eval_det
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import load_recipe, program
-from vertebra.recipes.schema import flatten, protocol_fields
+from vertebra.recipes.command_line import load_recipe, parse_recipe
+from vertebra.recipes.schema import (
+    Device,
+    Gpus,
+    Recipe,
+    TestPrecision,
+    Workers,
+    flatten,
+    protocol_fields,
+    refuse,
+)
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -29,31 +39,41 @@ if TYPE_CHECKING:
 SAME_NETWORK = ("backbone", "width", "shortcut", "stride_in")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Which runs of train_det.py, and which improvements."""
 
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(help="The baseline's run directory.")]]
-    output: Annotated[Path, tyro.conf.arg(help="Where the rows' results and the table go.")]
-    context_run: Annotated[
-        Path | None,
-        tyro.conf.arg(help="The same recipe's run with --model.context; from its row on it is the detector."),
-    ] = None
-    multi_scale: Annotated[tuple[int, ...], tyro.conf.arg(help="Shorter sides, pixels; none given: no such row.")] = ()
-    multi_scale_region: Annotated[
-        int | None, tyro.conf.arg(help="Root of a region's area at its ideal size, pixels, instead of the recipe's.")
-    ] = None
-    flip: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="A row with mirrored images, which the paper has not.")
-    ] = False
-    ensemble: Annotated[tuple[str, ...], tyro.conf.arg(help="Run directories or weights of the other detectors.")] = ()
-    data: Annotated[Path | None, tyro.conf.arg(help="Directory of the data set; default: the runs'.")] = None
-    gpus: Annotated[int, tyro.conf.arg(help="Processes to start on this machine.")] = 1
-    workers: Annotated[int, tyro.conf.arg(help="Loader processes for each process.")] = 2
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    precision: Annotated[
-        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
-    ] = "recipe"
+    run: tyro.conf.Positional[Path] = Field(description="The baseline's run directory.")
+    output: Path = Field(description="Where the rows' results and the table go.")
+    context_run: Path | None = Field(
+        None, description="The same recipe's run with --model.context; from its row on it is the detector."
+    )
+    multi_scale: tuple[int, ...] = Field((), description="Shorter sides, pixels; none given: no such row.")
+    multi_scale_region: int | None = Field(
+        None, ge=1, description="Root of a region's area at its ideal size, pixels, instead of the recipe's."
+    )
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="A row with mirrored images, which the paper has not."
+    )
+    ensemble: tuple[str, ...] = Field((), description="Run directories or weights of the other detectors.")
+    data: Path | None = Field(None, description="Directory of the data set; default: the runs'.")
+    gpus: Gpus = 1
+    workers: Workers = 2
+    device: Device = "auto"
+    precision: TestPrecision = "recipe"
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        refuse(
+            (
+                self.multi_scale_region is not None and not self.multi_scale,
+                "--multi-scale-region has no effect without --multi-scale: add that, or leave it out",
+            ),
+            (
+                self.output in (self.run, self.context_run, *map(Path, self.ensemble)),
+                f"{self.output} is a run's own directory; give the table another --output",
+            ),
+        )
+        return self
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ def plan(settings: Settings) -> list[Row]:
     rows = [Row("baseline", "baseline", now)]
 
     def add(key: str, title: str, **changes: Any) -> None:
-        rows.append(Row(key, title, replace(rows[-1].evaluation, **changes)))
+        rows.append(Row(key, title, rows[-1].evaluation.model_copy(update=changes)))
 
     add("refinement", "+ box refinement", refine=True)
     if settings.context_run is not None:
@@ -90,7 +110,7 @@ def plan(settings: Settings) -> list[Row]:
     if settings.ensemble:
         add("ensemble", f"+ ensemble of {1 + len(settings.ensemble)}", ensemble=settings.ensemble)
     return [
-        replace(row, evaluation=replace(row.evaluation, output=settings.output / f"{place}_{row.key}"))
+        replace(row, evaluation=row.evaluation.model_copy(update={"output": settings.output / f"{place}_{row.key}"}))
         for place, row in enumerate(rows)
     ]
 
@@ -99,14 +119,10 @@ def check(settings: Settings) -> None:
     """Raises RecipeError where the rows would differ in more than they say."""
     recipe = recipe_of(settings.run)
     test = recipe.test
-    if settings.multi_scale_region is not None and not settings.multi_scale:
-        raise RecipeError("--multi-scale-region has no effect without --multi-scale: add that, or leave it out")
     if test.refine or test.multi_scale or test.flip or recipe.model.context:
         raise RecipeError(
             f"{settings.run} has improvements of its own in its recipe; name a run without them as baseline"
         )
-    if settings.output in (settings.run, settings.context_run, *map(Path, settings.ensemble)):
-        raise RecipeError(f"{settings.output} is a run's own directory; give the table another --output")
     for row in plan(settings):
         changed(row)
     check_detectors(settings, recipe)
@@ -179,7 +195,7 @@ def is_done(row: Row, world: World) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     check(settings)
     rows = plan(settings)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, rows, world))

@@ -20,13 +20,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import tyro
+from pydantic import Field
 
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program, validated
+from vertebra.recipes.command_line import parse_recipe, validated
+from vertebra.recipes.schema import Device, Recipe, TestPrecision
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -39,49 +41,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vertebra.cli.predict")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Which detector, on which pictures."""
 
-    inputs: tyro.conf.Positional[
-        Annotated[
-            tuple[str, ...],
-            tyro.conf.arg(metavar="PICTURES", help="Images, videos, folders of them, patterns in quotes."),
-        ]
-    ]
-    weights: Annotated[
-        str,
-        tyro.conf.arg(
-            help="A run directory of train_det.py, a detector's model.safetensors, or torchvision:NAME[=FILE]."
-        ),
-    ]
-    output: Annotated[Path, tyro.conf.arg(help="Where the drawings and the JSON files go.")] = Path("runs/predict")
-    score: Annotated[
-        float,
-        tyro.conf.arg(
-            help="Lowest score that is drawn; predictions.json goes down to the recipe's, or to this if lower."
-        ),
-    ] = 0.5
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(help="Only these classes, drawn and in the JSON [all].")] = ()
-    json_only: Annotated[bool, tyro.conf.arg(help="Draw nothing.")] = False
-    batch_size: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help="Images at a time, instead of the recipe's at test.")
-    ] = None
-    workers: Annotated[int, tyro.conf.arg(help="Processes that read images.")] = 2
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    precision: Annotated[
-        Literal["recipe", "auto", "fp32", "bf16", "fp16"], tyro.conf.arg(help="recipe: as in training.")
-    ] = "recipe"
+    inputs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PICTURES")]] = Field(
+        description="Images, videos, folders of them, patterns in quotes."
+    )
+    weights: str = Field(
+        description="A run directory of train_det.py, a detector's model.safetensors, or torchvision:NAME[=FILE]."
+    )
+    output: Path = Field(Path("runs/predict"), description="Where the drawings and the JSON files go.")
+    score: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Lowest score that is drawn; predictions.json goes down to the recipe's, or to this if lower.",
+    )
+    classes: tuple[str, ...] = Field((), description="Only these classes, drawn and in the JSON [all].")
+    json_only: bool = Field(False, description="Draw nothing.")
+    batch_size: int | None = Field(None, ge=1, description="Images at a time, instead of the recipe's at test.")
+    workers: int = Field(2, ge=0, description="Processes that read images.")
+    device: Device = "auto"
+    precision: TestPrecision = "recipe"
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     if not settings.inputs:
         raise RecipeError("name images, videos or folders; see --help")
-    if not 0 <= settings.score <= 1:
-        raise RecipeError(f"--score is between 0 and 1, not {settings.score}")
-    if settings.batch_size is not None and settings.batch_size < 1:
-        raise RecipeError(f"--batch-size is 1 or more, not {settings.batch_size}")
     return in_processes(1, settings.device, lambda world: predict(settings, world))
 
 

@@ -9,43 +9,45 @@ Memory is that of the weights, and what calls need on top of it.
 
 from __future__ import annotations
 
-import math
 import statistics
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
+from pydantic import Field, model_validator
 
-from vertebra.cli.common import make_room
-from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import program
+from vertebra.cli.common import JsonFile, make_room
+from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.schema import Body, Count, Device, Recipe
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Which networks, at which size."""
 
-    backbone: Annotated[tuple[str, ...], tyro.conf.arg(help="One or more names, as in train_backbone.py.")]
-    width: Annotated[float, tyro.conf.arg(help="Factor on all channel counts.")] = 1.0
-    shortcut: Annotated[Literal["A", "B", "C"], tyro.conf.arg(help="The ResNets' shortcuts.")] = "B"
-    stride_in: Annotated[Literal["1x1", "3x3"], tyro.conf.arg(help="1x1: the paper; 3x3: torchvision.")] = "3x3"
-    size: Annotated[tuple[int, int], tyro.conf.arg(help="Height and width of the image, pixels.")] = (224, 224)
-    detector: Annotated[bool, tyro.conf.arg(help="The whole detector instead of the classifier.")] = False
-    body: Annotated[Literal["c4", "dc5", "fpn"], tyro.conf.arg(help="The detector's body.")] = "c4"
-    masks: Annotated[bool, tyro.conf.arg(help="Mask R-CNN instead of Faster R-CNN.")] = False
-    classes: Annotated[int, tyro.conf.arg(help="Classes of the classifier or detector.")] = 1000
-    batch_size: Annotated[int, tyro.conf.arg(help="Images at a time in the timing.")] = 1
-    repeats: Annotated[int, tyro.conf.arg(help="Timed runs; 0: count only.")] = 5
-    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="auto: the GPU if there is one.")] = "auto"
-    precision: Annotated[Literal["auto", "fp32", "bf16"], tyro.conf.arg(help="auto: bf16 where it is fast.")] = "auto"
-    json: Annotated[Path | None, tyro.conf.arg(help="Write the figures to this file too.")] = None
+    backbone: tuple[str, ...] = Field(min_length=1, description="One or more names, as in train_backbone.py.")
+    width: float = Field(1.0, gt=0, allow_inf_nan=False, description="Factor on all channel counts.")
+    shortcut: Literal["A", "B", "C"] = Field("B", description="The ResNets' shortcuts.")
+    stride_in: Literal["1x1", "3x3"] = Field("3x3", description="1x1: the paper; 3x3: torchvision.")
+    size: tuple[Count, Count] = Field((224, 224), description="Height and width of the image, pixels.")
+    detector: bool = Field(False, description="The whole detector instead of the classifier.")
+    body: Body = Field("c4", description="The detector's body.")
+    masks: bool = Field(False, description="Mask R-CNN instead of Faster R-CNN.")
+    classes: int = Field(1000, ge=1, description="Classes of the classifier or detector.")
+    batch_size: int = Field(1, ge=1, description="Images at a time in the timing.")
+    repeats: int = Field(5, ge=0, description="Timed runs; 0: count only.")
+    device: Device = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast.")
+    json_file: JsonFile = Field(None, description="Write the figures to this file too.")
+
+    @model_validator(mode="after")
+    def _detector_is_asked_for(self) -> Settings:
+        if not self.detector and (self.masks or self.body != "c4"):
+            raise ValueError("--body and --masks are of a detector: add --detector")
+        return self
 
 
 def main(arguments: list[str]) -> int:
-    settings = tyro.cli(Settings, prog=program(), description=__doc__, args=arguments)
-    check(settings)
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
+    make_room("--json", settings.json_file)
     rows = [profile(settings, name) for name in settings.backbone]
     height, width = settings.size
     print(f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}")
@@ -60,27 +62,12 @@ def main(arguments: list[str]) -> int:
             memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}"
             counts += f"{row['ms']:>10.2f}{spread:>16}{memory:>8}"
         print(counts)
-    if settings.json is not None:
+    if settings.json_file is not None:
         from vertebra.engine import provenance
         from vertebra.ground.files import write_json
 
-        write_json(settings.json, {"rows": rows, **provenance.describe()})
+        write_json(settings.json_file, {"rows": rows, **provenance.describe()})
     return 0
-
-
-def check(settings: Settings) -> None:
-    """Raises RecipeError for numbers that cannot be, before any network is built."""
-    least = {"batch-size": settings.batch_size, "classes": settings.classes, "size": min(settings.size)}
-    for flag, number in least.items():
-        if number < 1:
-            raise RecipeError(f"--{flag} is 1 or more, not {number}")
-    if settings.repeats < 0:
-        raise RecipeError(f"--repeats is 0 (count only) or more, not {settings.repeats}")
-    if not 0 < settings.width < math.inf:
-        raise RecipeError(f"--width is above 0, not {settings.width:g}")
-    if not settings.detector and (settings.masks or settings.body != "c4"):
-        raise RecipeError("--body and --masks are of a detector: add --detector")
-    make_room("--json", settings.json)
 
 
 def profile(settings: Settings, name: str) -> dict[str, Any]:

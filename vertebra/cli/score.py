@@ -8,16 +8,15 @@ python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
+from pydantic import Field, model_validator
 
-from vertebra.cli.common import make_room
-from vertebra.recipes.command_line import program
+from vertebra.cli.common import JsonFile, Resamples, make_room
+from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.schema import Recipe, refuse
 
 MEANINGS = {
     "AP": "mean over IoU .50:.05:.95",
@@ -35,59 +34,67 @@ MEANINGS = {
 }
 
 
-def _arg(help_: str) -> Any:
-    return tyro.conf.arg(help=help_)
-
-
-@dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """Score COCO results JSON against COCO JSON truth. All figures are on a 0-100 scale."""
 
-    truth: Annotated[Path, _arg("COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")]
-    predictions: Annotated[Path, _arg("COCO results JSON: image_id, category_id, bbox xywh, score.")]
-    metric: Annotated[
-        Literal["coco", "coco-segm", "voc07", "voc10"],
-        _arg("COCO's twelve figures on boxes or masks; VOC AP, 11-point (voc07) or area (voc10)."),
-    ]
-    iou: Annotated[float | None, _arg("IoU a match needs, VOC metrics only [0.5].")] = None
-    pixels: Annotated[
-        Literal["exact", "inclusive"] | None,
-        _arg(
-            "VOC metrics only [exact]. exact: x + width is the box's edge, as in Vertebra's files, where "
-            "this is the devkit's figure. inclusive: x + width is the last pixel inside (width = xmax - "
-            "xmin), so IoU adds 1."
-        ),
-    ] = None
-    difficult: Annotated[
-        Literal["ignore", "count"], _arg("Difficult objects: neither found nor punished, or as all others.")
-    ] = "ignore"
-    classes: Annotated[tuple[str, ...], _arg("Score these classes alone [all].")] = ()
-    against: Annotated[
-        Path | None, _arg("Other predictions on the same truth: the paired difference to them, with --resamples.")
-    ] = None
-    per_class: Annotated[bool, _arg("Show each class.")] = False
-    resamples: Annotated[int, _arg("Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none.")] = 0
-    json: Annotated[Path | None, _arg("Write everything to this file as well.")] = None
-    voc_files: Annotated[Path | None, _arg("Write what PASCAL VOC's evaluation server takes into this directory.")] = (
-        None
+    truth: Path = Field(description="COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")
+    predictions: Path = Field(description="COCO results JSON: image_id, category_id, bbox xywh, score.")
+    metric: Literal["coco", "coco-segm", "voc07", "voc10"] = Field(
+        description="COCO's twelve figures on boxes or masks; VOC AP, 11-point (voc07) or area (voc10)."
     )
-    voc_competition: Annotated[
-        Literal["comp3", "comp4"] | None,
-        _arg(
-            "For --voc-files: comp3, trained on the challenge's images alone; comp4, on others too (pre-training) "
-            "[comp4]."
-        ),
-    ] = None
+    iou: float | None = Field(None, gt=0, le=1, description="IoU a match needs, VOC metrics only [0.5].")
+    pixels: Literal["exact", "inclusive"] | None = Field(
+        None,
+        description="VOC metrics only [exact]. exact: x + width is the box's edge, as in Vertebra's files, where this "
+        "is the devkit's figure. inclusive: x + width is the last pixel inside (width = xmax - xmin), so IoU adds 1.",
+    )
+    difficult: Literal["ignore", "count"] = Field(
+        "ignore", description="Difficult objects: neither found nor punished, or as all others."
+    )
+    classes: tuple[str, ...] = Field((), description="Score these classes alone [all].")
+    against: Path | None = Field(
+        None, description="Other predictions on the same truth: the paired difference to them, with --resamples."
+    )
+    per_class: bool = Field(False, description="Show each class.")
+    resamples: Resamples = Field(
+        0, description="Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none."
+    )
+    json_file: JsonFile = Field(None, description="Write everything to this file as well.")
+    voc_files: Path | None = Field(
+        None, description="Write what PASCAL VOC's evaluation server takes into this directory."
+    )
+    voc_competition: Literal["comp3", "comp4"] | None = Field(
+        None,
+        description="For --voc-files: comp3, trained on the challenge's images alone; comp4, on others too "
+        "(pre-training) [comp4].",
+    )
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        of_voc, of_masks = self.metric.startswith("voc"), self.metric == "coco-segm"
+        refuse(
+            (
+                not of_voc and (self.iou is not None or self.pixels is not None),
+                f"--iou and --pixels belong to the VOC metrics, not to {self.metric}",
+            ),
+            (of_masks and self.resamples, "--resamples is for boxes, not for coco-segm"),
+            (
+                self.against is not None and not self.resamples,
+                "--against needs --resamples, say 2000: a difference without its interval says little",
+            ),
+            (of_masks and self.voc_files, "--voc-files takes boxes, not coco-segm"),
+            (
+                self.voc_competition is not None and self.voc_files is None,
+                "--voc-competition is for --voc-files",
+            ),
+        )
+        return self
 
 
 def main(arguments: list[str]) -> int:
-    options = tyro.cli(Settings, prog=program(), description=(__doc__ or "").split("\n")[0], args=arguments)
+    options = parse_recipe(Settings, arguments, description=__doc__ or "")
     voc = options.metric.startswith("voc")
-    wrong = _wrong_flags(options, voc)
-    if wrong:
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
-    make_room("--json", options.json)
+    make_room("--json", options.json_file)
     truth, predictions = _read(options, options.predictions)
     result = (_score_voc if voc else _score_coco)(options, truth, predictions)
     if not truth["annotations"]:
@@ -97,11 +104,11 @@ def main(arguments: list[str]) -> int:
         print(result["note"])
     if options.classes:
         result["classes"] = list(options.classes)
-    if options.json:
+    if options.json_file:
         from vertebra.ground.files import write_json
 
-        write_json(options.json, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
-        print(f"Written to {options.json}")
+        write_json(options.json_file, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
+        print(f"Written to {options.json_file}")
     if options.voc_files:
         from vertebra.evaluation.metrics.voc_server import write_voc_files
 
@@ -109,24 +116,6 @@ def main(arguments: list[str]) -> int:
         written = write_voc_files(truth, predictions, options.voc_files, competition=competition)
         print(f"{len(written)} files in {written[0].parent}; send: tar czf results.tgz -C {options.voc_files} results")
     return 0
-
-
-def _wrong_flags(options: Settings, voc: bool) -> str | None:
-    if not voc and (options.iou is not None or options.pixels is not None):
-        return f"--iou and --pixels belong to the VOC metrics, not to {options.metric}"
-    if options.iou is not None and not 0 < options.iou <= 1:
-        return f"--iou is above 0 and at most 1, not {options.iou}"
-    if options.metric == "coco-segm" and options.resamples:
-        return "--resamples is for boxes, not for coco-segm"
-    if options.against is not None and not options.resamples:
-        return "--against needs --resamples, say 2000: a difference without its interval says little"
-    if options.voc_files and options.metric == "coco-segm":
-        return "--voc-files takes boxes, not coco-segm"
-    if options.voc_competition is not None and options.voc_files is None:
-        return "--voc-competition is for --voc-files"
-    if options.resamples < 0 or options.resamples == 1:
-        return f"--resamples is 2 or more, or 0 for no interval; not {options.resamples}"
-    return None
 
 
 def _read(options: Settings, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

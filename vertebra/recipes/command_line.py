@@ -97,6 +97,8 @@ def _sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "too_short":
                 message = f"give {fault['ctx']['min_length']} or more"
+            elif fault["type"].startswith(("greater_than", "less_than")):
+                message += f", not {fault['input']}"
             has_place = not place or message.startswith(f"{'.'.join(place)}.")
             sentences.append(message if has_place else f"{'.'.join(place)}: {message}")
     return sentences

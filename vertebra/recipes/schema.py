@@ -46,8 +46,23 @@ def _note(sentence: str) -> None:
         logging.getLogger("vertebra.recipes").warning(sentence)
 
 
+def refuse(*faults: tuple[object, str]) -> None:
+    """Raise ValueError with the sentence of the first fault that is there: (is it there, sentence)."""
+    for is_there, sentence in faults:
+        if is_there:
+            raise ValueError(sentence)
+
+
 Count = Annotated[int, Field(ge=1)]  # in tuples
 Ratio = Annotated[float, Field(gt=0)]
+Body = Literal["c4", "dc5", "fpn"]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")]
+Gpus = Annotated[int, Field(ge=1, description="Processes to start on this machine (as torchrun does).")]
+Workers = Annotated[int, Field(ge=0, description="Loader processes for each process.")]
+# Of a test: the precision of the training, or another.
+TestPrecision = Annotated[
+    Literal["recipe", "auto", "fp32", "bf16", "fp16"], Field(description="recipe: as in training.")
+]
 
 # What cannot change a result: paths, workers, memory, logging, the device count at equal global batch.
 NO_EFFECT = frozenset(
@@ -179,13 +194,13 @@ class RunRecipe(Recipe):
     data: Path | None = Field(None, description="Directory of the data set.")
     output: Path | None = Field(None, description="Run directory; default runs/JOB_BACKBONE_DATA_SEED.")
     resume: bool = Field(False, description="Continue the run in --output; does nothing if it is finished.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
-    gpus: int = Field(1, ge=1, description="Processes to start on this machine (as torchrun does).")
+    device: Device = "auto"
+    gpus: Gpus = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device is fast at it, else fp32."
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
-    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    workers: Workers = 2
     log_period: int = Field(20, ge=1, description="Steps between log lines.")
     checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
     eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")

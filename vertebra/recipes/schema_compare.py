@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import tyro
 from pydantic import Field
 
-from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Recipe, flag_of
+from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, Device, Recipe, Workers, flag_of
 
-Body = Literal["c4", "dc5", "fpn"]
 BODIES: tuple[str, ...] = get_args(Body)
 
 # The recipe of a named head on a data set. Where none stands here it is the data set's own (DEFAULT_RECIPES), or
@@ -97,8 +96,8 @@ class CompareRecipe(Recipe):
         description="KEY=VALUE ... of the cluster's queue, where the jobs then run: partition=gpu time=240 (minutes), "
         "any other of sbatch's options too. cluster=local: no queue, processes of this machine.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
-    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    device: Device = "auto"
+    workers: Workers = 2
     resume: bool = Field(False, description="Not needed: the same command again goes on by itself.")
     dry_run: bool = Field(False, description="Show the plan and an estimate of its time, and stop.")
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")

@@ -13,6 +13,7 @@ from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
     DETECTION_SETS,
     OWN_SOURCES,
+    Body,
     Count,
     Ratio,
     Recipe,
@@ -113,7 +114,7 @@ class DetectionInput(Recipe):
 class Detector(Recipe):
     """Faster R-CNN, or Mask R-CNN, on one of three bodies."""
 
-    body: Literal["c4", "dc5", "fpn"] = Field(
+    body: Body = Field(
         "c4",
         description="c4: a cut backbone, the rest of it once a region (He et al. 2015, appendix A); dc5: all of it "
         "once an image, its last stage dilated; fpn: a feature pyramid (Lin et al. 2017).",

@@ -12,7 +12,7 @@ from typing import Literal
 import tyro
 from pydantic import Field, model_validator
 
-from vertebra.recipes.schema import Recipe, path_part
+from vertebra.recipes.schema import Device, Recipe, Workers, path_part
 
 # The nets of the paper's section 4.2 and of its tables 2 and 3.
 STUDIES: dict[str, tuple[str, ...]] = {
@@ -83,8 +83,8 @@ class DepthRecipe(Recipe):
     output: Path = Field(Path("runs/depth"), description="Where the runs NET_sSEED and the report go.")
     jobs: int = Field(1, ge=1, description="Trainings at a time; they share the cores, and the GPUs in turn.")
     gpus: int = Field(1, ge=1, description="Processes (on GPUs: devices) for each training.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one.")
-    workers: int = Field(2, ge=0, description="Loader processes for each training process.")
+    device: Device = "auto"
+    workers: Workers = 2
     views: tuple[Literal["10crop", "dense", "multiscale"], ...] = Field(
         (), description="Test views beside the centre crop, for the paper's tables 2 to 4; see eval_backbone.py."
     )
