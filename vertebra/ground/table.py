@@ -48,7 +48,10 @@ def _without_pipes(text: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns. corner: the heading of the rows' names; left: columns of words, which are aligned left."""
+    """Rows under columns. corner: the heading of the rows' names; left: columns of words, which are aligned left.
+
+    heads: for each column the lines that stand above its name; neighbours with equal ones share them.
+    """
 
     title: str
     columns: Sequence[str]
@@ -56,11 +59,17 @@ class Table:
     corner: str = ""
     note: str = ""
     left: frozenset[str] = field(default_factory=frozenset)
+    heads: Sequence[Sequence[str]] = ()
 
     @property
     def groups(self) -> list[tuple[str, list[Row]]]:
         """Neighbouring rows of one group under its name, in the rows' order."""
         return [(name, list(rows)) for name, rows in groupby(self.rows, key=lambda row: row.group)]
+
+    @property
+    def spanning_heads(self) -> list[tuple[Sequence[str], int]]:
+        """The lines above the columns, each with how many neighbours share them."""
+        return [(head, len(list(same))) for head, same in groupby(self.heads)]
 
     def text(self) -> str:
         """Return the table aligned for a terminal, its title above and its note below.
@@ -93,6 +102,8 @@ class Table:
         return "\n".join([head, rule, *body]) + "\n"
 
     def _lines(self, write: Callable[[Cell | str], str]) -> Iterator[list[str]]:
-        yield [write(self.corner), *map(write, self.columns)]
+        heads = self.heads or [()] * len(self.columns)
+        names = [f"{name} ({'; '.join(head)})" if head else name for name, head in zip(self.columns, heads)]
+        yield [write(self.corner), *map(write, names)]
         for row in self.rows:
             yield [write(str(row)), *map(write, row.cells)]

@@ -1,44 +1,81 @@
-"""Several seeds of one net as one figure or one curve, with their spread."""
+"""Several seeds of one net as one curve, with their spread."""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from vertebra.evaluation.report.curves import Point
+import numpy as np
+
+from vertebra.evaluation.report.curves import Point, smoothed, thinned
 from vertebra.evaluation.statistics.comparison import mean_and_spread
+from vertebra.evaluation.study.nets import Net
+from vertebra.evaluation.study.runs import Group
 
+SMOOTHING = 0.02  # share of a training curve over which its mean is taken
 Span = tuple[float, float, float]
 
 
-def mean_curve(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
-    """The mean over the curves at the first one's x, and (x, mean - deviation, mean + deviation) where there are more.
+@dataclass(frozen=True)
+class Curves:
+    """Training and test error over the iterations, means over seeds; test_band: (iteration, mean - and + deviation)."""
 
-    A curve that has no point at such an x is read between its neighbours.
+    net: Net
+    train: list[Point]
+    test: list[Point]
+    test_band: list[Span]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.net.facts | {name: value for name, value in vars(self).items() if name != "net"}
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Standard deviation of what each 3x3 layer gives, in their order: means over the runs that were measured."""
+
+    net: Net
+    runs: int
+    images: int
+    deviations: list[float]
+    mean: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.net.facts | {name: value for name, value in vars(self).items() if name != "net"}
+
+
+def mean_curves(group: Group) -> Curves:
+    train, _ = mean_curve([thinned(smoothed(run.train_curve, SMOOTHING)) for run in group.runs])
+    test, band = mean_curve([run.test_curve for run in group.runs])
+    return Curves(group.net, _rounded(train), _rounded(test), _rounded(band))
+
+
+def mean_curve(lines: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
+    """Return the mean over the lines at the first one's x and, of several, (x, mean - deviation, mean + deviation).
+
+    A line without a point at such an x is read between its neighbours, beyond its ends at the end.
     """
-    curves = [curve for curve in curves if curve]
-    if not curves:
-        return [], []
+    axes = [np.array(line).T for line in lines if line]
     points, spans = [], []
-    for x, _ in curves[0]:
-        mean, deviation = mean_and_spread([value_at(curve, x) for curve in curves])
+    for x in axes[0][0].tolist() if axes else ():
+        mean, deviation = mean_and_spread([float(np.interp(x, xs, ys)) for xs, ys in axes])
         points.append((x, mean))
         if deviation is not None:
             spans.append((x, mean - deviation, mean + deviation))
     return points, spans
 
 
-def value_at(curve: Sequence[Point], x: float) -> float:
-    """The curve's value at x: between points by the straight line, beyond its ends the end's."""
-    place = bisect.bisect_left(curve, x, key=lambda point: point[0])
-    if place == len(curve):
-        return curve[-1][1]
-    if place == 0 or curve[place][0] == x:
-        return curve[place][1]
-    (left, low), (right, high) = curve[place - 1], curve[place]
-    return low + (high - low) * (x - left) / (right - left)
-
-
-def rounded(points: Sequence[Sequence[float]]) -> list[list[float]]:
+def _rounded(points: Sequence[tuple[float, ...]]) -> list[Any]:
     """For files: x as it is, values with four decimals."""
-    return [[point[0], *(round(value, 4) for value in point[1:])] for point in points]
+    return [(x, *(round(value, 4) for value in values)) for x, *values in points]
+
+
+def mean_responses(group: Group) -> Responses | None:
+    """Return each 3x3 layer's deviation, the mean over those seeds that were measured; None where none was."""
+    measured = [run.responses for run in group.runs if run.responses]
+    if not measured:
+        return None
+    layers = zip(*(one["layers"] for one in measured))
+    deviations = [mean_and_spread([layer["deviation"] for layer in same])[0] for same in layers]
+    rounded, mean = [round(value, 5) for value in deviations], round(mean_and_spread(deviations)[0], 4)
+    return Responses(group.net, len(measured), measured[0]["images"], rounded, mean)

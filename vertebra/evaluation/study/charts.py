@@ -1,163 +1,147 @@
-"""The paper's figures from the report's content. A depth has one colour in all of them; a plain net's line is dashed
-where both kinds share a chart; training is thin, test is bold.
+"""The paper's figures. A depth has one colour in all of them; a plain net's line is dashed where both kinds share a
+chart; training is thin, test is bold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
 from vertebra.evaluation.plots.axes import Axis
 from vertebra.evaluation.plots.lines import Series, line_chart
-from vertebra.evaluation.plots.svg import STYLES
-from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.curves import Point
+from vertebra.evaluation.plots.svg import STYLES, Point, swatch
+from vertebra.evaluation.statistics.comparison import mean_and_spread
+from vertebra.evaluation.study.averages import Curves, Responses
+from vertebra.evaluation.study.nets import Net
+from vertebra.evaluation.study.runs import Group
+from vertebra.ground import formats
 
-SETTLED = 0.12  # the errors of the first steps would flatten all that follows
+Captioned = tuple[str, Markup]
+
+FIRST_STEPS = 0.12  # of a training: their errors would flatten all that follows
 FAMILY_NAMES = {"plain": "Plain nets", "residual": "Residual nets", "vgg": "VGG", "other": "Other nets"}
 
 
-def draw(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Every chart of the page: (caption, SVG) pairs by the figure that they are."""
-    return {
-        "curves": _curves(content["curves"]),
-        "depth": _depth(content["nets"]),
-        "responses": _responses(content["responses"], styles_by_depth(content["nets"])),
-    }
+def styles_by_depth(nets: Iterable[Net]) -> dict[int, int]:
+    """Return a style for each depth, in their order."""
+    return {depth: place % STYLES for place, depth in enumerate(sorted({net.depth for net in nets}))}
 
 
-def styles_by_depth(nets: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """A style for each depth, in their order."""
-    return {depth: place % STYLES for place, depth in enumerate(sorted({net["depth"] for net in nets}))}
-
-
-def _curves(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+def curve_charts(curves: Sequence[Curves]) -> list[Captioned]:
     """Figures 1, 4 and 6: error over the iterations, a panel for each family, on equal axes."""
-    drawn = [line for line in lines if line["train"] or line["test"]]
+    drawn = [one for one in curves if one.train or one.test]
     if not drawn:
         return []
-    styles = styles_by_depth(drawn)
-    x = Axis("iteration", 0.0, max(point[0] for line in drawn for kind in ("train", "test") for point in line[kind]))
+    styles = styles_by_depth(one.net for one in drawn)
+    x = Axis("iteration", 0.0, max(at for one in drawn for at, _ in (*one.train, *one.test)))
     y = _error_axis(drawn, x.high)
     panels = []
-    for family in ("plain", "residual", "vgg", "other"):
-        members = [line for line in drawn if line["family"] == family]
+    for family, name in FAMILY_NAMES.items():
+        members = [one for one in drawn if one.net.family == family]
         if not members:
             continue
-        series = []
-        for line in members:
-            style, name = styles[line["depth"]], line["label"]
-            series.append(Series(f"{name}, training", _below(line["train"], y.high), style, kind="thin"))
-            band = [(at, min(low, y.high), min(high, y.high)) for at, low, high in line["test_band"]]
-            test = _below(line["test"], y.high)
-            series.append(Series(f"{name}, test", test, style, kind="bold", band=band, end=_end_name(line, members)))
-        told = "; ".join(
-            f"{line['label']} ends at {formats.points(line['test'][-1][1])}" for line in members if line["test"]
-        )
-        chart = line_chart(series, x, y, label=f"Error over the iterations, {FAMILY_NAMES[family]}: {told}", width=540)
-        panels.append((FAMILY_NAMES[family], chart))
+        series = [line for one in members for line in _train_and_test(one, styles[one.net.depth], y.high, members)]
+        ends = [f"{one.net.label} ends at {formats.points(one.test[-1][1])}" for one in members if one.test]
+        label = f"Error over the iterations, {name}: {'; '.join(ends)}"
+        panels.append((name, line_chart(series, x, y, label=label, width=540)))
     return panels
 
 
-def _end_name(line: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
-    """'56 layers' as the paper writes; the whole name where two members have one depth."""
-    alone = sum(other["depth"] == line["depth"] for other in members) == 1 and line["depth"]
-    return f"{line['depth']} layers" if alone else str(line["label"])
-
-
-def _error_axis(lines: Sequence[Mapping[str, Any]], iterations: float) -> Axis:
-    settled = [
-        point[1]
-        for line in lines
-        for kind in ("train", "test")
-        for point in line[kind]
-        if point[0] >= SETTLED * iterations or len(line[kind]) == 1
+def _train_and_test(one: Curves, style: int, high: float, members: Sequence[Curves]) -> list[Series]:
+    label = one.net.label
+    band = [(at, min(lower, high), min(upper, high)) for at, lower, upper in one.test_band]
+    is_alone = sum(other.net.depth == one.net.depth for other in members) == 1 and one.net.depth
+    end = f"{one.net.depth} layers" if is_alone else label  # as the paper writes
+    return [
+        Series(f"{label}, training", _below(one.train, high), style, kind="thin"),
+        Series(f"{label}, test", _below(one.test, high), style, kind="bold", band=band, end=end),
     ]
-    low, high = min(settled), max(settled)
+
+
+def _error_axis(curves: Sequence[Curves], iterations: float) -> Axis:
+    errors = [
+        error
+        for one in curves
+        for line in (one.train, one.test)
+        for at, error in line
+        if at >= FIRST_STEPS * iterations or len(line) == 1
+    ]
+    low, high = min(errors), max(errors)
     high = min(100.0, high + 0.06 * (high - low) + 0.5)
     return Axis("error (%)", 0.0 if low < 0.45 * high else math.floor(low * 0.95), high, "{:.2f}")
 
 
-def _below(points: Sequence[Sequence[float]], high: float) -> list[Point]:
+def _below(points: Sequence[Point], high: float) -> list[Point]:
     """The curve from where it first comes down to the chart's top; peaks afterwards are cut off there."""
-    first = next((place for place, point in enumerate(points) if point[1] <= high), len(points))
-    return [(point[0], min(point[1], high)) for point in points[first:]]
+    first = next((place for place, (_, error) in enumerate(points) if error <= high), len(points))
+    return [(at, min(error, high)) for at, error in points[first:]]
 
 
-def _depth(nets: Sequence[Mapping[str, Any]]) -> Markup | None:
+def depth_chart(groups: Sequence[Group]) -> Markup | None:
     """Error by depth, plain beside residual, training beside test; bars are a standard deviation each way."""
     series = []
     for family, style in (("plain", 1), ("residual", 0)):
-        for name, kind in (("test_error", "bold"), ("train_error", "thin")):
-            members = _one_a_depth([net for net in nets if net["family"] == family and net[name]["mean"] is not None])
-            points = [(float(net["depth"]), net[name]["mean"]) for net in members]
-            whiskers = [
-                (
-                    float(net["depth"]),
-                    net[name]["mean"] - net[name]["deviation"],
-                    net[name]["mean"] + net[name]["deviation"],
-                )
-                for net in members
-                if net[name]["deviation"] is not None
-            ]
-            told = f"{family}, {'test' if kind == 'bold' else 'training'}"
-            series.append(
-                Series(told, points, style, markers=True, kind=f"{kind} {family}", whiskers=whiskers, end=told)
-            )
+        members = [group for group in groups if group.net.family == family]
+        test = [(group.net.depth, group.test_errors()) for group in members]
+        training = [(group.net.depth, group.train_errors) for group in members]
+        series.append(_by_depth(f"{family}, test", style, f"bold {family}", test))
+        series.append(_by_depth(f"{family}, training", style, f"thin {family}", training))
     points = [point for line in series for point in line.points]
-    depths = {point[0] for point in points}
+    depths = sorted({depth for depth, _ in points})
     if len(depths) < 2:
         return None
-    edges = [edge for line in series for span in line.whiskers for edge in span[1:]] + [point[1] for point in points]
+    edges = [edge for line in series for _, *ends in line.whiskers for edge in ends] + [error for _, error in points]
     low, high = min(edges), max(edges)
-    room = 0.08 * (high - low) + 0.3
-    shallow, deep = min(depths), max(depths)
-    margin = 0.06 * (deep - shallow)
-    x = Axis("layers", shallow - margin, deep + margin, ticks=sorted(depths))
+    room, margin = 0.08 * (high - low) + 0.3, 0.06 * (depths[-1] - depths[0])
+    x = Axis("layers", depths[0] - margin, depths[-1] + margin, ticks=depths)
     y = Axis("error (%)", max(0.0, low - room), min(100.0, high + room), "{:.2f}")
     told = "; ".join(
-        f"{line.name}: " + ", ".join(f"{point[0]:g} layers {formats.points(point[1])}" for point in line.points)
+        f"{line.name}: " + ", ".join(f"{depth:g} layers {formats.points(error)}" for depth, error in line.points)
         for line in series
         if line.points
     )
     return line_chart(series, x, y, label=f"Error by depth. {told}", width=600, columns=40)
 
 
-def _one_a_depth(nets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first net of each depth: of a net's shortcuts, the one that needs no parameters before the others."""
-    by_depth: dict[int, Mapping[str, Any]] = {}
-    for net in nets:
-        by_depth.setdefault(net["depth"], net)
-    return [by_depth[depth] for depth in sorted(by_depth)]
+def _by_depth(name: str, style: int, kind: str, errors: Iterable[tuple[int, Sequence[float]]]) -> Series:
+    """The error at each depth: of a net's shortcuts, the one that needs no parameters before the others."""
+    by_depth: dict[int, Sequence[float]] = {}
+    for depth, values in errors:
+        if values:
+            by_depth.setdefault(depth, values)
+    points, whiskers = [], []
+    for depth, values in sorted(by_depth.items()):
+        mean, deviation = mean_and_spread(values)
+        points.append((float(depth), mean))
+        if deviation is not None:
+            whiskers.append((float(depth), mean - deviation, mean + deviation))
+    return Series(name, points, style, markers=True, kind=kind, whiskers=whiskers, end=name)
 
 
-def _responses(nets: Sequence[Mapping[str, Any]], styles: Mapping[int, int]) -> list[tuple[str, Markup]]:
+def response_charts(responses: Sequence[Responses], styles: Mapping[int, int]) -> list[Captioned]:
     """Figure 7: the layers' deviations in the order of the layers, and sorted."""
-    if not nets:
+    if not responses:
         return []
-    high = 1.06 * max(value for net in nets for value in net["deviations"])
-    x = Axis("layer", 1.0, float(max(len(net["deviations"]) for net in nets)))
+    means = "; ".join(f"{one.net.label}: mean {one.mean:.3f}" for one in responses)
+    layers = float(max(len(one.deviations) for one in responses))
+    y = Axis("std", 0.0, 1.06 * max(value for one in responses for value in one.deviations), "{:.3f}")
     charts = []
-    for caption, name, ordered in (
-        ("In the order of the layers", "layer", lambda values: values),
-        ("Sorted by size", "layer, sorted by size", lambda values: sorted(values, reverse=True)),
+    for caption, name, is_sorted in (
+        ("In the order of the layers", "layer", False),
+        ("Sorted by size", "layer, sorted by size", True),
     ):
-        series = [
-            Series(
-                net["label"],
-                [(float(place), value) for place, value in enumerate(ordered(net["deviations"]), 1)],
-                styles[net["depth"]],
-                kind=net["family"],
-            )
-            for net in nets
-        ]
-        told = "; ".join(f"{net['label']}: mean {net['mean']:.3f}" for net in nets)
-        axis, label = (
-            Axis(name, x.low, x.high),
-            f"Standard deviation of the layers' responses, {caption.lower()}. {told}",
-        )
-        charts.append((caption, line_chart(series, axis, Axis("std", 0.0, high, "{:.3f}"), label=label)))
+        series = []
+        for one in responses:
+            values = sorted(one.deviations, reverse=True) if is_sorted else one.deviations
+            points = [(float(place), value) for place, value in enumerate(values, 1)]
+            series.append(Series(one.net.label, points, styles[one.net.depth], kind=one.net.family))
+        label = f"Standard deviation of the layers' responses, {caption.lower()}. {means}"
+        charts.append((caption, line_chart(series, Axis(name, 1.0, layers), y, label=label)))
     return charts
+
+
+def legend(responses: Sequence[Responses], styles: Mapping[int, int]) -> list[Captioned]:
+    """Return name and line of each net whose responses are drawn."""
+    return [(one.net.label, swatch(styles[one.net.depth], kind=one.net.family, dot=False)) for one in responses]

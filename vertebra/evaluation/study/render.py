@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.plots.svg import swatch
 from vertebra.evaluation.report import formats
 from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.report.render import write_all
-from vertebra.evaluation.report.templates import HERE as REPORT
-from vertebra.evaluation.report.templates import environment
-from vertebra.evaluation.study import charts
+from vertebra.evaluation.report.templates import environment, text_of
+from vertebra.evaluation.study import charts, tables
 from vertebra.evaluation.study.content import assemble
 from vertebra.evaluation.study.runs import read_study_run, sort_runs
 
@@ -32,17 +29,23 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
         raise ReportError("There is no finished run to report on.")
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise ReportError("The same run directory was given twice: it would count as two seeds.")
-    content = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
-    templates, shared = environment(HERE), {"report": content, "f": formats}
+    study = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
+    styles = charts.styles_by_depth(one.net for one in study.nets)
+    templates = environment(HERE)
+    shared = {
+        "report": study,
+        "f": formats,
+        "nets": tables.net_table(study.nets),
+        "responses": tables.response_table(study.responses),
+        "runs": tables.run_table(study.runs),
+    }
     markdown = templates.get_template("study.md.j2").render(**shared)
-    style = "\n".join(path.read_text(encoding="utf-8") for path in (REPORT / "style.css", HERE / "study.css"))
     page = templates.get_template("study.html.j2").render(
-        **shared, charts=charts.draw(content), legends=_legends(content), style=Markup(style)
+        **shared,
+        depth_chart=charts.depth_chart(study.nets),
+        curve_charts=charts.curve_charts(study.curves),
+        response_charts=charts.response_charts(study.responses, styles),
+        legend=charts.legend(study.responses, styles),
+        style=text_of("style.css") + Markup((HERE / "study.css").read_text(encoding="utf-8")),
     )
-    return write_all(Path(out), content, markdown, page)
-
-
-def _legends(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Name and line of each net whose responses are drawn."""
-    styles = charts.styles_by_depth(content["nets"])
-    return [(net["label"], swatch(styles[net["depth"]], kind=net["family"], dot=False)) for net in content["responses"]]
+    return write_all(Path(out), study.to_dict(), markdown, page)

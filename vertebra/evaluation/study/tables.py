@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from vertebra.evaluation.report import formats
+from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study import published
-from vertebra.evaluation.study.averages import mean_and_spread
+from vertebra.evaluation.study.averages import Responses
+from vertebra.evaluation.study.findings import Change, Finding
+from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.published import Key, Published
-from vertebra.evaluation.study.runs import Group, Net, Protocol, StudyRun
+from vertebra.evaluation.study.runs import Group, Protocol, StudyRun
+from vertebra.ground import formats
+from vertebra.ground.table import Cell, Row, Table
 
 VIEWS = {
     "1crop": "1 centre crop",
@@ -20,40 +22,54 @@ VIEWS = {
     "multiscale": "fully convolutional at several scales",
 }
 WHOLE_SCHEDULE = 0.99  # of the paper's images: from here on a training is not called shortened
+VERDICTS = {"shown": "shown", "not shown": "not shown", "single": "no statement"}
+Nets = Sequence[Net | None]  # a table's rows, None where there is no such net
 
 
 @dataclass(frozen=True)
 class Column:
-    """`name`, and the `notes` above it: whose, on which data, by which view, after which training. Neighbours with
-    equal notes share them on the page."""
+    """A heading, the lines above it (whose, which data, which view, which training), and a cell for each row."""
 
     name: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are text, a second line in them small print; rows begin with their net's name."""
-
-    title: str
-    columns: list[Column]
-    rows: list[tuple[str, list[str]]]
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        heads = [
-            {"notes": list(notes), "span": len(list(same))} for notes, same in groupby(c.notes for c in self.columns)
-        ]
-        return {**asdict(self), "heads": heads}
+    head: Sequence[str]
+    cells: Sequence[str]
 
 
 def paper_tables(protocols: Sequence[Protocol]) -> list[Table]:
-    """Those of the paper's tables 2, 3, 4 and 6 for whose nets there are runs."""
-    made = (_table_2(protocols), _table_3(protocols), _table_4(protocols), _table_6(protocols))
-    return [table for table in made if table is not None]
+    """Return those of the paper's tables 2, 3, 4 and 6 for whose nets there are runs."""
+    nets = list(dict.fromkeys(group.net for protocol in protocols for group in protocol.groups))
+    large, small = [net for net in nets if not net.cifar], [net for net in nets if net.cifar]
+    tables = [_table_2(protocols, large)]
+    if large:
+        views = ("1crop", "10crop")
+        tables.append(_by_view("Table 3: error on the validation images", protocols, large, views, published.TEN_CROP))
+        title, views = "Table 4: single models, fully convolutional", ("dense", "multiscale")
+        tables.append(_by_view(title, protocols, large, views, published.MULTISCALE))
+    if small:
+        tables.append(_table_6(protocols, small))
+    return [table for table in tables if table is not None]
 
 
-def cell(values: Sequence[float]) -> str:
+def findings_table(found: Sequence[Finding]) -> Table:
+    """Return the differences of deep and shallow nets, a row for each measure."""
+    labels = [group.net.label for group in found[0].corners]
+    columns = [f"{labels[1]} less {labels[0]}", f"{labels[3]} less {labels[2]}", "the first less the second"]
+    heads = [("Plain nets",), ("Residual nets",), ("What depth costs without shortcuts",), ()]
+    rows = []
+    for finding in found:
+        changes = [_change_cell(change) for change in (finding.plain, finding.residual, finding.contrast)]
+        rows.append(Row(finding.measure.capitalize(), [*changes, VERDICTS[finding.verdict]]))
+    has_spread = found[0].contrast.se is not None
+    note = "In brackets the 95 % interval; SE: standard error over seeds." if has_spread else ""
+    return Table("Deep less shallow, points of error", [*columns, "Degradation"], rows, "Measure", note, heads=heads)
+
+
+def _change_cell(change: Change) -> Cell:
+    interval = f"{change.interval}; SE {formats.points(change.se)}" if change.interval else ""
+    return Cell(formats.signed_points(change.value), interval)
+
+
+def mean_cell(values: Sequence[float]) -> str:
     """'8.75', '6.61 ± 0.16', or a dash."""
     if not values:
         return formats.NONE
@@ -64,178 +80,167 @@ def cell(values: Sequence[float]) -> str:
 def schedule(run: StudyRun, paper: Published | None) -> str:
     """'1,600 steps of 128: shortened, 1/40 of the paper's images'."""
     batch = run.provenance.get("protocol", {}).get("solver.batch_size")
-    told = f"{run.iterations:,} steps" + (f" of {batch}" if batch else "")
-    if paper is None or paper.images_seen is None or not batch:
-        return told
-    share = run.iterations * batch / paper.images_seen
+    steps = f"{run.iterations:,} steps" + (f" of {batch}" if batch else "")
+    share = run.iterations * batch / paper.images_seen if paper and batch else 1.0
     if share >= WHOLE_SCHEDULE:
-        return told
+        return steps
     part = f"1/{1 / share:,.0f}" if share < 0.4 else f"{100 * share:.0f} %"
-    return f"{told}: shortened, {part} of the paper{formats.APOSTROPHE}s images"
+    return f"{steps}: shortened, {part} of the paper{formats.APOSTROPHE}s images"
 
 
-def data_of(run: StudyRun) -> str:
-    """'cifar, 50,000 images of 10 classes'."""
-    data = run.provenance.get("training_data") or {}
-    classes = len(run.provenance.get("class_names") or ())
-    return f"{data.get('name', 'unknown data')}, {data.get('images', 0):,} training images of {classes} classes"
-
-
-def _ours(protocol: Protocol, main: Protocol, view: str, paper: Published | None) -> tuple[str, ...]:
-    run = protocol.first
-    data = str((run.provenance.get("training_data") or {}).get("name", "unknown data"))
-    notes = ["Ours", data, "the single view" if run.net.cifar else VIEWS.get(view, view), schedule(run, paper)]
-    if protocol is not main:
-        notes.append(departures(protocol, main))
-    return tuple(notes)
-
-
-def departures(protocol: Protocol, main: Protocol) -> str:
-    """In which fields another protocol departs from the main one: 'solver.lr 0.01'."""
+def differing_fields(protocol: Protocol, main: Protocol) -> str:
+    """In which fields a protocol differs from the main one: 'solver.lr 0.01'."""
     names = sorted(
         name
         for name in protocol.fields.keys() | main.fields.keys()
         if protocol.fields.get(name) != main.fields.get(name) and not name.endswith("fingerprint")
     )
-    told = [f"{name} {formats.plain(protocol.fields.get(name))}" for name in names[:4]]
-    return ", ".join(told) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    fields = [f"{name} {formats.plain(protocol.fields.get(name))}" for name in names[:4]]
+    return ", ".join(fields) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _theirs(paper: Published) -> tuple[str, ...]:
-    return "The paper", paper.data, paper.view, paper.schedule
-
-
-def _nets(protocols: Sequence[Protocol], wanted: Callable[[Net], bool]) -> dict[Net, dict[int, Group]]:
-    """Every such net, with its runs by the place of their protocol."""
-    found: dict[Net, dict[int, Group]] = {}
-    for place, protocol in enumerate(protocols):
-        for group in protocol.groups:
-            if wanted(group.net):
-                found.setdefault(group.net, {})[place] = group
-    return found
-
-
-def _error_columns(
-    protocols: Sequence[Protocol],
-    nets: Mapping[Net, Mapping[int, Group]],
-    views: Sequence[str],
-    papers: Mapping[str, Published],
-    shown: Sequence[int],
-) -> tuple[list[Column], dict[Net, list[str]]]:
-    """Our errors by protocol and view, where any net has them; `shown`: of top-1 and top-5."""
-    columns: list[Column] = []
-    cells: dict[Net, list[str]] = {net: [] for net in nets}
-    for place, protocol in enumerate(protocols):
-        for view in views:
-            for k in shown:
-                values = {
-                    net: groups[place].test_errors(view, k) if place in groups else [] for net, groups in nets.items()
-                }
-                if any(values.values()):
-                    notes = _ours(protocol, protocols[0], view, papers.get(view))
-                    columns.append(Column(f"Top-{k} error" if len(shown) > 1 else "Test error", notes))
-                    for net in nets:
-                        cells[net].append(cell(values[net]))
-    return columns, cells
-
-
-def _add_paper(columns: list[Column], cells: Mapping[Net, list[str]], paper: Published, shown: Sequence[int]) -> None:
-    for k in shown:
-        columns.append(Column(f"Top-{k} error" if len(shown) > 1 else "Test error", _theirs(paper)))
-        figures: dict[Key, float] = paper.top1 if k == 1 else paper.top5
-        for net, row in cells.items():
-            row.append(formats.points(figures.get(net.key) if net.as_published else None))
-
-
-def _runs_note(nets: Mapping[Net, Mapping[int, Group]]) -> list[str]:
-    counts = {len(group.runs) for groups in nets.values() for group in groups.values()}
-    if counts == {1}:
-        return ["One run of each net: nothing is known of the spread."]
-    told = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
-    return [f"Mean ± standard deviation over seeds; {told} runs of each net."]
-
-
-def _table_6(protocols: Sequence[Protocol]) -> Table | None:
-    nets = _nets(protocols, lambda net: net.cifar)
-    if not nets:
-        return None
-    columns, cells = _error_columns(protocols, nets, ["1crop"], {"1crop": published.CIFAR10}, [1])
-    training_columns, training = _training_columns(protocols, nets)
-    _add_paper(columns, cells, published.CIFAR10, [1])
+def net_table(groups: Sequence[Group]) -> Table:
+    """Return the mean errors of the nets."""
     rows = []
-    for net, groups in nets.items():
-        parameters = [run.parameters for group in groups.values() for run in group.runs if run.parameters]
-        rows.append((net.label, [formats.count(max(parameters, default=None)), *training[net], *cells[net]]))
-    notes = _runs_note(nets)
-    if any(net.key == ("residual", 110, "A") for net in nets):
-        notes.append("The paper\u2019s 6.43 with 110 layers is the best of five runs, whose mean is 6.61 ± 0.16.")
-    return Table(
-        "Table 6: nets for 32x32 images by depth", [Column("Parameters"), *training_columns, *columns], rows, notes
+    for group in groups:
+        errors = map(mean_cell, (group.train_errors, group.test_errors()))
+        rows.append(Row(group.net.label, [str(len(group.runs)), formats.count(group.runs[0].parameters), *errors]))
+    return Table("Nets", ["Runs", "Parameters", "Training error", "Test error"], rows, "Net")
+
+
+def response_table(responses: Sequence[Responses]) -> Table:
+    """Return mean, least and greatest deviation of the nets' layers (figure 7)."""
+    rows = []
+    for one in responses:
+        figures = (one.mean, min(one.deviations), max(one.deviations))
+        rows.append(Row(one.net.label, [str(len(one.deviations)), *(f"{value:.3f}" for value in figures)]))
+    note = (
+        "Standard deviation of what each 3x3 layer gives, after its norm and before the ReLU or the addition, over "
+        f"{responses[0].images if responses else 0} test images (figure 7)."
     )
+    return Table("Layer responses", ["Layers", "Mean", "Least", "Greatest"], rows, "Net", note)
 
 
-def _training_columns(
-    protocols: Sequence[Protocol], nets: Mapping[Net, Mapping[int, Group]]
-) -> tuple[list[Column], dict[Net, list[str]]]:
-    columns: list[Column] = []
-    cells: dict[Net, list[str]] = {net: [] for net in nets}
-    for place, protocol in enumerate(protocols):
-        values = {net: groups[place].train_errors if place in groups else [] for net, groups in nets.items()}
-        if any(values.values()):
-            note = "" if len(protocols) == 1 or place == 0 else departures(protocol, protocols[0])
-            columns.append(Column("Training error", ("Ours", "last tenth of the training", *([note] if note else []))))
-            for net in nets:
-                cells[net].append(cell(values[net]))
-    return columns, cells
+def run_table(runs: Sequence[StudyRun]) -> Table:
+    """Return every run once."""
+    rows = [
+        Row(
+            run.net.label,
+            [
+                formats.plain(run.seed),
+                formats.points(run.train_error),
+                formats.points(run.errors["1crop"]["error1"]),
+                f"{run.iterations:,}",
+                formats.duration(run.provenance.get("training_s")),
+                formats.plain(run.provenance.get("commit"))[:10],
+                str(run.directory),
+            ],
+        )
+        for run in runs
+    ]
+    columns = ["Seed", "Training error", "Test error", "Steps", "Time", "Commit", "Directory"]
+    return Table("Runs", columns, rows, "Net", left=frozenset({"Commit", "Directory"}))
 
 
-def _table_2(protocols: Sequence[Protocol]) -> Table | None:
+def _measured(
+    name: str, head: Sequence[str], nets: Nets, protocol: Protocol, errors: Callable[[Group], list[float]]
+) -> Iterable[Column]:
+    """A column of our errors, if any net has them under the protocol."""
+    groups = [protocol.group_of(net) for net in nets]
+    values = [errors(group) if group else [] for group in groups]
+    if any(values):
+        yield Column(name, head, [mean_cell(one) for one in values])
+
+
+def _test_columns(
+    name: str, protocol: Protocol, main: Protocol, nets: Nets, view: str, paper: Published, k: int = 1
+) -> Iterable[Column]:
+    run = protocol.first
+    head = ["Ours", run.data_name, "the single view" if run.net.cifar else VIEWS[view], schedule(run, paper)]
+    head += [differing_fields(protocol, main)] if protocol is not main else []
+    return _measured(name, head, nets, protocol, lambda group: group.test_errors(view, k))
+
+
+def _of_paper(name: str, paper: Published, keys: Sequence[Key | None], k: int = 1) -> Column:
+    cells = [formats.points(paper.error(key, k) if key else None) for key in keys]
+    return Column(name, ("The paper", paper.data, paper.view, paper.schedule), cells)
+
+
+def _table(title: str, corner: str, names: Sequence[str], columns: Sequence[Column], notes: Sequence[str]) -> Table:
+    rows = [Row(name, [column.cells[place] for column in columns]) for place, name in enumerate(names)]
+    heads = [column.head for column in columns]
+    return Table(title, [column.name for column in columns], rows, corner, " ".join(notes), heads=heads)
+
+
+def _groups(protocols: Sequence[Protocol], nets: Nets) -> list[Group]:
+    return [group for protocol in protocols for group in protocol.groups if group.net in nets]
+
+
+def _note_on_runs(protocols: Sequence[Protocol], nets: Nets) -> str:
+    counts = {len(group.runs) for group in _groups(protocols, nets)}
+    if counts == {1}:
+        return "One run of each net: nothing is known of the spread."
+    number = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    return f"Mean ± standard deviation over seeds; {number} runs of each net."
+
+
+def _table_2(protocols: Sequence[Protocol], nets: Sequence[Net]) -> Table | None:
     """Rows are depths, columns plain and residual: of our residual nets, one shortcut in all rows."""
-    nets = _nets(protocols, lambda net: not net.cifar and net.as_published and net.depth in (18, 34))
+    nets = [net for net in nets if net.as_published and net.depth in (18, 34)]
     if not {net.family for net in nets} >= {"plain", "residual"}:
         return None
-    residual = [net for net in nets if net.family == "residual"]
-    shortcut = max("ABC", key=lambda kind: sum(net.shortcut == kind for net in residual))  # the first of the most
+    shortcuts = [net.shortcut for net in nets if net.family == "residual"]
+    shortcut = max("ABC", key=shortcuts.count)  # the first of the most
+    depths = sorted({net.depth for net in nets})
+    by_key = {net.key: net for net in nets}
+    kinds = {"plain": ("plain", None), f"ResNet {shortcut}": ("residual", shortcut)}
     columns: list[Column] = []
-    rows: dict[int, list[str]] = {depth: [] for depth in sorted({net.depth for net in nets})}
-    for place, protocol in enumerate(protocols):
+    for protocol in protocols:
         for view in ("1crop", "10crop"):
-            for family, name, kind in (("plain", "plain", None), ("residual", f"ResNet {shortcut}", shortcut)):
-                values = {}
-                for depth in rows:
-                    found = [n for n in nets if (n.family, n.depth) == (family, depth) and kind in (None, n.shortcut)]
-                    group = nets[found[0]].get(place) if found else None
-                    values[depth] = group.test_errors(view) if group else []
-                if any(values.values()):
-                    columns.append(Column(name, _ours(protocol, protocols[0], view, published.TEN_CROP)))
-                    for depth in rows:
-                        rows[depth].append(cell(values[depth]))
-    for family, name, kind in (("plain", "plain", None), ("residual", "ResNet A", "A")):
-        columns.append(Column(name, _theirs(published.TEN_CROP)))
-        for depth in rows:
-            rows[depth].append(formats.points(published.TEN_CROP.top1.get((family, depth, kind))))
-    told = [(f"{depth} layers", cells) for depth, cells in rows.items()]
-    return Table("Table 2: top-1 error of plain and of residual nets", columns, told, _runs_note(nets))
+            for name, (family, kind) in kinds.items():
+                rows = [by_key.get((family, depth, kind)) for depth in depths]
+                columns += _test_columns(name, protocol, protocols[0], rows, view, published.TEN_CROP)
+    for name, family, kind in (("plain", "plain", None), ("ResNet A", "residual", "A")):
+        columns.append(_of_paper(name, published.TEN_CROP, [(family, depth, kind) for depth in depths]))
+    title, names = "Table 2: top-1 error of plain and of residual nets", [f"{depth} layers" for depth in depths]
+    return _table(title, "Depth", names, columns, [_note_on_runs(protocols, nets)])
 
 
-def _table_3(protocols: Sequence[Protocol]) -> Table | None:
-    nets = _nets(protocols, lambda net: not net.cifar)
-    if not nets:
-        return None
-    columns, cells = _error_columns(
-        protocols, nets, ["1crop", "10crop"], dict.fromkeys(VIEWS, published.TEN_CROP), [1, 5]
-    )
-    _add_paper(columns, cells, published.TEN_CROP, [1, 5])
-    title = "Table 3: error on the validation images"
-    return Table(title, columns, [(net.label, cells[net]) for net in nets], _runs_note(nets))
-
-
-def _table_4(protocols: Sequence[Protocol]) -> Table | None:
-    nets = _nets(protocols, lambda net: not net.cifar)
-    papers = dict.fromkeys(VIEWS, published.MULTISCALE)
-    columns, cells = _error_columns(protocols, nets, ["dense", "multiscale"], papers, [1, 5])
+def _by_view(
+    title: str, protocols: Sequence[Protocol], nets: Sequence[Net], views: Sequence[str], paper: Published
+) -> Table | None:
+    """Top-1 and top-5 error by view; None where no run has one of these views."""
+    columns: list[Column] = []
+    for protocol in protocols:
+        for view in views:
+            for k in (1, 5):
+                columns += _test_columns(f"Top-{k} error", protocol, protocols[0], nets, view, paper, k)
     if not columns:
         return None
-    _add_paper(columns, cells, published.MULTISCALE, [1, 5])
-    title = "Table 4: single models, fully convolutional"
-    return Table(title, columns, [(net.label, cells[net]) for net in nets], _runs_note(nets))
+    columns += [_of_paper(f"Top-{k} error", paper, _published_keys(nets), k) for k in (1, 5)]
+    return _table(title, "Net", [net.label for net in nets], columns, [_note_on_runs(protocols, nets)])
+
+
+def _table_6(protocols: Sequence[Protocol], nets: Sequence[Net]) -> Table:
+    main, paper = protocols[0], published.CIFAR10
+    sizes = [
+        [run.parameters for group in _groups(protocols, [net]) for run in group.runs if run.parameters] for net in nets
+    ]
+    columns = [Column("Parameters", (), [formats.count(max(known, default=None)) for known in sizes])]
+    for protocol in protocols:
+        head = ["Ours", "last tenth of the training"]
+        head += [differing_fields(protocol, main)] if protocol is not main else []
+        columns += _measured("Training error", head, nets, protocol, lambda group: group.train_errors)
+    for protocol in protocols:
+        columns += _test_columns("Test error", protocol, main, nets, "1crop", paper)
+    columns.append(_of_paper("Test error", paper, _published_keys(nets)))
+    notes = [_note_on_runs(protocols, nets)]
+    if any(net.key == ("residual", 110, "A") for net in nets):
+        notes.append(
+            f"The paper{formats.APOSTROPHE}s 6.43 with 110 layers is the best of five runs, whose mean is 6.61 ± 0.16."
+        )
+    return _table("Table 6: nets for 32x32 images by depth", "Net", [net.label for net in nets], columns, notes)
+
+
+def _published_keys(nets: Sequence[Net]) -> list[Key | None]:
+    return [net.key if net.as_published else None for net in nets]
