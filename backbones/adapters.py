@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from backbones.base import PIXEL_MEAN, PIXEL_STD, Backbone, BackboneError, FeatureSpec, Stage, Tail, stage_key
+from backbones.base import Backbone, BackboneError
+from backbones.chain import PIXEL_MEAN, PIXEL_STD, FeatureSpec, Stage, Step
+from backbones.norms import evaluating
 
 PROBE_PX = 224  # side of the image on which strides are measured
 
@@ -35,11 +38,17 @@ class Family:
     classifier: str
 
 
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    ":relu": F.relu,
-    ":pool": lambda x_NCHW: F.adaptive_avg_pool2d(x_NCHW, 1).flatten(1),
-    ":flatten": lambda x_NCHW: x_NCHW.flatten(1),
-}
+def average(x_NCHW: Tensor) -> Tensor:
+    """Global average pooling to vectors_NC."""
+    return F.adaptive_avg_pool2d(x_NCHW, 1).flatten(1)
+
+
+def flatten(x_NCHW: Tensor) -> Tensor:
+    """Pooled maps to vectors_NC."""
+    return x_NCHW.flatten(1)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {":relu": F.relu, ":pool": average, ":flatten": flatten}
 
 # By the class of the network.
 TORCHVISION = {
@@ -83,7 +92,6 @@ class OutsideNet(Backbone):
         mean: Sequence[float] = PIXEL_MEAN,
         std: Sequence[float] = PIXEL_STD,
     ) -> None:
-        super().__init__(name, num_classes, mean=mean, std=std)
         if family is None:
             raise _uncuttable(name, type(net).__name__)
         try:
@@ -94,17 +102,12 @@ class OutsideNet(Backbone):
             raise _uncuttable(name, f"{type(net).__name__} of this variant ({error})") from error
         if not isinstance(classifier, nn.Linear):
             raise _uncuttable(name, f"{type(net).__name__} without a linear classifier")
-        for child_name, child in net.named_children():
-            self.add_module(child_name, child)
-        end = Tail(_modules(tail), partial(run_steps, steps=tail), classifier.in_features)
-        self._finish(_stages(steps, specs), end, family.classifier)
+        modules = dict(net.named_children())
+        chain = _stages(steps, specs)
+        super().__init__(name, num_classes, modules, chain, tail=tail, classifier=family.classifier, mean=mean, std=std)
 
-
-def run_steps(owner: nn.Module, x: Tensor, *, steps: tuple[str, ...]) -> Tensor:
-    """Modules of `owner` and functions, one after the other."""
-    for step in steps:
-        x = FUNCTIONS[step](x) if step in FUNCTIONS else owner.get_submodule(step)(x)
-    return x
+    def three_by_three(self) -> dict[str, nn.Module]:
+        raise BackboneError(f"{self.name} comes from outside: which module gives a layer's response is not known.")
 
 
 def from_torchvision(model: str, num_classes: int, *, dilate_last: bool = False) -> OutsideNet:
@@ -178,49 +181,47 @@ def _uncuttable(name: str, what: str) -> BackboneError:
     )
 
 
-def _expand(net: nn.Module, steps: str) -> tuple[str, ...]:
-    """The names in a line of the table, "x.*" as all children of x. Raises AttributeError for a missing one."""
-    names: list[str] = []
+def _expand(net: nn.Module, steps: str) -> tuple[Step, ...]:
+    """The steps in a line of the table, "x.*" as all children of x. Raises AttributeError for a missing module."""
+    expanded: list[Step] = []
     for step in steps.split():
-        if step.endswith(".*"):
-            names += [f"{step[:-2]}.{child}" for child, _ in net.get_submodule(step[:-2]).named_children()]
+        if step in FUNCTIONS:
+            expanded.append(FUNCTIONS[step])
+        elif step.endswith(".*"):
+            expanded += [f"{step[:-2]}.{child}" for child, _ in net.get_submodule(step[:-2]).named_children()]
         else:
-            names.append(step)
-    for name in _modules(names):
-        net.get_submodule(name)
-    return tuple(names)
-
-
-def _modules(steps: Sequence[str]) -> tuple[str, ...]:
-    return tuple(step for step in steps if step not in FUNCTIONS)
+            net.get_submodule(step)
+            expanded.append(step)
+    return tuple(expanded)
 
 
 @torch.no_grad()
-def _measure(net: nn.Module, steps: Sequence[str]) -> list[FeatureSpec]:
+def _measure(net: nn.Module, steps: Sequence[Step]) -> list[FeatureSpec]:
     """Channels and stride after each step, found with tensors that have a shape and no storage."""
-    was_training = {module: module.training for module in net.modules()}
-    net.eval()
     specs = []
     x = torch.zeros(1, 3, PROBE_PX, PROBE_PX, device="meta")
-    for step in steps:
-        if step in FUNCTIONS:
-            x = FUNCTIONS[step](x)
-        else:
-            module = net.get_submodule(step)
-            state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
-            x = functional_call(module, state, x)
-        specs.append(FeatureSpec(x.shape[1], round(PROBE_PX / x.shape[2])))
-    for module, training in was_training.items():
-        module.training = training
+    with evaluating(net):
+        for step in steps:
+            if isinstance(step, str):
+                module = net.get_submodule(step)
+                state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
+                x = functional_call(module, state, x)
+            elif callable(step):
+                x = step(x)
+            specs.append(FeatureSpec(x.shape[1], round(PROBE_PX / x.shape[2])))
     return specs
 
 
-def _stages(steps: Sequence[str], specs: Sequence[FeatureSpec]) -> list[Stage]:
+def _stages(steps: Sequence[Step], specs: Sequence[FeatureSpec]) -> list[Stage]:
     """One stage for each stride: all steps whose output has it; its map is the last of them."""
     stages = []
     for stride in sorted({spec.stride for spec in specs}):
         own = tuple(step for step, spec in zip(steps, specs) if spec.stride == stride)
         last = max(place for place, spec in enumerate(specs) if spec.stride == stride)
-        run = partial(run_steps, steps=own)
-        stages.append(Stage(stage_key(stride), specs[last], _modules(own), run))
+        stages.append(Stage(stage_key(stride), specs[last], own, is_map=stride >= 4))
     return stages
+
+
+def stage_key(stride: int) -> str:
+    """The name of a map: "c2" at stride 4 .. "c5" at stride 32."""
+    return f"c{int(math.log2(stride))}"

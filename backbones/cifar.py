@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from torch import nn
 
-from backbones.base import (
-    Backbone,
-    BackboneError,
-    FeatureSpec,
-    Stage,
-    Tail,
-    check_width,
-    initialise,
-    initialise_classifier,
-    scaled,
-)
-from backbones.resnet import BasicBlock, conv, make_layer, run_global_pool, run_layer, run_stem
+from backbones.base import Backbone, BackboneError, check_width, initialise, scaled
+from backbones.blocks import BasicBlock, conv, global_average, make_layer
+from backbones.chain import ConvNorm, FeatureSpec, Stage
 
 # Mean and standard deviation of CIFAR-10's training pixels, RGB, on 0..255.
 CIFAR_MEAN = (125.307, 122.950, 113.865)
@@ -40,30 +28,29 @@ class CifarNet(Backbone):
                 f"There is no {name}: these nets have 6n+2 layers; the nearest are {below} and {below + 6}."
             )
         check_width(name, width)
-        super().__init__(name, num_classes, width=width, mean=CIFAR_MEAN, std=CIFAR_STD)
-        self.shortcut = "A" if residual else None
+        shortcut = "A" if residual else None
         inputs = scaled(16, width)
-        self.conv1 = conv(3, 3, inputs)
-        self.bn1 = nn.BatchNorm2d(inputs)
-        chain = []
+        modules: dict[str, nn.Module] = {"conv1": conv(3, 3, inputs), "bn1": nn.BatchNorm2d(inputs)}
+        chain = [Stage("stem", FeatureSpec(inputs, 1), (ConvNorm("conv1", "bn1"),), is_map=False)]
         for index, base in enumerate((16, 32, 64)):
-            planes, stride = scaled(base, width), 1 if index == 0 else 2
-            layer = make_layer(
-                BasicBlock, (depth - 2) // 6, inputs, planes, stride, shortcut=self.shortcut, stride_in="3x3"
+            planes, stride, layer = scaled(base, width), 1 if index == 0 else 2, f"layer{index + 1}"
+            modules[layer] = make_layer(
+                BasicBlock, (depth - 2) // 6, inputs, planes, stride, shortcut=shortcut, stride_in="3x3"
             )
-            name = f"layer{index + 1}"
-            self.add_module(name, layer)
-            run = partial(run_layer, name=name)
-            chain.append(Stage(f"c{index}", FeatureSpec(planes, 2**index), (name,), run))
+            chain.append(Stage(f"c{index}", FeatureSpec(planes, 2**index), (layer,)))
             inputs = planes
-        stem = Stage("stem", FeatureSpec(scaled(16, width), 1), ("conv1", "bn1"), run_stem)
-        self.fc = nn.Linear(inputs, num_classes)
-        initialise(self)
-        initialise_classifier(self.fc)
-        self._finish([stem, *chain], Tail((), run_global_pool, inputs), "fc", native_px=32)
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "shortcut": self.shortcut}
-
-    def _is_public(self, stage: Stage) -> bool:
-        return stage.key != "stem"
+        modules["fc"] = classifier = nn.Linear(inputs, num_classes)
+        initialise(modules, classifier)
+        super().__init__(
+            name,
+            num_classes,
+            modules,
+            chain,
+            tail=(global_average,),
+            classifier="fc",
+            width=width,
+            mean=CIFAR_MEAN,
+            std=CIFAR_STD,
+            native_px=32,
+            shortcut=shortcut,
+        )

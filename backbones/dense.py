@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, BackboneError
+from backbones.norms import evaluating
 
 WINDOW_VALUES = 1 << 26  # numbers in the windows that are laid out at once: 256 MB in float32
 
@@ -59,15 +60,11 @@ class Dense(nn.Module):
 @torch.no_grad()
 def map_side(backbone: Backbone, size: int) -> int:
     """Cells a side of the last map of an image of `size` x `size` px. Raises BackboneError where none is left."""
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
+    pixels_13HW = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(backbone.parameters()).device)
     try:
-        device = next(backbone.parameters()).device
-        return backbone.last_map(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)).shape[2]
+        with evaluating(backbone):
+            return backbone.last_map(pixels_13HW).shape[2]
     except RuntimeError as error:
-        raise BackboneError(f"{backbone.name} cannot see images of {size} px: nothing is left of its last map.") from (
-            error
-        )
-    finally:
-        for module, training in modes:
-            module.training = training
+        raise BackboneError(
+            f"{backbone.name} cannot see images of {size} px: nothing is left of its last map."
+        ) from error

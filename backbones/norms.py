@@ -5,7 +5,8 @@ Legend of shape suffixes: N images, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,6 +82,18 @@ def freeze_norms(module: nn.Module) -> None:
             norm.eval()
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module's training flag is given back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 @torch.no_grad()
 def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -> int:
     """Sets all batch norms to the mean and variance over the given images; returns how many there were.
@@ -90,13 +103,11 @@ def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -
     is set are the exact population figures of its inputs (not a mean over batches of their variances, nor a
     moving average). A single value a channel (one image, a 1x1 map) has no variance of its own: such a batch is
     normalised with the batch before it, and counted. Frozen norms keep theirs.
-    In a distributed group the sums of all processes are added, so
-    each brings its share.
+    In a distributed group the sums of all processes are added, so each brings its share.
 
     pixel_batches: tensors as the network takes them; moved to its device. A network without batch norm reads
     none of them and returns 0.
     """
-    was_training = {module: module.training for module in backbone.modules()}
     norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     norms = [norm for norm in norms if not isinstance(norm, _Frozen)]
     if not norms:
@@ -104,24 +115,22 @@ def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -
     device = next(backbone.parameters()).device
     momenta = [norm.momentum for norm in norms]
     sums = [_Sums(norm) for norm in norms]
-    backbone.eval()  # dropout and the like off, only the norms see their batch
     images = 0
-    try:
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0  # running figures become those of the last batch, which the kernel has computed anyway
-        for pixels_NCHW in pixel_batches:
-            backbone(pixels_NCHW.to(device))
-            images += len(pixels_NCHW)
-            for norm, one in zip(norms, sums):
-                one.add_last_batch()
+    with evaluating(backbone):  # dropout and the like off, only the norms see their batch
+        try:
+            for norm in norms:
                 norm.train()
-    finally:
-        for norm, momentum, one in zip(norms, momenta, sums):
-            norm.momentum = momentum
-            one.stop()
-        for module, training in was_training.items():
-            module.training = training
+                norm.momentum = 1.0  # running figures become the last batch's, which the kernel has computed anyway
+            for pixels_NCHW in pixel_batches:
+                backbone(pixels_NCHW.to(device))
+                images += len(pixels_NCHW)
+                for norm, one in zip(norms, sums):
+                    one.add_last_batch()
+                    norm.train()
+        finally:
+            for norm, momentum, one in zip(norms, momenta, sums):
+                norm.momentum = momentum
+                one.stop()
     if dist.is_available() and dist.is_initialized():
         images = _add_over_processes(sums, images, device)
     if images == 0:

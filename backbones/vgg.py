@@ -1,66 +1,43 @@
 """VGG-11, 13, 16, 19 with and without batch norm (Simonyan & Zisserman 2014, table 1); torchvision's names.
 
-Legend of shape suffixes: N images, R regions, C channels, H W height and width.
+Legend of shape suffixes: N images, C channels, H W height and width, D length of a vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import (
-    Backbone,
-    BackboneError,
-    FeatureSpec,
-    Stage,
-    Tail,
-    check_width,
-    initialise,
-    initialise_classifier,
-    scaled,
-)
-from backbones.norms import conv_norm
+from backbones.base import Backbone, BackboneError, check_width, initialise, scaled
+from backbones.chain import ConvNorm, FeatureSpec, Stage, Step
 
 # Convolutions in each of the five blocks; a block ends at a 2x2 max pooling.
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
 FULL_MAP = 7  # side of the map that fc6 reads
 
-Layer = tuple[str, str | None]  # names of a convolution and of its norm
+
+def halve(x_NCHW: Tensor) -> Tensor:
+    """The 2x2 max pooling that ends a block; it runs at the beginning of the next."""
+    return F.max_pool2d(x_NCHW, kernel_size=2, stride=2)
 
 
-def run_block(owner: nn.Module, x_NCHW: Tensor, *, layers: tuple[Layer, ...], pool: bool) -> Tensor:
-    """One block: the pooling that ends the block before, then its convolutions with their ReLUs."""
-    if pool:
-        x_NCHW = F.max_pool2d(x_NCHW, kernel_size=2, stride=2)
-    for conv, norm in layers:
-        norm_module = None if norm is None else owner.get_submodule(norm)
-        x_NCHW = conv_norm(x_NCHW, owner.get_submodule(conv), norm_module, relu=True)  # type: ignore[arg-type]
-    return x_NCHW
-
-
-def run_dense_pool(owner: nn.Module, x_NCHW: Tensor) -> Tensor:
+def keep_size(x_NCHW: Tensor) -> Tensor:
     """pool5 that keeps the map's size: 3x3 at stride 1 instead of 2x2 at stride 2 (Liu et al. 2016, §3.1)."""
     return F.max_pool2d(x_NCHW, kernel_size=3, stride=1, padding=1)
 
 
-def run_tail(owner: Any, x_NCHW: Tensor) -> Tensor:
-    """fc6 and fc7, each with ReLU and dropout: maps of any size, made 7x7 where they are not, to vectors."""
+def flatten_7x7(x_NCHW: Tensor) -> Tensor:
+    """Maps of any size, made 7x7 where they are not, to vectors_ND."""
     if x_NCHW.shape[2:] != (FULL_MAP, FULL_MAP):
         x_NCHW = F.adaptive_avg_pool2d(x_NCHW, FULL_MAP)
-    x_ND = x_NCHW.flatten(1)
-    for name in ("0", "3"):
-        x_ND = F.relu(owner.classifier.get_submodule(name)(x_ND), inplace=True)
-        x_ND = F.dropout(x_ND, p=0.5, training=owner.training)
-    return x_ND
+    return x_NCHW.flatten(1)
 
 
 def shallow_layers(deep: Backbone, state: Mapping[str, Tensor], *, origin: str) -> tuple[dict[str, Tensor], str]:
-    """What a deeper VGG takes over from a shallower one, under the deeper one's names, and the shallower one's name.
+    """Return a shallower VGG's weights under a deeper one's names, for it to start from, and the shallower one's name.
 
     §3.1: "we initialised the first four convolutional layers and the last three fully-connected layers with the
     layers of net A". A layer's place is its block and its number there, so that channels agree: of VGG-11 these are
@@ -129,61 +106,44 @@ class VGG(Backbone):
         if depth not in DEPTHS:
             raise BackboneError(f"There is no {name}: VGG has {', '.join(map(str, DEPTHS))} layers.")
         check_width(name, width)
-        super().__init__(name, num_classes, width=width)
-        self.depth, self.batch_norm = depth, batch_norm
         layers: list[nn.Module] = []
         chain: list[Stage] = []
         inputs = 3
         places = _places(depth, batch_norm)
         for index, (count, base) in enumerate(zip(DEPTHS[depth], CHANNELS)):
             outputs = scaled(base, width)
-            names: list[Layer] = []
+            steps: list[Step] = [halve] if index > 0 else []
             for number in range(count):
                 layers += [
                     nn.Conv2d(inputs, outputs, 3, padding=1),
                     *([nn.BatchNorm2d(outputs)] * batch_norm),
                     nn.ReLU(),
                 ]
-                conv, *norm = places[index, number]
-                names.append((conv, norm[0] if norm else None))
+                steps.append(ConvNorm(*places[index, number]))
                 inputs = outputs
             layers.append(nn.MaxPool2d(2, 2))
-            modules = tuple(part for layer in names for part in layer if part is not None)
-            run = partial(run_block, layers=tuple(names), pool=index > 0)
-            chain.append(Stage(f"c{index}", FeatureSpec(outputs, 2**index), modules, run))
-        pool5 = run_dense_pool if dilate_last else partial(run_block, layers=(), pool=True)
-        chain.append(Stage("c5", FeatureSpec(inputs, 16 if dilate_last else 32), (), pool5))
-        self.features = nn.Sequential(*layers)
-        hidden = scaled(4096, width)
-        self.classifier = nn.Sequential(
-            nn.Linear(inputs * FULL_MAP * FULL_MAP, hidden), nn.ReLU(), nn.Dropout(),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(),
-            nn.Linear(hidden, num_classes),
-        )  # fmt: skip
-        initialise(self)
-        initialise_classifier(self.classifier[6])  # type: ignore[arg-type]
-        self._finish(chain, Tail(("classifier.0", "classifier.3"), run_tail, hidden), "classifier.6")
-
-    def freeze(self, stride: int) -> None:
-        """Fixes the layers whose output is pooled on the way to that stride; 0 fixes nothing.
-
-        Stride 4 fixes conv1_x and conv2_x, as Fast and Faster R-CNN do (Girshick 2015, §4.5), not conv3_x,
-        although its output has stride 4 as well; stride 32 fixes all convolutions.
-        """
-        super().freeze(stride)
-
-    def _freezes(self, stage: Stage, stride: int) -> bool:
-        return stage.spec.stride < stride
-
-    def _above(self, below: int) -> tuple[Stage, ...]:
+            # Not frozen at its own stride: the block's convolutions are those before the pooling to twice that stride.
+            spec = FeatureSpec(outputs, 2**index)
+            chain.append(Stage(f"c{index}", spec, tuple(steps), is_map=index >= 2, frozen_from=2 * spec.stride))
         # RoI pooling takes the place of pool5, so that regions reach fc6 with 7x7 (Girshick 2015, §2.1).
-        return tuple(stage for stage in self._chain[below:] if stage.key != "c5")
-
-    def _roi_size(self, stride: int, asked: int | None) -> int:
-        fixed = FULL_MAP * max(1, 16 // stride)
-        if asked not in (None, fixed):
-            raise BackboneError(
-                f"{self.name} cut at stride {stride} needs roi_size {fixed}, as fc6 reads "
-                f"{FULL_MAP}x{FULL_MAP} maps; {asked} was asked for."
-            )
-        return fixed
+        pool5 = FeatureSpec(inputs, 16 if dilate_last else 32)
+        chain.append(Stage("c5", pool5, (keep_size if dilate_last else halve,), in_head=False))
+        hidden = scaled(4096, width)
+        head = nn.Sequential(
+            nn.Linear(inputs * FULL_MAP * FULL_MAP, hidden), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(),
+            classifier := nn.Linear(hidden, num_classes),
+        )  # fmt: skip
+        modules = {"features": nn.Sequential(*layers), "classifier": head}
+        initialise(modules, classifier)
+        super().__init__(
+            name,
+            num_classes,
+            modules,
+            chain,
+            tail=(flatten_7x7, *(f"classifier.{place}" for place in range(6))),  # fc6, fc7: each with ReLU and dropout
+            classifier="classifier.6",
+            width=width,
+            tail_side=FULL_MAP,
+        )
+        self.depth, self.batch_norm = depth, batch_norm

@@ -35,7 +35,7 @@ def check_contract(name, reference):
     images = pixels()
     with torch.no_grad():
         logits = net(images)
-        expected = reference.eval()(net.normalise(images))
+        expected = reference.eval()(net.pixel_norm(images))
         assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
         maps = net.feature_maps(images)
         assert list(maps) == ["c2", "c3", "c4", "c5"]

@@ -58,7 +58,7 @@ def test_maps_have_strides_4_to_32(name):
 def test_vggs_maps_are_the_last_of_conv3_conv4_conv5_and_pool5():
     """Against the layers one by one: torchvision's vgg16_bn pools at 6, 13, 23, 33 and 43."""
     net = small("vgg16_bn").eval()
-    x = net.normalise(pixels())
+    x = net.pixel_norm(pixels())
     expected = {"c2": net.features[:23](x), "c3": net.features[:33](x), "c4": net.features[:43](x)}
     expected["c5"] = net.features(x)
     for key, found in net.feature_maps(pixels()).items():
@@ -121,11 +121,11 @@ def test_vggs_head_drops_out_in_training_only():
 def test_pixels_beyond_an_images_size_are_zero_after_normalisation():
     net = small("r18").eval()
     sizes = torch.tensor([[64, 96], [10, 20]])
-    x = net.normalise(pixels(), sizes)
+    x = net.pixel_norm(pixels(), sizes)
     assert x.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(x[1, :, :10, :20], net.normalise(pixels())[1, :, :10, :20])
+    torch.testing.assert_close(x[1, :, :10, :20], net.pixel_norm(pixels())[1, :, :10, :20])
     assert x[1, :, 10:].abs().max() == 0 and x[1, :, :, 20:].abs().max() == 0
-    assert torch.equal(x[0], net.normalise(pixels())[0])
+    assert torch.equal(x[0], net.pixel_norm(pixels())[0])
 
 
 def test_what_the_padding_holds_changes_no_map():

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from backbones import BackboneError, create_backbone
-from backbones.layers import three_by_three
 
 
 # 6n+2 layers: all but the classifier; a basic block has two, a bottleneck one; VGG: all convolutions.
@@ -25,7 +24,7 @@ from backbones.layers import three_by_three
 )
 def test_as_many_as_the_network_has(name, count):
     with torch.device("meta"):
-        assert len(three_by_three(create_backbone(name, num_classes=10))) == count
+        assert len(create_backbone(name, num_classes=10).three_by_three()) == count
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ def test_as_many_as_the_network_has(name, count):
 )
 def test_they_run_in_this_order(name, kind):
     net = create_backbone(name, num_classes=10, width=0.25).eval()
-    layers, called = three_by_three(net), []
+    layers, called = net.three_by_three(), []
     for layer, module in layers.items():
         assert type(module) is kind
         module.register_forward_hook(lambda *_args, layer=layer: called.append(layer))
@@ -44,4 +43,4 @@ def test_they_run_in_this_order(name, kind):
 
 def test_outside_networks_are_refused():
     with pytest.raises(BackboneError, match="comes from outside"):
-        three_by_three(create_backbone("torchvision:resnet18", num_classes=10))
+        create_backbone("torchvision:resnet18", num_classes=10).three_by_three()

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from backbones import create_backbone
 from backbones.base import BackboneError
+from backbones.blocks import Block, recompute_blocks
 from backbones.norms import freeze_norms
-from backbones.resnet import Block, recompute_blocks
 
 
 def trained(net, *, steps: int = 2, precision: str = "fp32"):

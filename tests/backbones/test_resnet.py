@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from backbones import create_backbone
+from backbones.blocks import BasicBlock, Block
 from backbones.cost import count_parameters
-from backbones.resnet import BasicBlock, Block
 
 
 def small(name, **options):

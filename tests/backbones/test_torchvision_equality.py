@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from backbones import create_backbone
-from backbones.base import PixelNorm
+from backbones.chain import PixelNorm
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

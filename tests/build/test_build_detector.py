@@ -56,7 +56,7 @@ def test_every_body_builds_on_every_kind_of_backbone(backbone: str, body: str) -
     recipe = recipe_of(backbone, body, masks=True)
     with torch.device("meta"):
         detector = built(recipe)
-        names = set(build_detector.detector_state(detector))
+        names = set(build_detector.file_state(detector))
         uncut = set(build_detector.build_body_backbone(recipe).state_dict())
     ours = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
     assert ours and ours <= uncut, "the backbone's tensors keep the names of the uncut network"
@@ -88,13 +88,13 @@ def test_a_state_goes_to_a_file_and_back(body: str) -> None:
     first, second = built(recipe), built(recipe)
     for parameter in second.parameters():
         nn.init.zeros_(parameter)
-    build_detector.load_detector_state(second, build_detector.detector_state(first), Path("x.safetensors"))
+    build_detector.load_file_state(second, build_detector.file_state(first), Path("x.safetensors"))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
 def test_the_extra_norm_above_a_cut_is_the_detectors_own() -> None:
-    names = build_detector.detector_state(built(recipe_of("r18", "c4", head_norms="batch")))
+    names = build_detector.file_state(built(recipe_of("r18", "c4", head_norms="batch")))
     assert "box_head.head.extra_norm.weight" in names and "backbone.layer4.0.conv1.weight" in names
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backbones.resnet import Block
+from backbones.blocks import Block
 from vertebra.build import build
 from vertebra.data.datasets.records import ClassificationDataset, Strings
 from vertebra.data.loading.loaders import Loader

@@ -57,9 +57,9 @@ def ours_of(name: str, theirs: Any) -> FasterRCNN:
     recipe = recipe.model_copy(update={"model": settings})
     model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), CLASSES)
     state = from_torchvision(theirs.state_dict(), range(1, CLASSES + 1))
-    classifier = {name: tensor for name, tensor in build_detector.detector_state(model).items() if name not in state}
+    classifier = {name: tensor for name, tensor in build_detector.file_state(model).items() if name not in state}
     assert not classifier, "every tensor of ours comes from theirs"
-    build_detector.load_detector_state(model, state, "torchvision's state dict")  # type: ignore[arg-type]
+    build_detector.load_file_state(model, state, "torchvision's state dict")  # type: ignore[arg-type]
     return model.eval()
 
 
@@ -211,7 +211,7 @@ def test_the_published_files_names_and_shapes_fit(name: str) -> None:
         recipe = torchvision_recipe(name)
         model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), 80)
     coco = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
-    expected = {name: tensor.shape for name, tensor in build_detector.detector_state(model).items()}
+    expected = {name: tensor.shape for name, tensor in build_detector.file_state(model).items()}
     for rename in (lambda key: key, _published_name):
         ours = from_torchvision({rename(key): tensor for key, tensor in state.items()}, coco)
         assert {name: tensor.shape for name, tensor in ours.items()} == expected

@@ -131,7 +131,7 @@ def mask_detector(sample, tmp_path):
         "backbone": backbone.identity(),
     }
     detector = build_detector.build_detector(recipe, backbone, len(categories))
-    save_weights(tmp_path / "mask.safetensors", build_detector.detector_state(detector), facts)
+    save_weights(tmp_path / "mask.safetensors", build_detector.file_state(detector), facts)
     return tmp_path / "mask.safetensors"
 
 

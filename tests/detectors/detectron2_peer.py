@@ -19,7 +19,7 @@ import PIL.Image
 import torch
 
 from backbones import create_backbone
-from backbones.cut import PixelNorm
+from backbones.chain import PixelNorm
 from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.bodies import SingleMap
@@ -27,7 +27,7 @@ from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
-from vertebra.build.build_detector import load_detector_state
+from vertebra.build.build_detector import load_file_state
 from vertebra.build.detectron2_names import DETECTRON2_MEAN, DETECTRON2_STD, from_detectron2
 
 SCALES, RATIOS, CLASSES = (32.0, 64.0, 128.0, 256.0, 512.0), (0.5, 1.0, 2.0), 80
@@ -106,5 +106,5 @@ def ours(theirs: Any) -> FasterRCNN:
     box_head = BoxHead(RoIAlign(head.roi_size, trunk.stride), head, predictor, samples=samples)
     body = SingleMap(trunk, trunk.out_channels, trunk.stride)
     detector = FasterRCNN(body=body, rpn=rpn, box_head=box_head)
-    load_detector_state(detector, from_detectron2(theirs.state_dict(), scales=len(SCALES)), Path("detectron2"))
+    load_file_state(detector, from_detectron2(theirs.state_dict(), scales=len(SCALES)), Path("detectron2"))
     return detector.to(memory_format=torch.channels_last)

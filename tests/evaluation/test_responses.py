@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from backbones import create_backbone
-from backbones.layers import three_by_three
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.responses import response_deviations
 
@@ -39,7 +38,7 @@ def test_deviations_equal_those_of_the_outputs_kept(name, batches):
     for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm2d)):
         nn.init.uniform_(norm.running_mean, -1, 1)
         nn.init.uniform_(norm.weight, 0.5, 2)
-    layers = three_by_three(net)
+    layers = net.three_by_three()
     deviations, images = response_deviations(net, layers, batches)
     assert images == 7
     assert net.training
@@ -60,7 +59,7 @@ def test_deviations_equal_those_of_the_outputs_kept(name, batches):
 
 def test_hooks_are_taken_away(batches):
     net = create_backbone("cifar_r8", num_classes=10)
-    layers = three_by_three(net)
+    layers = net.three_by_three()
     response_deviations(net, layers, batches)
     assert not any(module._forward_hooks for module in layers.values())
 
@@ -68,9 +67,9 @@ def test_hooks_are_taken_away(batches):
 def test_no_images_a_layer_that_never_runs_and_diverged_weights_are_errors(batches):
     net = create_backbone("cifar_r8", num_classes=10)
     with pytest.raises(EvaluationError, match="no images"):
-        response_deviations(net, three_by_three(net), [])
+        response_deviations(net, net.three_by_three(), [])
     with pytest.raises(EvaluationError, match="the layer lost gave nothing"):
         response_deviations(net, {"lost": nn.ReLU()}, batches)
     nn.init.constant_(net.bn1.weight, float("nan"))
     with pytest.raises(EvaluationError, match="not finite"):
-        response_deviations(net, three_by_three(net), batches)
+        response_deviations(net, net.three_by_three(), batches)

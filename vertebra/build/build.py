@@ -16,9 +16,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from backbones import Backbone, BackboneError, create_backbone
+from backbones.blocks import recompute_blocks
+from backbones.chain import PIXEL_MEAN
 from backbones.classifier import Classifier
-from backbones.cut import PIXEL_MEAN
-from backbones.resnet import recompute_blocks
 from backbones.vgg import shallow_layers
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset

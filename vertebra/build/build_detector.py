@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from backbones import Backbone
-from backbones.cut import MapTrunk, RegionHead, Trunk
+from backbones.cut import Part, RegionHead
 from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
@@ -177,27 +177,26 @@ def _over_gpus(field: str) -> bool:
     return True
 
 
-def detector_state(detector: FasterRCNN) -> dict[str, torch.Tensor]:
-    """The detector's tensors with the backbone's under the names of the uncut network: `backbone.layer1.0...`."""
-    named = partial(_file_name, _backbone_parts(detector))
-    return {named(name): tensor for name, tensor in detector.state_dict().items()}
+def file_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a detector or localizer, its backbone's under the names of the uncut network.
+
+    "body.trunk.layer1.0..." and "box_head.head.layer4.0..." are `backbone.layer1.0...` and `backbone.layer4.0...`.
+    """
+    names = _file_names(model)
+    return {names[name]: tensor for name, tensor in model.state_dict().items()}
 
 
-def load_detector_state(detector: FasterRCNN, state: dict[str, torch.Tensor], path: Path) -> None:
-    """The inverse of `detector_state`; every key must be there."""
-    parts = _backbone_parts(detector)
-    names = {_file_name(parts, name): name for name in detector.state_dict()}
-    load_into(detector, {names.get(name, name): tensor for name, tensor in state.items()}, path)
+def load_file_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """The inverse of `file_state`; every key must be there."""
+    names = {in_file: name for name, in_file in _file_names(model).items()}
+    load_into(model, {names.get(name, name): tensor for name, tensor in state.items()}, path)
 
 
-def _backbone_parts(detector: FasterRCNN) -> tuple[str, ...]:
-    """Where in the detector the backbone's own modules are."""
-    parts = (Trunk, MapTrunk, RegionHead)
-    return tuple(f"{name}." for name, module in detector.named_modules() if isinstance(module, parts))
-
-
-def _file_name(parts: tuple[str, ...], name: str) -> str:
-    for part in parts:
-        if name.startswith(part) and not name.startswith(f"{part}extra_norm."):
-            return "backbone." + name.removeprefix(part)
-    return name
+def _file_names(model: nn.Module) -> dict[str, str]:
+    """Name of every tensor in the model's state dict, to its name in files."""
+    names = {name: name for name in model.state_dict()}
+    for place, part in model.named_modules():
+        if isinstance(part, Part):
+            own = part.state_dict()
+            names |= {f"{place}.{name}": f"backbone.{name}" for name in own if not name.startswith("extra_norm.")}
+    return names

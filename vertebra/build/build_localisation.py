@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,8 @@ from vertebra.data.loading.sampling import Share, evenly
 from vertebra.data.loading.views import Crops, View, Whole
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
-from vertebra.engine.weights import load_into
 from vertebra.evaluation.predict.localisation import LocationTruth
 from vertebra.recipes.schema_localisation import LocalisationRecipe
-
-TRUNK = "trunk."
 
 
 def open_train(recipe: LocalisationRecipe) -> LocalisationDataset:
@@ -62,21 +58,6 @@ def build_localizer(recipe: LocalisationRecipe, backbone: Backbone, classes: int
         vote_iou=recipe.test.vote_iou,
     )
     return localizer.to(memory_format=torch.channels_last)
-
-
-def localizer_state(localizer: Localizer) -> dict[str, torch.Tensor]:
-    """The localizer's tensors, the trunk's under the names of the uncut network: `backbone.layer1.0...`."""
-    return {_file_name(name): tensor for name, tensor in localizer.state_dict().items()}
-
-
-def load_localizer_state(localizer: Localizer, state: dict[str, torch.Tensor], path: Path) -> None:
-    """The inverse of `localizer_state`; every key must be there."""
-    names = {_file_name(name): name for name in localizer.state_dict()}
-    load_into(localizer, {names.get(name, name): tensor for name, tensor in state.items()}, path)
-
-
-def _file_name(name: str) -> str:
-    return "backbone." + name.removeprefix(TRUNK) if name.startswith(TRUNK) else name
 
 
 def location_train_loader(

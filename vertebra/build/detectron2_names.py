@@ -30,7 +30,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 
 
 def from_detectron2(state: Mapping[str, Tensor], *, scales: int, bgr: bool = True) -> dict[str, Tensor]:
-    """`state` (of a GeneralizedRCNN with a ResNet-C4) as `build_detector.load_detector_state` takes it.
+    """`state` (of a GeneralizedRCNN with a ResNet-C4) as `build_detector.load_file_state` takes it.
 
     scales: of the anchors at a cell (five in the model zoo). bgr: of the pixels it was trained on
     (`INPUT.FORMAT`). Raises ValueError for names that no C4 box detector has (FPN, masks, deformable convolutions).

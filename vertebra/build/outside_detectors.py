@@ -91,7 +91,7 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
 def from_torchvision(
     state: Mapping[str, Tensor], category_ids: Sequence[int], *, epsilon: float = 0.0
 ) -> dict[str, Tensor]:
-    """A state dict of torchvision's R50-FPN detectors as one of ours (`build_detector.load_detector_state`).
+    """A state dict of torchvision's R50-FPN detectors as one of ours (`build_detector.load_file_state`).
 
     category_ids: of our classes, in order; the rows of other categories, on which nothing was trained, are left out.
     epsilon: that of the norms in the weights' own training, 0 for those published. Raises ValueError for a state dict

@@ -157,7 +157,7 @@ def restore_detector(
     backbone = build_detector.build_body_backbone(recipe)
     build.check_identity(facts, backbone, path)
     model = build_detector.build_detector(recipe, backbone, classes)
-    build_detector.load_detector_state(model, state, path)
+    build_detector.load_file_state(model, state, path)
     return model.eval()
 
 

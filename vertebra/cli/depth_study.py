@@ -254,7 +254,6 @@ def data_of(study: DepthRecipe, run: Path) -> Path:
 
 def measure_responses(study: DepthRecipe, run: Path) -> None:
     """Writes the run's responses.json; where it cannot be made, says why and goes on."""
-    from backbones.layers import three_by_three
     from vertebra.build import build
     from vertebra.build.build_views import load_net
     from vertebra.engine import device
@@ -268,7 +267,7 @@ def measure_responses(study: DepthRecipe, run: Path) -> None:
         recipe = recipe.model_copy(update={"data": data_of(study, run), "input": view, "workers": study.workers})
         world = World(device=device.resolve(study.device))
         net = load_net(run / "model.safetensors", world.device, size=None, resize=None, precision=recipe.precision)
-        layers = three_by_three(net.backbone)
+        layers = net.backbone.three_by_three()
         loader = build.class_test_loader(recipe, build.open_classes(recipe, "val"), world, limit=study.responses)
         deviations, images = response_deviations(net.backbone, layers, loader, device=world.device)
     except (ValueError, OSError) as error:

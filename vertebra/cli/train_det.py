@@ -96,7 +96,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         write_proposals(recipe, model, test_set, world, run.path / "proposals.json")
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
-        save_weights(run.weights, build_detector.detector_state(model), facts)
+        save_weights(run.weights, build_detector.file_state(model), facts)
     run.finish(facts)
     logger.info("predictions, figures and weights: %s", run.path)
     return 0
