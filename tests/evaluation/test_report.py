@@ -16,9 +16,9 @@ from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.report import ReportError, formats, latex, write_report
-from vertebra.evaluation.report.collect import read_run
 from vertebra.evaluation.report.origins import label_runs
 from vertebra.evaluation.report.render import write_all
+from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.statistics.comparison import holm
 from vertebra.evaluation.why.errors import KINDS
 from vertebra.evaluation.why.explain import explain

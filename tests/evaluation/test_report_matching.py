@@ -16,21 +16,20 @@ from tests.evaluation.naive_matching import best_threshold, match_images
 from vertebra.evaluation.plots.axes import nice_ticks
 from vertebra.evaluation.report import photos
 from vertebra.evaluation.report.curves import smoothed, thinned, total_loss
-from vertebra.evaluation.report.matching import KINDS, Side, judge_side
-from vertebra.evaluation.report.shown import choose, gather, size_of
+from vertebra.evaluation.report.images import KINDS, Detections, choose, gather, mark_detections, size_of
 
 OBJECT, FAR = [0, 0, 10, 10], [70, 70, 10, 10]
 
 
-def judged(objects: list[dict[str, Any]], guesses: list[dict[str, Any]]) -> Side:
-    return judge_side("a", truth_of(objects, images=2, classes=("cat", "dog")), guesses)
+def judged(objects: list[dict[str, Any]], guesses: list[dict[str, Any]]) -> Detections:
+    return mark_detections("a", truth_of(objects, images=2, classes=("cat", "dog")), guesses)
 
 
-def told(side: Side) -> list[str]:
+def told(side: Detections) -> list[str]:
     return [KINDS[kind] for kind in side.kind_D]
 
 
-def counts(side: Side, threshold: float) -> tuple[int, ...]:
+def counts(side: Detections, threshold: float) -> tuple[int, ...]:
     return tuple(side.counts_3I(threshold)[:, 0].tolist())
 
 
@@ -77,7 +76,7 @@ def test_counts_and_threshold_are_those_of_a_loop(seed: int, levels: int | None)
         entry["difficult"] = 0  # the loop excuses any number of detections on one
     for entry in predictions:
         entry["score"] = round(entry["score"], 4)
-    side, loop = judge_side("a", truth, predictions), match_images(truth, predictions)
+    side, loop = mark_detections("a", truth, predictions), match_images(truth, predictions)
     assert side.threshold == best_threshold(list(loop.values()))
     for threshold in (0.0, 0.4, side.threshold):
         expected = [loop[image["id"]].counts(threshold) for image in truth["images"]]
@@ -96,7 +95,7 @@ def test_the_side_that_wins_seldom_is_shown_as_well() -> None:
 
 def test_what_is_gathered_of_an_image_is_its_own() -> None:
     truth, predictions = random_case(3)
-    side = judge_side("a", truth, predictions)
+    side = mark_detections("a", truth, predictions)
     places = np.array([7, 2, 5])
     shown = gather(truth, [side], places, [0.3], [])
     for image, place in zip(shown, places):

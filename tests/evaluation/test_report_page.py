@@ -19,7 +19,7 @@ from tests.evaluation.test_report import make_predictions, make_run, make_truth,
 from vertebra.evaluation.metrics.files import Entry, Truth
 from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.browser import Browser, build_browser
-from vertebra.evaluation.report.matching import judge_side
+from vertebra.evaluation.report.images import mark_detections
 from vertebra.evaluation.report.templates import environment, text_of
 
 CLASSES = ("ring", "star", "never <b>seen</b></script>")
@@ -303,7 +303,7 @@ def test_the_score_slider_counts_again(made: Made, open_page: Any) -> None:
     assert visit.page.locator("output[name=toldA]").inner_text() == f"{from_a:.2f}"
     for at, (place, threshold) in enumerate(((0, from_a), (2, 0.8))):
         name, found = made.sides[place]
-        side = judge_side(name, made.truth, found)
+        side = mark_detections(name, made.truth, found)
         counts, f1 = side.counts_3I(threshold), side.f1_I(threshold)
         captions = visit.page.locator(f"#cases figure:nth-child({2 + at}) span").all_text_contents()
         assert captions == [
@@ -325,7 +325,7 @@ def test_the_score_slider_reaches_scores_in_percent(open_page: Any, tmp_path: Pa
     visit.page.locator("input[name=fromB]").focus()
     visit.page.keyboard.press("ArrowRight")
     assert visit.page.locator("output[name=toldB]").inner_text() == "70.10"
-    counts = judge_side("percent", truth, percent).counts_3I(70.1)
+    counts = mark_detections("percent", truth, percent).counts_3I(70.1)
     captions = visit.page.locator("#cases figure:nth-child(3) span").all_text_contents()
     told = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]
     assert [caption.split(": ")[1] for caption in captions] == told

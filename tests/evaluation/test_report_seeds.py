@@ -12,9 +12,9 @@ import pytest
 from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.report import formats, write_report
-from vertebra.evaluation.report.collect import read_run
 from vertebra.evaluation.report.curves import mean_curve
 from vertebra.evaluation.report.reasons import mean_of
+from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sentences import headline
 from vertebra.evaluation.report.sides import group_runs
 from vertebra.evaluation.why.explain import explain

@@ -10,7 +10,7 @@ from tests.evaluation.test_bootstrap import repeated
 from tests.evaluation.test_reweighting import untied_within_images
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.overlaps import measure
-from vertebra.evaluation.report.shown import is_aside
+from vertebra.evaluation.report.images import is_aside
 from vertebra.evaluation.statistics.comparison import compare_sides
 from vertebra.evaluation.statistics.resampling import draw_counts
 from vertebra.evaluation.why.errors import KINDS, SPECIAL, tide_errors

@@ -1,7 +1,7 @@
 """The browser of images: truth and two sides beside each other, drawn, sorted and filtered in the page.
 
-The page gets the boxes with their verdicts as JSON and the pixels as small JPEGs; `browser.js` and what it stands on
-(`model.js`, `boxes.js`, `viewer.js`) draw what comes into view. Without JavaScript the first images are plain SVG.
+The page gets the boxes with their verdicts as JSON and the pixels as small JPEGs; `browser.js` with `model.js`,
+`boxes.js` and `viewer.js` draws what comes into view. Without JavaScript the first images are plain SVG.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ from markupsafe import Markup
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth, class_names
 from vertebra.evaluation.report import stills
-from vertebra.evaluation.report.matching import KINDS, MATCH_IOU, SCORE_DIGITS, Side, judge_side
+from vertebra.evaluation.report.content import Gallery, ImageFacts
+from vertebra.evaluation.report.images import (
+    KINDS,
+    MATCH_IOU,
+    SCORE_DIGITS,
+    Detections,
+    Shown,
+    choose,
+    gather,
+    is_aside,
+    mark_detections,
+)
 from vertebra.evaluation.report.photos import thumbnails
-from vertebra.evaluation.report.shown import Shown, choose, gather, is_aside
 from vertebra.evaluation.report.templates import environment, text_of
 
 FLOORS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -31,9 +41,9 @@ SCORE_UNITS = 10**SCORE_DIGITS  # scores travel as whole numbers
 
 @dataclass(frozen=True)
 class Browser:
-    """The browser's part of report.json, and its markup, style and script for the page."""
+    """The browser in figures, and its markup, style and script for the page."""
 
-    content: dict[str, Any]
+    gallery: Gallery
     markup: Markup
     style: Markup
     script: Markup
@@ -48,39 +58,39 @@ def build_browser(
     pair: tuple[int, int] | None = None,
     note: str = "",
 ) -> Browser:
-    """The browser over checked truth and predictions; sides: names, each once, with COCO results.
+    """Return the browser over checked truth and predictions; sides: names, each once, with COCO results.
 
-    image_roots: directories in which the truth's files are looked for, in turn. pair: places of the two sides that are
-    shown first and by whose difference the `max_images` images are chosen; none: the first, and of the others that of
-    the highest F1. note: a sentence on the runs that these are.
+    image_roots: directories to search for the truth's files, in turn. pair: places of the two sides that are shown
+    first and by whose difference the `max_images` images are chosen (None: the first, and of the others the one with
+    the highest F1). note: a sentence about the runs that are shown.
     """
-    judged = [judge_side(name, truth, predictions) for name, predictions in sides]
-    first, second = pair or _default_pair(judged)
-    f1_SI = np.stack([side.f1_I() for side in judged])
+    marked = [mark_detections(name, truth, predictions) for name, predictions in sides]
+    first, second = pair or _default_pair(marked)
+    f1_SI = np.stack([side.f1_I() for side in marked])
     difference_I = f1_SI[second] - f1_SI[first]
     objects_I = _objects(truth)
     places_N = choose(difference_I, objects_I, max_images)
-    tops = [max([1.0, *side.score_D.tolist()]) for side in judged]  # scores may be percent
-    floors = _floors(judged, places_N, tops)
-    shown = gather(truth, judged, places_N, floors, image_roots)
+    tops = [max([1.0, *side.score_D.tolist()]) for side in marked]  # scores may be percent
+    floors = _floors(marked, places_N, tops)
+    shown = gather(truth, marked, places_N, floors, image_roots)
     photos = thumbnails([image.path for image in shown], [_whole_size(image) for image in shown])
-    content = {
-        "note": note,
-        "measure": f"F1 at IoU {MATCH_IOU}, each side from its own best score on",
-        "pair": [judged[first].name, judged[second].name],
-        "thresholds": {side.name: side.threshold for side in judged},
-        "better_first": int((difference_I < -1e-9).sum()),
-        "better_second": int((difference_I > 1e-9).sum()),
-        "equal": int((np.abs(difference_I) <= 1e-9).sum()),
-        "images_not_found": sum(photo is None for photo in photos),
-        "images": _described(shown, judged, f1_SI, difference_I),
-    }
+    gallery = Gallery(
+        note=note,
+        measure=f"F1 at IoU {MATCH_IOU}, each side from its own best score on",
+        pair=[marked[first].name, marked[second].name],
+        thresholds={side.name: side.threshold for side in marked},
+        better_first=int((difference_I < -1e-9).sum()),
+        better_second=int((difference_I > 1e-9).sum()),
+        equal=int((np.abs(difference_I) <= 1e-9).sum()),
+        images_not_found=sum(photo is None for photo in photos),
+        images=_described(shown, marked, f1_SI, difference_I),
+    )
     names = class_names(truth)
-    data = _data(shown, judged, floors, tops, (first, second), names)
-    drawn = [_stills(image, photo, judged, (first, second), names) for image, photo in zip(shown[:STILLS], photos)]
+    data = _data(shown, marked, floors, tops, (first, second), names)
+    drawn = [_stills(image, photo, marked, (first, second), names) for image, photo in zip(shown[:STILLS], photos)]
     markup = environment().get_template("browser.html.j2").render(
-        gallery=content,
-        sides=judged,
+        gallery=gallery,
+        sides=marked,
         total=len(truth["images"]),
         signs=stills.SIGNS,
         stills=drawn,
@@ -88,28 +98,28 @@ def build_browser(
         photos=_script_text(photos),
     )  # fmt: skip
     scripts = text_of("model.js", "boxes.js", "viewer.js", "browser.js")
-    return Browser(content, Markup(markup), text_of("browser.css"), scripts)
+    return Browser(gallery, Markup(markup), text_of("browser.css"), scripts)
 
 
-def _default_pair(judged: Sequence[Side]) -> tuple[int, int]:
-    if len(judged) == 1:
+def _default_pair(marked: Sequence[Detections]) -> tuple[int, int]:
+    if len(marked) == 1:
         return 0, 0
-    return 0, max(range(1, len(judged)), key=lambda place: judged[place].f1())
+    return 0, max(range(1, len(marked)), key=lambda place: marked[place].f1())
 
 
 def _objects(truth: Truth) -> IntArray:
-    """How many objects each image has."""
+    """Return the number of objects of each image."""
     place = {image["id"]: i for i, image in enumerate(truth["images"])}
     places_G = np.array([place[entry["image_id"]] for entry in truth["annotations"]], dtype=np.int64)
     return np.bincount(places_G, minlength=len(place))
 
 
-def _floors(judged: Sequence[Side], places_N: IntArray, tops: Sequence[float]) -> list[float]:
-    """The score from which each side's detections travel: low, unless they are too many; never above its threshold.
-    tops: what is a score of 1 to each side."""
-    scores = [side.score_D[np.isin(side.image_D, places_N)] for side in judged]
+def _floors(marked: Sequence[Detections], places_N: IntArray, tops: Sequence[float]) -> list[float]:
+    """Return the score from which each side's detections are in the page: low, unless they are too many, and never
+    above its threshold. tops: the score that each side calls certain."""
+    scores = [side.score_D[np.isin(side.image_D, places_N)] for side in marked]
     for floor in FLOORS:
-        floors = [min(floor * top, side.threshold) for side, top in zip(judged, tops)]
+        floors = [min(floor * top, side.threshold) for side, top in zip(marked, tops)]
         if sum(int((score_N >= low).sum()) for score_N, low in zip(scores, floors)) <= MOST_DETECTIONS:
             break
     return floors
@@ -120,40 +130,42 @@ def _whole_size(image: Shown) -> tuple[int, int]:
 
 
 def _described(
-    shown: Sequence[Shown], judged: Sequence[Side], f1_SI: FloatArray, difference_I: FloatArray
-) -> list[dict[str, Any]]:
-    """The images in figures: F1, counts and kinds of error of every side."""
-    counts = [side.counts_3I() for side in judged]
-    kinds = [side.kinds_KI() for side in judged]
+    shown: Sequence[Shown], marked: Sequence[Detections], f1_SI: FloatArray, difference_I: FloatArray
+) -> list[ImageFacts]:
+    counts = [side.counts_3I() for side in marked]
+    kinds = [side.kinds_KI() for side in marked]
     return [
-        {
-            "id": image.id,
-            "file_name": image.file_name,
-            "F1": {side.name: round(float(f1_I[image.place]), 2) for side, f1_I in zip(judged, f1_SI)},
-            "difference": round(float(difference_I[image.place]), 2),
-            "counts": {
+        ImageFacts(
+            id=image.id,
+            file_name=image.file_name,
+            F1={side.name: round(float(f1_I[image.place]), 2) for side, f1_I in zip(marked, f1_SI)},
+            difference=round(float(difference_I[image.place]), 2),
+            counts={
                 side.name: dict(zip(("found", "false", "missed"), count_3I[:, image.place].tolist()))
-                for side, count_3I in zip(judged, counts)
+                for side, count_3I in zip(marked, counts)
             },
-            "errors": {
+            errors={
                 side.name: {kind: int(n) for kind, n in zip(KINDS, kinds_KI[:, image.place]) if n and kind != "right"}
-                for side, kinds_KI in zip(judged, kinds)
+                for side, kinds_KI in zip(marked, kinds)
             },
-        }
+        )
         for image in shown
     ]
 
 
 def _data(
     shown: Sequence[Shown],
-    judged: Sequence[Side],
+    marked: Sequence[Detections],
     floors: Sequence[float],
     tops: Sequence[float],
     pair: tuple[int, int],
     names: Mapping[int, str],
 ) -> dict[str, Any]:
-    """What `model.js` reads. An image: [name, width, height, truths, each side's detections]; a truth: class, box and
-    whether it is put aside (0, 1 crowd, 2 difficult); a detection: class, score, box, kind, truth."""
+    """Return what `model.js` reads.
+
+    An image: [name, width, height, truths, each side's detections]. A truth: class, box and whether it is put aside (0,
+    1 crowd, 2 difficult). A detection: class, score, box, kind, truth.
+    """
     places = {category_id: place for place, category_id in enumerate(names)}
     images = [
         [
@@ -176,9 +188,9 @@ def _data(
         ]
         for image in shown
     ]
-    told = [
+    described = [
         {"name": side.name, "threshold": _units(side.threshold), "floor": _units(floor), "top": _units(top)}
-        for side, floor, top in zip(judged, floors, tops)
+        for side, floor, top in zip(marked, floors, tops)
     ]
     pairs = list(dict.fromkeys(pair))  # one side is its own pair
     return {
@@ -186,14 +198,14 @@ def _data(
         "classes": list(names.values()),
         "kinds": list(KINDS),
         "signs": stills.SIGNS,
-        "sides": told,
+        "sides": described,
         "pair": pairs,
         "images": images,
     }
 
 
 def _short(bbox: Sequence[float]) -> list[float | int]:
-    """To a tenth of a pixel, without a needless .0."""
+    """Round to a tenth of a pixel, without a needless .0."""
     return [int(value) if value == int(value) else value for value in (round(float(value), 1) for value in bbox)]
 
 
@@ -206,19 +218,19 @@ def _aside(truth: Entry) -> int:
 
 
 def _stills(
-    image: Shown, photo: str | None, judged: Sequence[Side], pair: tuple[int, int], names: Mapping[int, str]
+    image: Shown, photo: str | None, marked: Sequence[Detections], pair: tuple[int, int], names: Mapping[int, str]
 ) -> dict[str, Any]:
     return {
         "name": image.file_name,
         "photo": stills.photo(image, photo),
         "truth": stills.truth_pane(image, names),
         "sides": [
-            (judged[place].name, stills.side_pane(image, place, judged[place].threshold, names, judged[place].name))
+            (marked[place].name, stills.side_pane(image, place, marked[place].threshold, names, marked[place].name))
             for place in dict.fromkeys(pair)
         ],
     }
 
 
 def _script_text(value: Any) -> Markup:
-    """JSON that can stand in a <script>: no name in it ends the element."""
+    """Return JSON that can stand in a <script>: no name in it ends the element."""
     return Markup(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

@@ -1,289 +1,362 @@
-"""Everything a report says, as one JSON-able value; HTML, Markdown and LaTeX only lay it out.
+"""What a report states, typed: `assess` makes it, HTML, Markdown and LaTeX lay it out, report.json is `as_json` of it.
 
-AP figures are on the 0-100 scale, None where there is nothing to measure; differences are second less first.
+AP figures are on the 0-100 scale, None where there is nothing to measure; differences are the second less the first.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from vertebra.evaluation.metrics.files import area_of, class_names
-from vertebra.evaluation.report import curves, origins, sentences
-from vertebra.evaluation.report.collect import Comparable, Run
-from vertebra.evaluation.report.costs import fronts, ratios, side_cost
-from vertebra.evaluation.report.formats import TIMES, known
-from vertebra.evaluation.report.reasons import reasons
-from vertebra.evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
-from vertebra.evaluation.report.shown import is_aside
-from vertebra.evaluation.report.sides import Side, group_runs, over_seeds
-from vertebra.evaluation.statistics.comparison import Difference, corrected
+from vertebra.evaluation.statistics.comparison import Covers, Difference, mean_and_spread
+from vertebra.evaluation.why.errors import KINDS, SPECIAL
+from vertebra.evaluation.why.explain import Explanation
+from vertebra.evaluation.why.tables import MEANINGS, OUTCOMES, most_confused
+from vertebra.ground.formats import known
 
-SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
-IOU = 0.5  # of the curves
+Differences = Mapping[str, Difference | None]
 
 
-def assemble(compared: Comparable, *, title: str | None = None, failed: Sequence[str] = ()) -> dict[str, Any]:
-    """The report of one head, without its images and expectations."""
-    runs, truth = compared.runs, compared.truth
-    sides = group_runs(runs)
-    scores = Scores(runs, sides, truth)
-    told = [describe(side, scores) for side in sides]
-    order = ranking(told)
-    pairs = [(0, place) for place in range(1, len(sides))]
-    every_pair = [(worse, better) for rank, better in enumerate(order) for worse in order[rank + 1 :]]
-    to_best = every_pair[: len(sides) - 1] if len(sides) > 2 else []
-    comparisons = compare_all(scores, told, pairs)
-    against_best = compare_all(scores, told, to_best, among=every_pair)  # which is the best, the same data have said
-    lead = _lead(scores, told, order, against_best)
-    pair = compared_pair(len(sides), order)
-    in_pair = next((one for one in comparisons if one["b"] == sides[pair[1]].label), None) if len(sides) > 1 else None
-    content: dict[str, Any] = {
-        "title": title or _title(sides),
-        "head": compared.head,
-        "first": first_lines(sides, failed),
-        "headline": "",
-        "sentences": [],
-        "notes": [],
-        "data": {
-            "images": len(truth["images"]),
-            "objects": len(truth["annotations"]),
-            "classes": list(class_names(truth).values()),
-        },
-        "figures": scores.names,
-        "sides": told,
-        "baseline": sides[0].label,
-        "best": sides[order[0]].label,
-        "pair": [sides[place].label for place in pair],
-        "lead": lead,
-        "differences_to_baseline": comparisons,
-        "best_against_others": against_best,
-        "pairs_of_sides": len(every_pair),
-        "fronts": fronts(told),
-        "per_class": per_class(scores, in_pair),
-        "per_size": per_size(truth, told, in_pair),
-        "precision_recall": precision_recall(scores),
-        "training": [training(side) for side in sides],
-        "reasons": reasons(sides, scores, truth, pairs),
-        "runs": [run_facts(side, run, scores) for side in sides for run in zip(side.runs, side.places)],
-        "protocol": protocol(runs),
-        "resamples": RESAMPLES,
-        "error_resamples": ERROR_RESAMPLES,
-        "failed": list(failed),
-    }
-    content["headline"] = sentences.headline(content)
-    content["sentences"] = sentences.ledes(content)
-    content["notes"] = sentences.notes(content, machines=[_machine(run) for run in runs if run.name is None])
-    return content
+def as_json(value: Any) -> Any:
+    """Return dataclasses as dicts, and everything within them likewise."""
+    if hasattr(value, "to_dict"):
+        return as_json(value.to_dict())
+    if is_dataclass(value):
+        return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: as_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return value
 
 
-def _title(sides: Sequence[Side]) -> str:
-    if len(sides) < 4:
-        return " against ".join(side.label for side in sides)
-    return f"{len(sides)} detectors, from {sides[0].label} to {sides[-1].label}"
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) over n runs; std: None for one run, both None where a run has no figure."""
+
+    mean: float | None
+    std: float | None
+    n: int
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Spread:
+        if None in map(known, values):
+            return cls(None, None, len(values))
+        return cls(*mean_and_spread(values), len(values))
 
 
-def first_lines(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
-    """What must be known before the figures: unequal pre-training, unknown protocols, cells without a result."""
-    labels = [side.label for side in sides]
-    lines = [
-        origins.pretraining_note([side.runs[0] for side in sides], labels),
-        origins.unknown_protocol([side.label for side in sides if side.is_file]) if len(sides) > 1 else None,
-        *(f"Without a result: {sentence.rstrip('.')}." for sentence in failed),
-    ]
-    return [line for line in lines if line]
+@dataclass(frozen=True)
+class Pretraining:
+    """What is known of a run's weights, None where it is not.
+
+    top1: percent. known: whether the weights say enough to be compared. budget: data and length in words.
+    """
+
+    data: str | None = None
+    data_images: int | None = None
+    epochs: float | None = None
+    iterations: int | None = None
+    images_seen: float | None = None
+    top1: float | None = None
+    hash: str | None = None
+    known: bool = False
+    budget: str = ""
+    same_for_all_seeds: bool = False
 
 
-def describe(side: Side, scores: Scores) -> dict[str, Any]:
-    """One side's figures, cost and origin."""
-    first = side.runs[0]
-    pretraining = {name: value for name, value in origins.pretraining(first).items() if name != "recipe"}
-    told = {
-        "budget": "" if side.is_file else origins.budget(first),
-        "same_for_all_seeds": origins.is_one_pretraining(side.runs),
-    }
-    return {
-        "label": side.label,
-        "file": side.is_file,
-        "backbone": first.backbone,
-        "seeds": side.seeds,
-        "figures": {name: over_seeds(scores.values(side, name)) for name in scores.names},
-        "cost": side_cost(side),
-        "weights": origins.weights_text(first),
-        "pretraining": pretraining | told,
-    }
+@dataclass(frozen=True)
+class SideCost:
+    """A side's measures by name (`costs.COSTS`), and the conditions that all its runs were measured under."""
+
+    measures: Mapping[str, Spread | None]
+    input_hw: Any = None
+    proposals: Any = None
+    device: Any = None
+    threads: Any = None
+    precision: Any = None
+    peak_memory_of: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        conditions = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "measures"}
+        return {**self.measures, **conditions}
 
 
-def compare_all(
-    scores: Scores,
-    told: Sequence[Mapping[str, Any]],
-    pairs: Sequence[tuple[int, int]],
-    *,
-    among: Sequence[tuple[int, int]] | None = None,
-) -> list[dict[str, Any]]:
-    """Side b against side a of each pair of places; each figure's p-values are corrected over the pairs `among` which
-    these were chosen by the data (None: these)."""
-    by_figure = {
-        name: corrected({str(pair): scores.difference(*_sides(scores, pair), name) for pair in among or pairs})
-        for name in scores.names
-    }
-    made = []
-    for pair in pairs:
-        a, b = _sides(scores, pair)
-        differences = {name: by_figure[name][str(pair)] for name in scores.names}
-        made.append(
-            {
-                "a": a.label,
-                "b": b.label,
-                "covers": "seeds and images" if min(len(a.runs), len(b.runs)) > 1 else "images",
-                "differences": {name: _told(one) for name, one in differences.items()},
-                "per_class": {name: _told(one) for name, one in scores.class_differences(a, b, "AP").items()},
-                "ratios": ratios(told[pair[0]]["cost"], told[pair[1]]["cost"]),
-            }
-        )
-    return made
+@dataclass(frozen=True)
+class SideFacts:
+    """A side's figures, cost and origin. file: nothing but predictions is known of it."""
+
+    label: str
+    file: bool
+    backbone: Mapping[str, Any]
+    seeds: Sequence[Any]
+    figures: Mapping[str, Spread]
+    cost: SideCost
+    weights: str
+    pretraining: Pretraining
 
 
-def _sides(scores: Scores, pair: tuple[int, int]) -> tuple[Side, Side]:
-    return scores.sides[pair[0]], scores.sides[pair[1]]
+@dataclass(frozen=True)
+class Comparison:
+    """Side b less side a in every figure and in each class's AP; ratios: b's costs over a's."""
+
+    a: str
+    b: str
+    covers: Covers
+    differences: Differences
+    per_class: Differences
+    ratios: Mapping[str, float]
 
 
-def _told(one: Difference | None) -> dict[str, Any] | None:
-    return None if one is None else one.to_dict()
+@dataclass(frozen=True)
+class ClassRow:
+    """A class: its objects, a spread for each side, and the difference of the pair."""
+
+    name: str
+    truths: int
+    AP: Sequence[Spread]
+    AP50: Sequence[Spread]
+    difference: Difference | None
 
 
-def ranking(told: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Places of the sides, the highest AP first."""
-    return sorted(range(len(told)), key=lambda place: -(told[place]["figures"]["AP"]["mean"] or 0.0))
+@dataclass(frozen=True)
+class SizeRow:
+    """One of COCO's sizes; truths: objects that are neither crowd nor difficult."""
+
+    name: str
+    figure: str
+    truths: int
+    AP: Sequence[Spread]
+    difference: Difference | None
 
 
-def _lead(
-    scores: Scores,
-    told: Sequence[Mapping[str, Any]],
-    order: Sequence[int],
-    against_best: Sequence[dict[str, Any]],
-) -> dict[str, Any] | None:
-    """The best side against the next; None where there is one side."""
-    if len(order) < 2:
-        return None
-    return against_best[0] if against_best else compare_all(scores, told, [(order[1], order[0])])[0]
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision (0..1) of each side at the recalls: over the classes with objects, and of each."""
+
+    iou: float
+    recall: Sequence[float]
+    mean: Sequence[Sequence[float]]
+    per_class: Mapping[str, Sequence[Sequence[float]]]
 
 
-def compared_pair(sides: int, order: Sequence[int]) -> list[int]:
-    """The two that class differences and the images are about: the baseline and the best (or the runner-up)."""
-    if sides < 3:
-        return list(range(sides))
-    return [0, order[0] if order[0] != 0 else order[1]]
+Line = Sequence[Sequence[float]]  # points (iteration, value)
 
 
-def per_class(scores: Scores, pair: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """AP and AP50 of each class and side, the number of objects, and the pair's difference."""
-    return [
-        {
-            "name": name,
-            "truths": scores.truths[name],
-            **{
-                figure: [over_seeds(scores.class_values(side, figure, name)) for side in scores.sides]
-                for figure in ("AP", "AP50")
+@dataclass(frozen=True)
+class RunCurves:
+    seed: Any
+    loss: Line
+    AP: Line
+
+
+@dataclass(frozen=True)
+class SideCurves:
+    """Total loss (smoothed) and AP over the iterations: means over the seeds, and each run's."""
+
+    label: str
+    loss: Line
+    AP: Line
+    AP50: Line
+    runs: Sequence[RunCurves]
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A side's cost and AP; spread: the standard deviation over seeds; style: of its marker."""
+
+    label: str
+    side: int
+    cost: float
+    AP: float
+    spread: float | None
+    style: int
+
+
+@dataclass(frozen=True)
+class Front:
+    """Sides by AP and a cost; pareto: places of the points that no other beats, by rising cost."""
+
+    measure: str
+    what: str
+    points: Sequence[FrontPoint]
+    pareto: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Means over seeds of what explains each side, and by (a, b) how much more b loses to each kind of error than a."""
+
+    explanations: Sequence[Explanation]
+    differences: Mapping[tuple[str, str], Differences]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return them figure by figure, each with a value for every side."""
+        sides = self.explanations
+        confusions = [one["confusion"] for one in sides]
+        return {
+            "errors": self._errors(),
+            "threshold": [one["score"] for one in confusions],
+            "outcomes": [{name: one[name] for name in OUTCOMES} for one in confusions],
+            "calibration": [one["calibration"] for one in sides],
+            "confused": [
+                {"truth": truth, "detection": detection, "counts": counts}
+                for truth, detection, counts in most_confused(sides)
+            ],
+            "size": _slices([one["size"]["quantiles"] for one in sides]),
+            "crowding": {
+                name: _slices([one["crowding"][name] for one in sides]) for name in ("overlap_in_class", "neighbours")
             },
-            "difference": pair["per_class"][name] if pair else None,
+            "proposals": [one["proposals"] for one in sides],
         }
-        for name in scores.classes
-    ]
+
+    def _errors(self) -> dict[str, Any]:
+        errors = [one["errors"] for one in self.explanations]
+        return {
+            "iou": errors[0]["iou"],
+            "background_iou": errors[0]["background_iou"],
+            "kinds": [
+                {
+                    "kind": kind,
+                    "meaning": MEANINGS[kind],
+                    "special": kind in SPECIAL,
+                    "lost": [one["special" if kind in SPECIAL else "lost"][kind] for one in errors],
+                    "counts": None if kind in SPECIAL else [one["counts"][kind] for one in errors],
+                }
+                for kind in (*KINDS, *SPECIAL)
+            ],
+            "differences": [{"a": a, "b": b, "kinds": kinds} for (a, b), kinds in self.differences.items()],
+        }
 
 
-def per_size(
-    truth: Mapping[str, Any], told: Sequence[Mapping[str, Any]], pair: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
-    """AP by COCO's three sizes, and how many objects (not crowd, not difficult) each has."""
-    areas = [area_of(annotation) for annotation in truth["annotations"] if not is_aside(annotation)]
+def _slices(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a slice's rows: name, truths, AP and recall at IoU .50 by side."""
     return [
         {
-            "name": name,
-            "figure": key,
-            "truths": sum(low <= area < high for area in areas),
-            "AP": [side["figures"][key] for side in told],
-            "difference": pair["differences"][key] if pair else None,
+            "slice": rows[0]["slice"],
+            "truths": rows[0]["truths"],
+            "AP": [row["ap"] for row in rows],
+            "recall50": [row["recall50"] for row in rows],
         }
-        for key, name, low, high in SIZES
+        for rows in zip(*sides)
     ]
 
 
-def precision_recall(scores: Scores) -> dict[str, Any]:
-    """Precision (0..1) at 101 recalls, IoU 0.5, means over seeds: over the classes with objects, and of each."""
-    classes = [name for name in scores.classes if scores.truths[name]]
-    lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
-    mean = [
-        [sum(lines[name][place][level] for name in classes) / len(classes) for level in range(101)]
-        for place in range(len(scores.sides))
-    ]
-    return {
-        "iou": IOU,
-        "recall": [level / 100 for level in range(101)],
-        "mean": _rounded(mean),
-        "per_class": {name: _rounded(line) for name, line in lines.items()},
-    }
+@dataclass(frozen=True)
+class RunFacts:
+    """What a single run scored, and how it was made."""
+
+    side: str
+    seed: Any
+    figures: Mapping[str, float | None]
+    commit: str | None
+    machine: str | None
+    command: str | None
+    directory: str
+    training_s: float | None
 
 
-def _rounded(lines: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[round(float(value), 4) for value in line] for line in lines]
-
-
-def training(side: Side) -> dict[str, Any]:
-    """Total loss, smoothed, and AP over the iterations: means over the seeds, and each run's; a few hundred points."""
-    losses = [curves.loss_curve(run.metrics) for run in side.runs]
-    figures = {name: [curves.ap_curve(run.metrics, name) for run in side.runs] for name in ("AP", "AP50")}
-    return {
-        "label": side.label,
-        "loss": _points(curves.thinned(curves.smoothed(curves.mean_curve(losses))), 5),
-        **{name: _points(curves.mean_curve(lines), 4) for name, lines in figures.items()},
-        "runs": [
-            {"seed": seed, "loss": _points(curves.thinned(loss), 5), "AP": _points(line, 4)}
-            for seed, loss, line in zip(side.seeds, losses, figures["AP"])
-        ],
-    }
-
-
-def _points(points: Sequence[curves.Point], digits: int) -> list[list[float]]:
-    return [[x, round(y, digits)] for x, y in points]
-
-
-def run_facts(side: Side, placed: tuple[Run, int], scores: Scores) -> dict[str, Any]:
-    """A single run: what it scored, and how it was made."""
-    run, place = placed
-    figures = scores.runs[place].figures
-    return {
-        "side": side.label,
-        "seed": run.seed,
-        "figures": {name: known(float(figures[name].mean_S[0])) for name in scores.names},
-        "commit": run.provenance.get("commit"),
-        "machine": _machine(run),
-        "command": run.provenance.get("command"),
-        "directory": str(run.path),
-        "training_s": known(run.provenance.get("training_s")),
-    }
-
-
-def protocol(runs: Sequence[Run]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Protocol:
     """What is equal between the runs; None where nothing but predictions is known."""
-    ours = [run for run in runs if run.name is None]
-    if not ours:
-        return {"hash": None, "sample_hash": None, "equal": {}}
-    first = ours[0].provenance
-    return {
-        "hash": first.get("protocol_hash"),
-        "sample_hash": first.get("sample_hash"),
-        "equal": ours[0].protocol,
-    }
+
+    hash: str | None = None
+    sample_hash: str | None = None
+    equal: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _machine(run: Run) -> str | None:
-    machine = run.provenance.get("machine")
-    if not isinstance(machine, Mapping):
-        return None if machine is None else str(machine)
-    gpus = Counter(machine.get("gpus") or ())
-    parts = [f"{number} {TIMES} {gpu}" if number > 1 else str(gpu) for gpu, number in gpus.items()]
-    parts += [str(machine["cpu"])] if machine.get("cpu") else []
-    parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
-    return ", ".join(parts) or None
+@dataclass(frozen=True)
+class DataFacts:
+    images: int
+    objects: int
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An expectation beside the figure found here: met, missed or not here."""
+
+    what: str
+    figure: str
+    ours: float | None
+    ours_text: str
+    theirs: float
+    tolerance: float
+    theirs_text: str
+    outcome: str
+    source: str | None
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """F1 of an image by side, its difference in the pair, and counts (found, false, missed) and errors by side."""
+
+    id: Any
+    file_name: str
+    F1: Mapping[str, float]
+    difference: float
+    counts: Mapping[str, Mapping[str, int]]
+    errors: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The browser of images in figures: thresholds by side, and in how many images which of the pair is better."""
+
+    note: str
+    measure: str
+    pair: Sequence[str]
+    thresholds: Mapping[str, float]
+    better_first: int
+    better_second: int
+    equal: int
+    images_not_found: int
+    images: Sequence[ImageFacts]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report on one head. pair: the sides that class differences and images are about. lead: the best side against
+    the next, None for one side. first: what must be known before the figures."""
+
+    title: str
+    head: str | None
+    first: Sequence[str]
+    headline: str
+    caveat: str
+    sentences: Sequence[str]
+    notes: Sequence[str]
+    data: DataFacts
+    figures: Sequence[str]
+    sides: Sequence[SideFacts]
+    baseline: str
+    best: str
+    pair: Sequence[str]
+    lead: Comparison | None
+    differences_to_baseline: Sequence[Comparison]
+    best_against_others: Sequence[Comparison]
+    pairs_of_sides: int
+    fronts: Mapping[str, Front]
+    per_class: Sequence[ClassRow]
+    per_size: Sequence[SizeRow]
+    precision_recall: PrecisionRecall
+    training: Sequence[SideCurves]
+    reasons: Reasons
+    runs: Sequence[RunFacts]
+    protocol: Protocol
+    resamples: int
+    error_resamples: int
+    failed: Sequence[str]
+    expectations: Sequence[Outcome] = ()
+    gallery: Gallery | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        return [side.label for side in self.sides]
+
+    @property
+    def is_paired(self) -> bool:
+        return len(self.pair) == 2
+
+    def side(self, label: str) -> SideFacts:
+        return next(side for side in self.sides if side.label == label)

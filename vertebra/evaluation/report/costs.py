@@ -1,17 +1,17 @@
-"""What a side costs, by its runs' evaluation.json and provenance, and which sides no other beats in AP at less cost."""
+"""A side's cost, from its runs' evaluation.json and provenance, and the sides that no other beats at less cost."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.collect import Run
-from vertebra.evaluation.report.formats import known
+from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts, Spread
 from vertebra.evaluation.report.reading import first_of
-from vertebra.evaluation.report.sides import Side, over_seeds
+from vertebra.evaluation.report.runs import Run
+from vertebra.evaluation.report.sides import Side
+from vertebra.ground import formats
+from vertebra.ground.formats import known
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Cost:
     """One measure: its name in words, how it is written, a note, and its heading in a table where the name is short."""
 
     name: str
-    write: Any
+    write: Callable[[float | None], str]
     note: str = ""
     heading: str = ""
 
     @property
     def within(self) -> str:
-        """The name within a sentence: 'latency', but 'FLOPs'."""
+        """Its name within a sentence: 'latency', but 'FLOPs'."""
         return self.name if self.name[:2].isupper() else self.name[0].lower() + self.name[1:]
 
 
@@ -41,21 +41,22 @@ COSTS = {
     "training_s": Cost("Training time", formats.duration),
     "training_images_per_s": Cost("Images/s", formats.figure, "in training", "Training, images/s"),
 }
-# What each front may be drawn over, the best first; the second measure is that of runs from before there was the first.
+# The measures that each front may be drawn over, the best first; old runs have the second alone.
 FRONTS = {"flops": ("flops",), "latency_s": ("latency_s", "time_per_image_s"), "parameters": ("parameters",)}
-ALIKE = ("input_hw", "proposals", "device", "threads", "precision", "peak_memory_of")  # what the costs were measured at
+CONDITIONS = ("input_hw", "proposals", "device", "threads", "precision", "peak_memory_of")  # of the measurement
 
 
-def side_cost(side: Side) -> dict[str, Any]:
-    """{measure: {mean, std, n} or None}, and what of ALIKE all runs agree on (None otherwise)."""
-    told: dict[str, Any] = {}
+def side_cost(side: Side) -> SideCost:
+    """Return the measures that all of a side's runs have, and the conditions that they agree on."""
+    measures: dict[str, Spread | None] = {}
     for name in COSTS:
         values = [value for run in side.runs if (value := _cost(run, name)) is not None]
-        told[name] = None if len(values) < len(side.runs) else over_seeds(values)
-    for name in ALIKE:
-        values = [first_of(run.evaluation, f"cost.{name}") for run in side.runs]
-        told[name] = values[0] if all(value == values[0] for value in values) else None
-    return told
+        measures[name] = None if len(values) < len(side.runs) else Spread.over(values)
+    conditions = {}
+    for name in CONDITIONS:
+        found = [first_of(run.evaluation, f"cost.{name}") for run in side.runs]
+        conditions[name] = found[0] if all(value == found[0] for value in found) else None
+    return SideCost(measures, **conditions)
 
 
 def _cost(run: Run, name: str) -> float | None:
@@ -69,7 +70,7 @@ def _cost(run: Run, name: str) -> float | None:
 
 
 def _training_speed(run: Run) -> float | None:
-    """Images a second, waits and evaluations apart: the batch over the median step of the log."""
+    """Return images a second without waits and evaluations: the batch over the median step of the log."""
     batch = first_of(run.recipe, "solver.batch_size")
     steps_s = [line["time_s"] for line in run.metrics if isinstance(line.get("time_s"), (int, float))]
     if not steps_s or not isinstance(batch, (int, float)):
@@ -78,16 +79,16 @@ def _training_speed(run: Run) -> float | None:
     return batch * (first_of(run.recipe, "solver.accumulate") or 1) / step_s if step_s > 0 else None
 
 
-def ratios(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, float]:
-    """Second over first of each measure that both have."""
-    pairs = {name: (first[name], second[name]) for name in COSTS if first[name] and second[name]}
-    return {name: b["mean"] / a["mean"] for name, (a, b) in pairs.items() if a["mean"]}
+def ratios(first: SideCost, second: SideCost) -> dict[str, float]:
+    """Return second over first of each measure that both have."""
+    pairs = {name: (first.measures[name], second.measures[name]) for name in COSTS}
+    return {name: b.mean / a.mean for name, (a, b) in pairs.items() if a and b and a.mean and b.mean is not None}
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Places of the (cost, gain) points that no other beats: none has more gain at no more cost, or as much at less.
+    """Return the places of the (cost, gain) points that no other beats, by rising cost.
 
-    By rising cost.
+    One point beats another by more gain at no more cost, or as much gain at less.
     """
     order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
     kept: list[int] = []
@@ -97,31 +98,23 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def fronts(sides: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each of FRONTS the sides that have the cost, as points with their AP, and the Pareto line's places.
+def fronts(sides: Sequence[SideFacts]) -> dict[str, Front]:
+    """Return for each of FRONTS the sides that have the cost, with their AP, and the Pareto line.
 
-    sides: as `content` describes them. A front has one measure, of its candidates the one that most sides have, and
-    needs two points. spread: the standard deviation over seeds.
+    A front has one measure, of its candidates the one that most sides have, and needs two points.
     """
-    told: dict[str, Any] = {}
+    made = {}
     for name, candidates in FRONTS.items():
-        measure = max(candidates, key=lambda one: sum(bool(side["cost"][one]) for side in sides))
+        measure = max(candidates, key=lambda one: sum(bool(side.cost.measures[one]) for side in sides))
         points = [
-            {
-                "label": side["label"],
-                "side": place,
-                "cost": cost["mean"],
-                "AP": side["figures"]["AP"]["mean"],
-                "spread": side["figures"]["AP"]["std"],
-            }
+            FrontPoint(side.label, place, cost.mean, ap.mean, ap.std, style=place)
             for place, side in enumerate(sides)
-            if (cost := side["cost"][measure]) and cost["mean"] and side["figures"]["AP"]["mean"] is not None
+            if (cost := side.cost.measures[measure])
+            and cost.mean
+            and (ap := side.figures["AP"])
+            and ap.mean is not None
         ]
         if len(points) > 1:
-            told[name] = {
-                "measure": measure,
-                "what": COSTS[measure].within,
-                "points": points,
-                "pareto": pareto([(point["cost"], point["AP"]) for point in points]),
-            }
-    return told
+            line = pareto([(point.cost, point.AP) for point in points])
+            made[name] = Front(measure, COSTS[measure].within, points, line)
+    return made

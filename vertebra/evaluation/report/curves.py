@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vertebra.evaluation.report.content import RunCurves, SideCurves
+from vertebra.evaluation.report.sides import Side
+
 Point = tuple[float, float]
 
 
@@ -62,3 +65,23 @@ def mean_curve(lines: Sequence[Sequence[Point]]) -> list[Point]:
     values = [dict(line) for line in lines]
     shared = [x for x, _ in lines[0] if all(x in line for line in values)]
     return [(x, sum(line[x] for line in values) / len(values)) for x in shared]
+
+
+def side_curves(side: Side) -> SideCurves:
+    """Return the side's curves with a few hundred points each: loss to 5 digits, AP to 4."""
+    losses = [loss_curve(run.metrics) for run in side.runs]
+    ap, ap50 = ([ap_curve(run.metrics, name) for run in side.runs] for name in ("AP", "AP50"))
+    return SideCurves(
+        side.label,
+        loss=_rounded(thinned(smoothed(mean_curve(losses))), 5),
+        AP=_rounded(mean_curve(ap), 4),
+        AP50=_rounded(mean_curve(ap50), 4),
+        runs=[
+            RunCurves(seed, _rounded(thinned(loss), 5), _rounded(line, 4))
+            for seed, loss, line in zip(side.seeds, losses, ap)
+        ],
+    )
+
+
+def _rounded(points: Sequence[Point], digits: int) -> list[list[float]]:
+    return [[x, round(y, digits)] for x, y in points]

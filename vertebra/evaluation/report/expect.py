@@ -1,4 +1,4 @@
-"""Published numbers beside ours: a file says what to expect of which side, and each is met, missed or not here.
+"""Published numbers beside those found here: a file says what to expect, and each is met, missed or not here.
 
 The file is YAML or JSON: a list, or a mapping with the list as `expectations` and a `source` for all that have none.
 
@@ -17,18 +17,22 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from vertebra.evaluation.report import formats
+from vertebra.evaluation.report.content import Content, Outcome, SideFacts, Spread
 from vertebra.evaluation.report.costs import COSTS
+from vertebra.evaluation.report.formats import change, spread
 from vertebra.evaluation.report.reading import ReportError, read_text
 from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
+from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES
+from vertebra.ground import formats
 
 FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
 MET, MISSED, NOT_HERE = "met", "missed", "not here"
@@ -127,115 +131,105 @@ def _sentence(error: ValidationError) -> str:
     return f"expectation {int(place[1]) + 1}: {problem}"
 
 
-def hold(
-    expectations: Sequence[Expectation], content: Mapping[str, Any], heads: Sequence[str | None]
-) -> list[dict[str, Any]]:
-    """Each expectation of this head, and each that is of none of the `heads`, with ours, its text, and whether it is
-    met, missed or not here."""
-    head = content["head"]
-    strays = strayed(expectations, heads)
+def compare(expectations: Sequence[Expectation], content: Content, heads: Sequence[str | None]) -> list[Outcome]:
+    """Compare each expectation of this head with the figure here; those of none of the `heads` are not here."""
+    head, elsewhere = content.head, of_other_heads(expectations, heads)
     return [
-        _held(one, content, is_stray=one in strays)
+        _outcome(one, content, is_elsewhere=one in elsewhere)
         for one in expectations
-        if one in strays or one.head is None or head is None or one.head == head
+        if one in elsewhere or one.head is None or head is None or one.head == head
     ]
 
 
-def strayed(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[Expectation]:
-    """Those of a head that no comparison has; none where a head is not known."""
+def of_other_heads(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[Expectation]:
+    """Return those of a head that no comparison has; none where a head is not known."""
     return [] if None in heads else [one for one in expectations if one.head not in (None, *heads)]
 
 
-def strays_told(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[str]:
-    """A sentence for each head that `strayed` expectations are of."""
-    counts = Counter(str(one.head) for one in strayed(expectations, heads))
+def other_heads_notes(expectations: Sequence[Expectation], heads: Sequence[str | None]) -> list[str]:
+    """Return a sentence for each head that no comparison has and expectations are of."""
+    counts = Counter(str(one.head) for one in of_other_heads(expectations, heads))
     here = f"{'heads' if len(heads) > 1 else 'head'} {formats.joined([str(head) for head in heads])}"
     return [
-        f"{count} {'expectation is' if count == 1 else 'expectations are'} of head {head}, which no run here has "
-        f"({here}): not held against anything"
+        f"{count} {'expectation is' if count == 1 else 'expectations are'} for head {head}, which no run here has "
+        f"({here}), so nothing was compared with {'it' if count == 1 else 'them'}"
         for head, count in counts.items()
     ]
 
 
-def _held(one: Expectation, content: Mapping[str, Any], *, is_stray: bool) -> dict[str, Any]:
-    found = [None if is_stray else _side(name, content["sides"]) for name in one.sides]
-    values = [None if side is None else _value(side, one.figure) for side in found]
-    known = [value for value in values if value is not None]
-    ours = None if len(known) < len(values) else known[0] - sum(known[1:])
-    outcome = NOT_HERE if ours is None else MET if abs(ours - one.value) <= one.tolerance + 1e-9 else MISSED
-    return {
-        "what": f"{one.what} ({one.head})" if is_stray else one.what,
-        "figure": one.figure,
-        "ours": ours,
-        "ours_text": formats.NONE if ours is None else _text(one, found, content, ours),
-        "theirs": one.value,
-        "tolerance": one.tolerance,
-        "theirs_text": f"{_write(one, one.value)} ± {_written(one.figure, one.tolerance)}",
-        "outcome": outcome,
-        "source": one.source,
-    }
+def missed(outcomes: Sequence[Outcome], head: str | None) -> list[str]:
+    """Return a sentence for each expectation that is missed."""
+    at = f" ({head})" if head else ""
+    return [
+        f"{one.what}{at}: {one.figure} is {one.ours_text}, expected {one.theirs_text}"
+        + (f" ({one.source})" if one.source else "")
+        for one in outcomes
+        if one.outcome == MISSED
+    ]
 
 
-def _side(name: str, sides: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The side of that label, else the one on that backbone; ReportError where several are."""
+def _outcome(one: Expectation, content: Content, *, is_elsewhere: bool) -> Outcome:
+    sides = [None if is_elsewhere else _side(name, content.sides) for name in one.sides]
+    spreads = [_spread(side, one.figure) for side in sides if side is not None]
+    values = [figure.mean for figure in spreads if figure is not None and figure.mean is not None]
+    found = None if len(values) < len(one.sides) else values[0] - sum(values[1:])
+    outcome = NOT_HERE if found is None else MET if abs(found - one.value) <= one.tolerance + 1e-9 else MISSED
+    return Outcome(
+        what=f"{one.what} ({one.head})" if is_elsewhere else one.what,
+        figure=one.figure,
+        ours=found,
+        ours_text=formats.NONE if found is None else _found_text(one, sides, content, found),
+        theirs=one.value,
+        tolerance=one.tolerance,
+        theirs_text=f"{_write(one, one.value)} ± {_writer(one.figure)(one.tolerance)}",
+        outcome=outcome,
+        source=one.source,
+    )
+
+
+def _side(name: str, sides: Sequence[SideFacts]) -> SideFacts | None:
+    """Return the side of that label, else the one on that backbone; ReportError where several are."""
     for side in sides:
-        if side["label"] == name:
+        if side.label == name:
             return side
-    of = [side for side in sides if side["backbone"].get("name") == name]
-    if len(of) > 1:
-        listed = ", ".join(side["label"] for side in of)
-        raise ReportError(f"An expectation is of {name}, which {len(of)} sides are made of: name one of {listed}.")
-    return of[0] if of else None
+    on_backbone = [side for side in sides if side.backbone.get("name") == name]
+    if len(on_backbone) > 1:
+        listed = ", ".join(side.label for side in on_backbone)
+        raise ReportError(
+            f"expectation of {name}", f"{len(on_backbone)} sides have this backbone", f"name one of {listed}"
+        )
+    return on_backbone[0] if on_backbone else None
 
 
-def _value(side: Mapping[str, Any], figure: str) -> float | None:
-    told = side["figures"].get(figure) if figure in FIGURES else side["cost"][figure]
-    return None if told is None else told["mean"]
+def _spread(side: SideFacts, figure: str) -> Spread | None:
+    return side.figures.get(figure) if figure in FIGURES else side.cost.measures[figure]
 
 
-def _text(one: Expectation, found: Sequence[Mapping[str, Any] | None], content: Mapping[str, Any], ours: float) -> str:
-    """Ours with its standard deviation over seeds, or its interval."""
-    side = found[0]
-    if len(found) == 1 and side is not None:
-        told = side["figures"] if one.figure in FIGURES else side["cost"]
-        return formats.spread(told[one.figure], lambda value: _written(one.figure, value))
-    labels = [side["label"] for side in found if side is not None]
-    for pair in (*content["differences_to_baseline"], *content["best_against_others"]):
-        difference = pair["differences"].get(one.figure)
-        if difference and [pair["b"], pair["a"]] == labels:
-            return formats.change(difference)
-        if difference and [pair["a"], pair["b"]] == labels:
-            return formats.change(turned(difference))
-    return _write(one, ours)
+def _found_text(one: Expectation, sides: Sequence[SideFacts | None], content: Content, found: float) -> str:
+    """Write the figure with its standard deviation over seeds, or the difference with its interval."""
+    if len(sides) == 1 and sides[0] is not None:
+        return spread(_spread(sides[0], one.figure), _writer(one.figure))
+    labels = [side.label for side in sides if side is not None]
+    for pair in (*content.differences_to_baseline, *content.best_against_others):
+        difference = pair.differences.get(one.figure)
+        if difference and [pair.b, pair.a] == labels:
+            return change(difference)
+        if difference and [pair.a, pair.b] == labels:
+            return change(_turned(difference))
+    return _write(one, found)
 
 
-def turned(difference: Mapping[str, Any]) -> dict[str, Any]:
-    """The same difference, first less second."""
-    return {
-        **difference,
-        "estimate": -difference["estimate"],
-        "low": -difference["high"],
-        "high": -difference["low"],
-    }
+def _turned(difference: Difference) -> Difference:
+    """Return the same difference, first less second."""
+    return replace(difference, estimate=-difference.estimate, low=-difference.high, high=-difference.low)
 
 
 def _write(one: Expectation, value: float) -> str:
-    """The value, with its sign where it is a difference."""
+    """Write the value, with its sign where it is a difference."""
     if len(one.sides) == 1:
-        return _written(one.figure, value)
-    return formats.signed(value) if one.figure in FIGURES else formats.signed_by(COSTS[one.figure].write, value)
+        return _writer(one.figure)(value)
+    return formats.signed(value) if one.figure in FIGURES else formats.signed_by(_writer(one.figure), value)
 
 
-def _written(figure: str, value: float | None) -> str:
-    return formats.ap(value) if figure in FIGURES else COSTS[figure].write(value)
-
-
-def missed(held: Sequence[Mapping[str, Any]], head: str | None) -> list[str]:
-    """A sentence for each that is missed."""
-    at = f" ({head})" if head else ""
-    return [
-        f"{one['what']}{at}: {one['figure']} is {one['ours_text']}, expected {one['theirs_text']}"
-        + (f" ({one['source']})" if one["source"] else "")
-        for one in held
-        if one["outcome"] == MISSED
-    ]
+def _writer(figure: str) -> Callable[[float | None], str]:
+    return formats.ap if figure in FIGURES else COSTS[figure].write

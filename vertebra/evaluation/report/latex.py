@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vertebra.evaluation.report.formats import APOSTROPHE, MINUS, NBSP, NONE, TIMES
+from vertebra.ground.formats import APOSTROPHE, MINUS, NBSP, NONE, TIMES
 from vertebra.ground.table import Cell, Row, Table
 
 ESCAPED = {

@@ -1,23 +1,25 @@
-"""Where each run's backbone came from: its name in the report, its weights, and whether pre-training was equal."""
+"""Each run's backbone: its name in the report, where its weights come from, and whether pre-training was equal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.collect import Run, differing
+from vertebra.evaluation.report.content import Pretraining
 from vertebra.evaluation.report.reading import first_of
+from vertebra.evaluation.report.runs import Run, differing
+from vertebra.ground import formats
 
 RANDOM = "random initialisation"
 UNKNOWN = "unknown"
-TOGETHER = "differences are of backbones and pre-training together."
+TOGETHER = "differences come from backbones and pre-training together."
 LISTED = 5  # fields of unequal recipes that a sentence names
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
-    """Short, unique names: the backbone's, and what tells equal backbones apart (form, weights, seed, directory)."""
+    """Return short, unique names: the backbone's, and what equal backbones differ in (form, weights, seed, path)."""
     labels = [str(run.name or run.backbone.get("name") or run.path.name) for run in runs]
     if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # then a name alone would mislead
         labels = [", ".join(filter(None, (label, _width(run)))) for label, run in zip(labels, runs)]
@@ -25,7 +27,7 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
         _form,
         lambda run: "no pre-training" if weights_text(run) == RANDOM else "pre-trained",
         weights_text,
-        lambda run: "" if (epochs := pretraining(run)["epochs"]) is None else f"{epochs:g} epochs",
+        lambda run: "" if (epochs := pretraining(run).epochs) is None else f"{epochs:g} epochs",
         lambda run: "" if run.seed is None else f"seed {run.seed}",
         lambda run: run.path.name,
         lambda run: str(run.path),
@@ -33,12 +35,12 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     for detail in details:
         if len(set(labels)) == len(labels):
             break
-        told = [detail(run) for run in runs]
+        details_of = [detail(run) for run in runs]
         for label in [label for label in set(labels) if labels.count(label) > 1]:
             group = [index for index, other in enumerate(labels) if other == label]
-            if len({told[index] for index in group}) > 1:
+            if len({details_of[index] for index in group}) > 1:
                 for index in group:
-                    labels[index] = f"{label}, {told[index]}" if told[index] else label
+                    labels[index] = f"{label}, {details_of[index]}" if details_of[index] else label
     return labels
 
 
@@ -48,7 +50,7 @@ def _width(run: Run) -> str:
 
 
 def _form(run: Run) -> str:
-    """What departs from the plain name beside the width: 'shortcut A, stride in 1x1'."""
+    """Return what departs from the plain name, width aside: 'shortcut A, stride in 1x1'."""
     identity = run.backbone
     parts = []
     if identity.get("shortcut") not in (None, "B"):
@@ -59,7 +61,7 @@ def _form(run: Run) -> str:
 
 
 def weights_of(run: Run) -> dict[str, Any] | None:
-    """The provenance of the run's weights; None where there are none: random initialisation."""
+    """Return the provenance of the run's weights, None for random initialisation."""
     weights = run.provenance.get("weights")
     if isinstance(weights, str):
         weights = {"source": weights}
@@ -69,7 +71,7 @@ def weights_of(run: Run) -> dict[str, Any] | None:
 
 
 def weights_text(run: Run) -> str:
-    """'pre-trained on sample', 'torchvision', 'r18.safetensors', 'random initialisation', or 'unknown'."""
+    """Return 'pre-trained on sample', 'torchvision', 'r18.safetensors', 'random initialisation', or 'unknown'."""
     if run.name is not None:
         return UNKNOWN
     weights = weights_of(run)
@@ -82,18 +84,14 @@ def weights_text(run: Run) -> str:
     return f"pre-trained on {data}" if data else Path(str(source)).name
 
 
-def pretraining(run: Run) -> dict[str, Any]:
-    """What is known of it: data, images of the data, epochs, iterations, images seen, top1 (%), recipe's hash.
-
-    None where it is not known, and all 0 or None with random initialisation. known: whether the weights say enough
-    to be compared; recipe: the protocol's fields.
-    """
+def pretraining(run: Run) -> Pretraining:
+    """Return what is known of the run's weights; nothing of a file's."""
+    if run.name is not None:
+        return Pretraining()
     weights = weights_of(run)
-    if run.name is not None or weights is None:
-        facts = dict.fromkeys(("data", "data_images", "epochs", "iterations", "top1", "hash"))
-        none = 0 if run.name is None else None
-        return {**facts, "images_seen": none, "known": run.name is None, "recipe": {}}
-    recipe = first_of(weights, "protocol", "provenance.protocol") or {}
+    if weights is None:
+        return Pretraining(images_seen=0, known=True, budget=RANDOM)
+    recipe = _recipe(weights)
     images = first_of(weights, "training_data.images", "provenance.training_data.images")
     epochs, iterations = first_of(weights, "epochs"), first_of(weights, "iterations")
     batch = recipe.get("solver.batch_size")
@@ -107,63 +105,82 @@ def pretraining(run: Run) -> dict[str, Any]:
     top1 = _find(weights, "top1")
     hash_ = first_of(weights, "protocol_hash", "provenance.protocol_hash")
     data = _training_data(weights)
-    return {
-        "data": data,
-        "data_images": images,
-        "epochs": epochs,
-        "iterations": iterations,
-        "images_seen": seen,
-        "top1": float(top1) if isinstance(top1, (int, float)) else None,
-        "hash": hash_,
-        "known": data is not None or hash_ is not None,
-        "recipe": recipe,
-    }
+    facts = Pretraining(
+        data=data,
+        data_images=images,
+        epochs=epochs,
+        iterations=iterations,
+        images_seen=seen,
+        top1=float(top1) if isinstance(top1, (int, float)) else None,
+        hash=hash_,
+        known=data is not None or hash_ is not None,
+    )
+    return replace(facts, budget=_budget(facts) if facts.known else f"{weights_text(run)}, data and length unknown")
+
+
+def _recipe(weights: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the protocol that the weights were trained by, {} where it is not known."""
+    return first_of(weights or {}, "protocol", "provenance.protocol") or {}
+
+
+def _budget(facts: Pretraining) -> str:
+    """Return 'ImageNet, 1.28 M images, 90 epochs, 115 M images seen', as far as it is known."""
+    parts = [facts.data or "unknown data"]
+    if facts.data_images:
+        parts.append(f"{formats.count(facts.data_images)} images")
+    if facts.epochs is not None:
+        parts.append(f"{facts.epochs:g} epochs")
+    elif facts.iterations:
+        parts.append(f"{formats.count(facts.iterations)} iterations")
+    if facts.images_seen:
+        parts.append(f"{formats.count(facts.images_seen)} images seen")
+    return ", ".join(parts)
 
 
 def pretraining_kind(run: Run) -> tuple[Any, ...]:
-    """Equal for runs whose weights were made by one recipe on one data set for as long, whatever the backbone."""
+    """Return what is equal for runs whose weights were made by one recipe on one data set for as long."""
     if run.name is not None:
         return (UNKNOWN, run.name)
     if weights_of(run) is None:
         return (RANDOM,)
     facts = pretraining(run)
-    if not facts["known"]:
+    if not facts.known:
         return (UNKNOWN, weights_text(run))
-    return tuple(facts[name] for name in ("hash", "data", "data_images", "epochs", "iterations"))
+    return facts.hash, facts.data, facts.data_images, facts.epochs, facts.iterations
 
 
 def is_one_pretraining(runs: Sequence[Run]) -> bool:
-    """Whether several runs all started from the same weights: their spread then knows nothing of pre-training."""
+    """Return True if several runs all start from the same weights: their spread leaves pre-training out."""
     weights = [weights_of(run) for run in runs]
     return len(runs) > 1 and runs[0].name is None and weights[0] is not None and all(w == weights[0] for w in weights)
 
 
 def pretraining_note(runs: Sequence[Run], labels: Sequence[str]) -> str | None:
-    """The sentence that says pre-training was not equal, or is not known to be; None where all had the same.
+    """Return the warning that pre-training was not equal, or is not known to be; None where it was.
 
-    Files of predictions are left out: `unknown_protocol` speaks of them.
+    Files of predictions are left out: `unknown_protocol` is about them.
     """
-    told = [(run, label) for run, label in zip(runs, labels) if run.name is None]
-    kinds = {pretraining_kind(run) for run, _ in told}
-    unknown = [label for run, label in told if pretraining_kind(run)[0] == UNKNOWN]
-    if len(kinds) < 2 and not (unknown and len(told) > 1):
+    trained = [(run, label) for run, label in zip(runs, labels) if run.name is None]
+    kinds = {pretraining_kind(run) for run, _ in trained}
+    unknown = [label for run, label in trained if pretraining_kind(run)[0] == UNKNOWN]
+    if len(kinds) < 2 and not (unknown and len(trained) > 1):
         return None
     by_budget: dict[str, list[str]] = {}
-    for run, label in told:
-        by_budget.setdefault(budget(run), []).append(label)
+    for run, label in trained:
+        by_budget.setdefault(pretraining(run).budget, []).append(label)
     listed = "; ".join(f"{formats.joined(alike)}: {text}" for text, alike in by_budget.items())
-    if len(unknown) == len(told):
+    if len(unknown) == len(trained):
         return f"Pre-training is not known to be equal ({listed}): {TOGETHER}"
-    recipes = _recipe_differences([run for run, _ in told])
+    recipes = _recipe_differences([run for run, _ in trained])
     return f"Pre-training is not equal ({listed}{recipes}): {TOGETHER}"
 
 
 def _recipe_differences(runs: Sequence[Run]) -> str:
-    """'; recipes differ in solver.lr: 0.1 against 0.01', where data and length alone do not say it."""
-    if len({budget(run) for run in runs}) > 1:
+    """Return '; recipes differ in solver.lr: 0.1 against 0.01' where data and length are the same."""
+    if len({pretraining(run).budget for run in runs}) > 1:
         return ""
-    first = pretraining(runs[0])["recipe"]
-    rest = next((recipe for run in runs if (recipe := pretraining(run)["recipe"]) != first), first)
+    first, *others = [_recipe(weights_of(run)) for run in runs]
+    rest = next((recipe for recipe in others if recipe != first), first)
     fields = [f"{name}: {formats.plain(a)} against {formats.plain(b)}" for name, a, b in differing(first, rest)]
     if not fields:
         return "; their recipes' hashes differ"
@@ -171,45 +188,26 @@ def _recipe_differences(runs: Sequence[Run]) -> str:
     return f"; recipes differ in {', '.join(fields[:LISTED])}{more}"
 
 
-def budget(run: Run) -> str:
-    """'ImageNet, 1.28 M images, 90 epochs, 115 M images seen', as far as it is known."""
-    if weights_of(run) is None:
-        return RANDOM
-    facts = pretraining(run)
-    if not facts["known"]:
-        return f"{weights_text(run)}, data and length unknown"
-    parts = [facts["data"] or "unknown data"]
-    if facts["data_images"]:
-        parts.append(f"{formats.count(facts['data_images'])} images")
-    if facts["epochs"] is not None:
-        parts.append(f"{facts['epochs']:g} epochs")
-    elif facts["iterations"]:
-        parts.append(f"{formats.count(facts['iterations'])} iterations")
-    if facts["images_seen"]:
-        parts.append(f"{formats.count(facts['images_seen'])} images seen")
-    return ", ".join(parts)
-
-
 def unknown_protocol(labels: Sequence[str]) -> str | None:
-    """The sentence on sides that are files of predictions; None where there are none."""
+    """Return the warning about sides that are files of predictions; None where there are none."""
     if not labels:
         return None
     verb, what = ("is", "a file of predictions") if len(labels) == 1 else ("are", "files of predictions")
     return (
-        f"{formats.joined(list(labels))} {verb} known by {what} alone: the protocol is not known to be equal, so "
-        "differences are of detectors, not of backbones."
+        f"{formats.joined(list(labels))} {verb} {what} only: how the detector was trained is not known, so differences "
+        "are between detectors, not between backbones."
     )
 
 
 def _training_data(weights: Mapping[str, Any]) -> str | None:
-    """The name of the data that the weights were trained on, from the provenance that they bear."""
+    """Return the name of the data that the weights were trained on, from their provenance."""
     data = first_of(weights, "training_data", "provenance.training_data")
     name = data.get("name") if isinstance(data, Mapping) else data
     return None if name is None else str(name)
 
 
 def _find(tree: Any, name: str) -> Any:
-    """The first value called `name` anywhere in nested mappings."""
+    """Return the first value called `name` anywhere in nested mappings."""
     if not isinstance(tree, Mapping):
         return None
     if tree.get(name) is not None:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import charts, formats, latex, overview, sentences, tables
-from vertebra.evaluation.report.browser import build_browser
-from vertebra.evaluation.report.collect import Comparable, read_all
-from vertebra.evaluation.report.content import assemble
-from vertebra.evaluation.report.expect import Expectation, hold, missed, read_expectations, strays_told
+from vertebra.evaluation.report import charts, latex, overview, sentences, tables
+from vertebra.evaluation.report.assess import assess
+from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.content import Content, as_json
+from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
+from vertebra.evaluation.report.runs import HeadRuns, read
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.templates import environment, text_of
+from vertebra.ground import formats
+from vertebra.ground.files import write_text
 
 
 @dataclass(frozen=True)
 class Written:
-    """page: report.html. expectations_missed: a sentence for each published number that is not reproduced;
-    expectations_elsewhere: one for each head that some of them are of and no run has."""
+    """page: report.html. contents: what each head's report states. expectations_missed: a sentence for each published
+    number that is not reproduced; expectations_elsewhere: one for each head that some are for and no run has."""
 
     page: Path
+    contents: tuple[Content, ...]
     expectations_missed: tuple[str, ...]
     expectations_elsewhere: tuple[str, ...] = ()
 
@@ -51,49 +54,34 @@ def write_report(
     Raises ReportError where runs are unfinished, or protocols or truths of one head differ.
     """
     expected = [] if expect is None else read_expectations(Path(expect))
-    compared = read_all(runs, predictions, truth)
+    compared = read(runs, predictions, truth)
     out = Path(out)
     heads = [one.head for one in compared]
-    elsewhere = tuple(strays_told(expected, heads))
-    if len(compared) == 1:
-        content, page = _write_head(
-            compared[0], out, expected, heads, images=images, failed=failed, max_images=max_images, title=title
-        )
-        return Written(page, tuple(missed(content["expectations"], content["head"])), elsewhere)
-    told = []
+    only = len(compared) == 1
+    contents = []
     for one in compared:
-        content, _ = _write_head(
-            one, out / folder(one.head), expected, heads, images=images, max_images=max_images, title=None
-        )
-        told.append((folder(one.head), content))
-    page = _write_overview(overview.assemble(told, title=title, failed=failed), out)
-    not_met = [one for _, content in told for one in missed(content["expectations"], content["head"])]
-    return Written(page, tuple(not_met), elsewhere)
+        content = assess(one, title=title if only else None, failed=failed if only else ())
+        content = replace(content, expectations=compare(expected, content, heads))
+        browser = _browse(one, content, images, max_images)
+        content = replace(content, gallery=browser.gallery)
+        contents.append(content)
+        page = render(content, browser, out if only else out / folder(one.head))
+    if not only:
+        reports = [(folder(content.head), content) for content in contents]
+        page = render_overview(overview.assess_heads(reports, title=title, failed=failed), out)
+    not_met = [sentence for one in contents for sentence in missed(one.expectations, one.head)]
+    return Written(page, tuple(contents), tuple(not_met), tuple(other_heads_notes(expected, heads)))
 
 
 def folder(head: str | None) -> str:
-    """The directory of a head's report within the overview's."""
+    """Return the directory of a head's report within the overview's."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in head or "unknown")
 
 
-def _write_head(
-    compared: Comparable,
-    out: Path,
-    expected: Sequence[Expectation],
-    heads: Sequence[str | None],
-    *,
-    images: Path | None,
-    max_images: int,
-    title: str | None,
-    failed: Sequence[str] = (),
-) -> tuple[dict[str, Any], Path]:
-    """One head's report, the report's `heads` being these; its content and its page."""
-    content = assemble(compared, title=title, failed=failed)
-    content["expectations"] = hold(expected, content, heads)
+def _browse(compared: HeadRuns, content: Content, images: Path | None, max_images: int) -> Browser:
     sides = group_runs(compared.runs)
-    labels = [side.label for side in sides]
-    pair = [labels.index(label) for label in content["pair"]]
-    browser = build_browser(
+    pair = [content.labels.index(label) for label in content.pair]
+    return build_browser(
         compared.truth,
         [(side.label, side.runs[0].predictions) for side in sides],
         image_roots=_image_roots(sides, images),
@@ -101,51 +89,10 @@ def _write_head(
         pair=(pair[0], pair[-1]),
         note=sentences.shown_runs(content),
     )
-    content["gallery"] = browser.content
-    shared = {"report": content, "f": formats, **tables.all_tables(content)}
-    templates = environment()
-    said = templates.get_template("template.md.j2").render(**shared)
-    page = templates.get_template("template.html.j2").render(
-        **shared,
-        browser=browser,
-        charts=charts.draw(content),
-        style=Markup("\n").join((text_of("style.css", "content.css"), browser.style)),
-        script=Markup("\n").join((text_of("script.js"), browser.script)),
-    )
-    tex = latex.tabular(shared["main"], [content["headline"], *content["first"]])
-    return content, write_all(out, content, said, page, tex)
-
-
-def _write_overview(content: dict[str, Any], out: Path) -> Path:
-    heads = overview.table(content)
-    shared = {"report": content, "f": formats, "heads_table": heads}
-    templates = environment()
-    said = templates.get_template("overview.md.j2").render(**shared)
-    page = templates.get_template("overview.html.j2").render(
-        **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
-    )
-    tex = latex.tabular(heads, [content["title"]])
-    return write_all(out, content, said, page, tex)
-
-
-def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str, tex: str | None = None) -> Path:
-    """Writes report.json, .md, .tex (if any) and .html into `out`, each whole or not at all; the last one's path."""
-    told = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("report.json", told), ("report.md", markdown), ("report.tex", tex), ("report.html", page)):
-        if text is None:
-            continue
-        temporary = out / f".{name}.{os.getpid()}.tmp"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, out / name)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return out / "report.html"
 
 
 def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:
-    """Where the truth's images may lie: in `images`, below a run's image_root, or that relative to its directory."""
+    """Return where the truth's images may lie: in `images`, below a run's image_root, or that relative to the run."""
     roots = [] if images is None else [Path(images)]
     for side in sides:
         for run in side.runs:
@@ -153,3 +100,42 @@ def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:
                 root = Path(run.evaluation.get("image_root") or ".")
                 roots += [root, run.path / root]
     return list(dict.fromkeys(roots))
+
+
+def render(content: Content, browser: Browser, out: Path) -> Path:
+    """Write one head's report into `out`; return its page."""
+    shared: dict[str, Any] = {"report": content, "f": formats, **tables.all_tables(content)}
+    templates = environment()
+    markdown = templates.get_template("template.md.j2").render(**shared)
+    page = templates.get_template("template.html.j2").render(
+        **shared,
+        browser=browser,
+        charts=charts.draw(content),
+        style=Markup("\n").join((text_of("style.css", "content.css"), browser.style)),
+        script=Markup("\n").join((text_of("script.js"), browser.script)),
+    )
+    tex = latex.tabular(shared["main"], [content.headline, *filter(None, [content.caveat]), *content.first])
+    return write_all(out, as_json(content), markdown, page, tex)
+
+
+def render_overview(content: overview.Overview, out: Path) -> Path:
+    """Write the overview of several heads into `out`; return its page."""
+    shared: dict[str, Any] = {"report": content, "f": formats, "heads_table": overview.table(content)}
+    templates = environment()
+    markdown = templates.get_template("overview.md.j2").render(**shared)
+    page = templates.get_template("overview.html.j2").render(
+        **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
+    )
+    tex = latex.tabular(shared["heads_table"], [content.title])
+    return write_all(out, as_json(content), markdown, page, tex)
+
+
+def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str, tex: str | None = None) -> Path:
+    """Write report.json, .md, .tex (if any) and .html into `out`, each whole or not at all; return the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(out / "report.md", markdown)
+    if tex is not None:
+        write_text(out / "report.tex", tex)
+    write_text(out / "report.html", page)
+    return out / "report.html"

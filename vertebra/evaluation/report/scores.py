@@ -19,8 +19,8 @@ from vertebra.evaluation.metrics.average_precision import IntArray
 from vertebra.evaluation.metrics.coco import match_coco, precision_curve
 from vertebra.evaluation.metrics.summary import have_masks
 from vertebra.evaluation.metrics.voc import match_voc
-from vertebra.evaluation.report.collect import Run
 from vertebra.evaluation.report.reading import ReportError, first_of
+from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
 from vertebra.evaluation.statistics.resampling import (

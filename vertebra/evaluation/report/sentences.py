@@ -1,198 +1,189 @@
-"""What the report says in words. Every number here is also in the tables, written by the same `formats`."""
+"""The report in words. Every number here is also in the tables, written by the same functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from vertebra.evaluation.report import formats
-from vertebra.evaluation.report.formats import APOSTROPHE, NBSP
+from vertebra.evaluation.report.content import Comparison, Content, SideFacts
+from vertebra.evaluation.report.formats import change, mean_and_spread, plus_minus
+from vertebra.evaluation.statistics.comparison import Difference
+from vertebra.ground import formats
+from vertebra.ground.formats import APOSTROPHE, NBSP
 
-NO_VERDICT = "no verdict on the backbones"
 COVERS = {
-    "images": "image sampling only, not what another training seed would change",
-    "seeds and images": "what other seeds and other images would change",
+    "images": "the choice of test images, but not another training seed",
+    "seeds and images": "other training seeds and other test images",
 }
+COSTS = (  # measure, its name in a sentence, how its values are written
+    ("flops", "FLOPs", formats.count),
+    ("latency_s", "latency", formats.seconds),
+    ("time_per_image_s", "time per image", formats.seconds),
+    ("parameters", "parameters", formats.count),
+)
 
 
-def headline(content: Mapping[str, Any]) -> str:
-    """Which side is better, by how much, over how many seeds and at what cost; or why that cannot be said.
-
-    A verdict on backbones takes several seeds on both sides and one protocol; without them it speaks of detectors.
-    """
-    lead, count = content["lead"], len(content["sides"])
-    if lead is None:
-        return _alone(content["sides"][0])
-    a, b = _two(content)
-    difference = lead["differences"]["AP"]
-    verdict = lead["covers"] != "images" and not (a["file"] or b["file"])
-    seeds = _seeds(a, b)
+def headline(content: Content) -> str:
+    """Say which side is best, by how much and over how many seeds."""
+    if content.lead is None:
+        return _alone(content.sides[0])
+    worse, best = _two(content)
+    difference = content.lead.differences["AP"]
     if difference is None:
-        return f"{a['label']} and {b['label']} were tested on one image with objects, which tells nothing of others"
-    if not difference["distinguishable"]:
-        kind = "" if verdict else " as detectors"
-        by = f"{formats.plus_minus(difference)}{NBSP}AP apart (95 %{_corrected(content, difference)})"
-        if count > 2:
-            said = f"{b['label']} leads {_number(content)}, but is not distinguishable{kind} from {a['label']}"
-        else:
-            said = f"{a['label']} and {b['label']} are not distinguishable{kind}"
-        return f"{said}: {by}, {seeds}" + ("" if verdict else f"; {_why_not(lead, a, b)}")
-    by = f"{formats.plus_minus(difference)}{NBSP}AP (95 %), {seeds}{_price(lead)}"
-    if verdict:
-        if count > 2:
-            return f"{b['label']} leads {_number(content)} and beats {a['label']}, the next, by {by}"
-        return f"{b['label']} beats {a['label']} by {by}"
-    if count > 2:
-        return f"{b['label']} leads {_number(content)}, {by} above {a['label']}, the next; {_why_not(lead, a, b)}"
-    return f"The detector {b['label']} scores above {a['label']} by {by}; {_why_not(lead, a, b)}"
+        return f"{best.label} and {worse.label} cannot be compared: only one test image has objects"
+    by, seeds = f"{plus_minus(difference)}{NBSP}AP", _seeds(worse, best)
+    if len(content.sides) == 2:
+        if difference.distinguishable:
+            return f"{best.label} beats {worse.label} by {by} ({seeds})"
+        return f"{best.label} and {worse.label} cannot be told apart: {by} ({seeds})"
+    if difference.distinguishable:
+        return f"{best.label} beats the runner-up, {worse.label}, by {by} ({seeds})"
+    by += _correction(content, difference)
+    return f"{best.label} comes first, but cannot be told apart from the runner-up, {worse.label}: {by} ({seeds})"
 
 
-def _alone(side: Mapping[str, Any]) -> str:
-    over = f" over {len(side['seeds'])} seeds" if len(side["seeds"]) > 1 else ""
-    told = formats.mean_and_spread(side["figures"]["AP"])
-    return f"{side['label']} reaches {told}{NBSP}AP{over}; nothing to compare it with"
+def _alone(side: SideFacts) -> str:
+    over = f" over {len(side.seeds)} seeds" if len(side.seeds) > 1 else ""
+    return f"{side.label} reaches {mean_and_spread(side.figures['AP'])}{NBSP}AP{over}"
 
 
-def _two(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    by_label = {side["label"]: side for side in content["sides"]}
-    return by_label[content["lead"]["a"]], by_label[content["lead"]["b"]]
+def _two(content: Content) -> tuple[SideFacts, SideFacts]:
+    """Return the runner-up and the best side."""
+    assert content.lead is not None
+    return content.side(content.lead.a), content.side(content.lead.b)
 
 
-def _number(content: Mapping[str, Any]) -> str:
-    """'3 backbones', where each side is another one with several seeds; otherwise detectors."""
-    sides = content["sides"]
-    names = {str(side["backbone"]) for side in sides if not side["file"] and len(side["seeds"]) > 1}
-    return f"{len(sides)} {'backbones' if len(names) == len(sides) else 'detectors'}"
-
-
-def _corrected(content: Mapping[str, Any], difference: Mapping[str, Any]) -> str:
-    """Where the interval, which stands for itself, leaves 0 out, and the p-value, which is one of many, does not."""
-    if difference["low"] <= 0 <= difference["high"]:
+def _correction(content: Content, difference: Difference) -> str:
+    """Explain an interval that leaves 0 out, as it stands for itself, beside a p-value that is one of many."""
+    if difference.low <= 0 <= difference.high or difference.adjusted_p is None:
         return ""
-    p_value = difference["adjusted_p"]
-    return f", but p {formats.p_text(p_value)} corrected over {content['pairs_of_sides']} comparisons"
+    return f", p {formats.p_text(difference.adjusted_p)} after correction for {content.pairs_of_sides} comparisons"
 
 
-def _seeds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    counts = len(a["seeds"]), len(b["seeds"])
-    if counts[0] == counts[1]:
-        return "1 seed each" if counts[0] == 1 else f"{counts[0]} seeds"
-    return f"{counts[1]} seed{'s' if counts[1] > 1 else ''} against {counts[0]}"
+def _seeds(worse: SideFacts, best: SideFacts) -> str:
+    many, others = len(best.seeds), len(worse.seeds)
+    seeds = "1 seed" if many == 1 else f"{many} seeds"
+    return f"{seeds} each" if many == others else f"{seeds} against {others}"
 
 
-def _why_not(lead: Mapping[str, Any], a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    if a["file"] or b["file"]:
-        return f"the protocol is not known to be equal: {NO_VERDICT}"
-    alone = "one seed" if max(len(a["seeds"]), len(b["seeds"])) == 1 else "one seed on a side"
-    return f"{alone} gives {NO_VERDICT}"
+def caveat(content: Content) -> str:
+    """Say why the headline is about detectors and not about backbones; '' where it is about backbones.
 
-
-def _price(lead: Mapping[str, Any]) -> str:
-    """', at 1.5 times the detector's FLOPs'; nothing where they are not known."""
-    ratio = lead["ratios"].get("flops")
-    if not ratio:
+    A verdict on backbones takes one protocol and several seeds on both sides.
+    """
+    if content.lead is None:
         return ""
-    if abs(ratio - 1) < 0.005:
-        return ", at equal FLOPs of the detector"
-    return f", at {formats.times(ratio)} the detector{APOSTROPHE}s FLOPs"
+    worse, best = _two(content)
+    if worse.file or best.file:
+        return "This compares two detectors, not their backbones: their training protocols are not known to be equal."
+    if content.lead.covers == "seeds and images":
+        return ""
+    single = [side.label for side in (best, worse) if len(side.seeds) == 1]
+    have = "both have" if len(single) == 2 else f"{single[0]} has"
+    return f"This compares two trained detectors, not their backbones: {have} only one seed."
 
 
-def ledes(content: Mapping[str, Any]) -> list[str]:
-    """AP and AP50 of the two that the headline is about, and what the better one costs beside the other."""
-    if content["lead"] is None:
+def details(content: Content) -> list[str]:
+    """Return AP and AP50 of the best side and the runner-up, and what the best costs beside the other."""
+    if content.lead is None:
         return []
-    accuracy = _accuracy(content) if content["lead"]["differences"]["AP"] else None
-    return [sentence for sentence in (accuracy, _cost(content)) if sentence]
+    accuracy = [_accuracy(content, content.lead)] if content.lead.differences["AP"] else []
+    return [*accuracy, *_cost(content, content.lead)]
 
 
-def _accuracy(content: Mapping[str, Any]) -> str:
-    a, b = _two(content)
-    lead = content["lead"]
-    told = []
+def _accuracy(content: Content, lead: Comparison) -> str:
+    worse, best = _two(content)
+    parts = []
     for name in ("AP", "AP50"):
-        mine, theirs = (formats.mean_and_spread(side["figures"][name]) for side in (b, a))
-        difference = lead["differences"][name]
-        of = f"{a['label']}{APOSTROPHE}s " if name == "AP" else ""
-        p_value = difference["p_value"] if difference["adjusted_p"] is None else difference["adjusted_p"]
-        told.append(f"{mine} {name} against {of}{theirs}, {formats.change(difference)}, p {formats.p_text(p_value)}")
-    return f"{b['label']} has {told[0]}; {told[1]}. In brackets the 95 % intervals: {COVERS[lead['covers']]}."
+        mine, other = (mean_and_spread(side.figures[name]) for side in (best, worse))
+        parts.append(f"{mine} {name} against {other}, a difference of {_with_p(lead.differences[name])}")
+    return (
+        f"{best.label} reaches {parts[0]}, and {parts[1]}. "
+        f"In brackets are 95 % intervals; they cover {COVERS[lead.covers]}."
+    )
 
 
-def _cost(content: Mapping[str, Any]) -> str | None:
-    a, b = _two(content)
-    ratios = content["lead"]["ratios"]
-    told = []
-    for name, what, write in (
-        ("flops", "the FLOPs", formats.count),
-        ("latency_s", "the latency", formats.seconds),
-        ("time_per_image_s", "the time per image", formats.seconds),
-        ("parameters", "the parameters", formats.count),
-    ):
-        if name in ratios and not (name == "time_per_image_s" and "latency_s" in ratios):
-            mine, theirs = (write(side["cost"][name]["mean"]) for side in (b, a))
-            told.append(f"{formats.ratio(ratios[name])} {what} ({mine} against {theirs})")
-    return f"{b['label']} takes {formats.joined(told)}." if told else None
+def _with_p(difference: Difference | None) -> str:
+    """Return '+6.0 (+5.6 to +6.4, p < 0.001)'."""
+    if difference is None:
+        return formats.NONE
+    p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
+    return f"{change(difference)[:-1]}, p {formats.p_text(p_value)})"
 
 
-def notes(content: Mapping[str, Any], *, machines: Sequence[str | None] = ()) -> list[str]:
-    """The honesty lines: what the intervals are made of, unequal seeds, machines, where the sample set comes from."""
-    sides = content["sides"]
-    counts = [len(side["seeds"]) for side in sides]
-    drawn = f"{content['data']['images']} images, {content['resamples']} resamples"
+def _cost(content: Content, lead: Comparison) -> list[str]:
+    worse, best = _two(content)
+    parts = []
+    for name, what, write in COSTS:
+        mine, other = best.cost.measures[name], worse.cost.measures[name]
+        if name not in lead.ratios or not mine or not other or (name[:4] == "time" and "latency_s" in lead.ratios):
+            continue
+        if abs(lead.ratios[name] - 1) < 0.005:
+            parts.append(f"the same {what} ({write(mine.mean)})")
+        else:
+            parts.append(
+                f"{formats.times(lead.ratios[name])} the {what} ({write(mine.mean)} against {write(other.mean)})"
+            )
+    return [f"Compared with {worse.label}, {best.label} needs {formats.joined(parts)}."] if parts else []
+
+
+def notes(content: Content, *, machines: Sequence[str | None] = ()) -> list[str]:
+    """Return how to read the figures: what intervals cover, unequal seeds and machines, where the images come from."""
+    sides = content.sides
+    counts = [len(side.seeds) for side in sides]
+    drawn = f"{content.data.images} images, {content.resamples} resamples"
     lines = []
     if max(counts) > 1:
-        text = "Figures are mean ± standard deviation over seeds"
-        if len(set(counts)) > 1:
-            listed = [f"{side['label']} {count}" for side, count in zip(sides, counts)]
-            text += f" ({formats.joined(listed)})"
-        lines.append(text + ".")
+        listed = [f"{side.label} {count}" for side, count in zip(sides, counts)]
+        number = f" ({formats.joined(listed)})" if len(set(counts)) > 1 else ""
+        lines.append(f"Figures are means over seeds{number}, ± their standard deviation.")
     if len(sides) > 1:
         if sorted(counts)[-2] > 1:
             lines.append(
-                "Intervals of sides with several seeds hold seeds and images "
-                f"(variance components, Student{APOSTROPHE}s t; {drawn})."
+                "Intervals between sides with several seeds cover both seeds and test images (variance components, "
+                f"Student{APOSTROPHE}s t; {drawn})."
             )
         if min(counts) == 1:
-            several = (
-                "Where a side has one seed, intervals cover" if max(counts) > 1 else "One seed each: intervals cover"
+            where = "Where a side has one seed" if max(counts) > 1 else "With one seed each"
+            lines.append(
+                f"{where}, intervals cover the choice of test images only ({drawn}): they say which detector is "
+                "better, not which backbone."
             )
-            lines.append(f"{several} image sampling only ({drawn}), and give {NO_VERDICT}.")
         lines += _one_pretraining(sides)
     if len(sides) > 2:
         lines.append(
-            "p-values of one figure are corrected (Holm): against the baseline over the comparisons of that table, "
-            f"against the best over all {content['pairs_of_sides']} pairs of sides, as the same data have chosen it. "
-            "Intervals stand for themselves."
+            "p-values are corrected for the number of comparisons of a figure (Holm): against the baseline those in "
+            f"its table; against the best all {content.pairs_of_sides} pairs of sides, because the same data picked "
+            "the best. Intervals are not corrected."
         )
     if len(set(machines)) > 1:
-        lines.append("The runs were made on different machines: times and memory compare with care.")
-    if content["protocol"]["sample_hash"]:
-        lines.append(f"Images: the generated sample set, generator {content['protocol']['sample_hash'][:12]}.")
+        lines.append("The runs were made on different machines, so compare times and memory with care.")
+    if content.protocol.sample_hash:
+        lines.append(f"The images are the generated sample set (generator {content.protocol.sample_hash[:12]}).")
     return lines
 
 
-def _one_pretraining(sides: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What intervals over seeds leave out where the seeds are of the detector's training alone."""
-    several = [side for side in sides if len(side["seeds"]) > 1 and not side["file"]]
-    alike = [side["label"] for side in several if side["pretraining"]["same_for_all_seeds"]]
-    if not alike:
+def _one_pretraining(sides: Sequence[SideFacts]) -> list[str]:
+    """Say what intervals over seeds leave out where only the detector was trained with several seeds."""
+    several = [side for side in sides if len(side.seeds) > 1 and not side.file]
+    same = [side.label for side in several if side.pretraining.same_for_all_seeds]
+    if not same:
         return []
-    which = "a backbone" if len(alike) == len(several) else formats.joined(alike)
+    which = "a backbone" if len(same) == len(several) else formats.joined(same)
     return [
-        f"All seeds of {which} start from one pre-training: what another pre-training would change is not in the "
-        "intervals."
+        f"All seeds of {which} start from the same pre-trained weights: intervals leave out what another pre-training "
+        "would change."
     ]
 
 
-def shown_runs(content: Mapping[str, Any]) -> str:
-    """Which runs the browser of images is about, where sides have several; '' otherwise."""
-    sides = content["sides"]
-    if all(len(side["seeds"]) == 1 for side in sides):
+def shown_runs(content: Content) -> str:
+    """Say which runs the browser of images shows, where sides have several; '' otherwise."""
+    sides = content.sides
+    if all(len(side.seeds) == 1 for side in sides):
         return ""
-    listed = [f"{side['label']} {'file' if side['file'] else 'seed'} {_first_seed(side)}" for side in sides]
-    each = "one run of each" if len(sides) > 1 else "one run"
-    return f"Images and their counts are of {each}: {formats.joined(listed)}; the others are not shown."
+    listed = formats.joined([f"{side.label} {'file' if side.file else 'seed'} {_first_seed(side)}" for side in sides])
+    return f"The images show one run{' of each side' if len(sides) > 1 else ''}: {listed}."
 
 
-def _first_seed(side: Mapping[str, Any]) -> Any:
-    return 1 if side["file"] else side["seeds"][0]
+def _first_seed(side: SideFacts) -> Any:
+    return 1 if side.file else side.seeds[0]

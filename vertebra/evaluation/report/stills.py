@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from vertebra.evaluation.plots.svg import element
-from vertebra.evaluation.report.formats import TIMES
-from vertebra.evaluation.report.matching import EXCUSED, KINDS, RIGHT
-from vertebra.evaluation.report.shown import Shown, is_aside
+from vertebra.evaluation.report.images import EXCUSED, KINDS, RIGHT, Shown, is_aside
+from vertebra.ground.formats import TIMES
 
 SIGNS = {
     "right": "",
@@ -74,14 +73,14 @@ def _box(image: Shown, bbox: Sequence[float], kind: str, text: str) -> Markup:
     label = Markup("")
     if kind != "excused":
         sign = SIGNS.get(kind, "")
-        told = f"{sign} {text}" if sign else text
-        at_x = max(1.0, min(x + 2 * unit, image.width - 7.2 * unit * len(told)))
+        words = f"{sign} {text}" if sign else text
+        at_x = max(1.0, min(x + 2 * unit, image.width - 7.2 * unit * len(words)))
         lowest = image.height - 3 * unit
         is_error = kind not in ("truth", "right", "missed")  # below, where the object's own label is not covered
         if is_error:
             at_y = min(y + height + 12 * unit, lowest)
         else:
             at_y = y - 4 * unit if y > 16 * unit else min(y + 13 * unit, lowest)
-        label = element("text", told, x=at_x, y=at_y)
+        label = element("text", words, x=at_x, y=at_y)
     lines = [element("rect", class_=line, **frame) for line in ("casing", "edge")]
     return element("g", *lines, label, class_=f"box {kind}")

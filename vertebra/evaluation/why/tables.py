@@ -139,21 +139,29 @@ def error_table(
         rows.append(row(kind, MEANINGS[kind], "AP gained were they gone", lost, None))
     headings = list(labels) if differences else columns.headings()
     for a, b in differences:
-        headings += [f"{b} less {a}", "p, Holm"]
+        headings += [f"{b} {formats.MINUS} {a}", "p, Holm"]
     first = errors[0]
     title = f"AP at IoU {first['iou']:g} and what each kind of error costs of it"
     return Table(f"{title} (TIDE, background to {first['background_iou']:g})", headings, rows, corner="Error")
 
 
-def difference_cells(difference: Difference | None, detailed: bool = False) -> list[Cell | str]:
-    """Return the difference with its interval, and its p-value (corrected where it is one of many)."""
+def difference_cells(
+    difference: Difference | None, detailed: bool = False, *, verdict: bool = True
+) -> list[Cell | str]:
+    """Return the difference with its interval, and its p-value (corrected where it is one of many).
+
+    verdict: write under the difference where it cannot be told from 0.
+    """
     if difference is None:
         return [formats.NONE, formats.NONE]
     write = formats.signed_points if detailed else formats.signed
     estimate, low, high = map(write, (difference.estimate, difference.low, difference.high))
     p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
-    verdict = "" if difference.distinguishable else NOT_DISTINGUISHABLE
-    return [Cell(f"{estimate} ({low} to {high})", verdict, value=difference.estimate), formats.p_value(p_value)]
+    note = NOT_DISTINGUISHABLE if verdict and not difference.distinguishable else ""
+    return [
+        Cell(f"{estimate} ({low} to {high})", note, value=difference.estimate),
+        Cell(formats.p_value(p_value), value=p_value),
+    ]
 
 
 def _class_errors(explanations: Sequence[Explanation], columns: _Columns) -> Table:
@@ -274,15 +282,21 @@ def _outcomes(explanations: Sequence[Explanation], columns: _Columns) -> Table:
 
 
 def _confused(explanations: Sequence[Explanation], columns: _Columns) -> Table:
-    """The classes most often taken for each other, by the greatest of the detectors' counts."""
+    rows = [
+        Row(f"{truth} taken for {found}", columns.counts(counts))
+        for truth, found, counts in most_confused(explanations)
+    ]
+    return Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection")
+
+
+def most_confused(explanations: Sequence[Explanation]) -> list[tuple[str, str, list[float]]]:
+    """Return (truth's class, detection's class, each detector's count) of the pairs with the greatest count of any."""
     confusions = [one["confusion"] for one in explanations]
     names = confusions[0]["classes"]
-    counts = {
-        (truth, detection): [one["counts"][t][d] for one in confusions]
+    pairs = [
+        (truth, detection, [one["counts"][t][d] for one in confusions])
         for t, truth in enumerate(names)
         for d, detection in enumerate(names)
         if t != d
-    }
-    most = sorted((pair for pair in counts if any(counts[pair])), key=lambda pair: -max(counts[pair]))[:CONFUSED]
-    rows = [Row(f"{truth} taken for {found}", columns.counts(counts[truth, found])) for truth, found in most]
-    return Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection")
+    ]
+    return sorted((pair for pair in pairs if any(pair[2])), key=lambda pair: -max(pair[2]))[:CONFUSED]

@@ -1,7 +1,7 @@
-"""Reading what is to be compared, and refusing what cannot be.
+"""Read the runs that are to be compared, and refuse those that cannot be.
 
 A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json, truth.json,
-provenance.json and, where there is one, proposals.json; and COCO results of detectors that are not ours. Two runs are
+provenance.json and, where there is one, proposals.json; and COCO results of any other detector. Two runs are
 comparable when both are finished, their protocols are equal field by field, and their predictions were scored on the
 same truth. Each head (the protocol's `model.body`) is a comparison of its own.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from vertebra.evaluation.report.reading import (
     require_run,
 )
 from vertebra.evaluation.why.explain import require_same_truth
+from vertebra.ground.formats import TIMES
 
 HEAD = "model.body"
 # Fields of other trainings' recipes, by which they are known.
@@ -63,6 +65,18 @@ class Run:
         return self.recipe.get("seed")
 
     @property
+    def machine(self) -> str | None:
+        """GPUs, CPU and cores: '8 × NVIDIA H200, 64 cores'."""
+        machine = self.provenance.get("machine")
+        if not isinstance(machine, Mapping):
+            return None if machine is None else str(machine)
+        gpus = Counter(machine.get("gpus") or ())
+        parts = [f"{number} {TIMES} {gpu}" if number > 1 else str(gpu) for gpu, number in gpus.items()]
+        parts += [str(machine["cpu"])] if machine.get("cpu") else []
+        parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
+        return ", ".join(parts) or None
+
+    @property
     def proposals(self) -> Path | None:
         """The file of its proposals, None where it has none."""
         path = self.path / "proposals.json"
@@ -70,7 +84,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparable:
+class HeadRuns:
     """Runs of one head, of one protocol, and the truth that all were scored on; head: None where it is not known."""
 
     head: str | None
@@ -103,12 +117,12 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def read_all(
+def read(
     directories: Sequence[Path],
     predictions: Mapping[str, Path | Sequence[Path]] | None = None,
     truth: Path | None = None,
-) -> list[Comparable]:
-    """Runs by head, in the order of each head's first run, the files of predictions beside those of each.
+) -> list[HeadRuns]:
+    """Return the runs by head, in the order of each head's first run, with the files of predictions beside them.
 
     predictions: file or files (one a seed) by the side's name. truth: what the files were made for; None: the runs'.
     `ReportError` where there is nothing, or runs of one head cannot be compared.
@@ -124,16 +138,16 @@ def read_all(
             _check_data(others[0], run)
         same = by_head.setdefault(None if head is None else str(head), [])
         if same:
-            check_comparable(same[0], run)
+            check_of_head(same[0], run)
         same.append(run)
     if not by_head:
         by_head[None] = []
-    return [_comparable(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
+    return [_of_head(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
 
 
-def _comparable(
+def _of_head(
     head: str | None, runs: list[Run], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
-) -> Comparable:
+) -> HeadRuns:
     if not runs and not predictions:
         raise ReportError("There is nothing to report on: give the directories of finished runs, or predictions.")
     if not runs and truth is None:
@@ -144,7 +158,7 @@ def _comparable(
     for run in runs:
         read_predictions(run.path / "predictions.json", told)
     files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), told)]
-    return Comparable(head, [*runs, *files], told)
+    return HeadRuns(head, [*runs, *files], told)
 
 
 def _listed(given: Path | Sequence[Path]) -> list[Path]:
@@ -165,7 +179,7 @@ def _read_files(name: str, paths: Sequence[Path], truth: dict[str, Any]) -> list
     return read
 
 
-def check_comparable(first: Run, other: Run) -> None:
+def check_of_head(first: Run, other: Run) -> None:
     """Refuse two runs whose protocols, truths or sample sets differ, naming what differs."""
     where = f"{first.path} and {other.path} cannot be compared"
     differing = protocol_differences(first, other)

@@ -1,0 +1,252 @@
+"""From runs to what the report states: figures, differences, rankings, curves and reasons, as `Content`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vertebra.evaluation.metrics.files import area_of, class_names
+from vertebra.evaluation.report import origins, sentences
+from vertebra.evaluation.report.content import (
+    ClassRow,
+    Comparison,
+    Content,
+    DataFacts,
+    PrecisionRecall,
+    Protocol,
+    RunFacts,
+    SideFacts,
+    SizeRow,
+    Spread,
+)
+from vertebra.evaluation.report.costs import fronts, ratios, side_cost
+from vertebra.evaluation.report.curves import side_curves
+from vertebra.evaluation.report.images import is_aside
+from vertebra.evaluation.report.reasons import reasons
+from vertebra.evaluation.report.runs import HeadRuns, Run
+from vertebra.evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
+from vertebra.evaluation.report.sides import Side, group_runs
+from vertebra.evaluation.statistics.comparison import corrected
+from vertebra.ground.formats import known
+
+SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
+IOU = 0.5  # of the curves
+
+
+def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str] = ()) -> Content:
+    """Return the report on one head, without its images and expectations."""
+    runs, truth = compared.runs, compared.truth
+    sides = group_runs(runs)
+    scores = Scores(runs, sides, truth)
+    described = [describe(side, scores) for side in sides]
+    order = ranking(described)
+    to_baseline = [(0, place) for place in range(1, len(sides))]
+    every_pair = [(worse, better) for rank, better in enumerate(order) for worse in order[rank + 1 :]]
+    to_best = every_pair[: len(sides) - 1] if len(sides) > 2 else []
+    comparisons = compare_all(scores, described, to_baseline)
+    against_best = compare_all(scores, described, to_best, among=every_pair)  # the same data chose the best
+    shown = shown_pair(len(sides), order)
+    in_pair = next((one for one in comparisons if one.b == sides[shown[1]].label), None) if len(sides) > 1 else None
+    content = Content(
+        title=title or _title(sides),
+        head=compared.head,
+        first=warnings(sides, failed),
+        headline="",
+        caveat="",
+        sentences=(),
+        notes=(),
+        data=DataFacts(len(truth["images"]), len(truth["annotations"]), list(class_names(truth).values())),
+        figures=scores.names,
+        sides=described,
+        baseline=sides[0].label,
+        best=sides[order[0]].label,
+        pair=[sides[place].label for place in shown],
+        lead=_lead(scores, described, order, against_best),
+        differences_to_baseline=comparisons,
+        best_against_others=against_best,
+        pairs_of_sides=len(every_pair),
+        fronts=fronts(described),
+        per_class=per_class(scores, in_pair),
+        per_size=per_size(truth, described, in_pair),
+        precision_recall=precision_recall(scores),
+        training=[side_curves(side) for side in sides],
+        reasons=reasons(sides, scores, truth, to_baseline),
+        runs=[run_facts(side, run, place, scores) for side in sides for run, place in zip(side.runs, side.places)],
+        protocol=protocol(runs),
+        resamples=RESAMPLES,
+        error_resamples=ERROR_RESAMPLES,
+        failed=list(failed),
+    )
+    return replace(
+        content,
+        headline=sentences.headline(content),
+        caveat=sentences.caveat(content),
+        sentences=sentences.details(content),
+        notes=sentences.notes(content, machines=[run.machine for run in runs if run.name is None]),
+    )
+
+
+def _title(sides: Sequence[Side]) -> str:
+    if len(sides) < 4:
+        return " against ".join(side.label for side in sides)
+    return f"{len(sides)} detectors, from {sides[0].label} to {sides[-1].label}"
+
+
+def warnings(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
+    """Return what to know before the figures: unequal pre-training, unknown protocols, cells without a result."""
+    labels = [side.label for side in sides]
+    lines = [
+        origins.pretraining_note([side.runs[0] for side in sides], labels),
+        origins.unknown_protocol([side.label for side in sides if side.is_file]) if len(sides) > 1 else None,
+        *without_result(failed),
+    ]
+    return [line for line in lines if line]
+
+
+def without_result(failed: Sequence[str]) -> list[str]:
+    return [f"Without a result: {sentence.rstrip('.')}." for sentence in failed]
+
+
+def describe(side: Side, scores: Scores) -> SideFacts:
+    """Return one side's figures, cost and origin."""
+    first = side.runs[0]
+    return SideFacts(
+        label=side.label,
+        file=side.is_file,
+        backbone=first.backbone,
+        seeds=side.seeds,
+        figures={name: Spread.over(scores.values(side, name)) for name in scores.names},
+        cost=side_cost(side),
+        weights=origins.weights_text(first),
+        pretraining=replace(origins.pretraining(first), same_for_all_seeds=origins.is_one_pretraining(side.runs)),
+    )
+
+
+def compare_all(
+    scores: Scores,
+    described: Sequence[SideFacts],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    among: Sequence[tuple[int, int]] | None = None,
+) -> list[Comparison]:
+    """Compare side b with side a at each pair of places.
+
+    among: the pairs that each figure's p-values are corrected over, which `pairs` were chosen from by the data (None:
+    `pairs`).
+    """
+    if not pairs:
+        return []
+    sides = {pair: (scores.sides[pair[0]], scores.sides[pair[1]]) for pair in among or pairs}
+    by_figure = {
+        name: corrected({str(pair): scores.difference(a, b, name) for pair, (a, b) in sides.items()})
+        for name in scores.names
+    }
+    return [
+        Comparison(
+            a=sides[pair][0].label,
+            b=sides[pair][1].label,
+            covers="seeds and images" if min(len(side.runs) for side in sides[pair]) > 1 else "images",
+            differences={name: by_figure[name][str(pair)] for name in scores.names},
+            per_class=scores.class_differences(*sides[pair], "AP"),
+            ratios=ratios(described[pair[0]].cost, described[pair[1]].cost),
+        )
+        for pair in pairs
+    ]
+
+
+def ranking(described: Sequence[SideFacts]) -> list[int]:
+    """Return the places of the sides, the highest AP first."""
+    return sorted(range(len(described)), key=lambda place: -(described[place].figures["AP"].mean or 0.0))
+
+
+def _lead(
+    scores: Scores, described: Sequence[SideFacts], order: Sequence[int], against_best: Sequence[Comparison]
+) -> Comparison | None:
+    """Compare the best side with the next; None for one side."""
+    if len(order) < 2:
+        return None
+    return against_best[0] if against_best else compare_all(scores, described, [(order[1], order[0])])[0]
+
+
+def shown_pair(sides: int, order: Sequence[int]) -> list[int]:
+    """Return the two that class differences and images are about: the baseline and the best, or else the runner-up."""
+    if sides < 3:
+        return list(range(sides))
+    return [0, order[0] if order[0] != 0 else order[1]]
+
+
+def per_class(scores: Scores, pair: Comparison | None) -> list[ClassRow]:
+    """Return AP and AP50 of each class and side, the number of objects, and the pair's difference."""
+
+    def spreads(figure: str, name: str) -> list[Spread]:
+        return [Spread.over(scores.class_values(side, figure, name)) for side in scores.sides]
+
+    return [
+        ClassRow(
+            name,
+            scores.truths[name],
+            spreads("AP", name),
+            spreads("AP50", name),
+            pair.per_class[name] if pair else None,
+        )
+        for name in scores.classes
+    ]
+
+
+def per_size(truth: Mapping[str, Any], described: Sequence[SideFacts], pair: Comparison | None) -> list[SizeRow]:
+    """Return AP by COCO's three sizes."""
+    areas = [area_of(annotation) for annotation in truth["annotations"] if not is_aside(annotation)]
+    return [
+        SizeRow(
+            name=name,
+            figure=figure,
+            truths=sum(low <= area < high for area in areas),
+            AP=[side.figures[figure] for side in described],
+            difference=pair.differences[figure] if pair else None,
+        )
+        for figure, name, low, high in SIZES
+    ]
+
+
+def precision_recall(scores: Scores) -> PrecisionRecall:
+    """Return the curves at 101 recalls, means over seeds."""
+    classes = [name for name in scores.classes if scores.truths[name]]
+    lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
+    mean = [
+        [sum(lines[name][place][level] for name in classes) / len(classes) for level in range(101)]
+        for place in range(len(scores.sides))
+    ]
+    return PrecisionRecall(
+        iou=IOU,
+        recall=[level / 100 for level in range(101)],
+        mean=_rounded(mean),
+        per_class={name: _rounded(line) for name, line in lines.items()},
+    )
+
+
+def _rounded(lines: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[round(float(value), 4) for value in line] for line in lines]
+
+
+def run_facts(side: Side, run: Run, place: int, scores: Scores) -> RunFacts:
+    figures = scores.runs[place].figures
+    return RunFacts(
+        side=side.label,
+        seed=run.seed,
+        figures={name: known(float(figures[name].mean_S[0])) for name in scores.names},
+        commit=run.provenance.get("commit"),
+        machine=run.machine,
+        command=run.provenance.get("command"),
+        directory=str(run.path),
+        training_s=known(run.provenance.get("training_s")),
+    )
+
+
+def protocol(runs: Sequence[Run]) -> Protocol:
+    """Return what is equal between the runs, from the first that is not a file of predictions."""
+    trained = [run for run in runs if run.name is None]
+    if not trained:
+        return Protocol()
+    provenance = trained[0].provenance
+    return Protocol(provenance.get("protocol_hash"), provenance.get("sample_hash"), trained[0].protocol)
