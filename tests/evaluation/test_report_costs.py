@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
 from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
-from vertebra.evaluation.report import ReportError, formats, latex, write_report
+from vertebra.evaluation.report import ReportError, Written, latex, write_report
 from vertebra.evaluation.report.charts import front_chart
+from vertebra.evaluation.report.content import Front, FrontPoint, Pretraining, SideCost, SideFacts, Spread
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
+from vertebra.evaluation.report.formats import mean_and_spread, spread
 from vertebra.evaluation.report.templates import text_of
+from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
 COST = {
@@ -76,48 +79,57 @@ def runs_of(root: Path, *heads: str, seeds: int = 2) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Written:
     root = tmp_path_factory.mktemp("costs")
-    write_report(runs_of(root, "c4"), root / "out")
-    return root / "out"
+    return write_report(runs_of(root, "c4"), root / "out")
 
 
-def test_costs_are_means_over_the_seeds_in_every_file(written):
-    content = json.loads((written / "report.json").read_text())
-    vgg, r101 = (side["cost"] for side in content["sides"])
+@pytest.fixture(scope="module")
+def written(report: Written) -> Path:
+    return report.page.parent
+
+
+def test_costs_are_means_over_the_seeds_in_every_file(report, written):
+    (content,) = report.contents
+    vgg, r101 = (side.cost for side in content.sides)
     latencies = [0.2, 0.21]
-    assert r101["latency_s"] == {
-        "mean": pytest.approx(statistics.fmean(latencies)), "std": pytest.approx(statistics.stdev(latencies)), "n": 2
-    }  # fmt: skip
-    assert r101["classifier.parameters"]["mean"] == 44_549_160 and r101["device"] == "cpu"
-    assert content["differences_to_baseline"][0]["ratios"]["flops"] == pytest.approx(2)
-    assert "at 2.0 times the detector\u2019s FLOPs" in content["headline"]
+    mean, std = statistics.fmean(latencies), statistics.stdev(latencies)
+    assert r101.measures["latency_s"] == Spread(pytest.approx(mean), pytest.approx(std), 2)
+    assert r101.measures["classifier.parameters"].mean == 44_549_160 and r101.device == "cpu"
+    assert content.differences_to_baseline[0].ratios["flops"] == pytest.approx(2)
+    assert "r101 needs 2.0 times the FLOPs" in content.sentences[1]
+    assert json.loads((written / "report.json").read_text())["sides"][1]["cost"]["classifier.parameters"]["n"] == 2
     page, markdown = ((written / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in ("205\u00a0ms", "44.5\u00a0M", "2.30\u00a0GB", "300\u00a0G"):
         assert text.split("\u00a0")[0] in page and text.split("\u00a0")[0] in markdown
     measured = "600 \u00d7 800 px, 300 proposals; times were measured on the CPU (2 threads, bf16)"
     assert f"{measured}; memory is the process\u2019s" in page
-    assert formats.spread(vgg["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
+    assert spread(vgg.measures["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
 
 
-def test_the_front_names_every_point_and_its_line(written):
-    content = json.loads((written / "report.json").read_text())
-    assert set(content["fronts"]) == {"flops", "latency_s", "parameters"}
-    front = content["fronts"]["flops"]
-    assert front["pareto"] == [0, 1]
-    assert content["fronts"]["parameters"]["pareto"] == [1]  # as many, and less AP
-    drawn = str(front_chart("flops", front))
+def points_of(ap: float, step: float, *costs: float, spread: float | None = None, name: str = "") -> list[FrontPoint]:
+    return [FrontPoint(f"{name}{n}", n, cost, ap + step * n, spread, style=n) for n, cost in enumerate(costs)]
+
+
+def drawn_front(points: list[FrontPoint], *pareto: int) -> str:
+    return str(front_chart(Front("flops", "FLOPs", points, pareto)))
+
+
+def test_the_front_names_every_point_and_its_line(report):
+    (content,) = report.contents
+    assert set(content.fronts) == {"flops", "latency_s", "parameters"}
+    front = content.fronts["flops"]
+    assert front.pareto == [0, 1]
+    assert content.fronts["parameters"].pareto == [1]  # as many, and less AP
+    drawn = str(front_chart(front))
     assert 'class="label">vgg16</text>' in drawn and 'class="label">r101</text>' in drawn
     assert 'aria-label="AP against FLOPs.' in drawn and "On the Pareto line: vgg16 and r101." in drawn
     assert drawn.count('class="whisker"') == 2 and 'class="pareto"' in drawn
 
 
 def test_names_in_the_front_cover_no_other_name():
-    points = [
-        {"label": f"a backbone {n}", "side": n, "cost": 1e9 * (1 + 0.01 * n), "AP": 40 + 0.05 * n, "spread": 0.5}
-        for n in range(6)
-    ]
-    drawn = str(front_chart("flops", {"points": points, "pareto": [5]}))
+    costs = [1e9 * (1 + 0.01 * n) for n in range(6)]
+    drawn = drawn_front(points_of(40, 0.05, *costs, spread=0.5, name="a backbone "), 5)
     spots = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label"', drawn)]
     assert len(spots) == 6
     for place, (x, y) in enumerate(spots):
@@ -126,8 +138,7 @@ def test_names_in_the_front_cover_no_other_name():
 
 
 def test_costs_far_apart_have_a_logarithmic_axis():
-    points = [{"label": str(n), "side": n, "cost": 10.0**n, "AP": 10.0 * n, "spread": None} for n in range(1, 4)]
-    drawn = str(front_chart("flops", {"points": points, "pareto": [0, 1, 2]}))
+    drawn = drawn_front(points_of(10, 10, 10.0, 100.0, 1000.0), 0, 1, 2)
     line = re.search(r'd="M([\d.]+) [\d.]+L([\d.]+) [\d.]+L([\d.]+) [\d.]+" class="pareto"', drawn)
     assert line
     a, b, c = map(float, line.groups())
@@ -137,30 +148,29 @@ def test_costs_far_apart_have_a_logarithmic_axis():
 def test_older_runs_without_latency_are_drawn_by_their_time(tmp_path):
     truth = make_truth()
     runs = [make_run(tmp_path / n, n, make_predictions(truth, share=s, seed=1)) for n, s in SHARES.items()]
-    write_report(runs, tmp_path / "out")
-    content = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert content["fronts"]["latency_s"]["measure"] == "time_per_image_s"
-    assert content["sides"][0]["cost"]["latency_s"] is None
+    (content,) = write_report(runs, tmp_path / "out").contents
+    assert content.fronts["latency_s"].measure == "time_per_image_s"
+    assert content.sides[0].cost.measures["latency_s"] is None
 
 
 def test_a_front_has_one_measure_for_all_its_points():
-    def side(label: str, ap: float, latency_s: float | None, time_s: float) -> dict[str, Any]:
-        cost = dict.fromkeys(COSTS) | {"time_per_image_s": {"mean": time_s}}
-        cost["latency_s"] = None if latency_s is None else {"mean": latency_s}
-        return {"label": label, "figures": {"AP": {"mean": ap, "std": None}}, "cost": cost}
+    def side(label: str, ap: float, latency_s: float | None, time_s: float) -> SideFacts:
+        cost = dict.fromkeys(COSTS) | {"time_per_image_s": Spread(time_s, None, 1)}
+        cost["latency_s"] = None if latency_s is None else Spread(latency_s, None, 1)
+        return SideFacts(label, False, {}, [0], {"AP": Spread(ap, None, 1)}, SideCost(cost), "", Pretraining())
 
     # Half of `new` is measured more slowly, one image at a time: beside `old`'s time in batches it would look worse.
     front = fronts([side("old", 30, None, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
-    assert front["measure"] == "time_per_image_s" and front["what"] == "time per image"
-    assert [point["cost"] for point in front["points"]] == [0.10, 0.08] and front["pareto"] == [1]
+    assert front.measure == "time_per_image_s" and front.what == "time per image"
+    assert [point.cost for point in front.points] == [0.10, 0.08] and front.pareto == [1]
     both = fronts([side("old", 30, 0.2, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
-    assert both["measure"] == "latency_s" and both["pareto"] == [0, 1]
+    assert both.measure == "latency_s" and both.pareto == [0, 1]
 
 
 def test_more_sides_than_styles_begin_again_in_chart_and_legend_alike():
-    points = [{"label": f"n{n}", "side": n, "cost": 1e9 * (1 + n), "AP": 20.0 + n, "spread": None} for n in range(8)]
-    front = str(front_chart("flops", {"points": points, "pareto": [0]}))
-    sizes = str(group_chart([("small", list(range(10, 18)))], [p["label"] for p in points], empty="", label=""))
+    points = points_of(20, 1, *(1e9 * (1 + n) for n in range(8)))
+    front = drawn_front(points, 0)
+    sizes = str(group_chart([("small", list(range(10, 18)))], [p.label for p in points], empty="", label=""))
     styled = set(re.findall(r"\.dot\.(s\d)", str(text_of("style.css"))))
     for drawn in (front, sizes):
         used = re.findall(r'class="dot (s\d)"', drawn)
@@ -181,18 +191,7 @@ def test_long_names_leave_room_for_the_intervals():
     assert f"<title>{LONG}: +3.0</title>" in drawn and ">timm:conv…re-trained<" in drawn
     names = re.findall(
         r'<text x="([\d.]+)" y="[\d.]+" class="label"><title>([^<]*)</title>([^<]*)<',
-        str(
-            front_chart(
-                "flops",
-                {
-                    "points": [
-                        {"label": f"{LONG} {n}", "side": n, "cost": 1e9 * (5 + n), "AP": 20.0 + 4 * n, "spread": None}
-                        for n in range(4)
-                    ],
-                    "pareto": [0],
-                },
-            )
-        ),
+        drawn_front(points_of(20, 4, *(1e9 * (5 + n) for n in range(4)), name=f"{LONG} "), 0),
     )
     assert [title for _, title, _ in names] == [f"{LONG} {n}" for n in (3, 2, 1, 0)]
     assert all(0 <= float(x) <= 430 - 7.8 * len(name) for x, _, name in names)
@@ -236,10 +235,10 @@ def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
         assert overview["heads"][place]["headline"] == own["headline"] and own["headline"] in page
         assert f'href="{head}/report.html"' in page and (tmp_path / "out" / head / "report.html").is_file()
         assert f"[{head}]({head}/report.md)" in markdown
-        for side in own["sides"]:
-            told = formats.mean_and_spread(side["figures"]["AP"])
+        for side in written.contents[place].sides:
+            told = mean_and_spread(side.figures["AP"])
             assert f">{told}</td>" in page and told in markdown and latex.escape(told) in tex
-    assert "AP against FLOPs, not beaten" in markdown and "AP against latency, not beaten" in markdown
+    assert "AP against FLOPs: no cheaper detector beats" in markdown and "AP against latency: no cheaper" in markdown
     points = overview["fronts"]["flops"]["points"]
     assert [point["label"] for point in points] == ["vgg16, c4", "r101, c4", "vgg16, fpn", "r101, fpn"]
     assert [point["style"] for point in points] == [0, 0, 1, 1]

@@ -11,8 +11,9 @@ import yaml
 
 from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.report import ReportError, formats, write_report
+from vertebra.evaluation.report import ReportError, write_report
 from vertebra.evaluation.report.expect import read_expectations
+from vertebra.ground import formats
 from vertebra.recipes.command_line import INSTALLED
 
 
@@ -77,8 +78,8 @@ def test_expectations_of_another_head_are_left_to_it_or_said_to_be_of_none(tmp_p
     alone = write_report([runs["c4"]], tmp_path / "alone", expect=file)
     assert alone.expectations_missed == ()
     assert alone.expectations_elsewhere == (
-        "1 expectation is of head fpn, which no run here has (head c4): not held against anything",
-        "2 expectations are of head fnp, which no run here has (head c4): not held against anything",
+        "1 expectation is for head fpn, which no run here has (head c4), so nothing was compared with it",
+        "2 expectations are for head fnp, which no run here has (head c4), so nothing was compared with them",
     )
     told = json.loads((tmp_path / "alone" / "report.json").read_text())["expectations"]
     assert [(one["what"], one["outcome"]) for one in told] == [
@@ -87,7 +88,7 @@ def test_expectations_of_another_head_are_left_to_it_or_said_to_be_of_none(tmp_p
     both = write_report(list(runs.values()), tmp_path / "both", expect=file)
     assert len(both.expectations_missed) == 1 and both.expectations_missed[0].startswith("r101 (fpn): AP is")
     assert both.expectations_elsewhere == (
-        "2 expectations are of head fnp, which no run here has (heads c4 and fpn): not held against anything",
+        "2 expectations are for head fnp, which no run here has (heads c4 and fpn), so nothing was compared with them",
     )
 
 
@@ -157,10 +158,11 @@ def test_anyones_predictions_can_be_a_side(pair, tmp_path):
     assert theirs["figures"]["AP"]["mean"] == pytest.approx(coco_figures(truth, found)["AP"])
     assert theirs["cost"]["flops"] is None and theirs["weights"] == "unknown"
     assert content["first"] == [
-        "a YOLO is known by a file of predictions alone: the protocol is not known to be equal, so differences are of "
-        "detectors, not of backbones."
+        "a YOLO is a file of predictions only: how the detector was trained is not known, so differences are between "
+        "detectors, not between backbones."
     ]
-    assert content["headline"].endswith("the protocol is not known to be equal: no verdict on the backbones")
+    assert content["headline"].startswith("r101 and a YOLO cannot be told apart: ")
+    assert content["caveat"].endswith("their training protocols are not known to be equal.")
     assert content["fronts"] == {} and content["training"][1]["loss"] == []
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert rows_of(markdown)["FLOPs"].split("|")[3].strip() == formats.NONE
@@ -180,11 +182,11 @@ def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, t
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [len(side["seeds"]) for side in content["sides"]] == [3, 3]
     assert content["lead"]["covers"] == "seeds and images" and content["lead"]["differences"]["AP"]["distinguishable"]
-    assert content["headline"].startswith("The detector second scores above first by")
-    assert content["headline"].endswith("the protocol is not known to be equal: no verdict on the backbones")
+    assert content["headline"].startswith("second beats first by ")
+    assert content["caveat"].endswith("their training protocols are not known to be equal.")
     assert content["gallery"]["images_not_found"] == 0
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Nothing is known of what these detectors cost" in page and "Nothing is known of how these" in page
+    assert "The cost of these detectors is not known" in page and "How these detectors were trained is not" in page
 
 
 def test_predictions_that_cannot_be_a_side_are_refused(pair, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from tests.evaluation.test_report import WEIGHTS, make_predictions, make_run, make_truth, rows_of
 from vertebra.evaluation.report import write_report
 
-TOGETHER = "differences are of backbones and pre-training together."
+TOGETHER = "differences come from backbones and pre-training together."
 FULL = {
     **WEIGHTS,
     "training_data": {"name": "ImageNet", "images": 1_281_167},

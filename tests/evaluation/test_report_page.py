@@ -19,6 +19,7 @@ from tests.evaluation.test_report import make_predictions, make_run, make_truth,
 from vertebra.evaluation.metrics.files import Entry, Truth
 from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.content import ImageFacts
 from vertebra.evaluation.report.images import mark_detections
 from vertebra.evaluation.report.templates import environment, text_of
 
@@ -67,8 +68,8 @@ class Made:
     sides: list[tuple[str, list[Entry]]]
 
     @property
-    def images(self) -> list[dict[str, Any]]:
-        return list(self.browser.content["images"])
+    def images(self) -> list[ImageFacts]:
+        return list(self.browser.gallery.images)
 
 
 def make_page(directory: Path, truth: Truth, sides: list[tuple[str, list[Entry]]], **asked: Any) -> Made:
@@ -155,8 +156,8 @@ def open_page(chromium: Any) -> Iterator[Any]:
         context.close()
 
 
-def files_of(images: list[dict[str, Any]]) -> list[str]:
-    return [image["file_name"] for image in images]
+def files_of(images: list[ImageFacts]) -> list[str]:
+    return [image.file_name for image in images]
 
 
 def test_it_opens_from_the_disk_asking_for_nothing_and_complaining_of_nothing(made: Made, open_page: Any) -> None:
@@ -175,17 +176,17 @@ def test_it_opens_from_the_disk_asking_for_nothing_and_complaining_of_nothing(ma
 
 def test_each_order_is_the_one_that_the_figures_have(made: Made, open_page: Any) -> None:
     visit = open_page(made.path)
-    by_file = {image["file_name"]: image for image in made.images}
+    by_file = {image.file_name: image for image in made.images}
 
-    def errors(image: dict[str, Any]) -> int:
-        return sum(image["counts"][name][what] for name in made.browser.content["pair"] for what in ("false", "missed"))
+    def errors(image: ImageFacts) -> int:
+        return sum(image.counts[name][what] for name in made.browser.gallery.pair for what in ("false", "missed"))
 
     keys = {
-        "first": lambda image: image["difference"],
-        "second": lambda image: -image["difference"],
+        "first": lambda image: image.difference,
+        "second": lambda image: -image.difference,
         "errors": lambda image: -errors(image),
-        "name": lambda image: image["id"],
-        "most": lambda image: -abs(image["difference"]),
+        "name": lambda image: image.id,
+        "most": lambda image: -abs(image.difference),
     }
     for order, key in keys.items():
         visit.choose(sort=order)
@@ -198,7 +199,7 @@ def test_each_order_is_the_one_that_the_figures_have(made: Made, open_page: Any)
 
 def test_the_filter_of_classes_keeps_images_with_an_object_or_a_shown_box_of_it(made: Made, open_page: Any) -> None:
     visit = open_page(made.path)
-    thresholds = made.browser.content["thresholds"]
+    thresholds = made.browser.gallery.thresholds
     for place, name in enumerate(CLASSES):
         category = 3 + 4 * place
         ids = {entry["image_id"] for entry in made.truth["annotations"] if entry["category_id"] == category}
@@ -209,7 +210,7 @@ def test_the_filter_of_classes_keeps_images_with_an_object_or_a_shown_box_of_it(
                 if entry["category_id"] == category and entry["score"] >= thresholds[side]
             }
         visit.page.locator("select[name=cls]").select_option(label=name)
-        expected = [image["file_name"] for image in made.images if image["id"] in ids]
+        expected = [image.file_name for image in made.images if image.id in ids]
         assert visit.listed() == expected
         assert visit.count() == (
             f"{len(expected)} of {IMAGES} images" if len(expected) < IMAGES else f"{IMAGES} images"
@@ -218,19 +219,19 @@ def test_the_filter_of_classes_keeps_images_with_an_object_or_a_shown_box_of_it(
 
 def test_the_filter_of_kinds_keeps_what_the_figures_say(made: Made, open_page: Any) -> None:
     visit = open_page(made.path)
-    a, b = made.browser.content["pair"]
+    a, b = made.browser.gallery.pair
 
-    def number(image: dict[str, Any], side: str, kind: str) -> int:
-        counts = image["counts"][side]
+    def number(image: ImageFacts, side: str, kind: str) -> int:
+        counts = image.counts[side]
         if kind == "error":
             return int(counts["false"] + counts["missed"])
         named = {"right": counts["found"], "missed": counts["missed"]}
-        return int(named[kind] if kind in named else image["errors"][side].get(kind, 0))
+        return int(named[kind] if kind in named else image.errors[side].get(kind, 0))
 
     seen = set()
     for kind in ("error", "localisation", "classification", "both", "duplicate", "background", "missed", "right"):
         visit.choose(kind=kind)
-        numbers = {image["file_name"]: (number(image, a, kind), number(image, b, kind)) for image in made.images}
+        numbers = {image.file_name: (number(image, a, kind), number(image, b, kind)) for image in made.images}
         tests = {
             "a": lambda pair: pair[0] > 0,
             "b": lambda pair: pair[1] > 0,
@@ -394,8 +395,8 @@ def test_pointing_at_a_box_tells_of_it_and_marks_its_object_in_the_other_panes(m
     lines = tip.locator("div").all_inner_texts()
     name, score = re.fullmatch(r"(.+), score \.(\d{3})", lines[0]).groups()  # type: ignore[union-attr]
     assert name in CLASSES and lines[1].startswith("found: IoU .") and len(lines) == 4
-    image = next(one for one in made.images if page.locator("dialog h3").inner_text().startswith(one["file_name"]))
-    scores = [entry["score"] for entry in made.sides[1][1] if entry["image_id"] == image["id"]]
+    image = next(one for one in made.images if page.locator("dialog h3").inner_text().startswith(one.file_name))
+    scores = [entry["score"] for entry in made.sides[1][1] if entry["image_id"] == image.id]
     assert any(abs(one - int(score) / 1000) < 0.0006 for one in scores)
     truth = box.get_attribute("data-truth")
     marked = page.locator(".stage .same")
@@ -445,20 +446,20 @@ def test_one_side_alone_can_be_looked_through(open_page: Any, tmp_path: Path) ->
     visit = open_page(made.path)
     assert visit.page.locator(".case").first.locator("svg").count() == 2
     visit.choose(kind="missed")
-    assert visit.files() == [i["file_name"] for i in errors_first(made.images) if i["counts"]["first"]["missed"]]
+    assert visit.files() == [i.file_name for i in errors_first(made.images) if i.counts["first"]["missed"]]
     visit.page.locator(".enlarge").first.click()
     assert len(views(visit)) == 2 and not visit.complaints
 
 
-def errors_first(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(images, key=lambda image: -image["counts"]["first"]["false"] - image["counts"]["first"]["missed"])
+def errors_first(images: list[ImageFacts]) -> list[ImageFacts]:
+    return sorted(images, key=lambda image: -image.counts["first"]["false"] - image.counts["first"]["missed"])
 
 
 def test_fewer_images_are_those_that_differ_most(tmp_path: Path) -> None:
     truth, sides = make_case(20)
     made = make_page(tmp_path, truth, sides, max_images=7)
-    assert len(made.images) == 7 and "The 7 here are those that differ most" in made.browser.markup
-    assert made.browser.content["pair"] == ["first", "third"]
+    assert len(made.images) == 7 and "The 7 shown here differ most" in made.browser.markup
+    assert made.browser.gallery.pair == ["first", "third"]
     nothing = make_page(tmp_path, truth, sides, max_images=0)
     assert nothing.images == []
 

@@ -48,21 +48,28 @@ def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str
     against_best = compare_all(scores, described, to_best, among=every_pair)  # the same data chose the best
     shown = shown_pair(len(sides), order)
     in_pair = next((one for one in comparisons if one.b == sides[shown[1]].label), None) if len(sides) > 1 else None
-    content = Content(
+    lead = _lead(scores, described, order, against_best)
+    equal = protocol(runs)
+    return Content(
         title=title or _title(sides),
         head=compared.head,
         first=warnings(sides, failed),
-        headline="",
-        caveat="",
-        sentences=(),
-        notes=(),
+        headline=sentences.headline(described, lead),
+        caveat=sentences.caveat(described, lead),
+        sentences=sentences.details(described, lead),
+        notes=sentences.notes(
+            described,
+            images=len(truth["images"]),
+            sample_hash=equal.sample_hash,
+            machines=[run.machine for run in runs if run.name is None],
+        ),
         data=DataFacts(len(truth["images"]), len(truth["annotations"]), list(class_names(truth).values())),
         figures=scores.names,
         sides=described,
         baseline=sides[0].label,
         best=sides[order[0]].label,
         pair=[sides[place].label for place in shown],
-        lead=_lead(scores, described, order, against_best),
+        lead=lead,
         differences_to_baseline=comparisons,
         best_against_others=against_best,
         pairs_of_sides=len(every_pair),
@@ -73,17 +80,10 @@ def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str
         training=[side_curves(side) for side in sides],
         reasons=reasons(sides, scores, truth, to_baseline),
         runs=[run_facts(side, run, place, scores) for side in sides for run, place in zip(side.runs, side.places)],
-        protocol=protocol(runs),
+        protocol=equal,
         resamples=RESAMPLES,
         error_resamples=ERROR_RESAMPLES,
         failed=list(failed),
-    )
-    return replace(
-        content,
-        headline=sentences.headline(content),
-        caveat=sentences.caveat(content),
-        sentences=sentences.details(content),
-        notes=sentences.notes(content, machines=[run.machine for run in runs if run.name is None]),
     )
 
 

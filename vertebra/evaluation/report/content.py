@@ -357,6 +357,3 @@ class Content:
     @property
     def is_paired(self) -> bool:
         return len(self.pair) == 2
-
-    def side(self, label: str) -> SideFacts:
-        return next(side for side in self.sides if side.label == label)

@@ -87,7 +87,7 @@ def _browse(compared: HeadRuns, content: Content, images: Path | None, max_image
         image_roots=_image_roots(sides, images),
         max_images=max_images,
         pair=(pair[0], pair[-1]),
-        note=sentences.shown_runs(content),
+        note=sentences.shown_runs(content.sides),
     )
 
 

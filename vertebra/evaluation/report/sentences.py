@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from vertebra.evaluation.report.content import Comparison, Content, SideFacts
+from vertebra.evaluation.report.content import Comparison, SideFacts
 from vertebra.evaluation.report.formats import change, mean_and_spread, plus_minus
+from vertebra.evaluation.report.scores import RESAMPLES
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
@@ -23,22 +25,22 @@ COSTS = (  # measure, its name in a sentence, how its values are written
 )
 
 
-def headline(content: Content) -> str:
-    """Say which side is best, by how much and over how many seeds."""
-    if content.lead is None:
-        return _alone(content.sides[0])
-    worse, best = _two(content)
-    difference = content.lead.differences["AP"]
+def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
+    """Say which side is best, by how much and over how many seeds. lead: the best against the next."""
+    if lead is None:
+        return _alone(sides[0])
+    worse, best = _two(sides, lead)
+    difference = lead.differences["AP"]
     if difference is None:
         return f"{best.label} and {worse.label} cannot be compared: only one test image has objects"
     by, seeds = f"{plus_minus(difference)}{NBSP}AP", _seeds(worse, best)
-    if len(content.sides) == 2:
+    if len(sides) == 2:
         if difference.distinguishable:
             return f"{best.label} beats {worse.label} by {by} ({seeds})"
         return f"{best.label} and {worse.label} cannot be told apart: {by} ({seeds})"
     if difference.distinguishable:
         return f"{best.label} beats the runner-up, {worse.label}, by {by} ({seeds})"
-    by += _correction(content, difference)
+    by += _correction(difference, math.comb(len(sides), 2))
     return f"{best.label} comes first, but cannot be told apart from the runner-up, {worse.label}: {by} ({seeds})"
 
 
@@ -47,17 +49,17 @@ def _alone(side: SideFacts) -> str:
     return f"{side.label} reaches {mean_and_spread(side.figures['AP'])}{NBSP}AP{over}"
 
 
-def _two(content: Content) -> tuple[SideFacts, SideFacts]:
+def _two(sides: Sequence[SideFacts], lead: Comparison) -> tuple[SideFacts, SideFacts]:
     """Return the runner-up and the best side."""
-    assert content.lead is not None
-    return content.side(content.lead.a), content.side(content.lead.b)
+    by_label = {side.label: side for side in sides}
+    return by_label[lead.a], by_label[lead.b]
 
 
-def _correction(content: Content, difference: Difference) -> str:
+def _correction(difference: Difference, comparisons: int) -> str:
     """Explain an interval that leaves 0 out, as it stands for itself, beside a p-value that is one of many."""
     if difference.low <= 0 <= difference.high or difference.adjusted_p is None:
         return ""
-    return f", p {formats.p_text(difference.adjusted_p)} after correction for {content.pairs_of_sides} comparisons"
+    return f", p {formats.p_text(difference.adjusted_p)} after correction for {comparisons} comparisons"
 
 
 def _seeds(worse: SideFacts, best: SideFacts) -> str:
@@ -66,33 +68,33 @@ def _seeds(worse: SideFacts, best: SideFacts) -> str:
     return f"{seeds} each" if many == others else f"{seeds} against {others}"
 
 
-def caveat(content: Content) -> str:
+def caveat(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
     """Say why the headline is about detectors and not about backbones; '' where it is about backbones.
 
     A verdict on backbones takes one protocol and several seeds on both sides.
     """
-    if content.lead is None:
+    if lead is None:
         return ""
-    worse, best = _two(content)
+    worse, best = _two(sides, lead)
     if worse.file or best.file:
         return "This compares two detectors, not their backbones: their training protocols are not known to be equal."
-    if content.lead.covers == "seeds and images":
+    if lead.covers == "seeds and images":
         return ""
     single = [side.label for side in (best, worse) if len(side.seeds) == 1]
     have = "both have" if len(single) == 2 else f"{single[0]} has"
     return f"This compares two trained detectors, not their backbones: {have} only one seed."
 
 
-def details(content: Content) -> list[str]:
+def details(sides: Sequence[SideFacts], lead: Comparison | None) -> list[str]:
     """Return AP and AP50 of the best side and the runner-up, and what the best costs beside the other."""
-    if content.lead is None:
+    if lead is None:
         return []
-    accuracy = [_accuracy(content, content.lead)] if content.lead.differences["AP"] else []
-    return [*accuracy, *_cost(content, content.lead)]
+    worse, best = _two(sides, lead)
+    accuracy = [_accuracy(worse, best, lead)] if lead.differences["AP"] else []
+    return [*accuracy, *_cost(worse, best, lead)]
 
 
-def _accuracy(content: Content, lead: Comparison) -> str:
-    worse, best = _two(content)
+def _accuracy(worse: SideFacts, best: SideFacts, lead: Comparison) -> str:
     parts = []
     for name in ("AP", "AP50"):
         mine, other = (mean_and_spread(side.figures[name]) for side in (best, worse))
@@ -111,8 +113,7 @@ def _with_p(difference: Difference | None) -> str:
     return f"{change(difference)[:-1]}, p {formats.p_text(p_value)})"
 
 
-def _cost(content: Content, lead: Comparison) -> list[str]:
-    worse, best = _two(content)
+def _cost(worse: SideFacts, best: SideFacts, lead: Comparison) -> list[str]:
     parts = []
     for name, what, write in COSTS:
         mine, other = best.cost.measures[name], worse.cost.measures[name]
@@ -127,11 +128,12 @@ def _cost(content: Content, lead: Comparison) -> list[str]:
     return [f"Compared with {worse.label}, {best.label} needs {formats.joined(parts)}."] if parts else []
 
 
-def notes(content: Content, *, machines: Sequence[str | None] = ()) -> list[str]:
+def notes(
+    sides: Sequence[SideFacts], *, images: int, sample_hash: str | None, machines: Sequence[str | None]
+) -> list[str]:
     """Return how to read the figures: what intervals cover, unequal seeds and machines, where the images come from."""
-    sides = content.sides
     counts = [len(side.seeds) for side in sides]
-    drawn = f"{content.data.images} images, {content.resamples} resamples"
+    drawn = f"{images} images, {RESAMPLES} resamples"
     lines = []
     if max(counts) > 1:
         listed = [f"{side.label} {count}" for side, count in zip(sides, counts)]
@@ -153,13 +155,13 @@ def notes(content: Content, *, machines: Sequence[str | None] = ()) -> list[str]
     if len(sides) > 2:
         lines.append(
             "p-values are corrected for the number of comparisons of a figure (Holm): against the baseline those in "
-            f"its table; against the best all {content.pairs_of_sides} pairs of sides, because the same data picked "
+            f"its table; against the best all {math.comb(len(sides), 2)} pairs of sides, because the same data picked "
             "the best. Intervals are not corrected."
         )
     if len(set(machines)) > 1:
         lines.append("The runs were made on different machines, so compare times and memory with care.")
-    if content.protocol.sample_hash:
-        lines.append(f"The images are the generated sample set (generator {content.protocol.sample_hash[:12]}).")
+    if sample_hash:
+        lines.append(f"The images are the generated sample set (generator {sample_hash[:12]}).")
     return lines
 
 
@@ -176,9 +178,8 @@ def _one_pretraining(sides: Sequence[SideFacts]) -> list[str]:
     ]
 
 
-def shown_runs(content: Content) -> str:
+def shown_runs(sides: Sequence[SideFacts]) -> str:
     """Say which runs the browser of images shows, where sides have several; '' otherwise."""
-    sides = content.sides
     if all(len(side.seeds) == 1 for side in sides):
         return ""
     listed = formats.joined([f"{side.label} {'file' if side.file else 'seed'} {_first_seed(side)}" for side in sides])
