@@ -12,7 +12,7 @@ pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are chosen a
 images share their draws. What is drawn is kept beside the result (.npz), to go on from or to judge another rule by.
 "plain" is the bootstrap in two levels with percentiles that `statistics.comparison` does without; "images" is the
 interval of one run a side, held against the AP of these very runs on 20,000 images: by the normal distribution as in
-comparison, and by percentiles as in `vertebra.evaluation.statistics.bootstrap`.
+comparison, and by percentiles.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from numpy.typing import NDArray
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
 from vertebra.evaluation.metrics.matching import THRESHOLDS_T
-from vertebra.evaluation.statistics.comparison import compare_sides
+from vertebra.evaluation.statistics.comparison import compare_sides, t_of_p
 from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
 from vertebra.evaluation.statistics.reweighting import Matched
-from vertebra.evaluation.statistics.student import quantile
 
 Values = NDArray[np.float64]
 CLASSES = 4
@@ -231,7 +230,7 @@ def rules(seeds: int, unequal: float, worlds: int, random: np.random.Generator) 
     sample variance, times a function of what is left of s without the taste in images, as a share of s.
     """
     freedoms = np.geomspace(0.5, 1e6, 300)
-    quantiles = np.array([quantile(0.95, freedom) for freedom in freedoms])
+    quantiles = np.array([t_of_p(0.05, freedom) for freedom in freedoms])
     held: dict[str, list[float]] = {name: [] for name in DOUBTS}
     for common, taste in itertools.product((0, 0.3, 1), (0.2, 1)):
         for spread in (0, 0.1, 0.3, 1, 3, 6, 10, 30, 100):

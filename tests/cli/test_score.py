@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import run, run_process
+from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "score.py"
 TRUTH = {
@@ -70,9 +71,10 @@ def test_voc_figures_state_their_conventions(files, tmp_path):
     assert "mAP  50.00" in counted
 
 
-def test_an_interval_can_be_asked_for(files):
-    told = score(*files, "--metric", "voc10", "--resamples", "50")
-    assert "95 % interval of mAP over 50 resamples of the images: 100.00 to 100.00" in told
+def test_one_image_with_an_object_has_no_interval(files):
+    text = score(*files, "--metric", "voc10", "--resamples", "50", "--against", files[3])
+    assert "no interval of mAP: it takes two images with an object" in text
+    assert text.rstrip().endswith(f"mAP less that of {files[3]}: +0.00")
 
 
 def test_empty_predictions_score_0(files, tmp_path):
@@ -148,12 +150,33 @@ def test_classes_restrict_the_figures(files):
     assert "cow" in score(*files, "--metric", "voc07", "--classes", "cow", expect=1)
 
 
-def test_a_difference_to_other_predictions_comes_with_its_interval(files, tmp_path):
-    (tmp_path / "nothing.json").write_text("[]")
-    against = ("--against", tmp_path / "nothing.json")
-    told = score(*files, "--metric", "voc10", "--resamples", 50, *against)
-    assert "less that of" in told and "+100.00" in told
-    assert told.rstrip().endswith("(image sampling only)")
-    same = score(*files, "--metric", "voc10", "--resamples", 50, "--against", files[3])
+@pytest.fixture
+def many(tmp_path):
+    """Ten images with an object each, all found; nothing.json finds none and half.json every second one."""
+    boxes = [{"image_id": image, "category_id": 1, "bbox": [0, 0, 10, 10]} for image in range(10)]
+    truth = {**TRUTH, "images": [{"id": image} for image in range(10)], "annotations": boxes}
+    found = [{**box, "score": 0.9} for box in boxes]
+    for name, value in (("truth", truth), ("found", found), ("nothing", []), ("half", found[::2])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    return tmp_path
+
+
+def test_a_difference_to_other_predictions_comes_with_the_reports_interval(many):
+    flags = ("--truth", many / "truth.json", "--predictions", many / "found.json", "--metric", "coco")
+    text = score(*flags, "--resamples", 200, "--against", many / "half.json", "--json", many / "out.json")
+    assert "95 % interval of AP50 over 200 resamples of the images: 100.00 to 100.00" in text
+    counts_SI = draw_counts(10, 200, seed=0)
+    sides = [
+        [resample_coco(many / "truth.json", many / name, counts_SI)["AP50"]] for name in ("half.json", "found.json")
+    ]
+    expected = compare(*sides)
+    assert f"{expected.estimate:+.2f}, 95 % interval" in text and f"{expected.low:+.2f} to {expected.high:+.2f}" in text
+    assert json.loads((many / "out.json").read_text())["against"].items() >= expected.to_dict().items()
+    assert text.rstrip().splitlines()[-2].endswith("(image sampling only)")
+
+
+def test_a_difference_needs_resamples_and_may_be_none(many):
+    flags = ("--truth", many / "truth.json", "--predictions", many / "nothing.json", "--metric", "voc10")
+    same = score(*flags, "--resamples", 50, "--against", many / "nothing.json")
     assert same.rstrip().endswith("+0.00 to +0.00 (image sampling only; not distinguishable)")
-    assert "--resamples" in score(*files, "--metric", "voc10", *against, expect=2)
+    assert "--resamples" in score(*flags, "--against", many / "found.json", expect=2)

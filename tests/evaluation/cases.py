@@ -81,3 +81,16 @@ def read_text_set(truths: Path, detections: Path) -> tuple[Entry, list[Entry]]:
 
 def _rows(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines() if line.strip()]
+
+
+def repeated(truth, predictions, counts_I):
+    """The truth and the predictions in which image i occurs counts_I[i] times, under new ids."""
+    ids = [image["id"] for image in truth["images"]]
+    images, annotations, copies = [], [], []
+    for id_, count in zip(ids, counts_I):
+        for _ in range(count):
+            new = len(images) + 1
+            images.append({"id": new})
+            annotations += [{**e, "image_id": new} for e in truth["annotations"] if e["image_id"] == id_]
+            copies += [{**e, "image_id": new} for e in predictions if e["image_id"] == id_]
+    return {**truth, "images": images, "annotations": annotations}, copies

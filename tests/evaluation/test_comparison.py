@@ -7,10 +7,18 @@ import math
 import numpy as np
 import pytest
 
+from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.statistics.comparison import compare_sides, corrected, holm, mean_and_spread
-from vertebra.evaluation.statistics.resampling import draw_counts
-from vertebra.evaluation.statistics.student import quantile, two_sided_p
+from vertebra.evaluation.statistics.comparison import (
+    compare_sides,
+    corrected,
+    figure_interval,
+    holm,
+    mean_and_spread,
+    t_of_p,
+    two_sided_p,
+)
+from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_voc
 
 
 def side(*values: float, resamples: int = 5) -> np.ndarray:
@@ -20,8 +28,8 @@ def side(*values: float, resamples: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("freedom, t", [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (120, 1.980)])
 def test_quantiles_are_those_of_the_tables(freedom, t):
-    assert quantile(0.95, freedom) == pytest.approx(t, abs=5e-4)
-    assert two_sided_p(quantile(0.95, freedom), freedom) == pytest.approx(0.05, abs=1e-9)
+    assert t_of_p(0.05, freedom) == pytest.approx(t, abs=5e-4)
+    assert two_sided_p(t_of_p(0.05, freedom), freedom) == pytest.approx(0.05, abs=1e-9)
 
 
 def test_tails_have_their_closed_forms():
@@ -29,7 +37,7 @@ def test_tails_have_their_closed_forms():
         assert two_sided_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-12)
         assert two_sided_p(t, 2) == pytest.approx(1 - t / math.sqrt(2 + t * t), abs=1e-12)
         assert two_sided_p(-t, 1e7) == pytest.approx(two_sided_p(t, math.inf), abs=1e-6)
-    assert quantile(0.95, math.inf) == pytest.approx(1.959964, abs=1e-6)
+    assert t_of_p(0.05, math.inf) == pytest.approx(1.959964, abs=1e-6)
 
 
 def test_seeds_alone_give_welchs_test():
@@ -37,7 +45,7 @@ def test_seeds_alone_give_welchs_test():
     one = compare_sides(side(10, 12), side(15, 19))
     assert one.estimate == 6 and one.standard_error == pytest.approx(math.sqrt(5))
     assert one.freedom == pytest.approx(25 / 17) and one.covers == "seeds and images"
-    half = quantile(0.95, 25 / 17) * math.sqrt(5)
+    half = t_of_p(0.05, 25 / 17) * math.sqrt(5)
     assert (one.low, one.high) == pytest.approx((6 - half, 6 + half))
     assert one.p_value > 0.05 and not one.distinguishable
 
@@ -133,7 +141,7 @@ def test_few_images_widen_the_interval_to_that_of_students_t():
     first, second = side(20, resamples=400), 20 + change_S[None]
     few, many = compare_sides(first, second, images=8), compare_sides(first, second)
     assert few.standard_error == pytest.approx(many.standard_error * math.sqrt(8 / 7)) and few.freedom == 7
-    assert few.high - 3 == pytest.approx(quantile(0.95, 7) * few.standard_error)
+    assert few.high - 3 == pytest.approx(t_of_p(0.05, 7) * few.standard_error)
     enough = compare_sides(first, second, images=20_000)
     assert (enough.low, enough.p_value) == pytest.approx((many.low, many.p_value), rel=0.01)
 
@@ -168,6 +176,42 @@ def test_the_interval_of_equal_sides_holds_0_in_95_of_100_fresh_pairs(seed_devia
     assert 0.85 < told < (1.7 if seed_deviation < 1 else 1.15)
 
 
+def half_found(images):
+    """A class that every image shows once, found in every second image: AP is the share of images that are drawn."""
+    truth = truth_of([thing([0, 0, 10, 10], image=image) for image in range(1, images + 1)], images=images)
+    found = [guess([0, 0, 10, 10], 0.5, image=image) for image in range(1, images + 1, 2)]
+    return resample_voc(truth, found, draw_counts(images, 400, 0), metric="voc10")
+
+
+@pytest.mark.parametrize("images", [100, 400])
+def test_the_interval_of_a_figure_is_that_of_a_share_of_the_images(images):
+    values = half_found(images)
+    one = figure_interval(values.mean_S, images=values.images)
+    assert one.estimate == pytest.approx(50) and one.low + one.high == pytest.approx(100)
+    assert one.high - one.low == pytest.approx(2 * 196 * math.sqrt(0.25 / images), rel=0.1)
+
+
+def test_the_interval_of_a_figure_stays_within_the_scale_and_needs_two_images():
+    values_S = np.concatenate([[99.0], np.random.default_rng(0).normal(99, 2, 200)])
+    assert figure_interval(values_S, images=30).high == 100 and figure_interval(100 - values_S, images=30).low == 0
+    assert figure_interval(values_S, images=1).to_dict() == {"estimate": 99, "low": None, "high": None, "level": 0.95}
+    assert figure_interval(np.full(9, math.nan), images=0).to_dict()["estimate"] is None
+    assert (figure_interval(np.zeros(9), images=9).low, figure_interval(np.zeros(9), images=9).high) == (0, 0)
+
+
+def test_pairing_narrows_the_interval_of_two_detectors_that_err_alike():
+    truth, found = random_case(1, images=40)
+    first, second = (resample_voc(truth, part, draw_counts(40, 200, 0)) for part in (found[: len(found) // 2], found))
+    one, alone = compare([first], [second]), figure_interval(second.mean_S, images=second.images)
+    assert one.estimate == pytest.approx(second.mean_S[0] - first.mean_S[0])
+    assert one.high - one.low < alone.high - alone.low
+    same = compare([second], [second])
+    assert (same.estimate, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    assert compare([first], [second], of="class2") == compare_sides(
+        first.of("class2")[None], second.of("class2")[None], images=first.images_of("class2")
+    )
+
+
 def test_holm_multiplies_by_what_is_left():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
@@ -190,5 +234,7 @@ def test_mean_and_spread_over_seeds():
 def test_wrong_input_is_refused():
     with pytest.raises(EvaluationError, match="level"):
         compare_sides(side(1), side(2), level=1.0)
+    with pytest.raises(EvaluationError, match="level"):
+        figure_interval(side(1)[0], images=5, level=0)
     with pytest.raises(EvaluationError, match="same resamples"):
         compare_sides(side(1), side(2, resamples=7))

@@ -1,9 +1,8 @@
-"""The cumulative table: figures from the rows' files, steps from the paired bootstrap, the paper's beside them."""
+"""The cumulative table: figures from the rows' files, steps from the one comparison, the paper's beside them."""
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from tests.evaluation.cases import random_case
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.summary import summarise
-from vertebra.evaluation.statistics.bootstrap import bootstrap_difference, bootstrap_steps
 from vertebra.evaluation.statistics.improvements import Evaluated, improvement_table, to_markdown
+from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 
 
 def write(directory: Path, truth: dict, predictions: list, tested: str) -> Path:
@@ -35,20 +34,14 @@ def three(tmp_path: Path) -> tuple[dict, list[list], list[Evaluated]]:
     return truth, files, rows
 
 
-def test_steps_are_the_paired_differences_of_neighbours() -> None:
-    truth, predictions = random_case(3)
-    files = [predictions, predictions[::2], predictions[5:]]
-    steps = bootstrap_steps(truth, files, metric="coco", resamples=20)
-    assert steps == [bootstrap_difference(truth, a, b, metric="coco", resamples=20) for a, b in pairwise(files)]
-
-
 def test_the_table_has_each_rows_figures_steps_and_the_papers(tmp_path: Path) -> None:
     truth, files, rows = three(tmp_path)
     table = improvement_table(rows, resamples=50)
     assert [row["paper"] for row in table] == [{"AP": 27.2, "AP50": 48.4}, {"AP": 29.9, "AP50": 49.9}, None]
     assert table[0]["step"] == {"AP": None, "AP50": None} and table[1]["tested"] == "refinement"
     for place in (1, 2):
-        expected = bootstrap_difference(truth, files[place - 1], files[place], metric="coco", resamples=50)
+        pair = [resample_coco(truth, found, draw_counts(12, 50, 0))["AP"] for found in files[place - 1 : place + 1]]
+        expected = compare(pair[:1], pair[1:])
         assert table[place]["step"]["AP"] == expected.to_dict()
         gained = table[place]["figures"]["AP"] - table[place - 1]["figures"]["AP"]
         assert expected.estimate == pytest.approx(gained, abs=1e-9)

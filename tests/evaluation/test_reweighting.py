@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.evaluation.cases import random_case, truth_of
-from tests.evaluation.test_bootstrap import repeated
+from tests.evaluation.cases import guess, random_case, repeated, thing, truth_of
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, RankedMatches, average_precision
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import EvaluationError
@@ -123,10 +122,37 @@ def test_a_figure_knows_its_classes():
     shown_CI = np.array([[True, False, True, False], [False, False, True, True]])
     one = Resampled(("cat", "dog"), np.array([[10.0, 30.0], [np.nan, 50.0]]), shown_CI)
     assert one.mean_S.tolist() == [20, 50] and one.of("dog").tolist() == [30, 50]
-    assert one.restricted(["dog"]).mean_S.tolist() == [30, 50]
-    assert (one.images, one.images_of("cat"), one.restricted(["dog"]).images) == (3, 2, 2)
+    assert (one.images, one.images_of("cat"), one.images_of("dog")) == (3, 2, 2)
 
 
 def test_unknown_figures_are_named():
     with pytest.raises(EvaluationError, match=r"unknown figures \['AP95'\]; choose from AP, AP50"):
         resample_coco(*random_case(1), draw_counts(12, 1, 0), figures=["AP95"])
+
+
+def test_every_resample_has_as_many_images_as_there_are():
+    counts_SI = draw_counts(30, 50, 0)
+    assert counts_SI.shape == (50, 30) and (counts_SI.sum(axis=1) == 30).all()
+    assert (counts_SI == draw_counts(30, 50, 0)).all() and (counts_SI != draw_counts(30, 50, 1)).any()
+
+
+def test_a_class_that_a_resample_misses_is_left_out_of_its_mean():
+    # One image has the only dog. Cats are all found, the dog is not: without it the mean is 100.
+    objects = [thing([0, 0, 10, 10], image=1), thing([0, 0, 10, 10], image=2, category=2)]
+    truth = truth_of(objects, images=2, classes=("cat", "dog"))
+    found = resample_voc(truth, [guess([0, 0, 10, 10], 0.9)], np.array([[2, 0], [1, 1], [0, 2]]))
+    assert found.mean_S.tolist() == pytest.approx([50, 100, 50, 0])
+
+
+def test_a_thousand_resamples_of_many_detections_stay_within_memory(monkeypatch):
+    truth, predictions = random_case(1)
+    counts_SI = draw_counts(12, 64, 0)
+    whole = resample_voc(truth, predictions, counts_SI)
+    monkeypatch.setattr("vertebra.evaluation.statistics.reweighting._CHUNK", 10)
+    assert np.array_equal(resample_voc(truth, predictions, counts_SI).mean_S, whole.mean_S)
+
+
+@pytest.mark.parametrize("images, resamples", [(0, 5), (5, 0)])
+def test_draws_need_images_and_resamples(images, resamples):
+    with pytest.raises(EvaluationError, match="needs images and resamples"):
+        draw_counts(images, resamples, 0)

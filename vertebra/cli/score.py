@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from vertebra.cli.common import JsonFile, Resamples, make_room
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, refuse
+
+if TYPE_CHECKING:
+    from vertebra.evaluation.statistics.resampling import Resampled
 
 MEANINGS = {
     "AP": "mean over IoU .50:.05:.95",
@@ -57,7 +60,7 @@ class Settings(Recipe):
     )
     per_class: bool = Field(False, description="Show each class.")
     resamples: Resamples = Field(
-        0, description="Resamples for the images' bootstrap 95 % interval of AP50 or mAP; 0: none."
+        0, description="Resamples of the images for the 95 % interval of AP50 or mAP; 0: none."
     )
     json_file: JsonFile = Field(None, description="Write everything to this file as well.")
     voc_files: Path | None = Field(
@@ -146,7 +149,7 @@ def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict
                 ),
             ]
         )
-    interval = _intervals(options, truth, predictions, metric="coco50")
+    interval = _intervals(options, truth, predictions, "AP50")
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
 
@@ -167,32 +170,51 @@ def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[
         print()
         rows = ((name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items())
         _table([("class", "AP", "truths"), *rows])
-    return {**figures.to_dict(), **_intervals(options, truth, predictions, metric=metric, **how)}
+    return {**figures.to_dict(), **_intervals(options, truth, predictions, "mAP", metric=metric, **how)}
 
 
 def _intervals(
-    options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]], **how: Any
+    options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]], figure: str, **how: Any
 ) -> dict[str, Any]:
+    """Print and return the interval of the figure, and of its difference to other predictions.
+
+    The resamples and the intervals are those of the report, so that the two agree on the same files.
+    """
     if not options.resamples or not truth["annotations"]:  # without an object there is no figure
         return {}
-    from vertebra.evaluation.statistics.bootstrap import bootstrap_difference, bootstrap_interval
+    from vertebra.evaluation.statistics.comparison import Interval, figure_interval
+    from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco, resample_voc
 
-    name = "AP50" if how["metric"] == "coco50" else "mAP"
-    how |= {"difficult": options.difficult, "resamples": options.resamples}
-    interval = bootstrap_interval(truth, predictions, **how)
+    counts_SI = draw_counts(len(truth["images"]), options.resamples, seed=0)
+
+    def resampled(found: list[dict[str, Any]]) -> Resampled:
+        if figure == "mAP":
+            return resample_voc(truth, found, counts_SI, difficult=options.difficult, **how)
+        return resample_coco(truth, found, counts_SI, figures=[figure], difficult=options.difficult)[figure]
+
+    mine = resampled(predictions)
+    interval = figure_interval(mine.mean_S, images=mine.images)
     over = f"over {options.resamples} resamples of the images"
-    print(f"95 % interval of {name} {over}: {_number(interval.low)} to {_number(interval.high)}")
-    told: dict[str, Any] = {"interval": {"figure": name, **interval.to_dict()}}
+    if math.isnan(interval.low):
+        print(f"no interval of {figure}: it takes two images with an object that counts")
+    else:
+        print(f"95 % interval of {figure} {over}: {interval.low:.2f} to {interval.high:.2f}")
+    facts = {"resamples": options.resamples, "images": len(truth["images"]), "classes": len(mine.classes)}
+    result: dict[str, Any] = {"interval": {"figure": figure, **interval.to_dict(), **facts}}
     if options.against is not None:
-        _, others = _read(options, options.against)
-        gain = bootstrap_difference(truth, others, predictions, **how)
-        print(
-            f"{name} less that of {options.against}: {gain.estimate:+.2f}, 95 % interval {over}: "
-            f"{gain.low:+.2f} to {gain.high:+.2f} (image sampling only"
-            f"{'; not distinguishable' if gain.low <= 0 <= gain.high else ''})"
-        )
-        told["against"] = {"predictions": str(options.against), "figure": name, **gain.to_dict()}
-    return told
+        other = resampled(_read(options, options.against)[1])
+        gain = compare([other], [mine])
+        change = float(mine.mean_S[0] - other.mean_S[0])
+        text = f"{figure} less that of {options.against}: {'-' if math.isnan(change) else f'{change:+.2f}'}"
+        if gain is None:
+            values = Interval(change, math.nan, math.nan, interval.level).to_dict()
+        else:
+            values = gain.to_dict()
+            text += f", 95 % interval {over}: {gain.low:+.2f} to {gain.high:+.2f} (image sampling only"
+            text += ")" if gain.distinguishable else "; not distinguishable)"
+        print(text)
+        result["against"] = {"predictions": str(options.against), "figure": figure, **values, **facts}
+    return result
 
 
 def _number(value: float) -> str:

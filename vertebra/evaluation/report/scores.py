@@ -22,11 +22,12 @@ from vertebra.evaluation.metrics.voc import match_voc
 from vertebra.evaluation.report.reading import ReportError, first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
-from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
+from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import (
     COCO_FIGURES,
     VOC_LEVELS,
     Resampled,
+    compare,
     draw_counts,
     resample_coco,
     reweigh,
@@ -104,10 +105,8 @@ class Scores:
 
 
 def _compared(a: Side, b: Side, runs: Sequence[Resampled], name: str | None = None) -> Difference | None:
-    """Side b less side a in a figure of all runs, or in that of one class; it rests on the images that have a truth."""
-    images = runs[0].images if name is None else runs[0].images_of(name)
-    rows = ([runs[place].mean_S if name is None else runs[place].of(name) for place in side.places] for side in (a, b))
-    return compare_sides(*map(np.stack, rows), images=images)
+    """Return side b less side a in a figure of all runs, or in that of one class."""
+    return compare([runs[place] for place in a.places], [runs[place] for place in b.places], of=name)
 
 
 def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:

@@ -1,4 +1,4 @@
-"""What a difference between two backbones is worth: seeds and test images both count.
+"""How much of a figure, or of a difference between two backbones, is luck: of the seeds and of the test images.
 
 Legend: K runs of one side (seeds of one backbone), S resamples of the images; row 0 of S is the images as they are.
 
@@ -40,10 +40,23 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
-from vertebra.evaluation.metrics.files import EvaluationError
-from vertebra.evaluation.statistics.student import quantile, t_of_p, two_sided_p
+from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
 
 Covers = Literal["seeds and images", "images"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure (0..100) on the images as they are, and where it lies on other images of their kind. NaN: no figure."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fit for JSON: NaN becomes null."""
+        return dict(none_for_nan(vars(self).items()))
 
 
 @dataclass(frozen=True)
@@ -76,26 +89,46 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: infinite freedom is null."""
-        told = {**vars(self), "seeds": list(self.seeds), "covers": self.covers, "distinguishable": self.distinguishable}
-        return {**told, "freedom": self.freedom if math.isfinite(self.freedom) else None}
+        return {
+            **vars(self),
+            "seeds": list(self.seeds),
+            "freedom": self.freedom if math.isfinite(self.freedom) else None,
+            "covers": self.covers,
+            "distinguishable": self.distinguishable,
+        }
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and the standard deviation over runs (n - 1), None for a single one."""
+    """Return the mean, and the standard deviation over runs (n - 1), None for a single one."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def figure_interval(figure_S: FloatArray, *, images: int, level: float = 0.95) -> Interval:
+    """Return the interval of one run's figure: image sampling only, by Student's t, within 0..100.
+
+    images: how many of them the figure rests on. With one image, or with fewer than two resamples that have a figure,
+    the ends are NaN.
+    """
+    _check_level(level)
+    known_S = figure_S[1:][~np.isnan(figure_S[1:])]
+    estimate = float(figure_S[0])
+    if math.isnan(estimate) or images < 2 or len(known_S) < 2:
+        return Interval(estimate, math.nan, math.nan, level)
+    variance, freedom = _image_variance(known_S, images)
+    half = t_of_p(1 - level, freedom) * math.sqrt(variance)
+    return Interval(estimate, max(0.0, estimate - half), min(100.0, estimate + half), level)
 
 
 def compare_sides(
     first_KS: FloatArray, second_KS: FloatArray, *, level: float = 0.95, images: int | None = None
 ) -> Difference | None:
-    """Second side less first. Both were scored on the same resamples; their K may differ.
+    """Return second side less first. Both were scored on the same resamples; their K may differ.
 
     images: how many of them the figure rests on, those with a truth of the class or size (None: enough not to matter).
     None where a side has no figure (a class or size without truths), or one image is all there is. Resamples without
     a figure are left out.
     """
-    if not 0 < level < 1:
-        raise EvaluationError(f"a level is between 0 and 1, not {level}")
+    _check_level(level)
     if first_KS.shape[1] != second_KS.shape[1] or first_KS.shape[1] < 3:
         raise EvaluationError("two sides are compared on the same resamples of the images, two at least")
     if images is not None and images < 2:
@@ -106,9 +139,8 @@ def compare_sides(
     sides = [first_KS[:, known_S], second_KS[:, known_S]]
     change_S = sides[1].mean(axis=0) - sides[0].mean(axis=0)
     seeds = (len(first_KS), len(second_KS))
-    variance, freedom, least_p = float(change_S[1:].var(ddof=1)), math.inf, 0.0
-    if images is not None:
-        variance, freedom, least_p = variance * images / (images - 1), images - 1.0, 2.0 ** (1 - images)
+    variance, freedom = _image_variance(change_S[1:], images)
+    least_p = 0.0 if images is None else 2.0 ** (1 - images)
     if min(seeds) > 1:
         spreads = [_seed_variance(side_KS) for side_KS in sides]
         extra = [max(0.0, all_ - interaction) for all_, interaction in spreads]
@@ -120,9 +152,20 @@ def compare_sides(
     return _difference(float(change_S[0]), math.sqrt(variance), freedom, seeds, level, least_p)
 
 
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise EvaluationError(f"a level is between 0 and 1, not {level}")
+
+
+def _image_variance(values_S: FloatArray, images: int | None) -> tuple[float, float]:
+    """Return the variance by image sampling, and its degrees of freedom; images: None, enough not to matter."""
+    variance = float(values_S.var(ddof=1))
+    return (variance, math.inf) if images is None else (variance * images / (images - 1), images - 1.0)
+
+
 def _seed_variance(side_KS: FloatArray) -> tuple[float, float]:
-    """Of the side's mean: the variance that its runs' spread on the same images tells of, and the part of it that is
-    their taste in images."""
+    """Return the variance of the side's mean by its runs' spread on the same images, and the part of it that is their
+    taste in images."""
     count = len(side_KS)
     departure_KS = side_KS[:, 1:] - side_KS[:, 1:].mean(axis=0)
     interaction = float(departure_KS.var(axis=1, ddof=1).sum()) / (count - 1)
@@ -130,8 +173,10 @@ def _seed_variance(side_KS: FloatArray) -> tuple[float, float]:
 
 
 def _doubt(all_: float, more: float) -> float:
-    """(K - 1) / 2 times the variance of what a side's spread adds: of the sample variance all_, as its known part, the
-    runs' taste in images, is subtracted without a doubt (Gaylor & Hopper 1969).
+    """Return (K - 1) / 2 times the variance of what a side's spread adds.
+
+    Of the sample variance all_ its known part, the runs' taste in images, is subtracted without a doubt (Gaylor &
+    Hopper 1969).
 
     Where all_ is no more than the taste, nothing is added and nothing is doubtful: the doubt fades with the last
     quarter of all_, lest intervals jump there. Of the rules that `benchmarks/coverage.py --rules` tries in normal
@@ -150,12 +195,26 @@ def _difference(
         p_value = 1.0 if estimate == 0 else 0.0
     if p_value < least_p:
         p_value, error = least_p, abs(estimate) / t_of_p(least_p, freedom)
-    half = quantile(level, freedom) * error
+    half = t_of_p(1 - level, freedom) * error
     return Difference(estimate, estimate - half, estimate + half, level, p_value, error, freedom, seeds)
 
 
+def two_sided_p(t: float, freedom: float) -> float:
+    """Return the probability of a value of Student's t at least as far from 0; infinite freedom: normal."""
+    from scipy.special import stdtr  # here, as it takes longer to import than most commands run; as scipy.stats.t's
+
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+def t_of_p(p_value: float, freedom: float) -> float:
+    """Return the t whose `two_sided_p` is `p_value` (0 < p_value <= 1)."""
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(freedom, p_value / 2))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: compared with alpha, the chance of a single false alarm among all is at most alpha."""
+    """Return Holm's adjusted p-values: compared with alpha, the chance of any false alarm is at most alpha."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(order):
@@ -165,7 +224,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
-    """The same differences with p-values corrected over all that there are."""
+    """Return the differences with p-values corrected over all that there are."""
     present = {name: one for name, one in differences.items() if one is not None}
     adjusted = dict(zip(present, holm([one.p_value for one in present.values()])))
     return {name: None if one is None else replace(one, adjusted_p=adjusted[name]) for name, one in differences.items()}

@@ -1,7 +1,7 @@
 """The cumulative table of a detector's improvements at test, beside the paper's (He et al. 2015, appendix B, table 9).
 
-Each row's difference to the row above has the 95 % interval of a paired bootstrap over the test images: what it does
-not cover is another seed of the training, which matters where a row is another run (context, ensemble).
+Each row's difference to the row above has the 95 % interval of `comparison` over the test images: what it does not
+cover is another seed of the training, which matters where a row is another run (context, ensemble).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vertebra.evaluation.metrics.files import EvaluationError, read_truth
-from vertebra.evaluation.statistics.bootstrap import Interval, Metric, bootstrap_steps
+from vertebra.evaluation.statistics.comparison import Difference
+from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 
 # ResNet-101 on COCO: AP, AP50. Trained on train, tested on val; the ensemble's: of three, trainval, test-dev.
 PAPER: dict[str, tuple[float, float]] = {
@@ -23,7 +25,7 @@ PAPER: dict[str, tuple[float, float]] = {
     "multi_scale": (32.5, 53.8),
     "ensemble": (37.4, 59.0),
 }
-STEPS: dict[str, Metric] = {"AP": "coco", "AP50": "coco50"}
+STEPS = ("AP", "AP50")
 SIZES = ("APs", "APm", "APl")
 
 
@@ -50,15 +52,14 @@ def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> li
                 f"{row.directory / 'truth.json'} is not that of {rows[0].directory}: the rows are of different test "
                 "images; evaluate them all with the same --data and --test-source"
             )
-    files = [row.directory / "predictions.json" for row in rows]
-    steps = {
-        name: [None, *bootstrap_steps(truths[0], files, metric=metric, resamples=resamples)]
-        for name, metric in STEPS.items()
-    }
-    return [_row(row, {name: steps[name][place] for name in STEPS}) for place, row in enumerate(rows)]
+    counts_SI = draw_counts(len(truths[0]["images"]), resamples, seed=0)
+    figures = [resample_coco(truths[0], row.directory / "predictions.json", counts_SI, figures=STEPS) for row in rows]
+    steps: list[dict[str, Difference | None]] = [dict.fromkeys(STEPS)]
+    steps += [{name: compare([above[name]], [row[name]]) for name in STEPS} for above, row in pairwise(figures)]
+    return [_row(row, step) for row, step in zip(rows, steps)]
 
 
-def _row(row: Evaluated, steps: dict[str, Interval | None]) -> dict[str, Any]:
+def _row(row: Evaluated, steps: dict[str, Difference | None]) -> dict[str, Any]:
     evaluation = json.loads((row.directory / "evaluation.json").read_text(encoding="utf-8"))
     return {
         "key": row.key,

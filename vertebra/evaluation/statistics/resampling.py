@@ -18,6 +18,7 @@ from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.files import Difficult, Entry, EvaluationError, IouType, Truth
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
 from vertebra.evaluation.metrics.voc import Pixels, match_voc
+from vertebra.evaluation.statistics.comparison import Difference, compare_sides
 from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 
 # Place of the area range, and of the one threshold or None for the mean over all ten.
@@ -62,12 +63,17 @@ class Resampled:
         """How many images one class's figure rests on."""
         return int(self.shown_CI[self.classes.index(name)].sum())
 
-    def restricted(self, names: Sequence[str] | None) -> Resampled:
-        """These classes alone; None: all."""
-        if names is None:
-            return self
-        chosen = [self.classes.index(name) for name in names]
-        return Resampled(tuple(names), self.per_class_SC[:, chosen], self.shown_CI[chosen])
+
+def compare(
+    first: Sequence[Resampled], second: Sequence[Resampled], *, of: str | None = None, level: float = 0.95
+) -> Difference | None:
+    """Return second side less first in one figure, with its interval; None where there is nothing to measure.
+
+    A Resampled for each run of the two sides, all on the same counts. of: a class, in place of the mean over classes.
+    """
+    sides = (np.stack([one.mean_S if of is None else one.of(of) for one in side]) for side in (first, second))
+    images = first[0].images if of is None else first[0].images_of(of)
+    return compare_sides(*sides, level=level, images=images)
 
 
 def class_mean(values_SC: FloatArray) -> FloatArray:

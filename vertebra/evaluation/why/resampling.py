@@ -9,7 +9,7 @@ Legend: I images, C classes, S resamples; row 0 of every result is the images as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ import numpy as np
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
 from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, Truth, read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
-from vertebra.evaluation.statistics.comparison import Difference, compare_sides, corrected
-from vertebra.evaluation.statistics.resampling import Resampled, class_mean
+from vertebra.evaluation.statistics.comparison import Difference, corrected
+from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
 from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
 
@@ -43,20 +43,6 @@ class ResampledErrors(Resampled):
         if self.mended_SC is None:
             return before_S
         return np.maximum(self.least, class_mean(self.mended_SC) - before_S)
-
-    def restricted(self, names: Sequence[str] | None) -> ResampledErrors:
-        """These classes alone; None: all."""
-        if names is None:
-            return self
-        chosen = [self.classes.index(name) for name in names]
-        return replace(
-            self,
-            classes=tuple(names),
-            per_class_SC=self.per_class_SC[:, chosen],
-            shown_CI=self.shown_CI[chosen],
-            ap_SC=self.ap_SC[:, chosen],
-            mended_SC=None if self.mended_SC is None else self.mended_SC[:, chosen],
-        )
 
 
 def resample_errors(
@@ -103,15 +89,10 @@ def compare_errors(
 
     The kinds' p-values are corrected over the kinds; AP's stands for itself. None where a side has no figure.
     """
-    told = {
-        name: compare_sides(
-            *(np.stack([run[name].mean_S for run in side]) for side in (first, second)),
-            level=level,
-            images=one.images,
-        )
-        for name, one in first[0].items()
+    differences = {
+        name: compare([run[name] for run in first], [run[name] for run in second], level=level) for name in first[0]
     }
-    return {"AP": told.pop("AP"), **corrected(told)}
+    return {"AP": differences.pop("AP"), **corrected(differences)}
 
 
 def _class_aps(ranking: Ranking, counts_SI: IntArray) -> tuple[FloatArray, FloatArray]:
