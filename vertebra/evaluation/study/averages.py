@@ -11,7 +11,7 @@ import numpy as np
 from vertebra.evaluation.report.curves import Point, smoothed, thinned
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.nets import Net
-from vertebra.evaluation.study.runs import Group
+from vertebra.evaluation.study.protocols import Group
 
 SMOOTHING = 0.02  # share of a training curve over which its mean is taken
 Span = tuple[float, float, float]

@@ -15,7 +15,7 @@ from vertebra.evaluation.plots.svg import STYLES, Point, swatch
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.averages import Curves, Responses
 from vertebra.evaluation.study.nets import Net
-from vertebra.evaluation.study.runs import Group
+from vertebra.evaluation.study.protocols import Group
 from vertebra.ground import formats
 
 Captioned = tuple[str, Markup]

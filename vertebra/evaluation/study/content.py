@@ -12,8 +12,9 @@ from typing import Any
 from vertebra.evaluation.study import findings
 from vertebra.evaluation.study.averages import Curves, Responses, mean_curves, mean_responses
 from vertebra.evaluation.study.findings import Finding
-from vertebra.evaluation.study.runs import Group, Protocol, StudyRun
-from vertebra.evaluation.study.tables import differing_fields, findings_table, paper_tables, schedule
+from vertebra.evaluation.study.protocols import Group, Protocol
+from vertebra.evaluation.study.runs import StudyRun
+from vertebra.evaluation.study.tables import findings_table, paper_tables, schedule
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE
 from vertebra.ground.table import Table
@@ -99,8 +100,7 @@ def notes(protocols: Sequence[Protocol], compared: bool) -> list[str]:
         told.append(f"{formats.joined(warm)} began at a lower rate, as in the paper (section 4.2); all else was equal.")
     for other in protocols[1:]:
         names = formats.joined([group.net.label for group in other.groups])
-        fields = differing_fields(other, main)
-        told.append(f"Another protocol, in columns of its own and not in the figures: {names} ({fields}).")
+        told.append(f"Another protocol, in columns of its own and not in the figures: {names} ({other.difference}).")
     return told
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from vertebra.evaluation.study.runs import Group, Protocol
+from vertebra.evaluation.study.protocols import Group, Protocol
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
 

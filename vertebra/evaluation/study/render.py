@@ -13,7 +13,8 @@ from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.templates import environment, text_of
 from vertebra.evaluation.study import charts, tables
 from vertebra.evaluation.study.content import assemble
-from vertebra.evaluation.study.runs import read_study_run, sort_runs
+from vertebra.evaluation.study.protocols import sort_runs
+from vertebra.evaluation.study.runs import read_study_run
 
 HERE = Path(__file__).parent
 

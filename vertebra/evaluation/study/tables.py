@@ -10,8 +10,9 @@ from vertebra.evaluation.study import published
 from vertebra.evaluation.study.averages import Responses
 from vertebra.evaluation.study.findings import Change, Finding
 from vertebra.evaluation.study.nets import Net
+from vertebra.evaluation.study.protocols import Group, Protocol
 from vertebra.evaluation.study.published import Key, Published
-from vertebra.evaluation.study.runs import Group, Protocol, StudyRun
+from vertebra.evaluation.study.runs import StudyRun
 from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
@@ -59,8 +60,7 @@ def findings_table(found: Sequence[Finding]) -> Table:
     for finding in found:
         changes = [_change_cell(change) for change in (finding.plain, finding.residual, finding.contrast)]
         rows.append(Row(finding.measure.capitalize(), [*changes, VERDICTS[finding.verdict]]))
-    has_spread = found[0].contrast.se is not None
-    note = "In brackets the 95 % interval; SE: standard error over seeds." if has_spread else ""
+    note = "With 95 % interval and standard error (SE) over seeds." if found[0].contrast.se is not None else ""
     return Table("Deep less shallow, points of error", [*columns, "Degradation"], rows, "Measure", note, heads=heads)
 
 
@@ -86,17 +86,6 @@ def schedule(run: StudyRun, paper: Published | None) -> str:
         return steps
     part = f"1/{1 / share:,.0f}" if share < 0.4 else f"{100 * share:.0f} %"
     return f"{steps}: shortened, {part} of the paper{formats.APOSTROPHE}s images"
-
-
-def differing_fields(protocol: Protocol, main: Protocol) -> str:
-    """In which fields a protocol differs from the main one: 'solver.lr 0.01'."""
-    names = sorted(
-        name
-        for name in protocol.fields.keys() | main.fields.keys()
-        if protocol.fields.get(name) != main.fields.get(name) and not name.endswith("fingerprint")
-    )
-    fields = [f"{name} {formats.plain(protocol.fields.get(name))}" for name in names[:4]]
-    return ", ".join(fields) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def net_table(groups: Sequence[Group]) -> Table:
@@ -153,11 +142,11 @@ def _measured(
 
 
 def _test_columns(
-    name: str, protocol: Protocol, main: Protocol, nets: Nets, view: str, paper: Published, k: int = 1
+    name: str, protocol: Protocol, nets: Nets, view: str, paper: Published, k: int = 1
 ) -> Iterable[Column]:
     run = protocol.first
     head = ["Ours", run.data_name, "the single view" if run.net.cifar else VIEWS[view], schedule(run, paper)]
-    head += [differing_fields(protocol, main)] if protocol is not main else []
+    head += filter(None, [protocol.difference])
     return _measured(name, head, nets, protocol, lambda group: group.test_errors(view, k))
 
 
@@ -199,7 +188,7 @@ def _table_2(protocols: Sequence[Protocol], nets: Sequence[Net]) -> Table | None
         for view in ("1crop", "10crop"):
             for name, (family, kind) in kinds.items():
                 rows = [by_key.get((family, depth, kind)) for depth in depths]
-                columns += _test_columns(name, protocol, protocols[0], rows, view, published.TEN_CROP)
+                columns += _test_columns(name, protocol, rows, view, published.TEN_CROP)
     for name, family, kind in (("plain", "plain", None), ("ResNet A", "residual", "A")):
         columns.append(_of_paper(name, published.TEN_CROP, [(family, depth, kind) for depth in depths]))
     title, names = "Table 2: top-1 error of plain and of residual nets", [f"{depth} layers" for depth in depths]
@@ -214,7 +203,7 @@ def _by_view(
     for protocol in protocols:
         for view in views:
             for k in (1, 5):
-                columns += _test_columns(f"Top-{k} error", protocol, protocols[0], nets, view, paper, k)
+                columns += _test_columns(f"Top-{k} error", protocol, nets, view, paper, k)
     if not columns:
         return None
     columns += [_of_paper(f"Top-{k} error", paper, _published_keys(nets), k) for k in (1, 5)]
@@ -222,17 +211,16 @@ def _by_view(
 
 
 def _table_6(protocols: Sequence[Protocol], nets: Sequence[Net]) -> Table:
-    main, paper = protocols[0], published.CIFAR10
+    paper = published.CIFAR10
     sizes = [
         [run.parameters for group in _groups(protocols, [net]) for run in group.runs if run.parameters] for net in nets
     ]
     columns = [Column("Parameters", (), [formats.count(max(known, default=None)) for known in sizes])]
     for protocol in protocols:
-        head = ["Ours", "last tenth of the training"]
-        head += [differing_fields(protocol, main)] if protocol is not main else []
+        head = ["Ours", "last tenth of the training", *filter(None, [protocol.difference])]
         columns += _measured("Training error", head, nets, protocol, lambda group: group.train_errors)
     for protocol in protocols:
-        columns += _test_columns("Test error", protocol, main, nets, "1crop", paper)
+        columns += _test_columns("Test error", protocol, nets, "1crop", paper)
     columns.append(_of_paper("Test error", paper, _published_keys(nets)))
     notes = [_note_on_runs(protocols, nets)]
     if any(net.key == ("residual", 110, "A") for net in nets):
