@@ -219,43 +219,32 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Head and shards of an index, numbers as int64 arrays; "place": path or URL of the shard.
 
-    Raises DataError if anything is amiss.
+    Raises DataError where it is none, or not whole.
     """
     try:
         with open_place(path) as file:
             texts = (raw.decode("utf-8", "surrogateescape") for raw in file)
-            values = [_flat(json.loads(text)) for text in texts if text.strip()]
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error})", "check the address and its permissions") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(path, f"does not read as JSON lines ({error})", _ANEW) from error
-    folder = path.rpartition("/")[0]
-    try:
-        head, lines = values[0], values[1:]
+            head, *lines = [_columns(json.loads(text)) for text in texts if text.strip()]
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']!r}, not {FORMAT!r}")
+        images = sum(len(line["places"]) for line in lines if line["bytes"] and line["sha256"])
+        if not images or images != head["images"]:
+            raise ValueError(f"{images} of {head['images']} images")
+        if max(line["labels"].max(initial=0) for line in lines) >= len(head["class_names"]):
+            raise ValueError(f"classes without a name, of which there are {len(head['class_names'])}")
+        folder = path.rpartition("/")[0]
         for line in lines:
             stands_alone = is_url(line["shard"]) or os.path.isabs(line["shard"])
             line["place"] = line["shard"] if stands_alone else f"{folder}/{line['shard']}"
-            if not isinstance(line["bytes"], int) or not isinstance(line["sha256"], str):
-                raise ValueError(f"no length or checksum of {line['shard']}")
-            if len({len(line[key]) for key in (*NUMBERS, "names")}) > 1:
-                raise ValueError(f"lists of different lengths for {line['shard']}")
-        places = np.sort(np.concatenate([line["places"] for line in lines])) if lines else np.empty(0)
-        if not len(places) or not np.array_equal(places, np.arange(head["images"])):
-            raise ValueError(f"{len(places)} of {head['images']} images")
-        labels = np.concatenate([line["labels"] for line in lines])
-        if labels.min() < 0 or labels.max() >= len(head["class_names"]):
-            raise ValueError(f"classes {labels.min()} .. {labels.max()} where {len(head['class_names'])} have names")
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error})", "check the address and its permissions") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(path, f"not a whole index of shards ({error!r})", _ANEW) from error
     return head, lines
 
 
-def _flat(line: dict[str, Any]) -> dict[str, Any]:
+def _columns(line: dict[str, Any]) -> dict[str, Any]:
     """Lists as arrays and blocks, a line at a time: all of them as lists would take ten times the memory."""
-    if not isinstance(line, dict):
-        raise ValueError(f"a line holds a {type(line).__name__}")
     for key in NUMBERS:
         if key in line:
             line[key] = np.asarray(line[key], np.int64)

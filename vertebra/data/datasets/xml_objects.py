@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -66,18 +66,19 @@ def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:
     return XmlImage(size_hw, objects, (tree.findtext("filename") or "").strip(), more)
 
 
-def xml_text(
-    file_name: str, size_hw: tuple[int, int], objects: Iterable[tuple[str, list[float], bool, dict[str, Json]]],
-    extras: dict[str, Json],
-) -> str:  # fmt: skip
-    """The file's text. objects: name, box x y w h, difficult, and fields of OBJECT_FIELDS; extras: IMAGE_FIELDS."""
-    root = ET.Element("annotation")
-    for tag in IMAGE_FIELDS[:1]:
-        _append(root, tag, extras.get(tag))
-    _append(root, "filename", file_name)
-    for tag in IMAGE_FIELDS[1:-1]:
-        _append(root, tag, extras.get(tag))
+Written = tuple[str, Sequence[float], bool, dict[str, Json]]  # name, box x y w h, difficult, fields of OBJECT_FIELDS
+
+
+def make_tree(
+    file_name: str, size_hw: tuple[int, int], objects: Iterable[Written], extras: dict[str, Json]
+) -> ET.Element:
+    """The file's content, fields in VOC's order. extras: IMAGE_FIELDS, and depth."""
     height, width = size_hw
+    root = ET.Element("annotation")
+    _append(root, "folder", extras.get("folder"))
+    _append(root, "filename", file_name)
+    _append(root, "source", extras.get("source"))
+    _append(root, "owner", extras.get("owner"))
     _append(root, "size", {"width": width, "height": height, "depth": extras.get("depth", 3)})
     _append(root, "segmented", extras.get("segmented", 0))
     for name, xywh, difficult, more in objects:
@@ -89,6 +90,12 @@ def xml_text(
         _append(element, "bndbox", dict(zip(CORNERS, inclusive_corners(xywh))))
         for tag in OBJECT_FIELDS[-3:]:
             _append(element, tag, more.get(tag))
+    return root
+
+
+def xml_text(file_name: str, size_hw: tuple[int, int], objects: Iterable[Written], extras: dict[str, Json]) -> str:
+    """The file's text, indented as VOC's."""
+    root = make_tree(file_name, size_hw, objects, extras)
     ET.indent(root, "\t")
     return ET.tostring(root, encoding="unicode") + "\n"
 

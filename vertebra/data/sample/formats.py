@@ -5,12 +5,13 @@ Each scene is a record that holds everything either format needs, so that both t
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from typing import Any
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 
+from vertebra.data.datasets.xml_objects import make_tree
 from vertebra.ground.rle import to_json
 
 from .paint import Bytes
@@ -74,20 +75,13 @@ def coco_document(records: list[Record]) -> Record:
 
 
 def voc_xml(record: Record) -> str:
-    """One image's VOC annotation: corners count pixels from 1 and belong to the box; crowds are difficult."""
+    """One image's VOC annotation, a line an object; crowds are difficult."""
     image = record["image"]
-    lines = [
-        "<annotation>",
-        "  <folder>VOC2007</folder>",
-        f"  <filename>{escape(image['file_name'])}</filename>",
-        f"  <size><width>{image['width']}</width><height>{image['height']}</height><depth>3</depth></size>",
-        "  <segmented>0</segmented>",
-    ]
+    objects = []
     for one in record["annotations"]:
-        left, top, width, height = one["bbox"]
         name = CLASS_NAMES[CATEGORY_IDS.index(one["category_id"])]
-        corners = {"xmin": left + 1, "ymin": top + 1, "xmax": left + width, "ymax": top + height}
-        box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners.items())
-        flags = f"<truncated>{one['truncated']}</truncated><difficult>{one['difficult'] | one['iscrowd']}</difficult>"
-        lines.append(f"  <object><name>{name}</name><pose>Unspecified</pose>{flags}<bndbox>{box}</bndbox></object>")
-    return "\n".join([*lines, "</annotation>", ""])
+        more = {"pose": "Unspecified", "truncated": one["truncated"]}
+        objects.append((name, one["bbox"], bool(one["difficult"] or one["iscrowd"]), more))
+    tree = make_tree(image["file_name"], (image["height"], image["width"]), objects, {"folder": "VOC2007"})
+    lines = [f"  {ET.tostring(child, encoding='unicode')}" for child in tree]
+    return "\n".join(["<annotation>", *lines, "</annotation>", ""])

@@ -12,8 +12,6 @@ classes, smaller still, bear no box. Every picture has a random generator keyed 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,41 +21,12 @@ import numpy as np
 from vertebra.ground.errors import DataError
 
 from .formats import Record, encode_jpeg, scene_record, voc_xml
-from .paint import develop, paint_background
-from .scenes import SCENE_SIZES_HW, Scene, _annotate, _Canvas, _light, _place
-from .shapes import CLASS_NAMES, draw_stamp
+from .scenes import draw_located
+from .shapes import CLASS_NAMES
+from .write import new_directory
 
 LAYOUTS = ("folders", "ilsvrc")
 _STREAMS = {"train": 4, "val": 5}  # beside those of the scenes and single objects
-SIZE_PX = (36.0, 118.0)  # square root of the main object's area
-MORE_OBJECTS = (0.75, 0.18, 0.07)  # chances of none, one and two more of the class
-OTHERS = (0.4, 0.35, 0.25)  # chances of none, one and two of other classes
-
-
-def draw_located(rng: np.random.Generator, label: int) -> Scene:
-    """One picture of that class; its `objects` are those of the class alone."""
-    while True:
-        scene = _try_located(rng, label)
-        if scene is not None:
-            return scene
-
-
-def _try_located(rng: np.random.Generator, label: int) -> Scene | None:
-    """None where the class's own object found no place, or lies under others for the greater part."""
-    height, width = SCENE_SIZES_HW[rng.integers(len(SCENE_SIZES_HW))]
-    canvas = _Canvas(paint_background(rng, height, width), _light(rng))
-    main_px = float(rng.uniform(*SIZE_PX))
-    more, others = int(rng.choice(3, p=MORE_OBJECTS)), int(rng.choice(3, p=OTHERS))
-    strangers = rng.choice([name for name in range(len(CLASS_NAMES)) if name != label], others, replace=False).tolist()
-    wanted = [(label, main_px), *((label, main_px * rng.uniform(0.6, 0.95)) for _ in range(more))]
-    wanted += [(stranger, max(14.0, main_px * rng.uniform(0.3, 0.6))) for stranger in strangers]
-    for name, size_px in wanted:
-        placed = _place(rng, canvas, draw_stamp(rng, name, size_px), overlap=False, first=0)
-        if not placed and not canvas.placed:
-            return None
-    objects = [_annotate(canvas, number) for number in range(len(canvas.placed))]
-    own = tuple(one for one in objects if one.label == label)
-    return Scene(develop(rng, canvas.image), own)
 
 
 @dataclass(frozen=True)
@@ -101,9 +70,7 @@ def write_locations(
         raise DataError("--images", f"{min(counts)} are too few", f"give {len(CLASS_NAMES)} at least, one a class")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(root, "is there already", "remove it, or name another directory")
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_directory(root, "the set of images with boxes") as partial:
         for split, count in zip(_STREAMS, counts):
             lines = []
             for index in range(count):
@@ -115,15 +82,6 @@ def write_locations(
                 lists = partial / "ILSVRC" / "ImageSets" / "CLS-LOC"
                 lists.mkdir(parents=True, exist_ok=True)
                 (lists / f"{'train_loc' if split == 'train' else split}.txt").write_text("".join(lines))
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    except OSError as error:
-        raise DataError(
-            root, f"the images cannot be written ({error.strerror})", "free space there, or name another directory"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(place: _Place, rng: np.random.Generator, index: int) -> str:

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import starmap
 from pathlib import Path
@@ -79,20 +79,15 @@ def write_sample_set(
     found = _find(root, generator)
     if found is not None:
         return SampleSummary(root, generator, spec, found["statistics"], True, time.monotonic() - start)
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        _make_folders(partial)
-        records = _draw_all(partial, spec, _count_workers(workers), progress)
-        description = _write_texts(partial, spec, generator, records)
-        _settle(partial, root)
-    except OSError as error:
-        if _find(root, generator) is None:  # not because another process was first
-            hint = "free space there, or name another directory"
-            raise DataError(root, f"the sample set cannot be written ({error.strerror})", hint) from error
-        description = json.loads((root / "sample.json").read_text())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with new_directory(root, "the sample set") as partial:
+            _make_folders(partial)
+            records = _draw_all(partial, spec, _count_workers(workers), progress)
+            description = _write_texts(partial, spec, generator, records)
+    except DataError:
+        if (by_another := _find(root, generator)) is None:  # no other process was first
+            raise
+        description = by_another
     return SampleSummary(root, generator, spec, description["statistics"], False, time.monotonic() - start)
 
 
@@ -105,28 +100,41 @@ def _find(root: Path, generator: str) -> dict[str, Any] | None:
     hint = "remove it, or name another directory"
     try:
         description = json.loads((root / "sample.json").read_text())
-        held = description["hash"]
+        found = description["hash"]
     except FileNotFoundError:
         if any(root.iterdir()):
             raise DataError(root, "holds something else than a sample set", hint) from None
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(root / "sample.json", "is not a sample set's description", hint) from error
-    if held != generator:
+    if found != generator:
         raise DataError(
             root,
             "holds the sample set of another generator, seed or number of pictures "
-            f"(hash {str(held)[:12]}, wanted {generator[:12]})",
+            f"(hash {str(found)[:12]}, wanted {generator[:12]})",
             hint,
         )
     return description
 
 
-def _settle(partial: Path, root: Path) -> None:
-    """Puts the finished set in its place; an empty directory there gives way."""
-    with suppress(FileNotFoundError):
-        root.rmdir()
-    partial.rename(root)
+@contextmanager
+def new_directory(root: Path, what: str) -> Iterator[Path]:
+    """A directory to fill beside `root`, put in its place when it is whole; an empty directory there gives way.
+
+    Raises DataError where it cannot be written.
+    """
+    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        yield partial
+        with suppress(FileNotFoundError):
+            root.rmdir()
+        partial.rename(root)
+    except OSError as error:
+        hint = "free space there, or name another directory"
+        raise DataError(root, f"{what} cannot be written ({error.strerror})", hint) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _make_folders(root: Path) -> None:
