@@ -10,9 +10,8 @@ import torch
 from tests.data.writers import write_voc
 from vertebra.build import build_detection
 from vertebra.data.datasets.catalog import open_detection
-from vertebra.data.loading.detection import detection_test_loader
+from vertebra.data.loading.detection import at_several_sizes, detection_test_loader
 from vertebra.data.loading.sampling import Share
-from vertebra.data.loading.sizes import at_several_sizes
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.engine.distributed import World
 from vertebra.recipes.schema_detection import DetectionRecipe

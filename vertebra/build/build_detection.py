@@ -16,10 +16,9 @@ from vertebra.build.build_detector import build_body_backbone
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
-from vertebra.data.loading.detection import TruthPolicy
+from vertebra.data.loading.detection import TruthPolicy, at_several_sizes
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.sampling import Share, evenly
-from vertebra.data.loading.sizes import at_several_sizes
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World

@@ -7,7 +7,7 @@ python tools/predict.py 'photos/**/*.jpg' clip.mp4 --weights model.safetensors -
 python tools/predict.py a.jpg b.png --weights torchvision:maskrcnn_resnet50_fpn --classes person dog --json-only
 
 In the output directory are the drawn pictures and videos under their own names; predictions.json, COCO results of all
-that was found; and images.json, which says what image each image_id is (pycocotools reads the two together).
+that was found; and images.json, with the file of each image_id (pycocotools reads the two together).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def predict(settings: Settings, world: World) -> int:
 
 
 def check_output(output: Path, inputs: Inputs) -> None:
-    """Raises RecipeError where something that is not ours would be written over."""
+    """Raises RecipeError where files that are not an earlier prediction's would be overwritten."""
     if output.exists() and not output.is_dir():
         raise RecipeError(f"--output {output} is a file; name a directory")
     here = [path for path in (*inputs.images, *inputs.videos) if path.resolve().parent == output.resolve()]

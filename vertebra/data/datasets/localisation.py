@@ -39,7 +39,7 @@ from vertebra.ground.errors import BadSample, DataError
 
 CLS_LOC = "CLS-LOC"
 LISTS = {"train": ("train_loc",), "val": ("val",), "test": ("test",)}  # of the images that have boxes
-HEADER_BYTES = 1 << 16  # of an image, in which its size mostly stands
+HEADER_BYTES = 1 << 16  # of an image file, which mostly have its size
 Annotation = tuple[tuple[int, int], tuple[XmlObject, ...]]  # height and width, objects
 
 
@@ -82,8 +82,8 @@ class LocalisationDataset:
 
 
 @dataclass
-class _Found:
-    """What was read: of each kept image its place, label and size, and all its class's objects."""
+class _Annotations:
+    """The annotations as read: place, label and size of each kept image, and all objects of its class."""
 
     places: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -104,7 +104,7 @@ def open_localisation(root: Path | str, split: str) -> LocalisationDataset:
 
 
 def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | None, list[Fault]]:
-    """What open_localisation gives (None, and a fatal fault, where no image has a box), and all that is wrong with it.
+    """Return the set (None, and a fatal fault, where no image has a box) and all its faults.
 
     Raises DataError where there is nothing to read.
     """
@@ -164,7 +164,7 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
 def _reader(
     root: Path, base: Path | None, images: ClassificationDataset, split: str
 ) -> Callable[[int], Annotation | Fault | None]:
-    """What tells an image's size and objects by its place: XML files, or Kaggle's list. None: it has none."""
+    """Return what reads an image's size and objects by its place, from XML or Kaggle's list; None: it has none."""
     names = images.file_names
     if base is None:
         return lambda place: _from_xml([(images.root / names[place]).with_suffix(".xml")])
@@ -243,8 +243,8 @@ def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation
     return size_hw, objects  # type: ignore[return-value]
 
 
-def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | Fault | None]) -> _Found:
-    found = _Found()
+def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | Fault | None]) -> _Annotations:
+    found = _Annotations()
     known = {name: label for label, name in enumerate(images.class_names)}
     for place, label in enumerate(images.labels_I.tolist()):
         annotation = read(place)
@@ -258,7 +258,7 @@ def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | 
             label = known.get(names[0], -1)
             if len(names) > 1 or label < 0:
                 what = f"objects of {' and '.join(names[:3])}" if len(names) > 1 else f"the unknown class {names[0]}"
-                fault = Fault(images.paths[place], f"has {what}, and no folder says its class", "sort it into a folder")
+                fault = Fault(images.paths[place], f"has {what}, and is in no class's folder", "sort it into a folder")
                 found.faults.append(fault)
                 continue
         own = [one.edges for one in objects if known.get(one.name) == label]
@@ -273,7 +273,7 @@ def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | 
     return found
 
 
-def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDataset | None, list[Fault]]:
+def _build(images: ClassificationDataset, found: _Annotations) -> tuple[LocalisationDataset | None, list[Fault]]:
     edges_K4 = np.array(found.edges_K4, np.float64).reshape(-1, 4)
     xywh_K4 = np.concatenate([edges_K4[:, :2], edges_K4[:, 2:] - edges_K4[:, :2]], axis=1)
     owners_K, labels_I = np.array(found.owners_K, np.int64), np.array(found.labels, np.int64)
@@ -306,7 +306,7 @@ def _build(images: ClassificationDataset, found: _Found) -> tuple[LocalisationDa
     return LocalisationDataset(labelled, objects).subset(np.flatnonzero(has_box_I)), faults
 
 
-def _without_boxes(images: ClassificationDataset, found: _Found) -> Fault:
+def _without_boxes(images: ClassificationDataset, found: _Annotations) -> Fault:
     where = images.root / images.split
     if found.annotated:
         return Fault(where, "no image has a box of its own class", "give objects the names of their images' folders")

@@ -14,7 +14,7 @@ FORK = "fork" if sys.platform.startswith("linux") else None  # how workers are s
 class PixelCache:
     """Images by index, written once, never evicted; what does not fit is simply not kept.
 
-    The memory is an anonymous shared mapping that forked workers inherit: no page is taken before it is
+    The memory is an anonymous shared mapping that forked workers inherit: no page is used before it is
     written, and the small /dev/shm of containers is not touched.
     """
 

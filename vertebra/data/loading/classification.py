@@ -31,7 +31,7 @@ Size = tuple[int, int]  # height, width
 # Pixels, as decoded (about 836 x 627): of an image with more, what the drawn crop needs is decoded, and nothing kept.
 LARGE = 1 << 19
 DEFAULT_CACHE_MB = 2048
-_PROBES = 16  # images looked at to guess what all of them take in memory
+_PROBES = 16  # images whose headers are read to estimate the memory of all
 
 
 class ClassificationReader:
@@ -106,7 +106,7 @@ class ClassificationReader:
         return self.cache is not None and self.cache.get(place) is not None
 
     def _shrink(self, size_hw: Size | None) -> int:
-        """To what fraction an image of that size is decoded; the same with a cache and without, at every size."""
+        """Return the divisor of the size at which an image is decoded; the same with a cache and without."""
         if size_hw is None:
             return 1
         wanted = self.transform.wanted_shorter
@@ -116,8 +116,10 @@ class ClassificationReader:
         return self.transform.draws_part and _pixels(size_hw, self._shrink(size_hw)) > LARGE
 
     def _mean_image_bytes(self) -> float:
-        """Of a few images, by their headers, those that are not kept as nothing; infinite (so: no cache) where they do
-        not tell, or none is kept."""
+        """Estimate from a few headers, where images too large for the cache count 0 bytes.
+
+        Infinite, so that there is no cache, where a header gives no size or no image would be kept.
+        """
         sizes = []
         for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
             try:
@@ -137,14 +139,14 @@ def _pixels(size_hw: Size, shrink: int) -> float:
 def part_of_large(
     content: bytes, name: str, size_hw: Size, transform: ClassificationTransform, rng: np.random.Generator
 ) -> np.ndarray:
-    """The view of an image of that stored size, of which no more detail is decoded than the drawn crop can show."""
+    """Return the view of an image of that stored size, decoding no more detail than the drawn crop can show."""
     for height, width in (size_hw, size_hw[::-1]):
         box = transform.draw(height, width, rng)
         shrink = shrink_factor((box.height, box.width), (transform.size, transform.size))
         image_HW3 = decode_bytes(content, name, shrink=shrink)
         if abs(image_HW3.shape[0] * shrink - height) < shrink:
             break
-        # else its camera was held upright: the decoder has turned it
+        # else the decoder has turned the image by its EXIF orientation
     return transform(image_HW3, rng, box.shrunk(shrink))
 
 

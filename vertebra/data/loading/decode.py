@@ -1,8 +1,8 @@
 """From a file to RGB uint8 pixels, whatever camera or tool wrote it; files cut off or undecodable are named.
 
 OpenCV turns CMYK, grey, palette, 16-bit and transparent images into 8-bit colour, and applies EXIF
-orientation. What it does not do is to notice that half a JPEG is missing: it paints the rest grey and says
-nothing. So the JPEG's own markers are read here, which also gives its size without decoding.
+orientation. But it does not notice that half a JPEG is missing: it paints the rest grey without an
+error. So the JPEG's own markers are read here, which also gives its size without decoding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REPLACE = "replace it, or remove it from the data set"
 
 @dataclass(frozen=True)
 class _Header:
-    """height, width: stored pixels, before EXIF rotation; None where only decoding tells."""
+    """height, width: stored pixels, before EXIF rotation; None where only decoding shows it."""
 
     size_hw: tuple[int, int] | None
     complete: bool
@@ -109,7 +109,7 @@ def _decode(content: bytes, flags: int, path: Path | str) -> np.ndarray:
 
 
 def _agree(found_hw: tuple[int, ...], wanted_hw: tuple[int, int], shrink: int) -> bool:
-    """Whether sizes are the same; a shrunken size may have been rounded either way."""
+    """True for equal sizes; a shrunken one may have been rounded either way."""
     slack = 0 if shrink == 1 else 1
     return all(abs(found - wanted / shrink) <= slack for found, wanted in zip(found_hw, wanted_hw))
 
@@ -129,7 +129,7 @@ def _jpeg_header(content: bytes) -> _Header:
     """Walks the segments up to the first scan, so that a thumbnail's own markers are stepped over."""
     size_hw, at = None, 2
     while at + 4 <= len(content):
-        if content[at] != 0xFF:  # garbage between segments: libjpeg searches on, and so do we
+        if content[at] != 0xFF:  # garbage between segments, which libjpeg skips too
             at += 1
             continue
         marker = content[at + 1]

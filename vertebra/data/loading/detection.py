@@ -6,13 +6,11 @@ image's resized height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from detectors.structures import ImageBatch, Masks, Targets, padded_count
 from vertebra.data.datasets.masks import decode_masks
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
@@ -30,57 +28,16 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
+from vertebra.data.loading.targets import DetectionSample, TruthPolicy, image_batch, padded_targets
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pixels import photometric
 
 
-@dataclass(frozen=True)
-class TruthPolicy:
-    """What becomes of special truths. crowd: "drop" or "ignore"; difficult: "train", "drop" or "ignore".
-
-    Dropped truths are gone from the targets; ignored ones are there and flagged; others are normal.
-    """
-
-    crowd: str = "ignore"
-    difficult: str = "train"
-
-    def __post_init__(self) -> None:
-        assert self.crowd in ("drop", "ignore") and self.difficult in ("train", "drop", "ignore"), self
-
-    def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
-        dropped_G = np.zeros(len(crowd_G), bool)
-        if self.crowd == "drop":
-            dropped_G |= crowd_G
-        if self.difficult == "drop":
-            dropped_G |= difficult_G
-        return ~dropped_G
-
-    def ignore(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
-        return crowd_G | difficult_G if self.difficult == "ignore" else crowd_G.copy()
-
-    def normal(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
-        """Those that are there to be found."""
-        return self.keep(crowd_G, difficult_G) & ~self.ignore(crowd_G, difficult_G)
-
-
-@dataclass
-class DetectionSample:
-    """One image of a batch, its truths in pixels of the view; truths_G: their places among all of the data set."""
-
-    index: int
-    seed: int
-    pixels_HW3: np.ndarray
-    boxes_G4: np.ndarray
-    truths_G: np.ndarray
-    ignore_G: np.ndarray
-    masks_GHW: np.ndarray | None = None
-
-
 @dataclass
 class _Truths:
-    """boxes_G4 in pixels of the decoded image, or of the part of it that is seen; the others follow it."""
+    """boxes_G4: in pixels of the decoded image or of its part in the view. kept_G: places in the data set."""
 
     boxes_G4: np.ndarray
     kept_G: np.ndarray
@@ -92,8 +49,11 @@ class _Truths:
 
 
 class DetectionReader:
-    """chosen_I: the indices of the data set that are used; requests count along it. canvases: by a request's
-    group. plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw."""
+    """Answers requests.
+
+    chosen_I: the indices of the data set that are used; requests count along it. canvases: by a request's group.
+    plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw.
+    """
 
     def __init__(
         self,
@@ -150,17 +110,17 @@ class DetectionReader:
             part = part.shrunk(shrink).within(decoded_hw)
             image_HW3 = part.cut(image_HW3)
             truths = self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw)
-        pixels_HW3, boxes_G4, masks_GHW = self._seen(image_HW3, truths, view, rng)
+        pixels_HW3, boxes_G4, masks_GHW = self._view(image_HW3, truths, view, rng)
         ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
         return DetectionSample(index, key, pixels_HW3, boxes_G4, truths.kept_G, ignore_G, masks_GHW)
 
     def _flags(self, places_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
 
-    def _seen(
+    def _view(
         self, image_HW3: np.ndarray, truths: _Truths, view: DrawnView, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Pixels, boxes and masks of the view; colours are changed where there are fewer pixels."""
+        """Pixels, boxes and masks of the view; colours change before or after resizing, wherever pixels are fewer."""
         strength = self.views.augmentation.photometric
         grows = view.size_hw[0] * view.size_hw[1] > image_HW3.shape[0] * image_HW3.shape[1]
         if strength and grows:
@@ -175,10 +135,10 @@ class DetectionReader:
     def _cut(
         self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size, part: Box, size_hw: Size
     ) -> _Truths:
-        """What is left of the truths in that part, which becomes `size_hw`; see cut_truths for those that are dropped.
+        """Cut the truths to that part, which becomes `size_hw`; see cut_truths for those that are dropped.
 
-        With masks, the box of a truth that lost something is the box of what is left of its mask, which is tighter than
-        what is left of its box (detectron2 does so too); where nothing of the mask is left, nothing is.
+        With masks, a truth that is cut gets the box of the rest of its mask, which is tighter than the rest of its box
+        (as in detectron2), and is dropped where no pixel of its mask is left.
         """
         by_centre_G = self.policy.normal(*self._flags(kept_G)) & (self.views.augmentation.crop == "iou")
         all_G4, stays_G, cut_G = cut_truths(boxes_G4, part, size_hw, by_centre_G)
@@ -193,61 +153,6 @@ class DetectionReader:
         self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size, part: Box | None
     ) -> np.ndarray | None:
         return decode_masks(self.dataset, index, kept_G, boxes_G4, decoded_hw, part) if self.masks else None
-
-
-def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample], *, masks: bool = False) -> Targets:
-    """The truths of a batch's images."""
-    count = len(samples)
-    padded = padded_count(max(len(sample.truths_G) for sample in samples))
-    boxes_NG4 = np.zeros((count, padded, 4), np.float32)
-    labels_NG = np.zeros((count, padded), np.int64)
-    valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
-    for n, sample in enumerate(samples):
-        g, truths_G = len(sample.truths_G), sample.truths_G
-        boxes_NG4[n, :g] = sample.boxes_G4
-        labels_NG[n, :g] = dataset.labels_K[truths_G]
-        valid_NG[n, :g] = True
-        crowd_NG[n, :g] = dataset.crowd_K[truths_G]
-        difficult_NG[n, :g] = dataset.difficult_K[truths_G]
-        ignore_NG[n, :g] = sample.ignore_G
-    indices = [sample.index for sample in samples]
-    return Targets(
-        boxes_NG4=torch.from_numpy(boxes_NG4),
-        labels_NG=torch.from_numpy(labels_NG),
-        valid_NG=torch.from_numpy(valid_NG),
-        crowd_NG=torch.from_numpy(crowd_NG),
-        difficult_NG=torch.from_numpy(difficult_NG),
-        ignore_NG=torch.from_numpy(ignore_NG),
-        draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
-        image_ids=tuple(dataset.image_ids_I[indices].tolist()),
-        original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
-        masks=_flat_masks(samples) if masks else None,
-    )
-
-
-def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
-    """Resized images, each uint8 RGB HW3, at the top left of one canvas."""
-    pixels_NHW3 = np.zeros((len(pixels), *canvas_hw, 3), np.uint8)
-    for n, pixels_HW3 in enumerate(pixels):
-        height, width = pixels_HW3.shape[:2]
-        pixels_NHW3[n, :height, :width] = pixels_HW3
-    sizes_hw = tuple((pixels_HW3.shape[0], pixels_HW3.shape[1]) for pixels_HW3 in pixels)
-    sizes_hw_N2 = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
-    return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
-
-
-def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
-    """All masks of the batch in one row; see detectors.structures.Masks."""
-    all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
-    lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
-    counts = [len(sample.truths_G) for sample in samples]
-    truths = [np.arange(count) for count in counts]
-    return Masks(
-        bits_M=torch.from_numpy(np.concatenate([masks.reshape(-1) for masks in all_masks])),
-        image_index_K=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
-        truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
-        offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
-    )
 
 
 def detection_train_loader(
@@ -292,7 +197,7 @@ def detection_test_loader(
     policy: TruthPolicy | None = None,
     masks: bool = False,
 ) -> Loader:
-    """Every image once over all processes, as (ImageBatch, Targets), on the smallest canvas that holds its batch.
+    """Every image once over all processes, as (ImageBatch, Targets), on the smallest canvas with room for its batch.
 
     Raises DataError.
     """
@@ -311,3 +216,27 @@ def detection_test_loader(
         plan=None,
     )
     return Loader(reader, requests, share.workers)
+
+
+class SeveralSizes:
+    """Answers requests as the first reader does, with the others' images beside its own (`ImageBatch.other_scales`).
+
+    Each reader decodes for itself: which part of a JPEG's detail is decoded at all depends on the size that is wanted.
+    """
+
+    def __init__(self, readers: Sequence[Callable[[Request], Batch]]) -> None:
+        self.readers = tuple(readers)
+
+    def __call__(self, request: Request) -> Batch:
+        batch, *others = (reader(request) for reader in self.readers)
+        images, targets = batch.inputs
+        other_scales = tuple(other.inputs[0] for other in others)
+        return replace(batch, inputs=(replace(images, other_scales=other_scales), targets))
+
+
+def at_several_sizes(loaders: Sequence[Loader], *, workers: int) -> Loader:
+    """One loader of several that give the same test images, each at a size of its own; the first one's truths."""
+    first = loaders[0]
+    if any(loader.requests != first.requests for loader in loaders):
+        raise ValueError("Loaders of different images cannot be put together.")
+    return Loader(SeveralSizes([loader.reader for loader in loaders]), first.requests, workers)

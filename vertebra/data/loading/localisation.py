@@ -13,7 +13,6 @@ import torch
 
 from vertebra.data.datasets.localisation import LocalisationDataset
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
-from vertebra.data.loading.detection import DetectionSample, image_batch, padded_targets
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import (
     Request,
@@ -25,6 +24,7 @@ from vertebra.data.loading.sampling import (
     one_group,
     try_samples,
 )
+from vertebra.data.loading.targets import DetectionSample, image_batch, padded_targets
 from vertebra.data.loading.views import Crops, View, view_loader
 from vertebra.data.transforms.geometry import (
     Box,
@@ -42,12 +42,12 @@ DRAWS = 10  # of crops in search of one that shows the object
 
 @dataclass(frozen=True, kw_only=True)
 class TrainView:
-    """What is seen of an image in training: size x size px.
+    """The view of an image in training: size x size px.
 
     augment: "scale" (shorter side drawn from `shorter` to 480/256 of it, and a random crop: He et al. 2015, §3.4),
     "crop" (min_scale..1 of the area, resized), "none" (the centre crop of the test). flip: a chance. min_visible: a
-    truth of which less than this share is in the crop is neither learnt from nor punished; a crop without any other
-    truth is drawn again, DRAWS times at most. pixel_changes: applied to the view after that.
+    truth with less than this share in the crop is ignored in training; a crop without any other truth is drawn again,
+    DRAWS times at most. pixel_changes: applied to the view after that.
     """
 
     size: int
@@ -151,5 +151,5 @@ def localisation_test_loader(dataset: LocalisationDataset, views: Sequence[View]
 
     views: Crops (the centre alone) and Whole. share.batch: the most images in a batch; fewer where views are large.
     """
-    assert not any(isinstance(view, Crops) and view.corners for view in views), "boxes are not looked for in corners"
+    assert not any(isinstance(view, Crops) and view.corners for view in views), views
     return view_loader(dataset.images, views, share, sizes_hw_I2=dataset.objects.sizes_hw_I2)

@@ -1,7 +1,7 @@
-"""Pictures and videos that somebody names: found, read, and resized as a detector's test images are.
+"""Pictures and videos by name: found, read, and resized as a detector's test images are.
 
 Legend: N pictures of a batch, H W a picture's height and width. A picture here has no annotations; its size is what
-decoding gives, EXIF orientation applied. One that cannot be read is left out of its batch and said in `skipped`.
+decoding gives, EXIF orientation applied. One that cannot be read is left out of its batch and named in `skipped`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 
 from vertebra.data.datasets.imagenet import is_image
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
-from vertebra.data.loading.detection import image_batch
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, sequential_requests
+from vertebra.data.loading.targets import image_batch
 from vertebra.data.transforms.canvases import FixedView, Size
 from vertebra.data.transforms.geometry import resize
 from vertebra.ground.errors import BadSample, DataError
 
 VIDEOS = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"])
-USUAL_RATE = 25.0  # frames a second, where a video does not say
+USUAL_RATE = 25.0  # frames a second of a video without that figure
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PictureBatch(Batch):
 
 @dataclass(frozen=True)
 class Video:
-    """What a video says of itself. frames: 0 where it does not say."""
+    """A video by its header. frames: 0 where that has no number."""
 
     path: Path
     size_hw: Size
@@ -57,7 +57,7 @@ class Video:
 def find_pictures(names: Sequence[str]) -> Inputs:
     """The images and videos behind files, folders (what lies in them, not below) and patterns (`photos/**/*.jpg`).
 
-    A file that is named is taken for an image unless its name ends like a video's; in folders and by patterns only
+    A file named itself counts as an image unless it has a video's suffix; in folders and patterns only
     names of images and videos count. Raises DataError where a name leads to nothing.
     """
     found: dict[Path, Path] = {}
@@ -151,7 +151,7 @@ def open_video(path: Path) -> Video:
     """Raises BadSample where OpenCV reads no frame of it."""
     import cv2
 
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints say less than ours
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its messages would come before the sentence of BadSample
     if not path.stat().st_size:
         raise BadSample(path, "zero bytes long")
     capture = cv2.VideoCapture(str(path))

@@ -20,7 +20,7 @@ class Stream:
         self._order = functools.lru_cache(maxsize=4)(self._draw)
 
     def before(self, epoch: int) -> int:
-        """How long the stream is before that epoch."""
+        """Return the length of the stream before that epoch."""
         return epoch * len(self.members_G)
 
     def images(self, places_B: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class RepeatingStream(Stream):
 def repeat_factors(
     dataset: DetectionDataset, chosen_I: np.ndarray, normal_K: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """How often each chosen image is to come (Gupta et al. 2019, LVIS: repeat factor sampling): float64, 1 and more.
+    """Return the repeat factor of each chosen image (Gupta et al. 2019, LVIS): float64, at least 1.
 
     A class in a share f of the images asks for max(1, sqrt(threshold / f)); an image follows the rarest of its classes,
     and comes once where it has none. normal_K: the objects that count.
@@ -93,7 +93,7 @@ def repeat_factors(
 
 
 def occurrences(images_B: np.ndarray) -> np.ndarray:
-    """Of each, how many times it came before: 0 for the first."""
+    """Return for each image how many times it came before: 0 for the first."""
     order_B = np.argsort(images_B, kind="stable")
     _, first, counts = np.unique(images_B[order_B], return_index=True, return_counts=True)
     before_B = np.empty(len(images_B), np.int64)

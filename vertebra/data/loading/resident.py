@@ -1,6 +1,6 @@
 """A whole set of small images on the device, and batches that are cut out of it there.
 
-A batch of 32x32 images takes workers longer to hand over than a GPU to train on. Here the host only draws numbers,
+Workers take longer to pass on a batch of 32x32 images than a GPU to train on it. Here the host only draws numbers, of
 many steps at once; the pixels never leave the device. The images of a batch are those of the worker loader.
 
 Legend: I images of the set, B images of a global batch, N of this process's share, M rows of several batches, H W.
@@ -33,14 +33,14 @@ from vertebra.data.loading.sampling import (
     try_samples,
 )
 from vertebra.data.transforms.classification_views import Mixing
-from vertebra.data.transforms.geometry import centre_crop
+from vertebra.data.transforms.geometry import centre_crop, padding
 from vertebra.ground.errors import BadSample, DataError
 
 RESIDENT = "the images on the device"
 SMALL_SIDE = 64  # pixels; what `is_small` calls small
 SMALL_MB = 1024  # of device memory
 PROBES = 16  # images whose headers are read to guess what all are like
-IMAGES_AT_ONCE = 256  # that a thread reads before progress is told
+IMAGES_AT_ONCE = 256  # that a thread reads between two calls of progress
 ITERATIONS_AT_ONCE = 64  # whose draws are made and sent to the device together
 VIEWS = 1  # key of the draws beside those of vertebra.data.loading.sampling
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -79,12 +79,12 @@ class ResidentImages:
 
 
 def needed_mb(images: int, size: int) -> float:
-    """Device memory of so many images, MB."""
-    return images * (size + 2 * (size // 8)) ** 2 * 3 / 2**20
+    """Return the device memory of that many images, MB."""
+    return images * (size + 2 * padding(size)) ** 2 * 3 / 2**20
 
 
 def is_small(dataset: ClassificationDataset, size: int) -> bool:
-    """Whether the set fits in SMALL_MB and its images (a few are looked at) are all of one size up to SMALL_SIDE."""
+    """True where the set fits in SMALL_MB and its images, judged by a few, are of one size up to SMALL_SIDE."""
     if needed_mb(len(dataset), size) > SMALL_MB:
         return False
     if dataset.pixels_IHW3 is not None:
@@ -109,10 +109,10 @@ def read_resident(
     """Reads and decodes every image once, in several threads, and puts all of them on `device`.
 
     size: of the images kept, in pixels; each is brought there by `centre_crop`, its shorter side at `resize` before.
-    progress: is given numbers, one for each IMAGES_AT_ONCE images, and hands them on as these are worked off.
+    progress: wraps an iteration, one step for each IMAGES_AT_ONCE images, as tqdm does.
     Raises DataError, before any is read, where there is no memory for them.
     """
-    pad = size // 8  # as in vertebra.data.transforms.geometry.pad_crop
+    pad = padding(size)
     try:
         host_IHW3 = torch.zeros(len(dataset), size + 2 * pad, size + 2 * pad, 3, dtype=torch.uint8)
         kept_IHW3 = host_IHW3.to(device)
@@ -126,8 +126,10 @@ def read_resident(
 
     def read(index: int) -> None:
         try:
-            held = dataset.pixels_IHW3
-            image_HW3 = decode_bytes(dataset.read(index), dataset.name(index)) if held is None else held[index]
+            if dataset.pixels_IHW3 is not None:
+                image_HW3 = dataset.pixels_IHW3[index]
+            else:
+                image_HW3 = decode_bytes(dataset.read(index), dataset.name(index))
             inner_IHW3[index] = centre_crop(image_HW3, size, resize or size)
         except BadSample as error:
             unusable[index] = error
@@ -145,9 +147,9 @@ def read_resident(
 
 
 def draw_views(seed: int, block: int, batch: int, *, pad: int, augment: str, flip: float) -> np.ndarray:
-    """Top, left and mirrored or not of the images of ITERATIONS_AT_ONCE global batches: int64, (T, B, 3).
+    """Draw top, left and mirrored (1, 0) for the images of ITERATIONS_AT_ONCE global batches: int64, (T, B, 3).
 
-    Tops and lefts are of 0 .. 2 pad in the padded image, with augment "none" pad: the image as it is.
+    Tops and lefts are 0 .. 2 pad in the padded image; with augment "none" they are pad, the image as it is.
     """
     rng = np.random.default_rng([seed, block, VIEWS])
     views_TB3 = np.full((ITERATIONS_AT_ONCE, batch, 3), pad, np.int64)
@@ -192,7 +194,7 @@ class ResidentLoader:
             yield from self._batches(block, list(requests))
 
     def _batches(self, block: int, requests: Sequence[Request]) -> Iterator[Batch]:
-        """All numbers of these requests go to the device in one copy."""
+        """The batches of these requests, whose numbers go to the device in one copy."""
         skipped: list[list[str]] = [[] for _ in requests]
         indices = [self._usable(request, names) for request, names in zip(requests, skipped)]
         views_M4 = self._upload(np.column_stack([np.concatenate(indices), self._views(block, requests)]))
@@ -205,13 +207,13 @@ class ResidentLoader:
             yield Batch(inputs, tuple(index_N.tolist()), tuple(names), request.iteration)
 
     def _upload(self, numbers: np.ndarray) -> Tensor:
-        """On the images' device, without a wait for it."""
+        """Copy to the images' device without waiting for it."""
         tensor = torch.from_numpy(numbers)
         device = self.images.pixels_IHW3.device
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
     def _views(self, block: int, requests: Sequence[Request]) -> np.ndarray:
-        """Top, left and mirrored or not of each image: int64, (M, 3)."""
+        """Top, left and mirrored (1, 0) of each image: int64, (M, 3)."""
         pad = self.images.pad
         if self.plan is None:
             return np.tile([pad, pad, 0], (sum(len(request.indices) for request in requests), 1))
@@ -230,7 +232,7 @@ class ResidentLoader:
         return self._upload(torch.stack(draws).numpy())
 
     def _usable(self, request: Request, skipped: list[str]) -> np.ndarray:
-        """Indices of the set, with others in the place of those that cannot be used; an error where there are none."""
+        """Indices of the set, with substitutes for images that cannot be used. Raises BadSample without substitutes."""
         unusable = self.images.unusable
         index_N = self.chosen_I[list(request.indices)]
         if not unusable:

@@ -1,4 +1,4 @@
-"""Which images an iteration sees: pure functions of the iteration, whatever the number of processes.
+"""The images of each iteration: pure functions of seed and iteration, for any number of processes.
 
 Legend: I images, B images of a global batch (over all processes). A group is a set of images that share a
 canvas; every batch of training is of one group.
@@ -50,9 +50,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is asked for: one process's part of the global batch of `iteration`.
+    """An order to a worker: one process's part of the global batch of `iteration`.
 
-    repetitions: of each index, which of its views in the batch is meant; empty: all the first.
+    group: of the images, for detection the number of their canvas. repetitions: for each index, the number of its view
+    in the batch; empty: all 0.
     """
 
     iteration: int
@@ -106,7 +107,7 @@ class TrainPlan:
         return group, self._streams[group].images(drawn_B)
 
     def repetitions(self, iteration: int) -> np.ndarray:
-        """Of each image of global batch `iteration` which of its views it is, 0, 1, ..."""
+        """Return the number of the view of each image of global batch `iteration`: 0, 1, ..."""
         if self.repeats_rare:
             return occurrences(self.batch(iteration)[1])
         first = self._numbered(iteration)[1] * self.global_batch
@@ -114,7 +115,7 @@ class TrainPlan:
 
     def _numbered(self, iteration: int) -> tuple[int, int]:
         """Group of global batch `iteration` and its number in that group's stream."""
-        # so many epochs of whole groups, each drawn once, hold that many batches; less than one a group is left over
+        # an upper bound: that many epochs complete more batches; less than one a group is left over
         upper = (iteration + 1 + len(self.members)) * self.global_batch // len(self.groups_I) + 2
         epoch = bisect_right(range(upper), iteration, key=self._batches_before) - 1
         return self._completed(epoch)[iteration - self._batches_before(epoch)]
@@ -210,10 +211,10 @@ def try_samples(
     plan: TrainPlan | None,
     skipped: list[str],
 ) -> _Sample:
-    """sample(wanted), or in training, if that image is bad, of another of its group; adds to `skipped`.
+    """Return sample(wanted) or, with a plan, if that image is bad, the sample of another of its group.
 
-    The substitutes are drawn from (seed, iteration, wanted), so they too are the same on every run. Without a
-    plan (at test) a bad image is an error, as RETRIES bad ones in a row are in training.
+    skipped: gets "path: reason" of each bad image. The substitutes are drawn from (seed, iteration, wanted), so they
+    too are the same on every run. Raises BadSample without a plan, DataError after RETRIES bad substitutes.
     """
     if plan is None:
         return sample(wanted)

@@ -2,7 +2,7 @@
 
 Legend: N images of a batch, n those of them that share a size, V crops of one image, S side of a crop, H W height and
 width. Whole images come in all sizes, so those of a batch are sorted into groups of one size each: most photographs
-have one of a few sizes, and no image is padded or warped for the company's sake.
+have one of a few sizes, and no image is padded or warped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vertebra.data.loading.sampling import Request, Share, need_images, sequenti
 from vertebra.data.transforms.geometry import resize_shorter, size_at
 from vertebra.ground.errors import DataError
 
-BATCH_BYTES = 32 << 20  # pixels of a batch that a worker hands over: shared memory is scarce in containers
+BATCH_BYTES = 32 << 20  # of pixels in a worker's batch: shared memory is scarce in containers
 USUAL_ASPECT = 4 / 3
 
 
@@ -125,20 +125,20 @@ class ViewReader:
     def __call__(self, request: Request) -> Batch:
         indices = list(request.indices)
         self.dataset.fetch(indices)
-        taken = [self._views_of(index) for index in indices]
-        groups = tuple(_by_size(views) for views in zip(*taken))
+        views_of_images = [self._views_of(index) for index in indices]
+        groups = tuple(_by_size(images) for images in zip(*views_of_images))
         sizes_hw_N2 = None if self.sizes_hw_I2 is None else torch.from_numpy(self.sizes_hw_I2[indices]).long()
         labels_N = torch.from_numpy(self.dataset.labels_I[indices])
         return Batch((ViewBatch(groups, sizes_hw_N2), labels_N), request.indices, iteration=request.iteration)
 
-    def _views_of(self, index: int) -> list[_Taken]:
+    def _views_of(self, index: int) -> list[_PlacedView]:
         if self.dataset.pixels_IHW3 is not None:
-            return [_Taken(view(self.dataset.pixels_IHW3[index])) for view in self.views]
+            return [_PlacedView(view(self.dataset.pixels_IHW3[index])) for view in self.views]
         content, name = self.dataset.read(index), self.dataset.name(index)
         annotated_hw: Size | None = None if self.sizes_hw_I2 is None else tuple(self.sizes_hw_I2[index].tolist())
         shorter = min(annotated_hw or stored_size(content) or (0, 0))
         decoded: dict[int, np.ndarray] = {}
-        taken = []
+        views = []
         for view in self.views:
             # As much of a large JPEG as this view needs, and no more for the other views: figures of a view are the
             # same whatever it is evaluated beside.
@@ -152,11 +152,11 @@ class ViewReader:
                 height, width = image_HW3.shape[:2]
                 resized_hw = size_at(height, width, view.shorter)
                 place = place_of_centre(pixels_VHW3.shape[1:3], resized_hw, annotated_hw)
-            taken.append(_Taken(pixels_VHW3, place))
-        return taken
+            views.append(_PlacedView(pixels_VHW3, place))
+        return views
 
 
-class _Taken(NamedTuple):
+class _PlacedView(NamedTuple):
     """One view of an image, and its place as in Group."""
 
     pixels_VHW3: np.ndarray
@@ -170,14 +170,14 @@ def place_of_centre(view_hw: Size, resized_hw: Size, size_hw: Size) -> list[floa
     return [left * x_span, top * y_span, x_span, y_span]
 
 
-def _by_size(taken: Sequence[_Taken]) -> tuple[Group, ...]:
+def _by_size(images: Sequence[_PlacedView]) -> tuple[Group, ...]:
     rows: dict[tuple[int, ...], list[int]] = {}
-    for row, one in enumerate(taken):
+    for row, one in enumerate(images):
         rows.setdefault(one.pixels_VHW3.shape, []).append(row)
     groups = []
     for rows_n in rows.values():
-        pixels_nVHW3 = np.stack([taken[row].pixels_VHW3 for row in rows_n])
-        places = [place for row in rows_n if (place := taken[row].place) is not None]
+        pixels_nVHW3 = np.stack([images[row].pixels_VHW3 for row in rows_n])
+        places = [place for row in rows_n if (place := images[row].place) is not None]
         pixels_nV3HW = torch.from_numpy(pixels_nVHW3).permute(0, 1, 4, 2, 3)
         groups.append(Group(torch.tensor(rows_n), pixels_nV3HW, torch.tensor(places) if places else None))
     return tuple(groups)

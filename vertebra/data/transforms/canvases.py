@@ -1,4 +1,4 @@
-"""How large an image gets, and the canvas it lies on: both from the image's own size alone.
+"""The size to which an image is resized and the canvas it lies on, from the image's own size alone.
 
 Few canvases mean few shapes for compiled steps, and images of one canvas waste little padding on each other.
 Sizes are (height, width) in pixels.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 MULTIPLE = 32  # the coarsest stride of a backbone
-ASPECTS = (1.0, 4 / 3, 3 / 2)  # what cameras make; the last canvas holds whatever is longer
+ASPECTS = (1.0, 4 / 3, 3 / 2)  # of cameras; longer images lie on the last canvas
 Size = tuple[int, int]
 
 
 def default_canvases(shorter: int, longer: int) -> tuple[Size, ...]:
-    """A short list that holds every image of that shorter and at most that longer side, square to longest."""
+    """Return a short list, square to longest, on which every image of these sides finds room."""
     longest = max(shorter, longer)
     sides = sorted({_up(min(round(shorter * aspect), longest)) for aspect in (*ASPECTS, longest / shorter)})
     short = _up(shorter)
@@ -38,7 +38,7 @@ def choose_canvases(sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases
 
 
 def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
-    """The size an image gets: shorter side as told, unless the longer side or the canvas bounds it."""
+    """Return the size of an image whose shorter side becomes `shorter`, or less to keep to `longer` and the canvas."""
     height, width = size_hw
     scale = min(shorter / min(size_hw), longer / max(size_hw))
     scale = min(scale, (canvas_hw[0] + 0.5) / height, (canvas_hw[1] + 0.5) / width)
@@ -50,8 +50,10 @@ def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
 
 @dataclass(frozen=True)
 class FixedView:
-    """The view at test and of pictures without annotations: the whole image, its shorter side at `shorter` px unless
-    the longer side is bounded by `longer`."""
+    """The whole image at one size: shorter side `shorter` px, or less where the longer would exceed `longer`.
+
+    At test, and of pictures without annotations.
+    """
 
     shorter: int
     longer: int
@@ -61,7 +63,7 @@ class FixedView:
         return default_canvases(self.shorter, self.longer)
 
     def canvas(self, sizes_hw: Sequence[Size] | np.ndarray) -> Size:
-        """The smallest canvas that holds each image's own one."""
+        """Return the smallest canvas with room for each image's own one."""
         if not len(sizes_hw):
             return self.canvases[0]
         chosen = choose_canvases(np.asarray(sizes_hw), self.shorter, self.longer, self.canvases)

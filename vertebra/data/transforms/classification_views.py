@@ -1,4 +1,4 @@
-"""What a classifier sees of an image in training and at test; what grows and is mixed while it trains.
+"""Views of images for a classifier in training and at test, their growth and their mixing.
 
 Crop first, then one resize. Mixing is only drawn here: it is done on the device, by the classifier.
 """
@@ -61,17 +61,17 @@ class ClassificationTransform:
 
     @property
     def draws_part(self) -> bool:
-        """Whether a part of the image is drawn and brought to the size, rather than the whole."""
+        """True where a random part of the image is resized to the view, rather than the whole."""
         return self.augment in ("crop", "scale")
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """The part that is seen of an image of that size, where one is drawn; drawn before anything else."""
+        """Draw the part of an image of that size that the view shows; the first of all draws."""
         if self.augment == "crop":
             return resized_crop(height, width, self.min_scale, rng)
         return scale_crop(height, width, self.size, self.shorter, rng)
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator, box: Box | None = None) -> np.ndarray:
-        """The view, uint8 HW3. box: the part that is seen where it has been drawn already."""
+        """The view, uint8 HW3. box: the part it shows, if drawn already."""
         if self.draws_part:
             height, width = image_HW3.shape[:2]
             box = box or self.draw(height, width, rng)

@@ -1,4 +1,4 @@
-"""Which part of a detection image training sees, how large and whether mirrored: drawn before anything is decoded.
+"""Views of detection images in training: part, size and mirroring, drawn before anything is decoded, and the truths.
 
 Legend: G truths of an image, T trials. Sizes are (height, width) and boxes x0 y0 x1 y1, in pixels.
 """
@@ -21,7 +21,7 @@ TRIALS = 50  # parts that are tried before another overlap is drawn, as in the a
 
 @dataclass(frozen=True)
 class DetectionAugmentation:
-    """What training does to an image beside choosing among shorter sides and mirroring; nothing by default.
+    """Augmentation beside the choice among shorter sides and mirroring; none by default.
 
     any_side: the shorter side is any whole number from the least to the greatest of those given, not one of them.
     crop: "none", "iou" (iou_crop) or "range" (range_crop); crop_min: the least share of a side that it takes;
@@ -112,7 +112,7 @@ def iou_crop(size_hw: Size, boxes_G4: np.ndarray, least: float, rng: np.random.G
 
 
 def _shows_an_object(first_T2: np.ndarray, sides_T2: np.ndarray, boxes_G4: np.ndarray, least_iou: float) -> np.ndarray:
-    """Of each part (y x of its corner, height width): whether it is over the centre of a box of at least that IoU."""
+    """Return which parts (y x of the corner, height width) cover the centre of a box with at least that IoU."""
     start_T12, stop_T12 = first_T2[:, None, ::-1], (first_T2 + sides_T2)[:, None, ::-1]
     low_G2, high_G2 = boxes_G4[:, :2].astype(np.float64), boxes_G4[:, 2:].astype(np.float64)
     centre_G2 = (low_G2 + high_G2) / 2
@@ -183,7 +183,7 @@ def _mask_views(masks_GHW: np.ndarray, height: int, width: int, flip: bool) -> n
     import cv2
 
     views_GHW = np.empty((len(masks_GHW), height, width), np.uint8)
-    for mask_HW, view_HW in zip(masks_GHW, views_GHW):  # in half the time that one look-up of all takes
+    for mask_HW, view_HW in zip(masks_GHW, views_GHW):  # half the time of one indexing of all
         cv2.resize(mask_HW, (width, height), dst=view_HW, interpolation=cv2.INTER_NEAREST_EXACT)
         if flip:
             cv2.flip(view_HW, 1, dst=view_HW)
@@ -191,12 +191,12 @@ def _mask_views(masks_GHW: np.ndarray, height: int, width: int, flip: bool) -> n
 
 
 def boxes_of_masks(masks_GHW: np.ndarray) -> np.ndarray:
-    """float32 boxes_G4 that just hold the masks; of an empty one, a box of zero size."""
+    """Return the tight box of each mask, float32 boxes_G4; of an empty mask, a box of size zero."""
     (x0_G, x1_G), (y0_G, y1_G) = _ends(masks_GHW.max(axis=1) > 0), _ends(masks_GHW.max(axis=2) > 0)
     return np.stack([x0_G, y0_G, x1_G, y1_G], axis=1).astype(np.float32)
 
 
 def _ends(set_GL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row, the first that is set and the one after the last; 0 and 0 where none is."""
+    """Return the first set place of each row and the one after the last; 0 and 0 where none is set."""
     stop_G = set_GL.shape[1] - set_GL[:, ::-1].argmax(axis=1)
     return set_GL.argmax(axis=1), np.where(set_GL.any(axis=1), stop_G, 0)

@@ -67,7 +67,7 @@ class Box:
         return Box(top, left, bottom - top, right - left)
 
     def within(self, size_hw: tuple[int, int]) -> Box:
-        """What of it lies in an image of that size, whose edge may have been rounded off."""
+        """Return the part that lies in an image of that size, whose edge may have been rounded off."""
         return Box(
             self.top, self.left, min(self.height, size_hw[0] - self.top), min(self.width, size_hw[1] - self.left)
         )
@@ -87,9 +87,14 @@ def resized_crop(height: int, width: int, min_scale: float, rng: np.random.Gener
     return Box(int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1)), crop_h, crop_w)
 
 
+def padding(size: int) -> int:
+    """Pixels of zeros on each side before a random crop of `size`: an eighth, 4 px of 32 (He et al. 2015, §4.2)."""
+    return size // 8
+
+
 def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """He et al. 2015, §4.2: an eighth of the size (4 px of 32) of zeros on each side, and a random crop."""
-    pad = size // 8
+    """Crop size x size at random from the padded image of that size; see `padding`."""
+    pad = padding(size)
     top, left = rng.integers(-pad, pad + 1, 2)
     shifted = np.zeros((size, size, 3), np.uint8)
     rows, columns = slice(max(0, -top), min(size, size - top)), slice(max(0, -left), min(size, size - left))
@@ -100,7 +105,7 @@ def pad_crop(image_HW3: np.ndarray, size: int, rng: np.random.Generator) -> np.n
 def scale_crop(height: int, width: int, size: int, shorter: int, rng: np.random.Generator) -> Box:
     """He et al. 2015, §3.4: shorter side drawn from [shorter, 480/256 shorter], and a random crop of `size` of that.
 
-    What is given is that crop in the image as it is, so that no pixel is resized in vain.
+    The crop returned is in pixels of the image as it is, so that no pixel outside of it is resized.
     """
     side = size * min(height, width) / rng.uniform(shorter, shorter * PAPER_SCALES)
     crop = max(1, min(round(side), height, width))

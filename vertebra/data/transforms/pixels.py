@@ -46,7 +46,7 @@ def pixel_changes(
     erase: float = 0.0,
     erase_rgb: Sequence[float] = (0, 0, 0),
 ) -> tuple[PixelChange, ...]:
-    """What is done to a view after its crop and mirroring, in order; nothing by default.
+    """Return the changes of a view after its crop and mirroring, in order; none by default.
 
     policy: "trivial" or "rand", the latter at level `policy_magnitude` of 0..30. colour: "pca". erase: a chance;
     erase_rgb: what is filled in, the colour that the network takes for zero.

@@ -28,7 +28,7 @@ from vertebra.ground.rle import to_json
 
 @dataclass(frozen=True)
 class Found:
-    """What a detector found in one image, best first.
+    """The detections of one image, best first.
 
     rows_D6: x0 y0 x1 y1 score label, in pixels of the image on disk, clipped to it. size_hw: of that image.
     counts_D: the masks' run lengths (see vertebra.evaluation.metrics.masks); None: the detector gives boxes alone.
@@ -100,7 +100,7 @@ def detect(
     image_ids: Sequence[int],
     autocast: Autocast = nullcontext,
 ) -> dict[int, Found]:
-    """What `model.detect` finds in one batch, by image id. original_hw: the images' sizes on disk.
+    """Return the detections of one batch by image id. original_hw: the images' sizes on disk.
 
     Raises EvaluationError where the model gives numbers that are not finite.
     """

@@ -4,7 +4,7 @@ Legend: H W the picture. Colours are RGB.
 
 Everything grows with the picture, and a small picture is enlarged first, so that labels can be read on all. A class
 has one colour on all pictures; neighbours in the list of classes differ in lightness as well as in hue, lines have a
-casing that parts them from any background, and the label says the class in any case.
+casing that sets them off from any background, and every label names its class.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def class_colours(category_ids: Iterable[int]) -> dict[int, Colour]:
 
 
 def enlargement(size_hw: Size) -> int:
-    """How many times larger than the picture its drawing is."""
+    """Return the factor by which a picture's drawing is larger, a whole number."""
     return min(LARGEST_FACTOR, ceil(SMALLEST_PX / max(size_hw)))
 
 
@@ -72,7 +72,7 @@ def draw(
 ) -> np.ndarray:
     """The picture, uint8 RGB, with its detections (COCO results, in its pixels), `enlargement` times as large.
 
-    names, colours: by category id. The picture that is given stays as it is.
+    names, colours: by category id. The given picture is not changed.
     """
     import cv2
 
@@ -203,7 +203,7 @@ def _measure(text: str, pen: Pen) -> tuple[tuple[int, int], int, int, float, int
 
 
 def _places(corners: Rectangle, label_wh: tuple[int, int], size_hw: Size) -> list[Rectangle]:
-    """Where a label may stand, best first, all within the picture: above the box, in its corners, below, beside."""
+    """Return places for a label, best first, all within the picture: above the box, in its corners, below, beside."""
     x0, y0, x1, y1 = corners
     width, height = label_wh
     wanted = [

@@ -1,4 +1,4 @@
-"""How a classifier is tested: the probabilities of several views of an image, averaged; of several networks, too.
+"""Multi-view and multi-network tests of classifiers: the probabilities of several views of an image, averaged.
 
 Legend: N images of a batch, n those that share a size, V crops of one image, C classes.
 

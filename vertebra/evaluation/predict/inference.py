@@ -62,7 +62,7 @@ def predict_all(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's training flag is given back as it was.
+    """Evaluation mode without gradients; every module's training flag is restored.
 
     no_grad and not inference_mode: what a module caches here (anchors) must still serve in training.
     """
@@ -94,7 +94,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, everywhere: bool) -> dict[int, Value] | None:
-    """All processes' values by image id, an image that several hold once (the lowest rank's).
+    """Return all processes' values by image id; where several have an image, the lowest rank's.
 
     fault: what went wrong here, or None. It is raised again here, and as an EvaluationError on all other
     processes, so that none is left waiting. everywhere: every process gets the result; otherwise rank 0 does,
@@ -125,7 +125,7 @@ def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, every
 
 
 def in_order(by_image: Mapping[int, Value], order: Sequence[int] | None) -> list[tuple[int, Value]]:
-    """(image id, value) in the data set's order, or by ascending id where none is given.
+    """Return (image id, value) in the data set's order, or by ascending id without one.
 
     Raises EvaluationError where an image of the order is missing: a loss would otherwise look like a bad
     detector.

@@ -30,8 +30,10 @@ RIGHT_IOU = 0.5
 
 @dataclass(frozen=True)
 class LocationTruth:
-    """Of each image its class, 0..C-1, its boxes boxes_K4[starts[i]:starts[i + 1]] (x0 y0 x1 y1), one at least, and its
-    size. Raises EvaluationError where an image has no box."""
+    """The class of each image, 0..C-1, its size, and its boxes boxes_K4[starts[i]:starts[i + 1]] (x0 y0 x1 y1).
+
+    Raises EvaluationError where an image has no box.
+    """
 
     labels_I: NDArray[np.int64]
     sizes_hw_I2: NDArray[np.int64]
@@ -42,7 +44,7 @@ class LocationTruth:
         bare_I = np.diff(self.starts) < 1
         if bare_I.any():
             raise EvaluationError(
-                f"image {int(np.argmax(bare_I))} (counted from 0) has no box, so nobody can localise its object; leave "
+                f"image {int(np.argmax(bare_I))} (counted from 0) has no box, so its object cannot be localised; leave "
                 "such images out"
             )
 
@@ -61,8 +63,10 @@ class Guesses:
 
 @dataclass(frozen=True)
 class LocationError:
-    """Of `images` images, per cent; intervals are Wilson's at 95 %. Wrong are those with the class not among the first
-    `guesses` ones (class_wrong) and those with it, but not the box (box_wrong); class_error is the first share alone.
+    """The error over `images` images, per cent; intervals are Wilson's at 95 %.
+
+    Wrong are images whose class is not among the first `guesses` (class_wrong) and those with the class but not the
+    box (box_wrong); class_error counts the former alone.
     """
 
     guesses: int
@@ -138,7 +142,7 @@ def location_error(guesses: Guesses, truth: LocationTruth, count: int) -> Locati
 
 
 def with_true_class(boxes_I4: NDArray[np.float32], truth: LocationTruth) -> Guesses:
-    """One guess an image: its own class, told by an oracle, and a box."""
+    """One guess an image: its own class, given by an oracle, and a box."""
     return Guesses(truth.labels_I[:, None], boxes_I4[:, None], np.ones((len(truth), 1), np.float32))
 
 
@@ -157,7 +161,7 @@ def mean_share(truth: LocationTruth) -> tuple[float, float]:
 
 
 def errors_by_class(guesses: Guesses, truth: LocationTruth, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each class that occurs: its images, and how many per cent of them the first guess gets wrong."""
+    """Return for each class that occurs its images, and the per cent of them that the first guess gets wrong."""
     right_I = (guesses.classes_IQ[:, 0] == truth.labels_I) & (
         overlaps(guesses.boxes_IQ4[:, :1], truth)[:, 0] >= RIGHT_IOU
     )

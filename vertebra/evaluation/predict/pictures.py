@@ -91,7 +91,7 @@ class PictureResults:
     skipped: list[str] = field(default_factory=list)
 
     def add(self, found: PictureDetections, path: Path, **facts: Any) -> None:
-        """facts: what else the list of images is to say of this one."""
+        """facts: further fields of its entry in the list of images."""
         height, width = found.size_hw
         self.images.append(
             {"id": found.image_id, "file_name": path.as_posix(), "width": width, "height": height, **facts}
@@ -105,27 +105,27 @@ class PictureResults:
 
 
 def drawing_names(images: Sequence[Path], videos: Sequence[Path]) -> list[str]:
-    """A file name for the drawing of each image, then of each video: its own, numbered where it is taken.
+    """Return a file name for the drawing of each image, then of each video: its own, numbered where that is used.
 
     JPEGs stay JPEGs and other images become PNGs; of a video's name the suffix is that of CODECS' first.
     """
-    taken: set[str] = set()
+    used: set[str] = set()
     names = []
     for path in images:
         suffix = path.suffix if path.suffix.lower() in JPEG_SUFFIXES else ".png"
-        names.append(_free_stem(path.stem, (suffix,), taken) + suffix)
+        names.append(_free_stem(path.stem, (suffix,), used) + suffix)
     for path in videos:
-        names.append(_free_stem(path.stem, VIDEO_SUFFIXES, taken) + VIDEO_SUFFIXES[0])
+        names.append(_free_stem(path.stem, VIDEO_SUFFIXES, used) + VIDEO_SUFFIXES[0])
     return names
 
 
-def _free_stem(stem: str, suffixes: Sequence[str], taken: set[str]) -> str:
-    """The stem, or stem_2, stem_3, ..., with which no file of these suffixes is taken, in capitals or not."""
+def _free_stem(stem: str, suffixes: Sequence[str], used: set[str]) -> str:
+    """The stem, or stem_2, stem_3, ..., with which no file of these suffixes exists yet, in capitals or not."""
     chosen, number = stem, 1
-    while any((chosen + suffix).lower() in taken for suffix in suffixes):
+    while any((chosen + suffix).lower() in used for suffix in suffixes):
         number += 1
         chosen = f"{stem}_{number}"
-    taken.update((chosen + suffix).lower() for suffix in suffixes)
+    used.update((chosen + suffix).lower() for suffix in suffixes)
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""How strongly each layer responds: the standard deviation of its output over images (He et al. 2015, §4.2 and fig. 7).
+"""The strength of layers' responses: the standard deviation of outputs over images (He et al. 2015, §4.2 and fig. 7).
 
 Legend of shape suffixes: N images, C channels, H W height and width.
 """
@@ -27,10 +27,10 @@ def response_deviations(
 ) -> tuple[dict[str, float], int]:
     """The standard deviation of all that each of `layers` gives, over images, channels and places; and the images seen.
 
-    layers: modules inside `model` by name; each is looked at by a hook, when it is called. loader: batches whose
-    `inputs` begin with the pixels_N3HW. The model is evaluated (norms by their running statistics), its mode is given
-    back. Sums are kept in float64 on the device. Raises EvaluationError without images, where a layer never ran, and
-    where one gives numbers that are not finite.
+    layers: modules inside `model` by name; each is read by a hook, when it is called. loader: batches whose `inputs`
+    begin with the pixels_N3HW. The model is evaluated (norms by their running statistics) and its mode restored. Sums
+    are in float64 on the device. Raises EvaluationError without images, where a layer never ran, and where one gives
+    numbers that are not finite.
     """
     sums_3 = {name: torch.zeros(3, dtype=torch.float64, device=device) for name in layers}
     hooks = [module.register_forward_hook(_adding_to(sums_3[name])) for name, module in layers.items()]

@@ -1,0 +1,114 @@
+"""The parts of a detection batch: images on one canvas, and the truths that a policy keeps, padded.
+
+Legend: K truths of the data set, N images of a batch, G truths an image (padded in the batch), H W an image's resized
+height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from detectors.structures import ImageBatch, Masks, Targets, padded_count
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.transforms.canvases import Size
+
+
+@dataclass(frozen=True)
+class TruthPolicy:
+    """The treatment of special truths. crowd: "drop" or "ignore"; difficult: "train", "drop" or "ignore".
+
+    Dropped truths are gone from the targets; ignored ones are there and flagged; others are normal.
+    """
+
+    crowd: str = "ignore"
+    difficult: str = "train"
+
+    def __post_init__(self) -> None:
+        assert self.crowd in ("drop", "ignore") and self.difficult in ("train", "drop", "ignore"), self
+
+    def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
+        dropped_G = np.zeros(len(crowd_G), bool)
+        if self.crowd == "drop":
+            dropped_G |= crowd_G
+        if self.difficult == "drop":
+            dropped_G |= difficult_G
+        return ~dropped_G
+
+    def ignore(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
+        return crowd_G | difficult_G if self.difficult == "ignore" else crowd_G.copy()
+
+    def normal(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
+        """Those that are there to be found."""
+        return self.keep(crowd_G, difficult_G) & ~self.ignore(crowd_G, difficult_G)
+
+
+@dataclass
+class DetectionSample:
+    """One image of a batch, its truths in pixels of the view; truths_G: their places among all of the data set."""
+
+    index: int
+    seed: int
+    pixels_HW3: np.ndarray
+    boxes_G4: np.ndarray
+    truths_G: np.ndarray
+    ignore_G: np.ndarray
+    masks_GHW: np.ndarray | None = None
+
+
+def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample], *, masks: bool = False) -> Targets:
+    """The truths of a batch's images."""
+    count = len(samples)
+    padded = padded_count(max(len(sample.truths_G) for sample in samples))
+    boxes_NG4 = np.zeros((count, padded, 4), np.float32)
+    labels_NG = np.zeros((count, padded), np.int64)
+    valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
+    for n, sample in enumerate(samples):
+        g, truths_G = len(sample.truths_G), sample.truths_G
+        boxes_NG4[n, :g] = sample.boxes_G4
+        labels_NG[n, :g] = dataset.labels_K[truths_G]
+        valid_NG[n, :g] = True
+        crowd_NG[n, :g] = dataset.crowd_K[truths_G]
+        difficult_NG[n, :g] = dataset.difficult_K[truths_G]
+        ignore_NG[n, :g] = sample.ignore_G
+    indices = [sample.index for sample in samples]
+    return Targets(
+        boxes_NG4=torch.from_numpy(boxes_NG4),
+        labels_NG=torch.from_numpy(labels_NG),
+        valid_NG=torch.from_numpy(valid_NG),
+        crowd_NG=torch.from_numpy(crowd_NG),
+        difficult_NG=torch.from_numpy(difficult_NG),
+        ignore_NG=torch.from_numpy(ignore_NG),
+        draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+        image_ids=tuple(dataset.image_ids_I[indices].tolist()),
+        original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
+        masks=_flat_masks(samples) if masks else None,
+    )
+
+
+def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
+    """Resized images, each uint8 RGB HW3, at the top left of one canvas."""
+    pixels_NHW3 = np.zeros((len(pixels), *canvas_hw, 3), np.uint8)
+    for n, pixels_HW3 in enumerate(pixels):
+        height, width = pixels_HW3.shape[:2]
+        pixels_NHW3[n, :height, :width] = pixels_HW3
+    sizes_hw = tuple((pixels_HW3.shape[0], pixels_HW3.shape[1]) for pixels_HW3 in pixels)
+    sizes_hw_N2 = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
+    return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
+
+
+def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
+    """All masks of the batch in one row; see detectors.structures.Masks."""
+    all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
+    lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
+    counts = [len(sample.truths_G) for sample in samples]
+    truths = [np.arange(count) for count in counts]
+    return Masks(
+        bits_M=torch.from_numpy(np.concatenate([masks.reshape(-1) for masks in all_masks])),
+        image_index_K=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
+        truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
+        offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
+    )
