@@ -14,12 +14,13 @@ from scipy import stats
 
 from tests.evaluation.study_runs import make_run, make_study
 from vertebra.evaluation.plots.lines import spread_labels
-from vertebra.evaluation.report import ReportError, formats
+from vertebra.evaluation.report import ReportError
 from vertebra.evaluation.study import write_study
 from vertebra.evaluation.study.averages import mean_curve
 from vertebra.evaluation.study.findings import change
 from vertebra.evaluation.study.nets import describe_net
 from vertebra.evaluation.study.runs import count_parameters, error_curve, last_error, read_study_run
+from vertebra.ground import formats
 
 DEGRADED = {
     "cifar_plain20": [14.0, 14.4, 14.2],

@@ -40,3 +40,10 @@ def test_markdown_has_the_same_cells_with_bars_escaped_and_the_best_bold():
 
 def test_counts_and_their_changes_have_thousands_apart():
     assert [formats.tally(1204.4), formats.signed_tally(1204), formats.signed_tally(-0.3)] == ["1,204", "+1,204", "0"]
+
+
+def test_what_is_written_as_nought_has_no_sign():
+    for value in (0.0, -0.0, 0.004, -0.004):
+        assert {formats.points(value), formats.signed_points(value)} == {"0.00"}
+        assert {formats.ap(value), formats.signed(value)} == {"0.0"}
+    assert [formats.signed(6), formats.signed_points(-0.314)] == ["+6.0", f"{formats.MINUS}0.31"]

@@ -18,26 +18,22 @@ def known(value: float | None) -> float | None:
 
 def ap(value: float | None) -> str:
     """A figure on the 0-100 scale with one decimal."""
-    return NONE if value is None else f"{value:.1f}".replace("-", MINUS)
+    return NONE if value is None else _fixed(value, 1)
 
 
 def signed(value: float | None) -> str:
     """A difference with its sign: '+6.0', '−0.3', '0.0'."""
-    if value is None:
-        return NONE
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+    return NONE if value is None else _fixed(value, 1, sign="+")
 
 
 def points(value: float | None) -> str:
     """An error, or a difference of errors, on the 0-100 scale with the two decimals that the papers give."""
-    return NONE if value is None else f"{value:.2f}".replace("-", MINUS)
+    return NONE if value is None else _fixed(value, 2)
 
 
 def signed_points(value: float) -> str:
     """A difference of errors with its sign: '+6.00', '−0.31', '0.00'."""
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+    return _fixed(value, 2, sign="+")
 
 
 def signed_by(write: Callable[[float | None], str], value: float) -> str:
@@ -161,6 +157,12 @@ def markdown(text: object) -> str:
     """Text for a Markdown cell or line: what Markdown or HTML would read as markup is escaped."""
     escaped = re.sub(r"([\\`*_\[\]|<>#])", r"\\\1", str(text))
     return " ".join(escaped.split())
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    """A fixed number of decimals, 0 without a sign. sign: "+" to give positive values theirs."""
+    rounded = round(value, decimals) or 0.0
+    return f"{rounded:{sign if rounded else ''}.{decimals}f}".replace("-", MINUS)
 
 
 def _significant(value: float) -> str:

@@ -1,4 +1,4 @@
-"""How the report writes figures with a spread, and differences with an interval; plain numbers: `ground.formats`."""
+"""How figures with a spread and differences with an interval are written; `ground.formats` writes plain numbers."""
 
 from __future__ import annotations
 
@@ -7,69 +7,7 @@ from collections.abc import Callable
 
 from vertebra.evaluation.report.content import Spread
 from vertebra.evaluation.statistics.comparison import Difference
-from vertebra.ground.formats import (
-    APOSTROPHE,
-    MINUS,
-    NBSP,
-    NONE,
-    TIMES,
-    ap,
-    count,
-    duration,
-    figure,
-    interval,
-    joined,
-    known,
-    markdown,
-    megabytes,
-    p_text,
-    p_value,
-    percent,
-    plain,
-    points,
-    ratio,
-    seconds,
-    shortened,
-    signed,
-    signed_by,
-    signed_points,
-    tally,
-    times,
-)
-
-__all__ = [
-    "APOSTROPHE",
-    "MINUS",
-    "NBSP",
-    "NONE",
-    "TIMES",
-    "ap",
-    "change",
-    "count",
-    "duration",
-    "figure",
-    "interval",
-    "joined",
-    "known",
-    "markdown",
-    "mean_and_spread",
-    "megabytes",
-    "p_text",
-    "p_value",
-    "percent",
-    "plain",
-    "plus_minus",
-    "points",
-    "ratio",
-    "seconds",
-    "shortened",
-    "signed",
-    "signed_by",
-    "signed_points",
-    "spread",
-    "tally",
-    "times",
-]
+from vertebra.ground.formats import NBSP, NONE, ap, interval, signed
 
 
 def mean_and_spread(figure: Spread) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from vertebra.evaluation.report import formats
+from vertebra.ground import formats
 
 HERE = Path(__file__).parent
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report import formats
 from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.templates import environment, text_of
@@ -15,6 +14,7 @@ from vertebra.evaluation.study import charts, tables
 from vertebra.evaluation.study.content import assemble
 from vertebra.evaluation.study.protocols import sort_runs
 from vertebra.evaluation.study.runs import read_study_run
+from vertebra.ground import formats
 
 HERE = Path(__file__).parent
 
