@@ -64,3 +64,18 @@ class FasterRCNN(nn.Module):
         if self.mask_head.pool is not None:
             return first, self.mask_head.pool(maps, first.boxes_NR4)
         return first, output.maps_NRCHW[:, :most].flatten(0, 1)
+
+
+class Proposer(nn.Module):
+    """A detector without its heads: its region proposals as detections, to be measured on their own (Ren et al. 2015,
+    §4.1)."""
+
+    def __init__(self, detector: FasterRCNN) -> None:
+        super().__init__()
+        self.body, self.rpn = detector.body, detector.rpn
+
+    @torch.no_grad()
+    def detect(self, images: ImageBatch) -> Detections:
+        """The regions that the detector would score, best first, all of class 1. Call `.eval()` first."""
+        maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)
+        return self.rpn.detect(self.rpn(maps), images, self.rpn.test_limits)

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from detectors.faster_rcnn import FasterRCNN
-from detectors.improved import ImprovedDetector
+from detectors.testtime import ImprovedDetector
 from vertebra.build import build_detector
 from vertebra.build.build_improved import build_tested, check_member
 from vertebra.recipes.schema import protocol_fields

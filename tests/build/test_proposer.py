@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detectors.proposer import Proposer
+from detectors.faster_rcnn import Proposer
 from tests.evaluation.networks import detection_batch
 from vertebra.build.build_detector import build_body_backbone, build_detector
 from vertebra.evaluation.predict.detections import predict_proposals

@@ -19,12 +19,11 @@ from backbones import create_backbone
 from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, SingleMap
-from detectors.box_head import BoxHead, BoxPredictor
+from detectors.box_head import BoxHead, BoxPredictor, LinearRegionHead
 from detectors.faster_rcnn import FasterRCNN
 from detectors.mask_head import MaskHead
 from detectors.pooling import RoIAlign
 from detectors.pyramid_pooling import PyramidRoIAlign
-from detectors.region_heads import LinearRegionHead
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.structures import ImageBatch, Masks, Targets
 from tests.detectors.test_faster_rcnn import crowd_of, noise

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detectors.improved import ImprovedDetector
 from detectors.postprocess import Candidates, PostProcess, RegionScores
-from detectors.refine import regressed, vote
 from detectors.rpn import Proposals
 from detectors.structures import Detections
-from detectors.views import DetectorView
+from detectors.testtime import DetectorView, ImprovedDetector, regressed, vote
 from tests.detectors.opinionated import CLASSES, Box, answer, iou, opinionated, pictures, suppressed
 
 SCORE, NMS, VOTE, MOST = 0.2, 0.3, 0.5, 20

@@ -15,14 +15,13 @@ from backbones.cut import Part, RegionHead
 from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
-from detectors.box_head import BoxHead, BoxPredictor
+from detectors.box_head import BoxHead, BoxPredictor, LinearRegionHead
 from detectors.faster_rcnn import FasterRCNN
 from detectors.mask_head import MaskHead
 from detectors.matching import Matcher
 from detectors.pooling import RoIAlign, RoIPool
 from detectors.postprocess import PostProcess
 from detectors.pyramid_pooling import PyramidRoIAlign
-from detectors.region_heads import LinearRegionHead
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from vertebra.build.build import build_backbone
 from vertebra.engine.weights import load_into

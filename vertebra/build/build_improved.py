@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from detectors.faster_rcnn import FasterRCNN
-from detectors.improved import ImprovedDetector
+from detectors.testtime import ImprovedDetector
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 # What the detectors of an ensemble must have in common: all see the same pixels.

@@ -74,7 +74,7 @@ def write_proposals(
     recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, path: Path
 ) -> None:
     """The regions that the detector's RPN proposes in the test set, as COCO results without category_id."""
-    from detectors.proposer import Proposer
+    from detectors.faster_rcnn import Proposer
     from vertebra.build import build, build_detection
     from vertebra.engine.logs import progress
     from vertebra.evaluation.predict.detections import predict_proposals

@@ -11,13 +11,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from detectors.ensemble import MeanView
-from detectors.improved import ImprovedDetector
-from detectors.mirror import MirroredView, mirror_images
-from detectors.multi_scale import MultiScaleView
 from detectors.postprocess import PostProcess, RegionScores
 from detectors.structures import ImageBatch
-from detectors.views import DetectorView
+from detectors.testtime import DetectorView, ImprovedDetector, MeanView, MirroredView, MultiScaleView, mirror_images
 from tests.detectors.opinionated import CLASSES, SIZES_HW, answer, moved, opinionated, pictures, softmax
 from tests.detectors.tiny import STRIDE, make_images, squares
 
@@ -93,7 +89,7 @@ def test_many_regions_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
     view = MultiScaleView(opinionated(context=True), images, 40.0)
     boxes = view.propose().boxes_NP4
     whole = view.score(boxes)
-    monkeypatch.setattr("detectors.views.REGIONS_AT_A_TIME", 7)
+    monkeypatch.setattr("detectors.testtime.REGIONS_AT_A_TIME", 7)
     parts = view.score(boxes)
     torch.testing.assert_close(parts.probabilities_NPK, whole.probabilities_NPK, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.boxes_NPQ4, whole.boxes_NPQ4, rtol=1e-4, atol=1e-3)
