@@ -96,7 +96,7 @@ def test_a_difference_of_costs_has_its_sign_and_its_unit(pair, tmp_path):
     entry = {"difference": ["r101", "vgg16"], "figure": "flops", "value": "-2.34e9", "tolerance": "1e8"}
     written = write_report(pair, tmp_path / "out", expect=file_of(tmp_path / "expect.yaml", entry))
     assert written.expectations_missed[0].replace("\u00a0", " ") == (
-        "r101 less vgg16: flops is 0, expected \u22122.34 G ± 100 M"
+        "r101 \u2212 vgg16: flops is 0, expected \u22122.34 G ± 100 M"
     )
     assert formats.signed_by(formats.seconds, 0.012) == "+12.0\u00a0ms"
 

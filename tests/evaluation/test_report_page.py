@@ -301,7 +301,7 @@ def test_the_score_slider_counts_again(made: Made, open_page: Any) -> None:
     for _ in range(10):
         visit.page.keyboard.press("ArrowRight")
     from_a = round(best + 0.1, 2)
-    assert visit.page.locator("output[name=toldA]").inner_text() == f"{from_a:.2f}"
+    assert visit.page.locator("output[name=scoreA]").inner_text() == f"{from_a:.2f}"
     for at, (place, threshold) in enumerate(((0, from_a), (2, 0.8))):
         name, found = made.sides[place]
         side = mark_detections(name, made.truth, found)
@@ -325,7 +325,7 @@ def test_the_score_slider_reaches_scores_in_percent(open_page: Any, tmp_path: Pa
     assert 70 < float(slider.get_attribute("max") or 0) <= 100 and float(slider.get_attribute("step") or 0) == 0.1
     visit.page.locator("input[name=fromB]").focus()
     visit.page.keyboard.press("ArrowRight")
-    assert visit.page.locator("output[name=toldB]").inner_text() == "70.10"
+    assert visit.page.locator("output[name=scoreB]").inner_text() == "70.10"
     counts = mark_detections("percent", truth, percent).counts_3I(70.1)
     captions = visit.page.locator("#cases figure:nth-child(3) span").all_text_contents()
     told = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]

@@ -1,5 +1,5 @@
 "use strict";
-// Boxes over a photo as SVG, and what is told of one: told apart by dash, sign and label, not by colour alone.
+// Boxes over a photo as SVG, with a description of each: dash, sign and label tell kinds apart, not colour alone.
 const Boxes = (() => {
   const NS = document.getElementById("browser-svg").namespaceURI;
   const LABEL_PX = 11.5;
@@ -19,12 +19,12 @@ const Boxes = (() => {
     const name = (box) => data.classes[box.cls];
     const truths = () =>
       item.image.truths.map((box) => ({ box, kind: box.aside ? "excused" : "truth", text: box.aside ? "" : name(box) }));
-    const found = (told) => [
-      ...told.missed.map((box) => ({ box, kind: "missed", text: name(box) })),
-      ...told.shown.map((box) => ({ box, kind: Model.kindOf(box), text: `${name(box)} ${scored(box.score)}` })),
+    const found = (result) => [
+      ...result.missed.map((box) => ({ box, kind: "missed", text: name(box) })),
+      ...result.shown.map((box) => ({ box, kind: Model.kindOf(box), text: `${name(box)} ${scored(box.score)}` })),
     ];
-    const told = pane === "truth" ? truths() : found(item.told[pane]);
-    return told.sort((a, b) => b.box.w * b.box.h - a.box.w * a.box.h);
+    const boxes = pane === "truth" ? truths() : found(item.results[pane]);
+    return boxes.sort((a, b) => b.box.w * b.box.h - a.box.w * a.box.h);
   };
 
   // The photo and its boxes into `svg`. pane: "truth", or 0 and 1 for A and B. focusable: boxes can be reached by Tab.
@@ -48,11 +48,11 @@ const Boxes = (() => {
         group.append(label);
       }
       if (box.truth >= 0) group.dataset.truth = box.truth;
-      group.told = () => tell(item, pane, entry);
+      group.describe = () => describe(item, pane, entry);
       if (focusable) {
         group.setAttribute("tabindex", "0");
         group.setAttribute("role", "img");
-        group.setAttribute("aria-label", group.told().join("; "));
+        group.setAttribute("aria-label", group.describe().join("; "));
       }
       return group;
     });
@@ -88,9 +88,9 @@ const Boxes = (() => {
     }
   };
 
-  // What is told of a box, a line each: class and score, its verdict, what the sides make of the object.
-  const tell = (item, pane, { box, kind }) => {
-    const { image, told, sides } = item;
+  // The description of a box, in lines: class and score, its verdict, what each side makes of the object.
+  const describe = (item, pane, { box, kind }) => {
+    const { image, results, sides } = item;
     const name = (truth) => data.classes[truth.cls];
     const truth = box.truth >= 0 ? image.truths[box.truth] : null;
     const iou = truth ? near(Model.overlap(box, truth)) : "";
@@ -99,25 +99,25 @@ const Boxes = (() => {
       return best && best.iou > 0 ? `greatest IoU ${near(best.iou)}, with ${name(best.one)}` : "it touches no object";
     };
     const verdicts = {
-      truth: () => "an object to be found",
+      truth: () => "an object to find",
       missed: () => "missed: no detection of this class takes it",
       right: () => `found: IoU ${iou}`,
-      localisation: () => `localisation: the place off, IoU ${iou} with ${name(truth)}`,
-      classification: () => `classification: the class wrong, IoU ${iou} with ${name(truth)}`,
-      both: () => `both: class and place off, ${greatest()}`,
+      localisation: () => `localisation: box off, IoU ${iou} with ${name(truth)}`,
+      classification: () => `classification: wrong class, IoU ${iou} with ${name(truth)}`,
+      both: () => `both: wrong class and box off, ${greatest()}`,
       duplicate: () => `duplicate: IoU ${iou}, but a higher score has this object`,
       background: () => `background: nothing there, ${greatest()}`,
       excused: () => (pane === "truth" ? (box.aside === 1 ? "a crowd" : "difficult") + ": not counted" : "not counted: on a crowd or difficult object"),
     };
     const head = box.score === undefined ? name(box) : `${name(box)}, score ${scored(box.score, 3)}`;
-    const others = truth && !truth.aside ? told.map((one, at) => {
+    const others = truth && !truth.aside ? results.map((one, at) => {
       const taker = one.shown.find((other) => other.kind === Model.RIGHT && other.truth === box.truth);
       return `${data.sides[sides[at]].name}: ${taker ? `found, ${scored(taker.score)}` : "missed"}`;
     }) : [];
     return [head, verdicts[kind](), ...others];
   };
 
-  // Pointing at a box (or reaching it by Tab) under `root` tells of it and marks the same object in the other panes.
+  // Pointing at a box (or reaching it by Tab) under `root` describes it and marks the same object in the other panes.
   const tip = document.getElementById("tip");
   const hide = () => (tip.hidden = true);
   const follow = (root) => {
@@ -136,7 +136,7 @@ const Boxes = (() => {
       }
       scope(box).classList.add("pointed");
       (box.closest("dialog") ?? document.body).append(tip); // a modal dialog lies above everything else
-      tip.replaceChildren(...box.told().map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+      tip.replaceChildren(...box.describe().map((line) => Object.assign(document.createElement("div"), { textContent: line })));
       tip.hidden = false;
       const { width, height } = tip.getBoundingClientRect();
       tip.style.left = Math.max(6, Math.min(x + 14, innerWidth - width - 6)) + "px";
@@ -145,13 +145,13 @@ const Boxes = (() => {
     root.addEventListener("pointermove", (event) => {
       if (event.pointerType === "touch") return; // a finger scrolls and zooms; a tap gives the focus
       const box = event.buttons ? null : event.target.closest(".box");
-      if (box?.told) enter(box, event.clientX, event.clientY);
+      if (box?.describe) enter(box, event.clientX, event.clientY);
       else leave();
     });
     root.addEventListener("pointerleave", leave);
     root.addEventListener("focusin", (event) => {
       const box = event.target.closest(".box");
-      if (!box?.told) return leave();
+      if (!box?.describe) return leave();
       const frame = box.querySelector(".edge").getBoundingClientRect();
       enter(box, frame.left, frame.bottom - 8);
     });

@@ -25,21 +25,21 @@
 
   // The panes of one image: truth, then the sides.
   const panesOf = (item) => {
-    const { image, told } = item;
+    const { image, results } = item;
     const pane = (which, head, rest, letter = "") => {
       const svg = Boxes.make("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img", "aria-label": `${image.name}, ${head}: ${rest}` });
       svg.pane = which;
       return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest)));
     };
-    const sides = told.map((one, at) =>
-      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`, told.length > 1 ? letters[at] : ""));
+    const sides = results.map((one, at) =>
+      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`, results.length > 1 ? letters[at] : ""));
     return node("div", { className: "panes" }, pane("truth", "truth", objects(image.truths.length)), ...sides);
   };
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(0);
   const cardOf = (item) => {
-    const told = item.told.length > 1 ? node("p", { className: "chip" }, `F1 ${signed(item.difference)}`) : "";
+    const chip = item.results.length > 1 ? node("p", { className: "chip" }, `F1 ${signed(item.difference)}`) : "";
     const button = node("button", { type: "button", className: "enlarge" }, "Enlarge", node("span", { className: "sr" }, " " + item.image.name));
-    const card = node("article", { className: "case" }, node("header", {}, node("h3", {}, item.image.name), told, button), panesOf(item));
+    const card = node("article", { className: "case" }, node("header", {}, node("h3", {}, item.image.name), chip, button), panesOf(item));
     card.item = item;
     return card;
   };
@@ -104,24 +104,24 @@
       Object.assign(elements["from" + letter], { max: top, step: 1 / steps, min: Math.min(top - 1 / steps, low) });
       elements["from" + letter].value = score(from);
       elements["from" + letter].setAttribute("aria-valuetext", score(from));
-      form.querySelector(`output[name="told${letter}"]`).value = score(from);
+      form.querySelector(`output[name="score${letter}"]`).value = score(from);
     });
     form.querySelector("[data-best]").disabled = !Object.keys(state.from).length;
     write();
   };
   const write = () => {
     const usual = fresh();
-    const told = new URLSearchParams();
-    for (const name of ["sort", "kind", "on", "text"]) if (state[name] !== usual[name]) told.set(name, state[name]);
-    if (state.cls !== null) told.set("class", data.classes[state.cls]);
+    const link = new URLSearchParams();
+    for (const name of ["sort", "kind", "on", "text"]) if (state[name] !== usual[name]) link.set(name, state[name]);
+    if (state.cls !== null) link.set("class", data.classes[state.cls]);
     letters.forEach((letter, at) => {
       const side = state.sides[at];
-      if (side !== usual.sides[at]) told.set(letter.toLowerCase(), data.sides[side].name);
-      if (state.from[side] !== undefined) told.set(letter.toLowerCase() + "-from", score(state.from[side]));
+      if (side !== usual.sides[at]) link.set(letter.toLowerCase(), data.sides[side].name);
+      if (state.from[side] !== undefined) link.set(letter.toLowerCase() + "-from", score(state.from[side]));
     });
-    if (state.page) told.set("page", state.page + 1);
-    if (state.image) told.set("image", state.image);
-    const text = told.toString();
+    if (state.page) link.set("page", state.page + 1);
+    if (state.image) link.set("image", state.image);
+    const text = link.toString();
     if (!text && !location.hash.startsWith("#images&")) return;
     try {
       history.replaceState(null, "", text ? `#images&${text}` : "#images");
@@ -129,22 +129,22 @@
   };
   const readAddress = () => {
     if (!location.hash.startsWith("#images&")) return false;
-    const told = new URLSearchParams(location.hash.slice("#images&".length));
+    const link = new URLSearchParams(location.hash.slice("#images&".length));
     const offered = (name) => [...form.elements[name].options].map((option) => option.value);
     Object.assign(state, fresh());
-    for (const name of ["sort", "kind", "on"]) if (offered(name).includes(told.get(name))) state[name] = told.get(name);
-    state.text = told.get("text") ?? "";
-    const cls = data.classes.indexOf(told.get("class"));
+    for (const name of ["sort", "kind", "on"]) if (offered(name).includes(link.get(name))) state[name] = link.get(name);
+    state.text = link.get("text") ?? "";
+    const cls = data.classes.indexOf(link.get("class"));
     state.cls = cls < 0 ? null : cls;
     letters.forEach((letter, at) => {
-      const side = data.sides.findIndex((one) => one.name === told.get(letter.toLowerCase()));
+      const side = data.sides.findIndex((one) => one.name === link.get(letter.toLowerCase()));
       if (side >= 0) state.sides[at] = side;
-      const from = parseFloat(told.get(letter.toLowerCase() + "-from"));
+      const from = parseFloat(link.get(letter.toLowerCase() + "-from"));
       if (from >= 0 && from <= data.sides[state.sides[at]].top / data.scoreUnits) state.from[state.sides[at]] = Math.round(from * data.scoreUnits);
     });
     if (new Set(state.sides).size < state.sides.length) state.sides = [...data.pair];
-    state.page = (parseInt(told.get("page"), 10) || 1) - 1;
-    state.image = told.get("image");
+    state.page = (parseInt(link.get("page"), 10) || 1) - 1;
+    state.image = link.get("image");
     return true;
   };
 
@@ -184,7 +184,7 @@
       const slider = node("input", { type: "range", name: "from" + letter, "aria-label": `${letter}: boxes shown from this score on` });
       bar.append(node("div", { className: "side" },
         node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)),
-        node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "told" + letter }))));
+        node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "score" + letter }))));
     });
     bar.append(node("button", { type: "button", "data-best": "" }, "Scores of best F1"));
 

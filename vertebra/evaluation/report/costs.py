@@ -31,9 +31,9 @@ class Cost:
 
 COSTS = {
     "parameters": Cost("Parameters", formats.count),
-    "classifier.parameters": Cost("Parameters", formats.count, heading="as a classifier"),
+    "classifier.parameters": Cost("Parameters", formats.count, heading="Classifier parameters"),
     "flops": Cost("FLOPs", formats.count, "multiply-adds"),
-    "classifier.flops": Cost("FLOPs", formats.count, heading="as a classifier"),
+    "classifier.flops": Cost("FLOPs", formats.count, heading="Classifier FLOPs"),
     "latency_s": Cost("Latency", formats.seconds, "batch of 1", "Latency, batch of 1"),
     "time_per_image_s": Cost("Time per image", formats.seconds, "in batches", "Time per image"),
     "images_per_s": Cost("Images/s", formats.figure, "at test"),

@@ -83,7 +83,7 @@ class Expectation(BaseModel):
 
     @property
     def what(self) -> str:
-        return " less ".join(self.sides)
+        return f" {formats.MINUS} ".join(self.sides)
 
 
 class ExpectationFile(BaseModel):

@@ -36,15 +36,15 @@ const Model = (() => {
 
   const from = (state, side) => state.from[side] ?? data.sides[side].threshold;
   const tallies = (image, state) => state.sides.map((side) => tally(image, side, from(state, side)));
-  const difference = (told) => (told.length > 1 ? told[1].f1 - told[0].f1 : 0);
+  const difference = (results) => (results.length > 1 ? results[1].f1 - results[0].f1 : 0);
 
   // A box concerns a class that it names, or that the object which it is about has.
   const concerns = (image, box, cls) =>
     cls === null || box.cls === cls || (box.truth >= 0 && image.truths[box.truth].cls === cls);
-  const boxesOf = (image, told, kind, cls) => {
-    const errors = () => told.shown.filter((one) => one.kind !== RIGHT && one.kind !== EXCUSED);
-    const choices = { missed: () => told.missed, error: () => [...told.missed, ...errors()] };
-    const chosen = choices[kind] ?? (() => told.shown.filter((one) => kindOf(one) === kind));
+  const boxesOf = (image, result, kind, cls) => {
+    const errors = () => result.shown.filter((one) => one.kind !== RIGHT && one.kind !== EXCUSED);
+    const choices = { missed: () => result.missed, error: () => [...result.missed, ...errors()] };
+    const chosen = choices[kind] ?? (() => result.shown.filter((one) => kindOf(one) === kind));
     return chosen().filter((box) => concerns(image, box, cls));
   };
   const holds = {
@@ -54,11 +54,11 @@ const Model = (() => {
     differ: (a, b = a) => a !== b,
   };
 
-  const keeps = (image, told, state) => {
+  const keeps = (image, results, state) => {
     if (state.text && !image.name.toLowerCase().includes(state.text.toLowerCase())) return false;
-    if (state.kind) return holds[state.on](...told.map((one) => boxesOf(image, one, state.kind, state.cls).length));
+    if (state.kind) return holds[state.on](...results.map((one) => boxesOf(image, one, state.kind, state.cls).length));
     if (state.cls === null) return true;
-    return [...image.truths, ...told.flatMap((one) => one.shown)].some((box) => box.cls === state.cls);
+    return [...image.truths, ...results.flatMap((one) => one.shown)].some((box) => box.cls === state.cls);
   };
 
   const byDifference = (a, b) =>
@@ -71,21 +71,21 @@ const Model = (() => {
     name: (a, b) => a.image.name.localeCompare(b.image.name, undefined, { numeric: true }),
   };
 
-  // The images that the state's filter keeps, in its order: {image, told, difference, errors, wanted}; `wanted` are the
+  // The images that the state's filter keeps, in its order: {image, results, difference, errors, wanted}; `wanted` are the
   // boxes of the kind that is filtered by.
   const list = (state) =>
     images
       .map((image) => {
-        const told = tallies(image, state);
-        const errors = told.reduce((sum, one) => sum + one.wrong + one.missed.length, 0);
-        return { image, told, difference: Math.round(difference(told) * 1e6) / 1e6, errors };
+        const results = tallies(image, state);
+        const errors = results.reduce((sum, one) => sum + one.wrong + one.missed.length, 0);
+        return { image, results, difference: Math.round(difference(results) * 1e6) / 1e6, errors };
       })
-      .filter((item) => keeps(item.image, item.told, state))
+      .filter((item) => keeps(item.image, item.results, state))
       .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place)
       .map((item) => ({ ...item, sides: [...state.sides], wanted: wantedOf(item, state) }));
 
-  const wantedOf = ({ image, told }, { kind, cls }) =>
-    new Set(kind ? told.flatMap((one) => boxesOf(image, one, kind, cls)) : []);
+  const wantedOf = ({ image, results }, { kind, cls }) =>
+    new Set(kind ? results.flatMap((one) => boxesOf(image, one, kind, cls)) : []);
 
   const overlap = (a, b) => {
     const w = Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x);

@@ -130,12 +130,12 @@ def comparison_tables(content: Content) -> list[Table]:
     return [
         _comparisons(
             f"{best}, the best, against each other side",
-            f"{best} {MINUS}",
+            "Against",
             [(one.a, one) for one in content.best_against_others],
         ),
         _comparisons(
             f"Each side against {baseline}, the baseline",
-            f"{MINUS} {baseline}",
+            "Side",
             [(one.b, one) for one in content.differences_to_baseline],
         ),
     ]
@@ -148,7 +148,7 @@ def _comparisons(title: str, corner: str, comparisons: Sequence[tuple[str, Compa
         rows.append(
             Row(name, [*difference_cells(one.differences["AP"]), *difference_cells(one.differences["AP50"]), *ratios])
         )
-    columns = ["AP (95 %)", "p, Holm", "AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
+    columns = ["Difference in AP (95 %)", "p, Holm", "in AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
     return Table(title, columns, rows, corner)
 
 
@@ -172,7 +172,8 @@ def _conditions(sides: Sequence[SideFacts]) -> str:
     if devices:
         first = costs[0]
         same = all((cost.threads, cost.precision) == (first.threads, first.precision) for cost in costs)
-        how = [f"{first.threads} threads" if first.threads else "", first.precision or ""] if same else []
+        threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}" if first.threads else ""
+        how = [threads, first.precision or ""] if same else []
         brackets = f" ({', '.join(filter(None, how))})" if any(how) else ""
         parts.append(f"times were measured on {formats.joined(devices)}{brackets}")
     if memory:

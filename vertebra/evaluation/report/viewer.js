@@ -5,7 +5,7 @@ const Viewer = (() => {
   const dialog = document.getElementById("viewer");
   const stage = dialog.querySelector(".stage");
   const title = dialog.querySelector("h3");
-  const told = dialog.querySelector("output");
+  const readout = dialog.querySelector("output");
   let item = null;
   let view = { x: 0, y: 0, width: 1, height: 1 };
   let walk = () => {};
@@ -26,7 +26,7 @@ const Viewer = (() => {
         svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
         Boxes.place(svg);
       }
-      told.textContent = `${Math.round(100 * zoom())} %`;
+      readout.textContent = `${Math.round(100 * zoom())} %`;
       stage.classList.toggle("zoomed", zoom() > 1.001);
     });
   };

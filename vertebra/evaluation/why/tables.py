@@ -19,14 +19,14 @@ Differences = Mapping[tuple[str, str], Mapping[str, Difference | None]]
 Write = Callable[[float | None], str]
 
 MEANINGS = {
-    "classification": "the place right, the class wrong",
-    "localisation": "the class right, the place off",
-    "both": "class wrong and place off",
+    "classification": "right place, wrong class",
+    "localisation": "right class, box off",
+    "both": "wrong class and box off",
     "duplicate": "an object found twice",
     "background": "nothing is there",
     "missed": "an object not found",
-    "false_positives": "all false detections gone",
-    "false_negatives": "all objects found",
+    "false_positives": "without any false detection",
+    "false_negatives": "with every object found",
 }
 OUTCOMES = {
     "right": "right",
@@ -136,7 +136,7 @@ def error_table(
         rows.append(row(kind, MEANINGS[kind], "AP lost to each kind, and how often it is made", lost, counts))
     for kind in SPECIAL:
         lost = [one["special"][kind] for one in errors]
-        rows.append(row(kind, MEANINGS[kind], "AP gained were they gone", lost, None))
+        rows.append(row(kind, MEANINGS[kind], "AP gained without them", lost, None))
     headings = list(labels) if differences else columns.headings()
     for a, b in differences:
         headings += [f"{b} {formats.MINUS} {a}", "p, Holm"]
