@@ -222,7 +222,7 @@ def test_what_is_in_the_way_is_named_and_left_alone(mixed: DetectionDataset, tmp
     (out / "yolo" / "data.yaml").write_text("train: images/train\nnames: [cow]\n")
     refused(mixed, r"data\.yaml: describes a set of other classes; give another", "yolo", out / "yolo", "val")
     (out / "voc" / "Annotations" / "a.xml").write_text("<mine/>")
-    refused(mixed, r"a\.xml: is there already and says other things; remove it", "voc", out / "voc", "val")
+    refused(mixed, r"a\.xml: is there already with other content; remove it", "voc", out / "voc", "val")
     assert (out / "voc" / "Annotations" / "a.xml").read_text() == "<mine/>"
     write_picture(out / "coco" / "val" / "a.jpg", 60, 80, seed=9)
     refused(mixed, r"a\.jpg: is there already and is another image", "coco", out / "coco", "val")

@@ -197,10 +197,10 @@ def _names(names: Any, value: dict[str, Any], path: Path) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataError(path, "has no `names`", "list the classes there")
-    told = [str(name).strip() for name in names]
-    if not all(told) or len(set(told)) < len(told):
-        twice = next((name for name in told if told.count(name) > 1), "")
+    classes = [str(name).strip() for name in names]
+    if not all(classes) or len(set(classes)) < len(classes):
+        twice = next((name for name in classes if classes.count(name) > 1), "")
         raise DataError(path, f"its `names` have {twice!r} twice or an empty one", "give each class a name of its own")
-    if "nc" in value and value["nc"] != len(told):
-        raise DataError(path, f"says nc: {value['nc']}, but names {len(told)} classes", "correct one of them")
-    return tuple(told)
+    if "nc" in value and value["nc"] != len(classes):
+        raise DataError(path, f"says nc: {value['nc']}, but names {len(classes)} classes", "correct one of them")
+    return tuple(classes)

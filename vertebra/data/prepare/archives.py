@@ -131,7 +131,7 @@ def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], 
             f"needs an account with {archives.account}, so it cannot be downloaded from here",
             f"log in there, fetch it into {data}, and run this command without --download",
         )
-    told = []
+    sentences = []
     for one in archives.files:
         path = data / one.name
         if one.optional or unpacked_mark(path).exists():
@@ -141,8 +141,8 @@ def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], 
             download(url, path, md5=one.md5, progress=progress(one.name))
         elif one.md5 is not None and (found := md5_of(path)) != one.md5:
             raise DataError(path, f"has md5 {found}, not the owner's {one.md5}", "remove it and run the command again")
-        told.append(f"{path}: {_how_checked(path, one)}")
-    return told
+        sentences.append(f"{path}: {_how_checked(path, one)}")
+    return sentences
 
 
 def unpack_all(name: str, data: Path, *, progress: Callable[[list[Path]], Iterable[Path]]) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def _image_faults(dataset: DetectionDataset) -> Iterator[Fault]:
 def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -> Iterator[Fault]:
     """Decodes every image, on all cores (OpenCV lets go of Python's lock)."""
 
-    def look(one: _Image) -> BadSample | None:
+    def fault_of(one: _Image) -> BadSample | None:
         try:
             decode(one)
         except BadSample as error:
@@ -94,6 +94,6 @@ def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for first in range(0, len(images), CHECKED_AT_ONCE):  # `map` holds an object for each that waits
-            for error in pool.map(look, images[first : first + CHECKED_AT_ONCE]):
+            for error in pool.map(fault_of, images[first : first + CHECKED_AT_ONCE]):
                 if error is not None:
                     yield Fault(Path(error.where), error.reason, error.hint or "replace it")

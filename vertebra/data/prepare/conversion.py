@@ -4,7 +4,7 @@
     voc    OUT/{Annotations,JPEGImages}, OUT/ImageSets/Main/SPLIT.txt, OUT/classes.txt        reads as vocxml:OUT/SPLIT
     yolo   OUT/data.yaml, OUT/images/SPLIT/<image>, OUT/labels/SPLIT/<image>.txt              reads as yolo:OUT/SPLIT
 
-Several splits may go into one OUT. What a form cannot carry is said, never dropped in silence. What is there
+Several splits may go into one OUT. What a form cannot carry is counted and reported. What is there
 already is left where it is the same, and refused where it differs; the file that lists a split comes last.
 """
 
@@ -34,7 +34,7 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done. source, data: as what it opens, and from which directory; sentences: what did not come along."""
+    """source, data: the copy as open_detection takes it, and from which directory; sentences: what it cannot carry."""
 
     source: str
     data: Path
@@ -61,7 +61,10 @@ def convert(
         raise DataError(dataset.source, "its annotations are not here", "there is nothing to convert")
     if not re.fullmatch(r"[\w.-]+", split):
         raise DataError(f"--split {split!r}", "is not a plain name", "write one such as train")
-    writer = FORMS[form](output, split, polygons=polygons, crowd=crowd)
+    writer = FORMS[form](output, split, polygons=polygons)
+    if crowd == "drop":
+        writer.lost["crowd regions (left out, as --crowd drop says)"] = int(dataset.crowd_K.sum())
+        dataset = dataset.without_crowd()
     names = list(dataset.file_names) if form == "coco" and images == "none" else image_names(dataset, split)
     if form != "coco" or images != "none":
         _refuse_clashes(dataset, names, writer)

@@ -1,4 +1,4 @@
-"""What the forms that prepare.conversion writes have in common, and those of COCO and VOC; YOLO: conversion_yolo.
+"""The forms that prepare.conversion writes: what they have in common, COCO's and VOC's; YOLO's is in conversion_yolo.
 
 Legend: I images, K objects.
 """
@@ -22,19 +22,19 @@ from vertebra.ground.errors import DataError
 
 
 class Form:
-    """One form of a data set on disk. lost: how many of what did not come along."""
+    """One form of a data set on disk. lost: counts of what it cannot carry; remarks: sentences beside them."""
 
     title = ""
     by_stem = True  # whether an image's annotation is a file of the image's name
 
-    def __init__(self, output: Path, split: str, *, polygons: bool = False, crowd: str = "keep") -> None:
-        self.output, self.split, self.polygons, self.drops_crowd = output, split, polygons, crowd == "drop"
+    def __init__(self, output: Path, split: str, *, polygons: bool = False) -> None:
+        self.output, self.split, self.polygons = output, split, polygons
         self.lost: Counter[str] = Counter()
-        self.told: list[str] = []
+        self.remarks: list[str] = []
 
     @property
     def source(self) -> str:
-        """As what open_detection takes the result."""
+        """The result as open_detection takes it."""
         raise NotImplementedError
 
     @property
@@ -54,18 +54,19 @@ class Form:
     def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         """The list, and what it is that did not come along."""
 
-    def objects(self, dataset: DetectionDataset, index: int) -> list[int]:
+    def objects(self, dataset: DetectionDataset, index: int) -> range:
         """The places of an image's objects."""
-        span = range(int(dataset.starts[index]), int(dataset.starts[index + 1]))
-        if not self.drops_crowd:
-            return list(span)
-        kept = [k for k in span if not dataset.crowd_K[k]]
-        self.lost["crowd regions (left out, as --crowd drop says)"] += len(span) - len(kept)
-        return kept
+        return range(int(dataset.starts[index]), int(dataset.starts[index + 1]))
+
+    def extras(self, texts: Sequence[str] | None, place: int, known: Sequence[str], what: str) -> dict[str, Any]:
+        """Those of an image or object; what is not known is counted as lost. what: "images" or "objects"."""
+        fields = json.loads(texts[place]) if texts is not None else {}
+        self.lost.update(f"fields {tag!r} of {what}" for tag in fields if tag not in known)
+        return fields
 
     def sentences(self) -> tuple[str, ...]:
         lost = [f"{count} {what}" for what, count in self.lost.items() if count]
-        return (*([f"{self.title} cannot carry: {'; '.join(lost)}."] if lost else []), *self.told)
+        return (*([f"{self.title} cannot carry: {'; '.join(lost)}."] if lost else []), *self.remarks)
 
     def lose_ids(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         """Ids that a reader of this form would give otherwise."""
@@ -79,7 +80,7 @@ class Form:
 
     def lose_header(self, dataset: DetectionDataset) -> None:
         if header := json.loads(dataset.header):
-            self.told.append(f"Of the file itself stayed behind: {', '.join(sorted(header))}.")
+            self.remarks.append(f"Of the file itself stayed behind: {', '.join(sorted(header))}.")
 
     def lose_areas(self, dataset: DetectionDataset) -> None:
         boxes_K = dataset.bbox_xywh_K4[:, 2] * dataset.bbox_xywh_K4[:, 3]
@@ -107,10 +108,6 @@ class CocoForm(Form):
         value = dataset.coco_truth()
         for image, name in zip(value["images"], names):
             image["file_name"] = name
-        if self.drops_crowd:
-            kept = [one for one in value["annotations"] if not one["iscrowd"]]
-            self.lost["crowd regions (left out, as --crowd drop says)"] = len(value["annotations"]) - len(kept)
-            value["annotations"] = kept
         write_new(self.list_path, json.dumps(value, ensure_ascii=False) + "\n")
 
 
@@ -136,12 +133,10 @@ class VocForm(Form):
 
     def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
         height, width = dataset.sizes_hw_I2[index].tolist()
-        extras = json.loads(dataset.image_extras[index]) if dataset.image_extras is not None else {}
-        self._lose_fields(extras, (*IMAGE_FIELDS, "depth"), "of images")
+        extras = self.extras(dataset.image_extras, index, (*IMAGE_FIELDS, "depth"), "images")
         objects = []
         for k in self.objects(dataset, index):
-            more = json.loads(dataset.object_extras[k]) if dataset.object_extras is not None else {}
-            self._lose_fields(more, OBJECT_FIELDS, "of objects")
+            more = self.extras(dataset.object_extras, k, OBJECT_FIELDS, "objects")
             if dataset.segmentations is not None and dataset.segmentations[k]:
                 self.lost["masks"] += 1
             self.lost["crowd regions (written as difficult objects)"] += bool(dataset.crowd_K[k])
@@ -156,24 +151,24 @@ class VocForm(Form):
         self.lose_areas(dataset)
         self.lose_header(dataset)
         if (dataset.bbox_xywh_K4 % 1).any():
-            self.told.append(
+            self.remarks.append(
                 "Corners have the decimals that they had, so that nothing is lost; VOC's own tools read whole pixels."
             )
         write_new(self.list_path, "".join(f"{stem_of(name)}\n" for name in names))
 
-    def _lose_fields(self, fields: dict[str, Any], known: Sequence[str], where: str) -> None:
-        for tag in fields:
-            if tag not in known:
-                self.lost[f"fields {tag!r} {where}"] += 1
-
 
 def write_new(path: Path, text: str) -> None:
-    """Writes a file whole; one that is there and says the same is left. Raises DataError where it says other things."""
+    """Writes a file whole; one of the same content is left alone. Raises DataError where another is there."""
     content = text.encode("utf-8", "surrogateescape")
     if path.exists():
         if path.read_bytes() == content:
             return
-        raise DataError(path, "is there already and says other things", "remove it, or give another --output")
+        raise DataError(path, "is there already with other content", "remove it, or give another --output")
+    write_over(path, content)
+
+
+def write_over(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, in the place of one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_beside(path) as scratch:
         scratch.write_bytes(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import numpy as np
 import yaml
 
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.shards import scratch_beside
 from vertebra.data.datasets.xml_sets import stem_of
 from vertebra.data.datasets.yolo import polygon_bounds
 from vertebra.data.datasets.yolo_layout import find_yaml
-from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new
+from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new, write_over
 from vertebra.ground.errors import DataError
 
 _SAME_PX = 1e-3
@@ -52,14 +50,12 @@ class YoloForm(Form):
                 dataset.crowd_K[k]
             )
             self.lost["difficult flags"] += bool(dataset.difficult_K[k])
-            if dataset.object_extras is not None:
-                self.lost.update(f"fields {tag!r} of objects" for tag in json.loads(dataset.object_extras[k]))
+            self.extras(dataset.object_extras, k, (), "objects")
             numbers = self._outline(dataset, k, (height, width)) if self.polygons else self._box(dataset, k)
             scales = (width, height) * (len(numbers) // 2)
             fractions = (f"{number / scale:.{_DECIMALS}f}" for number, scale in zip(numbers, scales))
             lines.append(" ".join([str(dataset.labels_K[k] - 1), *map(_short, fractions)]) + "\n")
-        if dataset.image_extras is not None:
-            self.lost.update(f"fields {tag!r} of images" for tag in json.loads(dataset.image_extras[index]))
+        self.extras(dataset.image_extras, index, (), "images")
         write_new(self.output / "labels" / self.split / f"{stem_of(name)}.txt", "".join(lines))
 
     def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
@@ -68,14 +64,11 @@ class YoloForm(Form):
             self.lose_areas(dataset)
         self.lose_header(dataset)
         if self.moved_px > _SAME_PX:
-            self.told.append(
+            self.remarks.append(
                 f"A polygon's box is its bounds: {self.lost.pop('boxes')} boxes differ from their object's, "
                 f"by up to {self.moved_px:.3g} px."
             )
-        self.list_path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_beside(self.list_path) as scratch:
-            scratch.write_text(yaml.safe_dump(self.description, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            os.replace(scratch, self.list_path)
+        write_over(self.list_path, yaml.safe_dump(self.description, sort_keys=False, allow_unicode=True).encode())
 
     def _description(self, dataset: DetectionDataset) -> dict[str, Any]:
         """data.yaml with this split added. Raises DataError where one is there of other classes."""
@@ -84,8 +77,8 @@ class YoloForm(Form):
         if found is None:
             return {self.split: f"images/{self.split}", "names": names}
         value = yaml.safe_load(found.read_text(encoding="utf-8"))
-        theirs = value["names"] if isinstance(value["names"], dict) else dict(enumerate(value["names"]))
-        if found != self.list_path or theirs != names:
+        there = value["names"] if isinstance(value["names"], dict) else dict(enumerate(value["names"]))
+        if found != self.list_path or there != names:
             raise DataError(found, "describes a set of other classes", "give another --output")
         return {self.split: f"images/{self.split}", **value}
 
@@ -101,10 +94,8 @@ class YoloForm(Form):
         x, y, w, h = dataset.bbox_xywh_K4[k].tolist()
         polygons = [one for one in value if len(one) >= 6] if isinstance(value, list) else []
         if not polygons:
-            if value is not None:
-                self.lost["run-length masks (their box is written as an outline)"] += 1
-            else:
-                self.lost["objects without a mask (their box is written as an outline)"] += 1
+            kind = "objects without a mask" if value is None else "run-length masks"
+            self.lost[f"{kind} (their box is written as an outline)"] += 1
             return [x, y, x + w, y, x + w, y + h, x, y + h]
         if len(polygons) > 1:
             self.lost["masks of several polygons as such (they are joined by lines without width)"] += 1
