@@ -33,7 +33,8 @@ from torchvision import transforms
 from backbones import create_backbone
 from backbones.cifar import CIFAR_MEAN, CIFAR_STD
 from backbones.classifier import Classifier
-from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.resident import read_resident, resident_train_loader
 from vertebra.data.loading.sampling import Share
 from vertebra.engine import distributed, loop

@@ -5,7 +5,8 @@ import pytest
 
 from backbones.blocks import Block
 from vertebra.build import build
-from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.resident import ResidentLoader
 from vertebra.engine.distributed import World

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.writers import write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification
-from vertebra.data.datasets.records import Strings
+from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
 
 
@@ -165,7 +165,7 @@ def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
 
 
 def test_strings_are_joined_and_taken_as_lists_are(monkeypatch):
-    monkeypatch.setattr("vertebra.data.datasets.records._AT_ONCE", 3)
+    monkeypatch.setattr("vertebra.data.datasets.strings._AT_ONCE", 3)
     parts = [["a", "", "bcd"], [], ["é", "xyz"]]
     joined = Strings.joined([Strings(part) for part in parts])
     assert list(joined) == ["a", "", "bcd", "é", "xyz"]

@@ -10,7 +10,8 @@ import torch
 
 from tests.data.writers import write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification
-from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
 from vertebra.data.loading.decode import decode_image
 from vertebra.data.loading.resident import (

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
 
 FOLDER = "cifar-10-batches-py"

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Classes, Fault, Images, Objects, Parsed, build_dataset, judge_boxes
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset
 from vertebra.data.datasets.coco_layout import UNLABELLED, find_images
+from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.masks import segmentation_fault
 from vertebra.ground.errors import DataError
 

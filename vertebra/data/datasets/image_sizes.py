@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Fault
+from vertebra.data.datasets.faults import Fault
 from vertebra.data.loading.decode import stored_size
 
 _ORIENTATION = 0x0112

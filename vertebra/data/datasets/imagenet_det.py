@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from vertebra.data.datasets.annotations import Classes, Fault, Parsed
+from vertebra.data.datasets.annotations import Classes, Parsed
+from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.xml_sets import Listed, read_images, xml_dataset
 from vertebra.ground.errors import DataError
 

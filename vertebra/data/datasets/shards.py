@@ -28,7 +28,8 @@ from typing import IO, Any
 import numpy as np
 
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, SPLIT_FOLDERS
-from vertebra.data.datasets.records import ClassificationDataset, Strings
+from vertebra.data.datasets.records import ClassificationDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import BadSample, DataError
 
 FORMAT = "vertebra shards 1"

@@ -12,7 +12,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra.data.datasets.annotations import Classes, Fault, Parsed
+from vertebra.data.datasets.annotations import Classes, Parsed
+from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.imagenet import is_image
 from vertebra.data.datasets.voc import CLASS_NAMES, list_image_set, names_in
 from vertebra.data.datasets.xml_sets import Listed, XmlSet, images_by_stem, read_images, stem_of, xml_dataset

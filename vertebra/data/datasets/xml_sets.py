@@ -14,16 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import (
-    Classes,
-    Fault,
-    Images,
-    Objects,
-    Parsed,
-    build_dataset,
-    judge_boxes,
-    twice,
-)
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
+from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.imagenet import images_below
 from vertebra.data.datasets.xml_objects import Json, XmlImage, XmlObject, read_xml

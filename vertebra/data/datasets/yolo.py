@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Classes, Fault, Images, Objects, Parsed, build_dataset, judge_boxes
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset
+from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.xml_sets import image_id, stem_of
 from vertebra.data.datasets.yolo_layout import YoloSet, find_yolo, label_path

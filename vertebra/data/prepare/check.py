@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Fault
 from vertebra.data.datasets.catalog import open_classification, parse_detection
+from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.imagenet import find_split, is_image
 from vertebra.data.datasets.localisation import read_localisation
 from vertebra.data.datasets.records import DetectionDataset
