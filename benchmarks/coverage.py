@@ -30,11 +30,10 @@ from common import RESULTS, write_result  # first: it makes the rooms importable
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched
 from vertebra.evaluation.metrics.matching import THRESHOLDS_T
 from vertebra.evaluation.statistics.comparison import compare_sides, t_of_p
 from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
-from vertebra.evaluation.statistics.reweighting import Matched
 
 Values = NDArray[np.float64]
 CLASSES = 4

@@ -189,15 +189,13 @@ def test_the_curve_is_the_best_precision_from_each_recall_on():
     boxes = [guess([0, 0, 10, 10], 0.9), guess([0, 0, 10, 10], 0.8), guess([50, 50, 10, 10], 0.7)]
     figures = voc_figures(truth, boxes)
     assert figures.curves["cat"] == pytest.approx([1.0] * 51 + [2 / 3] * 50)
-    recall_D, precision_D = figures.matches["cat"].curve()
-    assert recall_D.tolist() == [0.5, 0.5, 1.0]
-    assert precision_D.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert figures.matches["cat"].hit_AD.tolist() == [[1, 0, 1]]
 
 
 def test_crowded_images_are_matched_in_parts(monkeypatch):
     truth, predictions = random_case(5, most_truths=20, most_guesses=40)
     whole = voc_figures(truth, predictions)
-    monkeypatch.setattr("vertebra.evaluation.metrics.voc._PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("vertebra.evaluation.metrics.overlaps._PAIRS_AT_ONCE", 7)
     assert voc_figures(truth, predictions).per_class == pytest.approx(whole.per_class, nan_ok=True)
 
 

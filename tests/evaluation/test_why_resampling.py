@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.cases import guess, random_case, repeated, thing, truth_of
-from tests.evaluation.test_reweighting import untied_within_images
+from tests.evaluation.test_resampling import untied_within_images
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.report.images import is_aside

@@ -12,12 +12,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched, average_precision
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.matching import take
 from vertebra.evaluation.metrics.overlaps import Pairs, measure, neighbours
 from vertebra.evaluation.why.proposals import LIMITS, proposal_recall
-from vertebra.evaluation.why.slices import Slice, by_crowding, by_size, slice_figures, weighted_ap
+from vertebra.evaluation.why.slices import Slice, by_crowding, by_size, slice_figures
 
 
 def without_difficult(truth):
@@ -139,7 +140,11 @@ def test_weighted_ap_is_the_sum_over_recall_levels(weight):
         found += int(hit)
         curve.append((found / 30, weight * found / (weight * found + place + 1 - found) if found else 0.0))
     expected = np.mean([max((p for r, p in curve if r >= level), default=0.0) for level in np.linspace(0, 1, 101)])
-    assert weighted_ap(hit_D, 30, weight) == pytest.approx(expected)
+    none_1D, truths_11 = np.zeros((1, 60), np.uint16), np.array([[30]])
+    matched = Matched(np.zeros(60, int), np.linspace(1, 0, 60), hit_D.astype(np.uint16)[None], none_1D, truths_11, 1)
+    assert matched.precision_at(COCO_LEVELS, weight=weight).mean() == pytest.approx(expected)
+    if weight == 1:
+        assert average_precision(matched, COCO_LEVELS) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -26,7 +26,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, FloatArray, RankedMatches
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, FloatArray, Matched, average_precisions
 from vertebra.evaluation.metrics.files import (
     NEEDS,
     Difficult,
@@ -39,9 +39,8 @@ from vertebra.evaluation.metrics.files import (
     read_predictions,
     read_truth,
 )
-from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds
+from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import measure, place_in_group
-from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 CLASS_FIGURES = ("AP", "AP50", "APs", "APm", "APl")
@@ -101,8 +100,8 @@ def coco_figures(
             name: {figure: float(row[FIGURES.index(figure)]) for figure in CLASS_FIGURES}
             for name, row in by_class.items()
         },
-        truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
-        curves={name: precision_curve(matched) for name, matched in matches.items()},
+        truths={name: matched.truths() for name, matched in matches.items()},
+        curves={name: matched.precision_at(COCO_LEVELS).tolist() for name, matched in matches.items()},
     )
 
 
@@ -136,22 +135,8 @@ def match_coco(
 
     rank_I = np.argsort(np.argsort([image["id"] for image in truth["images"]]))
     order_D = np.lexsort((overlaps.class_place_D, rank_I[overlaps.image_D], -overlaps.score_D, overlaps.class_D))
-    starts_K = np.searchsorted(overlaps.class_D[order_D], np.arange(len(overlaps.names) + 1))
-    truths_KAI = np.zeros((len(overlaps.names), len(ranges_A2), overlaps.images), dtype=np.int64)
-    a, g = np.nonzero(wanted_AG)
-    np.add.at(truths_KAI, (overlaps.class_G[g], a, overlaps.image_G[g]), 1)
-    matches = {}
-    for k in np.argsort(list(class_names(truth))):
-        mine = order_D[starts_K[k] : starts_K[k + 1]]
-        matches[overlaps.names[k]] = Matched(
-            image_D=overlaps.image_D[mine],
-            scores_D=overlaps.score_D[mine],
-            hit_AD=hit_AD[:, mine],
-            ignored_AD=ignored_AD[:, mine],
-            truths_AI=truths_KAI[k],
-            thresholds=len(THRESHOLDS_T),
-        )
-    return matches
+    by_class = split_by_class(overlaps, order_D, hit_AD, ignored_AD, wanted_AG)
+    return {overlaps.names[k]: by_class[k] for k in np.argsort(list(class_names(truth)))}
 
 
 def class_figures(matched: Matched) -> FloatArray:
@@ -173,14 +158,6 @@ def class_figures(matched: Matched) -> FloatArray:
         *found_AD[1:].sum(axis=1) / truths_A[1:],
     ]
     return 100 * np.array(figures)
-
-
-def precision_curve(matched: Matched) -> list[float]:
-    """Return the best precision (0..1) at or beyond the recalls 0, .01, ... 1 at IoU .50; NaN without a truth."""
-    counted_D = matched.ignored_AD[0] & 1 == 0
-    hit_D = (matched.hit_AD[0] & 1)[counted_D].astype(bool)
-    ranked = RankedMatches(hit_D, matched.image_D[counted_D], matched.scores_D[counted_D], matched.truths_AI[0])
-    return ranked.precision_at(COCO_LEVELS).tolist()
 
 
 def _mean(values: FloatArray) -> float:

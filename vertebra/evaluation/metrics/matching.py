@@ -10,9 +10,8 @@ reach it as well, with a few array operations a round instead of a Python loop o
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.average_precision import BitsArray, BoolArray, FloatArray, IntArray, Matched
 from vertebra.evaluation.metrics.overlaps import Overlaps, Pairs
 
 # COCO's rules: the IoU thresholds, the ranges of an object's area in square pixels (both ends belong to it), and how
@@ -66,9 +65,7 @@ def take_wanted_first(overlaps: Overlaps, pairs: Pairs, wanted_G: BoolArray) -> 
     return taken_D, take(rest, detections, truths, overlaps.crowd_G) >= 0
 
 
-def match_thresholds(
-    overlaps: Overlaps, wanted_AG: BoolArray, counted_AD: BoolArray
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+def match_thresholds(overlaps: Overlaps, wanted_AG: BoolArray, counted_AD: BoolArray) -> tuple[BitsArray, BitsArray]:
     """Match by COCO's rule at every threshold and for several parts A of the truths, such as sizes.
 
     wanted_AG: truths to be found; the others excuse a detection. counted_AD: detections that are wrong where they take
@@ -91,3 +88,33 @@ def match_thresholds(
     ignored_AD = np.where(counted_AD, 0, (1 << len(THRESHOLDS_T)) - 1).astype(np.uint16)
     hit_AD[:, paired_D], ignored_AD[:, paired_D] = hit_AN, ignored_AN
     return hit_AD, ignored_AD
+
+
+def split_by_class(
+    overlaps: Overlaps,
+    order_D: IntArray,
+    hit_AD: BitsArray,
+    ignored_AD: BitsArray,
+    wanted_AG: BoolArray,
+    thresholds: int = len(THRESHOLDS_T),
+) -> list[Matched]:
+    """Return the matches of each class, in the order of `overlaps.names`.
+
+    order_D: all detections in the order in which they count, by class first.
+    """
+    classes, areas = len(overlaps.names), len(wanted_AG)
+    starts_K = np.searchsorted(overlaps.class_D[order_D], np.arange(classes + 1))
+    truths_KAI = np.zeros((classes, areas, overlaps.images), dtype=np.int64)
+    a, g = np.nonzero(wanted_AG)
+    np.add.at(truths_KAI, (overlaps.class_G[g], a, overlaps.image_G[g]), 1)
+    return [
+        Matched(
+            image_D=overlaps.image_D[mine],
+            scores_D=overlaps.score_D[mine],
+            hit_AD=hit_AD[:, mine],
+            ignored_AD=ignored_AD[:, mine],
+            truths_AI=truths_AI,
+            thresholds=thresholds,
+        )
+        for mine, truths_AI in zip(np.split(order_D, starts_K[1:-1]), truths_KAI)
+    ]

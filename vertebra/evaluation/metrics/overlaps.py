@@ -101,10 +101,14 @@ def measure(
     difficult: Difficult = "ignore",
     classless: bool = False,
     same_class: bool = False,
+    crowd_share: bool = True,
+    pixel: float = 0.0,
 ) -> Overlaps:
     """Pair checked truth and predictions (see `metrics.files`) wherever their IoU is `floor` (above 0) or more.
 
     classless: everything is one class, as for proposals. same_class: pairs of one class only.
+    crowd_share: False gives crowds the ordinary IoU. pixel: added to the sides of boxes, 1 where x + width is the last
+    pixel inside.
     """
     image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
     names = class_names(truth)
@@ -120,7 +124,7 @@ def measure(
     image_D, class_D, score_D = image_D[order_D], class_D[order_D], score_D[order_D]
 
     key_D, key_G = image_D * max(1, len(names)) + class_D, image_G * max(1, len(names)) + class_G
-    shapes_D, shapes_G = _shapes(truth, predictions, iou_type)
+    shapes_D, shapes_G = _shapes(truth, predictions, iou_type, pixel)
     shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
     keys = (key_D, key_G) if same_class else (image_D, image_G)
     area_G = np.array([area_of(entry) for entry in truths], dtype=np.float64)
@@ -139,7 +143,7 @@ def measure(
         area_G=area_G,
         crowd_G=crowd_G,
         aside_G=crowd_G | difficult_G if difficult == "ignore" else crowd_G,
-        pairs=_touching(keys, shapes_D, shapes_G, crowd_G, floor),
+        pairs=_touching(keys, shapes_D, shapes_G, crowd_G & crowd_share, floor),
     )
 
 
@@ -175,14 +179,16 @@ def place_in_group(group_D: IntArray) -> IntArray:
     return place_D
 
 
-def _boxes(entries: Sequence[Entry]) -> FloatArray:
-    return np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+def _boxes(entries: Sequence[Entry], pixel: float = 0.0) -> FloatArray:
+    boxes_K4 = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    boxes_K4[:, 2:] += pixel
+    return boxes_K4
 
 
-def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType) -> tuple[Any, Any]:
-    """What pycocotools measures the IoU of: arrays of boxes, or lists of RLE."""
+def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType, pixel: float) -> tuple[Any, Any]:
+    """Return what overlaps, of the predictions and of the truth: arrays of boxes, or lists of RLE."""
     if iou_type == "bbox":
-        return _boxes(predictions), _boxes(truth["annotations"])
+        return _boxes(predictions, pixel), _boxes(truth["annotations"], pixel)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     predicted, true = (
         [rle.encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import IntArray
-from vertebra.evaluation.metrics.coco import match_coco, precision_curve
+from vertebra.evaluation.metrics.average_precision import IntArray, Matched
+from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.summary import have_masks
 from vertebra.evaluation.metrics.voc import match_voc
 from vertebra.evaluation.report.reading import ReportError, first_of
@@ -34,7 +34,6 @@ from vertebra.evaluation.statistics.resampling import (
     shown_in,
 )
 from vertebra.evaluation.statistics.resampling import COCO_LEVELS as LEVELS
-from vertebra.evaluation.statistics.reweighting import Matched
 from vertebra.evaluation.why.resampling import resample_errors
 
 RESAMPLES = 1000
@@ -117,15 +116,15 @@ def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) 
     figures[RECALL] = recall(matches, counts_SI)
     if masks:
         figures[MASKS] = resample_coco(truth, run.predictions, counts_SI, figures=("AP",), iou_type="segm")["AP"]
-    voc = {name: Matched.of_one_threshold(one) for name, one in match_voc(truth, run.predictions).items()}
+    voc = match_voc(truth, run.predictions)
     for name, metric in VOC.items():
         figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
     errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
     return Scored(
         figures=figures,
         errors=errors,
-        curves={name: precision_curve(matched) for name, matched in matches.items()},
-        truths={name: int(matched.truths_AI[0].sum()) for name, matched in matches.items()},
+        curves={name: matched.precision_at(LEVELS).tolist() for name, matched in matches.items()},
+        truths={name: matched.truths() for name, matched in matches.items()},
     )
 
 

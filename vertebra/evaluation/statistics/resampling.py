@@ -13,13 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.average_precision import (
+    COCO_LEVELS,
+    ELEVEN_LEVELS,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Matched,
+    average_precisions,
+)
 from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.files import Difficult, Entry, EvaluationError, IouType, Truth
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
 from vertebra.evaluation.metrics.voc import Pixels, match_voc
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides
-from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 
 # Place of the area range, and of the one threshold or None for the mean over all ten.
 COCO_FIGURES: dict[str, tuple[int, int | None]] = {
@@ -127,8 +134,7 @@ def resample_voc(
     """VOC AP of each class and their mean. Raises EvaluationError with a sentence for files that cannot be scored."""
     if metric not in VOC_LEVELS:
         raise EvaluationError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
-    ranked = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
-    matches = {name: Matched.of_one_threshold(one) for name, one in ranked.items()}
+    matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
     return reweigh(matches, counts_SI, {"mAP": (0, None)}, VOC_LEVELS[metric])["mAP"]
 
 

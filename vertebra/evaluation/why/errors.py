@@ -34,7 +34,7 @@ from vertebra.evaluation.metrics.average_precision import (
     BoolArray,
     FloatArray,
     IntArray,
-    RankedMatches,
+    Matched,
     average_precision,
 )
 from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
@@ -107,13 +107,16 @@ class Ranking:
     class_W: IntArray
     image_W: IntArray
 
-    def by_class(self) -> Iterator[RankedMatches]:
+    def by_class(self) -> Iterator[Matched]:
         """Each class's matches."""
         places = np.arange(self.classes + 1)
         parts, wanted = np.searchsorted(self.class_N, places), np.searchsorted(self.class_W, places)
         for (first, last), (start, stop) in zip(pairwise(parts), pairwise(wanted)):
-            truths_I = np.bincount(self.image_W[start:stop], minlength=self.images)
-            yield RankedMatches(self.right_N[first:last], self.image_N[first:last], self.score_N[first:last], truths_I)
+            right_1N = self.right_N[None, first:last].astype(np.uint16)
+            truths_1I = np.bincount(self.image_W[start:stop], minlength=self.images)[None]
+            yield Matched(
+                self.image_N[first:last], self.score_N[first:last], right_1N, np.zeros_like(right_1N), truths_1I, 1
+            )
 
 
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
@@ -256,7 +259,7 @@ def _class_ap(ranking: Ranking) -> FloatArray:
     """AP_K in 0..100; 0 for a class of counted detections without truth, NaN where it has no detection either."""
     return np.array(
         [
-            100 * average_precision(one, LEVELS) if one.truths else 0.0 if len(one.hit_D) else np.nan
+            100 * average_precision(one, LEVELS) if one.truths() else 0.0 if len(one.scores_D) else np.nan
             for one in ranking.by_class()
         ]
     )

@@ -1,7 +1,7 @@
 """TIDE's errors under resamples of the test images: judged once, then weighed, as `statistics.resampling` does with AP.
 
 A verdict on a detection depends on its image alone, and so does what mending it makes of it. So all that a resample
-changes is how often each image's detections and truths count: `statistics.reweighting`'s case, once for each kind.
+changes is how often each image's detections and truths count: `metrics.average_precision`'s case, once for each kind.
 
 Legend: I images, C classes, S resamples; row 0 of every result is the images as they are, once each.
 """
@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
+from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray, average_precisions
 from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, Truth, read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
-from vertebra.evaluation.statistics.reweighting import Matched, average_precisions
 from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
 
 
@@ -99,9 +98,9 @@ def _class_aps(ranking: Ranking, counts_SI: IntArray) -> tuple[FloatArray, Float
     """AP_SC in 0..100: NaN in a resample without a truth of the class; and TIDE's, which is 0 there if it has drawn
     detections of the class."""
     own_SC, tides_SC = (np.full((len(counts_SI), ranking.classes), np.nan) for _ in range(2))
-    for k, ranked in enumerate(ranking.by_class()):
-        own_S = 100 * average_precisions(Matched.of_one_threshold(ranked), counts_SI, LEVELS)[:, 0]
-        drawn_S = counts_SI[:, np.unique(ranked.image_D)].any(axis=1)
+    for k, matched in enumerate(ranking.by_class()):
+        own_S = 100 * average_precisions(matched, counts_SI, LEVELS)[:, 0]
+        drawn_S = counts_SI[:, np.unique(matched.image_D)].any(axis=1)
         own_SC[:, k] = own_S
         tides_SC[:, k] = np.where(np.isnan(own_S) & drawn_S, 0.0, own_S)
     return own_SC, tides_SC

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray, Matched
 from vertebra.evaluation.metrics.files import Truth, none_for_nan
-from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, take_wanted_first
+from vertebra.evaluation.metrics.matching import MOST, SIZES, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import Overlaps, neighbours
 
 OVERLAPS = (0.0, 0.1, 0.3, 0.5)  # upper bounds of the first slices by IoU with another truth
@@ -99,49 +99,37 @@ def by_crowding(overlaps: Overlaps, truth: Truth) -> dict[str, list[SliceFigures
 
 
 def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigures]:
-    """Each slice's figures, from the 100 best detections of each image and class, as COCO takes them."""
+    """Return each slice's figures, from the 100 best detections of each image and class, as COCO takes them."""
+    if not slices:
+        return []
     keep_D = overlaps.class_place_D < MOST
-    slices = [Slice(s.name, s.wanted_G, s.counted_D[keep_D], s.normalised) for s in slices]
-    overlaps = overlaps.first(overlaps.class_place_D, MOST)
-    enough = overlaps.pairs.where(
-        overlaps.same_class_P & (overlaps.pairs.iou_P >= THRESHOLDS_T[0])
-    ).last_of_equals_first()
+    overlaps = overlaps.only(keep_D)
+    wanted_SG = np.stack([part.wanted_G for part in slices])
+    hit_SD, ignored_SD = match_thresholds(overlaps, wanted_SG, np.stack([part.counted_D[keep_D] for part in slices]))
     order_D = np.lexsort((-overlaps.score_D, overlaps.class_D))
-    bounds_K = np.searchsorted(overlaps.class_D[order_D], np.arange(len(overlaps.names) + 1))
+    by_class = split_by_class(overlaps, order_D, hit_SD, ignored_SD, wanted_SG)
     all_K = overlaps.truths_by_class(~overlaps.aside_G)
-    wanted_SK = [overlaps.truths_by_class(s.wanted_G) for s in slices]
-    ap_STK = np.full((len(slices), len(THRESHOLDS_T), len(overlaps.names)), np.nan)
-    found_S = np.zeros(len(slices))
-    for t, iou in enumerate(THRESHOLDS_T):
-        pairs = enough.where(enough.iou_P >= iou)
-        for s, part in enumerate(slices):
-            taken_D, overlooked_D = take_wanted_first(overlaps, pairs, part.wanted_G)
-            hit_D = taken_D >= 0
-            found_S[s] += hit_D.sum() if t == 0 else 0
-            kept_D = hit_D | (part.counted_D & ~overlooked_D)
-            for k in np.flatnonzero(wanted_SK[s]):
-                mine = order_D[bounds_K[k] : bounds_K[k + 1]]
-                weight = all_K[k] / wanted_SK[s][k] if part.normalised else 1.0
-                ap_STK[s, t, k] = weighted_ap(hit_D[mine][kept_D[mine]], int(wanted_SK[s][k]), weight)
-    return [
-        SliceFigures(
-            part.name,
-            int(wanted_K.sum()),
-            _percent(ap_TK),
-            _percent(ap_TK[0]),
-            100 * float(found) / int(wanted_K.sum()) if wanted_K.any() else float("nan"),
-        )
-        for part, wanted_K, ap_TK, found in zip(slices, wanted_SK, ap_STK, found_S)
-    ]
+    figures = []
+    for s, part in enumerate(slices):
+        ap_KT = np.array([_class_ap(one, s, all_ if part.normalised else None) for one, all_ in zip(by_class, all_K)])
+        truths = int(part.wanted_G.sum())
+        recall = 100 * float((hit_SD[s] & 1).sum()) / truths if truths else float("nan")
+        figures.append(SliceFigures(part.name, truths, _percent(ap_KT), _percent(ap_KT[:, :1]), recall))
+    return figures
 
 
-def weighted_ap(hit_D: BoolArray, truths: int, weight: float = 1.0) -> float:
-    """AP in 0..1 at COCO's recall levels, best first, where a right detection weighs `weight` and a wrong one 1."""
-    places = np.flatnonzero(hit_D)
-    found = np.arange(1, len(places) + 1)
-    precision = weight * found / (weight * found + places + 1 - found)
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return float(best[np.searchsorted(found / truths, COCO_LEVELS)].mean())
+def _class_ap(matched: Matched, part: int, all_truths: int | None) -> FloatArray:
+    """Return AP_T (0..1) of one class in a slice, NaN without a truth.
+
+    all_truths: of the class, for a precision normalised to them.
+    """
+    weight = 1.0 if all_truths is None else all_truths / max(1, matched.truths(part))
+    return np.array(
+        [
+            matched.precision_at(COCO_LEVELS, area=part, threshold=t, weight=weight).mean()
+            for t in range(matched.thresholds)
+        ]
+    )
 
 
 def _by_overlap(overlaps: Overlaps, iou_G: FloatArray) -> list[SliceFigures]:

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from tests.evaluation.cases import guess, random_case, repeated, thing, truth_of
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, ELEVEN_LEVELS, RankedMatches, average_precision
+from vertebra.evaluation.metrics.average_precision import (
+    COCO_LEVELS,
+    ELEVEN_LEVELS,
+    Matched,
+    _levels_reached,
+    average_precision,
+)
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
-from vertebra.evaluation.statistics.reweighting import Matched, _levels_reached, average_precisions
 from vertebra.evaluation.why.errors import LEVELS as TIDE_LEVELS
 
 PER_CLASS = ("AP", "AP50", "APs", "APm", "APl")
@@ -88,20 +93,21 @@ def test_levels_are_reached_as_a_search_finds_them_to_the_last_bit(levels_L):
     assert (_levels_reached(recall[None], levels_L)[0] == searched).all()
 
 
-@pytest.mark.parametrize("levels_L", [ELEVEN_LEVELS, COCO_LEVELS, TIDE_LEVELS, None])
-def test_weights_of_one_are_the_plain_average_precision(levels_L):
+@pytest.mark.parametrize("levels_L", [ELEVEN_LEVELS, COCO_LEVELS, TIDE_LEVELS])
+def test_average_precision_is_the_mean_of_the_precision_at_the_levels(levels_L):
     random = np.random.default_rng(0)
     for _ in range(20):
         detections, images = int(random.integers(0, 40)), 9
-        ranked = RankedMatches(
-            random.random(detections) < 0.5,
+        hit_1D, ignored_1D = random.random((2, 1, detections)) < 0.5
+        matched = Matched(
             random.integers(0, images, detections),
             np.sort(random.random(detections))[::-1],
-            random.integers(3, 9, images),
+            (hit_1D & ~ignored_1D).astype(np.uint16),
+            ignored_1D.astype(np.uint16),
+            random.integers(3, 9, (1, images)),
+            1,
         )
-        weights_1I = np.ones((1, images), dtype=np.int64)
-        found = average_precisions(Matched.of_one_threshold(ranked), weights_1I, levels_L)
-        assert found[0, 0] == pytest.approx(average_precision(ranked, levels_L), abs=1e-14)
+        assert average_precision(matched, levels_L) == pytest.approx(matched.precision_at(levels_L).mean(), abs=1e-14)
 
 
 def test_one_threshold_alone_is_that_of_all():
@@ -148,7 +154,7 @@ def test_a_thousand_resamples_of_many_detections_stay_within_memory(monkeypatch)
     truth, predictions = random_case(1)
     counts_SI = draw_counts(12, 64, 0)
     whole = resample_voc(truth, predictions, counts_SI)
-    monkeypatch.setattr("vertebra.evaluation.statistics.reweighting._CHUNK", 10)
+    monkeypatch.setattr("vertebra.evaluation.metrics.average_precision._CHUNK", 10)
     assert np.array_equal(resample_voc(truth, predictions, counts_SI).mean_S, whole.mean_S)
 
 
