@@ -45,7 +45,7 @@ def test_help_tells_all_flags_without_importing_torch():
 
 def test_one_run_is_explained_and_written(run, tmp_path):
     told = explain(run, "--per-class", "--json", tmp_path / "why.json")
-    for part in ("localisation", "missed", "AP by size", "other objects", "ECE", "another class"):
+    for part in ("localisation", "missed", "by size", "other objects", "ECE", "another class"):
         assert part in told
     (one,) = json.loads((tmp_path / "why.json").read_text())["detectors"]
     assert one["images"] == 10 and one["predictions"].endswith("predictions.json")

@@ -8,7 +8,8 @@ from typing import Any
 from vertebra.evaluation.report.content import Comparison, Content, SideFacts, Spread
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.formats import mean_and_spread, spread
-from vertebra.evaluation.why.tables import difference_cells, error_table, reason_tables
+from vertebra.evaluation.why.columns import difference_cells
+from vertebra.evaluation.why.tables import error_table, reason_tables
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, MINUS
 from vertebra.ground.table import Cell, Row, Table

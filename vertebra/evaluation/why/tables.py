@@ -5,18 +5,17 @@ Explanations are those of `explain`, all of one truth, or their means over seeds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vertebra.evaluation.statistics.comparison import Difference
+from vertebra.evaluation.why.columns import Columns, difference_cells, written_change
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
 from vertebra.evaluation.why.explain import Explanation
 from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
 Differences = Mapping[tuple[str, str], Mapping[str, Difference | None]]
-Write = Callable[[float | None], str]
 
 MEANINGS = {
     "classification": "right place, wrong class",
@@ -34,46 +33,7 @@ OUTCOMES = {
     "background": "on none, or on one already found",
     "missed": "objects missed",
 }
-SLICE_FIGURES = {"ap": "AP", "ap50": "AP50", "recall50": "recall50"}
-NOT_DISTINGUISHABLE = "not distinguishable"
 CONFUSED = 10
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """A column for each detector and, between two, one for the change. detailed: every figure, with two decimals."""
-
-    labels: Sequence[str]
-    detailed: bool
-
-    @property
-    def shows_change(self) -> bool:
-        return self.detailed and len(self.labels) == 2
-
-    def headings(self, figure: str = "") -> list[str]:
-        first, *others = self.labels
-        change = [f"{others[0]} - {first}"] if self.shows_change else []
-        return [f"{figure} {first}".strip(), *others, *change]
-
-    def ap(self, values: Sequence[float | None]) -> list[str]:
-        """The cells of a figure in 0..100."""
-        return self._cells(values, formats.points if self.detailed else formats.ap, formats.signed_points)
-
-    def counts(self, values: Sequence[float | None]) -> list[str]:
-        return self._cells(values, formats.tally, formats.signed_tally)
-
-    def _cells(self, values: Sequence[float | None], write: Write, write_change: Callable[[float], str]) -> list[str]:
-        cells = [write(value) for value in values]
-        if self.shows_change:
-            first, second = values
-            cells.append(formats.NONE if first is None or second is None else write_change(second - first))
-        return cells
-
-    def change(self, first: float | None, second: float | None) -> str:
-        """The change of a figure in 0..100, if both are known."""
-        if first is None or second is None:
-            return formats.NONE
-        return (formats.signed_points if self.detailed else formats.signed)(second - first)
 
 
 def reason_tables(
@@ -87,9 +47,9 @@ def reason_tables(
     """Return the errors' table, then classes, slices, calibration, proposals, outcomes and confusions.
 
     differences: by labels (a, b), what AP and each kind's cost gain from a to b (`compare_errors`).
-    detailed: every figure and slice with two decimals, as for one detector or two on a console; else the AP alone.
+    detailed: as on a console, with two decimals, AP among the errors, and the change between two detectors.
     """
-    columns = _Columns(labels, detailed)
+    columns = Columns(labels, detailed)
     made = [error_table(explanations, labels, differences=differences, detailed=detailed)]
     if per_class:
         made.append(_class_errors(explanations, columns))
@@ -111,7 +71,7 @@ def error_table(
     detailed: bool = False,
 ) -> Table:
     """Return the AP lost to each kind of error, how often it is made, and each pair's difference of AP lost."""
-    columns, differences = _Columns(labels, detailed), differences or {}
+    columns, differences = Columns(labels, detailed), differences or {}
     errors = [one["errors"] for one in explanations]
 
     def row(name: str, note: str, group: str, lost: Sequence[float | None], counts: Sequence[float] | None) -> Row:
@@ -125,7 +85,8 @@ def error_table(
             if difference is not None:
                 cells += difference_cells(difference, detailed)
             else:
-                cells += [columns.change(lost[labels.index(a)], lost[labels.index(b)]), formats.NONE]
+                change = written_change(lost[labels.index(a)], lost[labels.index(b)], columns.change)
+                cells += [change, formats.NONE]
         return Row(name.replace("_", " "), cells, note, group)
 
     rows = []
@@ -145,26 +106,7 @@ def error_table(
     return Table(f"{title} (TIDE, background to {first['background_iou']:g})", headings, rows, corner="Error")
 
 
-def difference_cells(
-    difference: Difference | None, detailed: bool = False, *, verdict: bool = True
-) -> list[Cell | str]:
-    """Return the difference with its interval, and its p-value (corrected where it is one of many).
-
-    verdict: write under the difference where it cannot be told from 0.
-    """
-    if difference is None:
-        return [formats.NONE, formats.NONE]
-    write = formats.signed_points if detailed else formats.signed
-    estimate, low, high = map(write, (difference.estimate, difference.low, difference.high))
-    p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
-    note = NOT_DISTINGUISHABLE if verdict and not difference.distinguishable else ""
-    return [
-        Cell(f"{estimate} ({low} to {high})", note, value=difference.estimate),
-        Cell(formats.p_value(p_value), value=p_value),
-    ]
-
-
-def _class_errors(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+def _class_errors(explanations: Sequence[Explanation], columns: Columns) -> Table:
     """AP and what each kind costs of it; of two detectors the change alone of the kinds."""
     per_class = [one["errors"]["per_class"] for one in explanations]
     brief = columns.shows_change
@@ -182,40 +124,29 @@ def _class_errors(explanations: Sequence[Explanation], columns: _Columns) -> Tab
     return Table(title, headings, rows, corner="Class")
 
 
-def _slice_tables(explanations: Sequence[Explanation], columns: _Columns) -> list[Table]:
+def _slice_tables(explanations: Sequence[Explanation], columns: Columns) -> Iterable[Table]:
+    """AP by size and by crowding; AP50 and the recall at IoU .50 stand small beside it."""
     size, crowding = [one["size"] for one in explanations], [one["crowding"] for one in explanations]
-    places = [
-        ("AP by size, COCO's (.50:.05:.95)", size, "coco"),
-        ("AP by size, fifths of the objects by the root of their area", size, "quantiles"),
-        ("AP by greatest IoU with another object (normalised precision)", crowding, "overlap"),
-        ("AP by greatest IoU with another object of the class (normalised precision)", crowding, "overlap_in_class"),
-        ("AP by the number of other objects in the image (normalised precision)", crowding, "neighbours"),
-    ]
-    brief = ("quantiles", "overlap_in_class", "neighbours")
-    return [
-        _slices(title, [one[name] for one in figures], columns)
-        for title, figures, name in places
-        if columns.detailed or name in brief
-    ]
+    for by, figures, name in (
+        ("size, COCO's (.50:.05:.95)", size, "coco"),
+        ("size, fifths of the objects by the root of their area", size, "quantiles"),
+        ("greatest IoU with another object (normalised precision)", crowding, "overlap"),
+        ("greatest IoU with another object of the class (normalised precision)", crowding, "overlap_in_class"),
+        ("the number of other objects in the image (normalised precision)", crowding, "neighbours"),
+    ):
+        rows = [_slice_row(parts, columns) for parts in zip(*(one[name] for one in figures)) if parts[0]["truths"]]
+        title = f"AP (AP50, recall at IoU .50) by {by}"
+        yield Table(title, ["Objects", *columns.headings()], rows, corner="Part")
 
 
-def _slices(title: str, slices: Sequence[Sequence[Mapping[str, Any]]], columns: _Columns) -> Table:
-    figures = list(SLICE_FIGURES) if columns.detailed else ["ap"]
-    rows = []
-    for parts in zip(*slices):
-        if parts[0]["truths"]:
-            cells = [str(parts[0]["truths"])]
-            for figure in figures:
-                cells += columns.ap([part[figure] for part in parts])
-            rows.append(Row(parts[0]["slice"], cells))
-    headings = ["Objects"]
-    for figure in figures:
-        headings += columns.headings(SLICE_FIGURES[figure] if columns.detailed else "")
-    return Table(title, headings, rows, corner="Part")
+def _slice_row(parts: Sequence[Mapping[str, Any]], columns: Columns) -> Row:
+    ap, ap50, recall = (columns.ap([part[figure] for part in parts]) for figure in ("ap", "ap50", "recall50"))
+    cells = [Cell(*one) for one in zip(ap, (f"{a}, {b}" for a, b in zip(ap50, recall)))]
+    return Row(parts[0]["slice"], [str(parts[0]["truths"]), *cells])
 
 
 def _calibration(
-    calibrations: Sequence[Mapping[str, Any] | None], columns: _Columns, per_class: bool
+    calibrations: Sequence[Mapping[str, Any] | None], columns: Columns, per_class: bool
 ) -> Iterable[Table]:
     """The errors of calibration, score against precision by bins of the score and, if asked for, each class's ECE."""
 
@@ -254,23 +185,22 @@ def _bin(one: Mapping[str, Any]) -> Cell | str:
     return Cell(f"{one['score']:.2f} against {one['precision']:.2f}", formats.tally(one["detections"]))
 
 
-def _proposals(proposals: Sequence[Sequence[Mapping[str, Any]] | None], columns: _Columns) -> Table:
-    """Every limit over all sizes, and for each size the last limit of AR, or every measure where detailed."""
+def _proposals(proposals: Sequence[Sequence[Mapping[str, Any]] | None], columns: Columns) -> Table:
+    """Average recall, and recall at IoU .50, of the first 100, 300 and 1000 proposals, over all sizes and of each."""
     known = next(rows for rows in proposals if rows)
-    measures = [name for name in known[0] if name.startswith(("AR@", "R50@") if columns.detailed else "AR@")]
     rows = [
         Row(
             f"{measure}, {one['size']}",
             [formats.tally(one["truths"]), *columns.ap([rows[place][measure] if rows else None for rows in proposals])],
         )
         for place, one in enumerate(known)
-        for measure in (measures if columns.detailed or one["size"] == "all" else measures[-1:])
-        if one["truths"]
+        for measure in one
+        if "@" in measure and one["truths"]
     ]
     return Table("Recall of proposals, classes aside", ["Objects", *columns.headings()], rows, corner="Recall")
 
 
-def _outcomes(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+def _outcomes(explanations: Sequence[Explanation], columns: Columns) -> Table:
     confusions = [one["confusion"] for one in explanations]
     scores = [f"{one['score']:.2f}" for one in confusions]
     if columns.shows_change:
@@ -281,7 +211,7 @@ def _outcomes(explanations: Sequence[Explanation], columns: _Columns) -> Table:
     return Table(title, columns.headings(), rows, corner="Detections")
 
 
-def _confused(explanations: Sequence[Explanation], columns: _Columns) -> Table:
+def _confused(explanations: Sequence[Explanation], columns: Columns) -> Table:
     rows = [
         Row(f"{truth} taken for {found}", columns.counts(counts))
         for truth, found, counts in most_confused(explanations)
