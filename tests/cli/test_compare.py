@@ -135,7 +135,7 @@ def test_two_matrices_do_not_share_an_output(sample, tmp_path):
         while not (tmp_path / "runs" / ".lock").exists() or not (tmp_path / "runs" / ".lock").read_text():
             assert holder.poll() is None
         done = run("compare", *NO_WEIGHTS, "--data", sample, "--output", tmp_path / "runs", *ON_CPU, expect=2)
-        assert f"is in use: process {holder.pid} runs a matrix there" in done.err
+        assert f"is in use: process {holder.pid} runs trainings there" in done.err
     finally:
         holder.communicate("\n")
 

@@ -84,7 +84,7 @@ def test_a_failed_cell_loses_nothing_and_the_same_command_goes_on(sample: Path, 
     stranger.write_text("not a run")
     failed = run("depth_study", *command, expect=1)
     assert "cifar_r8_s0 ended with 1: error: " in failed.out
-    assert "cifar_r8_s0.txt says why" in failed.err
+    assert "error: cifar_r8, seed 0: ended with 1: " in failed.err and "cifar_r8_s0.txt" in failed.err
     assert [net["label"] for net in json.loads((output / "report" / "report.json").read_text())["nets"]] == ["plain-8"]
     weights = output / "cifar_plain8_s0" / "model.safetensors"
     written = weights.stat().st_mtime_ns

@@ -117,9 +117,13 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
             (),
             "no backbone 'r19'; the nearest name is 'r18'",
         ),
-        ({"backbones": ["cifar_r20"], "weights": ["cifar_r20=none"], "heads": ["fpn"]}, (), "fpn on cifar_r20, seed 0"),
+        (
+            {"backbones": ["cifar_r20"], "weights": ["cifar_r20=none"], "heads": ["fpn"]},
+            (),
+            "fpn on cifar_r20: cifar_r20 has no map",
+        ),
         ({}, ("--seed", "3"), "--seed is the matrix's own flag; write it before the --"),
-        ({}, ("--model.body", "fpn"), "--model.body is the matrix's own flag; say --heads"),
+        ({}, ("--model.body", "fpn"), "--model.body is the matrix's own flag; give --heads"),
         (
             {"heads": ["c4", "fpn"]},
             ("--model.anchor-sizes", "64", "128"),
@@ -175,7 +179,7 @@ def test_what_cannot_be_is_said_before_anything_is_run(tmp_path, fields, overrid
 )
 def test_a_faulty_command_line_is_a_sentence(tmp_path, fields, sentence):
     with pytest.raises(ValueError) as refused:
-        compare(tmp_path, **fields).check()
+        compare(tmp_path, **fields)
     assert sentence in str(refused.value)
 
 
@@ -185,8 +189,8 @@ def test_what_only_a_matrix_heeds_is_known():
     told |= {"gpus_per_job": 4, "workers": 7, "device": "cpu", "heads": ["c4"], "dry_run": True}
     both = {"runs": ["a"], "output": "o", "report": "r", "predictions": ["n=p.json"], "truth": "t.json", "images": "i"}
     recipe = CompareRecipe.model_validate({**told, **both, "expect": "e.yaml"})
-    assert set(recipe.of_a_matrix()) == {*told}
-    assert CompareRecipe(runs=(Path("a"),)).of_a_matrix() == []
+    assert set(recipe.matrix_fields()) == {*told}
+    assert CompareRecipe(runs=(Path("a"),)).matrix_fields() == []
 
 
 def test_devices_are_shared_between_jobs():
@@ -216,11 +220,11 @@ def test_a_sweep_chooses_by_the_held_out_images_and_is_written_down(tmp_path):
     cell = planned.cells[0]
     for trial, ap in zip(trials, (20.0, 30.0, 30.0)):
         with pytest.raises(Undecided, match=r"its sweep lacks the trial of 0.0[124] for detector on plain18"):
-            planned.settled(recipe, cell)
+            planned.decided(recipe, cell)
         finish(trial, ap)
     finish(trials[3], diverged=True)
     assert choose(trials).chosen == "0.02", "the first of equals; what diverged is no candidate"
-    for one in (planned.settled(recipe, planned.cells[0]), planned.settled(recipe, planned.cells[2])):
+    for one in (planned.decided(recipe, planned.cells[0]), planned.decided(recipe, planned.cells[2])):
         assert one.recipe.solver.lr == 0.02 and one.recipe.validation == 0
         assert one.recipe.sweep == ("solver.lr: 0.01 0.02 0.04 1e9, best AP on 0.1 of the training images, seed 0")
         assert parse_recipe(DetectionRecipe, list(one.flags), description="") == one.recipe
@@ -239,10 +243,10 @@ def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_
     broken = planned.trials["plain18", ""][1].output / "evaluation.json"
     broken.write_text("{")
     with pytest.raises(Undecided, match=r"evaluation.json has no coco AP .*; remove the run, and it is tried again"):
-        planned.settled(recipe, planned.cells[0])
+        planned.decided(recipe, planned.cells[0])
     broken.write_text('{"coco": {"AP": null}}')
     with pytest.raises(Undecided, match=r"no object in the held-out images; give a greater --sweep-share"):
-        planned.settled(recipe, planned.cells[0])
+        planned.decided(recipe, planned.cells[0])
     write_choices(recipe, list(planned.trials.values()))
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [choice["backbone"] for choice in told["choices"]] == ["r18"], "the other backbone's is decided"
@@ -256,9 +260,9 @@ def test_a_sweep_over_a_switch_is_typed_as_one(tmp_path):
     for trial, ap in zip(trials, (20.0, 30.0)):
         assert parse_recipe(DetectionRecipe, list(trial.flags), description="") == trial.recipe
         finish(trial, ap)
-    settled = planned.settled(recipe, planned.cells[0])
-    assert settled.recipe.test.flip is False and settled.flags[-3] == "--test.no-flip"
-    assert parse_recipe(DetectionRecipe, list(settled.flags), description="") == settled.recipe
+    decided = planned.decided(recipe, planned.cells[0])
+    assert decided.recipe.test.flip is False and decided.flags[-3] == "--test.no-flip"
+    assert parse_recipe(DetectionRecipe, list(decided.flags), description="") == decided.recipe
 
 
 def test_a_sweep_over_the_length_changes_the_length(tmp_path, monkeypatch):
@@ -271,7 +275,7 @@ def test_a_sweep_over_the_length_changes_the_length(tmp_path, monkeypatch):
         for trial in trials:
             assert parse_recipe(DetectionRecipe, list(trial.flags), description="") == trial.recipe
             finish(trial, 10.0)
-        assert planned.settled(recipe, planned.cells[0]).iterations == lengths[0]
+        assert planned.decided(recipe, planned.cells[0]).iterations == lengths[0]
     with pytest.raises(RecipeError, match=r"are two lengths: give one"):
         matrix.plan(compare(tmp_path, sweep=["solver.epochs", "1", "2"]), TINY)
 
@@ -302,16 +306,16 @@ def test_the_time_of_a_matrix_is_that_of_its_schedule(at_once, times_s, needs, e
 
 def test_jobs_do_not_share_gpus_by_accident(tmp_path, monkeypatch):
     """--jobs 2 --gpus 4 would give both jobs all four."""
-    from vertebra.lab import matrix_jobs
+    from vertebra.lab import run
 
     monkeypatch.setattr("vertebra.engine.device.visible_gpus", lambda device: ["0", "1", "2", "3"])
     with pytest.raises(
         RecipeError, match=r"--jobs is for a CPU; with GPUs say --gpus-per-job, such as --gpus 4 --gpus"
     ):
-        matrix_jobs.place_of(compare(tmp_path, jobs=2, gpus=4))
-    assert matrix_jobs.place_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4
+        run.place_of(compare(tmp_path, jobs=2, gpus=4))
+    assert run.place_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4
     monkeypatch.setattr("vertebra.engine.device.visible_gpus", lambda device: [])
-    assert matrix_jobs.place_of(compare(tmp_path, jobs=2, gpus=4)).at_once == 2
+    assert run.place_of(compare(tmp_path, jobs=2, gpus=4)).at_once == 2
 
 
 def test_the_plan_says_where_the_jobs_go(tmp_path, monkeypatch):
@@ -324,10 +328,10 @@ def test_the_plan_says_where_the_jobs_go(tmp_path, monkeypatch):
 
 def test_what_is_done_of_a_training_is_not_counted_again(tmp_path):
     cell = matrix.plan(compare(tmp_path), TINY).cells[0]
-    assert cell.share_left() == 1
+    assert cell.remaining() == 1
     cell.output.mkdir(parents=True)
     (cell.output / "metrics.jsonl").write_text('{"iteration": 6, "loss": 1.0, "time_s": 0.1}\n')
-    assert cell.share_left() == 0.25
+    assert cell.remaining() == 0.25
 
 
 def test_a_cell_needs_its_pretraining_alone(tmp_path):
@@ -352,7 +356,7 @@ def test_a_sweep_on_voc_is_judged_by_vocs_figure(tmp_path):
     for trial in trials:
         finish(trial, 5.0)
     assert choose(trials).figures == {"0.1": 1.0, "0.2": 1.0}
-    assert "best VOC mAP on" in planned.settled(recipe, planned.cells[1]).recipe.sweep
+    assert "best VOC mAP on" in planned.decided(recipe, planned.cells[1]).recipe.sweep
 
 
 def test_a_cell_that_holds_another_recipes_run_is_an_error_that_names_it(tmp_path):

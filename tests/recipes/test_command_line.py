@@ -65,6 +65,13 @@ def test_a_resolved_recipe_is_itself_a_recipe(tmp_path):
     assert load_recipe(DetectionRecipe, file) == recipe
 
 
+def test_a_flag_gives_an_effect_to_what_a_file_alone_would_not_have(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {fpn_channels: 64}\n")
+    assert parse(DetectionRecipe, "--config", str(file), "--model.body", "fpn").model.fpn_channels == 64
+    assert parse(DetectionRecipe, "--config", str(file)).model.fpn_channels == 256
+
+
 def test_an_unknown_field_names_the_file_and_the_nearest_field(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("solver: {learning_rat: 0.5, weight_decai: 1}\n")

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vertebra.ground.errors import RecipeError
-from vertebra.lab import forecast, matrix_jobs
-from vertebra.recipes.command_line import find_recipe, parse_recipe, split_at_dashes
+from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe, split_at_dashes
 from vertebra.recipes.schema import flag_of
 from vertebra.recipes.schema_compare import CompareRecipe
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.lab.matrix import Matrix
@@ -49,41 +49,41 @@ def main(arguments: list[str]) -> int:
     check(recipe, overrides)
     if not recipe.backbones:
         return report(recipe, list(recipe.runs), [])
-    if recipe.output.is_dir() and not recipe.dry_run:
-        matrix_jobs.take(recipe.output)
-    from vertebra.lab import matrix as matrices
+    from vertebra.lab import forecast
+    from vertebra.lab.matrix import check_predictions, plan
+    from vertebra.lab.run import failures, lock_output, place_of, run, stopped
 
-    matrix = matrices.plan(recipe, overrides)
-    matrices.check_predictions(recipe, matrix)
+    if recipe.output.is_dir() and not recipe.dry_run:
+        lock_output(recipe.output)
+    matrix = plan(recipe, overrides)
+    check_predictions(recipe, matrix)
     done = finished(recipe, matrix)
     if recipe.dry_run:
         forecast.show(recipe, matrix, done)
         return 0
-    outcome, place = matrix_jobs.run(recipe, matrix, done)
-    if outcome.stopped_by:
-        where = " What is in the queue stays there." if place.outlives else ""
-        print(f"Stopped; the same command goes on from here.{where}", file=sys.stderr)
-        return 128 + outcome.stopped_by
-    failed = matrix_jobs.failures(matrix, outcome, place)
+    lock_output(recipe.output)
+    place = place_of(recipe)
+    print(forecast.summary(recipe, matrix))
+    print(f"{forecast.devices(recipe)} Consoles: {recipe.output / 'consoles'}", flush=True)
+    outcome = run(recipe, matrix, place, done)
+    if code := stopped(outcome, place):
+        return code
+    failed = failures(matrix.trainings(), outcome, place)
     runs = [cell.output for cell in in_order(recipe, finished(recipe, matrix))]
     return report(recipe, runs, failed)
 
 
 def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
-    """Raises RecipeError for words that do not go together, or have nothing to say here."""
-    try:
-        recipe.check()
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
+    """Raise RecipeError for flags that are missing, or that have no effect here."""
     there = bool(recipe.runs) or (bool(recipe.predictions) and not recipe.backbones)
     if there == bool(recipe.backbones):
         raise RecipeError("name either finished run directories (or --predictions), or --backbones to run; see --help")
     if not recipe.backbones:
-        told = [flag_of(name) for name in recipe.of_a_matrix()] + ["what follows the --"] * bool(overrides)
-        if told:
-            verb = "is" if len(told) == 1 else "are"
+        flags = [flag_of(name) for name in recipe.matrix_fields()] + ["what follows the --"] * bool(overrides)
+        if flags:
+            verb = "is" if len(flags) == 1 else "are"
             raise RecipeError(
-                f"{', '.join(told)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
+                f"{', '.join(flags)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
             )
     for path in (
         *(path for paths in recipe.predictions_of().values() for path in paths),
@@ -107,7 +107,7 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
 
 
 def expected(recipe: CompareRecipe) -> Path | None:
-    """The file of --expect: a path, or one of ours below `configs/`."""
+    """Return the file of --expect: a path, or an installed one below `configs/`."""
     if recipe.expect is None or recipe.expect.is_file():
         return recipe.expect
     try:
@@ -120,7 +120,7 @@ def expected(recipe: CompareRecipe) -> Path | None:
 
 
 def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
-    """The trainings that came to their end; cells as the sweep has made them.
+    """Return the trainings that came to their end; cells with the value that the sweep has chosen.
 
     Raises RunError where a directory holds another recipe's run.
     """
@@ -129,26 +129,26 @@ def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
     done = [one for one in (*matrix.pretrainings, *matrix.all_trials()) if one.is_finished()]
     for cell in matrix.cells:
         try:
-            settled = matrix.settled(recipe, cell)
+            decided = matrix.decided(recipe, cell)
         except Undecided:
             continue
-        if settled.is_finished():
+        if decided.is_finished():
             done.append(cell)
     return done
 
 
 def in_order(recipe: CompareRecipe, done: Sequence[Training]) -> list[Training]:
-    """The cells among the finished trainings: the baseline's first, head by head."""
-    cells = [one for one in done if one.tool == "train_det" and not one.value]
+    """Return the cells among the finished trainings: the baseline's first, head by head."""
+    cells = [one for one in done if one.command_name == "train-det" and not one.value]
     heads = list(dict.fromkeys(cell.head for cell in cells))
     return sorted(cells, key=lambda cell: (heads.index(cell.head), recipe.backbones.index(cell.backbone), cell.seed))
 
 
 def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
-    """Writes the report on the runs and on --predictions; 1 where something failed or an expectation was missed."""
+    """Write the report on the runs and on --predictions; 1 where something failed or an expectation was missed."""
     for sentence in failed:
         print(f"error: {sentence}", file=sys.stderr)
-    runs, lonely = with_company(recipe, runs)
+    runs, alone = comparable(recipe, runs)
     if failed and not runs and len(recipe.predictions_of()) < 2:
         print("No report: no head has two sides with a result.", file=sys.stderr)
         return 1
@@ -161,7 +161,7 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
         truth=recipe.truth,
         images=recipe.images,
         expect=expected(recipe),
-        failed=[*failed, *lonely],
+        failed=[*failed, *alone],
     )
     for sentence in written.expectations_missed:
         print(f"error: not as expected: {sentence}", file=sys.stderr)
@@ -171,19 +171,16 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
     return 1 if failed or written.expectations_missed else 0
 
 
-def with_company(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], list[str]]:
-    """The runs of heads that have two sides or more, and a sentence on each other head of a matrix."""
+def comparable(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the runs of heads that have two sides or more, and a sentence on each other head of a matrix."""
     if not recipe.backbones or recipe.predictions:
         return runs, []
-    from vertebra.recipes.command_line import load_recipe
-    from vertebra.recipes.schema_detection import DetectionRecipe
-
+    recipes = {run: load_recipe(DetectionRecipe, run / "config.yaml") for run in runs}
     sides: dict[str, set[str]] = {}
-    told = {run: load_recipe(DetectionRecipe, run / "config.yaml") for run in runs}
-    for one in told.values():
+    for one in recipes.values():
         sides.setdefault(one.model.body, set()).add(one.backbone)
-    lonely = {body: names for body, names in sides.items() if len(names) < 2}
+    alone = {body: names for body, names in sides.items() if len(names) < 2}
     sentences = [
-        f"{body}: only {', '.join(names)} has a result, so it is not compared" for body, names in lonely.items()
+        f"{body}: only {', '.join(names)} has a result, so it is not compared" for body, names in alone.items()
     ]
-    return [run for run, one in told.items() if one.model.body not in lonely], sentences
+    return [run for run, one in recipes.items() if one.model.body not in alone], sentences

@@ -14,36 +14,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe, split_at_dashes
-from vertebra.recipes.schema import BackboneRecipe, flag_of, may_differ, protocol_fields
-from vertebra.recipes.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
+from vertebra.recipes.schema import BackboneRecipe
+from vertebra.recipes.schema_study import DepthRecipe
 
 if TYPE_CHECKING:
-    from vertebra.engine.jobs.jobs import Job
-
-EVALUATIONS = 40  # of a training whose recipe names no period: the points of its curve
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One net with one seed: the flags of its training, and the recipe that they make."""
-
-    net: Net
-    seed: int
-    output: Path
-    flags: tuple[str, ...]
-    recipe: BackboneRecipe
-    iterations: int
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "vertebra", "train-backbone", *self.flags)
-
+    from vertebra.engine.jobs.jobs import Place
+    from vertebra.lab.training import Training
 
 Settings = DepthRecipe
 
@@ -55,20 +36,23 @@ def main(arguments: list[str]) -> int:
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
     if recipe.runs and overrides:
         raise RecipeError("what follows -- goes to trainings, but runs that exist are only reported on")
-    runs, code = list(recipe.runs), 0
-    if not runs:
-        cells = plan(recipe, overrides)
-        if recipe.dry_run:
-            show(cells, recipe.jobs)
-            return 0
-        runs, code = train(recipe, cells)
-        if not runs:
-            return code
     from vertebra.evaluation.study import write_study
     from vertebra.evaluation.study.runs import read_study_run
 
+    runs, code = list(recipe.runs), 0
+    if not runs:
+        from vertebra.lab import depth
+
+        cells = depth.plan(recipe, overrides)
+        if recipe.dry_run:
+            show(cells, recipe.jobs)
+            return 0
+        code = train(recipe, cells)
+        runs = [cell.output for cell in cells if cell.is_finished()]
+        if code > 128 or not runs:
+            return code
     for run in runs:
-        read_study_run(run)  # what cannot be reported on is said before anything is measured
+        read_study_run(run)  # what cannot be reported on is an error before anything is measured
     code = measure(recipe, runs) or code
     if code > 128:
         return code
@@ -77,183 +61,83 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Cell]:
-    """Every net with every seed, seed by seed, so that a study that is stopped early has compared something.
-
-    Raises RecipeError for a wrong command line, and where two names are one net under one recipe.
-    """
-    from vertebra.data.datasets.shards import is_url
-
-    for argument in overrides:
-        if argument.split("=")[0] in SET_BY_STUDY:
-            raise RecipeError(f"{argument.split('=')[0]} is the study's own flag; write it before the --")
-    if study.data is None:
-        raise RecipeError("--data is missing: the directory of the data set")
-    if not study.data.is_dir() and not is_url(study.data):
-        raise RecipeError(f"--data {study.data} is not a directory")
-    planned = [(net, *prepare(study, net, overrides)) for net in study.all_nets()]
-    cells = [_cell(study, seed, *one) for seed in range(study.seeds) for one in planned]
-    seen: dict[str, Cell] = {}
-    for cell in cells[: len(planned)]:
-        facts = repr((describe(cell.net, cell.recipe), protocol_fields(cell.recipe)))
-        if facts in seen:
-            raise RecipeError(f"{seen[facts].output.name} and {cell.output.name} are one net; name it once")
-        seen[facts] = cell
-    return cells
-
-
-def prepare(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
-    """The flags of the net's trainings but for their seed, and their length in steps."""
-    options = dict(net.options)
-    is_cifar = net.backbone.startswith("cifar_")
-    config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/paper.yaml"))
-    flags = (
-        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--resume"),
-        *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
-        *(part for name, value in options.items() for part in (flag_of(name), value)),
-        *overrides,
-    )
-    recipe = parse_recipe(BackboneRecipe, list(flags), description="")
-    iterations = length(recipe)
-    flags += _warm_start(net, recipe, overrides)
-    if recipe.eval_period is None:
-        flags += ("--eval-period", str(max(1, iterations // EVALUATIONS)))
-    return flags, iterations
-
-
-def _cell(study: DepthRecipe, seed: int, net: Net, flags: tuple[str, ...], iterations: int) -> Cell:
-    output = study.output / f"{net.directory}_s{seed}"
-    flags += ("--seed", str(seed), "--output", str(output))
-    return Cell(net, seed, output, flags, parse_recipe(BackboneRecipe, list(flags), description=""), iterations)
-
-
-def describe(net: Net, recipe: BackboneRecipe) -> dict[str, Any]:
-    """What the net is. Raises RecipeError where it cannot be built, or does not have what its options say."""
-    import torch
-
-    from backbones import BackboneError
-    from vertebra.build import build
-
-    try:
-        with torch.device("meta"):
-            identity = build.build_backbone(recipe, num_classes=10).identity()
-    except BackboneError as error:
-        raise RecipeError(str(error)) from None
-    for option in ("shortcut", "stride_in"):
-        asked = dict(net.options).get(option)
-        if asked not in (None, identity[option]):
-            has = f"always has {identity[option]}" if identity[option] else "has none"
-            raise RecipeError(f"{net.backbone}:{option}={asked}: this net {has}; leave the option out")
-    return identity
-
-
-def length(recipe: BackboneRecipe) -> int:
-    """Steps of the recipe's training."""
-    from vertebra.build import build
-
-    images = 0 if recipe.solver.iterations else len(build.open_classes(recipe, "train"))
-    return build.iterations_of(recipe.model_copy(update={"eval_period": recipe.eval_period or 1}), images)
-
-
-def _warm_start(net: Net, recipe: BackboneRecipe, overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """CIFAR nets of 110 layers and more begin at a tenth of the rate, as the paper's, unless the recipe says how."""
-    depth = "".join(filter(str.isdigit, net.backbone)) if net.backbone.startswith("cifar_") else ""
-    solver = recipe.solver
-    told = solver.warmup_until_error or solver.warmup_epochs or any("warmup" in argument for argument in overrides)
-    if not depth or int(depth) < WARM_DEPTH or told:
-        return ()
-    return tuple(part for name, value in WARM_START.items() for part in (flag_of(name), value))
-
-
-def show(cells: list[Cell], jobs: int) -> None:
-    """The plan in words and commands."""
+def show(cells: list[Training], jobs: int) -> None:
+    """Print the plan in words and commands."""
     print(f"{len(cells)} training{'s' * (len(cells) > 1)}, {jobs} at a time")
     for number, cell in enumerate(cells, 1):
-        print(f"[{number}/{len(cells)}] {cell.net.backbone}, seed {cell.seed} -> {cell.output}")
-        print("    " + shlex.join(cell.command))
+        print(f"[{number}/{len(cells)}] {cell.title} -> {cell.output}")
+        print("    " + shlex.join(cell.command()))
 
 
-def train(study: DepthRecipe, cells: list[Cell]) -> tuple[list[Path], int]:
-    """Trains what is not finished; the finished runs' directories (none where it was stopped), and the exit code."""
-    from vertebra.engine.jobs.jobs import Job
+def place_of(study: DepthRecipe) -> Place:
+    from vertebra.lab.run import this_machine
 
-    jobs = [
-        Job(cell.output.name, cell.output, cell.command, cell.iterations, kind=cell.net.directory) for cell in cells
-    ]
-    done = [job for job, cell in zip(jobs, cells) if is_finished(cell)]
-    code = run_together(study, [job for job in jobs if job not in done], done)
-    if code > 128:
-        return [], code
-    return [cell.output for cell in cells if is_finished(cell)], code
+    return this_machine(study.jobs, study.gpus, study.device, study.output / "consoles")
 
 
-def run_together(study: DepthRecipe, todo: list[Job], done: list[Job]) -> int:
-    """The jobs, `study.jobs` at a time; the exit code, with a line for each that failed."""
-    from vertebra.engine import device
-    from vertebra.engine.jobs.processes import run_jobs, shares
+def train(study: DepthRecipe, cells: list[Training]) -> int:
+    """Train what is not finished; returns the exit code, with a line for each training that failed."""
+    from vertebra.engine.jobs.jobs import run_at
+    from vertebra.lab.run import failures, lock_output, stopped
 
-    if not todo:
+    done = [cell for cell in cells if cell.is_finished()]
+    if len(done) == len(cells):
         return 0
-    consoles = study.output / "consoles"
-    outcome = run_jobs(
-        todo,
-        at_once=study.jobs,
-        consoles=consoles,
-        environments=shares(
-            study.jobs, study.gpus, cores=device.usable_cores(), devices=device.visible_gpus(study.device)
-        ),
-        done=done,
-    )
-    if outcome.stopped_by:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        return 128 + outcome.stopped_by
-    for name, status in outcome.failed.items():
-        print(f"{name} ended with {status}: {consoles / name}.txt says why", file=sys.stderr)
-    for name, reason in outcome.not_run.items():
-        print(f"{name} was not run: {reason}", file=sys.stderr)
-    return 1 if outcome.failed or outcome.not_run else 0
+    lock_output(study.output)
+    place = place_of(study)
+    outcome = run_at(place, [cell.job() for cell in cells if cell not in done], done=[cell.job() for cell in done])
+    if code := stopped(outcome, place):
+        return code
+    sentences = failures(cells, outcome, place)
+    for sentence in sentences:
+        print(f"error: {sentence}", file=sys.stderr)
+    return 1 if sentences else 0
 
 
 def measure(study: DepthRecipe, runs: list[Path]) -> int:
-    """What the report wants to know of finished runs beside their training: other views, and the layers' responses."""
-    from vertebra.engine.jobs.jobs import Job
+    """Measure what the report shows of finished runs beside their training: other views, and the layers' responses."""
+    from vertebra.engine.jobs.jobs import Job, run_at
+    from vertebra.lab.run import stopped
 
-    named = list(zip(runs, names_of(runs)))
-    missing = [
-        (run, f"{name}_{view}", view)
-        for run, name in named
-        for view in study.views
-        if not (run / f"evaluation_{view}.json").exists()
-    ]
     jobs = []
-    for run, name, view in missing:
-        command = (
-            *(sys.executable, "-m", "vertebra", "eval-backbone", "--weights", str(run / "model.safetensors")),
-            *("--data", str(data_of(study, run)), "--views", view, "--json", str(run / f"evaluation_{view}.json")),
-            *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
-        )
-        jobs.append(Job(name, study.output / "consoles" / name, command, 1, kind=view))
-    code = run_together(study, jobs, [])
-    if study.responses and code <= 128:
+    for run, name in zip(runs, names_of(runs)):
+        for view in study.views:
+            if (run / f"evaluation_{view}.json").exists():
+                continue
+            command = (
+                *(sys.executable, "-m", "vertebra", "eval-backbone", "--weights", str(run / "model.safetensors")),
+                *("--data", str(data_of(study, run)), "--views", view, "--json", str(run / f"evaluation_{view}.json")),
+                *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
+            )
+            console = study.output / "consoles" / f"{name}_{view}"
+            jobs.append(Job(f"{name}_{view}", console, command, 1, kind=view))
+    failed = False
+    if jobs:
+        place = place_of(study)
+        outcome = run_at(place, jobs)
+        if code := stopped(outcome, place):
+            return code
+        failed = bool(outcome.failed or outcome.not_run)  # the board has a line on each
+    if study.responses:
         for run in runs:
             if not (run / "responses.json").exists():
                 measure_responses(study, run)
-    return code
+    return int(failed)
 
 
 def names_of(runs: list[Path]) -> list[str]:
-    """A name for each run: its directory's, with its number before it where two directories are called alike."""
+    """Return a name for each run: its directory's, with a number before it where two directories have one name."""
     names = [run.resolve().name for run in runs]
     return names if len({*names}) == len(names) else [f"{number}_{name}" for number, name in enumerate(names, 1)]
 
 
 def data_of(study: DepthRecipe, run: Path) -> Path:
-    """The data set that a finished run is measured on: --data, or what its training was given."""
+    """Return the data set that a finished run is measured on: --data, or that of its training."""
     return study.data or load_recipe(BackboneRecipe, run / "config.yaml").data or Path()
 
 
 def measure_responses(study: DepthRecipe, run: Path) -> None:
-    """Writes the run's responses.json; where it cannot be made, says why and goes on."""
+    """Write the run's responses.json; where it cannot be made, print why and go on."""
     from vertebra.build import build
     from vertebra.build.build_views import load_net
     from vertebra.engine import device
@@ -273,16 +157,6 @@ def measure_responses(study: DepthRecipe, run: Path) -> None:
     except (ValueError, OSError) as error:
         print(f"{run}: no layer responses: {error}", file=sys.stderr)
         return
-    told = [{"layer": name, "deviation": value} for name, value in deviations.items()]
-    write_json(run / "responses.json", {"images": images, "layers": told})
-    print(f"{run}: responses of {len(told)} layers over {images} images", flush=True)
-
-
-def is_finished(cell: Cell) -> bool:
-    """Whether the cell's run came to its end. Raises RunError where its directory holds another recipe's run."""
-    from vertebra.engine import device, precision
-    from vertebra.engine.rundir import RunDirectory
-
-    resolved = precision.resolve(cell.recipe.precision, device.resolve(cell.recipe.device))
-    recipe = cell.recipe.model_copy(update={"precision": resolved})
-    return RunDirectory.is_finished(cell.output, recipe.model_dump(mode="json"), may_differ=may_differ(recipe))
+    found = [{"layer": name, "deviation": value} for name, value in deviations.items()]
+    write_json(run / "responses.json", {"images": images, "layers": found})
+    print(f"{run}: responses of {len(found)} layers over {images} images", flush=True)

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from backbones import create_backbone
 from backbones.cost import count_flops, image_flops
 from detectors.faster_rcnn import FasterRCNN
-from vertebra.build import build, build_detector
-from vertebra.engine import precision
+from vertebra.build import build, build_detection, build_detector
+from vertebra.engine import device, precision
 from vertebra.engine.jobs.board import latest
+from vertebra.lab.matrix import Matrix
 from vertebra.lab.training import Training
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe
+from vertebra.recipes.schema_compare import CompareRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 CLASSES = 20
@@ -40,14 +42,14 @@ class Cost:
     test: float
 
     def of(self, training: Training, test_images: int) -> float:
-        """All that the training computes, its evaluations included."""
+        """Return all that the training computes, its evaluations included."""
         period = training.recipe.eval_period
         evaluations = 1 if period is None else -(-training.iterations // period)
         return training.iterations * self.step + evaluations * test_images * self.test
 
 
 def cost_of(recipe: RunRecipe) -> Cost:
-    """What the recipe's training costs, from its layers alone."""
+    """Return what the recipe's training costs, from its layers alone."""
     batch = recipe.solver.batch_size if isinstance(recipe, BackboneRecipe | DetectionRecipe) else 1
     if isinstance(recipe, DetectionRecipe):
         one, test = _detector_flops(recipe)
@@ -61,7 +63,7 @@ def cost_of(recipe: RunRecipe) -> Cost:
 
 
 def _detector_flops(recipe: DetectionRecipe) -> tuple[int, int]:
-    """Multiply-adds of one photograph in training (forward) and at test."""
+    """Return the multiply-adds of one photograph in training (forward) and at test."""
     rois, proposals = recipe.model.rois, recipe.model.proposals[1]
     side, test_side = statistics.mean(recipe.input.shorter_side), recipe.input.test_shorter_side
     with torch.device("meta"):
@@ -79,7 +81,7 @@ def _photograph(shorter: float, longest: int) -> Tensor:
 
 
 class _Pass(nn.Module):
-    """What a detector computes, with regions that are there by number alone, so that it runs on the meta device."""
+    """A detector's layers with regions that are there by number alone, so that it runs on the meta device."""
 
     def __init__(self, detector: FasterRCNN, regions: int, masks: int):
         super().__init__()
@@ -102,24 +104,53 @@ class _Pass(nn.Module):
             mask_head(maps_MCHW[: self.masks] if mask_head.pool is None else own)
 
 
-def measure_rate(device: torch.device, wanted: str) -> float:
-    """Multiply-adds a second of a small net's training steps on one device (a CPU: on all its cores), in a second."""
-    resolved = precision.resolve(wanted, device)
-    is_cpu = device.type == "cpu"
+def measure_rate(on: torch.device, wanted: str) -> float:
+    """Measure, for a second, a small net's multiply-adds a second in training on one device (a CPU: all its cores)."""
+    resolved = precision.resolve(wanted, on)
+    is_cpu = on.type == "cpu"
     batch, side = (4, 128) if is_cpu else (32, 224)
-    net = create_backbone("r18" if is_cpu else "r50", num_classes=10).to(device)
+    net = create_backbone("r18" if is_cpu else "r50", num_classes=10).to(on)
     net = net.to(memory_format=torch.channels_last)
-    pixels = torch.zeros(batch, 3, side, side, dtype=torch.uint8, device=device)
+    pixels = torch.zeros(batch, 3, side, side, dtype=torch.uint8, device=on)
 
     def step() -> None:
-        with build.autocast_of(device, resolved)():
+        with build.autocast_of(on, resolved)():
             loss = net(pixels).float().square().mean()
         loss.backward()
         net.zero_grad(set_to_none=True)
         if not is_cpu:
-            torch.cuda.synchronize(device)
+            torch.cuda.synchronize(on)
 
     return BACKWARD_AND_FORWARD * batch * image_flops(net, side, side) / _median_s(step)
+
+
+def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float], float | None]:
+    """Return the seconds of each training by name, and the rate that was measured where no pace of its kind was known.
+
+    A kind's measured pace says how fast its evaluations go as well.
+    """
+    everything = matrix.trainings()
+    kinds: dict[str, Training] = {}
+    for training in everything:
+        kinds.setdefault(training.kind, training)
+    costs = {kind: cost_of(training.recipe) for kind, training in kinds.items()}
+    paces_s = {kind: measured_pace(training, everything) for kind, training in kinds.items()}
+    rate = None
+    if None in paces_s.values():
+        here = device.resolve(recipe.device)
+        # Jobs share a CPU's cores; a GPU is its job's alone.
+        share = 1 / recipe.at_once if here.type == "cpu" else recipe.processes
+        rate = measure_rate(here, everything[0].recipe.precision)
+    first = matrix.cells[0].recipe
+    images = {"train-det": len(build_detection.open_test(first))}  # type: ignore[arg-type]
+    if matrix.pretrainings:
+        images["train-backbone"] = len(build.open_classes(matrix.pretrainings[0].recipe, "val"))  # type: ignore[arg-type]
+    times_s = {}
+    for training in everything:
+        cost, pace_s = costs[training.kind], paces_s[training.kind]
+        own_rate = cost.step / pace_s if pace_s else (rate or 1.0) * share
+        times_s[training.name] = cost.of(training, images[training.command_name]) / own_rate
+    return times_s, rate
 
 
 def _median_s(step: Callable[[], None]) -> float:
@@ -133,7 +164,7 @@ def _median_s(step: Callable[[], None]) -> float:
 
 
 def makespan_s(times_s: Mapping[str, float], needs: Mapping[str, Collection[str]], at_once: int) -> float:
-    """Seconds until all trainings are done, `at_once` at a time and in order, each after those that it needs."""
+    """Return the seconds until all trainings are done, `at_once` at a time and in order, each after those it needs."""
     waiting, running, now_s = list(times_s), list[tuple[float, str]](), 0.0
     unfinished = set(times_s)
     while waiting or running:
@@ -147,7 +178,7 @@ def makespan_s(times_s: Mapping[str, float], needs: Mapping[str, Collection[str]
 
 
 def measured_pace(training: Training, like: list[Training]) -> float | None:
-    """Seconds a step of those of its kind that have run; None where none has."""
+    """Return the seconds a step of those of its kind that have run; None where none has."""
     lines = [latest(other.output) for other in like if other.kind == training.kind]
     times_s = [line["time_s"] for line in lines if line.get("time_s")]
     return statistics.mean(times_s) if times_s else None

@@ -1,12 +1,12 @@
 """From a comparison's recipe to its trainings: backbones to pre-train, trials of a sweep, and a detector a cell.
 
-A cell is a backbone with a head and a seed. What a training is told is a command line of its tool, so that anyone can
-type it; its recipe is what that command line means.
+A cell is a backbone with a head and a seed. A training is a command line that anyone can type; its recipe is what that
+command line means.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,43 +27,46 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 
 @dataclass(frozen=True)
 class Matrix:
-    """All trainings. trials: of the sweep, by (backbone, head); cells: seed by seed, so that a matrix that is stopped
-    early has compared something; with a sweep they still lack the value that it will choose."""
+    """All trainings of a plan.
 
-    pretrainings: tuple[Training, ...]
-    trials: dict[tuple[str, str], tuple[Training, ...]]
+    trials: of the sweep, by (backbone, head). cells: what is compared, seed by seed, so that a plan that is stopped
+    early has compared something; with a sweep they still lack the value that it will choose.
+    """
+
     cells: tuple[Training, ...]
+    pretrainings: tuple[Training, ...] = ()
+    trials: dict[tuple[str, str], tuple[Training, ...]] = field(default_factory=dict)
 
     def all_trials(self) -> list[Training]:
         return [trial for trials in self.trials.values() for trial in trials]
 
     def trainings(self) -> list[Training]:
-        """In the order in which they are begun."""
+        """Return all, in the order in which they are begun."""
         return [*self.pretrainings, *self.all_trials(), *self.cells]
 
     def trials_for(self, training: Training) -> tuple[Training, ...]:
-        """The trials that choose a value for this cell; none for other trainings, and without a sweep."""
+        """Return the trials that choose a value for this cell; none for other trainings, and without a sweep."""
         return self.trials.get((training.backbone, training.head), ()) if training in self.cells else ()
 
     def needs(self, training: Training) -> tuple[str, ...]:
-        """Names of the trainings that must have finished before this one begins: the pre-training of its backbone."""
+        """Return the names of those that must finish before this one begins: the pre-training of its backbone."""
         return tuple(one.name for one in self.pretrainings if one.backbone == training.backbone and one != training)
 
-    def settled(self, recipe: CompareRecipe, cell: Training) -> Training:
-        """The cell with the value that its sweep has chosen. Raises sweep.Undecided before the sweep is done."""
+    def decided(self, recipe: CompareRecipe, cell: Training) -> Training:
+        """Return the cell with the value that its sweep has chosen. Raises Undecided before the sweep is done."""
         trials = self.trials_for(cell)
         return with_choice(recipe, cell, choose(trials)) if trials else cell
 
 
 def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
-    """The matrix of a comparison; overrides: flags for every detector's training.
+    """Plan the matrix of a comparison; overrides: flags for every detector's training.
 
     Raises RecipeError for whatever would make a cell fail that can be seen beforehand.
     """
     for argument in overrides:
         if argument.split("=")[0] in SET_BY_MATRIX:
-            mend = "say --heads" if argument.startswith("--model.body") else "write it before the --"
-            raise RecipeError(f"{argument.split('=')[0]} is the matrix's own flag; {mend}")
+            hint = "give --heads" if argument.startswith("--model.body") else "write it before the --"
+            raise RecipeError(f"{argument.split('=')[0]} is the matrix's own flag", hint=hint)
     heads = recipe.all_heads()
     if recipe.data is None or not recipe.data.is_dir():
         raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
@@ -82,11 +85,11 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
     _check_bodies(firsts)
     trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
     cells = tuple(_seeded(recipe, first, seed) for seed in range(recipe.seeds) for first in firsts.values())
-    return Matrix(tuple(pretrainings), trials, cells)
+    return Matrix(cells, tuple(pretrainings), trials)
 
 
 def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
-    """Reads --predictions and --truth as the report will, days from now.
+    """Read --predictions and --truth as the report will, days from now.
 
     Raises RecipeError for a name that a backbone has, ValueError for what is not of the matrix's test set.
     """
@@ -107,7 +110,7 @@ def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
 
 
 def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
-    """The report tells heads apart by their body."""
+    """Raise RecipeError where two heads have one body, by which the report tells heads apart."""
     seen: dict[str, str] = {}
     for (_, name), first in firsts.items():
         assert isinstance(first.recipe, DetectionRecipe)
@@ -143,11 +146,14 @@ def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
         *_common(recipe),
     )
     parsed = parse_recipe(BackboneRecipe, list(flags), description="")
-    return Training("train_backbone", backbone, "", parsed.seed, output, flags, parsed, steps_of(parsed))
+    title = f"pre-training of {backbone}"
+    return Training(
+        "train-backbone", title, backbone, "", parsed.seed, output, flags, parsed, iterations=steps_of(parsed)
+    )
 
 
 def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overrides: tuple[str, ...]) -> Training:
-    """The backbone with the head and seed 0."""
+    """Plan the backbone with the head and seed 0."""
     stem = "_".join(part for part in (path_part(backbone), head.name) if part)
     flags = (
         *("--config", head.recipe, "--dataset", recipe.dataset, "--backbone", backbone),
@@ -164,16 +170,19 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
             f"{head.name}: {error} (what follows the -- is for every head; for one of them, write a recipe: "
             f"--heads {head.name}=FILE.yaml)"
         ) from None
-    return Training("train_det", backbone, head.name, 0, recipe.output / stem, flags, parsed, steps_of(parsed))
+    title = f"{head.name or 'detector'} on {backbone}"
+    output = recipe.output / stem
+    return Training("train-det", title, backbone, head.name, 0, output, flags, parsed, iterations=steps_of(parsed))
 
 
 def _seeded(recipe: CompareRecipe, first: Training, seed: int) -> Training:
     output = first.output.with_name(f"{first.output.name}_seed{seed}")
-    return with_flags(replace(first, seed=seed, output=output), {"seed": str(seed), "output": str(output)})
+    one = replace(first, title=f"{first.title}, seed {seed}", seed=seed, output=output)
+    return with_flags(one, {"seed": str(seed), "output": str(output)})
 
 
 def check(cell: Training, *, is_pretrained: bool) -> None:
-    """Builds the detector without its numbers. Raises RecipeError where it cannot be, or where its weights are missing.
+    """Build the detector without its numbers. Raises RecipeError where it cannot be, or where its weights are missing.
 
     is_pretrained: the matrix itself makes the weights.
     """

@@ -1,6 +1,6 @@
 """A sweep over one field: every backbone and head tries all values with seed 0, and the best goes to all seeds.
 
-Which value is best is told by images held out of the training set, never by the test set. The grid and this rule are
+The best value is chosen on images held out of the training set, never on the test set. The grid and this rule are
 part of the protocol; the value chosen is a result (`vertebra.recipes.schema.protocol_fields`).
 """
 
@@ -21,12 +21,12 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 
 
 class Undecided(UserError):
-    """A sweep has not come to a value, or not yet."""
+    """A sweep has not chosen a value, or not yet."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the trials of a backbone and a head have come to. figures: by value, None where the training diverged."""
+    """The result of the trials of a backbone and a head. figures: by value, None where the training diverged."""
 
     backbone: str
     head: str
@@ -35,7 +35,7 @@ class Choice:
 
 
 def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
-    """Seed 0 of a backbone and a head, once a value, tested on what is held out of the training images.
+    """Plan seed 0 of a backbone and a head, once a value, tested on what is held out of the training images.
 
     Raises RecipeError for a field that a sweep cannot choose, and for a value that the field cannot have.
     """
@@ -45,7 +45,8 @@ def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
     for value in sweep.values:
         output = recipe.output / "sweep" / f"{first.output.name}_{path_part(value)}"
         changes = {"seed": "0", "output": str(output), "validation": f"{recipe.sweep_share:g}", sweep.field: value}
-        trials.append(with_flags(replace(first, output=output, value=value), changes))
+        trial = replace(first, title=f"trial of {value} for {first.title}", output=output, value=value)
+        trials.append(with_flags(trial, changes))
     _check_values(sweep, trials)
     return tuple(trials)
 
@@ -61,19 +62,19 @@ def _check_values(sweep: Sweep, trials: Sequence[Training]) -> None:
 
 
 def with_choice(recipe: CompareRecipe, cell: Training, choice: Choice) -> Training:
-    """The cell as it is trained once the sweep has chosen its value."""
+    """Return the cell as it is trained once the sweep has chosen its value."""
     sweep = _sweep(recipe)
     grid = f"{sweep.field}: {' '.join(sweep.values)}"
     return with_flags(cell, {sweep.field: choice.chosen, "sweep": f"{grid}, {rule(recipe, cell)}"})
 
 
 def rule(recipe: CompareRecipe, cell: Training) -> str:
-    """By what a value is chosen."""
-    return f"best {_judged_by(cell)[1]} on {recipe.sweep_share:g} of the training images, seed 0"
+    """Return the rule by which a value is chosen, in words."""
+    return f"best {_figure_name(cell)[1]} on {recipe.sweep_share:g} of the training images, seed 0"
 
 
 def choose(trials: Sequence[Training]) -> Choice:
-    """The value with the best figure, of equal ones the first.
+    """Choose the value with the best figure, of equal ones the first.
 
     Raises Undecided where a trial has not ended yet (one that diverged has) or its figure cannot be read, and where all
     diverged.
@@ -94,16 +95,16 @@ def choose(trials: Sequence[Training]) -> Choice:
 
 
 def write_choices(recipe: CompareRecipe, trials: Sequence[Sequence[Training]]) -> None:
-    """Writes OUTPUT/sweep.json: the grid, the rule, and of each backbone and head its figures and the choice."""
+    """Write OUTPUT/sweep.json: the grid, the rule, and of each backbone and head its figures and the choice."""
     sweep, choices = _sweep(recipe), []
     for group in trials:
         try:
             choices.append(vars(choose(group)))
         except Undecided:
             continue
-    told = {"field": sweep.field, "values": list(sweep.values), "rule": rule(recipe, trials[0][0]), "choices": choices}
+    facts = {"field": sweep.field, "values": list(sweep.values), "rule": rule(recipe, trials[0][0]), "choices": choices}
     recipe.output.mkdir(parents=True, exist_ok=True)
-    write_json(recipe.output / "sweep.json", told)
+    write_json(recipe.output / "sweep.json", facts)
 
 
 def _sweep(recipe: CompareRecipe) -> Sweep:
@@ -112,22 +113,24 @@ def _sweep(recipe: CompareRecipe) -> Sweep:
     return sweep
 
 
-def _judged_by(cell: Training) -> tuple[tuple[str, str], str]:
-    """Where in evaluation.json the figure stands, and its name: VOC's mAP for VOC's data sets, else COCO's AP."""
+def _figure_name(cell: Training) -> tuple[tuple[str, str], str]:
+    """Return the figure's keys in evaluation.json, and its name: VOC's mAP for VOC's data sets, else COCO's AP."""
     assert isinstance(cell.recipe, DetectionRecipe)
     return (("voc", "mAP"), "VOC mAP") if cell.recipe.dataset.startswith("voc") else (("coco", "AP"), "AP")
 
 
 def _figure(trial: Training) -> float | None:
     path = trial.output / "evaluation.json"
-    (metric, name), _ = _judged_by(trial)
+    (metric, name), _ = _figure_name(trial)
     try:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         figure = evaluation[metric][name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Undecided(f"{path} has no {metric} {name} ({error}); remove the run, and it is tried again") from None
+        raise Undecided(
+            f"{path} has no {metric} {name} ({error})", hint="remove the run, and it is tried again"
+        ) from None
     if figure is None:
-        raise Undecided(f"{path}: there is no object in the held-out images; give a greater --sweep-share")
+        raise Undecided(path, "there is no object in the held-out images", "give a greater --sweep-share")
     return float(figure)
 
 
@@ -136,7 +139,7 @@ def _check(sweep: Sweep, first: Training) -> None:
     if sweep.field not in fields:
         near = [name for name in fields if name.endswith(f".{sweep.field}")]
         near = near or difflib.get_close_matches(sweep.field, fields, n=1)
-        mend = f"; did you mean {near[0]}?" if near else ""
-        raise RecipeError(f"--sweep {sweep.field}: a detector's recipe has no such field that can be swept{mend}")
+        hint = f"did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"--sweep {sweep.field}", "a detector's recipe has no such field that can be swept", hint)
     if any(argument.split("=")[0].replace("_", "-") == sweep.flag for argument in first.flags):
         raise RecipeError(f"--sweep {sweep.field}: {sweep.flag} stands after the -- as well; the sweep is to choose it")

@@ -1,4 +1,4 @@
-"""One training of a comparison: a command line of its tool, and the recipe that it means."""
+"""One training of a plan: a command line, and the recipe that it means."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vertebra.build import build, build_detection
 from vertebra.engine.jobs.board import latest
+from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
 from vertebra.recipes.command_line import drop_other_lengths, validated
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
@@ -17,12 +18,14 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 
 @dataclass(frozen=True)
 class Training:
-    """One run of the matrix: what it is, where it goes, the flags of its tool, and the recipe that they make.
+    """One run: what it is, where it goes, the flags of its command, and the recipe that they make.
 
-    head "" where the matrix has one recipe alone; value: of the swept field, in a trial of the sweep.
+    title: what to call it in a sentence. head: of a detector, "" where a plan has one alone. value: of the swept
+    field, in a trial of a sweep.
     """
 
-    tool: str
+    command_name: str
+    title: str
     backbone: str
     head: str
     seed: int
@@ -37,39 +40,34 @@ class Training:
         return f"sweep_{self.output.name}" if self.value else self.output.name
 
     @property
-    def title(self) -> str:
-        """For people: fpn on r50, seed 1."""
-        if self.tool == "train_backbone":
-            return f"pre-training of {self.backbone}"
-        what = f"{self.head or 'detector'} on {self.backbone}"
-        return f"trial of {self.value} for {what}" if self.value else f"{what}, seed {self.seed}"
-
-    @property
     def kind(self) -> str:
         """Trainings of one kind take equally long a step."""
-        return f"{self.tool} {self.backbone} {self.head}"
+        return f"{self.command_name} {self.backbone} {self.head}"
 
     def command(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "vertebra", self.tool.replace("_", "-"), *self.flags)
+        return (sys.executable, "-m", "vertebra", self.command_name, *self.flags)
+
+    def job(self) -> Job:
+        return Job(self.name, self.output, self.command(), self.iterations, kind=self.kind)
 
     def has_diverged(self) -> bool:
-        """Whether it ended because its loss was no number any more (`vertebra.engine.guard`)."""
+        """True where it ended because its loss was not finite (`vertebra.engine.guard`)."""
         return any((self.output / "checkpoints").glob("not_finite_*.pt"))
 
-    def share_left(self) -> float:
-        """Of its steps, the share that has not been done."""
+    def remaining(self) -> float:
+        """Return the share of its steps that has not been done."""
         return max(0.0, 1 - latest(self.output).get("iteration", 0) / self.iterations)
 
     def is_finished(self) -> bool:
-        """Whether its run came to its end. Raises RunError where its directory holds another recipe's run."""
+        """True where its run came to its end. Raises RunError where its directory holds another recipe's run."""
         free = may_differ(self.recipe)
-        if self.recipe.precision == "auto":  # the run's own was settled by the machine that it ran on
+        if self.recipe.precision == "auto":  # the machine that it ran on has decided
             free |= {"precision"}
         return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free)
 
 
 def with_flags(training: Training, values: dict[str, str]) -> Training:
-    """The training with further flags, and the recipe and length that they make.
+    """Return the training with further flags, and the recipe and length that they make.
 
     Raises RecipeError for a value that its field cannot have, and for a second length beside one on the command line.
     """
@@ -82,21 +80,21 @@ def with_flags(training: Training, values: dict[str, str]) -> Training:
             inner = inner[part]
         inner[last] = value
     recipe = validated(type(training.recipe), fields, f"{named[-1]} {list(values.values())[-1]}")
-    meant = flatten(recipe)
-    flags = tuple(part for name, value in values.items() for part in _typed(name, value, meant[name]))
+    parsed = flatten(recipe)
+    flags = tuple(part for name, value in values.items() for part in _as_flag(name, value, parsed[name]))
     return replace(training, flags=training.flags + flags, recipe=recipe, iterations=steps_of(recipe))
 
 
-def _typed(name: str, value: str, meant: object) -> tuple[str, ...]:
-    """As a command line says it: --test.flip or --test.no-flip, --solver.lr 0.02."""
-    if not isinstance(meant, bool):
+def _as_flag(name: str, value: str, parsed: object) -> tuple[str, ...]:
+    """Write a field as on a command line: --solver.lr 0.02, and a switch as --test.flip or --test.no-flip."""
+    if not isinstance(parsed, bool):
         return (flag_of(name), value)
     *place, last = name.split(".")
-    return (flag_of(".".join([*place, last if meant else f"no_{last}"])),)
+    return (flag_of(".".join([*place, last if parsed else f"no_{last}"])),)
 
 
 def steps_of(recipe: RunRecipe) -> int:
-    """The length of the recipe's training."""
+    """Return the length of the recipe's training in steps; in epochs it takes a look at the data."""
     assert isinstance(recipe, BackboneRecipe | DetectionRecipe)
     if recipe.solver.iterations:
         return build.iterations_of(recipe, 0)
@@ -104,7 +102,7 @@ def steps_of(recipe: RunRecipe) -> int:
     return build.iterations_of(recipe, _images_of(recipe.model_copy(update=same)))
 
 
-@functools.cache  # a large set takes seconds to open, and all cells of a matrix have the same
+@functools.cache  # a large set takes seconds to open, and all trainings of a plan have the same
 def _images_of(recipe: BackboneRecipe | DetectionRecipe) -> int:
     if isinstance(recipe, DetectionRecipe):
         return len(build_detection.open_train(recipe))

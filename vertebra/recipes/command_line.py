@@ -74,10 +74,13 @@ def load_recipe(kind: type[_Recipe], path: Path) -> _Recipe:
     return validated(kind, read_yaml(path), str(path))
 
 
-def validated(kind: type[_Recipe], values: dict[str, Any], origin: str = "") -> _Recipe:
-    """Return the recipe of those values. Raises RecipeError: `origin`, then each field with what is wrong in it."""
+def validated(kind: type[_Recipe], values: dict[str, Any], origin: str = "", *, is_part: bool = False) -> _Recipe:
+    """Return the recipe of those values. Raises RecipeError: `origin`, then each field with what is wrong in it.
+
+    is_part: flags will complete it, so that it is not checked yet that its fields go together.
+    """
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, context={"is_part": is_part})
     except ValidationError as error:
         sentences = "; ".join(_sentences(kind, error))
         raise RecipeError(origin, sentences) from None
@@ -149,7 +152,10 @@ def parse_recipe(
     if "config" not in kind.model_fields:  # else --config is the recipe's own field
         config, arguments = take_flag(arguments, "--config")
         name = config or default
-    base = load_recipe(kind, find_recipe(name)) if name else kind.model_construct()
+    base = kind.model_construct()
+    if name:
+        file = find_recipe(name)
+        base = validated(kind, read_yaml(file), str(file), is_part=True)
     origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
     with _WHOLE:
         read: Any = tyro.cli(

@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from vertebra.ground.errors import RecipeError
 
@@ -28,9 +28,18 @@ class Recipe(BaseModel):
         """Return the fields that have no effect as the others are set, each with the reason."""
         return {}
 
+    def check(self) -> None:
+        """Raise ValueError with a sentence for fields that do not go together."""
+
     @model_validator(mode="after")
-    def _reset_idle_fields(self) -> Recipe:
-        """Recipes that differ in nothing but idle fields are one recipe, with one protocol."""
+    def _check_whole(self, info: ValidationInfo) -> Recipe:
+        """Check the fields together, and reset idle ones: recipes that differ in those alone are one recipe.
+
+        A file that flags will complete is only a part (`vertebra.recipes.command_line.validated`).
+        """
+        if (info.context or {}).get("is_part"):
+            return self
+        self.check()
         for name, reason in self.idle().items():
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:

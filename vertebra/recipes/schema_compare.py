@@ -27,9 +27,9 @@ HEAD_RECIPES: dict[tuple[str, str], str] = {
     },
     ("sample", "fpn"): "sample/fpn.yaml",
 }
-# What says something of runs that exist, or of --predictions alone; all other fields are a matrix's.
-OF_A_REPORT = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
-# What the matrix itself says to every training of a detector.
+# Fields with an effect on a report on runs that exist, or on --predictions alone; all others are a matrix's.
+REPORT_FIELDS = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
+# Flags that the matrix itself gives to every training of a detector.
 SET_BY_MATRIX = (
     *("--config", "--backbone", "--dataset", "--data", "--weights", "--seed", "--output", "--resume", "--device"),
     *("--gpus", "--workers", "--validation", "--sweep", "--model.body"),
@@ -114,35 +114,32 @@ class CompareRecipe(Recipe):
     )
 
     def check(self) -> None:
-        """Raises ValueError with a sentence for what cannot be, or does not go together.
-
-        Not validators: what those say comes out of a command line's parser wrapped up in its own words.
-        """
-        self._pairs_are_pairs()
-        self._weights_name_their_backbone()
-        self._names_are_named_once()
-        self._devices_go_up()
-        self._sweep_has_values()
+        """Raise ValueError with a sentence for fields that do not go together."""
+        self._check_pairs()
+        self._check_weights()
+        self._check_names()
+        self._check_devices()
+        self._check_sweep()
         self.all_heads()
 
-    def _weights_name_their_backbone(self) -> None:
+    def _check_weights(self) -> None:
         for entry in self.weights:
             if self.backbones and entry.partition("=")[0] not in self.backbones:
                 raise ValueError(
                     f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
                 )
 
-    def _names_are_named_once(self) -> None:
-        told = {"backbones": self.backbones, "heads": tuple(head.partition("=")[0] for head in self.heads)}
-        told["sweep"] = self.sweep
-        told |= {name: tuple(one.partition("=")[0] for one in getattr(self, name)) for name in ("weights", "slurm")}
-        for field, names in told.items():
+    def _check_names(self) -> None:
+        lists = {"backbones": self.backbones, "sweep": self.sweep}
+        for field in ("heads", "weights", "slurm"):
+            lists[field] = tuple(entry.partition("=")[0] for entry in getattr(self, field))
+        for field, names in lists.items():
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 hint = ", --seeds repeats them" if field in ("backbones", "heads") else ""
                 raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once{hint}")
 
-    def _devices_go_up(self) -> None:
+    def _check_devices(self) -> None:
         if self.gpus_per_job is not None:
             if self.gpus % self.gpus_per_job:
                 raise ValueError(f"--gpus {self.gpus} is not a multiple of --gpus-per-job {self.gpus_per_job}")
@@ -154,7 +151,7 @@ class CompareRecipe(Recipe):
         if self.jobs is not None and self.is_queued:
             raise ValueError("--jobs is for this machine; a cluster's queue decides how many run at a time")
 
-    def _sweep_has_values(self) -> None:
+    def _check_sweep(self) -> None:
         if not self.sweep and self.sweep_share != CompareRecipe.model_fields["sweep_share"].default:
             raise ValueError("--sweep-share is for a --sweep")
         if self.sweep and len(self.sweep) < 3:
@@ -162,7 +159,7 @@ class CompareRecipe(Recipe):
                 f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02"
             )
 
-    def _pairs_are_pairs(self) -> None:
+    def _check_pairs(self) -> None:
         forms = (("predictions", "NAME=FILE"), ("slurm", "KEY=VALUE"), ("weights", "BACKBONE=FILE"))
         for field, form in forms:
             for entry in getattr(self, field):
@@ -170,19 +167,19 @@ class CompareRecipe(Recipe):
                 if not name or not value:
                     raise ValueError(f"--{field} {entry}: write {form}")
 
-    def of_a_matrix(self) -> list[str]:
-        """The fields that were set and say nothing of runs that exist."""
-        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in OF_A_REPORT}
+    def matrix_fields(self) -> list[str]:
+        """Return the fields that were set and have no effect on a report on runs that exist."""
+        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in REPORT_FIELDS}
         return [name for name, field in fields.items() if getattr(self, name) != field.default]
 
     @property
     def is_queued(self) -> bool:
-        """Whether the jobs go to a cluster's queue."""
+        """True where the jobs go to a cluster's queue."""
         return bool(self.slurm) and "cluster=local" not in self.slurm
 
     @property
     def processes(self) -> int:
-        """Of each job."""
+        """Processes of each job."""
         return self.gpus_per_job or self.gpus
 
     @property
@@ -191,7 +188,7 @@ class CompareRecipe(Recipe):
         return self.jobs or self.gpus // self.processes
 
     def all_heads(self) -> list[Head]:
-        """The heads with their recipes. Raises ValueError for an unknown head or data set."""
+        """Return the heads with their recipes. Raises ValueError for an unknown head or data set."""
         if self.dataset not in DETECTION_SETS:
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
         own = self.detection or DEFAULT_RECIPES[self.dataset]
@@ -211,17 +208,17 @@ class CompareRecipe(Recipe):
         return Head(name, listed or own, name)
 
     def swept(self) -> Sweep | None:
-        """The sweep that was asked for, its field as the recipe's is written."""
+        """Return the sweep that was asked for, its field as it is written in a recipe."""
         if not self.sweep:
             return None
         return Sweep(self.sweep[0].removeprefix("--").replace("-", "_"), self.sweep[1:])
 
     def weights_of(self) -> dict[str, str]:
-        """The weights that were named, by backbone."""
+        """Return the weights that were named, by backbone."""
         return dict(entry.split("=", 1) for entry in self.weights)
 
     def predictions_of(self) -> dict[str, list[Path]]:
-        """The files of predictions, by the name of their side."""
+        """Return the files of predictions, by the name of their side."""
         sides: dict[str, list[Path]] = {}
         for entry in self.predictions:
             name, _, path = entry.partition("=")

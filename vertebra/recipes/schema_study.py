@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.recipes.schema import Device, Recipe, Workers, path_part
 
@@ -25,9 +25,9 @@ STUDIES: dict[str, tuple[str, ...]] = {
         *("r50", "r101", "r152", "vgg16:config=imagenet/vgg.yaml"),
     ),
 }
-# What may follow a net's name: parts of its architecture, and a recipe of its own.
+# Options after a net's name: parts of its architecture, and a recipe of its own.
 NET_OPTIONS = ("shortcut", "width", "stride_in", "config")
-# What the study itself says to every training.
+# Flags that the study itself gives to every training.
 SET_BY_STUDY = ("--config", "--backbone", "--data", "--seed", "--output", "--resume", "--device", "--gpus", "--workers")
 
 # He et al. 2015, section 4.2: a rate of 0.1 is too large a start for 110 layers, so 0.01 until the error is below 80 %.
@@ -44,12 +44,12 @@ class Net:
 
     @classmethod
     def parse(cls, text: str) -> Net:
-        """The net of `NAME` or `NAME:option=value,...`. Raises ValueError naming the known options."""
-        name, colon, told = text.rpartition(":")
-        if not colon or "=" not in told:  # the colon of torchvision:resnet50 belongs to the name
+        """Read `NAME` or `NAME:option=value,...`. Raises ValueError naming the known options."""
+        name, colon, tail = text.rpartition(":")
+        if not colon or "=" not in tail:  # the colon of torchvision:resnet50 belongs to the name
             return cls(text)
         options = []
-        for entry in told.split(","):
+        for entry in tail.split(","):
             option, _, value = entry.partition("=")
             if option not in NET_OPTIONS or not value:
                 raise ValueError(
@@ -60,7 +60,7 @@ class Net:
 
     @property
     def directory(self) -> str:
-        """The name as a part of a path: r34_shortcutA, torchvision-resnet50."""
+        """Return the name as a part of a path: r34_shortcutA, torchvision-resnet50."""
         return "_".join(
             [path_part(self.backbone), *(f"{option}{value}" for option, value in self.options if option != "config")]
         )
@@ -94,14 +94,13 @@ class DepthRecipe(Recipe):
     dry_run: bool = Field(False, description="Print the plan and stop.")
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
 
-    @model_validator(mode="after")
-    def _nets_are_named_once(self) -> DepthRecipe:
+    def check(self) -> None:
+        """Raise ValueError with a sentence where a net is named twice."""
         directories = [net.directory for net in self.all_nets()]
         twice = sorted({name for name in directories if directories.count(name) > 1})
         if twice:
             raise ValueError(f"the net {', '.join(twice)} is named twice; name each once, --seeds repeats them")
-        return self
 
     def all_nets(self) -> list[Net]:
-        """The nets of --study and --nets. Raises ValueError where an option is unknown."""
+        """Return the nets of --study and --nets. Raises ValueError where an option is unknown."""
         return [Net.parse(text) for text in (*(STUDIES[self.study] if self.study else ()), *self.nets)]
