@@ -16,7 +16,7 @@ import yaml
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.metrics.voc import voc_figures
-from vertebra.evaluation.report import ReportError, Written, latex, write_report
+from vertebra.evaluation.report import Written, latex, write_report
 from vertebra.evaluation.report.content import Spread
 from vertebra.evaluation.report.formats import change, mean_and_spread
 from vertebra.evaluation.report.origins import label_runs
@@ -26,6 +26,7 @@ from vertebra.evaluation.statistics.comparison import holm
 from vertebra.evaluation.why.errors import KINDS
 from vertebra.evaluation.why.explain import explain
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 
 PROTOCOL = {"solver.lr": 0.02, "solver.iterations": 90, "data.source": "sample/val", "data.sides": [224]}
 EMPTY_CLASS = "never <b>seen</b> | here"
@@ -350,68 +351,62 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
-def test_protocols_that_differ_are_refused_by_field(pair: list[Path], tmp_path: Path) -> None:
-    other = {**PROTOCOL, "solver.lr": 0.01, "norms": "trained"}
-    run = make_run(tmp_path / "c", "r50", [], protocol=other)
-    with pytest.raises(ReportError, match=r"differ in norms: None against 'trained'; solver\.lr: 0\.02 against 0\.01"):
+def moved_truth() -> dict[str, Any]:
+    truth = make_truth()
+    truth["annotations"][0]["bbox"][0] += 1
+    return truth
+
+
+REFUSED = [  # the second run's provenance, truth or protocol; files written over; what the message says
+    ({"protocol": {**PROTOCOL, "solver.lr": 0.01, "norms": "trained"}}, {},
+     r"differ in norms: None against 'trained'; solver\.lr: 0\.02 against 0\.01; train both under one protocol"),
+    ({"finished": False}, {}, "the run is not finished; run its command again with --resume"),
+    ({"truth": moved_truth()}, {}, "truth.json differ, so they were scored on different annotations"),
+    ({"sample_hash": "0ld"}, {}, r"different generators \(5eed against 0ld\); make the sample set anew"),
+    ({"protocol_hash": "beef"}, {}, "protocol hashes differ .* equal; train both with one version of the code"),
+    ({}, {"metrics.jsonl": '{"iteration": 1, "loss": 2}\n{"iteration": null, "loss": 2}\n'},
+     r"metrics\.jsonl, line 2: iteration None is not a whole number; remove it"),
+    ({}, {"predictions.json": '[{"image_id"'},
+     r"predictions\.json: it is not valid JSON.*; score the run with: "),
+    ({}, {"predictions.json": "{}"}, r"predictions\.json: it is not a list of COCO results; score the run"),
+    ({}, {"predictions.json": "[]"}, r"evaluation\.json: it has AP .* scores 0\.00.*; score the run again"),
+    ({}, {"predictions.json": None}, r"predictions\.json: it is missing; score the run"),
+    ({}, {"config.yaml": "a: ["}, r"config\.yaml: it is not valid YAML .*restore it or run again"),
+    ({}, {"config.yaml": "label_smoothing: 0.1"}, r"it is a run of train_backbone\.py; a report compares detectors"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "files", "problem"), REFUSED)
+def test_a_run_that_cannot_be_compared_is_refused(
+    pair: list[Path], tmp_path: Path, facts: dict[str, Any], files: dict[str, str | None], problem: str
+) -> None:
+    run = make_run(tmp_path / "c", "r50", make_predictions(make_truth(), share=0.9, seed=3), **facts)
+    for name, text in files.items():
+        (run / name).unlink() if text is None else (run / name).write_text(text)
+    with pytest.raises(UserError, match=problem):
         write_report([pair[0], run], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(pair: list[Path], tmp_path: Path) -> None:
-    truth = make_truth()
-    truth["annotations"][0]["bbox"][0] += 1
-    runs = {
-        "is not finished": make_run(tmp_path / "unfinished", "r18", [], finished=False),
-        "truth.json differ": make_run(tmp_path / "elsewhere", "r18", [], truth=truth),
-        "different generators": make_run(tmp_path / "generator", "r18", [], sample_hash="0ld"),
-        "protocol hashes differ": make_run(tmp_path / "hash", "r18", [], protocol_hash="beef"),
-        "is not a directory": tmp_path / "nowhere",
-        "given twice": pair[0],
-    }
-    for sentence, run in runs.items():
-        with pytest.raises(ReportError, match=sentence):
-            write_report([pair[0], run], tmp_path / "out")
-    with pytest.raises(ReportError, match="nothing to report on"):
-        write_report([], tmp_path / "out")
-
-
-def test_directories_that_hold_no_detectors_run_are_told_from_unfinished_ones(tmp_path: Path) -> None:
-    for name in [f"run{number}" for number in range(10)] + ["classifier"]:
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "config.yaml").write_text("label_smoothing: 0.1\n" * (name == "classifier"))
+def test_directories_without_a_run_are_refused_with_those_that_have_one(pair: list[Path], tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / "runs" / f"run{number}").mkdir(parents=True)
+        (tmp_path / "runs" / f"run{number}" / "config.yaml").write_text("")
     (tmp_path / "data" / "train").mkdir(parents=True)
-    sentences = {
-        "runs": "runs holds no run (no config.yaml): name those in it: classifier, run0, run1, run2, run3, run4, run5, "
-        "run6 and 3 more.",
-        "data": "data holds no run (no config.yaml): name a training's output directory.",
-        "runs/run0": "provenance.json is missing: the run has not finished",
-        "runs/classifier": "is a run of train_backbone.py; compare.py reports on detectors, those of train_det.py.",
+    problems = {
+        "runs": "runs: it holds no run (no config.yaml); name the runs in it: run0, run1, run2, run3, run4, run5, "
+        "run6, run7 and 2 more",
+        "data": "data: it holds no run (no config.yaml); name a training's output directory",
+        "runs/run0": "provenance.json: it is missing; the run has not finished",
+        "nowhere": "nowhere: it is not a directory",
     }
-    for path, sentence in sentences.items():
-        with pytest.raises(ReportError, match=re.escape(sentence)):
+    for path, problem in problems.items():
+        with pytest.raises(UserError, match=re.escape(problem)):
             write_report([tmp_path / path], tmp_path / "out")
-
-
-def test_a_line_without_its_iteration_is_named(pair: list[Path], tmp_path: Path) -> None:
-    run = make_run(tmp_path / "c", "r18", [])
-    (run / "metrics.jsonl").write_text('{"iteration": 1, "loss": 2}\n{"iteration": null, "loss": 2}\n')
-    with pytest.raises(ReportError, match=r"metrics\.jsonl, line 2: iteration is None, not a whole number: remove it"):
-        write_report([pair[0], run], tmp_path / "out")
-
-
-def test_broken_or_stale_files_are_named_with_the_mend(pair: list[Path], tmp_path: Path) -> None:
-    run = make_run(tmp_path / "c", "r18", make_predictions(make_truth(), share=0.9, seed=3))
-    kept = (run / "predictions.json").read_text()
-    (run / "predictions.json").write_text(kept[:40])
-    with pytest.raises(ReportError, match=r"predictions\.json is not valid JSON.*eval_det\.py"):
-        write_report([pair[0], run], tmp_path / "out")
-    (run / "predictions.json").write_text("[]")
-    with pytest.raises(ReportError, match=r"evaluation\.json says AP .* scores 0\.00"):
-        write_report([pair[0], run], tmp_path / "out")
-    (run / "predictions.json").unlink()
-    with pytest.raises(ReportError, match=r"predictions\.json is missing: score the run"):
-        write_report([pair[0], run], tmp_path / "out")
+    with pytest.raises(UserError, match="given twice"):
+        write_report([pair[0], pair[0]], tmp_path / "out")
+    with pytest.raises(UserError, match="nothing to report on"):
+        write_report([], tmp_path / "out")
 
 
 def test_a_run_that_found_nothing_scores_zero(pair: list[Path], tmp_path: Path) -> None:

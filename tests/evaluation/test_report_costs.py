@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
 from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
-from vertebra.evaluation.report import ReportError, Written, latex, write_report
+from vertebra.evaluation.report import Written, latex, write_report
 from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.content import Front, FrontPoint, Pretraining, SideCost, SideFacts, Spread
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
 from vertebra.evaluation.report.formats import mean_and_spread, spread
 from vertebra.evaluation.report.templates import text_of
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 from vertebra.ground.table import Cell, Row, Table
 
 COST = {
@@ -250,13 +251,13 @@ def test_heads_on_different_data_are_refused(other, tmp_path):
     truth, more = other.get("truth"), {name: value for name, value in other.items() if name != "truth"}
     first = make_run(tmp_path / "first", "r18", [], protocol={**PROTOCOL, "model.body": "c4"})
     second = make_run(tmp_path / "second", "r18", [], truth=truth, protocol={**PROTOCOL, "model.body": "fpn", **more})
-    with pytest.raises(ReportError, match="different heads \\(c4, fpn\\) and different data"):
+    with pytest.raises(UserError, match="different heads \\(c4, fpn\\) and different data"):
         write_report([first, second], tmp_path / "out")
 
 
 def test_protocols_of_one_head_still_have_to_be_equal(tmp_path):
     runs = runs_of(tmp_path, "c4", "fpn", seeds=1)
     other = make_run(tmp_path / "other", "r50", [], protocol={**PROTOCOL, "model.body": "fpn", "solver.lr": 1.0})
-    with pytest.raises(ReportError, match=r"differ in solver\.lr: 0\.02 against 1\.0"):
+    with pytest.raises(UserError, match=r"differ in solver\.lr: 0\.02 against 1\.0"):
         write_report([*runs, other], tmp_path / "out")
     assert not (tmp_path / "out").exists()

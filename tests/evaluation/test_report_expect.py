@@ -11,9 +11,10 @@ import yaml
 
 from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.report import ReportError, write_report
+from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.expect import read_expectations
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 from vertebra.recipes.command_line import INSTALLED
 
 
@@ -127,12 +128,12 @@ WRONG = [  # text of the file, what its message says
 def test_a_wrong_file_is_refused_with_what_is_wrong(tmp_path, text, problem):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
-    with pytest.raises(ReportError, match=rf"wrong\.yaml: .*({problem})"):
+    with pytest.raises(UserError, match=rf"wrong\.yaml: .*({problem})"):
         read_expectations(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ReportError, match="is missing"):
+    with pytest.raises(UserError, match="is missing"):
         read_expectations(tmp_path / "nowhere.yaml")
 
 
@@ -192,20 +193,20 @@ def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, t
 def test_predictions_that_cannot_be_a_side_are_refused(pair, tmp_path):
     file = tmp_path / "found.json"
     file.write_text("[]")
-    with pytest.raises(ReportError, match="need the truth that they are scored on"):
+    with pytest.raises(UserError, match="give the truth as well"):
         write_report([], tmp_path / "out", predictions={"a": file})
-    with pytest.raises(ReportError, match="A side is called r101 already"):
+    with pytest.raises(UserError, match="a side is called r101 already; give the predictions another name"):
         write_report(pair, tmp_path / "out", predictions={"r101": file})
     found = tmp_path / "one.json"
     found.write_text(json.dumps(make_predictions(make_truth(), share=0.5, seed=1)))
     (tmp_path / "copy.json").write_text(found.read_text())
     (tmp_path / "link.json").symlink_to(found)
     for second, sentence in (
-        (found, "is given twice as a"),
+        (found, "is given twice as a; give one file for each seed"),
         ("link.json", "given twice"),
-        ("copy.json", "hold the same"),
+        ("copy.json", "both have the same content"),
     ):
-        with pytest.raises(ReportError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             write_report(pair, tmp_path / "out", predictions={"a": [found, tmp_path / second]})
     with pytest.raises(ValueError, match=r"nowhere\.json does not exist"):
         write_report(pair, tmp_path / "out", predictions={"a": tmp_path / "nowhere.json"})

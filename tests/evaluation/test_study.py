@@ -14,13 +14,13 @@ from scipy import stats
 
 from tests.evaluation.study_runs import make_run, make_study
 from vertebra.evaluation.plots.lines import spread_labels
-from vertebra.evaluation.report import ReportError
 from vertebra.evaluation.study import write_study
 from vertebra.evaluation.study.averages import mean_curve
 from vertebra.evaluation.study.findings import change
 from vertebra.evaluation.study.nets import describe_net
 from vertebra.evaluation.study.runs import count_parameters, error_curve, last_error, read_study_run
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 
 DEGRADED = {
     "cifar_plain20": [14.0, 14.4, 14.2],
@@ -269,21 +269,21 @@ def test_the_three_files_say_the_same(tmp_path):
 
 def test_bad_runs_end_in_a_sentence(tmp_path):
     good = make_run(tmp_path, "cifar_r20", train_error=9, test_error=9)
-    with pytest.raises(ReportError, match="no finished run"):
+    with pytest.raises(UserError, match="no finished run"):
         write_study([], tmp_path / "report")
-    with pytest.raises(ReportError, match="given twice"):
+    with pytest.raises(UserError, match="given twice"):
         write_study([good, good], tmp_path / "report")
-    with pytest.raises(ReportError, match="is not a directory"):
+    with pytest.raises(UserError, match="is not a directory"):
         write_study([tmp_path / "absent"], tmp_path / "report")
     copy = make_run(tmp_path / "again", "cifar_r20", train_error=9, test_error=9)
-    with pytest.raises(ReportError, match="both ResNet-20 with seed 0"):
+    with pytest.raises(UserError, match="both ResNet-20 with seed 0"):
         write_study([good, copy], tmp_path / "report")
     (copy / "responses.json").write_text("[]")
-    with pytest.raises(ReportError, match=r"responses\.json holds no layers"):
+    with pytest.raises(UserError, match=r"responses\.json holds no layers"):
         write_study([copy], tmp_path / "report")
     (copy / "evaluation.json").write_text(json.dumps({"coco": {}}))
-    with pytest.raises(ReportError, match="not the run of a classifier"):
+    with pytest.raises(UserError, match="not the run of a classifier"):
         write_study([copy], tmp_path / "report")
     (good / "provenance.json").write_text("{}")
-    with pytest.raises(ReportError, match="is not finished"):
+    with pytest.raises(UserError, match="is not finished"):
         write_study([good], tmp_path / "report")

@@ -28,11 +28,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from vertebra.evaluation.report.content import Content, Outcome, SideFacts, Spread
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.formats import change, spread
-from vertebra.evaluation.report.reading import ReportError, read_text
+from vertebra.evaluation.report.reading import read_text
 from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 
 FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
 MET, MISSED, NOT_HERE = "met", "missed", "not here"
@@ -96,15 +97,15 @@ class ExpectationFile(BaseModel):
 
 
 def read_expectations(path: Path) -> list[Expectation]:
-    """Read the file's expectations; ReportError names the file, the entry and what is wrong with it."""
+    """Read the file's expectations; UserError names the file, the entry and what is wrong with it."""
     try:
         content = yaml.safe_load(read_text(path, "give a YAML or JSON file of published numbers"))  # JSON is YAML
     except yaml.YAMLError as error:
-        raise ReportError(path, f"it is not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(path, f"it is not valid YAML ({' '.join(str(error).split())})") from None
     try:
         file = ExpectationFile.model_validate({"expectations": content} if isinstance(content, list) else content)
     except ValidationError as error:
-        raise ReportError(path, _sentence(error)) from None
+        raise UserError(path, _sentence(error)) from None
     return [one if one.source else one.model_copy(update={"source": file.source}) for one in file.expectations]
 
 
@@ -188,14 +189,14 @@ def _outcome(one: Expectation, content: Content, *, is_elsewhere: bool) -> Outco
 
 
 def _side(name: str, sides: Sequence[SideFacts]) -> SideFacts | None:
-    """Return the side of that label, else the one on that backbone; ReportError where several are."""
+    """Return the side of that label, else the one on that backbone; UserError where several are."""
     for side in sides:
         if side.label == name:
             return side
     on_backbone = [side for side in sides if side.backbone.get("name") == name]
     if len(on_backbone) > 1:
         listed = ", ".join(side.label for side in on_backbone)
-        raise ReportError(
+        raise UserError(
             f"expectation of {name}", f"{len(on_backbone)} sides have this backbone", f"name one of {listed}"
         )
     return on_backbone[0] if on_backbone else None

@@ -51,7 +51,7 @@ def write_report(
     baseline. predictions: COCO results by the name of their side, several files being several seeds, scored on
     `truth` (None: the runs'), whose pictures lie in `images`. expect: published numbers (`expect.py`). failed: what
     has no result and why, in sentences. `max_images` bounds the browser of images.
-    Raises ReportError where runs are unfinished, or protocols or truths of one head differ.
+    Raises UserError where runs are unfinished, or protocols or truths of one head differ.
     """
     expected = [] if expect is None else read_expectations(Path(expect))
     compared = read(runs, predictions, truth)

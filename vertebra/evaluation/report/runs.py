@@ -18,7 +18,6 @@ from typing import Any
 
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.report.reading import (
-    ReportError,
     read_json,
     read_metrics,
     read_provenance,
@@ -26,10 +25,12 @@ from vertebra.evaluation.report.reading import (
     require_run,
 )
 from vertebra.evaluation.why.explain import require_same_truth
+from vertebra.ground.errors import UserError
 from vertebra.ground.formats import TIMES
 
 HEAD = "model.body"
-# Fields of other trainings' recipes, by which they are known.
+EACH_SEED = "give one file for each seed"
+# Fields that only other trainings' recipes have.
 OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
 
 
@@ -93,19 +94,18 @@ class HeadRuns:
 
 
 def read_run(directory: Path) -> Run:
-    """Read one run directory; `ReportError` where it is no detector's, or something is missing, broken, unfinished."""
+    """Read one run directory; UserError where it is no detector's, or something is missing, broken, unfinished."""
     require_run(directory)
     recipe = read_recipe(directory / "config.yaml")
     for name, tool in OF_OTHER_TOOLS.items():
         if name in recipe:
-            raise ReportError(
-                f"{directory} is a run of {tool}; compare.py reports on detectors, those of train_det.py."
-            )
+            hint = "a report compares detectors, which train_det.py trains"
+            raise UserError(directory, f"it is a run of {tool}", hint)
     provenance = read_provenance(directory)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
     predictions = read_json(directory / "predictions.json", score_it)
     if not isinstance(predictions, list):
-        raise ReportError(f"{directory / 'predictions.json'} is not a list of COCO results: {score_it}")
+        raise UserError(directory / "predictions.json", "it is not a list of COCO results", score_it)
     return Run(
         path=directory,
         recipe=recipe,
@@ -125,11 +125,11 @@ def read(
     """Return the runs by head, in the order of each head's first run, with the files of predictions beside them.
 
     predictions: file or files (one a seed) by the side's name. truth: what the files were made for; None: the runs'.
-    `ReportError` where there is nothing, or runs of one head cannot be compared.
+    Raises UserError where there is nothing, or runs of one head cannot be compared.
     """
     paths = [Path(directory) for directory in directories]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise ReportError("The same run directory was given twice: a run cannot be compared with itself.")
+        raise UserError("the same run directory was given twice", hint="name each run once")
     by_head: dict[str | None, list[Run]] = {}
     for path in paths:
         run = read_run(path)
@@ -138,7 +138,7 @@ def read(
             _check_data(others[0], run)
         same = by_head.setdefault(None if head is None else str(head), [])
         if same:
-            check_of_head(same[0], run)
+            check_comparable(same[0], run)
         same.append(run)
     if not by_head:
         by_head[None] = []
@@ -149,16 +149,16 @@ def _of_head(
     head: str | None, runs: list[Run], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
 ) -> HeadRuns:
     if not runs and not predictions:
-        raise ReportError("There is nothing to report on: give the directories of finished runs, or predictions.")
+        raise UserError("there is nothing to report on", hint="give the directories of finished runs, or predictions")
     if not runs and truth is None:
-        raise ReportError("Predictions alone need the truth that they are scored on: COCO JSON.")
-    told = read_truth(runs[0].path / "truth.json") if runs else read_truth(Path(str(truth)))
+        raise UserError("predictions alone cannot be scored", hint="give the truth as well: COCO JSON")
+    annotations = read_truth(runs[0].path / "truth.json") if runs else read_truth(Path(str(truth)))
     if runs and truth is not None:
-        require_same_truth(told, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
+        require_same_truth(annotations, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
     for run in runs:
-        read_predictions(run.path / "predictions.json", told)
-    files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), told)]
-    return HeadRuns(head, [*runs, *files], told)
+        read_predictions(run.path / "predictions.json", annotations)
+    files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), annotations)]
+    return HeadRuns(head, [*runs, *files], annotations)
 
 
 def _listed(given: Path | Sequence[Path]) -> list[Path]:
@@ -166,71 +166,57 @@ def _listed(given: Path | Sequence[Path]) -> list[Path]:
 
 
 def _read_files(name: str, paths: Sequence[Path], truth: dict[str, Any]) -> list[Run]:
-    """A side's files, each another seed: none may be there twice, nor what it holds."""
+    """Read a side's files, one for each seed; no two may be the same file or have the same content."""
     read: list[Run] = []
     for path in paths:
         run = Run(path=path, name=name, predictions=read_predictions(path, truth))
         for other in read:
             if path.resolve() == other.path.resolve():
-                raise ReportError(f"{path} is given twice as {name}: each file of a side is another seed's.")
+                raise UserError(path, f"it is given twice as {name}", EACH_SEED)
             if run.predictions and run.predictions == other.predictions:
-                raise ReportError(f"{other.path} and {path} hold the same: as {name}, each is to be another seed's.")
+                raise UserError(f"{other.path} and {path}", f"both have the same content as {name}", EACH_SEED)
         read.append(run)
     return read
 
 
-def check_of_head(first: Run, other: Run) -> None:
-    """Refuse two runs whose protocols, truths or sample sets differ, naming what differs."""
+def check_comparable(first: Run, other: Run) -> None:
+    """Raise UserError for two runs whose protocols, truths or sample sets differ, naming what differs."""
     where = f"{first.path} and {other.path} cannot be compared"
-    differing = protocol_differences(first, other)
-    if differing:
-        fields = "; ".join(f"{name}: {mine!r} against {theirs!r}" for name, mine, theirs in differing)
-        raise ReportError(f"{where}: their protocols differ in {fields}. Train both under one protocol.")
+    if fields := differing(first.protocol, other.protocol):
+        listed = "; ".join(f"{name}: {a!r} against {b!r}" for name, a, b in fields)
+        raise UserError(where, f"their protocols differ in {listed}", "train both under one protocol")
     hashes = [run.provenance.get("protocol_hash") for run in (first, other)]
     if hashes[0] != hashes[1]:
-        raise ReportError(
-            f"{where}: their protocol hashes differ ({hashes[0]} against {hashes[1]}) although the listed fields "
-            "are equal. Train both with one version of the code."
-        )
+        reason = f"their protocol hashes differ ({hashes[0]} against {hashes[1]}) although the listed fields are equal"
+        raise UserError(where, reason, "train both with one version of the code")
     samples = [run.provenance.get("sample_hash") for run in (first, other)]
     if samples[0] != samples[1]:
-        raise ReportError(
-            f"{where}: their sample sets come from different generators ({samples[0]} against {samples[1]}). "
-            "Make the sample set anew and train both on it."
-        )
+        reason = f"their sample sets come from different generators ({samples[0]} against {samples[1]})"
+        raise UserError(where, reason, "make the sample set anew and train both on it")
     if first.truth_digest != other.truth_digest:
-        raise ReportError(
-            f"{where}: their truth.json differ, so they were scored on different annotations. "
-            "Score both on one data set with tools/eval_det.py."
-        )
+        reason = "their truth.json differ, so they were scored on different annotations"
+        raise UserError(where, reason, "score both on one data set with tools/eval_det.py")
 
 
 def _check_data(first: Run, other: Run) -> None:
-    """Refuse runs of different heads that do not even share their data: their figures would stand side by side."""
+    """Raise UserError for runs of different heads that do not share their data: they would stand side by side."""
     heads = [run.protocol.get(HEAD) for run in (first, other)]
     fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
     if heads[0] != heads[1] and (first.truth_digest != other.truth_digest or fingerprints[0] != fingerprints[1]):
-        raise ReportError(
-            f"{first.path} and {other.path} have different heads ({heads[0]}, {heads[1]}) and different data as well: "
-            "they were not trained and tested on the same images. Report on each data set by itself."
-        )
+        reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
+        raise UserError(f"{first.path} and {other.path}", reason, "report on each data set by itself")
 
 
-def protocol_differences(first: Run, other: Run) -> list[tuple[str, Any, Any]]:
-    """(field, first's value, other's value) for each protocol field that differs; a missing one counts as None."""
-    return differing(first.protocol, other.protocol)
-
-
-def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(field, value here, value there) of two flat mappings where they differ; a missing one counts as None."""
+def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (field, first's value, other's value) where two flat mappings differ; a missing field counts as None."""
     return [
-        (name, mine.get(name), theirs.get(name))
-        for name in sorted(mine.keys() | theirs.keys())
-        if mine.get(name) != theirs.get(name)
+        (name, first.get(name), other.get(name))
+        for name in sorted(first.keys() | other.keys())
+        if first.get(name) != other.get(name)
     ]
 
 
-def _truth_digest(path: Path, mend: str) -> str:
-    """SHA-256 of the truth's content: the order of keys and the white space do not count."""
-    content = json.dumps(read_json(path, mend), sort_keys=True, separators=(",", ":"))
+def _truth_digest(path: Path, hint: str) -> str:
+    """Return the SHA-256 of the truth's content: the order of keys and the white space do not count."""
+    content = json.dumps(read_json(path, hint), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()

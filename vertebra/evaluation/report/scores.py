@@ -19,7 +19,7 @@ from vertebra.evaluation.metrics.average_precision import IntArray, Matched
 from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.summary import have_masks
 from vertebra.evaluation.metrics.voc import match_voc
-from vertebra.evaluation.report.reading import ReportError, first_of
+from vertebra.evaluation.report.reading import first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference, corrected
@@ -35,6 +35,7 @@ from vertebra.evaluation.statistics.resampling import (
 )
 from vertebra.evaluation.statistics.resampling import COCO_LEVELS as LEVELS
 from vertebra.evaluation.why.resampling import resample_errors
+from vertebra.ground.errors import UserError
 
 RESAMPLES = 1000
 ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
@@ -109,7 +110,7 @@ def _compared(a: Side, b: Side, runs: Sequence[Resampled], name: str | None = No
 
 
 def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:
-    """The run's predictions scored anew; `ReportError` if its evaluation.json says otherwise."""
+    """Score the run's predictions anew. Raises UserError if its evaluation.json has another figure."""
     matches = match_coco(truth, run.predictions)
     figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
     _check(run, {name: float(figures[name].mean_S[0]) for name in CHECKED})
@@ -128,15 +129,16 @@ def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) 
     )
 
 
-def _check(run: Run, found: Mapping[str, float]) -> None:
-    if math.isnan(found["AP"]):
-        raise ReportError(f"{run.path}: its truth has no object to find, so there is no AP to compare.")
-    for name, value in found.items() if run.name is None else ():
-        told = first_of(run.evaluation, f"coco.{name}")
-        if not isinstance(told, (int, float)) or abs(value - told) > TOLERANCE:
-            raise ReportError(
-                f"{run.path / 'evaluation.json'} says {name} {told}, but predictions.json scores {value:.2f}: "
-                f"they are not of one evaluation. Score the run again with: python tools/eval_det.py {run.path}"
+def _check(run: Run, scored: Mapping[str, float]) -> None:
+    if math.isnan(scored["AP"]):
+        raise UserError(run.path, "its truth has no object to find, so there is no AP to compare")
+    for name, value in scored.items() if run.name is None else ():
+        recorded = first_of(run.evaluation, f"coco.{name}")
+        if not isinstance(recorded, (int, float)) or abs(value - recorded) > TOLERANCE:
+            raise UserError(
+                run.path / "evaluation.json",
+                f"it has {name} {recorded}, but predictions.json scores {value:.2f}: they are not of one evaluation",
+                f"score the run again with: python tools/eval_det.py {run.path}",
             )
 
 

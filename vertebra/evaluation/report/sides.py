@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertebra.evaluation.report.origins import label_runs, pretraining_kind, weights_text
-from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.report.runs import Run
+from vertebra.ground.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ def group_runs(runs: Sequence[Run]) -> list[Side]:
     run_names = {str(run.backbone.get("name")) for run in firsts}
     run_names |= {label for label, run in zip(labels, firsts) if run.name is None}
     if taken := file_names & run_names:
-        raise ReportError(f"A side is called {taken.pop()} already: give the predictions another name.")
+        raise UserError(f"a side is called {taken.pop()} already", hint="give the predictions another name")
     return [Side(label, [runs[p] for p in places], places) for label, places in zip(labels, groups.values())]

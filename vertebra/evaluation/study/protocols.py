@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.runs import StudyRun
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Protocol:
 def sort_runs(runs: Sequence[StudyRun]) -> list[Protocol]:
     """Return the runs by protocol, that of most runs first, and in it by net: plain before residual, shallow first.
 
-    Raises ReportError where one net has two runs of one seed.
+    Raises UserError where one net has two runs of one seed.
     """
     by_protocol: dict[str, dict[Net, list[StudyRun]]] = {}
     for run in runs:
@@ -94,7 +94,7 @@ def _by_seed(runs: Sequence[StudyRun]) -> tuple[StudyRun, ...]:
     seen: dict[Any, StudyRun] = {}
     for run in runs:
         if run.seed in seen:
-            raise ReportError(
+            raise UserError(
                 f"{seen[run.seed].directory} and {run.directory} are both {run.net.label} with seed {run.seed}: the "
                 "spread is that of different seeds; leave one of them out."
             )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from vertebra.evaluation.report.reading import ReportError
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.templates import environment, text_of
 from vertebra.evaluation.study import charts, tables
@@ -15,6 +14,7 @@ from vertebra.evaluation.study.content import assemble
 from vertebra.evaluation.study.protocols import sort_runs
 from vertebra.evaluation.study.runs import read_study_run
 from vertebra.ground import formats
+from vertebra.ground.errors import UserError
 
 HERE = Path(__file__).parent
 
@@ -22,14 +22,14 @@ HERE = Path(__file__).parent
 def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
     """Report on finished runs of classifiers: report.html, report.md and report.json in the directory `out`.
 
-    Returns the path of report.html. Raises ReportError where there is no run, one is unfinished or broken, or a net
+    Returns the path of report.html. Raises UserError where there is no run, one is unfinished or broken, or a net
     has two runs of one seed under one protocol.
     """
     directories = [Path(directory) for directory in run_dirs]
     if not directories:
-        raise ReportError("There is no finished run to report on.")
+        raise UserError("There is no finished run to report on.")
     if len({directory.resolve() for directory in directories}) < len(directories):
-        raise ReportError("The same run directory was given twice: it would count as two seeds.")
+        raise UserError("The same run directory was given twice: it would count as two seeds.")
     study = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
     styles = charts.styles_by_depth(one.net for one in study.nets)
     templates = environment(HERE)

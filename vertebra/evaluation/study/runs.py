@@ -15,8 +15,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vertebra.evaluation.report.curves import Point
-from vertebra.evaluation.report.reading import ReportError, is_training, read_json, read_metrics, read_provenance
+from vertebra.evaluation.report.reading import is_training, read_json, read_metrics, read_provenance
 from vertebra.evaluation.study.nets import Net, describe_net
+from vertebra.ground.errors import UserError
 
 LAST_SHARE = 0.1  # of the training, over which its error is taken
 NOT_LEARNT = ("running_mean", "running_var", "num_batches_tracked")
@@ -78,11 +79,11 @@ class StudyRun:
 
 
 def read_study_run(directory: Path) -> StudyRun:
-    """Read one run directory. Raises ReportError where it is missing, unfinished or no classifier's."""
+    """Read one run directory. Raises UserError where it is missing, unfinished or no classifier's."""
     provenance = read_provenance(directory)
     evaluation = read_json(directory / "evaluation.json", "it holds the test error; run again")
     if not isinstance(evaluation, dict) or "top1" not in evaluation or "iterations" not in provenance:
-        raise ReportError(f"{directory} is not the run of a classifier: give those of tools/train_backbone.py.")
+        raise UserError(f"{directory} is not the run of a classifier: give those of tools/train_backbone.py.")
     metrics, protocol = read_metrics(directory / "metrics.jsonl"), provenance.get("protocol") or {}
     mixed = bool(protocol.get("mixup") or protocol.get("cutmix"))
     train_curve = [] if mixed else error_curve([line for line in metrics if is_training(line)])
@@ -144,7 +145,7 @@ def _responses(path: Path) -> dict[str, Any] | None:
         return None
     found = read_json(path, "remove it, and it will be measured again")
     if not isinstance(found, dict) or not isinstance(found.get("layers"), list):
-        raise ReportError(f"{path} holds no layers' responses: remove it, and they will be measured again.")
+        raise UserError(f"{path} holds no layers' responses: remove it, and they will be measured again.")
     return found
 
 
@@ -157,4 +158,4 @@ def count_parameters(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        raise ReportError(f"{path} cannot be read as safetensors ({error}): restore it or run again.") from None
+        raise UserError(f"{path} cannot be read as safetensors ({error}): restore it or run again.") from None
