@@ -14,26 +14,27 @@ their own class (more than half of ImageNet's training images) left out.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from detectors.structures import Size
 from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset
 from vertebra.data.datasets.catalog import check_root
 from vertebra.data.datasets.faults import Fault, judge_boxes, refuse, summarise
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
-from vertebra.data.datasets.strings import Strings
 from vertebra.data.datasets.xml_objects import XmlObject, read_xml
 from vertebra.data.loading.decode import decode_bytes, read_bytes, stored_size
-from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.boxes import corners_to_sizes
+from vertebra.ground.errors import DataError
 
 CLS_LOC = "CLS-LOC"
 LISTS = {"train": ("train_loc",), "val": ("val",), "test": ("test",)}  # of the images that have boxes
 HEADER_BYTES = 1 << 16  # of an image file, which mostly have its size
-Annotation = tuple[tuple[int, int], tuple[XmlObject, ...]]  # height and width, objects
+Annotation = tuple[Size, tuple[XmlObject, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +75,14 @@ class LocalisationDataset:
         return np.clip(corners_K4, 0, whole_K4).astype(np.float32)
 
 
-@dataclass
-class _Annotations:
-    """The annotations as read: place, label and size of each kept image, and all objects of its class."""
+@dataclass(frozen=True)
+class _Labelled:
+    """An image with boxes of its class: its place among all, its label, and the edges x0 y0 x1 y1 of those boxes."""
 
-    places: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    sizes_hw: list[tuple[int, int]] = field(default_factory=list)
-    owners_K: list[int] = field(default_factory=list)
-    edges_K4: list[tuple[float, ...]] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    bare: int = 0
-    annotated: int = 0
+    place: int
+    label: int
+    size_hw: Size
+    edges_K4: Sequence[tuple[float, ...]]
 
 
 def open_localisation(root: Path | str, split: str) -> LocalisationDataset:
@@ -108,8 +105,7 @@ def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | Non
     whole = FOLDER_PARTS.get(split, (split,))[0]
     if base is not None:
         images = _listed(images, base / "ImageSets" / CLS_LOC, whole)
-    found = _read_all(images, _reader(root, base, images, whole))
-    return _build(images, found)
+    return _build(images, _annotations(images, _reader(root, base, images, whole)))
 
 
 def _open_images(root: Path, pictures: Path, split: str) -> ClassificationDataset:
@@ -156,8 +152,11 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
 
 def _reader(
     root: Path, base: Path | None, images: ClassificationDataset, split: str
-) -> Callable[[int], Annotation | Fault | None]:
-    """Return what reads an image's size and objects by its place, from XML or Kaggle's list; None: it has none."""
+) -> Callable[[int], Annotation | None]:
+    """Return what reads an image's size and objects by its place, from XML or Kaggle's list; None: it has none.
+
+    It raises DataError.
+    """
     names = images.file_names
     if base is None:
         return lambda place: _from_xml([(images.root / names[place]).with_suffix(".xml")])
@@ -179,7 +178,7 @@ def _first_file(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _from_xml(paths: Sequence[Path]) -> Annotation | Fault | None:
+def _from_xml(paths: Sequence[Path]) -> Annotation | None:
     for path in dict.fromkeys(paths):
         try:
             image = read_xml(path)
@@ -187,9 +186,9 @@ def _from_xml(paths: Sequence[Path]) -> Annotation | Fault | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return Fault(path, f"cannot be read ({error.strerror})", "check its permissions")
+            raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
         except ValueError as error:
-            return Fault(path, f"does not parse as VOC XML ({error})", "correct or restore it")
+            raise DataError(path, f"does not parse as VOC XML ({error})", "correct or restore it") from error
     return None
 
 
@@ -219,89 +218,90 @@ def _object(name: str, *corners: str) -> XmlObject:
     return XmlObject(name, (x0 - 1, y0 - 1, x1, y1), False, {})
 
 
-def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation | Fault | None:
+def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation | None:
     """The list has no sizes: the image's header has."""
     if objects is None:
         return None
     try:
         with open(image, "rb") as file:
             size_hw = stored_size(file.read(HEADER_BYTES))
-        if size_hw is None:
-            content = read_bytes(image)
-            size_hw = stored_size(content) or decode_bytes(content, image).shape[:2]  # type: ignore[assignment]
-    except BadSample as error:
-        return Fault(image, error.reason, error.hint)
     except OSError as error:
-        return Fault(image, f"cannot be read ({error.strerror})", "restore it")
-    return size_hw, objects  # type: ignore[return-value]
+        raise DataError(image, f"cannot be read ({error.strerror})", "restore it") from error
+    if size_hw is None:
+        content = read_bytes(image)
+        height, width = stored_size(content) or decode_bytes(content, image).shape[:2]
+        size_hw = height, width
+    return size_hw, objects
 
 
-def _read_all(images: ClassificationDataset, read: Callable[[int], Annotation | Fault | None]) -> _Annotations:
-    found = _Annotations()
-    known = {name: label for label, name in enumerate(images.class_names)}
+def _annotations(
+    images: ClassificationDataset, read: Callable[[int], Annotation | None]
+) -> Iterator[_Labelled | Fault | None]:
+    """Yield for each image that has an annotation the boxes of its class, or its fault, or None where it has no such box."""
+    label_of = {name: label for label, name in enumerate(images.class_names)}
     for place, label in enumerate(images.labels_I.tolist()):
-        annotation = read(place)
-        if isinstance(annotation, Fault):
-            found.faults.append(annotation)
-            continue
-        found.annotated += annotation is not None
-        size_hw, objects = annotation or ((0, 0), ())
-        if label < 0 and objects:
-            names = sorted({one.name for one in objects})
-            label = known.get(names[0], -1)
-            if len(names) > 1 or label < 0:
-                what = f"objects of {' and '.join(names[:3])}" if len(names) > 1 else f"the unknown class {names[0]}"
-                fault = Fault(images.paths[place], f"has {what}, and is in no class's folder", "sort it into a folder")
-                found.faults.append(fault)
+        try:
+            if (annotation := read(place)) is None:
                 continue
-        own = [one.edges for one in objects if known.get(one.name) == label]
-        if not own:
-            found.bare += 1
+            size_hw, objects = annotation
+            if label < 0 and objects:
+                label = _label_of_objects(objects, label_of, images.paths[place])
+        except DataError as error:
+            yield Fault.of(error)
             continue
-        found.owners_K += [len(found.places)] * len(own)
-        found.edges_K4 += own
-        found.places.append(place)
-        found.labels.append(label)
-        found.sizes_hw.append(size_hw)
-    return found
+        edges_K4 = [one.edges for one in objects if label_of.get(one.name) == label]
+        yield _Labelled(place, label, size_hw, edges_K4) if edges_K4 else None
 
 
-def _build(images: ClassificationDataset, found: _Annotations) -> tuple[LocalisationDataset | None, list[Fault]]:
-    edges_K4 = np.array(found.edges_K4, np.float64).reshape(-1, 4)
-    xywh_K4 = np.concatenate([edges_K4[:, :2], edges_K4[:, 2:] - edges_K4[:, :2]], axis=1)
-    owners_K, labels_I = np.array(found.owners_K, np.int64), np.array(found.labels, np.int64)
-    sizes_I2 = np.array(found.sizes_hw, np.int64).reshape(-1, 2)
+def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int], image: Path) -> int:
+    """The class of an image in no class's folder. Raises DataError unless its objects have one class, a known one."""
+    names = sorted({one.name for one in objects})
+    if len(names) == 1 and names[0] in label_of:
+        return label_of[names[0]]
+    what = f"objects of {' and '.join(names[:3])}" if len(names) > 1 else f"the unknown class {names[0]}"
+    raise DataError(image, f"has {what}, and is in no class's folder", "sort it into a folder")
 
-    def path(k: int) -> Path:
-        return images.paths[found.places[owners_K[k]]]
 
-    keep_K, faults = judge_boxes(xywh_K4, sizes_I2[owners_K], lambda k: "its annotation", path)
-    faults = found.faults + faults
-    has_box_I = np.bincount(owners_K[keep_K], minlength=len(labels_I)) > 0
+def _build(
+    images: ClassificationDataset, annotations: Iterable[_Labelled | Fault | None]
+) -> tuple[LocalisationDataset | None, list[Fault]]:
+    annotated = list(annotations)
+    faults = [one for one in annotated if isinstance(one, Fault)]
+    found = [one for one in annotated if isinstance(one, _Labelled)]
+    places_I = np.array([one.place for one in found], np.int64)
+    labels_I = np.array([one.label for one in found], np.int64)
+    sizes_I2 = np.array([one.size_hw for one in found], np.int64).reshape(-1, 2)
+    owners_K = np.repeat(np.arange(len(found)), [len(one.edges_K4) for one in found])
+    edges_K4 = np.array([edges for one in found for edges in one.edges_K4], np.float64).reshape(-1, 4)
+    xywh_K4 = corners_to_sizes(edges_K4)
+    keep_K, wrong_boxes = judge_boxes(
+        xywh_K4, sizes_I2[owners_K], lambda k: "its annotation", lambda k: images.paths[places_I[owners_K[k]]]
+    )
+    faults += wrong_boxes
+    has_box_I = np.bincount(owners_K[keep_K], minlength=len(found)) > 0
     if not has_box_I.any():
-        return None, [*faults, *([] if any(fault.fatal for fault in faults) else [_without_boxes(images, found)])]
-    bare = found.bare + int((~has_box_I).sum())
+        if not any(fault.fatal for fault in faults):
+            faults.append(_without_boxes(images, bool(annotated)))
+        return None, faults
     notes = list(summarise(faults))
-    if bare:
-        notes.append(
-            f"{images.root / images.split}: {bare} of {len(images)} images have no box of their class and are left out"
-        )
-    chosen_I = np.array(found.places, np.int64)
+    if left_out := len(images) - int(has_box_I.sum()):
+        where = images.root / images.split
+        notes.append(f"{where}: {left_out} of {len(images)} images have no box of their class and are left out")
     objects = build_dataset(
         images.root,
         f"{images.split} of {images.root.name}",
         Classes(images.class_names),
-        Images(chosen_I, images.file_names.take(chosen_I), sizes_I2),
+        Images(places_I, images.file_names.take(places_I), sizes_I2),
         Objects(owners_K[keep_K], xywh_K4[keep_K], labels_I[owners_K[keep_K]] + 1),
         notes=notes,
     )
-    labelled = replace(images.subset(chosen_I), labels_I=labels_I)
+    labelled = replace(images.subset(places_I), labels_I=labels_I)
     return LocalisationDataset(labelled, objects).subset(np.flatnonzero(has_box_I)), faults
 
 
-def _without_boxes(images: ClassificationDataset, found: _Annotations) -> Fault:
+def _without_boxes(images: ClassificationDataset, annotated: bool) -> Fault:
     where = images.root / images.split
-    if found.annotated:
+    if annotated:
         return Fault(where, "no image has a box of its own class", "give objects the names of their images' folders")
     return Fault(
         where,
