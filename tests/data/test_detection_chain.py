@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from pycocotools import mask as rle
 from torchvision.transforms import v2
 
-from tests.data.test_loaders import assert_same
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share
 from tests.data.writers import picture, records, write_picture
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.decode import shrink_factor
@@ -259,28 +260,16 @@ def everything(dataset, **share: int) -> Loader:
 
 
 def test_with_everything_on_nothing_depends_on_workers_or_where_the_loader_starts(masked):
-    whole = list(everything(masked, stop=9))
-    forked = everything(masked, stop=9, workers=2)
-    resumed = list(everything(masked, start=5, stop=9))
-    for one, other in zip(whole, forked, strict=True):
-        assert_same(one, other)
-        assert torch.equal(one.inputs[1].masks.bits_M, other.inputs[1].masks.bits_M)
-    for one, other in zip(whole[5:], resumed, strict=True):
-        assert_same(one, other)
-        assert torch.equal(one.inputs[1].masks.bits_M, other.inputs[1].masks.bits_M)
+    assert_forks_and_resumes(partial(everything, masked), start=5, stop=9)
 
 
 def test_with_everything_on_two_processes_have_what_one_has(masked):
-    alone = everything(masked, stop=6)
-    ranks = [everything(masked, rank=rank, world_size=2, stop=6) for rank in range(2)]
-    for one, left, right in zip(alone, *ranks, strict=True):
-        assert left.image_ids + right.image_ids == one.image_ids
-        for place in (0, 1):
-            for field in ("pixels_N3HW",) if place == 0 else ("boxes_NG4", "labels_NG", "draw_seeds_N"):
-                parts = [getattr(half.inputs[place], field) for half in (left, right)]
-                assert torch.equal(torch.cat(parts), getattr(one.inputs[place], field))
-        bits = [half.inputs[1].masks.bits_M for half in (left, right)]
-        assert torch.equal(torch.cat(bits), one.inputs[1].masks.bits_M)
+    def of_images(batch) -> list[torch.Tensor]:
+        images, targets = batch.inputs
+        seen = [images.pixels_N3HW, targets.boxes_NG4, targets.labels_NG, targets.draw_seeds_N]
+        return [*seen, targets.masks.bits_M]
+
+    assert_processes_share(partial(everything, masked), of_images=of_images, stop=6)
 
 
 def test_photometric_distortion_changes_colours_and_nothing_else(masked):

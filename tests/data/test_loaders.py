@@ -2,6 +2,7 @@
 
 import functools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from detectors.structures import ImageBatch, Targets
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same, tensors
 from tests.data.writers import records, write_folders, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.records import DetectionDataset
@@ -72,49 +74,16 @@ def voc(tmp_path: Path):
     return open_detection(tmp_path, "voc2007/trainval")
 
 
-def flat(batch) -> list[torch.Tensor]:
-    tensors = []
-    for one in batch.inputs:
-        if isinstance(one, torch.Tensor):
-            tensors.append(one)
-        else:
-            tensors += [value for value in vars(one).values() if isinstance(value, torch.Tensor)]
-    return tensors
-
-
-def assert_same(one, other) -> None:
-    assert one.image_ids == other.image_ids and one.iteration == other.iteration
-    for left, right in zip(flat(one), flat(other), strict=True):
-        assert left.dtype == right.dtype and torch.equal(left, right)
-
-
 @pytest.mark.parametrize("kind", ["folders", "voc"])
 def test_batches_do_not_depend_on_workers_or_on_where_the_loader_starts(kind: str, request):
-    dataset = request.getfixturevalue(kind)
-    whole = list(train_loader(dataset, stop=9))
-    forked = list(train_loader(dataset, stop=9, workers=2))
-    resumed = list(train_loader(dataset, start=5, stop=9))
-    assert [batch.iteration for batch in whole] == list(range(9)) and len(resumed) == 4
-    for one, other in zip(whole, forked, strict=True):
-        assert_same(one, other)
-    for one, other in zip(whole[5:], resumed, strict=True):
-        assert_same(one, other)
+    assert_forks_and_resumes(partial(train_loader, request.getfixturevalue(kind)), start=5, stop=9)
 
 
 @pytest.mark.parametrize("kind", ["folders", "voc"])
 def test_two_processes_together_have_what_one_has(kind: str, request):
     dataset = request.getfixturevalue(kind)
-    for make, common in ((train_loader, {"stop": 6}), (test_loader, {})):
-        alone = {batch.iteration: batch for batch in make(dataset, **common)}
-        parts: dict[int, list[Any]] = {}
-        for rank in range(2):
-            for batch in make(dataset, rank=rank, world_size=2, **common):
-                parts.setdefault(batch.iteration, []).append(batch)
-        assert parts.keys() == alone.keys()
-        for iteration, shares in parts.items():
-            together = [torch.cat(tensors) for tensors in zip(*(flat(share) for share in shares))]
-            for left, right in zip(together, flat(alone[iteration]), strict=True):
-                assert torch.equal(left, right)
+    assert_processes_share(partial(train_loader, dataset), stop=6)
+    assert_processes_share(partial(test_loader, dataset))
 
 
 def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
@@ -133,8 +102,7 @@ def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
 def test_a_cache_changes_nothing_but_the_time(folders, workers: int):
     share = Share(batch=4, seed=7, stop=8, workers=workers)
     cached, plain = (classification_train_loader(folders, TRANSFORM, share, cache_mb=mb) for mb in (10, 0))
-    for one, other in zip(cached, plain, strict=True):
-        assert_same(one, other)
+    assert_same(cached, plain)
     assert cached.reader.cache.used_mb == pytest.approx(13 * 48 * 64 * 3 / 2**20)
     assert plain.reader.cache is None
 
@@ -146,8 +114,7 @@ def test_large_photographs_are_cached_as_small_as_they_are_decoded_without_one(t
     transform, share = ClassificationTransform(size=32, shorter=40, augment="scale"), Share(batch=2, stop=4)
     # whole, they would take 3.5 MB
     cached, plain = (classification_train_loader(dataset, transform, share, cache_mb=mb) for mb in (1, 0))
-    for one, other in zip(cached, plain, strict=True):
-        assert_same(one, other)
+    assert_same(cached, plain)
     assert cached.reader.cache.used_mb == pytest.approx(4 * 160 * 120 * 3 / 2**20)
 
 
@@ -388,7 +355,7 @@ def test_a_limit_uses_that_many_images(folders, voc):
 def test_batches_move_and_pin_as_a_whole(voc):
     (batch,) = test_loader(voc, batch=99)
     moved = batch.to("meta")
-    assert all(tensor.device.type == "meta" for tensor in flat(moved)) and moved.image_ids == batch.image_ids
+    assert all(tensor.device.type == "meta" for tensor in tensors(moved.inputs)) and moved.image_ids == batch.image_ids
 
 
 def test_a_large_photograph_is_decoded_small_and_its_boxes_stay_right(tmp_path: Path):

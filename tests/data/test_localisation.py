@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share
 from tests.data.writers import VOC_OBJECT, write_picture
 from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
@@ -257,19 +258,11 @@ def test_draws_follow_from_iteration_and_image_whatever_the_processes(red: Path)
     dataset = open_localisation(red, "train")
     view = TrainView(size=32, shorter=40)
 
-    def batches(**options):
-        return list(localisation_train_loader(dataset, view, Share(batch=4, seed=3, **options)))
+    def make(**share):
+        return localisation_train_loader(dataset, view, Share(batch=4, seed=3, **share))
 
-    whole = batches(stop=3)
-    resumed = batches(stop=3, start=2)
-    halves = [batches(stop=3, rank=rank, world_size=2) for rank in range(2)]
-    assert torch.equal(resumed[0].inputs[0].pixels_N3HW, whole[2].inputs[0].pixels_N3HW)
-    for t in range(3):
-        both = torch.cat([half[t].inputs[0].pixels_N3HW for half in halves])
-        assert torch.equal(both, whole[t].inputs[0].pixels_N3HW)
-        seeds = torch.cat([half[t].inputs[1].draw_seeds_N for half in halves])
-        assert torch.equal(seeds, whole[t].inputs[1].draw_seeds_N)
-        assert halves[0][t].image_ids + halves[1][t].image_ids == whole[t].image_ids
+    assert_forks_and_resumes(make, start=2, stop=3)
+    assert_processes_share(make, stop=3)
 
 
 def test_a_box_that_a_crop_hides_for_the_most_part_is_ignored(red: Path) -> None:

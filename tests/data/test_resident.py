@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.batches import assert_processes_share, assert_same
 from tests.data.writers import write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
@@ -89,9 +90,7 @@ def test_batches_have_the_worker_loaders_images_and_a_resumed_run_the_same_views
     workers = classification_train_loader(dataset, ClassificationTransform(size=SIZE, shorter=SIZE), share)
     assert [batch.image_ids for batch in whole] == [batch.image_ids for batch in workers]
     resumed = list(train_loader(dataset, replace(share, start=70), **view))
-    for one, other in zip(whole[70:], resumed, strict=True):
-        assert one.image_ids == other.image_ids and one.iteration == other.iteration
-        assert torch.equal(one.inputs[0], other.inputs[0]) and torch.equal(one.inputs[1], other.inputs[1])
+    assert_same(whole[70:], resumed)
 
 
 def test_an_epoch_has_each_image_once():
@@ -108,12 +107,7 @@ def test_two_processes_together_have_what_one_has(train: bool):
             return resident_train_loader(images, Share(batch=4, stop=7, **share), augment="pad", flip=0.5)
         return resident_test_loader(images, Share(batch=4, **share))
 
-    parts = [list(loader(rank=rank, world_size=2)) for rank in range(2)]
-    for batch in loader():
-        shares = [one for part in parts for one in part if one.iteration == batch.iteration]
-        assert len(shares) == (2 if train else 1)
-        assert sum((one.image_ids for one in shares), ()) == batch.image_ids
-        assert torch.equal(torch.cat([one.inputs[0] for one in shares]), batch.inputs[0])
+    assert_processes_share(loader)
 
 
 def test_at_test_each_image_comes_once_and_as_it_is(tmp_path: Path):
@@ -122,9 +116,7 @@ def test_at_test_each_image_comes_once_and_as_it_is(tmp_path: Path):
     here = list(resident_test_loader(read_resident(dataset, size=SIZE, resize=36), share))
     there = list(classification_test_loader(dataset, ClassificationTransform(size=SIZE, shorter=36), share))
     assert [len(batch) for batch in here] == [5, 5, 1]
-    for one, other in zip(here, there, strict=True):
-        assert one.image_ids == other.image_ids
-        assert torch.equal(one.inputs[0], other.inputs[0]) and torch.equal(one.inputs[1], other.inputs[1])
+    assert_same(here, there)
 
 
 def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from tests.data.batches import assert_processes_share, assert_same
 from tests.data.writers import write_folders
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
@@ -64,12 +64,6 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def assert_same_batches(one, other) -> None:
-    for left, right in zip(one, other, strict=True):
-        assert left.image_ids == right.image_ids
-        assert all(torch.equal(a, b) for a, b in zip(left.inputs, right.inputs, strict=True))
-
-
 @pytest.mark.parametrize("split", ["train", "val", "train45k", "val5k"])
 def test_shards_hold_what_the_folder_holds(folder: Path, shards: Path, split: str):
     ours, theirs = open_classification(shards, split), open_classification(folder, split)
@@ -81,12 +75,9 @@ def test_shards_hold_what_the_folder_holds(folder: Path, shards: Path, split: st
 def test_training_from_shards_is_training_from_the_folder(folder: Path, shards: Path, workers: int):
     whole = list(loader_of(open_classification(folder, "train"), stop=7))
     dataset = open_classification(shards, "train")
-    assert_same_batches(whole, loader_of(dataset, stop=7, workers=workers))
-    resumed = loader_of(dataset, start=4, stop=7, workers=workers)
-    assert_same_batches(whole[4:], resumed)
-    halves = [loader_of(dataset, rank=r, world_size=2, stop=7) for r in range(2)]
-    for batch, *parts in zip(whole, *halves, strict=True):
-        assert torch.equal(batch.inputs[0], torch.cat([part.inputs[0] for part in parts]))
+    assert_same(whole, loader_of(dataset, stop=7, workers=workers))
+    assert_same(whole[4:], loader_of(dataset, start=4, stop=7, workers=workers))
+    assert_processes_share(functools.partial(loader_of, dataset), stop=7)
 
 
 def test_the_same_data_give_the_same_shards_in_another_order_than_the_classes(folder: Path, shards: Path, tmp_path):
@@ -161,7 +152,7 @@ def test_shards_in_memory_or_on_a_server_give_what_those_on_disk_give(shards: Pa
     remote = open_classification(Path("memory://bucket"), "train")  # as --data has it: a Path
     assert is_url(remote.shards.places[0])
     for workers in (0, 2):
-        assert_same_batches(local, loader_of(remote, workers=workers, stop=5))
+        assert_same(local, loader_of(remote, workers=workers, stop=5))
     assert [v.inputs[1].tolist() for v in view_loader(remote, [Crops(32, 32)], Share(batch=9))]
 
 
@@ -194,7 +185,7 @@ def test_shards_on_a_web_server(shards: Path, server: str, tmp_path: Path):
     local = loader_of(open_classification(shards, "train"), stop=5)
     remote = open_classification(Path(server), "train")
     for workers in (0, 2):
-        assert_same_batches(local, loader_of(remote, workers=workers, stop=5))
+        assert_same(local, loader_of(remote, workers=workers, stop=5))
     names = [path.name for path in sorted(shards.glob("train-*.tar"))]
     index_shards(server, tmp_path / "index", "train", shards=names)
     indexed = open_classification(tmp_path / "index", "train")

@@ -1,6 +1,7 @@
 """The classification loader's training options: repeated views, growing pictures, mixing; keyed like all draws."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same
 from tests.data.writers import write_folders
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
@@ -46,32 +48,18 @@ def folders(tmp_path: Path):
     return open_classification(write_folders(tmp_path / "folders", {"ant": 7, "bee": 6}), "train")
 
 
-def assert_same(one, other) -> None:
-    assert (one.image_ids, one.iteration) == (other.image_ids, other.iteration)
-    for left, right in zip(one.inputs, other.inputs, strict=True):
-        assert left.dtype == right.dtype and torch.equal(left, right)
-
-
 def test_nothing_depends_on_workers_cache_or_where_the_loader_starts(folders):
-    whole = list(loader(folders))
-    assert len(whole) == 10 and len({batch.inputs[2] for batch in whole}) == 10
-    forked = loader(folders, workers=2, cache_mb=0)
-    resumed = loader(folders, start=4)
-    for one, other in zip(whole, forked, strict=True):
-        assert_same(one, other)
-    for one, other in zip(whole[4:], resumed, strict=True):
-        assert_same(one, other)
+    whole = assert_forks_and_resumes(partial(loader, folders), start=4, stop=10)
+    assert len({batch.inputs[2] for batch in whole}) == 10
+    assert_same(whole, loader(folders, cache_mb=0))
 
 
 @pytest.mark.parametrize("repeats", [1, 3, 4])
 def test_two_processes_together_have_what_one_has_and_mix_by_the_same_draw(folders, repeats: int):
-    alone = list(loader(folders, repeats=repeats))
-    ranks = [loader(folders, repeats=repeats, rank=rank, world_size=2) for rank in range(2)]
-    for one, left, right in zip(alone, *ranks, strict=True):
-        assert left.image_ids + right.image_ids == one.image_ids
-        for place in (0, 1):
-            assert torch.equal(torch.cat([left.inputs[place], right.inputs[place]]), one.inputs[place])
-        assert torch.equal(left.inputs[2], one.inputs[2]) and torch.equal(right.inputs[2], one.inputs[2])
+    make = partial(loader, folders, repeats=repeats)
+    assert_processes_share(make, of_images=lambda batch: batch.inputs[:2])
+    for batches in zip(make(), *(make(rank=rank, world_size=2) for rank in range(2)), strict=True):
+        assert len({tuple(batch.inputs[2].tolist()) for batch in batches}) == 1
 
 
 def test_pictures_grow_to_their_size_and_boxes_stay_in_them(folders):

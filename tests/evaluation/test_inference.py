@@ -113,7 +113,7 @@ def test_low_precision_logits_are_ranked_with_ties_to_the_lower_class():
     )
     assert predicted.image_ids_N.tolist() == [0, 1, 2]
     assert predicted.labels_N.tolist() == [2, 2, 1]
-    assert predicted.predicted_N.tolist() == [1, 0, 1]
+    assert predicted.best_NK[:, 0].tolist() == [1, 0, 1]
     assert predicted.rank_N.tolist() == [1, 2, 0]
     assert predicted.classes == 3
 

@@ -237,7 +237,7 @@ def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation
 def _annotations(
     images: ClassificationDataset, read: Callable[[int], Annotation | None]
 ) -> Iterator[_Labelled | Fault | None]:
-    """Yield for each image that has an annotation the boxes of its class, or its fault, or None where it has no such box."""
+    """Yield for each image with an annotation the boxes of its class, or its fault, or None without such a box."""
     label_of = {name: label for label, name in enumerate(images.class_names)}
     for place, label in enumerate(images.labels_I.tolist()):
         try:

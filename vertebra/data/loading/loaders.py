@@ -10,6 +10,7 @@ batches ahead, and a cache of decoded images keeps to its megabytes.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,11 +18,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vertebra.data.loading.cache import FORK
 from vertebra.data.loading.sampling import Request
 from vertebra.ground.errors import DataError
 
 PREFETCH_BATCHES = 2  # a worker
+FORK = "fork" if sys.platform.startswith("linux") else None  # how workers are started; None: the default
 
 
 @dataclass(frozen=True)

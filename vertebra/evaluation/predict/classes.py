@@ -41,11 +41,6 @@ class ClassPredictions:
     probabilities_NK: NDArray[np.float64]
     classes: int
 
-    @property
-    def predicted_N(self) -> NDArray[np.int64]:
-        """The class with the highest score."""
-        return self.best_NK[:, 0]
-
 
 def predict_classes(
     model: nn.Module,
