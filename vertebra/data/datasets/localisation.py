@@ -26,6 +26,7 @@ from vertebra.data.datasets.catalog import check_root
 from vertebra.data.datasets.faults import Fault, judge_boxes, refuse, summarise
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.datasets.strings import Strings
 from vertebra.data.datasets.xml_objects import XmlObject, read_xml
 from vertebra.data.loading.decode import decode_bytes, read_bytes, stored_size
 from vertebra.ground.boxes import corners_to_sizes
