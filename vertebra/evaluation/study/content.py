@@ -1,4 +1,4 @@
-"""What the study's report says; HTML and Markdown lay it out, report.json is its `to_dict`.
+"""What the study's report says; HTML and Markdown lay it out, report.json is `as_json` of it.
 
 Errors are in per cent, differences in points, deep less shallow.
 """
@@ -39,17 +39,9 @@ class Study:
     cifar: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON."""
-        return {
-            **vars(self),
-            "findings": [finding.to_dict() for finding in self.findings],
-            "findings_table": _table_dict(self.findings_table) if self.findings_table else None,
-            "tables": [_table_dict(table) for table in self.tables],
-            "nets": [group.to_dict() for group in self.nets],
-            "curves": [curves.to_dict() for curves in self.curves],
-            "responses": [responses.to_dict() for responses in self.responses],
-            "runs": [run.to_dict() for run in self.runs],
-        }
+        tables = [_table_dict(table) for table in self.tables]
+        findings_table = _table_dict(self.findings_table) if self.findings_table else None
+        return {**vars(self), "tables": tables, "findings_table": findings_table}
 
 
 def assemble(protocols: Sequence[Protocol], *, title: str | None) -> Study:

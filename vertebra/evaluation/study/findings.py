@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from scipy import stats
@@ -105,15 +105,8 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         shallow, deep = self.depths
         labels = {name: group.net.label for name, group in self.corners._asdict().items()}
-        changes = {name: asdict(getattr(self, name)) for name in ("plain", "residual", "contrast")}
-        return {
-            "measure": self.measure,
-            "shallow": shallow,
-            "deep": deep,
-            "labels": labels,
-            **changes,
-            "verdict": self.verdict,
-        }
+        facts = {"measure": self.measure, "shallow": shallow, "deep": deep, "labels": labels, "verdict": self.verdict}
+        return {**facts, "plain": self.plain, "residual": self.residual, "contrast": self.contrast}
 
 
 def find_all(protocol: Protocol) -> list[Finding]:

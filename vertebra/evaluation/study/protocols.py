@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vertebra.evaluation.report.runs import differing
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.runs import StudyRun
@@ -84,10 +85,9 @@ def sort_runs(runs: Sequence[StudyRun]) -> list[Protocol]:
 
 
 def _differing(fields: Mapping[str, Any], main: Mapping[str, Any], most: int = 4) -> str:
-    names = sorted(name for name in fields.keys() | main.keys() if fields.get(name) != main.get(name))
-    names = [name for name in names if not name.endswith("fingerprint")]
-    shown = ", ".join(f"{name} {formats.plain(fields.get(name))}" for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+    found = [(name, value) for name, value, _ in differing(fields, main) if not name.endswith("fingerprint")]
+    shown = ", ".join(f"{name} {formats.plain(value)}" for name, value in found[:most])
+    return shown + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def _by_seed(runs: Sequence[StudyRun]) -> tuple[StudyRun, ...]:

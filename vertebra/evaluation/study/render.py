@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from vertebra.evaluation.report.content import as_json
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.templates import environment, text_of
 from vertebra.evaluation.study import charts, tables
@@ -49,4 +50,4 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
         legend=charts.legend(study.responses, styles),
         style=text_of("style.css") + Markup((HERE / "study.css").read_text(encoding="utf-8")),
     )
-    return write_all(Path(out), study.to_dict(), markdown, page)
+    return write_all(Path(out), as_json(study), markdown, page)
