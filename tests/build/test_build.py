@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from backbones import create_backbone
-from vertebra.build import build, build_detection, build_detector
+from vertebra.build import build, build_detection
+from vertebra.build.detector import make_backbone, make_detector
 from vertebra.engine.schedule import Constant, Cosine, MultiStep, Plateau, Polynomial, Warmup, WarmupUntilError
 from vertebra.engine.weights import save_weights
 from vertebra.ground.errors import RecipeError
@@ -23,7 +24,7 @@ def test_every_recipe_builds_on_the_meta_device(path):
     recipe = load_recipe(DetectionRecipe if is_detection else BackboneRecipe, path)
     with torch.device("meta"):
         if is_detection:
-            model = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), 20)
+            model = make_detector(recipe, make_backbone(recipe), 20)
         else:
             model, _ = build.build_classifier(recipe, 10)
         build.build_optimizer(recipe.solver, model)

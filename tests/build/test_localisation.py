@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra.build import build, build_detector, build_localisation
+from vertebra.build import build, build_localisation
+from vertebra.build.detector import file_state, load_file_state
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import INSTALLED, load_recipe, validated
@@ -31,9 +32,9 @@ def test_every_recipe_builds_on_the_meta_device(path: Path) -> None:
 def test_files_bear_the_uncut_networks_names_and_are_read_back() -> None:
     recipe = validated(LocalisationRecipe, {"backbone": "r18", "width": 0.25, "model": {"cut_stride": 32}}, "test")
     one, other = (build_localisation.build_localizer(recipe, build.build_backbone(recipe, 10), 3) for _ in range(2))
-    state = build_detector.file_state(one)
+    state = file_state(one)
     assert {"backbone.layer4.1.conv2.weight", "head.cls.weight", "head.reg.bias"} <= set(state)
-    build_detector.load_file_state(other, state, Path("file"))
+    load_file_state(other, state, Path("file"))
     pixels, sizes = torch.randint(0, 256, (1, 3, 96, 64), dtype=torch.uint8), torch.tensor([[96, 64]])
     assert torch.equal(one.eval().trunk(pixels, sizes), other.eval().trunk(pixels, sizes))
     assert one.trunk(pixels, sizes).shape[2:] == (3, 2)

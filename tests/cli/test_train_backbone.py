@@ -216,7 +216,7 @@ def test_a_part_of_the_training_folder_can_be_held_out_to_choose_by(tool, folder
 
 
 def test_a_training_on_smaller_crops_is_tested_at_its_own_size(tool, folders, tmp_path):
-    from vertebra.build.build_views import load_net
+    from vertebra.build.views import load_net
 
     recipe = load_recipe(BackboneRecipe, INSTALLED / "cifar10" / "cpu.yaml")
     changes = {"backbone": "cifar_r8", "input": {"augment": "crop", "size": 24, "test_size": 32}}

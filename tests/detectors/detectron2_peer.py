@@ -27,8 +27,8 @@ from detectors.box_head import BoxHead, BoxPredictor
 from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
-from vertebra.build.build_detector import load_file_state
-from vertebra.build.detectron2_names import DETECTRON2_MEAN, DETECTRON2_STD, from_detectron2
+from vertebra.build.detector import load_file_state
+from vertebra.build.outside_detectors import DETECTRON2_MEAN, DETECTRON2_STD, from_detectron2
 
 SCALES, RATIOS, CLASSES = (32.0, 64.0, 128.0, 256.0, 512.0), (0.5, 1.0, 2.0), 80
 BEFORE_NMS = (12000, 6000)  # in training, in tests

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.detectors import detectron2_peer as peer
 from tests.detectors.tiny import make_images, make_targets
-from vertebra.build.detectron2_names import from_detectron2
+from vertebra.build.outside_detectors import from_detectron2
 
 needs_detectron2 = pytest.mark.skipif(
     not peer.is_there(),

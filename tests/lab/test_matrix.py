@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra.build import build_detector
-from vertebra.build.exchange_body import exchange_body
+from vertebra.build.detector import make_backbone, make_detector
 from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
 from vertebra.lab.estimate import cost_of, makespan_s
+from vertebra.lab.matrix import exchange_body
 from vertebra.lab.sweep import Undecided, choose, write_choices
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import DEFAULT_RECIPES
@@ -70,7 +70,7 @@ def test_every_head_builds_on_every_data_set_with_sensible_numbers(tmp_path, dat
     model = recipe.model
     assert model.body == body
     with torch.device("meta"):
-        detector = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), 20)
+        detector = make_detector(recipe, make_backbone(recipe), 20)
     assert detector.rpn.train_limits.before_nms == model.proposals_before_nms[0]
     own = load_recipe(DetectionRecipe, find_recipe(DEFAULT_RECIPES[dataset]))
     assert model.anchor_sizes[-1] == own.model.anchor_sizes[-1]

@@ -1,4 +1,4 @@
-"""From a detection recipe to a pre-trained backbone and to data; the detector around it: `build_detector`."""
+"""From a detection recipe to a pre-trained backbone and to data; the detector around it: `vertebra.build.detector`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from backbones import Backbone
 from vertebra.build.build import check_identity, training_share
-from vertebra.build.build_detector import build_body_backbone
+from vertebra.build.detector import make_backbone
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
@@ -51,14 +51,14 @@ def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Back
                 "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
                 "(and use the same for the backbone that it is compared with)"
             )
-        return build_body_backbone(recipe), {"source": "none"}
+        return make_backbone(recipe), {"source": "none"}
     if recipe.weights == "torchvision":
         state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
     else:
         place = Path(recipe.weights)
         state, origin = load_weights(place)
     identity = origin.get("backbone", {})
-    backbone = build_body_backbone(recipe, int(identity.get("num_classes", 1000)))
+    backbone = make_backbone(recipe, int(identity.get("num_classes", 1000)))
     check_identity(origin, backbone, place)
     classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
     load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))

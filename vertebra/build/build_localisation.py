@@ -12,7 +12,7 @@ from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
 from vertebra.build.build import training_share
-from vertebra.build.build_views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
+from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share, evenly

@@ -1,4 +1,4 @@
-"""Detectors that torchvision publishes, as ours: their recipe, and their weights under our names.
+"""Detectors of torchvision and detectron2 as ours: their weights under our names, and torchvision's recipe.
 
 `eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so our evaluation
 against a published figure. `torchvision:NAME=FILE` reads a state dict from disk instead of from the network.
@@ -6,6 +6,7 @@ against a published figure. `torchvision:NAME=FILE` reads a state dict from disk
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vertebra.build.build_detector import FLAT_ROI_SIZE
+from vertebra.build.detector import FLAT_ROI_SIZE
 from vertebra.engine.weights import load_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import validated
@@ -91,7 +92,7 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
 def from_torchvision(
     state: Mapping[str, Tensor], category_ids: Sequence[int], *, epsilon: float = 0.0
 ) -> dict[str, Tensor]:
-    """A state dict of torchvision's R50-FPN detectors as one of ours (`build_detector.load_file_state`).
+    """A state dict of torchvision's R50-FPN detectors as one of ours (`detector.load_file_state`).
 
     category_ids: of our classes, in order; the rows of other categories, on which nothing was trained, are left out.
     epsilon: that of the norms in the weights' own training, 0 for those published. Raises ValueError for a state dict
@@ -101,7 +102,7 @@ def from_torchvision(
     rows = [0, *category_ids]
     ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        place = _our_name(name)
+        place = _name_from_torchvision(name)
         if place.endswith("running_var"):
             tensor = tensor + (epsilon - NORM_EPSILON)
         if name.startswith("roi_heads.box_predictor.cls_score"):
@@ -122,7 +123,7 @@ def _check_outputs(state: Mapping[str, Tensor], *, categories: int) -> None:
     """Raises ValueError where the tensors whose rows are taken apart are not there, or have other rows."""
     scores, deltas = (f"roi_heads.box_predictor.{name}.weight" for name in ("cls_score", "bbox_pred"))
     for name in state:
-        _our_name(name)  # tells what is of another model
+        _name_from_torchvision(name)  # tells what is of another model
     for name in (scores, deltas):
         if name not in state:
             raise ValueError(f"the state dict lacks {name}; is it another model's?")
@@ -144,7 +145,7 @@ def _check_outputs(state: Mapping[str, Tensor], *, categories: int) -> None:
         )
 
 
-PREFIXES = {
+_TORCHVISION_PREFIXES = {
     "backbone.body.": "backbone.",
     "backbone.fpn.inner_blocks.": "body.laterals.",
     "backbone.fpn.layer_blocks.": "body.outputs.",
@@ -163,9 +164,9 @@ PREFIXES = {
 }
 
 
-def _our_name(name: str) -> str:
+def _name_from_torchvision(name: str) -> str:
     """Names of today's torchvision; its published files have some older ones ("inner_blocks.0.weight", "mask_fcn1")."""
-    for theirs, ours in PREFIXES.items():
+    for theirs, ours in _TORCHVISION_PREFIXES.items():
         if not name.startswith(theirs):
             continue
         rest = name.removeprefix(theirs)
@@ -178,3 +179,66 @@ def _our_name(name: str) -> str:
     raise ValueError(
         f"the state dict has {name}, which torchvision's R50-FPN detectors have not; is it another model's?"
     )
+
+
+DETECTRON2_MEAN, DETECTRON2_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)  # RGB; of the MSRA weights
+
+_DETECTRON2_LAYER = re.compile(
+    r"(?:backbone|roi_heads)\.(?:stem\.(?P<stem>conv1)|res(?P<stage>\d)\.(?P<block>\d+)\.(?P<layer>conv\d|shortcut))"
+    r"(?P<norm>\.norm)?\.(?P<kind>weight|bias|running_mean|running_var)"
+)
+_DETECTRON2_MODULES = {
+    "proposal_generator.rpn_head.conv": "rpn.head.conv",
+    "proposal_generator.rpn_head.objectness_logits": "rpn.head.objectness",
+    "proposal_generator.rpn_head.anchor_deltas": "rpn.head.deltas",
+    "roi_heads.box_predictor.cls_score": "box_head.predictor.scores",
+    "roi_heads.box_predictor.bbox_pred": "box_head.predictor.deltas",
+}
+# Not learnt.
+_DETECTRON2_CONSTANTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+
+
+def from_detectron2(state: Mapping[str, Tensor], *, scales: int, bgr: bool = True) -> dict[str, Tensor]:
+    """`state` (of a GeneralizedRCNN with a ResNet-C4) as `detector.load_file_state` takes it.
+
+    Besides names, detectron2's pixels are BGR, its anchors at a cell go by scale, then ratio, and its background is the
+    last class. To be the same detector, ours needs `stride_in="1x1"`, `AnchorGrid(offset=0)`, and, for the MSRA weights
+    that its model zoo starts from, `DETECTRON2_MEAN` and `DETECTRON2_STD`.
+    scales: of the anchors at a cell (five in the model zoo). bgr: of the pixels it was trained on
+    (`INPUT.FORMAT`). Raises ValueError for names that no C4 box detector has (FPN, masks, deformable convolutions).
+    """
+    learnt = {name: tensor for name, tensor in state.items() if not name.startswith(_DETECTRON2_CONSTANTS)}
+    unknown = [name for name in learnt if _name_from_detectron2(name) is None]
+    if unknown:
+        raise ValueError(
+            f"detectron2's {', '.join(unknown[:3])}{' and others' if len(unknown) > 3 else ''} have no place in a "
+            "Faster R-CNN on C4; convert weights of one of its R50-C4 or R101-C4 detectors."
+        )
+    return {
+        str(_name_from_detectron2(name)): _order_from_detectron2(name, tensor, scales, bgr)
+        for name, tensor in learnt.items()
+    }
+
+
+def _name_from_detectron2(name: str) -> str | None:
+    layer = _DETECTRON2_LAYER.fullmatch(name)
+    if layer is None:
+        module, _, kind = name.rpartition(".")
+        return f"{_DETECTRON2_MODULES[module]}.{kind}" if module in _DETECTRON2_MODULES else None
+    part = layer["stem"] or layer["layer"]
+    if part == "shortcut":
+        part = "downsample.1" if layer["norm"] else "downsample.0"
+    elif layer["norm"]:
+        part = part.replace("conv", "bn")
+    block = f"layer{int(layer['stage']) - 1}.{layer['block']}." if layer["stage"] else ""
+    return f"backbone.{block}{part}.{layer['kind']}"
+
+
+def _order_from_detectron2(name: str, tensor: Tensor, scales: int, bgr: bool) -> Tensor:
+    if name == "backbone.stem.conv1.weight" and bgr:
+        return tensor.flip(1)
+    if ".objectness_logits." in name:
+        return tensor.unflatten(0, (scales, -1)).transpose(0, 1).flatten(0, 1)
+    if ".anchor_deltas." in name:
+        return tensor.unflatten(0, (scales, -1, 4)).transpose(0, 1).flatten(0, 2)
+    return tensor.roll(1, dims=0) if ".cls_score." in name else tensor  # the background moves from last to first

@@ -38,14 +38,14 @@ def evaluate_detector(
     the figures for the log, empty on other ranks.
     """
     from vertebra.build import build, build_detection
-    from vertebra.build.build_improved import build_tested
+    from vertebra.build.detector import make_tested
     from vertebra.build.wiring_cost import cost
     from vertebra.engine.logs import progress
     from vertebra.evaluation.metrics.summary import log_figures, summarise
     from vertebra.evaluation.predict.detections import predict_detections
 
     times_s: list[float] = []
-    tested = build_tested(recipe, [model, *others])
+    tested = make_tested(recipe, [model, *others])
     predictions = predict_detections(
         tested,
         progress(build_detection.detection_test_loader(recipe, test_set, world), description="evaluate"),
@@ -152,18 +152,19 @@ def restore_detector(
     recipe: DetectionRecipe, state: dict[str, torch.Tensor], facts: dict[str, Any], classes: int, path: Path
 ) -> FasterRCNN:
     """The detector of a file of weights, in evaluation mode, on the CPU."""
-    from vertebra.build import build, build_detector
+    from vertebra.build import build
+    from vertebra.build.detector import load_file_state, make_backbone, make_detector
 
-    backbone = build_detector.build_body_backbone(recipe)
+    backbone = make_backbone(recipe)
     build.check_identity(facts, backbone, path)
-    model = build_detector.build_detector(recipe, backbone, classes)
-    build_detector.load_file_state(model, state, path)
+    model = make_detector(recipe, backbone, classes)
+    load_file_state(model, state, path)
     return model.eval()
 
 
 def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str]) -> FasterRCNN:
     """Another detector, to join one of that recipe and those classes in an ensemble; weights: see `read_detector`."""
-    from vertebra.build.build_improved import check_member
+    from vertebra.build.detector import check_member
 
     read = read_detector(weights)
     check_member(weights, read.recipe, tuple(read.names.values()), recipe, class_names)

@@ -139,7 +139,7 @@ def data_of(study: DepthRecipe, run: Path) -> Path:
 def measure_responses(study: DepthRecipe, run: Path) -> None:
     """Write the run's responses.json; where it cannot be made, print why and go on."""
     from vertebra.build import build
-    from vertebra.build.build_views import load_net
+    from vertebra.build.views import load_net
     from vertebra.engine import device
     from vertebra.engine.distributed import World
     from vertebra.evaluation.predict.responses import response_deviations

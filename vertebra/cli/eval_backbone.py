@@ -124,7 +124,7 @@ def evaluate(settings: Settings, world: World) -> int:
     """All weights by all views in one pass over the images; prints and writes what came out."""
     import torch
 
-    from vertebra.build import build_views
+    from vertebra.build.views import common_classes, load_net, plan_views
     from vertebra.data.loading.sampling import Share
     from vertebra.data.loading.views import view_loader
     from vertebra.engine import provenance
@@ -136,14 +136,12 @@ def evaluate(settings: Settings, world: World) -> int:
     setup_logging(is_main=world.is_main)
     dataset = open_images(settings)
     nets = [
-        build_views.load_net(
-            path, world.device, size=settings.size, resize=settings.resize, precision=settings.precision
-        )
+        load_net(path, world.device, size=settings.size, resize=settings.resize, precision=settings.precision)
         for path in settings.weights
     ]
-    classes = build_views.common_classes(nets, dataset.class_names, settings.data)
+    classes = common_classes(nets, dataset.class_names, settings.data)
     ids = read_synsets(settings.synsets, classes) if settings.synsets else list(range(1, len(classes) + 1))
-    plan = build_views.plan_views(
+    plan = plan_views(
         nets,
         settings.views,
         world.device,

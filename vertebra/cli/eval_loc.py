@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Localise, score, write, and print the figures."""
-    from vertebra.build import build, build_detector, build_localisation
+    from vertebra.build import build, build_localisation
+    from vertebra.build.detector import load_file_state
     from vertebra.build.wiring_loc import Classified, evaluate_localizer
     from vertebra.build.wiring_run import results_directory, weights_file
     from vertebra.engine import precision
@@ -104,7 +105,7 @@ def evaluate(settings: Settings, world: World) -> int:
     backbone = build.build_backbone(recipe, 1000)
     build.check_identity(facts, backbone, path)
     model = build_localisation.build_localizer(recipe, backbone, len(known))
-    build_detector.load_file_state(model, state, path)
+    load_file_state(model, state, path)
     model.to(world.device).eval()
     run = results_directory(output, world)
     summary, predicted = evaluate_localizer(

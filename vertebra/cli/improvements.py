@@ -145,7 +145,7 @@ def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
 
     Published ones are not fetched for it.
     """
-    from vertebra.build.build_improved import check_member
+    from vertebra.build.detector import check_member
     from vertebra.build.outside_detectors import torchvision_classes, torchvision_recipe
     from vertebra.build.wiring import read_detector
     from vertebra.build.wiring_run import weights_file

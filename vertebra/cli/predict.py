@@ -139,7 +139,7 @@ def check_output(output: Path, inputs: Inputs) -> None:
 
 def open_detector(settings: Settings, world: World) -> Detector:
     """The detector of the weights, with what the command line changes."""
-    from vertebra.build.build_improved import build_tested
+    from vertebra.build.detector import make_tested
     from vertebra.build.wiring import read_detector, restore_detector
     from vertebra.engine import precision
 
@@ -148,7 +148,7 @@ def open_detector(settings: Settings, world: World) -> Detector:
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     kept = chosen_classes(settings.classes, names)
     model = restore_detector(recipe, trained.state, trained.facts, len(names), trained.path).to(world.device)
-    return Detector(build_tested(recipe, [model]), recipe, world.device, names, kept)
+    return Detector(make_tested(recipe, [model]), recipe, world.device, names, kept)
 
 
 def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:

@@ -76,7 +76,8 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
 
     from backbones.cost import count_flops, count_parameters
     from detectors.structures import ImageBatch
-    from vertebra.build import build, build_detector
+    from vertebra.build import build
+    from vertebra.build.detector import make_backbone, make_detector
     from vertebra.engine import device as devices
     from vertebra.engine import precision
     from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
@@ -95,8 +96,8 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     inputs: Any = pixels
     model: torch.nn.Module
     if settings.detector:
-        backbone = build_detector.build_body_backbone(recipe)
-        model, method = build_detector.build_detector(recipe, backbone, settings.classes), "detect"
+        backbone = make_backbone(recipe)
+        model, method = make_detector(recipe, backbone, settings.classes), "detect"
         sizes = (settings.size,) * settings.batch_size
         inputs = ImageBatch(pixels, torch.tensor(sizes, device=device), sizes)
     else:

@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
 
 def train(recipe: DetectionRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
-    from vertebra.build import build, build_detection, build_detector
+    from vertebra.build import build, build_detection
+    from vertebra.build.detector import file_state, make_detector
     from vertebra.build.wiring import evaluate_detector, write_proposals
     from vertebra.build.wiring_run import is_finished, open_run, settled, take_up
     from vertebra.engine import loop, rng
@@ -56,7 +57,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         return 0
     rng.seed_all(recipe.seed)
     backbone, origin = build_detection.build_pretrained(recipe)
-    model = build_detector.build_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
+    model = make_detector(recipe, backbone, len(train_set.class_names)).to(world.device)
     run = open_run(recipe, world, train_set, (*train_set.notes, *test_set.notes))
     if run is None:
         return 0
@@ -96,7 +97,7 @@ def train(recipe: DetectionRecipe, world: World) -> int:
         write_proposals(recipe, model, test_set, world, run.path / "proposals.json")
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
-        save_weights(run.weights, build_detector.file_state(model), facts)
+        save_weights(run.weights, file_state(model), facts)
     run.finish(facts)
     logger.info("predictions, figures and weights: %s", run.path)
     return 0

@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
 
 def train(recipe: LocalisationRecipe, world: World) -> int:
     """One run from its data and weights to its figures."""
-    from vertebra.build import build, build_detection, build_detector, build_localisation
+    from vertebra.build import build, build_detection, build_localisation
+    from vertebra.build.detector import file_state
     from vertebra.build.wiring_loc import Classified, evaluate_localizer, figures_of
     from vertebra.build.wiring_run import is_finished, open_run, settled, take_up
     from vertebra.engine import loop, rng
@@ -100,7 +101,7 @@ def train(recipe: LocalisationRecipe, world: World) -> int:
     )
     facts |= {"figures": record.figures, "training_s": round(record.seconds, 1)}
     if world.is_main:
-        save_weights(run.weights, build_detector.file_state(model), facts)
+        save_weights(run.weights, file_state(model), facts)
     run.finish(facts)
     if world.is_main and last:
         print(sentence(last["summary"]))

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from backbones import create_backbone
 from backbones.cost import count_flops, image_flops
 from detectors.faster_rcnn import FasterRCNN
-from vertebra.build import build, build_detection, build_detector
+from vertebra.build import build, build_detection
+from vertebra.build.detector import make_backbone, make_detector
 from vertebra.engine import device, precision
 from vertebra.engine.jobs.board import latest
 from vertebra.lab.matrix import Matrix
@@ -67,7 +68,7 @@ def _detector_flops(recipe: DetectionRecipe) -> tuple[int, int]:
     rois, proposals = recipe.model.rois, recipe.model.proposals[1]
     side, test_side = statistics.mean(recipe.input.shorter_side), recipe.input.test_shorter_side
     with torch.device("meta"):
-        detector = build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), CLASSES)
+        detector = make_detector(recipe, make_backbone(recipe), CLASSES)
         training = _Pass(detector, rois, masks=int(rois * recipe.model.roi_positive))
         test = _Pass(detector, proposals, masks=recipe.test.detections)
         return (

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from backbones import BackboneError
-from vertebra.build import build_detection, build_detector
-from vertebra.build.exchange_body import exchange_body
+from vertebra.build import build_detection
+from vertebra.build.detector import make_backbone, make_detector
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.sweep import choose, trials_of, with_choice
 from vertebra.lab.training import Training, steps_of, with_flags
-from vertebra.recipes.command_line import parse_recipe
+from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import BackboneRecipe, path_part
 from vertebra.recipes.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
-from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_detection import FPN_LEVELS, DetectionRecipe, Detector
+
+PYRAMID_BEFORE_NMS = (2000, 1000)  # of each level (Lin et al. 2017, and everyone since)
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
         with torch.device("meta"):
             if recipe.weights == "none":
                 build_detection.build_pretrained(recipe)
-            build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), classes=20)
+            make_detector(recipe, make_backbone(recipe), classes=20)
     except (BackboneError, ValueError) as error:
         raise RecipeError(f"{cell.title}: {error}") from None
     if recipe.weights == "torchvision" and cell.backbone not in build_detection.TORCHVISION_WEIGHTS:
@@ -200,3 +203,25 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
         raise RecipeError(f"torchvision has no weights for {cell.backbone}; it has them for {known}")
     if recipe.weights not in ("none", "torchvision") and not is_pretrained and not Path(recipe.weights).is_file():
         raise RecipeError(f"--weights {cell.backbone}={recipe.weights}: there is no such file")
+
+
+def exchange_body(config: str, body: str) -> tuple[str, ...]:
+    """Flags that give a recipe another body, and what has to change with it; none where it has that body already."""
+    model = load_recipe(DetectionRecipe, find_recipe(config)).model
+    if model.body == body:
+        return ()
+    changes: dict[str, Any] = {"body": [body]}
+    if body == "fpn":
+        before = [min(pair) for pair in zip(model.proposals_before_nms, PYRAMID_BEFORE_NMS)]
+        changes |= {"anchor-sizes": pyramid_anchors(model), "proposals-before-nms": before, "pooling": ["align"]}
+    elif model.body == "fpn":  # its numbers are a level's
+        changes["proposals-before-nms"] = [count * FPN_LEVELS for count in model.proposals_before_nms]
+    return tuple(part for name, values in changes.items() for part in (f"--model.{name}", *map(str, values)))
+
+
+def pyramid_anchors(model: Detector) -> list[int]:
+    """One size for each level of a pyramid: the greatest sizes of a single map, and halves of the least before them."""
+    sizes = sorted(model.anchor_sizes)[-FPN_LEVELS:]
+    while len(sizes) < FPN_LEVELS:
+        sizes.insert(0, max(1, sizes[0] // 2))
+    return sizes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from detectors.pooling import RoIAlign, RoIPool
 from detectors.postprocess import PostProcess
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
+from detectors.testtime import ImprovedDetector
 from vertebra.build.build import build_backbone
 from vertebra.engine.weights import load_into
 from vertebra.ground.errors import RecipeError
@@ -32,15 +34,17 @@ from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest, De
 PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
 FLAT_ROI_SIZE = 7  # of regions that two linear layers read
 MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al. 2017, fig. 4 right)
+# Equal in all detectors of an ensemble: they see the same pixels.
+TEST_INPUT = ("test_shorter_side", "longer_side")
 
 
-def build_body_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
+def make_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
     """The recipe's network with random weights, as its detector's body needs it."""
     dilate_last = isinstance(recipe, DetectionRecipe) and recipe.model.body == "dc5"
     return build_backbone(recipe, num_classes, dilate_last=dilate_last)
 
 
-def build_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
+def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
     """The recipe's detector on that backbone, in train mode."""
     settings = recipe.model
     if settings.norms == "frozen":
@@ -174,6 +178,42 @@ def _over_gpus(field: str) -> bool:
     if not torch.cuda.is_available():
         raise RecipeError(f"{field} sync needs GPUs when there are several processes: say trained or batch, or use one")
     return True
+
+
+def make_tested(recipe: DetectionRecipe, detectors: Sequence[FasterRCNN]) -> nn.Module:
+    """The detectors with the improvements of `recipe.test`; one detector itself where there are none."""
+    test, first = recipe.test, detectors[0]
+    if len(detectors) == 1 and not (test.refine or test.multi_scale or test.flip):
+        return first
+    return ImprovedDetector(
+        detectors,
+        replace(first.box_head.postprocess, nms_iou=test.refine_nms if test.refine else test.nms),
+        refine=test.refine,
+        region_px=test.multi_scale_region if test.multi_scale else None,
+        mirror=test.flip,
+    )
+
+
+def check_member(
+    name: str,
+    member: DetectionRecipe,
+    member_classes: Sequence[str],
+    first: DetectionRecipe,
+    first_classes: Sequence[str],
+) -> None:
+    """Raises ValueError for a detector that cannot join the first in an ensemble: of other classes, or another size."""
+    if tuple(member_classes) != tuple(first_classes):
+        raise ValueError(
+            f"{name} knows other classes ({', '.join(member_classes)}) than the first detector "
+            f"({', '.join(first_classes)}): an ensemble's detectors need the same, in the same order"
+        )
+    for field in TEST_INPUT:
+        wanted, found = getattr(first.input, field), getattr(member.input, field)
+        if found != wanted:
+            raise ValueError(
+                f"{name} is tested at input.{field} {found}, the first detector at {wanted}: an ensemble's detectors "
+                "need the same images"
+            )
 
 
 def file_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from detectors.faster_rcnn import FasterRCNN
 from detectors.testtime import ImprovedDetector
-from vertebra.build import build_detector
-from vertebra.build.build_improved import build_tested, check_member
+from vertebra.build.detector import check_member, make_backbone, make_detector, make_tested
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -22,12 +21,12 @@ def recipe(**values: object) -> DetectionRecipe:
 
 
 def detector(settings: DetectionRecipe) -> FasterRCNN:
-    return build_detector.build_detector(settings, build_detector.build_body_backbone(settings), len(NAMES))
+    return make_detector(settings, make_backbone(settings), len(NAMES))
 
 
 def test_a_detector_without_improvements_is_tested_as_it_is() -> None:
     model = detector(recipe())
-    assert build_tested(recipe(), [model]) is model
+    assert make_tested(recipe(), [model]) is model
 
 
 def test_each_setting_reaches_what_is_tested() -> None:
@@ -35,11 +34,11 @@ def test_each_setting_reaches_what_is_tested() -> None:
         input={"test_shorter_side": 96},
         test={"refine": True, "refine_nms": 0.25, "multi_scale": [64, 96], "multi_scale_region": 60, "flip": True},
     )
-    tested = build_tested(settings, [detector(settings), detector(settings)])
+    tested = make_tested(settings, [detector(settings), detector(settings)])
     assert isinstance(tested, ImprovedDetector) and len(tested.detectors) == 2
     assert (tested.refine, tested.region_px, tested.mirror) == (True, 60, True)
     assert tested.postprocess.nms_iou == 0.25
-    plain = build_tested(recipe(test={"flip": True, "nms": 0.4}), [detector(recipe(test={"nms": 0.4}))])
+    plain = make_tested(recipe(test={"flip": True, "nms": 0.4}), [detector(recipe(test={"nms": 0.4}))])
     assert isinstance(plain, ImprovedDetector) and (plain.refine, plain.region_px) == (False, None)
     assert plain.postprocess.nms_iou == 0.4
 

@@ -14,7 +14,7 @@ from torch import nn
 from backbones.base import BackboneError
 from detectors.structures import Masks
 from tests.detectors.tiny import make_images, make_targets
-from vertebra.build import build_detector
+from vertebra.build.detector import file_state, load_file_state, make_backbone, make_detector
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 BODIES = ("c4", "dc5", "fpn")
@@ -38,7 +38,7 @@ def recipe_of(backbone: str, body: str, **model: Any) -> DetectionRecipe:
 
 def built(recipe: DetectionRecipe, classes: int = 3) -> Any:
     torch.manual_seed(0)
-    return build_detector.build_detector(recipe, build_detector.build_body_backbone(recipe), classes)
+    return make_detector(recipe, make_backbone(recipe), classes)
 
 
 def a_batch() -> Any:
@@ -56,8 +56,8 @@ def test_every_body_builds_on_every_kind_of_backbone(backbone: str, body: str) -
     recipe = recipe_of(backbone, body, masks=True)
     with torch.device("meta"):
         detector = built(recipe)
-        names = set(build_detector.file_state(detector))
-        uncut = set(build_detector.build_body_backbone(recipe).state_dict())
+        names = set(file_state(detector))
+        uncut = set(make_backbone(recipe).state_dict())
     ours = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
     assert ours and ours <= uncut, "the backbone's tensors keep the names of the uncut network"
     strides = {"c4": (16,), "dc5": (16,), "fpn": (4, 8, 16, 32, 64)}
@@ -88,13 +88,13 @@ def test_a_state_goes_to_a_file_and_back(body: str) -> None:
     first, second = built(recipe), built(recipe)
     for parameter in second.parameters():
         nn.init.zeros_(parameter)
-    build_detector.load_file_state(second, build_detector.file_state(first), Path("x.safetensors"))
+    load_file_state(second, file_state(first), Path("x.safetensors"))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
 def test_the_extra_norm_above_a_cut_is_the_detectors_own() -> None:
-    names = build_detector.file_state(built(recipe_of("r18", "c4", head_norms="batch")))
+    names = file_state(built(recipe_of("r18", "c4", head_norms="batch")))
     assert "box_head.head.extra_norm.weight" in names and "backbone.layer4.0.conv1.weight" in names
 
 

@@ -9,7 +9,7 @@ import torch
 
 from backbones import BackboneError, create_backbone
 from backbones.dense import Dense
-from vertebra.build.build_views import LoadedNet, common_classes, load_net, plan_views
+from vertebra.build.views import LoadedNet, common_classes, load_net, plan_views
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.engine.weights import WeightsError, save_weights
 from vertebra.evaluation.predict.ensembles import Ensemble
