@@ -131,7 +131,7 @@ class RPN(nn.Module):
     def losses(self, output: RPNOutput, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """Return `loss_rpn_cls` and `loss_rpn_box`, see `anchor_losses`."""
         anchors_A4 = output.anchors_A4
-        eligible_NA = self._eligible(anchors_A4, images)
+        eligible_NA = self.eligible(anchors_A4, images)
         if not self.cross_border:
             eligible_NA = eligible_NA & wholly_inside(anchors_A4, images.sizes_hw_N2)
         class_loss, box_loss = anchor_losses(
@@ -168,7 +168,7 @@ class RPN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidates' boxes and logits; which of them are proposed, best first, and which places are filled."""
         anchors_A4 = output.anchors_A4
-        scores_NA = output.objectness_NA.float().masked_fill(~self._eligible(anchors_A4, images), float("-inf"))
+        scores_NA = output.objectness_NA.float().masked_fill(~self.eligible(anchors_A4, images), float("-inf"))
         scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
         deltas_NK4 = take(output.deltas_NA4, index_NK)
         boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK]), images.sizes_hw_N2)
@@ -178,7 +178,7 @@ class RPN(nn.Module):
         level_NK = _level_numbers(candidates, scores_NK)  # boxes of different levels never suppress each other
         return boxes_NK4, scores_NK, *nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
 
-    def _eligible(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
+    def eligible(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
         """Which anchors take part at all, NA bool."""
         if self.on_padding:
             return anchors_A4.new_ones((len(images), len(anchors_A4)), dtype=torch.bool)

@@ -155,7 +155,7 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     losses |= ours.mask_head.losses(ours.mask_head(pooled), first, images, targets)
 
     drawn = ours.rpn.sampler(
-        ours.rpn.matcher(anchors.anchors_A4, ours.rpn._usable(anchors.anchors_A4, images), targets),
+        ours.rpn.matcher(anchors.anchors_A4, ours.rpn.eligible(anchors.anchors_A4, images), targets),
         targets.draw_seeds_N,
     )
     theirs.rpn.fg_bg_sampler = lambda labels: (
