@@ -1,4 +1,4 @@
-"""What all annotation formats share: the flat data set from columns, reading several sources, and uniting them.
+"""Shared by all annotation formats: the flat data set from columns, reading several sources, and uniting them.
 
 Legend: I images, K objects.
 """
@@ -46,10 +46,10 @@ class Images:
 
 @dataclass
 class Objects:
-    """K objects in any order, a column a field; None: none is crowd, none difficult, areas are boxes', ids 1..K.
+    """K objects in any order, a column a field; None: none is crowd, none difficult, areas are boxes', ids 1, 2, ...
 
     owners_K: the places of their images. xywh_K4: pixels. labels_K: 1..C. segmentations, extras: JSON texts, see
-    DetectionDataset.
+    DetectionDataset. keep_K: which of them are part of the data set; None: all.
     """
 
     owners_K: Ints
@@ -61,6 +61,7 @@ class Objects:
     ids_K: Ints | None = None
     segmentations: Sequence[str] | None = None
     extras: Sequence[str] | None = None
+    keep_K: np.ndarray | None = None
 
 
 def build_dataset(
@@ -77,7 +78,9 @@ def build_dataset(
     """The data set, its objects sorted by image (stable)."""
     xywh_K4 = np.asarray(objects.xywh_K4, np.float64).reshape(-1, 4)
     owners_K = np.asarray(objects.owners_K, np.int64)
-    order_K = np.argsort(owners_K, kind="stable")
+    keep_K = np.ones(len(owners_K), bool) if objects.keep_K is None else objects.keep_K
+    kept_K = np.flatnonzero(keep_K)
+    order_K = kept_K[np.argsort(owners_K[kept_K], kind="stable")]
     image_ids_I = np.asarray(images.ids, np.int64)
     nowhere_K = np.zeros(len(xywh_K4), bool)
     columns: dict[str, Any] = {
@@ -86,7 +89,7 @@ def build_dataset(
         "crowd_K": np.asarray(nowhere_K if objects.crowd_K is None else objects.crowd_K, bool),
         "difficult_K": np.asarray(nowhere_K if objects.difficult_K is None else objects.difficult_K, bool),
         "areas_K": xywh_K4[:, 2] * xywh_K4[:, 3] if objects.areas_K is None else np.asarray(objects.areas_K, float),
-        "annotation_ids_K": np.arange(1, len(xywh_K4) + 1) if objects.ids_K is None else np.asarray(objects.ids_K),
+        "annotation_ids_K": np.cumsum(keep_K) if objects.ids_K is None else np.asarray(objects.ids_K),
         "segmentations": None if objects.segmentations is None else Strings(objects.segmentations),
         "object_extras": None if objects.extras is None else Strings(objects.extras),
     }
@@ -98,7 +101,7 @@ def build_dataset(
         image_ids_I=image_ids_I,
         file_names=Strings(images.file_names),
         sizes_hw_I2=np.asarray(images.sizes_hw, np.int32).reshape(-1, 2),
-        starts=np.concatenate([[0], np.cumsum(np.bincount(owners_K, minlength=len(image_ids_I)))]),
+        starts=np.concatenate([[0], np.cumsum(np.bincount(owners_K[kept_K], minlength=len(image_ids_I)))]),
         supercategories=tuple(classes.supercategories),
         notes=tuple(notes),
         labelled=labelled,
@@ -110,7 +113,7 @@ def build_dataset(
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a reader made of files: all of it that can be used, and all that is wrong with any.
+    """A reader's result: everything that can be used, and everything that is wrong.
 
     dataset: None where nothing could be read.
     """
@@ -128,7 +131,7 @@ class Parsed:
 
 
 def parse_each(parts: Iterable[_Part], parse: Callable[[_Part], _Read]) -> tuple[list[_Read], list[Fault]]:
-    """What could be read of the parts, and a fault for each that could not."""
+    """Parse each part; return what could be read, and a fault for each part that could not."""
     read, faults = [], []
     for part in parts:
         try:

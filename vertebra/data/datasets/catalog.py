@@ -81,7 +81,7 @@ def open_detection(
 def parse_detection(
     root: Path | str, source: str, *, segmentations: bool = True, extras: bool = False, thorough: bool = False
 ) -> Parsed:
-    """What open_detection opens, and all that is wrong with it; thorough: with its masks, each of which is decoded.
+    """Return the data set that open_detection opens, and all its faults. thorough: decode every mask too.
 
     Raises DataError where `root` is no directory.
     """

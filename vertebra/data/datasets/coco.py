@@ -117,7 +117,7 @@ def _objects(
     faults += box_faults
     kept = [one for one, keep in zip(known, keep_K.tolist()) if keep]
     owners_K, xywh_K4 = owners_K[keep_K], xywh_K4[keep_K]
-    areas = zip([one.get("area") for one in kept], xywh_K4[:, 2] * xywh_K4[:, 3])
+    areas = zip([one.get("area") for one in kept], (xywh_K4[:, 2] * xywh_K4[:, 3]).tolist())
     return kept, Objects(
         owners_K,
         xywh_K4,

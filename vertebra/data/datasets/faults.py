@@ -64,7 +64,7 @@ def judge_boxes(
     name: Callable[[int], str],
     path: Path | Callable[[int], Path],
 ) -> tuple[np.ndarray, list[Fault]]:
-    """Which boxes to keep (K bool), and what is wrong with any. name(k) says which box it is."""
+    """Return which boxes to keep (K bool), and a fault for each wrong one. name(k) is what box k is called."""
     whole_K2 = sizes_hw_K2[:, ::-1].astype(np.float64)
     start_K2, size_K2 = xywh_K4[:, :2], xywh_K4[:, 2:]
     with np.errstate(invalid="ignore", over="ignore"):

@@ -293,7 +293,7 @@ def _build(
         f"{images.split} of {images.root.name}",
         Classes(images.class_names),
         Images(places_I, images.file_names.take(places_I), sizes_I2),
-        Objects(owners_K[keep_K], xywh_K4[keep_K], labels_I[owners_K[keep_K]] + 1),
+        Objects(owners_K, xywh_K4, labels_I[owners_K] + 1, keep_K=keep_K),
         notes=notes,
     )
     labelled = replace(images.subset(places_I), labels_I=labels_I)

@@ -1,4 +1,4 @@
-"""One XML file of VOC's form: the image's size, its objects, and what else is said of them.
+"""One XML file of VOC's form: the image's size, its objects, and its further fields.
 
 Corners in the files count pixels from 1 and include both ends; here they become edges, x0 = xmin - 1,
 y0 = ymin - 1, x1 = xmax, y1 = ymax, rounded to 1e-9 px so that decimals come back as they were written.
@@ -19,8 +19,9 @@ _TOO_LARGE = 1 << 31  # a side, pixels
 _INT_DIGITS = 18
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# What VOC says of an object and of an image beyond what a detector needs; carried in conversions.
-OBJECT_FIELDS = ("pose", "truncated", "occluded", "view", "actions", "point", "part")
+# VOC's fields beyond what a detector needs; carried in conversions.
+_BEFORE_BOX, _AFTER_BOX = ("pose", "truncated", "occluded", "view"), ("actions", "point", "part")
+OBJECT_FIELDS = (*_BEFORE_BOX, *_AFTER_BOX)
 IMAGE_FIELDS = ("folder", "source", "owner", "segmented")
 
 
@@ -84,11 +85,11 @@ def make_tree(
     for name, xywh, difficult, more in objects:
         element = ET.SubElement(root, "object")
         _append(element, "name", name)
-        for tag in OBJECT_FIELDS[:-3]:
+        for tag in _BEFORE_BOX:
             _append(element, tag, more.get(tag))
         _append(element, "difficult", int(difficult))
         _append(element, "bndbox", dict(zip(CORNERS, inclusive_corners(xywh))))
-        for tag in OBJECT_FIELDS[-3:]:
+        for tag in _AFTER_BOX:
             _append(element, tag, more.get(tag))
     return root
 
@@ -171,5 +172,5 @@ def _append(parent: ET.Element, tag: str, value: Json) -> None:
 
 
 def _text(value: Json) -> str:
-    """What XML 1.0 can hold: control characters, which no parser takes back, become spaces."""
+    """The value as XML 1.0 allows it: control characters, which no parser takes back, become spaces."""
     return _NO_XML.sub(" ", str(int(value)) if isinstance(value, bool) else str(value))

@@ -59,7 +59,7 @@ class XmlSet:
 
 
 def read_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, extras: bool = False) -> XmlSet:
-    """Each one's XML; images without one get their size from their header."""
+    """Read each one's XML; images without one get their size from their header."""
     found = XmlSet(root, labelled=labelled)
     bare = [one for one in listed if one.xml is None]
     sizes_hw_B2, faults = image_sizes([root / one.file_name for one in bare])
@@ -94,7 +94,7 @@ def read_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, 
 def xml_dataset(
     found: XmlSet, source: str, classes: Classes, *, titles: Sequence[str] = (), extras: bool = False
 ) -> Parsed:
-    """Images and objects as a data set; objects of other classes are faults.
+    """Return images and objects as a data set; objects of other classes are faults.
 
     classes: as the XML has them. titles: names for people instead, the former becoming supercategories.
     """
@@ -115,8 +115,6 @@ def xml_dataset(
         Fault(found.xml_of(k), f"has an {name(k)}, {strange}", "correct the name")
         for k in np.flatnonzero(labels_K == 0).tolist()
     ]
-    keep_K &= labels_K > 0
-    kept = [one for one, keep in zip(found.objects_K, keep_K.tolist()) if keep]
     ids = [image_id(one.stem) for one in found.images]
     if titles:
         classes = Classes(titles, classes.ids, classes.names)
@@ -131,11 +129,12 @@ def xml_dataset(
             [json.dumps(more) for more in found.image_extras] if extras else None,
         ),
         Objects(
-            owners_K[keep_K],
-            xywh_K4[keep_K],
-            labels_K[keep_K],
-            difficult_K=[one.difficult for one in kept],
-            extras=[json.dumps(one.extras) for one in kept] if extras else None,
+            owners_K,
+            xywh_K4,
+            labels_K,
+            difficult_K=[one.difficult for one in found.objects_K],
+            extras=[json.dumps(one.extras) for one in found.objects_K] if extras else None,
+            keep_K=keep_K & (labels_K > 0),
         ),
         labelled=found.labelled,
     )

@@ -77,19 +77,17 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
         lambda k: f"object {k - int(np.searchsorted(owners, owners[k])) + 1}",
         lambda k: label_path(images[owners_K[k]]),
     )
-    kept = np.flatnonzero(keep_K)
-    areas_K = xywh_K4[kept, 2] * xywh_K4[kept, 3]
-    polygons_K = [polygons_K[k] for k in kept.tolist()]
+    areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
     for k, polygon in enumerate(polygons_K):
         if polygon is not None:
             areas_K[k] = polygon_area(polygon)
-    objects = Objects(owners[kept], xywh_K4[kept], np.array(labels_K, np.int64)[kept], areas_K=areas_K)
-    if segmentations and any(one is not None for one in polygons_K):
+    objects = Objects(owners, xywh_K4, labels_K, areas_K=areas_K, keep_K=keep_K)
+    if segmentations and any(polygons_K[k] is not None for k in np.flatnonzero(keep_K).tolist()):
         objects.segmentations = [json.dumps([one]) if one is not None else "" for one in polygons_K]
     names = [path.relative_to(found.home).as_posix() for path in images]
     columns = Images(_image_ids(images, names), names, sizes_hw)
     if extras:  # there are none
-        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(kept)
+        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(owners)
     dataset = build_dataset(found.home, source, Classes(found.names), columns, objects, labelled=labelled)
     return Parsed(dataset, [*faults, *box_faults])
 

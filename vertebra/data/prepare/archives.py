@@ -48,7 +48,7 @@ class Archives:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the files that the set cannot do without."""
+        """Names of the files that the set cannot do without."""
         return tuple(one.name for one in self.files if not one.optional)
 
 

@@ -93,6 +93,8 @@ def _attempt(url: str, path: Path, part: Path, progress: Progress) -> None:
             start, total = _begin(answer, part, url, start)
             _need_room(path, None if total is None else total - start)
             _receive(answer, part, start, total, progress)
+    except DataError:
+        raise
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is as long as the file, or longer: of another version
             _forget(part)
@@ -110,13 +112,11 @@ def _attempt(url: str, path: Path, part: Path, progress: Progress) -> None:
     except (http.client.HTTPException, OSError) as error:
         raise _Interrupted(str(error) or type(error).__name__) from None
     except ValueError as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(url, f"is no address ({error})", "give one that begins with https://") from None
 
 
 def _begin(answer: Any, part: Path, url: str, start: int) -> tuple[int, int | None]:
-    """Where this answer's bytes begin, and how long the whole is; notes which version it is of."""
+    """Return where this answer's bytes begin and how long the whole is, and note which version it is of."""
     length = answer.headers.get("Content-Length")
     if answer.status == 206:
         span, _, whole = (answer.headers.get("Content-Range") or "").partition("/")
@@ -160,7 +160,7 @@ def _no_room(part: Path, error: OSError) -> DataError:
 
 
 def _need_room(path: Path, needed: int | None) -> None:
-    """Better known before the download than after most of it."""
+    """Raise DataError before the download rather than after most of it."""
     free = shutil.disk_usage(path.parent).free
     if needed is not None and needed > free:
         raise DataError(
@@ -179,7 +179,7 @@ def _note_of(part: Path) -> Path:
 
 
 def _validator_of(part: Path, url: str) -> str | None:
-    """What tells the version of the part; None where it is of another address or nobody knows."""
+    """The ETag or Last-Modified of the part's version; None where it is of another address, or unknown."""
     try:
         note = json.loads(_note_of(part).read_text(encoding="utf-8"))
         return note["validator"] if note["url"] == url else None

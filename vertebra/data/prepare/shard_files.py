@@ -1,7 +1,7 @@
 """Writing tar shards, and looking through those of others for an index: see vertebra.data.datasets.shards.
 
 A sample is two members of one key, NNNNNNNNN.jpg and NNNNNNNNN.cls, its class as a number in text. The samples are
-shuffled before they are written, for readers that go through shards from end to end; ours restores the order.
+shuffled before they are written, for readers that go through them from end to end; datasets.shards restores the order.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def scan(place: str) -> dict[str, Any]:
 
 
 def damaged_shards(index: str) -> Iterator[DataError]:
-    """What is wrong with the shards of an index, by their checksums, which are those of the whole files."""
+    """An error for each shard of an index whose file is not there or has another checksum."""
     for line in read_index(index)[1]:
         try:
             with _local(line["place"]) as file:

@@ -44,7 +44,7 @@ _STREAMS = {("scenes", "train"): 0, ("scenes", "val"): 1, ("objects", "train"): 
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What `write_sample_set` did. `statistics` are the training scenes' (see `scene_statistics`)."""
+    """A drawn sample set. `statistics` are the training scenes' (see `scene_statistics`)."""
 
     root: Path
     hash: str
