@@ -267,23 +267,31 @@ def test_the_three_files_say_the_same(tmp_path):
         assert sentence in page
 
 
-def test_bad_runs_end_in_a_sentence(tmp_path):
-    good = make_run(tmp_path, "cifar_r20", train_error=9, test_error=9)
-    with pytest.raises(UserError, match="no finished run"):
-        write_study([], tmp_path / "report")
-    with pytest.raises(UserError, match="given twice"):
-        write_study([good, good], tmp_path / "report")
-    with pytest.raises(UserError, match="is not a directory"):
-        write_study([tmp_path / "absent"], tmp_path / "report")
-    copy = make_run(tmp_path / "again", "cifar_r20", train_error=9, test_error=9)
-    with pytest.raises(UserError, match="both ResNet-20 with seed 0"):
-        write_study([good, copy], tmp_path / "report")
-    (copy / "responses.json").write_text("[]")
-    with pytest.raises(UserError, match=r"responses\.json holds no layers"):
-        write_study([copy], tmp_path / "report")
-    (copy / "evaluation.json").write_text(json.dumps({"coco": {}}))
-    with pytest.raises(UserError, match="not the run of a classifier"):
-        write_study([copy], tmp_path / "report")
-    (good / "provenance.json").write_text("{}")
-    with pytest.raises(UserError, match="is not finished"):
-        write_study([good], tmp_path / "report")
+BROKEN = [  # a file of the run, its text, and what is said of it
+    ("responses.json", "[]", "it has no responses of layers; remove it"),
+    ("evaluation.json", '{"coco": {}}', "it is no run of a classifier; name runs of"),
+    ("provenance.json", "{}", "not finished"),
+    ("model.safetensors", "short", "cannot be read as safetensors .*; restore it or run again"),
+    ("evaluation_10crop.json", "{", "not valid JSON .*evaluate the weights again, or remove it"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), BROKEN)
+def test_a_broken_run_is_refused_with_a_way_out(tmp_path, name, text, problem):
+    run = make_run(tmp_path, "cifar_r20", train_error=9, test_error=9)
+    (run / name).write_text(text)
+    with pytest.raises(UserError, match=problem):
+        write_study([run], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_runs_that_do_not_go_together_are_refused(tmp_path):
+    good, again = (make_run(tmp_path / name, "cifar_r20", train_error=9, test_error=9) for name in "ab")
+    for runs, problem in (
+        ([], "no finished run"),
+        ([good, good], "given twice; name each once"),
+        ([tmp_path / "absent"], "is not a directory"),
+        ([good, again], "both are ResNet-20 with seed 0, .*; leave one of them out"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            write_study(runs, tmp_path / "report")

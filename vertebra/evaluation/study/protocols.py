@@ -94,9 +94,8 @@ def _by_seed(runs: Sequence[StudyRun]) -> tuple[StudyRun, ...]:
     seen: dict[Any, StudyRun] = {}
     for run in runs:
         if run.seed in seen:
-            raise UserError(
-                f"{seen[run.seed].directory} and {run.directory} are both {run.net.label} with seed {run.seed}: the "
-                "spread is that of different seeds; leave one of them out."
-            )
+            both = f"{seen[run.seed].directory} and {run.directory}"
+            reason = f"both are {run.net.label} with seed {run.seed}, and a spread is of different seeds"
+            raise UserError(both, reason, "leave one of them out")
         seen[run.seed] = run
     return tuple(sorted(runs, key=lambda run: (run.seed is None, run.seed)))

@@ -28,9 +28,9 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
     """
     directories = [Path(directory) for directory in run_dirs]
     if not directories:
-        raise UserError("There is no finished run to report on.")
+        raise UserError("there is no finished run to report on")
     if len({directory.resolve() for directory in directories}) < len(directories):
-        raise UserError("The same run directory was given twice: it would count as two seeds.")
+        raise UserError("a run directory was given twice", hint="name each once: it would count as two seeds")
     study = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
     styles = charts.styles_by_depth(one.net for one in study.nets)
     templates = environment(HERE)

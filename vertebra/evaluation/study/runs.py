@@ -83,7 +83,7 @@ def read_study_run(directory: Path) -> StudyRun:
     provenance = read_provenance(directory)
     evaluation = read_json(directory / "evaluation.json", "it holds the test error; run again")
     if not isinstance(evaluation, dict) or "top1" not in evaluation or "iterations" not in provenance:
-        raise UserError(f"{directory} is not the run of a classifier: give those of tools/train_backbone.py.")
+        raise UserError(directory, "it is no run of a classifier", "name runs of tools/train_backbone.py")
     metrics, protocol = read_metrics(directory / "metrics.jsonl"), provenance.get("protocol") or {}
     mixed = bool(protocol.get("mixup") or protocol.get("cutmix"))
     train_curve = [] if mixed else error_curve([line for line in metrics if is_training(line)])
@@ -145,7 +145,7 @@ def _responses(path: Path) -> dict[str, Any] | None:
         return None
     found = read_json(path, "remove it, and it will be measured again")
     if not isinstance(found, dict) or not isinstance(found.get("layers"), list):
-        raise UserError(f"{path} holds no layers' responses: remove it, and they will be measured again.")
+        raise UserError(path, "it has no responses of layers", "remove it, and they will be measured again")
     return found
 
 
@@ -158,4 +158,4 @@ def count_parameters(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}): restore it or run again.") from None
+        raise UserError(path, f"it cannot be read as safetensors ({error})", "restore it or run again") from None
