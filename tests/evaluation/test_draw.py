@@ -13,14 +13,14 @@ from pycocotools import mask as rle
 
 from vertebra.evaluation.predict.draw import (
     COVERED,
+    Label,
     Pen,
     _contrast,
-    _overlap,
-    _place_labels,
     class_colours,
     draw,
     drawn_size,
     enlargement,
+    place_labels,
     plain_text,
 )
 
@@ -95,7 +95,16 @@ def test_small_pictures_are_enlarged_and_labels_grow_with_large_ones(size_hw):
     assert drawn_HW3.shape[:2] == drawn_size(size_hw)
     assert max(drawn_size(size_hw)) >= min(400, 16 * max(size_hw))
     assert enlargement(size_hw) == 1 or max(drawn_size(size_hw)) < 800
-    assert Pen.of(drawn_HW3).text >= max(12, 0.015 * min(drawn_size(size_hw)))
+    assert Pen.of(size_hw).text >= max(12, 0.015 * min(drawn_size(size_hw)))
+
+
+def overlap(one: Label, other: Label) -> int:
+    """The pixels that are in both."""
+    pixels = [
+        {(x, y) for x in range(left, left + width) for y in range(top, top + height)}
+        for left, top, width, height in (one.place, other.place)
+    ]
+    return len(pixels[0] & pixels[1])
 
 
 boxes = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
@@ -110,21 +119,21 @@ def test_labels_stay_in_the_picture_and_clear_of_surer_ones(parts, size_hw):
         for n, ((x, y, w, h), c) in enumerate(zip(parts, [7, 3, 90] * 10))
     ]
     drawn_HW3 = draw(np.zeros((*size_hw, 3), np.uint8), entries, NAMES, COLOURS)
-    labels = [label for label, _ in _place_labels(entries, NAMES, enlargement(size_hw), Pen.of(drawn_HW3))]
+    labels = place_labels(entries, NAMES, Pen.of(size_hw))
     assert (
         bool(labels) == bool(entries) and [label.text for label in labels[:1]] == ["spotted hyena 1.00"][: len(labels)]
     )
     for n, label in enumerate(labels):
-        x0, y0, x1, y1 = label.place
-        assert 0 <= x0 < x1 <= drawn_HW3.shape[1] + 12 and 0 <= y0 < y1
-        assert sum(_overlap(label.place, other.place) for other in labels[:n]) <= COVERED * (x1 - x0) * (y1 - y0)
+        x, y, label_w, label_h = label.place
+        assert 0 <= x < x + label_w <= drawn_HW3.shape[1] + 12 and 0 <= y < y + label_h
+        assert sum(overlap(label, other) for other in labels[:n]) <= COVERED * label_w * label_h
 
 
 def test_the_surer_detection_is_named_where_two_are_in_one_place():
     entries = [found((100, 200, 300, 150), category=90, score=0.6), found((100, 200, 300, 150), score=0.9)]
-    labels = _place_labels(entries, NAMES, 1, Pen.of(picture()))
-    assert [label.text for label, _ in labels] == ["cat 0.90", "dog 0.60"]
-    assert labels[0][0].place[3] <= 200 and _overlap(labels[0][0].place, labels[1][0].place) == 0
+    surer, other = place_labels(entries, NAMES, Pen.of((600, 800)))
+    assert [surer.text, other.text] == ["cat 0.90", "dog 0.60"]
+    assert surer.place[1] + surer.place[3] <= 200 and overlap(surer, other) == 0
 
 
 def test_names_in_other_letters_are_written_in_those_of_the_font():

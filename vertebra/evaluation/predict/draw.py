@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any
 
@@ -19,10 +19,11 @@ import numpy as np
 
 from vertebra.evaluation.metrics.files import Entry
 from vertebra.ground import rle
+from vertebra.ground.boxes import shared_area
 from vertebra.ground.rle import Size
 
 Colour = tuple[int, int, int]
-Rectangle = tuple[int, int, int, int]  # x0 y0 x1 y1, in pixels
+Corners = tuple[int, int, int, int]  # x0 y0 x1 y1, in pixels
 
 SMALLEST_PX = 400  # pictures whose longer side is below are enlarged, by a whole number
 LARGEST_FACTOR = 16
@@ -76,34 +77,35 @@ def draw(
     """
     import cv2
 
-    factor = enlargement((pixels_HW3.shape[0], pixels_HW3.shape[1]))
+    pen = Pen.of((pixels_HW3.shape[0], pixels_HW3.shape[1]))
+    factor = pen.factor
     canvas_HW3 = cv2.resize(pixels_HW3, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    pen = Pen.of(canvas_HW3)
     by_size = sorted(entries, key=lambda entry: -entry["bbox"][2] * entry["bbox"][3])
     for entry in by_size:  # small ones over large ones
         if "segmentation" in entry:
-            _draw_mask(canvas_HW3, entry["segmentation"], colours[entry["category_id"]], factor, pen)
+            _draw_mask(canvas_HW3, entry["segmentation"], colours[entry["category_id"]], pen)
     for entry in by_size:
-        _draw_box(canvas_HW3, _corners(entry, factor, pen), colours[entry["category_id"]], pen)
-    labels = _place_labels(entries, names, factor, pen)
-    for label, category_id in reversed(labels):  # the surest on top
-        _draw_label(canvas_HW3, label, colours[category_id])
+        _draw_box(canvas_HW3, _corners(entry, pen), colours[entry["category_id"]], pen)
+    for label in reversed(place_labels(entries, names, pen)):  # the surest on top
+        _draw_label(canvas_HW3, label, colours[label.category_id])
     return canvas_HW3
 
 
 @dataclass(frozen=True)
 class Pen:
-    """Sizes in pixels of one picture."""
+    """Sizes in pixels of one drawing, which is `factor` times as large as its picture."""
 
-    size_hw: tuple[int, int]
+    size_hw: Size
+    factor: int
     line: int
     text: int
 
     @classmethod
-    def of(cls, pixels_HW3: np.ndarray) -> Pen:
-        height, width = pixels_HW3.shape[:2]
+    def of(cls, picture_hw: Size) -> Pen:
+        height, width = size_hw = drawn_size(picture_hw)
         side = sqrt(height * width)
-        return cls((height, width), max(LINE_PX, round(LINE_SHARE * side)), max(TEXT_PX, round(TEXT_SHARE * side)))
+        line, text = max(LINE_PX, round(LINE_SHARE * side)), max(TEXT_PX, round(TEXT_SHARE * side))
+        return cls(size_hw, enlargement(picture_hw), line, text)
 
 
 def plain_text(text: str) -> str:
@@ -113,9 +115,9 @@ def plain_text(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
 
 
-def _corners(entry: Entry, factor: int, pen: Pen) -> Rectangle:
+def _corners(entry: Entry, pen: Pen) -> Corners:
     """The box on the drawing, so far within the picture that its whole line is seen."""
-    x, y, width, height = (factor * value for value in entry["bbox"])
+    x, y, width, height = (pen.factor * value for value in entry["bbox"])
     limits, inset = (pen.size_hw[1], pen.size_hw[0]) * 2, pen.line // 2
     places = (round(x), round(y), round(x + width) - 1, round(y + height) - 1)
     x0, y0, x1, y1 = (max(inset, min(place, limit - 1 - inset)) for place, limit in zip(places, limits))
@@ -128,31 +130,26 @@ def _contrast(colour: Colour) -> Colour:
     return BLACK if np.dot(channels, (0.2126, 0.7152, 0.0722)) > 0.179 else WHITE
 
 
-def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, factor: int, pen: Pen) -> None:
+def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, pen: Pen) -> None:
     import cv2
 
-    mask_HW = rle.decode(value)
+    mask_HW, factor = rle.decode(value), pen.factor
     x, y, width, height = cv2.boundingRect(mask_HW)
     if not width:
         return
     # with a frame of one pixel, so that the smoothed outline is closed
     part_hw = cv2.copyMakeBorder(mask_HW[y : y + height, x : x + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    part_hw = cv2.resize(part_hw, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[
-        factor:-factor, factor:-factor
-    ]
-    inside_hw = (part_hw >= 128).astype(np.uint8)
+    part_hw = cv2.resize(part_hw, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    inside_hw = part_hw[factor:-factor, factor:-factor] >= 128
     region_hw3 = canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor]
     tinted_hw3 = cv2.addWeighted(region_hw3, 1 - MASK_OPACITY, np.full_like(region_hw3, colour), MASK_OPACITY, 0)
-    canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor] = cv2.copyTo(
-        tinted_hw3, inside_hw, region_hw3.copy()
-    )
-    outlines, _ = cv2.findContours(inside_hw, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(
-        canvas_HW3, outlines, -1, colour, max(1, pen.line // 2), cv2.LINE_AA, offset=(x * factor, y * factor)
-    )
+    np.copyto(region_hw3, tinted_hw3, where=inside_hw[..., None])
+    outlines, _ = cv2.findContours(inside_hw.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    stroke, corner = max(1, pen.line // 2), (x * factor, y * factor)
+    cv2.drawContours(canvas_HW3, outlines, -1, colour, stroke, cv2.LINE_AA, offset=corner)
 
 
-def _draw_box(canvas_HW3: np.ndarray, corners: Rectangle, colour: Colour, pen: Pen) -> None:
+def _draw_box(canvas_HW3: np.ndarray, corners: Corners, colour: Colour, pen: Pen) -> None:
     import cv2
 
     casing = max(1, pen.line // 3)
@@ -162,34 +159,36 @@ def _draw_box(canvas_HW3: np.ndarray, corners: Rectangle, colour: Colour, pen: P
 
 @dataclass(frozen=True)
 class Label:
-    """A text and where it stands."""
+    """A text in its place, x y width height. rise: from the text's foot to its top, pixels."""
 
     text: str
-    place: Rectangle
+    category_id: int
+    place: tuple[int, ...]
     pad: int
-    rise: int  # from the text's foot to its top
+    rise: int
     scale: float
     stroke: int
 
 
-def _place_labels(entries: Sequence[Entry], names: Mapping[int, str], factor: int, pen: Pen) -> list[tuple[Label, int]]:
-    """Labels and category ids, the surest detection first, which has the choice of places at its box. Where each
-    place is covered, as happens in crowds, a label is left out."""
-    labels: list[tuple[Label, int]] = []
+def place_labels(entries: Sequence[Entry], names: Mapping[int, str], pen: Pen) -> list[Label]:
+    """The labels, the surest detection's first, which has the choice of places at its box.
+
+    Where others cover every place, as happens in crowds, a label is left out.
+    """
+    labels: list[Label] = []
     for entry in sorted(entries, key=lambda entry: -entry["score"]):
-        text = plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}")
-        size, pad, rise, scale, stroke = _measure(text, pen)
-        places = _places(_corners(entry, factor, pen), size, pen.size_hw)
-        covered = [sum(_overlap(place, other.place) for other, _ in labels) for place in places]
-        least = min(covered)
-        if least <= COVERED * size[0] * size[1]:
-            label = Label(text, places[covered.index(least)], pad, rise, scale, stroke)
-            labels.append((label, entry["category_id"]))
+        label = _measured(plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}"), entry, pen)
+        width, height = label.place[2:]
+        places_P4 = _places(_corners(entry, pen), (width, height), pen.size_hw)
+        others_L4 = np.array([other.place for other in labels]).reshape(-1, 4)
+        covered_P = shared_area(places_P4[:, None], others_L4).sum(axis=1)
+        if covered_P.min() <= COVERED * width * height:
+            labels.append(replace(label, place=tuple(places_P4[covered_P.argmin()].tolist())))
     return labels
 
 
-def _measure(text: str, pen: Pen) -> tuple[tuple[int, int], int, int, float, int]:
-    """Width and height of a label, its margin, its text's height, scale and stroke: as wide as the picture at most."""
+def _measured(text: str, entry: Entry, pen: Pen) -> Label:
+    """The label at 0, 0, at most as wide as the picture."""
     import cv2
 
     font, width = cv2.FONT_HERSHEY_SIMPLEX, pen.size_hw[1]
@@ -199,33 +198,30 @@ def _measure(text: str, pen: Pen) -> tuple[tuple[int, int], int, int, float, int
     if text_w + 2 * pad > width:
         scale *= max(1, width - 2 * pad) / text_w
         (text_w, text_h), below = cv2.getTextSize(text, font, scale, stroke)
-    return (text_w + 2 * pad, text_h + below + pad), pad, text_h, scale, stroke
+    place = (0, 0, text_w + 2 * pad, text_h + below + pad)
+    return Label(text, entry["category_id"], place, pad, text_h, scale, stroke)
 
 
-def _places(corners: Rectangle, label_wh: tuple[int, int], size_hw: Size) -> list[Rectangle]:
-    """Return places for a label, best first, all within the picture: above the box, in its corners, below, beside."""
+def _places(corners: Corners, label_wh: tuple[int, int], size_hw: Size) -> np.ndarray:
+    """Return places_P4 for a label, x y width height, best first, all within the picture.
+
+    They are above the box, in its corners, below, beside.
+    """
     x0, y0, x1, y1 = corners
     width, height = label_wh
-    wanted = [
+    wanted_P2 = [
         *((x0, y0 - height), (x0, y0), (x1 - width, y0 - height), (x0, y1), (x1 - width, y1 - height)),
         *((x0, y1 - height), (x1 - width, y0), (x1 - width, y1), (x1, y0), (x0 - width, y0)),
     ]
-    inside = [(max(0, min(x, size_hw[1] - width)), max(0, min(y, size_hw[0] - height))) for x, y in wanted]
-    return [(x, y, x + width, y + height) for x, y in inside]
+    inside_P2 = np.maximum(0, np.minimum(wanted_P2, (size_hw[1] - width, size_hw[0] - height)))
+    return np.concatenate([inside_P2, np.full_like(inside_P2, label_wh)], axis=1)
 
 
 def _draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
     import cv2
 
-    left, top, right, bottom = label.place
-    cv2.rectangle(canvas_HW3, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
+    left, top, _, _ = label.place
+    cv2.rectangle(canvas_HW3, label.place, colour, cv2.FILLED)
     at = (left + label.pad, top + label.pad // 2 + label.rise)
     shade = _contrast(colour)
     cv2.putText(canvas_HW3, label.text, at, cv2.FONT_HERSHEY_SIMPLEX, label.scale, shade, label.stroke, cv2.LINE_AA)
-
-
-def _overlap(one: Rectangle, other: Rectangle) -> int:
-    """Area that two rectangles share."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0, across) * max(0, down)
