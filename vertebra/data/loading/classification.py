@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+from contextlib import suppress
 
 import numpy as np
 import torch
 
+from detectors.structures import Size
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
 from vertebra.data.loading.loaders import FORK, Batch, Loader
@@ -28,12 +30,10 @@ from vertebra.data.loading.sampling import (
 from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
 from vertebra.ground.errors import BadSample
 
-Size = tuple[int, int]  # height, width
-
 # Pixels, as decoded (about 836 x 627): of an image with more, what the drawn crop needs is decoded, and nothing kept.
 LARGE = 1 << 19
 DEFAULT_CACHE_MB = 2048
-_PROBES = 16  # images whose headers are read to estimate the memory of all
+PROBES = 16  # images whose headers are read to estimate the memory of all
 
 
 class PixelCache:
@@ -72,11 +72,6 @@ class PixelCache:
         self._places[index, 0] = start + 1  # last: from here on readers see the image
 
 
-def needed_mb(image_bytes: float, count: int) -> float:
-    """Megabytes that `count` images of that mean size take, with a tenth to spare."""
-    return count * image_bytes * 1.1 / (1 << 20)
-
-
 class ClassificationReader:
     """Answers requests.
 
@@ -103,7 +98,7 @@ class ClassificationReader:
         self.cache: PixelCache | None = None
         wanted = dataset.pixels_IHW3 is None and cache_mb > 0
         # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
-        if wanted and needed_mb(self._mean_image_bytes(), len(chosen_I)) <= cache_mb:
+        if wanted and 1.1 * len(chosen_I) * self._mean_image_bytes() <= cache_mb << 20:
             self.cache = PixelCache(len(chosen_I), cache_mb)
 
     def __call__(self, request: Request) -> Batch:
@@ -163,16 +158,22 @@ class ClassificationReader:
 
         Infinite, so that there is no cache, where a header gives no size or no image would be kept.
         """
+        every = max(1, len(self.chosen_I) // PROBES)
         sizes = []
-        for index in self.chosen_I[:: max(1, len(self.chosen_I) // _PROBES)][:_PROBES]:
-            try:
-                size_hw = stored_size(self.dataset.read(int(index)))
-            except BadSample:
-                continue
+        for size_hw in header_sizes(self.dataset, self.chosen_I[::every][:PROBES]):
             if size_hw is None:
                 return float("inf")
             sizes.append(0.0 if self._is_large(size_hw) else 3 * _pixels(size_hw, self._shrink(size_hw)))
         return float(np.mean(sizes)) if any(sizes) else float("inf")
+
+
+def header_sizes(dataset: ClassificationDataset, indices: np.ndarray) -> list[Size | None]:
+    """Return the stored sizes of those images that can be read; None where only decoding shows it."""
+    sizes = []
+    for index in indices.tolist():
+        with suppress(BadSample):  # the loader will name it
+            sizes.append(stored_size(dataset.read(index)))
+    return sizes
 
 
 def _pixels(size_hw: Size, shrink: int) -> float:

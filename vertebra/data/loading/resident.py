@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from vertebra.data.datasets.records import ClassificationDataset
-from vertebra.data.loading.decode import decode_bytes, stored_size
+from vertebra.data.loading.classification import PROBES, header_sizes
+from vertebra.data.loading.decode import decode_bytes
 from vertebra.data.loading.loaders import Batch
 from vertebra.data.loading.sampling import (
     Request,
@@ -39,7 +40,6 @@ from vertebra.ground.errors import BadSample, DataError
 RESIDENT = "the images on the device"
 SMALL_SIDE = 64  # pixels; what `is_small` calls small
 SMALL_MB = 1024  # of device memory
-PROBES = 16  # images whose headers are read to guess what all are like
 IMAGES_AT_ONCE = 256  # that a thread reads between two calls of progress
 ITERATIONS_AT_ONCE = 64  # whose draws are made and sent to the device together
 VIEWS = 1  # key of the draws beside those of vertebra.data.loading.sampling
@@ -89,12 +89,7 @@ def is_small(dataset: ClassificationDataset, size: int) -> bool:
         return False
     if dataset.pixels_IHW3 is not None:
         return max(dataset.pixels_IHW3.shape[1:3]) <= SMALL_SIDE
-    sizes: set[tuple[int, int] | None] = set()
-    for index in evenly(len(dataset), PROBES).tolist():
-        try:
-            sizes.add(stored_size(dataset.read(index)))
-        except BadSample:  # training will name it
-            continue
+    sizes = set(header_sizes(dataset, evenly(len(dataset), PROBES)))
     return len(sizes) == 1 and all(size_hw is not None and max(size_hw) <= SMALL_SIDE for size_hw in sizes)
 
 
