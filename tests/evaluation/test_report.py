@@ -17,11 +17,10 @@ from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.report import Written, latex, write_report
-from vertebra.evaluation.report.content import Spread
-from vertebra.evaluation.report.formats import change, mean_and_spread
-from vertebra.evaluation.report.origins import label_runs
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.runs import read_run
+from vertebra.evaluation.report.sides import label_runs
+from vertebra.evaluation.report.spread import Spread, change
 from vertebra.evaluation.statistics.comparison import holm
 from vertebra.evaluation.why.errors import KINDS
 from vertebra.evaluation.why.explain import explain
@@ -185,7 +184,7 @@ def test_every_file_shows_the_same_figures(report: Written, written: Path, pair:
         cells = re.search(rf'<th scope="row">{name}<.*?</tr>', page, re.S)
         line = next(line for line in tex.splitlines() if line.startswith(f"{name} "))
         assert cells
-        texts = [mean_and_spread(side.figures[name]) for side in content.sides]
+        texts = [str(side.figures[name]) for side in content.sides]
         for text in (*texts, change(content.differences_to_baseline[0].differences[name])):
             assert f">{text}<" in cells[0]
             assert text in rows[name]

@@ -16,9 +16,10 @@ from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, m
 from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
 from vertebra.evaluation.report import Written, latex, write_report
 from vertebra.evaluation.report.charts import front_chart
-from vertebra.evaluation.report.content import Front, FrontPoint, Pretraining, SideCost, SideFacts, Spread
+from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
-from vertebra.evaluation.report.formats import mean_and_spread, spread
+from vertebra.evaluation.report.origins import Pretraining
+from vertebra.evaluation.report.spread import Spread, with_unit
 from vertebra.evaluation.report.templates import text_of
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
@@ -105,7 +106,7 @@ def test_costs_are_means_over_the_seeds_in_every_file(report, written):
         assert text.split("\u00a0")[0] in page and text.split("\u00a0")[0] in markdown
     measured = "600 \u00d7 800 px, 300 proposals; times were measured on the CPU (2 threads, bf16)"
     assert f"{measured}; memory is the process\u2019s" in page
-    assert spread(vgg.measures["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
+    assert with_unit(vgg.measures["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
 
 
 def points_of(ap: float, step: float, *costs: float, spread: float | None = None, name: str = "") -> list[FrontPoint]:
@@ -237,7 +238,7 @@ def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
         assert f'href="{head}/report.html"' in page and (tmp_path / "out" / head / "report.html").is_file()
         assert f"[{head}]({head}/report.md)" in markdown
         for side in written.contents[place].sides:
-            told = mean_and_spread(side.figures["AP"])
+            told = str(side.figures["AP"])
             assert f">{told}</td>" in page and told in markdown and latex.escape(told) in tex
     assert "AP against FLOPs: no cheaper detector beats" in markdown and "AP against latency: no cheaper" in markdown
     points = overview["fronts"]["flops"]["points"]

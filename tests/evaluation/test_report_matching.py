@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from tests.evaluation.naive_matching import best_threshold, match_images
 from vertebra.evaluation.plots.axes import nice_ticks
-from vertebra.evaluation.report import photos
+from vertebra.evaluation.report.browser import photos
+from vertebra.evaluation.report.browser.images import KINDS, Detections, choose, gather, mark_detections, size_of
 from vertebra.evaluation.report.curves import smoothed, thinned, total_loss
-from vertebra.evaluation.report.images import KINDS, Detections, choose, gather, mark_detections, size_of
 
 OBJECT, FAR = [0, 0, 10, 10], [70, 70, 10, 10]
 

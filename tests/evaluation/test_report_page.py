@@ -19,8 +19,8 @@ from tests.evaluation.test_report import make_predictions, make_run, make_truth,
 from vertebra.evaluation.metrics.files import Entry, Truth
 from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.browser.images import mark_detections
 from vertebra.evaluation.report.content import ImageFacts
-from vertebra.evaluation.report.images import mark_detections
 from vertebra.evaluation.report.templates import environment, text_of
 
 CLASSES = ("ring", "star", "never <b>seen</b></script>")
@@ -377,6 +377,7 @@ def test_an_image_opens_zooms_in_step_moves_and_turns_to_the_next(made: Made, op
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
+    page.locator("#cases h3").filter(has_text=files[40]).wait_for()  # the close event comes after the closing
     assert visit.files() == files[40:]  # the list has turned to the page of the image looked at last
     focused = page.evaluate("document.activeElement.closest('.case').querySelector('h3').textContent")
     assert focused == files[40]

@@ -12,13 +12,14 @@ import pytest
 from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.report import write_report
-from vertebra.evaluation.report.content import Comparison, Content, Pretraining, SideCost, SideFacts, Spread
+from vertebra.evaluation.report.content import Comparison, Content, SideCost, SideFacts
 from vertebra.evaluation.report.curves import mean_curve
-from vertebra.evaluation.report.formats import change, mean_and_spread
+from vertebra.evaluation.report.origins import Pretraining
 from vertebra.evaluation.report.reasons import mean_of
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sentences import caveat, details, headline
 from vertebra.evaluation.report.sides import group_runs
+from vertebra.evaluation.report.spread import Spread, change
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.explain import explain
 from vertebra.ground import formats
@@ -265,7 +266,7 @@ def test_with_one_seed_on_a_side_there_is_no_verdict(tmp_path):
 def test_seeds_of_one_backbone_are_one_side_without_a_comparison(tmp_path):
     content, _ = report_on(runs_of(tmp_path, "r18", 0.9, 3), tmp_path / "out")
     (side,) = content.sides
-    assert content.headline == f"r18 reaches {mean_and_spread(side.figures['AP'])}\u00a0AP over 3 seeds"
+    assert content.headline == f"r18 reaches {side.figures['AP']!s}\u00a0AP over 3 seeds"
 
 
 def test_the_same_seed_again_is_no_second_draw(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from vertebra.evaluation.metrics.files import area_of, class_names
 from vertebra.evaluation.report import origins, sentences
+from vertebra.evaluation.report.browser.images import is_aside
 from vertebra.evaluation.report.content import (
     ClassRow,
     Comparison,
@@ -18,15 +19,14 @@ from vertebra.evaluation.report.content import (
     RunFacts,
     SideFacts,
     SizeRow,
-    Spread,
 )
 from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
-from vertebra.evaluation.report.images import is_aside
 from vertebra.evaluation.report.reasons import reasons
 from vertebra.evaluation.report.runs import HeadRuns, Run
 from vertebra.evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
+from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import corrected
 from vertebra.ground.formats import known
 

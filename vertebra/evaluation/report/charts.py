@@ -13,9 +13,10 @@ from vertebra.evaluation.plots.lines import Series, line_chart, small_curve
 from vertebra.evaluation.plots.rows import Interval, bar_limit, difference_bar, group_chart, interval_chart
 from vertebra.evaluation.plots.scatter import Dot, scatter
 from vertebra.evaluation.plots.svg import STYLES, Point, swatch
-from vertebra.evaluation.report.content import Content, Front, RunCurves, Spread
+from vertebra.evaluation.report.content import Content, Front
 from vertebra.evaluation.report.costs import COSTS
-from vertebra.evaluation.report.formats import change, mean_and_spread
+from vertebra.evaluation.report.curves import RunCurves
+from vertebra.evaluation.report.spread import Spread, change
 from vertebra.evaluation.report.tables import measured_on
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
@@ -67,10 +68,7 @@ def draw(content: Content) -> Charts:
 def front_chart(front: Front, *, note: str = "") -> Markup:
     """Draw AP against a cost, whiskers of the spread over seeds, and the Pareto line."""
     measure = COSTS[front.measure]
-    texts = [
-        f"{mean_and_spread(Spread(point.AP, point.spread, 1))} AP at {measure.write(point.cost)}"
-        for point in front.points
-    ]
+    texts = [f"{Spread(point.AP, point.spread, 1)} AP at {measure.write(point.cost)}" for point in front.points]
     dots = [
         Dot(
             point.label,
@@ -120,7 +118,7 @@ def _intervals(content: Content) -> Markup | None:
 
 
 def _sizes(content: Content) -> Markup:
-    listed = "; ".join(f"{row.name}: {', '.join(map(mean_and_spread, row.AP))}" for row in content.per_size)
+    listed = "; ".join(f"{row.name}: {', '.join(map(str, row.AP))}" for row in content.per_size)
     groups = [(row.name, [one.mean for one in row.AP]) for row in content.per_size]
     return group_chart(groups, content.labels, empty="no objects of this size", label=f"AP by object size: {listed}")
 
@@ -184,7 +182,7 @@ def _per_class_precision(content: Content) -> dict[str, Markup]:
     rows = {row.name: row for row in content.per_class}
     drawn = {}
     for name, lines in content.precision_recall.per_class.items():
-        ap50 = ", ".join(f"{label} {mean_and_spread(one)}" for label, one in zip(content.labels, rows[name].AP50))
+        ap50 = ", ".join(f"{label} {one}" for label, one in zip(content.labels, rows[name].AP50))
         drawn[name] = small_curve(
             _curves(lines, content.labels, step=2), label=f"Precision over recall, {name}; AP50: {ap50}"
         )

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from vertebra.evaluation.statistics.comparison import Covers, Difference, mean_and_spread
-from vertebra.evaluation.why.errors import KINDS, SPECIAL
-from vertebra.evaluation.why.explain import Explanation
-from vertebra.evaluation.why.tables import MEANINGS, OUTCOMES, most_confused
-from vertebra.ground.formats import known
+from vertebra.evaluation.report.curves import SideCurves
+from vertebra.evaluation.report.origins import Pretraining
+from vertebra.evaluation.report.reasons import Reasons
+from vertebra.evaluation.report.spread import Spread
+from vertebra.evaluation.statistics.comparison import Covers, Difference
 
 Differences = Mapping[str, Difference | None]
 
@@ -29,40 +29,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_json(one) for one in value]
     return value
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (n - 1) over n runs; std: None for one run, both None where a run has no figure."""
-
-    mean: float | None
-    std: float | None
-    n: int
-
-    @classmethod
-    def over(cls, values: Sequence[float]) -> Spread:
-        if None in map(known, values):
-            return cls(None, None, len(values))
-        return cls(*mean_and_spread(values), len(values))
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """What is known of a run's weights, None where it is not.
-
-    top1: percent. known: whether the weights say enough to be compared. budget: data and length in words.
-    """
-
-    data: str | None = None
-    data_images: int | None = None
-    epochs: float | None = None
-    iterations: int | None = None
-    images_seen: float | None = None
-    top1: float | None = None
-    hash: str | None = None
-    known: bool = False
-    budget: str = ""
-    same_for_all_seeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,27 +106,6 @@ class PrecisionRecall:
     per_class: Mapping[str, Sequence[Sequence[float]]]
 
 
-Line = Sequence[Sequence[float]]  # points (iteration, value)
-
-
-@dataclass(frozen=True)
-class RunCurves:
-    seed: Any
-    loss: Line
-    AP: Line
-
-
-@dataclass(frozen=True)
-class SideCurves:
-    """Total loss (smoothed) and AP over the iterations: means over the seeds, and each run's."""
-
-    label: str
-    loss: Line
-    AP: Line
-    AP50: Line
-    runs: Sequence[RunCurves]
-
-
 @dataclass(frozen=True)
 class FrontPoint:
     """A side's cost and AP; spread: the standard deviation over seeds; style: of its marker."""
@@ -181,65 +126,6 @@ class Front:
     what: str
     points: Sequence[FrontPoint]
     pareto: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Reasons:
-    """Means over seeds of what explains each side, and by (a, b) how much more b loses to each kind of error than a."""
-
-    explanations: Sequence[Explanation]
-    differences: Mapping[tuple[str, str], Differences]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return them figure by figure, each with a value for every side."""
-        sides = self.explanations
-        confusions = [one["confusion"] for one in sides]
-        return {
-            "errors": self._errors(),
-            "threshold": [one["score"] for one in confusions],
-            "outcomes": [{name: one[name] for name in OUTCOMES} for one in confusions],
-            "calibration": [one["calibration"] for one in sides],
-            "confused": [
-                {"truth": truth, "detection": detection, "counts": counts}
-                for truth, detection, counts in most_confused(sides)
-            ],
-            "size": _slices([one["size"]["quantiles"] for one in sides]),
-            "crowding": {
-                name: _slices([one["crowding"][name] for one in sides]) for name in ("overlap_in_class", "neighbours")
-            },
-            "proposals": [one["proposals"] for one in sides],
-        }
-
-    def _errors(self) -> dict[str, Any]:
-        errors = [one["errors"] for one in self.explanations]
-        return {
-            "iou": errors[0]["iou"],
-            "background_iou": errors[0]["background_iou"],
-            "kinds": [
-                {
-                    "kind": kind,
-                    "meaning": MEANINGS[kind],
-                    "special": kind in SPECIAL,
-                    "lost": [one["special" if kind in SPECIAL else "lost"][kind] for one in errors],
-                    "counts": None if kind in SPECIAL else [one["counts"][kind] for one in errors],
-                }
-                for kind in (*KINDS, *SPECIAL)
-            ],
-            "differences": [{"a": a, "b": b, "kinds": kinds} for (a, b), kinds in self.differences.items()],
-        }
-
-
-def _slices(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return a slice's rows: name, truths, AP and recall at IoU .50 by side."""
-    return [
-        {
-            "slice": rows[0]["slice"],
-            "truths": rows[0]["truths"],
-            "AP": [row["ap"] for row in rows],
-            "recall50": [row["recall50"] for row in rows],
-        }
-        for rows in zip(*sides)
-    ]
 
 
 @dataclass(frozen=True)

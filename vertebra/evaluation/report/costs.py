@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts, Spread
+from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts
 from vertebra.evaluation.report.reading import first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
+from vertebra.evaluation.report.spread import Spread
 from vertebra.ground import formats
 from vertebra.ground.formats import known
 

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.content import RunCurves, SideCurves
 from vertebra.evaluation.report.sides import Side
 
 Point = tuple[float, float]
+Line = Sequence[Sequence[float]]  # points (iteration, value)
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    seed: Any
+    loss: Line
+    AP: Line
+
+
+@dataclass(frozen=True)
+class SideCurves:
+    """Total loss (smoothed) and AP over the iterations: means over the seeds, and each run's."""
+
+    label: str
+    loss: Line
+    AP: Line
+    AP50: Line
+    runs: Sequence[RunCurves]
 
 
 def total_loss(line: Mapping[str, Any]) -> float | None:

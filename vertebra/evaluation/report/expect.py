@@ -25,11 +25,11 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from vertebra.evaluation.report.content import Content, Outcome, SideFacts, Spread
+from vertebra.evaluation.report.content import Content, Outcome, SideFacts
 from vertebra.evaluation.report.costs import COSTS
-from vertebra.evaluation.report.formats import change, spread
 from vertebra.evaluation.report.reading import read_text
 from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
+from vertebra.evaluation.report.spread import Spread, change, with_unit
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 from vertebra.ground import formats
@@ -209,7 +209,7 @@ def _spread(side: SideFacts, figure: str) -> Spread | None:
 def _found_text(one: Expectation, sides: Sequence[SideFacts | None], content: Content, found: float) -> str:
     """Write the figure with its standard deviation over seeds, or the difference with its interval."""
     if len(sides) == 1 and sides[0] is not None:
-        return spread(_spread(sides[0], one.figure), _writer(one.figure))
+        return with_unit(_spread(sides[0], one.figure), _writer(one.figure))
     labels = [side.label for side in sides if side is not None]
     for pair in (*content.differences_to_baseline, *content.best_against_others):
         difference = pair.differences.get(one.figure)

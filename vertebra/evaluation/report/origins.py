@@ -1,13 +1,12 @@
-"""Each run's backbone: its name in the report, where its weights come from, and whether pre-training was equal."""
+"""Where each run's weights come from, and whether pre-training was equal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.report.content import Pretraining
 from vertebra.evaluation.report.reading import first_of
 from vertebra.evaluation.report.runs import Run, differing
 from vertebra.ground import formats
@@ -18,46 +17,23 @@ TOGETHER = "differences come from backbones and pre-training together."
 LISTED = 5  # fields of unequal recipes that a sentence names
 
 
-def label_runs(runs: Sequence[Run]) -> list[str]:
-    """Return short, unique names: the backbone's, and what equal backbones differ in (form, weights, seed, path)."""
-    labels = [str(run.name or run.backbone.get("name") or run.path.name) for run in runs]
-    if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # then a name alone would mislead
-        labels = [", ".join(filter(None, (label, _width(run)))) for label, run in zip(labels, runs)]
-    details: tuple[Callable[[Run], str], ...] = (
-        _form,
-        lambda run: "no pre-training" if weights_text(run) == RANDOM else "pre-trained",
-        weights_text,
-        lambda run: "" if (epochs := pretraining(run).epochs) is None else f"{epochs:g} epochs",
-        lambda run: "" if run.seed is None else f"seed {run.seed}",
-        lambda run: run.path.name,
-        lambda run: str(run.path),
-    )
-    for detail in details:
-        if len(set(labels)) == len(labels):
-            break
-        details_of = [detail(run) for run in runs]
-        for label in [label for label in set(labels) if labels.count(label) > 1]:
-            group = [index for index, other in enumerate(labels) if other == label]
-            if len({details_of[index] for index in group}) > 1:
-                for index in group:
-                    labels[index] = f"{label}, {details_of[index]}" if details_of[index] else label
-    return labels
+@dataclass(frozen=True)
+class Pretraining:
+    """What is known of a run's weights, None where it is not.
 
+    top1: percent. known: whether the weights say enough to be compared. budget: data and length in words.
+    """
 
-def _width(run: Run) -> str:
-    width = run.backbone.get("width") or 1
-    return "" if width == 1 else f"{formats.TIMES}{width:g} width"
-
-
-def _form(run: Run) -> str:
-    """Return what departs from the plain name, width aside: 'shortcut A, stride in 1x1'."""
-    identity = run.backbone
-    parts = []
-    if identity.get("shortcut") not in (None, "B"):
-        parts.append(f"shortcut {identity['shortcut']}")
-    if identity.get("stride_in") not in (None, "3x3"):
-        parts.append(f"stride in {identity['stride_in']}")
-    return ", ".join(parts)
+    data: str | None = None
+    data_images: int | None = None
+    epochs: float | None = None
+    iterations: int | None = None
+    images_seen: float | None = None
+    top1: float | None = None
+    hash: str | None = None
+    known: bool = False
+    budget: str = ""
+    same_for_all_seeds: bool = False
 
 
 def weights_of(run: Run) -> dict[str, Any] | None:

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report.assess import without_result
 from vertebra.evaluation.report.charts import front_chart
-from vertebra.evaluation.report.content import Content, Front, Outcome, SideCost, SideFacts, Spread
+from vertebra.evaluation.report.content import Content, Front, Outcome, SideCost, SideFacts
 from vertebra.evaluation.report.costs import fronts
-from vertebra.evaluation.report.formats import mean_and_spread
+from vertebra.evaluation.report.spread import Spread
 from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
@@ -97,7 +97,7 @@ def table(overview: Overview) -> Table:
     def cell(side: HeadSide | None) -> Cell:
         if side is None:
             return Cell(formats.NONE)
-        return Cell(mean_and_spread(side.figures["AP"]), f"n = {len(side.seeds)}" if len(counts) > 1 else "")
+        return Cell(str(side.figures["AP"]), f"n = {len(side.seeds)}" if len(counts) > 1 else "")
 
     rows = [Row(label, [cell(sides.get(label)) for sides in by_label]) for label in labels]
     return Table("", [head.head for head in overview.heads], rows, "AP")

@@ -106,12 +106,12 @@ def render(content: Content, browser: Browser, out: Path) -> Path:
     """Write one head's report into `out`; return its page."""
     shared: dict[str, Any] = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
-    markdown = templates.get_template("template.md.j2").render(**shared)
-    page = templates.get_template("template.html.j2").render(
+    markdown = templates.get_template("report.md.j2").render(**shared)
+    page = templates.get_template("report.html.j2").render(
         **shared,
         browser=browser,
         charts=charts.draw(content),
-        style=Markup("\n").join((text_of("style.css", "content.css"), browser.style)),
+        style=Markup("\n").join((text_of("style.css", "report.css"), browser.style)),
         script=Markup("\n").join((text_of("script.js"), browser.script)),
     )
     tex = latex.tabular(shared["main"], [content.headline, *filter(None, [content.caveat]), *content.first])
@@ -124,7 +124,7 @@ def render_overview(content: overview.Overview, out: Path) -> Path:
     templates = environment()
     markdown = templates.get_template("overview.md.j2").render(**shared)
     page = templates.get_template("overview.html.j2").render(
-        **shared, fronts=overview.draw(content), style=text_of("style.css", "content.css")
+        **shared, fronts=overview.draw(content), style=text_of("style.css", "report.css")
     )
     tex = latex.tabular(shared["heads_table"], [content.title])
     return write_all(out, as_json(content), markdown, page, tex)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.evaluation.report.content import Comparison, SideFacts
-from vertebra.evaluation.report.formats import change, mean_and_spread, plus_minus
 from vertebra.evaluation.report.scores import RESAMPLES
+from vertebra.evaluation.report.spread import change, plus_minus
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
@@ -46,7 +46,7 @@ def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
 
 def _alone(side: SideFacts) -> str:
     over = f" over {len(side.seeds)} seeds" if len(side.seeds) > 1 else ""
-    return f"{side.label} reaches {mean_and_spread(side.figures['AP'])}{NBSP}AP{over}"
+    return f"{side.label} reaches {side.figures['AP']}{NBSP}AP{over}"
 
 
 def _two(sides: Sequence[SideFacts], lead: Comparison) -> tuple[SideFacts, SideFacts]:
@@ -97,7 +97,7 @@ def details(sides: Sequence[SideFacts], lead: Comparison | None) -> list[str]:
 def _accuracy(worse: SideFacts, best: SideFacts, lead: Comparison) -> str:
     parts = []
     for name in ("AP", "AP50"):
-        mine, other = (mean_and_spread(side.figures[name]) for side in (best, worse))
+        mine, other = (str(side.figures[name]) for side in (best, worse))
         parts.append(f"{mine} {name} against {other}, a difference of {_with_p(lead.differences[name])}")
     return (
         f"{best.label} reaches {parts[0]}, and {parts[1]}. "

@@ -1,14 +1,15 @@
-"""The unit of a report: a side is a backbone with its weights, over its seeds."""
+"""The unit of a report: a side is a backbone with its weights, over its seeds, under a name of its own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.origins import label_runs, pretraining_kind, weights_text
+from vertebra.evaluation.report.origins import RANDOM, pretraining, pretraining_kind, weights_text
 from vertebra.evaluation.report.runs import Run
+from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 
 
@@ -51,3 +52,45 @@ def group_runs(runs: Sequence[Run]) -> list[Side]:
     if taken := file_names & run_names:
         raise UserError(f"a side is called {taken.pop()} already", hint="give the predictions another name")
     return [Side(label, [runs[p] for p in places], places) for label, places in zip(labels, groups.values())]
+
+
+def label_runs(runs: Sequence[Run]) -> list[str]:
+    """Return short, unique names: the backbone's, and what equal backbones differ in (form, weights, seed, path)."""
+    labels = [str(run.name or run.backbone.get("name") or run.path.name) for run in runs]
+    if len({run.backbone.get("width") or 1 for run in runs}) > 1:  # then a name alone would mislead
+        labels = [", ".join(filter(None, (label, _width(run)))) for label, run in zip(labels, runs)]
+    details: tuple[Callable[[Run], str], ...] = (
+        _form,
+        lambda run: "no pre-training" if weights_text(run) == RANDOM else "pre-trained",
+        weights_text,
+        lambda run: "" if (epochs := pretraining(run).epochs) is None else f"{epochs:g} epochs",
+        lambda run: "" if run.seed is None else f"seed {run.seed}",
+        lambda run: run.path.name,
+        lambda run: str(run.path),
+    )
+    for detail in details:
+        if len(set(labels)) == len(labels):
+            break
+        details_of = [detail(run) for run in runs]
+        for label in [label for label in set(labels) if labels.count(label) > 1]:
+            group = [index for index, other in enumerate(labels) if other == label]
+            if len({details_of[index] for index in group}) > 1:
+                for index in group:
+                    labels[index] = f"{label}, {details_of[index]}" if details_of[index] else label
+    return labels
+
+
+def _width(run: Run) -> str:
+    width = run.backbone.get("width") or 1
+    return "" if width == 1 else f"{formats.TIMES}{width:g} width"
+
+
+def _form(run: Run) -> str:
+    """Return what departs from the plain name, width aside: 'shortcut A, stride in 1x1'."""
+    identity = run.backbone
+    parts = []
+    if identity.get("shortcut") not in (None, "B"):
+        parts.append(f"shortcut {identity['shortcut']}")
+    if identity.get("stride_in") not in (None, "3x3"):
+        parts.append(f"stride in {identity['stride_in']}")
+    return ", ".join(parts)

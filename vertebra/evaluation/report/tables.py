@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vertebra.evaluation.report.content import Comparison, Content, SideFacts, Spread
+from vertebra.evaluation.report.content import Comparison, Content, SideFacts
 from vertebra.evaluation.report.costs import COSTS
-from vertebra.evaluation.report.formats import mean_and_spread, spread
+from vertebra.evaluation.report.spread import Spread, with_unit
 from vertebra.evaluation.why.columns import difference_cells
 from vertebra.evaluation.why.tables import error_table, reason_tables
 from vertebra.ground import formats
@@ -76,7 +76,7 @@ def _accuracy(content: Content, only: Comparison | None) -> list[Row]:
 
 
 def _spread_cell(figure: Spread, *, best: bool = False) -> Cell:
-    return Cell(mean_and_spread(figure), best=best, value=figure.mean)
+    return Cell(str(figure), best=best, value=figure.mean)
 
 
 def _best(values: Sequence[float | None]) -> set[int]:
@@ -94,7 +94,7 @@ def _cost(sides: Sequence[SideFacts], only: Comparison | None) -> list[Row]:
         measured = [side.cost.measures[name] for side in sides]
         if not any(measured) or (name == "time_per_image_s" and all(side.cost.measures["latency_s"] for side in sides)):
             continue
-        cells = [spread(one, COSTS[name].write) for one in measured]
+        cells = [with_unit(one, COSTS[name].write) for one in measured]
         ratio = [formats.ratio(only.ratios.get(name)), ""] if only else []
         rows.append(Row(COSTS[name].name, [*cells, *ratio], COSTS[name].note, "Cost of the detector"))
     return rows
@@ -159,7 +159,9 @@ def cost_table(content: Content) -> Table | None:
     names = [name for name in COSTS if any(side.cost.measures[name] for side in sides)]
     if not names:
         return None
-    rows = [Row(side.label, [spread(side.cost.measures[name], COSTS[name].write) for name in names]) for side in sides]
+    rows = [
+        Row(side.label, [with_unit(side.cost.measures[name], COSTS[name].write) for name in names]) for side in sides
+    ]
     columns = [COSTS[name].heading or COSTS[name].name for name in names]
     return Table("", columns, rows, "Side", note=_conditions(sides))
 

@@ -1,4 +1,4 @@
-"""The templates of the reports' pages, and how they are filled in."""
+"""The templates, styles and scripts of reports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from markupsafe import Markup
 
 from vertebra.ground import formats
 
-HERE = Path(__file__).parent
+PLACES = (Path(__file__).parent / "page", Path(__file__).parent / "browser")
 
 
 def environment(*places: Path) -> Environment:
-    """Templates of the directories `places`, then of this one; HTML is escaped, a name that is not there an error."""
+    """Return the templates of the directories `places`, then ours; HTML is escaped, an unknown name is an error."""
     made = Environment(
-        loader=FileSystemLoader([*places, HERE]),
+        loader=FileSystemLoader([*places, *PLACES]),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -26,5 +26,6 @@ def environment(*places: Path) -> Environment:
 
 
 def text_of(*names: str) -> Markup:
-    """Our own style or script files, one after the other, as they are."""
-    return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in names))
+    """Return our own style or script files, one after the other, as they are."""
+    paths = [next(place / name for place in PLACES if (place / name).is_file()) for name in names]
+    return Markup("\n".join(path.read_text(encoding="utf-8") for path in paths))

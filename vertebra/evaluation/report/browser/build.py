@@ -17,9 +17,8 @@ from markupsafe import Markup
 
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth, class_names
-from vertebra.evaluation.report import stills
-from vertebra.evaluation.report.content import Gallery, ImageFacts
-from vertebra.evaluation.report.images import (
+from vertebra.evaluation.report.browser import stills
+from vertebra.evaluation.report.browser.images import (
     KINDS,
     MATCH_IOU,
     SCORE_DIGITS,
@@ -30,7 +29,8 @@ from vertebra.evaluation.report.images import (
     is_aside,
     mark_detections,
 )
-from vertebra.evaluation.report.photos import thumbnails
+from vertebra.evaluation.report.browser.photos import thumbnails
+from vertebra.evaluation.report.content import Gallery, ImageFacts
 from vertebra.evaluation.report.templates import environment, text_of
 
 FLOORS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

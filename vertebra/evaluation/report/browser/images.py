@@ -19,7 +19,7 @@ import numpy as np
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth
 from vertebra.evaluation.metrics.overlaps import measure
-from vertebra.evaluation.report.photos import find_image
+from vertebra.evaluation.report.browser.photos import find_image
 from vertebra.evaluation.why import errors
 from vertebra.evaluation.why.operating import best_of
 

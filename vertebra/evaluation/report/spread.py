@@ -1,0 +1,55 @@
+"""A figure over a side's seeds, and how such figures and differences are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vertebra.evaluation.statistics.comparison import Difference, mean_and_spread
+from vertebra.ground.formats import NBSP, NONE, ap, interval, known, signed
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) over n runs; std: None for one run, both None where a run has no figure."""
+
+    mean: float | None
+    std: float | None
+    n: int
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Spread:
+        if None in map(known, values):
+            return cls(None, None, len(values))
+        return cls(*mean_and_spread(values), len(values))
+
+    def __str__(self) -> str:
+        """Return '45.0 ± 0.6' of an AP figure, without the spread where there is one run."""
+        return ap(self.mean) + ("" if self.std is None else f" ± {ap(self.std)}")
+
+
+def plus_minus(difference: Difference) -> str:
+    """Return '6.0 ± 0.4' of a difference: its size, and half its interval."""
+    return f"{ap(abs(difference.estimate))}{NBSP}±{NBSP}{ap(difference.high - difference.estimate)}"
+
+
+def change(difference: Difference | None) -> str:
+    """Return '+6.0 (+5.6 to +6.4)' of a difference with its interval."""
+    if difference is None:
+        return NONE
+    return f"{signed(difference.estimate)} ({interval(difference.low, difference.high)})"
+
+
+def with_unit(figure: Spread | None, write: Callable[[float | None], str]) -> str:
+    """Return '207 ± 2 ms': mean and standard deviation of a measure, in the unit that `write` gives the mean."""
+    if figure is None:
+        return NONE
+    mean, std = figure.mean, figure.std
+    if not std or mean is None:
+        return write(mean)
+    number, _, unit = write(mean).partition(NBSP)
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or NBSP in unit or float(number) == 0:  # minutes and seconds, say
+        return f"{write(mean)} ± {write(std)}"
+    digits = len(number.partition(".")[2])
+    return f"{number} ± {std * float(number) / mean:.{digits}f}" + (f"{NBSP}{unit}" if unit else "")
