@@ -106,7 +106,7 @@ def test_what_would_spoil_the_report_is_said_before_anything_is_trained(sample, 
     (tmp_path / "truth.json").write_text('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}')
     (tmp_path / "nothing.json").write_text("[]")
     for flags, sentence, code in (
-        (("--predictions", f"theirs={tmp_path / 'found.json'}"), "image_id 999999, which the truth does not list", 1),
+        (("--predictions", f"theirs={tmp_path / 'found.json'}"), "image_id 999999 is not in the truth", 1),
         (("--predictions", f"r18={tmp_path / 'found.json'}"), "r18 is one of the --backbones; give it another name", 2),
         (("--expect", tmp_path / "expect.yaml"), "figure is 'APP'; did you mean AP", 1),
         (

@@ -12,9 +12,9 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.evaluation.networks import CATEGORY_IDS, Drawn, Table, classification_batch, detection_batch
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import predict_classes
 from vertebra.evaluation.predict.detections import predict_detections
+from vertebra.ground.errors import UserError
 
 ORDER = tuple((place * 7) % 20 + 1 for place in range(20))  # the data set's order, not that of the ids
 
@@ -54,7 +54,7 @@ def fault_on_the_last(rank: int, size: int) -> str:
 
     try:
         predict_detections(Drawn(), loader(), CATEGORY_IDS)
-    except (EvaluationError, OSError) as error:
+    except (UserError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vertebra.evaluation.metrics.class_results import ilsvrc_text, predictions_text, read_synsets, results_table
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import ClassPredictions
+from vertebra.ground.errors import UserError
 
 CLASSES = ("ant", "bee", "cow")
 FILES = ("val/cow/2.jpg", "val/ant/3.jpg", "val/bee/1.jpg")
@@ -46,7 +46,7 @@ def test_predictions_read_back_from_csv(predictions):
     rows = list(csv.DictReader(io.StringIO(predictions_text(predictions, FILES, CLASSES, ".csv"))))
     assert [row["rank"] for row in rows] == ["1", "3", ""] and [row["class1"] for row in rows] == ["cow", "bee", "bee"]
     assert float(rows[0]["probability2"]) == 0.25
-    with pytest.raises(EvaluationError, match=r"\.jsonl or \.csv, not as '\.txt'"):
+    with pytest.raises(UserError, match=r"\.jsonl or \.csv, not as '\.txt'"):
         predictions_text(predictions, FILES, CLASSES, ".txt")
 
 
@@ -81,13 +81,13 @@ def test_synsets_alone_count_their_lines(tmp_path: Path):
 )
 def test_wrong_synsets_are_named_by_line(tmp_path: Path, text, sentence):
     (tmp_path / "synsets.txt").write_text(text)
-    with pytest.raises(EvaluationError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         read_synsets(tmp_path / "synsets.txt", CLASSES)
 
 
 def test_synsets_that_are_no_text_are_refused(tmp_path: Path):
     (tmp_path / "meta.mat").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(EvaluationError, match=r"meta\.mat is not a text file"):
+    with pytest.raises(UserError, match=r"meta\.mat is not a text file"):
         read_synsets(tmp_path / "meta.mat", CLASSES)
 
 

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
-from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.ground.errors import UserError
 
 
 def pycocotools_figures(truth, predictions, iou_type="bbox"):
@@ -196,5 +196,5 @@ def test_an_ordinary_object_is_preferred_to_a_difficult_one():
 
 
 def test_masks_are_asked_for_by_name():
-    with pytest.raises(EvaluationError, match="has no segmentation in polygons or RLE; use boxes instead"):
+    with pytest.raises(UserError, match="has no segmentation in polygons or RLE; use boxes instead"):
         coco_figures(SCENE, [FOUND], iou_type="segm")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.statistics.comparison import (
     compare_sides,
     corrected,
@@ -19,6 +18,7 @@ from vertebra.evaluation.statistics.comparison import (
     two_sided_p,
 )
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_voc
+from vertebra.ground.errors import UserError
 
 
 def side(*values: float, resamples: int = 5) -> np.ndarray:
@@ -232,9 +232,9 @@ def test_mean_and_spread_over_seeds():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(EvaluationError, match="level"):
+    with pytest.raises(UserError, match="level"):
         compare_sides(side(1), side(2), level=1.0)
-    with pytest.raises(EvaluationError, match="level"):
+    with pytest.raises(UserError, match="level"):
         figure_interval(side(1)[0], images=5, level=0)
-    with pytest.raises(EvaluationError, match="same resamples"):
+    with pytest.raises(UserError, match="same resamples"):
         compare_sides(side(1), side(2, resamples=7))

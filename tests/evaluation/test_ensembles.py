@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from vertebra.data.loading.loaders import Batch
 from vertebra.data.loading.views import Group, ViewBatch
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import topk_figures
 from vertebra.evaluation.predict.classes import NO_LABEL, predict_scores
 from vertebra.evaluation.predict.ensembles import Ensemble, NetworkView, scorer
+from vertebra.ground.errors import UserError
 
 
 class Net(nn.Module):
@@ -112,21 +112,21 @@ def test_images_without_labels_are_predicted_and_not_scored(looks):
     loader = [Batch((looks, torch.full((4,), NO_LABEL)), (0, 1, 2, 3))]
     (found,) = predict_scores(scorer([NetworkView(net, (0,))]), 1, [net], loader)
     assert found.rank_N.tolist() == [-1] * 4 and found.best_NK.shape == (4, 5)
-    with pytest.raises(EvaluationError, match="without a label have no top-1"):
+    with pytest.raises(UserError, match="without a label have no top-1"):
         topk_figures(found)
 
 
 def test_a_class_that_the_network_does_not_know_is_an_error(looks):
     net = Net(0)
     loader = [Batch((looks, torch.tensor([0, 1, 7, 2])), (10, 11, 12, 13))]
-    with pytest.raises(EvaluationError, match=r"image id 12 has class 7 .* the network has 7 classes"):
+    with pytest.raises(UserError, match=r"image id 12 has class 7 .* the network has 7 classes"):
         predict_scores(scorer([NetworkView(net, (0,))]), 1, [net], loader)
 
 
 def test_diverged_weights_are_an_error_that_names_the_image(looks):
     net = Net(0)
     net.layer.bias.data[2] = float("inf")
-    with pytest.raises(EvaluationError, match="image id 0 is not finite"):
+    with pytest.raises(UserError, match="image id 0 is not finite"):
         predict_scores(
             scorer([NetworkView(net, (0,))]), 1, [net], [Batch((looks, torch.zeros(4).long()), (0, 1, 2, 3))]
         )

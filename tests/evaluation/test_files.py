@@ -1,4 +1,4 @@
-"""What a user reads when a file is wrong: the file, what was found, and the mend."""
+"""What a user reads when a file is wrong: the file, what was found, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import pytest
 
 from tests.evaluation.cases import guess, thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import (
-    EvaluationError,
-    class_names,
-    read_predictions,
-    read_truth,
-)
+from vertebra.evaluation.metrics.files import class_names, read_predictions, read_truth
 from vertebra.evaluation.why.explain import explain, require_same_truth
+from vertebra.ground.errors import UserError
 
 TRUTH = truth_of([thing([0, 0, 10, 10]), thing([0, 0, 5, 5], image=2, category=2)], images=2, classes=("cat", "dog"))
 
 
-def said(function, *arguments, **options):
-    with pytest.raises(EvaluationError) as caught:
+def message(function, *arguments, **options):
+    with pytest.raises(UserError) as caught:
         function(*arguments, **options)
     sentence = str(caught.value)
     assert "\n" not in sentence and len(sentence) < 400
@@ -48,51 +44,60 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, read, content, sentence):
     path = tmp_path / "results.json"
     if content is not None:
         path.write_bytes(content)
-    assert said(read, path).startswith(f"{path} {sentence}")
+    assert message(read, path).startswith(f"{path}: {sentence}")
 
 
 def test_a_directory_is_no_file(tmp_path):
-    assert said(read_truth, tmp_path) == f"{tmp_path} is a directory; give the path of a JSON file"
+    assert message(read_truth, tmp_path) == f"{tmp_path}: is a directory; give the path of a JSON file"
 
 
 def test_exchanged_files_are_suspected(tmp_path):
-    assert "were truth and predictions exchanged?" in said(read_truth, [])
-    assert "were truth and predictions exchanged?" in said(read_predictions, TRUTH, TRUTH)
-    assert "was the truth given in place of the predictions?" in said(read_predictions, TRUTH["annotations"], TRUTH)
+    assert "were truth and predictions exchanged?" in message(read_truth, [])
+    assert "were truth and predictions exchanged?" in message(read_predictions, TRUTH, TRUTH)
+    assert "was the truth given in place of the predictions?" in message(read_predictions, TRUTH["annotations"], TRUTH)
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
 def test_truth_without_a_part_is_named(key):
-    assert f"no list '{key}'" in said(read_truth, {k: v for k, v in TRUTH.items() if k != key})
+    assert f"no list '{key}'" in message(read_truth, {k: v for k, v in TRUTH.items() if k != key})
 
 
 @pytest.mark.parametrize(
     ("truth", "sentence"),
     [
-        ({**TRUTH, "images": [*TRUTH["images"], {"id": 1}]}, "two entries have the image id 1; give each its own"),
-        ({**TRUTH, "categories": [{"id": 1}, {"id": 1}]}, "two entries have the category id 1"),
-        ({**TRUTH, "images": [{"id": "a"}]}, "image 0 (counted from 0) has id 'a'; ids are whole numbers"),
-        (changed(1, image_id=7), "annotation 1 (counted from 0) has image_id 7, which the truth does not list (1 of 2"),
-        (changed(1, category_id=9), "has category_id 9, which the truth does not list"),
-        (changed(0, category_id=None), "annotation 0 (counted from 0) has no category_id"),
-        (changed(0, bbox=None), "has bbox None; four numbers x, y, width, height"),
-        (changed(0, bbox=[1, 2, 3]), "has bbox [1, 2, 3]; four numbers"),
-        (changed(0, bbox=[5, 5, -1, 3]), "negative width or height: [5, 5, -1, 3]"),
-        (changed(0, bbox=[5, 5, float("nan"), 3]), "a bbox that is not finite"),
-        (changed(0, difficult="0"), "has difficult '0'; write 0 or 1 (a text such as '0' would count as a yes)"),
-        (changed(1, iscrowd="0"), "annotation 1 (counted from 0, image_id 2) has iscrowd '0'; write 0 or 1"),
-        (changed(0, iscrowd=2), "has iscrowd 2; write 0 or 1"),
-        (changed(0, area="100"), "has area '100'; write it as a number of square pixels, or leave it out"),
-        (changed(0, area=-1), "has area -1;"),
-        (changed(0, area=float("nan")), "has area nan;"),
-        (changed(0, bbox=[0, 0, 10**400, 1]), "a bbox that is not finite: [0, 0, 1000"),
-        ({**TRUTH, "images": [{"id": 1, "width": "100"}]}, "image 0 (counted from 0) has width '100'; write it as"),
-        ({**TRUTH, "images": [{"id": 1, "height": -3}]}, "image 0 (counted from 0) has height -3;"),
-        ({**TRUTH, "annotations": ["x"]}, "annotation 0 (counted from 0) is a string, not an object"),
+        ({**TRUTH, "images": [*TRUTH["images"], {"id": 1}]}, "another image has the id 1 too; give each its own"),
+        (
+            {**TRUTH, "categories": [{"id": 1}, {"id": 1}]},
+            "category 1 (counted from 0): another category has the id 1 too",
+        ),
+        ({**TRUTH, "images": [{"id": "a"}]}, "image 0 (counted from 0): id 'a' is not a whole number"),
+        (changed(1, image_id=7), "annotation 1 (counted from 0, image_id 7): image_id 7 is not in the truth (1 of 2"),
+        (changed(1, category_id=9), "category_id 9 is not in the truth"),
+        (changed(0, category_id=None), "annotation 0 (counted from 0, image_id 1): has no category_id"),
+        (changed(0, bbox=None), "bbox None is not four numbers; give x, y, width, height"),
+        (changed(0, bbox=[1, 2, 3]), "bbox [1, 2, 3] is not four numbers"),
+        (changed(0, bbox=[5, 5, -1, 3]), "bbox [5, 5, -1, 3] has a negative width or height"),
+        (changed(0, bbox=[5, 5, float("nan"), 3]), "is not finite; remove it"),
+        (
+            changed(0, difficult="0"),
+            "difficult '0' is neither 0 nor 1; correct it (a text such as '0' would count as a yes)",
+        ),
+        (changed(1, iscrowd="0"), "annotation 1 (counted from 0, image_id 2): iscrowd '0' is neither 0 nor 1"),
+        (changed(0, iscrowd=2), "iscrowd 2 is neither 0 nor 1"),
+        (changed(0, area="100"), "area '100' is not a number of square pixels; correct it, or leave it out"),
+        (changed(0, area=-1), "area -1 is not"),
+        (changed(0, area=float("nan")), "area nan is not"),
+        (changed(0, bbox=[0, 0, 10**400, 1]), "bbox [0, 0, 1000"),
+        (
+            {**TRUTH, "images": [{"id": 1, "width": "100"}]},
+            "image 0 (counted from 0): width '100' is not a number of pixels",
+        ),
+        ({**TRUTH, "images": [{"id": 1, "height": -3}]}, "image 0 (counted from 0): height -3 is not"),
+        ({**TRUTH, "annotations": ["x"]}, "annotation 0 (counted from 0): is a string, not an object"),
     ],
 )
 def test_faults_of_the_truth_are_told(truth, sentence):
-    assert sentence in said(read_truth, truth)
+    assert sentence in message(read_truth, truth)
 
 
 @pytest.mark.parametrize("values", [{"area": None}, {"difficult": None, "iscrowd": None}, {"iscrowd": True}])
@@ -124,23 +129,23 @@ BOX = [0, 0, 10, 10]
     [
         (
             guess(BOX, 0.5, image=7),
-            "prediction 1 (counted from 0) has image_id 7, which the truth does not list (1 of 2",
+            "prediction 1 (counted from 0, image_id 7): image_id 7 is not in the truth (1 of 2",
         ),
-        (guess(BOX, 0.5, image="1"), "has image_id '1'; write it as a whole number"),
-        (guess(BOX, float("nan")), "prediction 1 (counted from 0, image_id 1) has score nan"),
-        (guess(BOX, "0.5"), "has score '0.5'"),
-        (guess(BOX, 10**400), "prediction 1 (counted from 0, image_id 1) has score 1000"),
-        ({"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs a finite number"),
-        (guess([5, 5, -1, 3], 0.5), "negative width or height: [5, 5, -1, 3]; a bbox is x, y, width, height"),
-        (guess([float("inf"), 5, 1, 3], 0.5), "a bbox that is not finite"),
+        (guess(BOX, 0.5, image="1"), "image_id '1' is not a whole number; write it as in the truth"),
+        (guess(BOX, float("nan")), "prediction 1 (counted from 0, image_id 1): score nan is not a finite number"),
+        (guess(BOX, "0.5"), "score '0.5' is not"),
+        (guess(BOX, 10**400), "prediction 1 (counted from 0, image_id 1): score 1000"),
+        ({"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs one"),
+        (guess([5, 5, -1, 3], 0.5), "bbox [5, 5, -1, 3] has a negative width or height; a bbox is x, y, width, height"),
+        (guess([float("inf"), 5, 1, 3], 0.5), "is not finite; remove it"),
         ({"image_id": 1, "category_id": 1, "score": 0.5}, "has bbox None; four numbers"),
     ],
 )
 def test_faults_of_predictions_are_told_with_the_file(tmp_path, prediction, sentence):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([guess(BOX, 0.5), prediction]))
-    told = said(read_predictions, path, TRUTH)
-    assert told.startswith(f"{path}: ") and sentence in told
+    text = message(read_predictions, path, TRUTH)
+    assert text.startswith(f"{path}: ") and sentence in text
 
 
 @pytest.mark.parametrize(
@@ -152,18 +157,18 @@ def test_faults_of_predictions_are_told_with_the_file(tmp_path, prediction, sent
     ],
 )
 def test_category_ids_off_by_one_are_suspected(ids, hint):
-    told = said(read_predictions, [guess(BOX, 0.5, category=id_) for id_ in ids], TRUTH)
-    assert told.endswith(hint)
+    text = message(read_predictions, [guess(BOX, 0.5, category=id_) for id_ in ids], TRUTH)
+    assert text.endswith(hint)
 
 
 def test_category_ids_that_are_places_in_a_list_are_suspected():
     sparse = {**TRUTH, "categories": [{"id": 18, "name": "cat"}, {"id": 44, "name": "dog"}], "annotations": []}
-    assert "places in the list of classes" in said(read_predictions, [guess(BOX, 0.5, category=1)], sparse)
+    assert "places in the list of classes" in message(read_predictions, [guess(BOX, 0.5, category=1)], sparse)
 
 
 def test_masks_are_asked_for_in_the_images_own_size():
     wrong = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {"size": [50, 40], "counts": "x"}}
-    assert "height x width [50, 40], but the truth's image is [100, 100]" in said(
+    assert "a mask of height x width [50, 40] in an image of [100, 100]" in message(
         read_predictions, [wrong], TRUTH, needs="segmentation"
     )
 
@@ -175,7 +180,9 @@ def test_a_mark_of_the_encoding_is_no_fault(tmp_path):
 
 def test_a_number_of_thousands_of_digits_is_named(tmp_path):
     (tmp_path / "found.json").write_text("[1" + "0" * 5000 + "]")
-    assert "found.json holds what Python does not read" in said(read_predictions, tmp_path / "found.json", TRUTH)
+    assert "found.json: has a number that Python does not read" in message(
+        read_predictions, tmp_path / "found.json", TRUTH
+    )
 
 
 def test_an_empty_list_and_a_zero_size_box_are_fine(tmp_path):

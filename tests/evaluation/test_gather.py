@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.gather_worker import ORDER, evaluate
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.inference import gather_by_image, in_order
+from vertebra.ground.errors import UserError
 
 WORKER = Path(__file__).with_name("gather_worker.py")
 
@@ -45,7 +45,7 @@ def test_several_processes_give_what_one_gives(size, tmp_path):
     for one in group:
         assert (one["ids"], one["ranks"]) == (alone["ids"], alone["ranks"])
     assert all("7.jpg is cut short" in one["fault"] for one in group)
-    assert group[0]["fault"].startswith(f"EvaluationError: process {size - 1} failed")
+    assert group[0]["fault"].startswith(f"UserError: process {size - 1} failed")
     assert group[-1]["fault"].startswith("OSError")
 
 
@@ -63,7 +63,7 @@ def test_without_an_order_images_stand_by_id():
 
 
 def test_a_lost_image_is_an_error():
-    with pytest.raises(EvaluationError, match=r"1 of 3 images were never evaluated \(first: image id 2\)"):
+    with pytest.raises(UserError, match=r"1 of 3 images were never evaluated \(first: image id 2\)"):
         in_order({1: "a", 3: "c"}, [1, 2, 3])
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.cases import random_case
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.statistics.improvements import Evaluated, improvement_table, to_markdown
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
+from vertebra.ground.errors import UserError
 
 
 def write(directory: Path, truth: dict, predictions: list, tested: str) -> Path:
@@ -57,8 +57,8 @@ def test_rows_of_different_images_make_no_table(tmp_path: Path) -> None:
     path = rows[1].directory / "truth.json"
     truth = json.loads(path.read_text())
     path.write_text(json.dumps({**truth, "images": truth["images"][:-1]}))
-    with pytest.raises(EvaluationError, match="different test images"):
+    with pytest.raises(UserError, match="different test images"):
         improvement_table(rows)
     path.write_text(json.dumps({**truth, "annotations": []}))
-    with pytest.raises(EvaluationError, match="no object to find"):
+    with pytest.raises(UserError, match="no object to find"):
         improvement_table(rows[1:])

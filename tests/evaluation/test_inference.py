@@ -12,9 +12,9 @@ from pycocotools import mask as rle
 from torch import nn
 
 from tests.evaluation.networks import CATEGORY_IDS, Fixed, Table, classification_batch, detection_batch
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import predict_classes
 from vertebra.evaluation.predict.detections import predict_detections
+from vertebra.ground.errors import UserError
 
 
 def batch(*image_ids, resized=(60, 80), original=(120, 200)):
@@ -41,7 +41,7 @@ def test_padding_is_left_out_and_an_image_may_have_nothing():
 
 @pytest.mark.parametrize("row", [(0, 0, float("nan"), 9, 0.9, 1, 1), (0, 0, 9, 9, float("inf"), 1, 1)])
 def test_numbers_that_are_not_finite_are_an_error_that_names_the_image(row):
-    with pytest.raises(EvaluationError, match="image id 5 is not finite; its weights have most likely diverged"):
+    with pytest.raises(UserError, match="image id 5 is not finite; its weights have most likely diverged"):
         predict_detections(Fixed(row), [batch(5)], CATEGORY_IDS)
 
 
@@ -71,7 +71,7 @@ def test_an_image_without_detections_has_no_masks_either():
 
 def test_a_mask_that_is_not_finite_is_an_error():
     model = Fixed((0, 0, 9, 9, 0.5, 1, 1), masks_DMM=torch.full((1, 14, 14), float("nan")))
-    with pytest.raises(EvaluationError, match="image id 5 is not finite"):
+    with pytest.raises(UserError, match="image id 5 is not finite"):
         predict_detections(model, [batch(5)], CATEGORY_IDS)
 
 
@@ -102,7 +102,7 @@ def test_autocast_progress_and_times_are_called_once_a_batch():
 
 
 def test_a_missing_image_is_an_error():
-    with pytest.raises(EvaluationError, match="image id 9"):
+    with pytest.raises(UserError, match="image id 9"):
         predict_detections(Fixed(), [batch(1)], CATEGORY_IDS, image_order=[1, 9])
 
 
@@ -119,7 +119,7 @@ def test_low_precision_logits_are_ranked_with_ties_to_the_lower_class():
 
 
 def test_class_scores_that_are_not_finite_are_an_error():
-    with pytest.raises(EvaluationError, match="image id 1 is not finite"):
+    with pytest.raises(UserError, match="image id 1 is not finite"):
         predict_classes(Table(torch.tensor([[0.0, 1.0], [0.0, float("nan")]])), [classification_batch((0, 1), (0, 0))])
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.location_results import coco_rows, ilsvrc_lines, summarise
 from vertebra.evaluation.metrics.topk import wilson_interval
 from vertebra.evaluation.predict.localisation import (
@@ -22,6 +21,7 @@ from vertebra.evaluation.predict.localisation import (
     predict_boxes,
     with_true_class,
 )
+from vertebra.ground.errors import UserError
 
 
 def truth_of(labels: list[int], boxes: list[list[list[float]]], size_hw: tuple[int, int] = (100, 200)) -> LocationTruth:
@@ -128,12 +128,12 @@ def test_trivial_boxes_are_where_they_should_be() -> None:
 
 
 def test_an_image_without_a_box_is_named() -> None:
-    with pytest.raises(EvaluationError, match=r"image 1 .* has no box"):
+    with pytest.raises(UserError, match=r"image 1 .* has no box"):
         truth_of([0, 1], [[[0, 0, 5, 5]], []])
 
 
 def test_no_images_are_said() -> None:
-    with pytest.raises(EvaluationError, match="no images"):
+    with pytest.raises(UserError, match="no images"):
         location_error(guesses_of([], np.zeros((0, 1, 4)).tolist()), truth_of([], []), 1)
 
 
@@ -160,9 +160,9 @@ def test_each_image_is_asked_for_its_own_classes_in_whatever_order_it_comes() ->
     found = predict_boxes(EchoLocalizer(), batches, classes)
     assert found.boxes_IQ4[..., 0].tolist() == classes.tolist()
     assert np.allclose(found.scores_IQ, classes / 10)
-    with pytest.raises(EvaluationError, match="never evaluated"):
+    with pytest.raises(UserError, match="never evaluated"):
         predict_boxes(EchoLocalizer(), batches[:1], classes)
-    with pytest.raises(EvaluationError, match="image id 2 is not finite"):
+    with pytest.raises(UserError, match="image id 2 is not finite"):
         predict_boxes(EchoLocalizer(), [Batch(("broken", None), (2, 0, 1))], classes)
 
 

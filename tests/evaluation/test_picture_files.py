@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict import pictures
 from vertebra.evaluation.predict.pictures import VideoFile, drawing_names, encode_picture
+from vertebra.ground.errors import UserError
 
 
 def test_no_two_drawings_have_one_name():
@@ -69,6 +69,6 @@ def test_without_a_codec_the_next_one_is_taken_and_said(tmp_path, monkeypatch, c
 
 def test_without_any_codec_a_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "CODECS", (("none", ".mp4"),))
-    with pytest.raises(EvaluationError, match="no codec to write a video with"):
+    with pytest.raises(UserError, match="no codec to write a video with"):
         VideoFile(tmp_path / "clip.mp4", (48, 64), 10)
     assert not list(tmp_path.iterdir())

@@ -14,10 +14,10 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
 )
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES, Resampled, draw_counts, resample_coco, resample_voc
 from vertebra.evaluation.why.errors import LEVELS as TIDE_LEVELS
+from vertebra.ground.errors import UserError
 
 PER_CLASS = ("AP", "AP50", "APs", "APm", "APl")
 
@@ -132,7 +132,7 @@ def test_a_figure_knows_its_classes():
 
 
 def test_unknown_figures_are_named():
-    with pytest.raises(EvaluationError, match=r"unknown figures \['AP95'\]; choose from AP, AP50"):
+    with pytest.raises(UserError, match=r"unknown figures \['AP95'\]; choose from AP, AP50"):
         resample_coco(*random_case(1), draw_counts(12, 1, 0), figures=["AP95"])
 
 
@@ -160,5 +160,5 @@ def test_a_thousand_resamples_of_many_detections_stay_within_memory(monkeypatch)
 
 @pytest.mark.parametrize("images, resamples", [(0, 5), (5, 0)])
 def test_draws_need_images_and_resamples(images, resamples):
-    with pytest.raises(EvaluationError, match="needs images and resamples"):
+    with pytest.raises(UserError, match="needs images and resamples"):
         draw_counts(images, resamples, 0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones import create_backbone
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.responses import response_deviations
+from vertebra.ground.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def test_hooks_are_taken_away(batches):
 
 def test_no_images_a_layer_that_never_runs_and_diverged_weights_are_errors(batches):
     net = create_backbone("cifar_r8", num_classes=10)
-    with pytest.raises(EvaluationError, match="no images"):
+    with pytest.raises(UserError, match="no images"):
         response_deviations(net, net.three_by_three(), [])
-    with pytest.raises(EvaluationError, match="the layer lost gave nothing"):
+    with pytest.raises(UserError, match="the layer lost gave nothing"):
         response_deviations(net, {"lost": nn.ReLU()}, batches)
     nn.init.constant_(net.bn1.weight, float("nan"))
-    with pytest.raises(EvaluationError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         response_deviations(net, net.three_by_three(), batches)

@@ -7,15 +7,16 @@ from pycocotools import mask as rle
 
 from tests.evaluation.cases import thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.metrics.segmentations import first_fault
+from vertebra.ground.errors import UserError
 
 SQUARE = [[10, 10, 50, 10, 50, 50, 10, 50]]
 TRUTH = truth_of([thing([10, 10, 40, 40], segmentation=SQUARE)])
 
 
-def said(function, *arguments, **options):
-    with pytest.raises(EvaluationError) as caught:
+def message(function, *arguments, **options):
+    with pytest.raises(UserError) as caught:
         function(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -29,39 +30,39 @@ def said(function, *arguments, **options):
         ({"size": [100, 100], "counts": [9999.0, 1]}, "RLE counts that are neither a text nor a list of whole numbers"),
         ({"size": [100, 100], "counts": [-1, 10001]}, "RLE counts that are neither a text nor a list of whole numbers"),
         ({"size": None, "counts": "abc"}, "has no segmentation in RLE (size and counts)"),
-        ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels, but its size of [100, 100] has 10000; encode"),
+        ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels in an image of [100, 100], 10000 pixels; encode"),
         ({"size": [100, 100], "counts": [5000, 5000, 50000]}, "cover 60000 pixels"),
         ({"size": [100, 100], "counts": "04"}, "cover 4 pixels"),
         ({"size": [100, 100], "counts": "!"}, "RLE counts that cannot be decoded"),
         ({"size": [100, 100], "counts": "\\"}, "RLE counts that cannot be decoded"),
-        ({"size": [50, 100], "counts": "04"}, "height x width [50, 100], but the truth's image is [100, 100]"),
+        ({"size": [50, 100], "counts": "04"}, "a mask of height x width [50, 100] in an image of [100, 100]"),
     ],
 )
 def test_masks_of_predictions_that_would_be_misread_are_told(segmentation, sentence):
     found = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": segmentation}
-    told = said(coco_figures, TRUTH, [found], iou_type="segm")
-    assert told.startswith("the list of predictions: prediction 0 (counted from 0, image_id 1) ") and sentence in told
+    text = message(coco_figures, TRUTH, [found], iou_type="segm")
+    assert text.startswith("the list of predictions: prediction 0 (counted from 0, image_id 1): ") and sentence in text
 
 
 @pytest.mark.parametrize(
     ("segmentation", "sentence"),
     [
         (None, "has no segmentation in polygons or RLE; use boxes instead"),
-        ([], "has polygons that are not lists of finite numbers x, y, x, y"),
-        ([[10, 10]], "has a first polygon of fewer than 3 corners; correct or remove it"),
-        ([[10, 10, 50, 10]], "has a first polygon of fewer than 3 corners"),
-        ([[10, 10, 50, 10], *SQUARE], "has a first polygon of fewer than 3 corners"),
-        ([10, 10, 50, 10, 50, 50], "has polygons that are not lists of finite numbers"),
-        ([[10, 10, 50, 10, 50, "50"]], "has polygons that are not lists of finite numbers"),
-        ([[10, 10, 50, 10, 50, float("inf")]], "has polygons that are not lists of finite numbers"),
+        ([], "its polygons are not lists of finite numbers x, y, x, y"),
+        ([[10, 10]], "its first polygon has fewer than 3 corners; correct or remove it"),
+        ([[10, 10, 50, 10]], "its first polygon has fewer than 3 corners"),
+        ([[10, 10, 50, 10], *SQUARE], "its first polygon has fewer than 3 corners"),
+        ([10, 10, 50, 10, 50, 50], "its polygons are not lists of finite numbers"),
+        ([[10, 10, 50, 10, 50, "50"]], "its polygons are not lists of finite numbers"),
+        ([[10, 10, 50, 10, 50, float("inf")]], "its polygons are not lists of finite numbers"),
         ("abc", "has no segmentation in polygons or RLE"),
         ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels"),
     ],
 )
 def test_masks_of_the_truth_that_would_be_misread_are_told(segmentation, sentence):
     truth = truth_of([thing([10, 10, 40, 40], segmentation=segmentation)])
-    told = said(coco_figures, truth, [], iou_type="segm")
-    assert told.startswith("the truth: annotation 0 (counted from 0, image_id 1) ") and sentence in told
+    text = message(coco_figures, truth, [], iou_type="segm")
+    assert text.startswith("the truth: annotation 0 (counted from 0, image_id 1): ") and sentence in text
     assert read_truth(truth) is truth, "boxes can be scored"
 
 
@@ -76,7 +77,9 @@ def test_what_pycocotools_reads_is_taken_as_it_reads_it(polygons):
 
 def test_masks_need_the_sizes_of_images():
     truth = {**TRUTH, "images": [{"id": 1}]}
-    assert "image 1 has height x width [None, None]; masks need both" in said(read_truth, truth, needs="segmentation")
+    assert "height x width [None, None] of the truth's image 1 are not whole numbers; masks need both" in message(
+        read_truth, truth, needs="segmentation"
+    )
     assert read_predictions([], truth, needs="segmentation") == []
 
 
@@ -84,6 +87,6 @@ def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
     monkeypatch.setattr("vertebra.evaluation.metrics.segmentations.CHUNK", 3)
     good = {"size": [2, 2], "counts": "04"}
     values = [good] * 7 + [{"size": [2, 2], "counts": "05"}] + [good]
-    place, told = first_fault(values, [(2, 2)] * 9, polygons=False)
-    assert place == 7 and "cover 5 pixels" in told
+    place, reason, _ = first_fault(values, [(2, 2)] * 9, polygons=False)
+    assert place == 7 and "cover 5 pixels" in reason
     assert first_fault([good] * 9, [(2, 2)] * 9, polygons=False) is None

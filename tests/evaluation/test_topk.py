@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.evaluation.networks import Table, classification_batch
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import evaluate_topk, wilson_interval
+from vertebra.ground.errors import UserError
 
 
 def test_accuracies_equal_a_naive_count_and_a_repeated_image_counts_once():
@@ -32,7 +32,7 @@ def test_top5_of_fewer_than_five_classes_is_100():
 
 
 def test_an_empty_split_is_an_error():
-    with pytest.raises(EvaluationError, match="no images"):
+    with pytest.raises(UserError, match="no images"):
         evaluate_topk(Table(torch.zeros(1, 2)), [])
 
 
@@ -46,5 +46,5 @@ def test_wilson_intervals_are_newcombes(right, total, low, high):
 
 
 def test_a_proportion_is_asked_for():
-    with pytest.raises(EvaluationError):
+    with pytest.raises(UserError):
         wilson_interval(3, 2)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.voc import voc_figures
+from vertebra.ground.errors import UserError
 
 
 def devkit(truths, detections, metric, threshold, plus):
@@ -201,5 +201,5 @@ def test_crowded_images_are_matched_in_parts(monkeypatch):
 
 @pytest.mark.parametrize("wrong", [{"metric": "voc12"}, {"iou": 0.0}, {"iou": 1.5}, {"pixels": "half"}])
 def test_unknown_options_are_refused(wrong):
-    with pytest.raises(EvaluationError):
+    with pytest.raises(UserError):
         voc_figures(truth_of([]), [], **wrong)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.metrics.voc_server import write_voc_files
+from vertebra.ground.errors import UserError
 
 TRUTH = {
     "images": [
@@ -80,7 +80,7 @@ def test_read_back_as_the_devkit_reads_them_they_score_the_same(voc2007_dir: Pat
     ],
 )
 def test_what_the_server_could_not_read_is_refused(tmp_path: Path, change: dict, sentence: str):
-    with pytest.raises(EvaluationError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         write_voc_files({**TRUTH, **change}, [], tmp_path)
 
 

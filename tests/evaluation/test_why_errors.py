@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
-from vertebra.evaluation.metrics.files import EvaluationError, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.errors import KINDS, tide_errors
+from vertebra.ground.errors import UserError
 
 OBJECT, FAR = [0, 0, 10, 10], [50, 50, 10, 10]
 HALF = 100 * 51 / 101  # AP with every second object found and nothing wrong: recall levels 0 .. 0.50
@@ -101,7 +102,7 @@ def test_thresholds_belong_to_the_kinds_as_in_the_reference():
 
 
 def test_thresholds_out_of_order_end_in_a_sentence():
-    with pytest.raises(EvaluationError, match="background <= iou"):
+    with pytest.raises(UserError, match="background <= iou"):
         errors([thing(OBJECT)], [], iou=0.1, background=0.5)
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from tests.evaluation.cases import guess, random_case, repeated, thing, truth_of
 from tests.evaluation.test_resampling import untied_within_images
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.report.browser.images import is_aside
 from vertebra.evaluation.statistics.comparison import compare_sides
 from vertebra.evaluation.statistics.resampling import draw_counts
 from vertebra.evaluation.why.errors import KINDS, SPECIAL, tide_errors
 from vertebra.evaluation.why.resampling import compare_errors, resample_errors
+from vertebra.ground.errors import UserError
 
 
 def same(value):
@@ -58,7 +58,7 @@ def test_thresholds_are_those_that_are_asked_for():
     resampled = resample_errors(truth, predictions, draw_counts(10, 1, 0), iou=0.75, background=0.05)
     told = tide_errors(measure(truth, predictions, floor=0.05), iou=0.75, background=0.05)
     assert_row_is(resampled, 0, told, [category["name"] for category in truth["categories"]])
-    with pytest.raises(EvaluationError, match="background <= iou"):
+    with pytest.raises(UserError, match="background <= iou"):
         resample_errors(truth, predictions, draw_counts(10, 1, 0), iou=0.1, background=0.5)
 
 

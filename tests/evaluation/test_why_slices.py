@@ -14,11 +14,11 @@ from pycocotools.cocoeval import COCOeval
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched, average_precision
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.matching import take
 from vertebra.evaluation.metrics.overlaps import Pairs, measure, neighbours
 from vertebra.evaluation.why.proposals import LIMITS, proposal_recall
 from vertebra.evaluation.why.slices import Slice, by_crowding, by_size, slice_figures
+from vertebra.ground.errors import UserError
 
 
 def without_difficult(truth):
@@ -159,5 +159,5 @@ def test_recall_of_proposals_is_pycocotools_without_classes(seed):
 
 
 def test_a_proposal_without_a_score_ends_in_a_sentence():
-    with pytest.raises(EvaluationError, match="has no score"):
+    with pytest.raises(UserError, match="has no score"):
         proposal_recall(truth_of([thing([0, 0, 5, 5])]), [{"image_id": 1, "bbox": [0, 0, 5, 5]}])

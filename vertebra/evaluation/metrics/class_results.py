@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions
+from vertebra.ground.errors import UserError
 
 PREDICTION_FILES = (".jsonl", ".csv")
 _COLUMNS = ("weights", "view", "shorter side", "crop", "mirrored", "top-1 error %", "top-5 error %", "images/s")
@@ -70,7 +70,7 @@ def predictions_text(
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if suffix != ".csv":
-        raise EvaluationError(f"predictions are written as {' or '.join(PREDICTION_FILES)}, not as {suffix!r}")
+        raise UserError(f"predictions are written as {' or '.join(PREDICTION_FILES)}, not as {suffix!r}")
     best = predictions.best_NK.shape[1]
     header = [f"{name}{place}" for name in ("class", "probability") for place in range(1, best + 1)]
     text = io.StringIO()
@@ -95,12 +95,12 @@ def read_synsets(path: Path, class_names: Sequence[str]) -> list[int]:
 
     Lines `n02119789 1`, or `n02119789` alone, whose number of the line is its id; classes that the network does not
     know are passed over. (The kit itself has them in meta.mat as WNID and ILSVRC2012_ID; that order is not the
-    alphabet's.) Raises EvaluationError, OSError.
+    alphabet's.) Raises UserError, OSError.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise EvaluationError(f"{path} is not a text file; write the kit's synsets as lines `n02119789 1`") from None
+        raise UserError(f"{path} is not a text file; write the kit's synsets as lines `n02119789 1`") from None
     ids: dict[str, int] = {}
     kinds = set()
     for number, line in enumerate(lines, start=1):
@@ -110,19 +110,19 @@ def read_synsets(path: Path, class_names: Sequence[str]) -> list[int]:
         kinds.add(len(words))
         whole = len(words) == 1 or (len(words) == 2 and words[1].isdecimal())
         if not whole or len(kinds) > 1:
-            raise EvaluationError(
+            raise UserError(
                 f"{path}, line {number}: {line.strip()!r} is neither a class and its ILSVRC id (`n02119789 1`) nor, "
                 "on every line, a class alone"
             )
         if words[0] in ids:
-            raise EvaluationError(f"{path}, line {number}: the class {words[0]} has an id already")
+            raise UserError(f"{path}, line {number}: the class {words[0]} has an id already")
         ids[words[0]] = int(words[1]) if len(words) == 2 else number
     missing = [name for name in class_names if name not in ids]
     if missing:
-        raise EvaluationError(
+        raise UserError(
             f"{path} has no id for {len(missing)} of the network's {len(class_names)} classes (first: {missing[0]})"
         )
     wanted = [ids[name] for name in class_names]
     if len(set(wanted)) < len(wanted):
-        raise EvaluationError(f"{path} gives two classes the same id")
+        raise UserError(f"{path} gives two classes the same id")
     return wanted

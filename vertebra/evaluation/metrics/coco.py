@@ -31,7 +31,6 @@ from vertebra.evaluation.metrics.files import (
     NEEDS,
     Difficult,
     Entry,
-    EvaluationError,
     IouType,
     Truth,
     class_names,
@@ -41,6 +40,7 @@ from vertebra.evaluation.metrics.files import (
 )
 from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import measure, place_in_group
+from vertebra.ground.errors import UserError
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 CLASS_FIGURES = ("AP", "AP50", "APs", "APm", "APl")
@@ -87,7 +87,7 @@ def coco_figures(
 ) -> CocoFigures:
     """Return COCO's figures of COCO results against COCO JSON truth (dicts or paths, neither is changed).
 
-    An empty list scores 0. Raises EvaluationError with a sentence for files that cannot be scored.
+    An empty list scores 0. Raises UserError with a sentence for files that cannot be scored.
     """
     matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult)
     by_class = {name: class_figures(matched) for name, matched in matches.items()}
@@ -116,12 +116,10 @@ def match_coco(
     """Match every class's detections, best first, by class name in the order of the category ids.
 
     Areas are those of SIZES, without `sizes` the first alone. Equal scores stand in the order of image ids, then of
-    the file, as in COCOeval. Images are numbered in the truth's order. Raises EvaluationError as `coco_figures` does.
+    the file, as in COCOeval. Images are numbered in the truth's order. Raises UserError as `coco_figures` does.
     """
     if iou_type not in get_args(IouType) or difficult not in get_args(Difficult):
-        raise EvaluationError(
-            f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}"
-        )
+        raise UserError(f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}")
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     overlaps = measure(truth, found, floor=THRESHOLDS_T[0], iou_type=iou_type, difficult=difficult, same_class=True)

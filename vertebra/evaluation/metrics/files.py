@@ -1,7 +1,8 @@
 """Truth and predictions on disk: COCO JSON and COCO results JSON, read and checked.
 
-Everything that scores goes through here, so that a file with a fault ends in one sentence that names the
-file, what was found and how to mend it, and never in a figure that is quietly wrong.
+Everything that scores goes through here, so that a file with a fault ends in one sentence that names the file, what
+was found and how to fix it, and never in a figure that is quietly wrong. A file has millions of numbers, so each
+column is checked as a whole, and its entries one by one only where that finds a fault or numbers of unusual types.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from vertebra.evaluation.metrics.segmentations import first_fault, is_finite
+from vertebra.evaluation.metrics.segmentations import are_finite, first_fault, is_finite
 from vertebra.ground.errors import UserError
 
 Entry = dict[str, Any]
@@ -26,87 +28,100 @@ IouType = Literal["bbox", "segm"]
 Difficult = Literal["ignore", "count"]  # difficult objects: neither to be found nor wrong to find, or as all others
 NEEDS: dict[str, str] = {"bbox": "bbox", "segm": MASKS}  # what files must have of each object, by what the IoU is of
 
-
-class EvaluationError(UserError):
-    """A file or a value that cannot be scored; the message is the sentence a user reads."""
+_TRUTH = "COCO truth is an object with images, annotations and categories"
+_RESULTS = "COCO results are a list of objects with image_id, category_id, bbox and score"
+_EXCHANGED = " (were truth and predictions exchanged?)"
 
 
 def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
-    """The truth as a COCO JSON dict, checked; a path is read, a dict is taken as it is and never changed.
+    """Return the truth as a COCO JSON dict, checked; a path is read, a dict is taken as it is and never changed.
 
     Asked for: `images` (id), `categories` (id, name), `annotations` (image_id, category_id, bbox xywh);
     `iscrowd` and `difficult` (0 or 1), `area` and images' `width` and `height` may be missing or null. needs:
-    "segmentation" asks for a mask of every object too. Raises EvaluationError on anything else, OSError where the file
+    "segmentation" asks for a mask of every object too. Raises UserError on anything else, OSError where the file
     is not readable.
     """
     name = _label(source, "the truth")
     truth = _load(source, name)
     if not isinstance(truth, dict):
-        raise EvaluationError(
-            f"{name} holds a {_kind(truth)}; COCO truth is an object with images, annotations and "
-            "categories (were truth and predictions exchanged?)"
-        )
+        raise UserError(name, f"is a {_kind(truth)}", _TRUTH + _EXCHANGED)
     for key in ("images", "annotations", "categories"):
         if not isinstance(truth.get(key), list):
-            raise EvaluationError(
-                f"{name} has no list '{key}'; COCO truth is an object with images, annotations and categories"
-            )
-    images = _unique_ids(truth["images"], "image", name)
-    _check_sizes(truth["images"], name)
-    categories = _unique_ids(truth["categories"], "category", name)
-    annotations = truth["annotations"]
-    _check_objects(annotations, "annotation", name)
-    _check_known(annotations, "image_id", images, name, "annotation", "list the image or remove the annotation")
-    _check_known(annotations, "category_id", categories, name, "annotation", "list the category or correct the id")
-    _check_boxes(annotations, name, "annotation")
-    _check_flags_and_areas(annotations, name)
+            raise UserError(name, f"has no list '{key}'", _TRUTH)
+    images, categories, annotations = (
+        _Entries(name, what, truth[key])
+        for what, key in (("image", "images"), ("category", "categories"), ("annotation", "annotations"))
+    )
+    image_ids, category_ids = images.ids(), categories.ids()
+    for side in ("width", "height"):
+        images.check_numbers(side, least=0, wanted="a number of pixels", hint="correct it, or leave it out")
+    annotations.check_known("image_id", image_ids, "list the image or remove the annotation")
+    annotations.check_known("category_id", category_ids, "list the category or correct the id")
+    annotations.check_boxes()
+    annotations.check_flags()
+    annotations.check_numbers("area", least=0, wanted="a number of square pixels", hint="correct it, or leave it out")
     if needs == MASKS:
-        _check_masks(annotations, truth, name, "annotation")
+        annotations.check_masks(truth, polygons=True)
     return truth
 
 
 def read_predictions(
     source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox", classes: bool = True
 ) -> list[Entry]:
-    """Predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
+    """Return predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
 
     source: a list or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals, whose
-    category_id is not looked at. Raises EvaluationError, OSError.
+    category_id is not read. Raises UserError, OSError.
     """
     name = _label(source, "the list of predictions")
-    predictions = _load(source, name)
-    if not isinstance(predictions, list):
-        raise EvaluationError(
-            f"{name} holds a {_kind(predictions)}; COCO results are a list of objects with image_id, "
-            "category_id, bbox and score (were truth and predictions exchanged?)"
-        )
-    _check_objects(predictions, "prediction", name)
-    images = {image["id"] for image in truth["images"]}
-    categories = {category["id"] for category in truth["categories"]}
-    _check_known(predictions, "image_id", images, name, "prediction", "score each file against the truth of its images")
+    found = _load(source, name)
+    if not isinstance(found, list):
+        raise UserError(name, f"is a {_kind(found)}", _RESULTS + _EXCHANGED)
+    predictions = _Entries(name, "prediction", found)
+    image_ids, category_ids = ({entry["id"] for entry in truth[key]} for key in ("images", "categories"))
+    predictions.check_known("image_id", image_ids, "score each file against the truth of its images")
     if classes:
-        _check_known(
-            predictions, "category_id", categories, name, "prediction", "use the ids of the truth's categories"
-        )
-    _check_scores(predictions, name)
+        predictions.check_known("category_id", category_ids, "use the ids of the truth's categories")
+    hint = "each prediction needs one (was the truth given in place of the predictions?)"
+    predictions.check_numbers("score", wanted="a finite number", hint=hint, optional=False)
     if needs == "bbox":
-        _check_boxes(predictions, name, "prediction")
+        predictions.check_boxes()
     else:
-        _check_masks(predictions, truth, name, "prediction")
-    return predictions
+        predictions.check_masks(truth, polygons=False)
+    return found
 
 
 def area_of(annotation: Entry) -> float:
-    """An object's area as the file says it, else its box's."""
+    """Return an object's area as the file has it, else its box's."""
     area = annotation.get("area")
     return annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
 
 
 def class_names(truth: Truth) -> dict[int, str]:
-    """Name of each category id, in the file's order; a missing name is the id, a repeated one gets its id."""
+    """Return each category id's name, in the file's order; a missing name is the id, a repeated one gets its id."""
     names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
     uses = Counter(names.values())
     return {id_: f"{name} ({id_})" if uses[name] > 1 else name for id_, name in names.items()}
+
+
+def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]:
+    """Return a dict fit for JSON: NaN ("no truth") becomes null."""
+    return {key: None if math.isnan(value) else value for key, value in values}
+
+
+def restrict(truth: Truth, predictions: Sequence[Entry], classes: Sequence[str]) -> tuple[Truth, list[Entry]]:
+    """Return truth and predictions of the named classes alone; all images stay. Raises UserError for unknown names."""
+    ids = {name: category_id for category_id, name in class_names(truth).items()}
+    unknown = [name for name in classes if name not in ids]
+    if unknown:
+        raise UserError(f"the truth has no class {', '.join(unknown)}; it has {', '.join(ids)}")
+    kept = {ids[name] for name in classes}
+    part = {
+        **truth,
+        "categories": [category for category in truth["categories"] if category["id"] in kept],
+        "annotations": [entry for entry in truth["annotations"] if entry["category_id"] in kept],
+    }
+    return part, [entry for entry in predictions if entry["category_id"] in kept]
 
 
 def _label(source: object, otherwise: str) -> str:
@@ -120,18 +135,16 @@ def _load(source: Any, name: str) -> Any:
         with open(source, encoding="utf-8-sig") as file:  # some editors begin a file with a mark of its encoding
             return json.load(file)
     except FileNotFoundError:
-        raise EvaluationError(f"{name} does not exist; give the path of a JSON file") from None
+        raise UserError(name, "does not exist", "give the path of a JSON file") from None
     except IsADirectoryError:
-        raise EvaluationError(f"{name} is a directory; give the path of a JSON file") from None
+        raise UserError(name, "is a directory", "give the path of a JSON file") from None
     except json.JSONDecodeError as error:
-        raise EvaluationError(
-            f"{name} does not parse as JSON (line {error.lineno}, column {error.colno}: {error.msg}); "
-            "it may be cut short: write it again"
-        ) from None
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise UserError(name, f"does not parse as JSON ({place})", "it may be cut short: write it again") from None
     except UnicodeDecodeError:
-        raise EvaluationError(f"{name} is not a text file; give a JSON file") from None
+        raise UserError(name, "is not a text file", "give a JSON file") from None
     except ValueError as error:  # numbers of thousands of digits
-        raise EvaluationError(f"{name} holds what Python does not read ({error}); correct it") from None
+        raise UserError(name, f"has a number that Python does not read ({error})", "correct it") from None
 
 
 def _kind(value: object) -> str:
@@ -139,52 +152,106 @@ def _kind(value: object) -> str:
     return {"dict": "single object", "str": "string"}.get(kind, kind)
 
 
-def _check_objects(entries: Sequence[Any], what: str, name: str) -> None:
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise EvaluationError(f"{name}: {what} {index} (counted from 0) is a {_kind(entry)}, not an object")
+class _Entries:
+    """A list of objects in a file. Faults name the file, the entry's place and its image."""
 
+    def __init__(self, name: str, what: str, entries: list[Any]):
+        self.name, self.what, self.entries = name, what, entries
+        for place, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise UserError(f"{name}: {what} {place} (counted from 0)", f"is a {_kind(entry)}, not an object")
 
-def _unique_ids(entries: Sequence[Any], what: str, name: str) -> set[int]:
-    _check_objects(entries, what, name)
-    ids: set[int] = set()
-    for index, entry in enumerate(entries):
-        id_ = entry.get("id")
-        if not _is_integer(id_):
-            raise EvaluationError(f"{name}: {what} {index} (counted from 0) has id {id_!r}; ids are whole numbers")
-        if id_ in ids:
-            raise EvaluationError(f"{name}: two entries have the {what} id {id_}; give each its own")
-        ids.add(id_)
-    return ids
+    def refuse(self, place: int, reason: str, hint: str = "") -> NoReturn:
+        """Raise UserError about one entry."""
+        image_id = self.entries[place].get("image_id")
+        image = f", image_id {image_id}" if _is_integer(image_id) else ""
+        raise UserError(f"{self.name}: {self.what} {place} (counted from 0{image})", reason, hint)
 
+    def values(self, key: str) -> list[Any]:
+        return [entry.get(key) for entry in self.entries]
 
-def _check_known(entries: Sequence[Entry], key: str, known: set[int], name: str, what: str, mend: str) -> None:
-    strangers = [
-        (index, entry.get(key)) for index, entry in enumerate(entries) if not _hashable_in(entry.get(key), known)
-    ]
-    if not strangers:
-        return
-    index, first = strangers[0]
-    where = f"{name}: {what} {index} (counted from 0)"
-    if first is None:
-        raise EvaluationError(f"{where} has no {key}; {mend}")
-    if not _is_integer(first):
-        raise EvaluationError(f"{where} has {key} {first!r}; write it as a whole number, as in the truth")
-    advice = mend
-    if key == "category_id":
-        advice += _off_by_one({entry[key] for entry in entries if _is_integer(entry.get(key))}, known)
-    raise EvaluationError(
-        f"{where} has {key} {first}, which the truth does not list ({len(strangers)} of "
-        f"{len(entries)} {what}s have such an id); {advice}"
-    )
+    def ids(self) -> set[int]:
+        """Return the entries' ids, each of which is a whole number of its own."""
+        seen: set[int] = set()
+        for place, id_ in enumerate(self.values("id")):
+            if not _is_integer(id_):
+                self.refuse(place, f"id {id_!r} is not a whole number")
+            if id_ in seen:
+                self.refuse(place, f"another {self.what} has the id {id_} too", "give each its own")
+            seen.add(id_)
+        return seen
 
+    def check_known(self, key: str, known: set[int], hint: str) -> None:
+        values = self.values(key)
+        if set(map(type, values)) <= {int} and known.issuperset(values):
+            return
+        wrong = [place for place, value in enumerate(values) if not (_is_integer(value) and value in known)]
+        if not wrong:
+            return
+        value = values[wrong[0]]
+        if value is None:
+            self.refuse(wrong[0], f"has no {key}", hint)
+        if not _is_integer(value):
+            self.refuse(wrong[0], f"{key} {value!r} is not a whole number", "write it as in the truth")
+        if key == "category_id":
+            hint += _off_by_one({value for value in values if _is_integer(value)}, known)
+        share = f"{len(wrong)} of {len(values)} {self.what}s have such an id"
+        self.refuse(wrong[0], f"{key} {value} is not in the truth ({share})", hint)
 
-def _hashable_in(value: object, known: set[int]) -> bool:
-    return _is_integer(value) and value in known
+    def check_numbers(
+        self, key: str, *, wanted: str, hint: str, least: float = -math.inf, optional: bool = True
+    ) -> None:
+        """Refuse what is no finite number of `least` or more; `optional`: nor missing, nor null."""
+        values = self.values(key)
+        if are_finite([value for value in values if value is not None or not optional], least):
+            return
+        for place, value in enumerate(values):
+            if value is None and not optional:
+                self.refuse(place, f"has no {key}", hint)
+            if value is not None and not (is_finite(value) and value >= least):
+                self.refuse(place, f"{key} {reprlib.repr(value)} is not {wanted}", hint)
+
+    def check_flags(self) -> None:
+        for flag in FLAGS:
+            for place, value in enumerate(self.values(flag)):
+                if value is not None and not (isinstance(value, Real) and value in (0, 1)):
+                    self.refuse(
+                        place,
+                        f"{flag} {reprlib.repr(value)} is neither 0 nor 1",
+                        "correct it (a text such as '0' would count as a yes)",
+                    )
+
+    def check_boxes(self) -> None:
+        boxes = self.values("bbox")
+        plain = set(map(type, boxes)) <= {list, tuple} and set(map(len, boxes)) <= {4}
+        sides = [side for box in boxes for side in box[2:]] if plain else []
+        if plain and are_finite(list(chain.from_iterable(boxes))) and are_finite(sides, least=0):
+            return
+        for place, box in enumerate(boxes):
+            if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(_is_number, box)):
+                self.refuse(place, f"bbox {box!r} is not four numbers", "give x, y, width, height in pixels")
+            if not all(map(is_finite, box)):
+                hint = "remove it, or find the cause in what wrote it"
+                self.refuse(place, f"bbox {reprlib.repr(list(box))} is not finite", hint)
+            if box[2] < 0 or box[3] < 0:
+                hint = "a bbox is x, y, width, height, not two corners"
+                self.refuse(place, f"bbox {list(box)} has a negative width or height", hint)
+
+    def check_masks(self, truth: Truth, *, polygons: bool) -> None:
+        """polygons: may stand in place of RLE."""
+        sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
+        image_ids = self.values("image_id")
+        for image_id in dict.fromkeys(image_ids):
+            if not all(map(_is_integer, sizes[image_id])):
+                reason = f"height x width {list(sizes[image_id])} of the truth's image {image_id} are not whole numbers"
+                raise UserError(self.name, reason, "masks need both, in pixels")
+        fault = first_fault(self.values(MASKS), [sizes[image_id] for image_id in image_ids], polygons=polygons)
+        if fault is not None:
+            self.refuse(*fault)
 
 
 def _off_by_one(used: set[int], known: set[int]) -> str:
-    """A hint where all ids would fit after one step up or down: the commonest reason for an mAP of 0."""
+    """Return a hint where all ids would fit after one step up or down: the commonest reason for an mAP of 0."""
     for step, reason in ((1, "counted from 0"), (-1, "counted one too high")):
         if {id_ + step for id_ in used} <= known:
             return f": all of them fit after adding {step}, so the ids look {reason} (off by one)"
@@ -193,106 +260,9 @@ def _off_by_one(used: set[int], known: set[int]) -> str:
     return ""
 
 
-def _check_boxes(entries: Sequence[Entry], name: str, what: str) -> None:
-    for index, entry in enumerate(entries):
-        box = entry.get("bbox")
-        where = f"{name}: {what} {index} (counted from 0, image_id {entry['image_id']})"
-        if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_is_number(value) for value in box):
-            raise EvaluationError(f"{where} has bbox {box!r}; four numbers x, y, width, height in pixels are wanted")
-        if not all(is_finite(value) for value in box):
-            raise EvaluationError(
-                f"{where} has a bbox that is not finite: {_shown(list(box))}; remove it, or look for the cause in what "
-                "wrote it"
-            )
-        if box[2] < 0 or box[3] < 0:
-            raise EvaluationError(
-                f"{where} has a negative width or height: {list(box)}; a bbox is x, y, width, height, not two corners"
-            )
-
-
-def _check_scores(entries: Sequence[Entry], name: str) -> None:
-    for index, entry in enumerate(entries):
-        score = entry.get("score")
-        if not is_finite(score):
-            found = "has no score" if score is None else f"has score {_shown(score)}"
-            raise EvaluationError(
-                f"{name}: prediction {index} (counted from 0, image_id {entry['image_id']}) {found}; "
-                "each prediction needs a finite number as its score (was the truth given in place of "
-                "the predictions?)"
-            )
-
-
-def _check_sizes(images: Sequence[Entry], name: str) -> None:
-    for index, image in enumerate(images):
-        for side in ("width", "height"):
-            value = image.get(side)
-            if value is not None and not (is_finite(value) and value >= 0):
-                raise EvaluationError(
-                    f"{name}: image {index} (counted from 0) has {side} {_shown(value)}; write it as a number of "
-                    "pixels, or leave it out"
-                )
-
-
-def _check_flags_and_areas(entries: Sequence[Entry], name: str) -> None:
-    for index, entry in enumerate(entries):
-        for flag in FLAGS:
-            value = entry.get(flag)
-            if value is not None and not (isinstance(value, Real) and value in (0, 1)):
-                raise EvaluationError(
-                    f"{name}: annotation {index} (counted from 0, image_id {entry['image_id']}) has {flag} "
-                    f"{_shown(value)}; write 0 or 1 (a text such as '0' would count as a yes)"
-                )
-        area = entry.get("area")
-        if area is not None and not (is_finite(area) and area >= 0):
-            raise EvaluationError(
-                f"{name}: annotation {index} (counted from 0, image_id {entry['image_id']}) has area {_shown(area)}; "
-                "write it as a number of square pixels, or leave it out"
-            )
-
-
-def _check_masks(entries: Sequence[Entry], truth: Truth, name: str, what: str) -> None:
-    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
-    for image_id in dict.fromkeys(entry["image_id"] for entry in entries):
-        if not all(_is_integer(side) for side in sizes[image_id]):
-            raise EvaluationError(
-                f"{name}: the truth's image {image_id} has height x width {list(sizes[image_id])}; masks need "
-                "both as whole numbers of pixels"
-            )
-    segmentations = [entry.get(MASKS) for entry in entries]
-    fault = first_fault(segmentations, [sizes[entry["image_id"]] for entry in entries], polygons=what == "annotation")
-    if fault is not None:
-        index, told = fault
-        raise EvaluationError(f"{name}: {what} {index} (counted from 0, image_id {entries[index]['image_id']}) {told}")
-
-
 def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _shown(value: object) -> str:
-    """For a sentence: long ones shortened."""
-    return reprlib.repr(value)
-
-
-def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]:
-    """A dict fit for JSON: NaN ("no truth") becomes null."""
-    return {key: None if math.isnan(value) else value for key, value in values}
-
-
-def restrict(truth: Truth, predictions: Sequence[Entry], classes: Sequence[str]) -> tuple[Truth, list[Entry]]:
-    """Truth and predictions of the named classes alone; all images stay. Raises EvaluationError for unknown names."""
-    ids = {name: category_id for category_id, name in class_names(truth).items()}
-    unknown = [name for name in classes if name not in ids]
-    if unknown:
-        raise EvaluationError(f"the truth has no class {', '.join(unknown)}; it has {', '.join(ids)}")
-    kept = {ids[name] for name in classes}
-    part = {
-        **truth,
-        "categories": [category for category in truth["categories"] if category["id"] in kept],
-        "annotations": [entry for entry in truth["annotations"] if entry["category_id"] in kept],
-    }
-    return part, [entry for entry in predictions if entry["category_id"] in kept]

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions, predict_classes
 from vertebra.evaluation.predict.inference import Autocast, Progress
+from vertebra.ground.errors import UserError
 
 Z_95 = 1.959964  # two-sided 95 % of the normal distribution
 
@@ -74,12 +74,12 @@ def evaluate_topk(
 
 
 def topk_figures(predictions: ClassPredictions) -> TopK:
-    """Top-1 and top-5 of class predictions. Raises EvaluationError where there is no image, or one without a label."""
+    """Top-1 and top-5 of class predictions. Raises UserError where there is no image, or one without a label."""
     images = len(predictions.rank_N)
     if not images:
-        raise EvaluationError("there are no images to compute top-1 and top-5 of; is the split empty?")
+        raise UserError("there are no images to compute top-1 and top-5 of; is the split empty?")
     if (predictions.labels_N == NO_LABEL).any():
-        raise EvaluationError("images without a label have no top-1 and top-5; write their predictions to a file")
+        raise UserError("images without a label have no top-1 and top-5; write their predictions to a file")
     right1 = int((predictions.rank_N < 1).sum())
     right5 = int((predictions.rank_N < 5).sum())
     return TopK(
@@ -100,7 +100,7 @@ def error_interval(accuracy_interval: tuple[float, float]) -> tuple[float, float
 def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval of a proportion, in per cent (Wilson 1927); sound near 0 and 100 too."""
     if not 0 <= right <= total or not total:
-        raise EvaluationError(f"{right} of {total} is not a proportion")
+        raise UserError(f"{right} of {total} is not a proportion")
     share = right / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))

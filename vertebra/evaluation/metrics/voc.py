@@ -31,17 +31,10 @@ from vertebra.evaluation.metrics.average_precision import (
     Matched,
     average_precision,
 )
-from vertebra.evaluation.metrics.files import (
-    Difficult,
-    Entry,
-    EvaluationError,
-    Truth,
-    none_for_nan,
-    read_predictions,
-    read_truth,
-)
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan, read_predictions, read_truth
 from vertebra.evaluation.metrics.matching import split_by_class
 from vertebra.evaluation.metrics.overlaps import measure
+from vertebra.ground.errors import UserError
 
 Metric = Literal["voc07", "voc10"]
 Pixels = Literal["exact", "inclusive"]
@@ -91,7 +84,7 @@ def voc_figures(
     """VOC AP of COCO results against COCO JSON truth (dicts or paths); see the head of the file for the
     rules.
 
-    An empty list scores 0. Raises EvaluationError with a sentence for files that cannot be scored.
+    An empty list scores 0. Raises UserError with a sentence for files that cannot be scored.
     """
     levels_L = recall_levels(metric)
     matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
@@ -112,7 +105,7 @@ def voc_figures(
 def recall_levels(metric: str) -> FloatArray | None:
     """Where the metric reads the curve; None for the area under it."""
     if metric not in get_args(Metric):
-        raise EvaluationError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
+        raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     return ELEVEN_LEVELS if metric == "voc07" else None
 
 
@@ -132,11 +125,9 @@ def match_voc(
 ) -> dict[str, Matched]:
     """Every class's detections matched at one IoU threshold, by class name in the truth's order."""
     if not 0 < iou <= 1:
-        raise EvaluationError(f"an IoU threshold is above 0 and at most 1, not {iou}")
+        raise UserError(f"an IoU threshold is above 0 and at most 1, not {iou}")
     if pixels not in get_args(Pixels) or difficult not in get_args(Difficult):
-        raise EvaluationError(
-            f"pixels is exact or inclusive, difficult is ignore or count; got {pixels!r}, {difficult!r}"
-        )
+        raise UserError(f"pixels is exact or inclusive, difficult is ignore or count; got {pixels!r}, {difficult!r}")
     truth = read_truth(truth)
     overlaps = measure(
         truth,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from vertebra.evaluation.metrics.files import Entry, EvaluationError, Truth, class_names, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import Entry, Truth, class_names, read_predictions, read_truth
+from vertebra.ground.errors import UserError
 
 Competition = Literal["comp3", "comp4"]  # trained on the challenge's own images alone, or on others too
 DECIMALS = {"score": 6, "corner": 3}  # as many as our predictions have
@@ -27,7 +28,7 @@ def write_voc_files(
 ) -> list[Path]:
     """One file a class of the truth, empty ones too, below `folder`; best first in each image. Returns their paths.
 
-    Raises EvaluationError for files that cannot be used, OSError where nothing can be written.
+    Raises UserError for files that cannot be used, OSError where nothing can be written.
     """
     truth = read_truth(truth)
     predictions = read_predictions(predictions, truth)
@@ -57,19 +58,17 @@ def _stems(truth: Truth) -> dict[int, str]:
     for image in truth["images"]:
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
-            raise EvaluationError(f"the truth's image {image['id']} has no file_name, by which VOC's server knows it")
+            raise UserError(f"the truth's image {image['id']} has no file_name, by which VOC's server knows it")
         stems[image["id"]] = PurePosixPath(name).stem
     if len(set(stems.values())) < len(stems):
-        raise EvaluationError("two of the truth's images have files of one name; VOC's server knows them by it")
+        raise UserError("two of the truth's images have files of one name; VOC's server knows them by it")
     strange = next((stem for stem in stems.values() if len(stem.split()) != 1 or not stem.isascii()), None)
     if strange is not None:
-        raise EvaluationError(f"the image {strange!r} has no name of VOC's kind; these files are for VOC's own images")
+        raise UserError(f"the image {strange!r} has no name of VOC's kind; these files are for VOC's own images")
     return stems
 
 
 def _file_name(name: str) -> str:
     if not name.isascii() or any(character in name for character in '/\\ :*?"<>|'):
-        raise EvaluationError(
-            f"the class {name!r} cannot stand in a file's name; these files are for VOC's own classes"
-        )
+        raise UserError(f"the class {name!r} cannot stand in a file's name; these files are for VOC's own classes")
     return name

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
+from vertebra.ground.errors import UserError
 
 BEST = 5  # classes of an image that are kept
 NO_LABEL = -1
@@ -126,7 +126,7 @@ def _check(rows_NX: NDArray[np.float64], image_ids: Sequence[int]) -> None:
     unknown_N = rows_NX[:, 1] == rows_NX[:, 3]
     if unknown_N.any():
         first = int(np.argmax(unknown_N))
-        raise EvaluationError(
+        raise UserError(
             f"image id {image_ids[first]} has class {int(rows_NX[first, 0])} (counted from 0), and the network has "
             f"{int(rows_NX[first, 3])} classes; evaluate it on the classes that it was trained on"
         )

@@ -69,7 +69,7 @@ def predict_detections(
     loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files.
     autocast: makes the context the model runs in. options: progress, image_order and times_s of `predict_all`;
     a time is from the batch's copy to the device to its detections on the host, masks in full size. Raises
-    EvaluationError where the model gives numbers that are not finite.
+    UserError where the model gives numbers that are not finite.
     """
 
     def predict(batch: Any) -> dict[int, Found]:
@@ -102,7 +102,7 @@ def detect(
 ) -> dict[int, Found]:
     """Return the detections of one batch by image id. original_hw: the images' sizes on disk.
 
-    Raises EvaluationError where the model gives numbers that are not finite.
+    Raises UserError where the model gives numbers that are not finite.
     """
     detector: Any = getattr(model, "module", model)  # DDP wraps forward only
     with autocast():

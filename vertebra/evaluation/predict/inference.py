@@ -17,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
+from vertebra.ground.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -39,7 +39,7 @@ def predict_all(
     model: what runs in `predict`; it is in evaluation mode meanwhile. everywhere: every process gets the result;
     otherwise rank 0 does, and the others nothing. progress: called with the number of images done by this process
     after each batch. image_order: the data set's image ids, in order (default: by ascending id). times_s: gets each
-    batch's host-side seconds per image; its median is the time per image. Raises EvaluationError where an image of
+    batch's host-side seconds per image; its median is the time per image. Raises UserError where an image of
     the order is missing in the end, and on every process what goes wrong on one.
     """
     mine: dict[int, Value] = {}
@@ -77,10 +77,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:
-    """Raises EvaluationError naming the first image whose output is not finite."""
+    """Raises UserError naming the first image whose output is not finite."""
     if not finite_N.all():
         first = image_ids[int(np.argmin(finite_N))]
-        raise EvaluationError(
+        raise UserError(
             f"the model's output for image id {first} is not finite; its weights "
             "have most likely diverged: evaluate an earlier checkpoint or train with a lower learning rate"
         )
@@ -96,7 +96,7 @@ def rank_and_size() -> tuple[int, int]:
 def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, everywhere: bool) -> dict[int, Value] | None:
     """Return all processes' values by image id; where several have an image, the lowest rank's.
 
-    fault: what went wrong here, or None. It is raised again here, and as an EvaluationError on all other
+    fault: what went wrong here, or None. It is raised again here, and as an UserError on all other
     processes, so that none is left waiting. everywhere: every process gets the result; otherwise rank 0 does,
     and the others None.
     """
@@ -108,7 +108,7 @@ def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, every
         raise fault
     for other, sentence in enumerate(faults):
         if sentence:
-            raise EvaluationError(f"process {other} failed in the evaluation: {sentence}")
+            raise UserError(f"process {other} failed in the evaluation: {sentence}")
     if size == 1:
         return dict(mine)
     shares: list[Any] = [None] * size
@@ -127,14 +127,14 @@ def gather_by_image(mine: Mapping[int, Value], fault: Exception | None, *, every
 def in_order(by_image: Mapping[int, Value], order: Sequence[int] | None) -> list[tuple[int, Value]]:
     """Return (image id, value) in the data set's order, or by ascending id without one.
 
-    Raises EvaluationError where an image of the order is missing: a loss would otherwise look like a bad
+    Raises UserError where an image of the order is missing: a loss would otherwise look like a bad
     detector.
     """
     if order is None:
         return sorted(by_image.items(), key=lambda item: item[0])
     missing = [image_id for image_id in order if image_id not in by_image]
     if missing:
-        raise EvaluationError(
+        raise UserError(
             f"{len(missing)} of {len(order)} images were never evaluated (first: image id {missing[0]}); "
             "give the loader the whole set, each image on one process"
         )

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.metrics.topk import wilson_interval
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
 from vertebra.ground.boxes import corners_to_sizes, iou
+from vertebra.ground.errors import UserError
 
 RIGHT_IOU = 0.5
 
@@ -32,7 +32,7 @@ RIGHT_IOU = 0.5
 class LocationTruth:
     """The class of each image, 0..C-1, its size, and its boxes boxes_K4[starts[i]:starts[i + 1]] (x0 y0 x1 y1).
 
-    Raises EvaluationError where an image has no box.
+    Raises UserError where an image has no box.
     """
 
     labels_I: NDArray[np.int64]
@@ -43,7 +43,7 @@ class LocationTruth:
     def __post_init__(self) -> None:
         bare_I = np.diff(self.starts) < 1
         if bare_I.any():
-            raise EvaluationError(
+            raise UserError(
                 f"image {int(np.argmax(bare_I))} (counted from 0) has no box, so its object cannot be localised; leave "
                 "such images out"
             )
@@ -94,7 +94,7 @@ def predict_boxes(
     """`model.locate(views, classes_NQ)` over a loader of (views, labels_N) whose image ids are places 0..I-1.
 
     All processes get the result. autocast: makes the context the model runs in. options: progress and times_s of
-    `predict_all`. Raises EvaluationError for boxes that are not finite, and for images that never came.
+    `predict_all`. Raises UserError for boxes that are not finite, and for images that never came.
     """
     localizer: Any = getattr(model, "module", model)  # DDP wraps forward only
 
@@ -121,10 +121,10 @@ def overlaps(boxes_IQ4: NDArray[np.float32], truth: LocationTruth) -> NDArray[np
 
 
 def location_error(guesses: Guesses, truth: LocationTruth, count: int) -> LocationError:
-    """The error of the first `count` guesses of each image. Raises EvaluationError where there is no image."""
+    """The error of the first `count` guesses of each image. Raises UserError where there is no image."""
     images = len(truth)
     if not images:
-        raise EvaluationError("there are no images to localise in; is the split empty?")
+        raise UserError("there are no images to localise in; is the split empty?")
     of_class_IQ = guesses.classes_IQ[:, :count] == truth.labels_I[:, None]
     right_IQ = of_class_IQ & (overlaps(guesses.boxes_IQ4[:, :count], truth) >= RIGHT_IOU)
     has_class_I = of_class_IQ.any(axis=1)

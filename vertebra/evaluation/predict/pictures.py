@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from detectors.structures import Size
-from vertebra.evaluation.metrics.files import Entry, EvaluationError
+from vertebra.evaluation.metrics.files import Entry
 from vertebra.evaluation.predict.detections import detect
 from vertebra.evaluation.predict.draw import class_colours, draw
 from vertebra.evaluation.predict.inference import Autocast, evaluating
+from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +137,7 @@ def encode_picture(pixels_HW3: np.ndarray, suffix: str) -> bytes:
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix.lower() in JPEG_SUFFIXES else []
     done, content = cv2.imencode(suffix, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR), settings)
     if not done:
-        raise EvaluationError(
-            f"OpenCV cannot write {suffix} files on this machine; install opencv-python-headless anew"
-        )
+        raise UserError(f"OpenCV cannot write {suffix} files on this machine; install opencv-python-headless anew")
     return content.tobytes()
 
 
@@ -146,7 +145,7 @@ class VideoFile:
     """A video that is written frame by frame; it bears its name once it is whole. Use it in a `with`.
 
     path: with CODECS' first suffix; where its codec is missing the next one's takes its place, so read `path` again.
-    Raises EvaluationError where OpenCV has none of them.
+    Raises UserError where OpenCV has none of them.
     """
 
     def __init__(self, path: Path, size_hw: tuple[int, int], frames_per_s: float) -> None:
@@ -163,7 +162,7 @@ class VideoFile:
                 return
             self._unfinished.unlink(missing_ok=True)
         codecs = " or ".join(codec for codec, _ in CODECS)
-        raise EvaluationError(
+        raise UserError(
             f"{path}: OpenCV has no codec to write a video with ({codecs}) on this machine, or the folder is not to be "
             "written to; install opencv-python-headless, or use --json-only"
         )

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vertebra.evaluation.metrics.files import EvaluationError
 from vertebra.evaluation.predict.inference import Autocast, evaluating
+from vertebra.ground.errors import UserError
 
 
 def response_deviations(
@@ -29,7 +29,7 @@ def response_deviations(
 
     layers: modules inside `model` by name; each is read by a hook, when it is called. loader: batches whose `inputs`
     begin with the pixels_N3HW. The model is evaluated (norms by their running statistics) and its mode restored. Sums
-    are in float64 on the device. Raises EvaluationError without images, where a layer never ran, and where one gives
+    are in float64 on the device. Raises UserError without images, where a layer never ran, and where one gives
     numbers that are not finite.
     """
     sums_3 = {name: torch.zeros(3, dtype=torch.float64, device=device) for name in layers}
@@ -46,7 +46,7 @@ def response_deviations(
         for hook in hooks:
             hook.remove()
     if not images:
-        raise EvaluationError("there are no images to measure the layers' responses on; is the split empty?")
+        raise UserError("there are no images to measure the layers' responses on; is the split empty?")
     return {name: _deviation(name, sum_3) for name, sum_3 in sums_3.items()}, images
 
 
@@ -64,7 +64,7 @@ def _adding_to(sums_3: Tensor) -> Any:
 def _deviation(name: str, sums_3: Tensor) -> float:
     count, total, square_total = sums_3.tolist()
     if not count:
-        raise EvaluationError(f"the layer {name} gave nothing: the model does not call it")
+        raise UserError(f"the layer {name} gave nothing: the model does not call it")
     if not math.isfinite(square_total):
-        raise EvaluationError(f"the layer {name} gives numbers that are not finite: the weights have diverged")
+        raise UserError(f"the layer {name} gives numbers that are not finite: the weights have diverged")
     return max(0.0, square_total / count - (total / count) ** 2) ** 0.5

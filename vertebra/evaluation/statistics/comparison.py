@@ -40,7 +40,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
-from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
+from vertebra.evaluation.metrics.files import none_for_nan
+from vertebra.ground.errors import UserError
 
 Covers = Literal["seeds and images", "images"]
 
@@ -130,7 +131,7 @@ def compare_sides(
     """
     _check_level(level)
     if first_KS.shape[1] != second_KS.shape[1] or first_KS.shape[1] < 3:
-        raise EvaluationError("two sides are compared on the same resamples of the images, two at least")
+        raise UserError("two sides are compared on the same resamples of the images, two at least")
     if images is not None and images < 2:
         return None
     known_S = ~np.isnan(np.concatenate([first_KS, second_KS])).any(axis=0)
@@ -154,7 +155,7 @@ def compare_sides(
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise EvaluationError(f"a level is between 0 and 1, not {level}")
+        raise UserError(f"a level is between 0 and 1, not {level}")
 
 
 def _image_variance(values_S: FloatArray, images: int | None) -> tuple[float, float]:

@@ -13,9 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.files import EvaluationError, read_truth
+from vertebra.evaluation.metrics.files import read_truth
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
+from vertebra.ground.errors import UserError
 
 # ResNet-101 on COCO: AP, AP50. Trained on train, tested on val; the ensemble's: of three, trainval, test-dev.
 PAPER: dict[str, tuple[float, float]] = {
@@ -41,14 +42,14 @@ class Evaluated:
 def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> list[dict[str, Any]]:
     """Each row's figures, its differences to the row above, and the paper's figures, fit for JSON.
 
-    Raises EvaluationError where the rows are not of the same test images.
+    Raises UserError where the rows are not of the same test images.
     """
     truths = [read_truth(row.directory / "truth.json") for row in rows]
     if not truths[0]["annotations"]:
-        raise EvaluationError(f"{rows[0].directory / 'truth.json'} has no object to find, so there is no AP to compare")
+        raise UserError(f"{rows[0].directory / 'truth.json'} has no object to find, so there is no AP to compare")
     for row, truth in zip(rows, truths):
         if truth != truths[0]:
-            raise EvaluationError(
+            raise UserError(
                 f"{row.directory / 'truth.json'} is not that of {rows[0].directory}: the rows are of different test "
                 "images; evaluate them all with the same --data and --test-source"
             )

@@ -23,10 +23,11 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precisions,
 )
 from vertebra.evaluation.metrics.coco import match_coco
-from vertebra.evaluation.metrics.files import Difficult, Entry, EvaluationError, IouType, Truth
+from vertebra.evaluation.metrics.files import Difficult, Entry, IouType, Truth
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
 from vertebra.evaluation.metrics.voc import Pixels, match_voc
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides
+from vertebra.ground.errors import UserError
 
 # Place of the area range, and of the one threshold or None for the mean over all ten.
 COCO_FIGURES: dict[str, tuple[int, int | None]] = {
@@ -94,7 +95,7 @@ def class_mean(values_SC: FloatArray) -> FloatArray:
 def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
     """counts_SI: how often each image is in each resample."""
     if images < 1 or resamples < 1:
-        raise EvaluationError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
+        raise UserError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
     random = np.random.default_rng(seed)
     return random.multinomial(images, np.full(images, 1 / images), size=resamples)
 
@@ -111,11 +112,11 @@ def resample_coco(
     """COCO's figures, those of COCO_FIGURES that are asked for, by name.
 
     With counts of one they are pycocotools'; a resample's are pycocotools' on a data set in which images are
-    repeated. Raises EvaluationError with a sentence for files that cannot be scored.
+    repeated. Raises UserError with a sentence for files that cannot be scored.
     """
     unknown = [name for name in figures if name not in COCO_FIGURES]
     if unknown:
-        raise EvaluationError(f"unknown figures {unknown}; choose from {', '.join(COCO_FIGURES)}")
+        raise UserError(f"unknown figures {unknown}; choose from {', '.join(COCO_FIGURES)}")
     sizes = any(COCO_FIGURES[name][0] for name in figures)
     matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult, sizes=sizes)
     return reweigh(matches, counts_SI, {name: COCO_FIGURES[name] for name in figures}, COCO_LEVELS)
@@ -131,9 +132,9 @@ def resample_voc(
     pixels: Pixels = "exact",
     difficult: Difficult = "ignore",
 ) -> Resampled:
-    """VOC AP of each class and their mean. Raises EvaluationError with a sentence for files that cannot be scored."""
+    """VOC AP of each class and their mean. Raises UserError with a sentence for files that cannot be scored."""
     if metric not in VOC_LEVELS:
-        raise EvaluationError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
+        raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
     return reweigh(matches, counts_SI, {"mAP": (0, None)}, VOC_LEVELS[metric])["mAP"]
 

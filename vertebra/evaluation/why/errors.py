@@ -37,9 +37,10 @@ from vertebra.evaluation.metrics.average_precision import (
     Matched,
     average_precision,
 )
-from vertebra.evaluation.metrics.files import EvaluationError, none_for_nan
+from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.matching import take
 from vertebra.evaluation.metrics.overlaps import Overlaps, Pairs
+from vertebra.ground.errors import UserError
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 SPECIAL = ("false_positives", "false_negatives")
@@ -120,7 +121,7 @@ class Ranking:
 
 
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
-    """The errors of detections measured with a floor of `background` at most. Raises EvaluationError."""
+    """The errors of detections measured with a floor of `background` at most. Raises UserError."""
     overlaps, verdicts = judged(overlaps, iou=iou, background=background)
     rankings = mends(overlaps, verdicts)
     plain_K = _class_ap(rankings["AP"])
@@ -147,9 +148,9 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
 
 
 def judged(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
-    """The detections that TIDE takes and their verdicts. Raises EvaluationError for thresholds that make no sense."""
+    """The detections that TIDE takes and their verdicts. Raises UserError for thresholds that make no sense."""
     if not 0 < background <= iou <= 1:
-        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
+        raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = overlaps.first(overlaps.place_D, MOST)
     return overlaps, judge(overlaps, iou=iou, background=background)
 

@@ -11,7 +11,6 @@ from vertebra.evaluation.metrics.files import (
     NEEDS,
     Difficult,
     Entry,
-    EvaluationError,
     IouType,
     Truth,
     read_predictions,
@@ -24,6 +23,7 @@ from vertebra.evaluation.why.errors import tide_errors
 from vertebra.evaluation.why.operating import best_score
 from vertebra.evaluation.why.proposals import proposal_recall
 from vertebra.evaluation.why.slices import by_crowding, by_size
+from vertebra.ground.errors import UserError
 
 Explanation = dict[str, Any]
 OF_THE_TRUTH = ("images", "truths", "iou", "background_iou", "low", "high")  # what no detector changes
@@ -43,12 +43,12 @@ def explain(
     """TIDE's errors at `iou`, confusion from `score` on (default: the score of the highest F1), calibration, AP by size
     and crowding and, given a file of them, recall of proposals.
 
-    Files or lists in COCO's format, never changed. Raises EvaluationError with a sentence for what cannot be scored.
+    Files or lists in COCO's format, never changed. Raises UserError with a sentence for what cannot be scored.
     """
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     if not 0 < background <= iou <= 1:
-        raise EvaluationError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
+        raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = measure(truth, found, floor=min(background, 0.5), iou_type=iou_type, difficult=difficult)
     reliability = calibration(overlaps, truth, found)
     coco_sizes, quantiles = by_size(overlaps)
@@ -90,7 +90,7 @@ def difference(first: Any, second: Any) -> Any:
 
 
 def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> None:
-    """Raises EvaluationError where two truths differ in what is scored, so that their figures do not compare."""
+    """Raises UserError where two truths differ in what is scored, so that their figures do not compare."""
     for part, fields in (
         ("images", ("id",)),
         ("categories", ("id", "name")),
@@ -98,7 +98,7 @@ def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> N
     ):
         ours, theirs = ([[_told(entry, f) for f in fields] for entry in truth[part]] for truth in (first, second))
         if ours != theirs:
-            raise EvaluationError(
+            raise UserError(
                 f"{names[0]} and {names[1]} differ in their {part}, and detectors compare on one truth alone; "
                 "evaluate both on one test set (tools/eval_det.py RUN_DIR --test-source ... --output OTHER_DIR)"
             )

@@ -39,7 +39,7 @@ class ProposalRecall:
 def proposal_recall(
     truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: Difficult = "ignore"
 ) -> list[ProposalRecall]:
-    """Recall of each size, all sizes first. Raises EvaluationError for files that cannot be scored."""
+    """Recall of each size, all sizes first. Raises UserError for files that cannot be scored."""
     found = read_predictions(proposals, truth, classes=False)
     overlaps = measure(truth, found, floor=float(THRESHOLDS_T[0]), difficult=difficult, classless=True)
     overlaps = overlaps.first(overlaps.place_D, LIMITS[-1])

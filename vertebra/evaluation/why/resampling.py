@@ -59,7 +59,7 @@ def resample_errors(
     `mean_S` is what `tide_errors` says of a data set in which images are repeated (`ap`, `lost` and `special`), and
     row 0 of the images as they are; a class's figures are those of its `per_class`, NaN where a resample has no truth
     of it. Sides that are to be compared are given the same counts (`statistics.resampling.draw_counts`), and their
-    `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`. Raises EvaluationError with a sentence.
+    `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`. Raises UserError with a sentence.
     """
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
