@@ -28,7 +28,7 @@ PROBE_PX = 224  # side of the image on which strides are measured
 
 @dataclass(frozen=True)
 class Family:
-    """How a network is chained. Steps are names of modules ("x.*": all children of x) or of `FUNCTIONS`.
+    """A network's chain. Steps are names of modules ("x.*": all children of x) or of `FUNCTIONS`.
 
     steps: pixels to the last map. tail: the last map to vectors. classifier: the linear layer after them.
     """
@@ -78,7 +78,7 @@ TIMM = {
 class OutsideNet(Backbone):
     """A network of another library. Its modules become children of this one, under their own names.
 
-    name: as a user types it. net: the network. family: how it is chained; None: it cannot be.
+    name: as a user types it. net: the network. family: its chain; None: it has none.
     mean, std: of its pixels, RGB, 0..255. Raises BackboneError if it cannot be cut.
     """
 

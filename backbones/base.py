@@ -19,7 +19,7 @@ from backbones.norms import freeze_norms
 
 
 class BackboneError(ValueError):
-    """A network that was asked for something it cannot do; the message is the sentence for the user."""
+    """Raised for a network that does not exist or cannot do what is wanted; the message is for the user."""
 
 
 class Backbone(Chain):
@@ -128,7 +128,7 @@ class Backbone(Chain):
         if asked not in (None, fixed):
             raise BackboneError(
                 f"{self.name} cut at stride {stride} needs roi_size {fixed}, as fc6 reads "
-                f"{self.tail_side}x{self.tail_side} maps; {asked} was asked for."
+                f"{self.tail_side}x{self.tail_side} maps, not {asked}."
             )
         return fixed
 
@@ -140,7 +140,7 @@ class Backbone(Chain):
         No graph is kept of frozen stages, as neither pixels nor parameters ask for a gradient.
         """
         if stride not in (0, 1, 2, 4, 8, 16, 32):
-            raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}: 0, 2, 4, 8, 16 or 32 is meant.")
+            raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}; choose 0, 2, 4, 8, 16 or 32.")
         for stage in self.chain:
             if (stage.frozen_from or stage.spec.stride) <= stride:
                 for name in modules_of(stage.steps):
@@ -149,7 +149,7 @@ class Backbone(Chain):
                     freeze_norms(module)
 
     def identity(self) -> dict[str, Any]:
-        """What weights must agree with to be used in this network; JSON-able, goes into their provenance."""
+        """Facts that weights must share to fit this network; JSON-able, goes into their provenance."""
         return {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -200,4 +200,4 @@ def initialise(modules: Mapping[str, nn.Module], classifier: nn.Linear) -> None:
 def check_width(name: str, width: float) -> None:
     """Raises BackboneError unless the width factor is a positive number."""
     if not (width > 0 and math.isfinite(width)):
-        raise BackboneError(f"{name} cannot have width {width}: a factor above 0 is meant, such as 0.5.")
+        raise BackboneError(f"{name} cannot have width {width}; choose a factor above 0, such as 0.5.")

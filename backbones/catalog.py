@@ -49,7 +49,7 @@ def create_backbone(
 
     name: one of `list_backbones()`, `torchvision:NAME` or `timm:NAME`. width: factor on all channels.
     shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
-    so that one recipe serves all; `identity()` tells what was built. dilate_last (DC5: the last map at stride 16) and
+    so that one recipe serves all; `identity()` has what was built. dilate_last (DC5: the last map at stride 16) and
     zero_init_last: see `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
     """
     if ":" in name:
@@ -83,6 +83,6 @@ def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Ba
     if library not in OUTSIDE:
         raise BackboneError(f"There is no backbone {name!r}: outside networks are torchvision:NAME or timm:NAME.")
     if width != 1:
-        raise BackboneError(f"{name} has no width factor; only our own networks have one ({width} was asked for).")
+        raise BackboneError(f"{name} has no width factor; only our own networks have one, so leave out {width}.")
     make = from_torchvision if library == "torchvision" else from_timm
     return make(model, num_classes, dilate_last=dilate_last)

@@ -1,4 +1,4 @@
-"""What a backbone is trained as: a classifier with its loss."""
+"""A backbone as it is trained: a classifier with its loss."""
 
 from __future__ import annotations
 

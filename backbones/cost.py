@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-adds as He et al. 2015 (table 1) count FLOPs."""
+"""Cost of a network: parameters, and multiply-adds as He et al. 2015 (table 1) count FLOPs."""
 
 from __future__ import annotations
 

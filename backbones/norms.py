@@ -44,7 +44,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     if norm.training or norm.running_mean is None or not norm.affine:
         return False
-    # Someone looks at the layers one by one (layer responses, activation statistics): let them see each.
+    # Hooks read the layers one by one (layer responses, activation statistics): let them see each.
     return not (norm._forward_hooks or norm._forward_pre_hooks or conv._forward_hooks or conv._forward_pre_hooks)
 
 

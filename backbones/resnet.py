@@ -91,8 +91,6 @@ def _check(name: str, depth: int, residual: bool, shortcut: str, stride_in: str)
             f"There is no {name}: residual nets have {', '.join(map(str, DEPTHS))} layers, plain 18, 34."
         )
     if shortcut not in SHORTCUTS:
-        raise BackboneError(f"{name} has no shortcut {shortcut!r}: A, B or C is meant.")
+        raise BackboneError(f"{name} has no shortcut {shortcut!r}; choose A, B or C.")
     if stride_in not in STRIDE_PLACES:
-        raise BackboneError(
-            f"{name} cannot have its stride in {stride_in!r}: 1x1 (paper) or 3x3 (torchvision) is meant."
-        )
+        raise BackboneError(f"{name} cannot have its stride in {stride_in!r}; choose 1x1 (paper) or 3x3 (torchvision).")

@@ -42,7 +42,7 @@ def shallow_layers(deep: Backbone, state: Mapping[str, Tensor], *, origin: str) 
     §3.1: "we initialised the first four convolutional layers and the last three fully-connected layers with the
     layers of net A". A layer's place is its block and its number there, so that channels agree: of VGG-11 these are
     conv1_1, conv2_1, conv3_1 and conv3_2. Norms go with their convolutions; the last layer only where both networks
-    tell the same number of classes apart.
+    have the same number of classes.
 
     state: of a VGG of the same kind (norms or not) and width; `origin` names its file.
     Raises BackboneError where `deep` is no VGG, or the weights are not those of a shallower one.
@@ -58,7 +58,7 @@ def shallow_layers(deep: Backbone, state: Mapping[str, Tensor], *, origin: str) 
     kind = "_bn" * deep.batch_norm
     if depth not in DEPTHS or has_norms != deep.batch_norm or depth >= deep.depth:
         shallower = [f"vgg{d}{kind}" for d in DEPTHS if d < deep.depth]
-        wanted = f"those of {' or '.join(shallower)} are meant" if shallower else "there is no shallower VGG"
+        wanted = f"give those of {' or '.join(shallower)}" if shallower else "there is no shallower VGG"
         raise BackboneError(f"{origin} holds no weights from which {deep.name} could start: {wanted}.")
     shallow_places, deep_places = (_places(d, deep.batch_norm) for d in (depth, deep.depth))
     renamed = {name: name for name in ("classifier.0", "classifier.3", "classifier.6")}

@@ -78,7 +78,7 @@ def inference(net: nn.Module, pixels_N3HW: Tensor, precision: str) -> Callable[[
 
 
 def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """What is timed, by name."""
+    """The timed calls, by name."""
     device = torch.device(args.device)
     torch.manual_seed(0)
     default = precisions.resolve("auto", device)

@@ -6,8 +6,8 @@ python benchmarks/detector.py --train --device cuda --size 800 1056 --batch 8 --
 
 A training step is forward and backward, without the optimiser, which is the same for both: conv1 and conv2_x frozen,
 norms frozen, 256 anchors and 512 regions an image of 2000 proposals. Inference is one batch from pixels to detections,
-of 1000 proposals. Neither resizes. Weights are random, and proposals are the anchors: they are
-suppressed above an IoU of 0.9 instead of 0.7, so that no fewer survive than in earnest. The regions of both are told.
+of 1000 proposals. Neither resizes. Weights are random, and proposals are the anchors: they are suppressed above an IoU
+of 0.9 instead of 0.7, so that no fewer survive than with trained weights. The regions of both are printed.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def their_step(
 
 
 def regions_of(pool: nn.Module, call: Callable[[], None]) -> int:
-    """How many regions the box head pools in one call."""
+    """Count the regions that the box head pools in one call."""
     counts: list[int] = []
     handle = pool.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
     call()
@@ -152,7 +152,7 @@ def regions_of(pool: nn.Module, call: Callable[[], None]) -> int:
 
 
 def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """What is timed, by name."""
+    """The timed calls, by name."""
     device = torch.device(args.device)
     default = precisions.resolve("auto", device)
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def candidates(case: str, images: int, device: str) -> tuple[Tensor, Tensor, Ten
     return boxes.to(device), scores.to(device), labels.to(device)
 
 
-def ours(case: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def by_vertebra(case: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Index and validity, as the detector calls it."""
     _, groups, places, iou = CASES[case]
     if case == "output":
@@ -58,21 +58,21 @@ def ours(case: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tens
     return nms_batch(boxes, scores, iou, places, labels if groups > 1 else None)
 
 
-def theirs(case: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> list[Tensor]:
+def by_torchvision(case: str, boxes: Tensor, scores: Tensor, labels: Tensor) -> list[Tensor]:
     _, _, places, iou = CASES[case]
     return [batched_nms(b, s, g, iou)[:places] for b, s, g in zip(boxes, scores, labels)]
 
 
 def calls(images: int, device: str) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; raises AssertionError where the two do not keep the same."""
+    """The timed calls, by name; raises AssertionError where the two do not keep the same."""
     result: dict[str, Callable[[], object]] = {}
     for case in CASES:
         inputs = candidates(case, images, device)
         if device == "cpu":  # elsewhere torchvision's rounds otherwise
-            for index, valid, expected in zip(*ours(case, *inputs), theirs(case, *inputs)):
+            for index, valid, expected in zip(*by_vertebra(case, *inputs), by_torchvision(case, *inputs)):
                 assert torch.equal(index[valid], expected), case
-        result[f"ours, {case}"] = lambda case=case, inputs=inputs: ours(case, *inputs)
-        result[f"torchvision, {case}"] = lambda case=case, inputs=inputs: theirs(case, *inputs)
+        result[f"ours, {case}"] = lambda case=case, inputs=inputs: by_vertebra(case, *inputs)
+        result[f"torchvision, {case}"] = lambda case=case, inputs=inputs: by_torchvision(case, *inputs)
     return result
 
 

@@ -65,12 +65,12 @@ class AnchorGrid:
 
 
 def centred_inside(anchors_A4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
-    """Which anchors have their centre within each image (not on the padding beyond it), NA bool."""
+    """Return which anchors have their centre within each image (not on the padding beyond it), NA bool."""
     centre_A2 = (anchors_A4[:, :2] + anchors_A4[:, 2:]) / 2
     return (centre_A2 < sizes_hw_N2.flip(-1).unsqueeze(1)).all(dim=-1)
 
 
 def wholly_inside(anchors_A4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
-    """Which anchors do not cross the border of each image, NA bool."""
+    """Return which anchors do not cross the border of each image, NA bool."""
     inside_low_A = (anchors_A4[:, :2] >= 0).all(dim=-1)
     return inside_low_A & (anchors_A4[:, 2:] <= sizes_hw_N2.flip(-1).unsqueeze(1)).all(dim=-1)

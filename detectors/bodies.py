@@ -1,6 +1,6 @@
-"""What a detector reads an image with: one map of a cut backbone (C4), a dilated last stage (DC5), or a pyramid (FPN).
+"""Bodies of a detector: one map of a cut backbone (C4), a dilated last stage (DC5), or a pyramid (FPN).
 
-A body turns pixels into a tuple of maps, finest first, and says of each how many pixels one step on it spans.
+A body turns pixels into a tuple of maps, finest first; its `strides` are the pixels that one step on each spans.
 
 Legend: N images, C channels, H W map; L levels.
 """

@@ -1,4 +1,4 @@
-"""The detector's second stage (Fast R-CNN): which class is each region, and where exactly does its box end?
+"""The detector's second stage (Fast R-CNN): the class of each region, and where exactly its box ends.
 
 Legend: N images, P proposals an image, G padded truths, R regions an image, M = N * R, C classes, K = C + 1
 classes with background (0), Q box codes a region (C, or 1 if they do not depend on the class), V features of
@@ -25,12 +25,12 @@ from detectors.rpn import Proposals
 from detectors.sampling import Sampler
 from detectors.structures import Detections, ImageBatch, Targets
 
-BOX_HEAD_STREAM = 2  # tells the box head's random draws from the RPN's
+BOX_HEAD_STREAM = 2  # keeps the box head's random draws apart from the RPN's
 
 
 @dataclass(frozen=True)
 class Regions:
-    """What the second stage learns from.
+    """The regions that the second stage learns from.
 
     boxes_NR4; labels_NR int64, 0 is background; truth_NR4: the box of the truth, anything for background;
     valid_NR bool: False for slots that nothing could fill. truth_index_NR: the place of that truth among G.
@@ -49,8 +49,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class RegionOutput:
-    """What the second stage says of regions. maps_NRCHW: what the head made of each before it became a vector;
-    logits_NRK; deltas_NRQ4."""
+    """The second stage's output. maps_NRCHW: each region's before it became a vector; logits_NRK; deltas_NRQ4."""
 
     maps_NRCHW: Tensor
     logits_NRK: Tensor
@@ -165,7 +164,7 @@ class BoxHead(nn.Module):
 
     @property
     def most_positive(self) -> int:
-        """How many regions an image are positive at most; those that are come first."""
+        """Most positive regions an image; they come first."""
         return int(self.sampler.count * self.sampler.positive_fraction)
 
     def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> RegionOutput:

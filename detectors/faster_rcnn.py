@@ -43,7 +43,7 @@ class FasterRCNN(nn.Module):
 
     @torch.no_grad()
     def detect(self, images: ImageBatch) -> Detections:
-        """What is in the images, best first. Call `.eval()` first: this does not change the mode of norms."""
+        """Return what is in the images, best first. Call `.eval()` first: this does not change the mode of norms."""
         maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)
         proposals = self.rpn.propose(self.rpn(maps), images, self.rpn.test_limits)
         return self.add_masks(maps, self.box_head.detect(maps, proposals, images))

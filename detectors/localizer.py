@@ -1,17 +1,18 @@
-"""Where in an image is its object? A region proposal network in a per-class form (He et al. 2015, appendix C).
+"""Localisation of an image's object: a region proposal network in a per-class form (He et al. 2015, appendix C).
 
 On the trunk's map stand a 3x3 convolution and two sibling 1x1 ones: for each of C classes a binary classifier of
 every anchor, and a box regressor with reference to it. In training only those of the image's own class are computed
-and learn; at test, only those of the classes that somebody asks for (the truth's, or a classifier's best five). So a
+and learn; at test, only those of given classes (the truth's, or a classifier's best five). So a
 thousand classes cost what one does.
 
-Legend: N images, n those of one view and size, C classes, Q classes that are asked for, K anchors a cell, A anchors of
+Legend: N images, n those of one view and size, C classes, Q given classes, K anchors a cell, A anchors of
 the map, S sampled anchors, G padded truths, M channels of the hidden map, D candidates an image and class.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,32 @@ from detectors.matching import Matcher
 from detectors.sampling import Sampler
 from detectors.structures import ImageBatch, Targets
 
-LOCALIZER_STREAM = 3  # tells its random draws from those of other parts
+LOCALIZER_STREAM = 3  # keeps its random draws apart from other parts'
 LOCATED = 0.5  # overlap with a truth from which on an object counts as located
+
+
+class ViewGroup(Protocol):
+    """Views of one size. rows_n: places of their images in the batch; pixels_n3HW: uint8 RGB; place_n4: x and y of a
+    view's corner on disk, and how many pixels on disk one of its pixels spans in x and y."""
+
+    @property
+    def rows_n(self) -> Tensor: ...
+
+    @property
+    def pixels_n3HW(self) -> Tensor: ...
+
+    @property
+    def place_n4(self) -> Tensor | None: ...
+
+
+class PlacedViews(Protocol):
+    """groups: for each view, all images of the batch in groups of one size; sizes_hw_N2: of the images on disk."""
+
+    @property
+    def groups(self) -> Sequence[Sequence[ViewGroup]]: ...
+
+    @property
+    def sizes_hw_N2(self) -> Tensor | None: ...
 
 
 class PerClassHead(nn.Module):
@@ -47,7 +72,7 @@ class PerClassHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features_NCHW: Tensor, classes_NQ: Tensor) -> tuple[Tensor, Tensor]:
-        """logits_NQA and deltas_NQA4 of the classes asked for, each image's own, in the order of the anchors."""
+        """logits_NQA and deltas_NQA4 of the given classes, each image's own, in the order of the anchors."""
         hidden_NPM = self.conv(features_NCHW).relu_().flatten(2).mT
         logits_NQPK = self._of_classes(self.cls, hidden_NPM, classes_NQ)
         deltas_NQPJ = self._of_classes(self.reg, hidden_NPM, classes_NQ)
@@ -95,7 +120,7 @@ class Localizer(nn.Module):
 
     def forward(self, images: ImageBatch, targets: Targets, classes_N: Tensor) -> dict[str, Tensor]:
         """Both losses, over the sampled anchors of the whole batch, and, for the log, `located`: per cent of the images
-        whose best box overlaps a truth by half. classes_N: of the images, 0..C-1; all truths are taken as theirs."""
+        whose best box overlaps a truth by half. classes_N: of the images, 0..C-1; all truths count as of that class."""
         features_NCHW = self.trunk(images.pixels_N3HW, images.sizes_hw_N2)
         logits_N1A, deltas_N1A4 = self.head(features_NCHW, classes_N[:, None])
         logits_NA, deltas_NA4 = logits_N1A[:, 0], deltas_N1A4[:, 0]
@@ -124,27 +149,26 @@ class Localizer(nn.Module):
         return 100.0 * (iou_NG.amax(dim=1) >= LOCATED).float().mean()
 
     @torch.no_grad()
-    def locate(self, views: Any, classes_NQ: Tensor) -> tuple[Tensor, Tensor]:
-        """One box for each class asked for of each image, boxes_NQ4 in pixels of the images on disk and within them,
+    def locate(self, views: PlacedViews, classes_NQ: Tensor) -> tuple[Tensor, Tensor]:
+        """One box for each given class of each image, boxes_NQ4 in pixels of the images on disk and within them,
         and its probability scores_NQ. Call `.eval()` first.
 
-        views: has `groups`, for each view a sequence of groups with rows_n (places of their images), pixels_n3HW and
-        place_n4 (x, y of the view's corner on disk, pixels on disk that a pixel spans in x and y), and `sizes_hw_N2`
-        of the images. The box is the one of the highest score over all anchors and views; with more than one
+        views: with their places. The box is the one of the highest score over all anchors and views; with more than one
         candidate a view, the mean, by score, of those candidates that overlap it by `vote_iou`.
         """
-        sizes_hw_N2 = views.sizes_hw_N2
+        assert views.sizes_hw_N2 is not None
         shape = (*classes_NQ.shape, len(views.groups), self.candidates)
         boxes_NQVD4 = torch.zeros(*shape, 4, device=classes_NQ.device)
         scores_NQVD = torch.zeros(shape, device=classes_NQ.device)
         for number, groups in enumerate(views.groups):
             for group in groups:
+                assert group.place_n4 is not None
                 boxes_nQD4, scores_nQD = self.best_boxes(group.pixels_n3HW, classes_NQ[group.rows_n])
                 corner_n114, span_n114 = (part.repeat(1, 2)[:, None, None] for part in group.place_n4.split(2, dim=1))
                 found = boxes_nQD4.shape[2]
                 boxes_NQVD4[group.rows_n, :, number, :found] = boxes_nQD4 * span_n114 + corner_n114
                 scores_NQVD[group.rows_n, :, number, :found] = scores_nQD
-        boxes_NT4 = clip(boxes_NQVD4.flatten(1, 3), sizes_hw_N2)
+        boxes_NT4 = clip(boxes_NQVD4.flatten(1, 3), views.sizes_hw_N2)
         boxes_NQD4 = boxes_NT4.unflatten(1, (classes_NQ.shape[1], -1))
         return elect(boxes_NQD4, scores_NQVD.flatten(2), self.vote_iou)
 
@@ -164,7 +188,7 @@ class Localizer(nn.Module):
 
 
 def elect(boxes_NQD4: Tensor, scores_NQD: Tensor, vote_iou: float) -> tuple[Tensor, Tensor]:
-    """Of D candidates the one with the highest score, moved to the mean, by score, of those that overlap it by
+    """Return the candidate of D with the highest score, moved to the mean, by score, of those that overlap it by
     `vote_iou` or more (box voting: Gidaris & Komodakis 2015); its own score stays."""
     scores_NQ, best_NQ = scores_NQD.max(dim=2)
     chosen_NQ4 = of_class(boxes_NQD4, best_NQ)

@@ -16,7 +16,7 @@ from detectors.structures import Targets
 
 
 def global_count(selected: Tensor) -> Tensor:
-    """How many of `selected` (bool) are set, at least 1, as the mean over all processes; float32 scalar.
+    """Count those of `selected` (bool) that are set, at least 1, as the mean over all processes; float32 scalar.
 
     A sum divided by it and averaged over processes (as DDP does with gradients) is the sum over the global
     batch divided by the global count: the number of processes changes nothing. Detectron2 divides by each
@@ -39,12 +39,12 @@ def smooth_l1(predicted_X4: Tensor, wanted_X4: Tensor, beta: float) -> Tensor:
 
 
 def binary_cross_entropy(logits_X: Tensor, positive_X: Tensor) -> Tensor:
-    """Of sigmoid(logits), shape X."""
+    """Binary cross entropy of sigmoid(logits), shape X."""
     return F.binary_cross_entropy_with_logits(logits_X.float(), positive_X.float(), reduction="none")
 
 
 def cross_entropy(logits_XK: Tensor, labels_X: Tensor) -> Tensor:
-    """Of softmax(logits), shape X."""
+    """Cross entropy of softmax(logits), shape X."""
     logits_MK = logits_XK.flatten(0, -2).float()
     return F.cross_entropy(logits_MK, labels_X.flatten(), reduction="none").view(labels_X.shape)
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN's third branch: which cells of a region does its object cover? (He et al. 2017, §3)
+"""Mask R-CNN's third branch: the cells of a region that its object covers (He et al. 2017, §3).
 
 Legend: N images, R regions an image, M = N * R, C channels, Q classes (masks a region), B cells a side of a mask, G
 padded truths, K masks of the batch, X rows and Y columns of pixels that a region's samples lie between.
@@ -72,7 +72,7 @@ class MaskHead(nn.Module):
 
     @staticmethod
     def probabilities(logits_MQBB: Tensor, detections: Detections) -> Tensor:
-        """How probable it is that each cell of a detection's box is its object's, NDBB float32, 0..1."""
+        """Return the probability of each cell of a detection's box to be its object's, NDBB float32, 0..1."""
         own_MBB = of_class(logits_MQBB, detections.labels_ND.flatten() - 1)
         return own_MBB.float().sigmoid().unflatten(0, detections.labels_ND.shape)
 
@@ -107,7 +107,7 @@ def masks_of_regions(
 
 
 def _places(masks: Masks, images: ImageBatch, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Of each truth the number of its mask (NG, -1: none), and where each mask begins in `bits_M` (K)."""
+    """Return the number of each truth's mask (NG, -1: none), and where each mask begins in `bits_M` (K)."""
     area_K = images.sizes_hw_N2.prod(dim=1)[masks.image_index_K]
     start_K = area_K.cumsum(0) - area_K
     places = targets.valid_NG.shape[1]

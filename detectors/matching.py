@@ -1,4 +1,4 @@
-"""Which box answers for which truth, by overlap (Faster R-CNN, §3.1.2; Fast R-CNN, §2.3).
+"""Matching of boxes with truths, by overlap (Faster R-CNN, §3.1.2; Fast R-CNN, §2.3).
 
 Legend: N images, A boxes an image (anchors or proposals), G padded truths, g truths of one chunk.
 """
@@ -36,8 +36,7 @@ class Matcher:
 
     positive: a box with at least this IoU with a truth is positive.
     negative: a box with less than this IoU with every truth is negative ...
-    negative_from: ... and at least this with some truth (Fast R-CNN takes 0.1, a search for hard examples;
-    without
+    negative_from: ... and at least this with some truth (Fast R-CNN takes 0.1, a search for hard examples; without
         effect in images without truths).
     best_for_truth: the boxes that overlap a truth most are positive even below `positive` (RPN).
     ignore: a box of which at least this share lies in an ignored truth (a crowd, a difficult object) is not

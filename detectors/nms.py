@@ -99,7 +99,7 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
         from detectors.nms_kernel import keep_best
 
         keep_best(torch.zeros(1, 16, 4, device="cuda"), torch.zeros(1, 16, device="cuda"), None, 0.5, 16)
-    except Exception as error:  # whatever is missing on this machine says so in its own way
+    except Exception as error:  # each kind of missing part raises its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         logger.warning(
             "Triton does not work on this machine (%s), so torchvision's suppression is used, for which the host "
@@ -113,8 +113,8 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
 def _keep_best(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou: float, count: int) -> Tensor:
     """Indices of at most `count` kept candidates of one image, best first.
 
-    The suppression is greedy, so that a few of the best candidates often settle the matter: of 12,000 for 2,000
-    places, 4,000 take a CPU a sixth of the time. Where they do not, what they suppressed need not be looked at again.
+    The suppression is greedy, so that a few of the best candidates are often enough: of 12,000 for 2,000 places,
+    4,000 take a CPU a sixth of the time. Where they are not, what they suppressed need not be compared again.
     """
     usable_K = scores_K > float("-inf")
     order_K = scores_K.where(usable_K, float("-inf")).argsort(descending=True, stable=True)[: int(usable_K.sum())]
@@ -127,7 +127,7 @@ def _keep_best(boxes_K4: Tensor, scores_K: Tensor, groups_K: Tensor | None, iou:
 
 
 def _suppress(boxes_B4: Tensor, scores_B: Tensor, groups_B: Tensor | None, iou: float) -> Tensor:
-    """Which of B boxes, given best first, are kept: their places, ascending."""
+    """Return the places, ascending, of those of B boxes, given best first, that are kept."""
     if groups_B is None:
         return torchvision.ops.nms(boxes_B4, scores_B, iou)
     by_group_B = groups_B.argsort(stable=True)

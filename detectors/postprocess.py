@@ -19,7 +19,7 @@ from detectors.structures import Detections, ImageBatch
 
 @dataclass(frozen=True)
 class RegionScores:
-    """What is thought of regions. probabilities_NPK: float32, of background and every class; boxes_NPQ4: where each
+    """Scored regions. probabilities_NPK: float32, of background and every class; boxes_NPQ4: where each
     class's object is, within the image."""
 
     probabilities_NPK: Tensor
@@ -38,10 +38,9 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcess:
-    """What of all that was scored is reported.
+    """Choice of what is reported.
 
-    score_threshold: a detection scores more. nms_iou: no two of one class overlap by more. detections: an
-    image.
+    score_threshold: a detection scores more. nms_iou: no two of one class overlap by more. detections: an image.
     """
 
     score_threshold: float = 0.05

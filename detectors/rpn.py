@@ -1,4 +1,4 @@
-"""Region proposal network (Faster R-CNN, §3.1): at every anchor, is there an object, and where exactly?
+"""Region proposal network (Faster R-CNN, §3.1): for every anchor, whether there is an object, and where exactly.
 
 On a pyramid the same head reads every level, each with anchors of its own size (Lin et al. 2017, §4.1).
 
@@ -22,7 +22,7 @@ from detectors.nms import nms_batch
 from detectors.sampling import Sampler
 from detectors.structures import Detections, ImageBatch, Targets
 
-RPN_STREAM = 1  # tells the RPN's random draws from the box head's
+RPN_STREAM = 1  # keeps the RPN's random draws apart from the box head's
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Proposals:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalLimits:
-    """How many boxes of each level of an image go into non-maximum suppression, and how many of all levels come out."""
+    """Most boxes of each level of an image before non-maximum suppression, and of all levels after it."""
 
     before_nms: int
     after_nms: int
@@ -154,7 +154,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def detect(self, output: RPNOutput, images: ImageBatch, limits: ProposalLimits) -> Detections:
-        """What `propose` gives as detections of a single class, 1: "object". Their score is the objectness."""
+        """Return the proposals as detections of a single class, 1: "object". Their score is the objectness."""
         boxes_NK4, scores_NK, index_NP, valid_NP = self._suppress(output, images, limits)
         return Detections(
             boxes_ND4=take(boxes_NK4, index_NP) * valid_NP.unsqueeze(-1),
@@ -179,7 +179,7 @@ class RPN(nn.Module):
         return boxes_NK4, scores_NK, *nms_batch(boxes_NK4, scores_NK, self.nms_iou, limits.after_nms, level_NK)
 
     def eligible(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
-        """Which anchors take part at all, NA bool."""
+        """Return which anchors take part at all, NA bool."""
         if self.on_padding:
             return anchors_A4.new_ones((len(images), len(anchors_A4)), dtype=torch.bool)
         return centred_inside(anchors_A4, images.sizes_hw_N2)
@@ -197,7 +197,7 @@ def _best_of_levels(scores_NA: Tensor, level_sizes: Sequence[int], most: int) ->
 
 
 def _level_numbers(candidates: Sequence[int], like_NK: Tensor) -> Tensor | None:
-    """Of each candidate its level, NK int64; None where there is one level."""
+    """Return the level of each candidate, NK int64; None where there is one level."""
     if len(candidates) == 1:
         return None
     levels = [like_NK.new_full((count,), level, dtype=torch.int64) for level, count in enumerate(candidates)]

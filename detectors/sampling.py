@@ -32,7 +32,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def keyed_draws(seeds_N: Tensor, stream: int, count: int) -> Tensor:
-    """`count` distinct random numbers a key, N x count int64, 0 <= draw < 2⁵⁶; `stream` tells draws of one
+    """`count` distinct random numbers a key, N x count int64, 0 <= draw < 2⁵⁶; `stream` keeps draws of one
     key apart.
 
     The upper 32 bits are random, the lower 24 hold the index, so that no two are equal and an order by them

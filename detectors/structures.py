@@ -1,4 +1,4 @@
-"""What passes between the loader, a detector and its evaluation: padded values in frozen dataclasses.
+"""Values between the loader, a detector and its evaluation: padded, in frozen dataclasses.
 
 Legend of shape suffixes: N images, H W canvas height and width, G truths an image (padded to 16, 64, 256, ...),
 D detections an image (padded). Boxes are x0 y0 x1 y1, float32, in pixels of the resized image, without +1.
@@ -107,7 +107,7 @@ class Targets(TensorStructure):
 
 @dataclass(frozen=True)
 class Detections(TensorStructure):
-    """What a detector found, best first, padded to D an image.
+    """The objects that a detector found, best first, padded to D an image.
 
     boxes_ND4 float32 in pixels of the resized image; scores_ND float32 in 0..1; labels_ND int64 (1..C);
     valid_ND bool (False: padding). masks_NDMM: float, for every cell of an M x M grid over the box how probable it

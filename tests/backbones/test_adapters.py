@@ -117,13 +117,6 @@ def test_a_network_that_is_no_chain_gives_a_sentence():
 def test_an_unknown_outside_network_gives_the_nearest_name():
     with pytest.raises(ValueError, match="nearest name is 'torchvision:resnet50'"):
         create_backbone("torchvision:resnet5")
-    with pytest.raises(ValueError, match="torchvision:NAME or timm:NAME"):
-        create_backbone("keras:resnet50")
-
-
-def test_an_outside_network_has_no_width():
-    with pytest.raises(ValueError, match="torchvision:resnet18 has no width factor"):
-        create_backbone("torchvision:resnet18", width=0.5)
 
 
 def test_without_timm_the_sentence_says_how_to_install_it(monkeypatch):

@@ -194,3 +194,24 @@ def test_weights_are_kept_in_channels_last():
     for name in SMALL:
         for parameter in small(name).parameters():
             assert parameter.ndim != 4 or parameter.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *CIFAR])
+def test_a_run_in_two_parts_is_the_whole_run(name):
+    net = small(name).eval()
+    x = net.pixel_norm(pixels())
+    whole, maps = net.run(x, keep=net.feature_specs)
+    assert torch.equal(whole, net.last_map(pixels())) and list(maps) == list(net.feature_specs)
+    for place in range(len(net.chain) + 1):
+        below, first = net.run(x, last=place, keep=net.feature_specs)
+        above, second = net.run(below, first=place, keep=net.feature_specs)
+        assert torch.equal(above, whole) and list({**first, **second}) == list(maps)
+
+
+def test_an_exchanged_module_is_the_one_that_runs():
+    net = small("r18").eval()
+    net.conv1 = torch.nn.Conv2d(3, net.conv1.out_channels, 7, stride=2, padding=3)
+    torch.nn.init.zeros_(net.conv1.weight)
+    torch.nn.init.zeros_(net.conv1.bias)
+    stem, _ = net.run(net.pixel_norm(pixels()), last=1)
+    assert stem.shape[2:] == (32, 48) and not stem.any()

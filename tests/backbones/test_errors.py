@@ -3,6 +3,11 @@
 import pytest
 
 from backbones import BackboneError, create_backbone
+from backbones.blocks import recompute_blocks
+
+
+def narrow(name):
+    return create_backbone(name, width=0.125)
 
 
 @pytest.mark.parametrize(
@@ -14,32 +19,24 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("change", "sentence"),
     [
-        ({"name": "cifar_r21"}, "6n\\+2 layers; the nearest are 20 and 26"),
-        ({"name": "r50", "shortcut": "D"}, "r50 has no shortcut 'D': A, B or C is meant"),
-        ({"name": "r50", "stride_in": "5x5"}, "r50 cannot have its stride in '5x5': 1x1 .* or 3x3"),
-        ({"name": "r18", "width": 0}, "r18 cannot have width 0: a factor above 0 is meant"),
-        ({"name": "cifar_r20", "dilate_last": True}, "cifar_r20 cannot be built with a dilated last stage"),
+        (lambda: create_backbone("cifar_r21"), "6n\\+2 layers; the nearest are 20 and 26"),
+        (lambda: create_backbone("r50", shortcut="D"), "r50 has no shortcut 'D'; choose A, B or C"),
+        (lambda: create_backbone("r50", stride_in="5x5"), "r50 cannot have its stride in '5x5'; choose 1x1 .* or 3x3"),
+        (lambda: create_backbone("r18", width=0), "r18 cannot have width 0; choose a factor above 0"),
+        (lambda: create_backbone("cifar_r20", dilate_last=True), "cifar_r20 cannot be built with a dilated last stage"),
+        (lambda: create_backbone("torchvision:resnet18", width=0.5), "torchvision:resnet18 has no width factor"),
+        (lambda: create_backbone("torch:resnet18"), "torchvision:NAME or timm:NAME"),
+        (lambda: create_backbone("cifar_r20").cut(16), r"cifar_r20 cannot be cut at stride 16; .* strides 1, 2, 4"),
+        (lambda: narrow("r18").cut(5), r"r18 cannot be cut at stride 5; .* strides 4, 8, 16, 32"),
+        (lambda: narrow("vgg11").cut(16, roi_size=14), "needs roi_size 7, as fc6 reads 7x7 maps, not 14"),
+        (lambda: narrow("r18").trunk("c6"), r"r18 has no map c6; it has c2 \(stride 4\), c3 \(stride 8\), c4"),
+        (lambda: narrow("r18").freeze(3), "r18 cannot be frozen up to stride 3; choose 0, 2, 4"),
+        (lambda: recompute_blocks(narrow("vgg11")), "vgg11 cannot compute its activations again"),
+        (lambda: create_backbone("torchvision:resnet18").three_by_three(), "comes from outside"),
     ],
 )
-def test_options_that_make_no_network_are_named(options, sentence):
+def test_a_network_that_cannot_be_is_refused_with_the_choice_there_is(change, sentence):
     with pytest.raises(BackboneError, match=sentence):
-        create_backbone(**options)
-
-
-def test_a_cut_where_there_is_no_map_names_the_strides_there_are():
-    with pytest.raises(BackboneError, match=r"cifar_r20 cannot be cut at stride 16; .* strides 1, 2, 4"):
-        create_backbone("cifar_r20").cut(16)
-    with pytest.raises(BackboneError, match=r"r18 cannot be cut at stride 5; .* strides 4, 8, 16, 32"):
-        create_backbone("r18", width=0.125).cut(5)
-
-
-def test_vggs_region_size_is_fixed():
-    with pytest.raises(BackboneError, match="needs roi_size 7, as fc6 reads 7x7 maps; 14 was asked for"):
-        create_backbone("vgg11", width=0.125).cut(16, roi_size=14)
-
-
-def test_a_stride_that_is_none_cannot_be_frozen_to():
-    with pytest.raises(BackboneError, match="r18 cannot be frozen up to stride 3: 0, 2, 4"):
-        create_backbone("r18", width=0.125).freeze(3)
+        change()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import BackboneError, create_backbone
+from backbones import create_backbone
 
 
 # 6n+2 layers: all but the classifier; a basic block has two, a bottleneck one; VGG: all convolutions.
@@ -39,8 +39,3 @@ def test_they_run_in_this_order(name, kind):
     with torch.no_grad():
         net(torch.zeros(1, 3, 32, 32))
     assert called == list(layers)
-
-
-def test_outside_networks_are_refused():
-    with pytest.raises(BackboneError, match="comes from outside"):
-        create_backbone("torchvision:resnet18", num_classes=10).three_by_three()

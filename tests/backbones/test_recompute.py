@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from backbones import create_backbone
-from backbones.base import BackboneError
 from backbones.blocks import Block, recompute_blocks
 from backbones.norms import freeze_norms
 
@@ -74,8 +73,3 @@ def test_a_block_keeps_its_input_alone():
         return sum(kept.values())
 
     assert kept_bytes(True) < 0.5 * kept_bytes(False)
-
-
-def test_a_net_without_blocks_says_so():
-    with pytest.raises(BackboneError, match="vgg11 cannot compute its activations again"):
-        recompute_blocks(create_backbone("vgg11", width=0.125))

@@ -49,9 +49,9 @@ def test_a_classifier_of_other_classes_stays_new():
     ("deep", "given", "sentence"),
     [
         ("r18", "vgg11", "r18 cannot start from a shallower net: only VGGs do"),
-        ("vgg16", "vgg16", "a.pth holds no weights from which vgg16 could start: those of vgg11 or vgg13 are meant"),
+        ("vgg16", "vgg16", "a.pth holds no weights from which vgg16 could start: give those of vgg11 or vgg13"),
         ("vgg16", "vgg11_bn", "holds no weights from which vgg16 could start"),
-        ("vgg16_bn", "vgg11", "those of vgg11_bn or vgg13_bn are meant"),
+        ("vgg16_bn", "vgg11", "give those of vgg11_bn or vgg13_bn"),
         ("vgg11", "vgg11", "vgg11 could start: there is no shallower VGG"),
         ("vgg16", "r18", "holds no weights from which vgg16 could start"),
     ],

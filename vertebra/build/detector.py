@@ -169,14 +169,16 @@ def _norm_maker(settings: Detector) -> MakeNorm | None:
 
 
 def _over_gpus(field: str) -> bool:
-    """Whether batch statistics are to be gathered from several GPUs; one process has them all by itself.
+    """Return True where batch statistics must be gathered from several GPUs; one process has them all by itself.
 
     Raises RecipeError for several processes on CPUs, which torch's synchronised norm does not know.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return False
     if not torch.cuda.is_available():
-        raise RecipeError(f"{field} sync needs GPUs when there are several processes: say trained or batch, or use one")
+        raise RecipeError(
+            f"{field} sync needs GPUs when there are several processes: choose trained or batch, or use one process"
+        )
     return True
 
 

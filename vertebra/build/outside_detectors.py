@@ -100,7 +100,7 @@ def from_torchvision(
     """
     _check_outputs(state, categories=max(category_ids))
     rows = [0, *category_ids]
-    ours: dict[str, Tensor] = {}
+    state_here: dict[str, Tensor] = {}
     for name, tensor in state.items():
         place = _name_from_torchvision(name)
         if place.endswith("running_var"):
@@ -113,17 +113,17 @@ def from_torchvision(
             tensor = tensor[rows[1:]]
         elif name == "roi_heads.box_head.fc6.weight":  # channels first there, last in ours
             tensor = tensor.unflatten(1, (-1, FLAT_ROI_SIZE, FLAT_ROI_SIZE)).permute(0, 2, 3, 1).flatten(1)
-        ours[place] = tensor.contiguous()
-    for name in [name for name in ours if name.endswith("running_var")]:
-        ours[name.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
-    return ours
+        state_here[place] = tensor.contiguous()
+    for name in [name for name in state_here if name.endswith("running_var")]:
+        state_here[name.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
+    return state_here
 
 
 def _check_outputs(state: Mapping[str, Tensor], *, categories: int) -> None:
     """Raises ValueError where the tensors whose rows are taken apart are not there, or have other rows."""
     scores, deltas = (f"roi_heads.box_predictor.{name}.weight" for name in ("cls_score", "bbox_pred"))
     for name in state:
-        _name_from_torchvision(name)  # tells what is of another model
+        _name_from_torchvision(name)  # raises ValueError for a name of another model
     for name in (scores, deltas):
         if name not in state:
             raise ValueError(f"the state dict lacks {name}; is it another model's?")
@@ -166,16 +166,16 @@ _TORCHVISION_PREFIXES = {
 
 def _name_from_torchvision(name: str) -> str:
     """Names of today's torchvision; its published files have some older ones ("inner_blocks.0.weight", "mask_fcn1")."""
-    for theirs, ours in _TORCHVISION_PREFIXES.items():
-        if not name.startswith(theirs):
+    for prefix, place in _TORCHVISION_PREFIXES.items():
+        if not name.startswith(prefix):
             continue
-        rest = name.removeprefix(theirs)
+        rest = name.removeprefix(prefix)
         parts = rest.split(".")
-        if ours in ("body.laterals.", "body.outputs.") and len(parts) == 2:
+        if place in ("body.laterals.", "body.outputs.") and len(parts) == 2:
             rest = f"{parts[0]}.0.{parts[1]}"
-        elif theirs.endswith("mask_fcn"):
+        elif prefix.endswith("mask_fcn"):
             rest = f"{int(parts[0]) - 1}.0.{parts[1]}"
-        return ours + rest
+        return place + rest
     raise ValueError(
         f"the state dict has {name}, which torchvision's R50-FPN detectors have not; is it another model's?"
     )

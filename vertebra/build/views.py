@@ -71,7 +71,7 @@ def load_net(path: Path, device: torch.device, *, size: int | None, resize: int 
     state, origin = load_weights(path)
     identity = origin.get("backbone")
     if not identity:
-        raise ValueError(f"{path} does not say which backbone it is; weights of train_backbone.py do")
+        raise ValueError(f"{path} does not name its backbone; weights of train_backbone.py do")
     trained = origin.get("protocol", {})
     view = {name: trained[f"input.{name}"] for name in ("size", "resize") if f"input.{name}" in trained}
     view["size"] = trained.get("input.test_size") or view.get("size")  # a training may use smaller crops than the test
@@ -183,6 +183,6 @@ def _large_enough(net: LoadedNet, scale: int, flag: str) -> int:
     if scale < net.size:
         raise RecipeError(
             f"{flag} {scale} is too small for {net.path}: a network for {net.size} px can be slid over images with a "
-            f"shorter side of {net.size} px or more (--size tells another size)"
+            f"shorter side of {net.size} px or more (--size sets another size)"
         )
     return scale
