@@ -310,7 +310,7 @@ def test_jobs_do_not_share_gpus_by_accident(tmp_path, monkeypatch):
 
     monkeypatch.setattr("vertebra.engine.device.visible_gpus", lambda device: ["0", "1", "2", "3"])
     with pytest.raises(
-        RecipeError, match=r"--jobs is for a CPU; with GPUs say --gpus-per-job, such as --gpus 4 --gpus"
+        RecipeError, match=r"--jobs is for a CPU; with GPUs give --gpus-per-job, such as --gpus 4 --gpus"
     ):
         run.place_of(compare(tmp_path, jobs=2, gpus=4))
     assert run.place_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4

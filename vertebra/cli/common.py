@@ -1,4 +1,4 @@
-"""What every command does around its job: end in a sentence rather than a traceback."""
+"""Shared by all commands: settings of one kind, processes, and an end in a sentence rather than a traceback."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ def _not_one(resamples: int) -> int:
 JsonFile = Annotated[Path | None, tyro.conf.arg(name="json")]
 Resamples = Annotated[int, AfterValidator(_not_one)]
 
-ROOMS = ("backbones", "detectors", "vertebra")
-
 
 def make_room(flag: str, path: Path | None) -> None:
-    """Makes the directory of a file that is to be written, before any work: none is lost for a place that cannot be.
+    """Make the directory of a file that is to be written, before any work, so that none is lost for want of a place.
 
-    flag: that named the file. Raises RecipeError where the path is a directory, OSError where none can be made.
+    flag: the one that named the file. Raises RecipeError where the path is a directory, OSError where none can be made.
     """
     if path is None:
         return
@@ -50,7 +48,7 @@ def make_room(flag: str, path: Path | None) -> None:
 
 
 def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
-    """`work` in this process, or this whole command in `gpus` processes; the exit status."""
+    """Do `work` in this process, or run this whole command in `gpus` processes; returns the exit status."""
     from vertebra.engine import distributed
 
     if gpus > 1 and not distributed.is_under_launcher():
@@ -60,10 +58,10 @@ def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a tool and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/143 interrupted.
+    """Run a command and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/143 interrupted.
 
-    Errors that are meant for people (ValueError, OSError and their kin) are printed as one sentence; others are
-    faults of ours and keep their traceback. VERTEBRA_TRACEBACK=1 shows it for all.
+    Errors that a user can fix (ValueError, OSError and their kin) are printed as one sentence; others are bugs and keep
+    their traceback. VERTEBRA_TRACEBACK=1 shows it for all.
     """
     try:
         code = main()
@@ -73,24 +71,17 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        if os.environ.get("VERTEBRA_TRACEBACK"):
+        is_fixable = isinstance(error, (ValueError, OSError, ImportError)) or hasattr(error, "exit_code")
+        if os.environ.get("VERTEBRA_TRACEBACK") or not is_fixable:
             raise
-        code = _explain(error)
+        code = getattr(error, "exit_code", 1)
+        print(error if code in (130, 143) else f"error: {_sentence(error)}", file=sys.stderr)
     sys.exit(code or 0)
 
 
-def _explain(error: Exception) -> int:
-    meant_for_people = isinstance(error, (ValueError, OSError, ImportError))
-    code = getattr(error, "exit_code", None)
-    if code is None and not meant_for_people and type(error).__module__.split(".")[0] not in ROOMS:
-        raise error
-    print(error if code in (130, 143) else f"error: {_sentence(error)}", file=sys.stderr)
-    return int(code or 1)
-
-
 def _sentence(error: Exception) -> str:
-    """What the error says; the system's own errors with their file first and without their number."""
+    """Return the error's message; the system's own errors with their file first and without their number."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    mend = "; check the path" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
-    return f"{error.filename}: {error.strerror}{mend}" if error.filename else error.strerror
+    hint = "; check the path" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
+    return f"{error.filename}: {error.strerror}{hint}" if error.filename else error.strerror

@@ -103,7 +103,7 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     if (expectations := expected(recipe)) is not None:
         from vertebra.evaluation.report.expect import read_expectations
 
-        read_expectations(expectations)  # what is wrong with it is said before days of training
+        read_expectations(expectations)  # an error in it should not wait for days of training
 
 
 def expected(recipe: CompareRecipe) -> Path | None:

@@ -113,14 +113,13 @@ def main(arguments: list[str]) -> int:
         )
         for (_, predictions), file in zip(files, proposals)
     ]
-    for letter, (_, predictions), told in zip("AB", files, explanations):
+    for letter, (_, predictions), facts in zip("AB", files, explanations):
         name = f"{letter}: " if len(files) == 2 else ""
-        print(
-            f"{name}{predictions}: {told['detections']} detections, {told['truths']} objects, {told['images']} images"
-        )
-        if without := told["errors"]["classes_without_truth"]:
+        counts = f"{facts['detections']} detections, {facts['truths']} objects, {facts['images']} images"
+        print(f"{name}{predictions}: {counts}")
+        if without := facts["errors"]["classes_without_truth"]:
             print(f"  {len(without)} classes with detections but without truth count in TIDE's mean with AP 0")
-        if told["calibration"] is None:
+        if facts["calibration"] is None:
             print("  no calibration: scores beyond 0..1 are no probabilities")
     compared: dict[str, Any] = {}
     if len(files) == 2 and options.resamples and truths[0]["images"]:
@@ -140,8 +139,8 @@ def main(arguments: list[str]) -> int:
         from vertebra.ground.files import write_json
 
         found = [
-            {"truth": str(truth), "predictions": str(predictions), **told}
-            for (truth, predictions), told in zip(files, explanations)
+            {"truth": str(truth), "predictions": str(predictions), **facts}
+            for (truth, predictions), facts in zip(files, explanations)
         ]
         change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
         intervals = {name: None if one is None else one.to_dict() for name, one in compared.items()}
@@ -152,7 +151,7 @@ def main(arguments: list[str]) -> int:
 
 
 def errors_compared(options: Settings, truth: Any, files: list[Path]) -> dict[str, Any]:
-    """The differences of AP and errors between two files, with intervals: both on the same resamples of the images."""
+    """Return the differences of AP and errors of two files with intervals, both on the same resamples of the images."""
     from vertebra.evaluation.statistics.resampling import draw_counts
     from vertebra.evaluation.why.resampling import compare_errors, resample_errors
 

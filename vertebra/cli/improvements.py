@@ -78,7 +78,7 @@ class Settings(Recipe):
 
 @dataclass(frozen=True)
 class Row:
-    """key: of the paper's row; evaluation: what eval_det.py is told."""
+    """key: of the paper's row; evaluation: the settings of eval_det.py."""
 
     key: str
     title: str
@@ -86,7 +86,7 @@ class Row:
 
 
 def plan(settings: Settings) -> list[Row]:
-    """The rows in order; each has all that the one above has."""
+    """Return the rows in order; each has all that the one above has."""
     now = eval_det.Settings(
         run=settings.run,
         data=settings.data,
@@ -116,7 +116,7 @@ def plan(settings: Settings) -> list[Row]:
 
 
 def check(settings: Settings) -> None:
-    """Raises RecipeError where the rows would differ in more than they say."""
+    """Raise RecipeError where the rows would differ in more than their titles."""
     recipe = recipe_of(settings.run)
     test = recipe.test
     if test.refine or test.multi_scale or test.flip or recipe.model.context:
@@ -136,12 +136,12 @@ def check(settings: Settings) -> None:
     if differing:
         raise RecipeError(
             f"{settings.context_run} differs from {settings.run} in {', '.join(differing)} too, so that the context's "
-            "share could not be told; train both by one recipe"
+            "share would not be known; train both by one recipe"
         )
 
 
 def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
-    """Raises ValueError where a detector is missing, or makes no ensemble with the first: before the first row.
+    """Raise ValueError where a detector is missing, or makes no ensemble with the first: before the first row.
 
     Published ones are not fetched for it.
     """
@@ -163,7 +163,7 @@ def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
 
 
 def changed(row: Row) -> DetectionRecipe:
-    """The recipe under which the row is tested. Raises RecipeError where it cannot be."""
+    """Return the recipe under which the row is tested. Raises RecipeError where it cannot be."""
     assert row.evaluation.run is not None
     return eval_det.changed(recipe_of(row.evaluation.run), row.evaluation)
 
@@ -175,7 +175,7 @@ def recipe_of(run: Path) -> DetectionRecipe:
 
 
 def is_done(row: Row, world: World) -> bool:
-    """Whether the row's results are there, of these settings, these images and these weights."""
+    """True where the row's results are there, of these settings, these images and these weights."""
     from vertebra.engine import precision
 
     settings = row.evaluation

@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Detector:
-    """A model and what its labels mean. kept: the category ids that are asked for."""
+    """A model and the names of its labels. kept: the category ids that are asked for."""
 
     model: Any
     recipe: DetectionRecipe
@@ -83,7 +83,7 @@ class Detector:
     kept: frozenset[int]
 
     def detect(self, batches: Iterable[Any], description: str, total: int | None) -> Iterator[PictureDetections | str]:
-        """The detections in each picture, with a progress bar."""
+        """Yield the detections in each picture, with a progress bar."""
         from vertebra.build import build
         from vertebra.engine.logs import progress
         from vertebra.evaluation.predict.pictures import detect_pictures
@@ -138,7 +138,7 @@ def check_output(output: Path, inputs: Inputs) -> None:
 
 
 def open_detector(settings: Settings, world: World) -> Detector:
-    """The detector of the weights, with what the command line changes."""
+    """Return the detector of the weights, with what the command line changes."""
     from vertebra.build.detector import make_tested
     from vertebra.build.wiring import read_detector, restore_detector
     from vertebra.engine import precision
@@ -152,7 +152,7 @@ def open_detector(settings: Settings, world: World) -> Detector:
 
 
 def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
-    """The recipe with what the command line changes."""
+    """Return the recipe with what the command line changes."""
     test = {
         "score": min(recipe.test.score, settings.score),
         "batch_size": recipe.test.batch_size if settings.batch_size is None else settings.batch_size,
@@ -165,7 +165,7 @@ def changed(recipe: DetectionRecipe, settings: Settings) -> DetectionRecipe:
 
 
 def chosen_classes(wanted: tuple[str, ...], names: Mapping[int, str]) -> frozenset[int]:
-    """The ids of the named classes; of all where none is named."""
+    """Return the ids of the named classes; of all where none is named."""
     for name in wanted:
         if name not in names.values():
             near = difflib.get_close_matches(name, names.values(), n=1)
@@ -177,7 +177,7 @@ def chosen_classes(wanted: tuple[str, ...], names: Mapping[int, str]) -> frozens
 def predict_images(
     detector: Detector, painter: Painter | None, paths: Sequence[Path], targets: Sequence[Path], results: PictureResults
 ) -> None:
-    """The results of all image files, whose ids count from 1, and a drawing of each."""
+    """Add the results of all image files, whose ids count from 1, and draw each."""
     from vertebra.build import build_detection
     from vertebra.data.loading.pictures import picture_loader
     from vertebra.evaluation.predict.pictures import encode_picture
@@ -233,7 +233,7 @@ def predict_video(
             results.add(found, path, **facts)
             frames += 1
     if frames < video.frames:
-        logger.warning("%s: its header says %d frames, but only %d could be read", path, video.frames, frames)
+        logger.warning("%s: its header announces %d frames, but only %d could be read", path, video.frames, frames)
     return frames
 
 

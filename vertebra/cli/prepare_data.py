@@ -93,7 +93,7 @@ def _official(name: str, data: Path, download: bool, mirror: str) -> int:
     from vertebra.ground.errors import RecipeError
 
     if mirror and not download:
-        raise RecipeError("--mirror says from where to download: add --download, or leave --mirror out")
+        raise RecipeError("--mirror is where to download from: add --download, or leave --mirror out")
     if download:
         for sentence in fetch(name, data, mirror=mirror, progress=_byte_bar):
             print(sentence)
@@ -110,7 +110,7 @@ def _official(name: str, data: Path, download: bool, mirror: str) -> int:
 
 
 def _byte_bar(name: str) -> Any:
-    """A progress of one file's bytes, with the time that is left."""
+    """Return the progress bar of one file's bytes."""
     from tqdm import tqdm
 
     bar: Any = None
@@ -173,7 +173,7 @@ def convert(
     polygons: Annotated[bool, tyro.conf.arg(help="YOLO: outlines instead of boxes, for segmentation.")] = False,
     crowd: Annotated[Literal["keep", "drop"], tyro.conf.arg(help="drop: leave crowd regions out.")] = "keep",
 ) -> int:
-    """Write a detection set anew as COCO JSON, VOC XML or YOLO text; says what the new form cannot carry."""
+    """Write a detection set anew as COCO JSON, VOC XML or YOLO text; lists what the new form cannot carry."""
     from tqdm import tqdm
 
     from vertebra.data.datasets.catalog import open_detection
@@ -199,7 +199,7 @@ def convert(
 
 
 def split_name(source: str) -> str:
-    """The split that a source names, as a name for its copy: coco/val2017 is val2017, json:a/b.json is b."""
+    """Return the split that a source names, as a name for its copy: coco/val2017 is val2017, json:a/b.json is b."""
     return Path(source.partition("+")[0].partition(":")[2] or source.partition("+")[0]).stem.removeprefix("instances_")
 
 
@@ -248,7 +248,7 @@ def shard(
         missing = "--output is missing" if output is None else "--index-only needs --split: train, val or test"
         raise RecipeError(missing)
     if shards and not index_only:
-        raise RecipeError("--shards says which tar files --index-only takes: add it, or leave --shards out")
+        raise RecipeError("--shards are the tar files that --index-only takes: add it, or leave --shards out")
     splits = (split,) if split else tuple(name for name in find_sources(data) if name in ("train", "val", "test"))
     if not splits:
         raise RecipeError(f"{data}: no train, val or test in it; shards are made of images with one class each")
@@ -290,7 +290,7 @@ def _check(data: Path, source: str) -> int:
 
 
 def _contents(data: Path, source: str) -> str:
-    """Images, and objects by class: what a training on it can be expected to learn."""
+    """Return a line: images, and objects by class."""
     import numpy as np
 
     from vertebra.data.datasets.catalog import open_detection

@@ -83,7 +83,7 @@ class Settings(Recipe):
             (of_masks and self.resamples, "--resamples is for boxes, not for coco-segm"),
             (
                 self.against is not None and not self.resamples,
-                "--against needs --resamples, say 2000: a difference without its interval says little",
+                "--against needs --resamples, for instance 2000: a difference without its interval means little",
             ),
             (of_masks and self.voc_files, "--voc-files takes boxes, not coco-segm"),
             (

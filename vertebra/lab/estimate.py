@@ -128,7 +128,7 @@ def measure_rate(on: torch.device, wanted: str) -> float:
 def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float], float | None]:
     """Return the seconds of each training by name, and the rate that was measured where no pace of its kind was known.
 
-    A kind's measured pace says how fast its evaluations go as well.
+    A kind's measured pace holds for its evaluations as well.
     """
     everything = matrix.trainings()
     kinds: dict[str, Training] = {}

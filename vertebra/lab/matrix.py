@@ -113,14 +113,14 @@ def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
 
 
 def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
-    """Raise RecipeError where two heads have one body, by which the report tells heads apart."""
+    """Raise RecipeError where two heads have one body, by which the report keeps heads apart."""
     seen: dict[str, str] = {}
     for (_, name), first in firsts.items():
         assert isinstance(first.recipe, DetectionRecipe)
         other = seen.setdefault(first.recipe.model.body, name)
         if other != name:
             raise RecipeError(
-                f"the heads {other} and {name} have one body, {first.recipe.model.body}, by which the report tells "
+                f"the heads {other} and {name} have one body, {first.recipe.model.body}, by which the report keeps "
                 "heads apart: compare them in two matrices"
             )
 

@@ -55,10 +55,10 @@ def place_of(recipe: CompareRecipe) -> Place:
         )
     gpus = device.visible_gpus(recipe.device)
     if gpus and recipe.processes * recipe.at_once > len(gpus) and recipe.gpus > len(gpus):
-        raise RecipeError(f"--gpus {recipe.gpus}, but this machine has {len(gpus)}; say how many of them to use")
+        raise RecipeError(f"--gpus {recipe.gpus}, but this machine has {len(gpus)}; give the number of them to use")
     if gpus and recipe.jobs is not None and recipe.gpus > 1:
         raise RecipeError(
-            f"--jobs {recipe.jobs} --gpus {recipe.gpus}: --jobs is for a CPU; with GPUs say --gpus-per-job, such as "
+            f"--jobs {recipe.jobs} --gpus {recipe.gpus}: --jobs is for a CPU; with GPUs give --gpus-per-job, such as "
             f"--gpus {recipe.gpus} --gpus-per-job 1"
         )
     return this_machine(recipe.at_once, recipe.processes, recipe.device, consoles)

@@ -132,7 +132,7 @@ class Solver(Recipe):
     """Optimisation. Iterations are optimiser steps on the global batch."""
 
     batch_size: int = Field(256, ge=1, description="Images in one step, over all devices.")
-    iterations: int | None = Field(None, ge=1, description="Length of the training in steps; or say epochs.")
+    iterations: int | None = Field(None, ge=1, description="Length of the training in steps; or give epochs.")
     epochs: float | None = Field(None, gt=0, description="Length of the training in passes over the data.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is the papers'.")
     lr: float = Field(0.1, gt=0, description="Learning rate after the warm-up, for a batch of lr_batch images.")
@@ -189,12 +189,12 @@ class Solver(Recipe):
         return self
 
     def rate(self) -> float:
-        """The learning rate for this batch size."""
+        """Return the learning rate for this batch size."""
         return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
 
 
 class RunRecipe(Recipe):
-    """What every training has: the network, where it runs, where it writes."""
+    """Settings of every training: the network, where it runs, where it writes."""
 
     backbone: str = Field("r50", description="r18..r152, plain18/34, vgg11..19[_bn], cifar_*, torchvision:N, timm:N.")
     width: float = Field(1.0, gt=0, description="Factor on all channel counts.")
@@ -315,17 +315,17 @@ def check_positives(name: str, samples: int, share_name: str, share: float) -> N
 
 
 def path_part(name: str) -> str:
-    """A backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
+    """Write a backbone's name as a part of a path (torchvision:resnet50 -> torchvision-resnet50)."""
     return name.replace(":", "-").replace("/", "-")
 
 
 def flag_of(field: str) -> str:
-    """A field as a flag of the command line (solver.batch_size -> --solver.batch-size)."""
+    """Write a field as a flag of the command line (solver.batch_size -> --solver.batch-size)."""
     return "--" + field.replace("_", "-")
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
+    """Return the recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, values: dict[str, Any]) -> None:
@@ -340,15 +340,15 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
-    """The fields that make two runs comparable: all that can change a result and is not what is compared.
+    """Return the fields that make two runs comparable: all that can change a result and is not what is compared.
 
-    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; what is in it the fingerprint tells. Where a
-    sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are left out where
-    they say nothing.
+    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; the fingerprint stands for its content. Where a
+    sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are left out at their
+    neutral values.
     """
     left_out = may_differ(recipe) | COMPARED | {getattr(recipe, "sweep", "").partition(":")[0]}
     flat = flatten(recipe)
-    left_out |= {name for name, nothing in ADDED.items() if flat.get(name) == nothing}
+    left_out |= {name for name, neutral in ADDED.items() if flat.get(name) == neutral}
     fields = {name: value for name, value in flat.items() if name not in left_out}
     for name in ("train_source", "test_source"):
         if fields.get(name):
@@ -357,12 +357,12 @@ def protocol_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def may_differ(recipe: Recipe) -> frozenset[str]:
-    """The fields that cannot change this recipe's result, so that a resumed run may have other values of them."""
+    """Return the fields that cannot change this recipe's result: a resumed run may have other values of them."""
     return NO_EFFECT - {"eval_period"} if follows_evaluations(recipe) else NO_EFFECT
 
 
 def follows_evaluations(recipe: Recipe) -> bool:
-    """Whether the figures of the evaluations steer the training."""
+    """True where the figures of the evaluations steer the training."""
     solver = getattr(recipe, "solver", None)
     return solver is not None and solver.schedule == "plateau"
 

@@ -145,7 +145,7 @@ class CompareRecipe(Recipe):
                 raise ValueError(f"--gpus {self.gpus} is not a multiple of --gpus-per-job {self.gpus_per_job}")
             if self.jobs is not None:
                 raise ValueError(
-                    f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} says how many run at a time"
+                    f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time"
                 )
 
         if self.jobs is not None and self.is_queued:

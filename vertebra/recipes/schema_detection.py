@@ -176,7 +176,7 @@ class Detector(Recipe):
 
     @property
     def title(self) -> str:
-        """What to call it: Mask R-CNN (fpn)."""
+        """Return its name: Mask R-CNN (fpn)."""
         return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
 
     @model_validator(mode="after")
@@ -198,7 +198,7 @@ class Detector(Recipe):
 
 
 class DetectionTest(Recipe):
-    """What happens to a detector's boxes at test, and which figures are made of them."""
+    """Treatment of a detector's boxes at test, and the figures that are made of them."""
 
     score: float = Field(0.05, ge=0, lt=1, description="Lowest score.")
     nms: float = Field(0.5, gt=0, le=1, description="IoU of the per-class NMS; VOC 2015: 0.3.")
@@ -279,7 +279,7 @@ class DetectionRecipe(RunRecipe):
         return self
 
     def source(self, part: Literal["train", "test"]) -> str:
-        """The training or the test source as `data.open_detection` takes it.
+        """Return the training or the test source as `data.open_detection` takes it.
 
         Raises RecipeError when the data set is one's own and the source is missing; of a training, all that it lacks.
         """

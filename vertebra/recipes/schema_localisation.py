@@ -85,7 +85,7 @@ class PerClassRPN(Recipe):
 
 
 class LocalisationTest(Recipe):
-    """Where boxes are looked for at test, and whose classes they are."""
+    """Search for boxes at test, and the classifier whose classes they get."""
 
     view: Literal["centre", "dense"] = Field(
         "centre", description="centre: the centre crop; dense: the whole image, the network applied convolutionally."
@@ -131,5 +131,5 @@ class LocalisationRecipe(RunRecipe):
         super().require_inputs()
 
     def protocol(self) -> dict[str, Any]:
-        """The fields that make two runs comparable; the classifier's path is told apart, as the backbone's weights."""
+        """Return the fields that make two runs comparable; the path of the classifier is not one of them."""
         return {name: value for name, value in protocol_fields(self).items() if name != "classifier"}
