@@ -138,7 +138,7 @@ BOX = [0, 0, 10, 10]
         ({"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs one"),
         (guess([5, 5, -1, 3], 0.5), "bbox [5, 5, -1, 3] has a negative width or height; a bbox is x, y, width, height"),
         (guess([float("inf"), 5, 1, 3], 0.5), "is not finite; remove it"),
-        ({"image_id": 1, "category_id": 1, "score": 0.5}, "has bbox None; four numbers"),
+        ({"image_id": 1, "category_id": 1, "score": 0.5}, "bbox None is not four numbers"),
     ],
 )
 def test_faults_of_predictions_are_told_with_the_file(tmp_path, prediction, sentence):

@@ -53,9 +53,8 @@ def is_finite(value: object) -> bool:
 
 def are_finite(values: list[Any], least: float = -math.inf) -> bool:
     """Return whether all are ints or floats, finite and at least `least`; False may also mean other types of number."""
-    if not all(
-        issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool for kind in set(map(type, values))
-    ):
+    kinds = set(map(type, values))
+    if bool in kinds or not all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds):
         return False
     try:
         array = np.array(values, dtype=np.float64)
