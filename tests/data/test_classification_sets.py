@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.writers import write_folders, write_picture
+from tests.data.writers import paths, write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
@@ -16,16 +16,16 @@ from vertebra.ground.errors import DataError
 def test_labels_are_the_class_folders_in_alphabetical_order(tmp_path: Path):
     write_folders(tmp_path, {"zebra": 2, "ant": 3})
     dataset = open_classification(tmp_path, "train")
-    assert dataset.class_names == ("ant", "zebra") and dataset.labels.tolist() == [0, 0, 0, 1, 1]
-    assert [path.name for path in dataset.paths] == ["000.jpg", "001.jpg", "002.jpg", "000.jpg", "001.jpg"]
-    assert all(path.is_file() for path in dataset.paths)
+    assert dataset.class_names == ("ant", "zebra") and dataset.labels_I.tolist() == [0, 0, 0, 1, 1]
+    assert [path.name for path in paths(dataset)] == ["000.jpg", "001.jpg", "002.jpg", "000.jpg", "001.jpg"]
+    assert all(path.is_file() for path in paths(dataset))
 
 
 def test_a_class_missing_in_val_does_not_shift_the_labels(tmp_path: Path):
     write_folders(tmp_path, {"ant": 1, "bee": 1, "cow": 1})
     write_folders(tmp_path, {"cow": 2, "ant": 1}, "val")
     dataset = open_classification(tmp_path, "val")
-    assert dataset.class_names == ("ant", "bee", "cow") and dataset.labels.tolist() == [0, 2, 2]
+    assert dataset.class_names == ("ant", "bee", "cow") and dataset.labels_I.tolist() == [0, 2, 2]
     assert "1 of 3 classes have no image" in dataset.notes[0]
 
 
@@ -95,7 +95,7 @@ def batches(tmp_path: Path) -> Path:
 
 def test_cifars_python_batches_become_rgb_images(batches: Path):
     dataset = open_classification(batches, "train")
-    assert len(dataset) == 50 and dataset.class_names[3] == "class3" and dataset.labels[13] == 3
+    assert len(dataset) == 50 and dataset.class_names[3] == "class3" and dataset.labels_I[13] == 3
     assert dataset.pixels_IHW3 is not None
     assert dataset.pixels_IHW3[13, 0, 0].tolist() == [3, 1, 77] and dataset.pixels_IHW3[13, 0, 1].tolist() == [3, 1, 0]
     test = open_classification(batches, "test")
@@ -108,9 +108,9 @@ def test_a_tenth_of_each_training_class_can_be_held_out(tmp_path: Path):
     write_folders(tmp_path, {"ant": 20, "bee": 10})
     write_folders(tmp_path, {"ant": 1, "bee": 1}, "test")
     whole, train, val = (open_classification(tmp_path, split) for split in ("train", "train45k", "val5k"))
-    assert (len(train), len(val)) == (27, 3) and val.labels.tolist() == [0, 0, 1]
-    assert sorted([*train.paths, *val.paths]) == sorted(whole.paths)
-    assert [path.name for path in val.paths] == ["018.jpg", "019.jpg", "009.jpg"]
+    assert (len(train), len(val)) == (27, 3) and val.labels_I.tolist() == [0, 0, 1]
+    assert sorted([*paths(train), *paths(val)]) == sorted(paths(whole))
+    assert [path.name for path in paths(val)] == ["018.jpg", "019.jpg", "009.jpg"]
     assert len({dataset.fingerprint() for dataset in (whole, train, val)}) == 3
 
 
@@ -137,7 +137,7 @@ def test_a_pickle_that_is_no_batch_is_refused_unread(batches: Path, value: objec
 
 def test_imagenette_reads_as_it_lies(shared_data: Path):
     train, val = (open_classification(shared_data / "imagenette", split) for split in ("train", "val"))
-    assert np.bincount(train.labels).tolist() == [600] * 10 and np.bincount(val.labels).tolist() == [150] * 10
+    assert np.bincount(train.labels_I).tolist() == [600] * 10 and np.bincount(val.labels_I).tolist() == [150] * 10
     assert train.class_names == val.class_names and train.class_names[0] == "n01440764"
 
 
@@ -150,7 +150,7 @@ def test_cifar_folders_from_the_archive_read_as_they_lie(shared_data: Path, tmp_
     roots = [folder.parent for folder in (*tmp_path.rglob("train"), *tmp_path.rglob("test"))]
     split = "train" if (roots[0] / "train").is_dir() else "test"
     dataset = open_classification(roots[0], split)
-    assert len(dataset) > 200 and dataset.paths[0].suffix == ".jpg"
+    assert len(dataset) > 200 and dataset.path(0).suffix == ".jpg"
 
 
 def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
@@ -159,8 +159,8 @@ def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
             write_picture(tmp_path / "train" / name / f"{number}.jpg", 8, 8)
     whole = open_classification(tmp_path, "train")
     part = whole.subset([1, 4])
-    assert [path.parent.name + path.name for path in part.paths] == ["a1.jpg", "b1.jpg"]
-    assert part.labels.tolist() == [0, 1] and part.class_names == whole.class_names
+    assert [path.parent.name + path.name for path in paths(part)] == ["a1.jpg", "b1.jpg"]
+    assert part.labels_I.tolist() == [0, 1] and part.class_names == whole.class_names
     assert part.fingerprint() != whole.fingerprint() == whole.subset(range(6)).fingerprint()
 
 

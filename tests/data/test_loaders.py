@@ -14,7 +14,7 @@ from PIL import Image
 
 from detectors.structures import ImageBatch, Targets
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same, tensors
-from tests.data.writers import records, write_folders, write_picture, write_voc
+from tests.data.writers import paths, records, write_folders, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.classification import (
@@ -94,7 +94,7 @@ def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
     labels = torch.cat([batch.inputs[1] for batch in batches])
     assert pixels.shape == (13, 3, 48, 48) and pixels.dtype == torch.uint8
     assert batches[0].inputs[0].is_contiguous(memory_format=torch.channels_last)
-    assert labels.tolist() == folders.labels.tolist() and labels.dtype == torch.int64
+    assert labels.tolist() == folders.labels_I.tolist() and labels.dtype == torch.int64
     assert [i for batch in batches for i in batch.image_ids] == list(range(13))
 
 
@@ -311,7 +311,7 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_outside_of_training_is_replaced_where_that_is_asked_for(folders, workers: int):
-    bad = Path(folders.paths[3])
+    bad = folders.path(3)
     bad.write_bytes(bad.read_bytes()[:-20])
     share = Share(batch=4, workers=workers, seed=7)
     batches = list(classification_test_loader(folders, AT_TEST, share, replace_bad=True))
@@ -323,7 +323,7 @@ def test_a_bad_image_outside_of_training_is_replaced_where_that_is_asked_for(fol
 
 
 def test_nothing_but_bad_images_stops_with_a_sentence(folders):
-    for path in folders.paths:
+    for path in paths(folders):
         path.write_bytes(b"")
     loader = train_loader(folders, workers=1)
     with pytest.raises(DataError, match=r"11 images in a row cannot be used, the last being .*zero bytes long"):

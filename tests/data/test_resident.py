@@ -121,7 +121,7 @@ def test_at_test_each_image_comes_once_and_as_it_is(tmp_path: Path):
 
 def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_path: Path):
     dataset = open_classification(write_folders(tmp_path, {"ant": 4, "bee": 4}), "train")
-    bad = Path(dataset.paths[2])
+    bad = dataset.path(2)
     bad.write_bytes(bad.read_bytes()[:-20])
     images = read_resident(dataset, size=SIZE)
     batches = list(resident_train_loader(images, Share(batch=4)))
@@ -133,7 +133,7 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
         list(resident_test_loader(images, Share(batch=4)))
     whole, part = resident_test_loader(images, Share(batch=4), replace_bad=True)
     assert (whole.skipped + part.skipped) == (told,) and 2 not in whole.image_ids + part.image_ids
-    as_it_is = torch.from_numpy(centre_crop(decode_image(dataset.paths[0]), SIZE, SIZE)).permute(2, 0, 1)
+    as_it_is = torch.from_numpy(centre_crop(decode_image(dataset.path(0)), SIZE, SIZE)).permute(2, 0, 1)
     assert torch.equal(whole.inputs[0][0], as_it_is)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.writers import picture, write_folders, write_picture
+from tests.data.writers import paths, picture, write_folders, write_picture
 from vertebra.data.datasets.catalog import open_classification, open_unlabelled
 from vertebra.data.loading.decode import decode_image
 from vertebra.data.loading.sampling import Share
@@ -54,7 +54,7 @@ def test_whole_images_come_in_groups_of_one_size_and_none_is_lost(folders):
     for group in whole:
         for row, pixels_V3HW in zip(group.rows_n.tolist(), group.pixels_nV3HW):
             shrink = 8 if row == 4 else 1
-            image = resize_shorter(decode_image(folders.paths[row], shrink=shrink), 32)
+            image = resize_shorter(decode_image(folders.path(row), shrink=shrink), 32)
             assert np.array_equal(pixels_V3HW[0].permute(1, 2, 0), image)
 
 
@@ -91,7 +91,7 @@ def test_unlabelled_images_stand_in_the_order_of_their_names(tmp_path: Path):
         dataset = open_unlabelled(root, "test")
         assert list(dataset.file_names) == ["a.jpg", "b.png", "c.JPEG"]
         assert dataset.labels_I.tolist() == [-1, -1, -1] and dataset.class_names == ()
-        assert all(path.is_file() for path in dataset.paths)
+        assert all(path.is_file() for path in paths(dataset))
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ def records(dataset: DetectionDataset) -> list[Record]:
             )
         )
     return found
+
+
+def paths(dataset: ClassificationDataset | DetectionDataset) -> list[Path]:
+    """The images' files, in order."""
+    return [dataset.path(index) for index in range(len(dataset))]
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

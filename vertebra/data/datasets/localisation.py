@@ -172,7 +172,7 @@ def _reader(
             folder / split, f"no such folder, and no LOC_{split}_solution.csv in {root}", "boxes come from one of them"
         )
     boxes = _read_solution(path)
-    return lambda place: _from_list(boxes.get(Path(names[place]).stem), images.paths[place])
+    return lambda place: _from_list(boxes.get(Path(names[place]).stem), images.path(place))
 
 
 def _first_file(paths: Iterable[Path]) -> Path | None:
@@ -246,7 +246,7 @@ def _annotations(
                 continue
             size_hw, objects = annotation
             if label < 0 and objects:
-                label = _label_of_objects(objects, label_of, images.paths[place])
+                label = _label_of_objects(objects, label_of, images.path(place))
         except DataError as error:
             yield Fault.of(error)
             continue
@@ -276,7 +276,7 @@ def _build(
     edges_K4 = np.array([edges for one in found for edges in one.edges_K4], np.float64).reshape(-1, 4)
     xywh_K4 = corners_to_sizes(edges_K4)
     keep_K, wrong_boxes = judge_boxes(
-        xywh_K4, sizes_I2[owners_K], lambda k: "its annotation", lambda k: images.paths[places_I[owners_K[k]]]
+        xywh_K4, sizes_I2[owners_K], lambda k: "its annotation", lambda k: images.path(places_I[owners_K[k]])
     )
     faults += wrong_boxes
     has_box_I = np.bincount(owners_K[keep_K], minlength=len(found)) > 0

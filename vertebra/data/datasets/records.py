@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -169,25 +169,6 @@ def joined(columns: Sequence[Column]) -> Any:
     return Strings.joined(strings) if strings else np.concatenate(columns)  # type: ignore[arg-type]
 
 
-class Paths(Sequence[Path]):
-    """File names under a root, as paths made when asked for."""
-
-    def __init__(self, root: Path, names: Strings) -> None:
-        self._root, self._names = root, names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
-        if isinstance(index, slice):
-            return Paths(self._root, self._names[index])
-        return self._root / self._names[index]
-
-
 @dataclass(frozen=True, eq=False)  # arrays have no one truth to compare: a set is equal to itself alone
 class ClassificationDataset:
     """Images with one label each, 0..C-1.
@@ -209,13 +190,12 @@ class ClassificationDataset:
     def __len__(self) -> int:
         return len(self.labels_I)
 
-    @property
-    def paths(self) -> Paths:
-        return Paths(self.root, self.file_names)
+    def path(self, index: int) -> Path:
+        return self.root / self.file_names[index]
 
     def read(self, index: int) -> bytes:
         """The file of image `index` as it is. Raises BadSample."""
-        return read_bytes(self.paths[index]) if self.shards is None else self.shards.read(index)
+        return read_bytes(self.path(index)) if self.shards is None else self.shards.read(index)
 
     def fetch(self, indices: Sequence[int]) -> None:
         """Get these at once where that is faster than one by one: those of remote shards."""
@@ -223,12 +203,8 @@ class ClassificationDataset:
             self.shards.fetch(indices)
 
     def name(self, index: int) -> str:
-        """Where image `index` is to be found, for messages."""
-        return str(self.paths[index]) if self.shards is None else self.shards.name(index)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.labels_I
+        """The place of image `index`, for messages."""
+        return str(self.path(index)) if self.shards is None else self.shards.name(index)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ClassificationDataset:
         """The images at these places; the fingerprint is that of the part."""
@@ -242,7 +218,7 @@ class ClassificationDataset:
         )
 
     def fingerprint(self) -> str:
-        """sha256 over classes, image list, labels, and pixels where they are held."""
+        """sha256 over classes, image list, labels, and the pixels of a set of arrays."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         self.file_names.update_hash(digest)
         digest.update(self.labels_I.astype("<i8").tobytes())

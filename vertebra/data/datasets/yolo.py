@@ -42,7 +42,7 @@ class YoloLine:
 
 
 def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: bool = False) -> Parsed:
-    """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError where the set itself is not there."""
+    """Return the set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError where the set itself is not there."""
     found = find_yolo(given)
     labels = [label_path(image) for image in found.images]
     present = [path.is_file() for path in labels]
@@ -52,42 +52,40 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
     sizes_hw_I2, faults = image_sizes(found.images)
     images: list[Path] = []
     sizes_hw: list[tuple[int, int]] = []
-    owners_K: list[int] = []
-    labels_K: list[int] = []
-    boxes_K: list[tuple[float, ...]] = []
-    polygons_K: list[list[float] | None] = []
-    for image, label, is_there, (height, width) in zip(found.images, labels, present, sizes_hw_I2.tolist()):
-        if not height:
+    owners: list[int] = []
+    lines_K: list[YoloLine] = []
+    for image, label, is_there, size_hw in zip(found.images, labels, present, sizes_hw_I2.tolist()):
+        if not size_hw[0]:
             continue
-        for line in _read_lines(label, found, faults) if is_there else ():
-            box, polygon = in_pixels(line, (height, width))
-            owners_K.append(len(images))
-            labels_K.append(line.label + 1)
-            boxes_K.append(box)
-            polygons_K.append(polygon)
+        lines = _read_lines(label, found, faults) if is_there else []
         if labelled and not is_there:
             reason = f"has no label file {label.name}"
             faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
+        owners += [len(images)] * len(lines)
+        lines_K += lines
         images.append(image)
-        sizes_hw.append((height, width))
-    xywh_K4, owners = np.array(boxes_K, np.float64).reshape(-1, 4), np.array(owners_K, np.int64)
+        sizes_hw.append(tuple(size_hw))
+    owners_K = np.array(owners, np.int64)
+    in_pixels_K = [in_pixels(line, sizes_hw[owner]) for line, owner in zip(lines_K, owners)]
+    xywh_K4 = np.array([box for box, _ in in_pixels_K], np.float64).reshape(-1, 4)
     keep_K, box_faults = judge_boxes(
         xywh_K4,
-        np.array(sizes_hw, np.int64).reshape(-1, 2)[owners],
-        lambda k: f"object {k - int(np.searchsorted(owners, owners[k])) + 1}",
-        lambda k: label_path(images[owners_K[k]]),
+        np.array(sizes_hw, np.int64).reshape(-1, 2)[owners_K],
+        lambda k: f"object {k - int(np.searchsorted(owners_K, owners_K[k])) + 1}",
+        lambda k: label_path(images[owners[k]]),
     )
     areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
+    polygons_K = [polygon if keep else None for (_, polygon), keep in zip(in_pixels_K, keep_K.tolist())]
     for k, polygon in enumerate(polygons_K):
         if polygon is not None:
             areas_K[k] = polygon_area(polygon)
-    objects = Objects(owners, xywh_K4, labels_K, areas_K=areas_K, keep_K=keep_K)
-    if segmentations and any(polygons_K[k] is not None for k in np.flatnonzero(keep_K).tolist()):
-        objects.segmentations = [json.dumps([one]) if one is not None else "" for one in polygons_K]
+    objects = Objects(owners_K, xywh_K4, [line.label + 1 for line in lines_K], areas_K=areas_K, keep_K=keep_K)
+    if segmentations and any(polygon is not None for polygon in polygons_K):
+        objects.segmentations = ["" if polygon is None else json.dumps([polygon]) for polygon in polygons_K]
     names = [path.relative_to(found.home).as_posix() for path in images]
     columns = Images(_image_ids(images, names), names, sizes_hw)
     if extras:  # there are none
-        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(owners)
+        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(lines_K)
     dataset = build_dataset(found.home, source, Classes(found.names), columns, objects, labelled=labelled)
     return Parsed(dataset, [*faults, *box_faults])
 
