@@ -160,7 +160,7 @@ def markdown(text: object) -> str:
 
 
 def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    """A fixed number of decimals, 0 without a sign. sign: "+" to give positive values theirs."""
+    """A fixed number of decimals, 0 without a sign. sign: "+" for one before positive values."""
     rounded = round(value, decimals) or 0.0
     return f"{rounded:{sign if rounded else ''}.{decimals}f}".replace("-", MINUS)
 

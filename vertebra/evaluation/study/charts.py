@@ -97,12 +97,12 @@ def depth_chart(groups: Sequence[Group]) -> Markup | None:
     room, margin = 0.08 * (high - low) + 0.3, 0.06 * (depths[-1] - depths[0])
     x = Axis("layers", depths[0] - margin, depths[-1] + margin, ticks=depths)
     y = Axis("error (%)", max(0.0, low - room), min(100.0, high + room), "{:.2f}")
-    told = "; ".join(
+    figures = "; ".join(
         f"{line.name}: " + ", ".join(f"{depth:g} layers {formats.points(error)}" for depth, error in line.points)
         for line in series
         if line.points
     )
-    return line_chart(series, x, y, label=f"Error by depth. {told}", width=600, columns=40)
+    return line_chart(series, x, y, label=f"Error by depth. {figures}", width=600, columns=40)
 
 
 def _by_depth(name: str, style: int, kind: str, errors: Iterable[tuple[int, Sequence[float]]]) -> Series:

@@ -71,29 +71,31 @@ def notes(protocols: Sequence[Protocol], compared: bool) -> list[str]:
     first = main.first
     images = (first.provenance.get("training_data") or {}).get("images", 0)
     classes = len(first.provenance.get("class_names") or ())
-    told = [
+    lines = [
         f"{first.data_name}, {images:,} training images of {classes} classes; {schedule(first, None)}.",
         "Training error: of the augmented images of each step, with the weights of that step; its figure is the mean "
         "over the last tenth of the training. Test error: with the final weights.",
     ]
     if compared:
-        told.append(
+        lines.append(
             f"Intervals are 95 % by Welch{APOSTROPHE}s t over seeds: each net has a spread of its own. Degradation is "
             "called shown where deep plain nets are worse than shallow ones, and lose more by depth than residual nets "
             "do, each with its whole interval."
         )
     else:
-        told.append(
+        lines.append(
             f"No claim on depth: that needs plain and residual nets of the paper{APOSTROPHE}s widths, of two depths "
             "that both have, under one protocol."
         )
     warm = [group.net.label for group in main.groups if group.runs[0].has_warm_start]
     if warm:
-        told.append(f"{formats.joined(warm)} began at a lower rate, as in the paper (section 4.2); all else was equal.")
+        lines.append(
+            f"{formats.joined(warm)} began at a lower rate, as in the paper (section 4.2); all else was equal."
+        )
     for other in protocols[1:]:
         names = formats.joined([group.net.label for group in other.groups])
-        told.append(f"Another protocol, in columns of its own and not in the figures: {names} ({other.difference}).")
-    return told
+        lines.append(f"Another protocol, in columns of its own and not in the figures: {names} ({other.difference}).")
+    return lines
 
 
 def _table_dict(table: Table) -> dict[str, Any]:

@@ -4,9 +4,9 @@ ECE is the mean distance of score and precision over ten bins of score, each wei
 Hauskrecht 2015; for detections Küppers, Kronenberger, Shantia, Haselhoff 2020, "Multivariate Confidence Calibration
 for Object Detection"). D-ECE, of the latter, bins by the place and size of the box in its image as well (five bins
 each); bins of fewer than eight detections say nothing and are left out. Right is what COCO calls right; a detection on
-a crowd or an ignored difficult object is not asked.
+a crowd or an ignored difficult object does not count.
 
-Legend: D detections, N those asked, B bins.
+Legend: D detections, N those that count, B bins.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class Calibration:
 
 
 def calibration(overlaps: Overlaps, truth: Truth, predictions: Sequence[Entry]) -> Calibration | None:
-    """The reliability of all detections; None where scores are no probabilities (outside 0..1)."""
+    """Return how reliable all scores are; None where they are no probabilities (outside 0..1)."""
     if len(overlaps.score_D) and not (overlaps.score_D.min() >= 0 and overlaps.score_D.max() <= 1):
         return None
-    taken_D, asked_D = hits(overlaps)
-    score_N, right_N, class_N = overlaps.score_D[asked_D], taken_D[asked_D] >= 0, overlaps.class_D[asked_D]
+    taken_D, counted_D = hits(overlaps)
+    score_N, right_N, class_N = overlaps.score_D[counted_D], taken_D[counted_D] >= 0, overlaps.class_D[counted_D]
     place_N = _bin(score_N, BINS)
     count_B, score_B, right_B = _sums(place_N, score_N, right_N, BINS)
     known_B = np.maximum(count_B, 1)
@@ -95,7 +95,7 @@ def calibration(overlaps: Overlaps, truth: Truth, predictions: Sequence[Entry]) 
         name: (int(table_KB[0][k].sum()), _error(table_KB[0][k], table_KB[1][k], table_KB[2][k])[0])
         for k, name in enumerate(overlaps.names)
     }
-    d_ece, share = _with_boxes(overlaps, truth, predictions, asked_D, score_N, right_N)
+    d_ece, share = _with_boxes(overlaps, truth, predictions, counted_D, score_N, right_N)
     total = len(score_N)
     return Calibration(
         total,
@@ -113,18 +113,18 @@ def _with_boxes(
     overlaps: Overlaps,
     truth: Truth,
     predictions: Sequence[Entry],
-    asked_D: BoolArray,
+    counted_D: BoolArray,
     score_N: FloatArray,
     right_N: BoolArray,
 ) -> tuple[float, float]:
-    """D-ECE and the share of the detections that it uses; NaN where sizes of images or boxes are not told."""
+    """Return D-ECE and the share of the detections that it uses; NaN where sizes of images or boxes are not known."""
     if not all(image.get("width") and image.get("height") for image in truth["images"]):
         return float("nan"), float("nan")
     if not all("bbox" in entry for entry in predictions):
         return float("nan"), float("nan")
     size_I2 = np.array([[image["width"], image["height"]] for image in truth["images"]]).reshape(-1, 2)
     boxes_D4 = np.array([entry["bbox"] for entry in predictions], dtype=np.float64).reshape(-1, 4)
-    boxes_N4, size_N2 = boxes_D4[overlaps.source_D[asked_D]], size_I2[overlaps.image_D[asked_D]]
+    boxes_N4, size_N2 = boxes_D4[overlaps.source_D[counted_D]], size_I2[overlaps.image_D[counted_D]]
     centre_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:] / 2) / size_N2
     place_N = _bin(score_N, BOX_BINS)
     for values_N in (*centre_N2.T, *(boxes_N4[:, 2:] / size_N2).T):
@@ -139,7 +139,7 @@ def _bin(values_N: FloatArray, bins: int) -> IntArray:
 def _sums(
     place_N: IntArray, score_N: FloatArray, right_N: BoolArray, bins: int
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Of each bin the number of detections, their scores' sum, the right ones."""
+    """Return each bin's number of detections, the sum of their scores, and how many are right."""
     return (
         np.bincount(place_N, minlength=bins).astype(np.int64),
         np.bincount(place_N, score_N, minlength=bins).astype(np.float64),
@@ -148,7 +148,7 @@ def _sums(
 
 
 def _error(count_B: IntArray, score_B: FloatArray, right_B: FloatArray, fewest: int = 1) -> tuple[float, float]:
-    """(the bins' weighted mean of |score - precision| in 0..100, the share of the detections in them)."""
+    """Return the bins' weighted mean of |score - precision| (0..100), and the share of the detections in them."""
     used_B = count_B >= fewest
     used = int(count_B[used_B].sum())
     if not used:

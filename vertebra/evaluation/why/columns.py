@@ -60,7 +60,7 @@ def difference_cells(
 ) -> list[Cell | str]:
     """Return the difference with its interval, and its p-value (corrected where it is one of many).
 
-    verdict: write under the difference where it cannot be told from 0.
+    verdict: note under the difference that it is not distinguishable from 0.
     """
     if difference is None:
         return [formats.NONE, formats.NONE]

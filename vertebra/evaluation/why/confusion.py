@@ -31,7 +31,7 @@ class Confusion:
     counts: IntArray
 
     def most_confused(self, most: int = 10) -> list[tuple[str, str, int]]:
-        """(truth, detection, how often) of different classes, falling."""
+        """Return (truth's class, detection's class, how often) of different classes, the most frequent first."""
         off = self.counts[:-1, :-1].copy()
         np.fill_diagonal(off, 0)
         order = np.argsort(-off, axis=None, kind="stable")[:most]
@@ -56,7 +56,7 @@ class Confusion:
 
 
 def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:
-    """The confusions of the detections with a score of `score` or more."""
+    """Return the confusions of the detections with a score of `score` or more."""
     shown = overlaps.first((overlaps.score_D < score).astype(np.int64), 1)
     detections, truths, classes = len(shown.score_D), len(shown.class_G), len(shown.names)
     taken_D, counted_D = hits(shown, iou)

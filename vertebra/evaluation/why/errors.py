@@ -4,17 +4,17 @@ Identifying Object Detection Errors").
 A detection that takes no truth is, by its greatest IoU with a truth of its own class (own) and of others (other):
 localisation (0.1 <= own <= 0.5), else classification (other >= 0.5), else duplicate (own >= 0.5, but taken), else
 background (no truth above 0.1), else both. A truth is missed that no detection takes and no localisation or
-classification error could have taken. What a kind costs is how much AP50 rises when it alone is mended: the best
-claimant of a free truth becomes right and every other error of the kind goes; missed truths are no longer asked for.
+classification error could have taken. What a kind costs is how much AP50 rises when it alone is fixed: the best
+claimant of a free truth becomes right and every other error of the kind goes; missed truths are no longer counted.
 
 The rules are those of the authors' `tidecv`, figure for figure, also where they differ from pycocotools:
 - the 100 best detections of an image count, of all classes together (pycocotools: 100 of each class);
 - a class with detections and without truth counts in the mean, with AP 0 (pycocotools leaves it out);
 - a crowd takes what lies in it by MORE than the threshold (pycocotools: by as much); what it takes costs nothing, yet
-  may be the mend of a localisation or classification error;
+  may be the fix of a localisation or classification error;
 - of truths of equal IoU the first is taken (pycocotools: the last); the recall levels are 0/100, 1/100, ..., whose
   rounding differs from that of pycocotools' in the last bit (levels that a recall reaches exactly may count);
-- after a mend, wrong detections come before right ones of equal score: with many equal scores, a mend that helps
+- after a fix, wrong detections come before right ones of equal score: with many equal scores, a fix that helps
   nothing can lower the AP, and a main kind's loss is never below 0.
 `tidecv` knows no difficult objects; here they follow COCO's rule of `metrics.coco` (at most one detection each).
 
@@ -54,9 +54,9 @@ LEVELS: FloatArray = np.arange(101) / 100
 class TideErrors:
     """AP (0..100) at one IoU and what each kind of error costs of it.
 
-    lost: AP regained by mending a kind alone, by KINDS. special: by perfect precision and by perfect recall. counts:
+    lost: AP regained by fixing a kind alone, by KINDS. special: by perfect precision and by perfect recall. counts:
     errors of each kind; detections that a crowd or difficult object excuses are not among them. per_class: AP and the
-    rise of each kind's mend, by the name of each class with truths. without_truth: classes with detections alone.
+    rise with each kind fixed, by the name of each class with truths. without_truth: classes with detections alone.
     """
 
     iou: float
@@ -85,19 +85,22 @@ class TideErrors:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What each detection is: kind_D (RIGHT or a place in KINDS), the truth that it takes or is about (-1: none),
-    whether it is excused, and whether mending it makes it right; missed_G: truths that nothing could have found."""
+    """The kind of each detection (RIGHT or a place in KINDS) and the truth that it takes or is about (-1: none).
+
+    excused_D: a crowd or difficult object excuses it; fixable_D: fixing it makes it right; missed_G: truths that
+    nothing could have found.
+    """
 
     kind_D: IntArray
     truth_D: IntArray
     excused_D: BoolArray
-    mendable_D: BoolArray
+    fixable_D: BoolArray
     missed_G: BoolArray
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The detections that count, by class and best first, and the truths that are asked for (those W, by class)."""
+    """The detections that count, by class and best first, and the truths to be found (those W, by class)."""
 
     classes: int
     images: int
@@ -109,7 +112,7 @@ class Ranking:
     image_W: IntArray
 
     def by_class(self) -> Iterator[Matched]:
-        """Each class's matches."""
+        """Yield each class's matches."""
         places = np.arange(self.classes + 1)
         parts, wanted = np.searchsorted(self.class_N, places), np.searchsorted(self.class_W, places)
         for (first, last), (start, stop) in zip(pairwise(parts), pairwise(wanted)):
@@ -121,42 +124,42 @@ class Ranking:
 
 
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
-    """The errors of detections measured with a floor of `background` at most. Raises UserError."""
-    overlaps, verdicts = judged(overlaps, iou=iou, background=background)
-    rankings = mends(overlaps, verdicts)
+    """Return the errors of detections measured with a floor of `background` at most. Raises UserError."""
+    overlaps, verdicts = classify_best(overlaps, iou=iou, background=background)
+    rankings = rankings_by_fix(overlaps, verdicts)
     plain_K = _class_ap(rankings["AP"])
-    mended = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
+    fixed = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
     ap = _mean(plain_K)
-    asked_K = overlaps.truths_by_class(~overlaps.aside_G) > 0
-    gains = {kind: np.where(np.isnan(mended[kind]), 0.0, mended[kind]) - plain_K for kind in KINDS}
+    wanted_K = overlaps.truths_by_class(~overlaps.aside_G) > 0
+    gains = {kind: np.where(np.isnan(fixed[kind]), 0.0, fixed[kind]) - plain_K for kind in KINDS}
     errors_D = (verdicts.kind_D != RIGHT) & ~verdicts.excused_D
     counts_E = np.bincount(verdicts.kind_D[errors_D], minlength=len(KINDS))
     return TideErrors(
         iou,
         background,
         ap,
-        lost={kind: _at_least_0(_mean(mended[kind]) - ap) for kind in KINDS},
-        special={kind: _mean(mended[kind]) - ap for kind in SPECIAL},
+        lost={kind: _at_least_0(_mean(fixed[kind]) - ap) for kind in KINDS},
+        special={kind: _mean(fixed[kind]) - ap for kind in SPECIAL},
         counts={kind: int(n) for kind, n in zip(KINDS, counts_E)} | {"missed": int(verdicts.missed_G.sum())},
         per_class={
             name: {"ap": float(plain_K[k]), **{kind: float(gain_K[k]) for kind, gain_K in gains.items()}}
             for k, name in enumerate(overlaps.names)
-            if asked_K[k]
+            if wanted_K[k]
         },
-        without_truth=[name for k, name in enumerate(overlaps.names) if not asked_K[k] and not np.isnan(plain_K[k])],
+        without_truth=[name for k, name in enumerate(overlaps.names) if not wanted_K[k] and not np.isnan(plain_K[k])],
     )
 
 
-def judged(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
-    """The detections that TIDE takes and their verdicts. Raises UserError for thresholds that make no sense."""
+def classify_best(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
+    """Return the detections that TIDE takes, 100 an image, with their verdicts. Raises UserError."""
     if not 0 < background <= iou <= 1:
         raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = overlaps.first(overlaps.place_D, MOST)
-    return overlaps, judge(overlaps, iou=iou, background=background)
+    return overlaps, classify(overlaps, iou=iou, background=background)
 
 
-def judge(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
-    """Each detection's verdict, all of them in the running (see Verdicts)."""
+def classify(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
+    """Return the verdict on each detection, however many an image has."""
     detections, truths = len(overlaps.score_D), len(overlaps.class_G)
     same_P, aside_P = overlaps.same_class_P, overlaps.aside_G[overlaps.pairs.truth_P]
     enough_P = same_P & (overlaps.pairs.iou_P >= iou)
@@ -181,10 +184,10 @@ def judge(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
     claims = np.flatnonzero(np.isin(kind_D, (LOCALISATION, CLASSIFICATION)))
     claims = claims[free_G[truth_D[claims]]]
     claimed_G, best = np.unique(truth_D[claims], return_index=True)  # the first claim is that of the highest score
-    mendable_D = np.zeros(detections, dtype=bool)
-    mendable_D[claims[best]] = True
+    fixable_D = np.zeros(detections, dtype=bool)
+    fixable_D[claims[best]] = True
     free_G[claimed_G] = False
-    return Verdicts(kind_D, truth_D, excused_D, mendable_D, missed_G=free_G)
+    return Verdicts(kind_D, truth_D, excused_D, fixable_D, missed_G=free_G)
 
 
 def _excused(
@@ -208,8 +211,8 @@ def _best(pairs: Pairs, detections: int) -> tuple[FloatArray, IntArray]:
     return iou_D, truth_D
 
 
-def mends(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
-    """What is scored: "AP" as it is, and with each kind of error alone mended, by KINDS and SPECIAL."""
+def rankings_by_fix(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
+    """Return what is scored: "AP" as it is, and with each kind of error alone fixed, by KINDS and SPECIAL."""
     right_D, counted_D, wanted_G = verdicts.kind_D == RIGHT, ~verdicts.excused_D, ~overlaps.aside_G
     places = np.arange(len(right_D))
     order_D = np.where(right_D, len(places), 0) + places
@@ -218,15 +221,15 @@ def mends(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
     rankings = {"AP": _ranking(overlaps, right_D, places, counted_D, wanted_G)}
     for place, kind in enumerate(KINDS):
         of_kind_D = verdicts.kind_D == place
-        mended_D = of_kind_D & verdicts.mendable_D
-        moved_D = mended_D & (verdicts.kind_D == CLASSIFICATION)
+        fixed_D = of_kind_D & verdicts.fixable_D
+        moved_D = fixed_D & (verdicts.kind_D == CLASSIFICATION)
         class_D = overlaps.class_D.copy()
         class_D[moved_D] = overlaps.class_G[verdicts.truth_D[moved_D]]
         rankings[kind] = _ranking(
             replace(overlaps, class_D=class_D),
-            right_D | mended_D,
+            right_D | fixed_D,
             order_D,
-            np.where(of_kind_D, mended_D, counted_D),
+            np.where(of_kind_D, fixed_D, counted_D),
             wanted_G & ~verdicts.missed_G if kind == "missed" else wanted_G,
         )
     right_first = replace(overlaps, score_D=np.where(right_D, 1.0, 0.0))

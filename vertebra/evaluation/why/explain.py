@@ -40,10 +40,10 @@ def explain(
     score: float | None = None,
     proposals: Sequence[Entry] | str | Path | None = None,
 ) -> Explanation:
-    """TIDE's errors at `iou`, confusion from `score` on (default: the score of the highest F1), calibration, AP by size
-    and crowding and, given a file of them, recall of proposals.
+    """Return TIDE's errors at `iou`, confusions from `score` on (default: the score of the highest F1), calibration, AP
+    by size and crowding and, given a file of proposals, their recall.
 
-    Files or lists in COCO's format, never changed. Raises UserError with a sentence for what cannot be scored.
+    Files or lists in COCO's format, never changed. Raises UserError for what cannot be scored.
     """
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
@@ -71,7 +71,7 @@ def explain(
 
 
 def difference(first: Any, second: Any) -> Any:
-    """Every figure of `second` less that of `first`, in the shape of an explanation; None where either has none.
+    """Return every figure of `second` less that of `first`, in the shape of an explanation; None where either has none.
 
     Both are of one truth. Names and what belongs to the truth stay; lists whose rows differ (the classes most
     confused) are left out.
@@ -83,29 +83,29 @@ def difference(first: Any, second: Any) -> Any:
             if key in second and key not in ("most_confused", "classes_without_truth")
         }
     if isinstance(first, list) and isinstance(second, list):
-        return [difference(ours, theirs) for ours, theirs in zip(first, second)]
+        return [difference(*pair) for pair in zip(first, second)]
     if isinstance(first, str):
         return first
     return None if first is None or second is None else second - first
 
 
 def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> None:
-    """Raises UserError where two truths differ in what is scored, so that their figures do not compare."""
+    """Raise UserError where two truths differ in what is scored, so that their figures do not compare."""
     for part, fields in (
         ("images", ("id",)),
         ("categories", ("id", "name")),
         ("annotations", ("image_id", "category_id", "bbox", *FLAGS)),
     ):
-        ours, theirs = ([[_told(entry, f) for f in fields] for entry in truth[part]] for truth in (first, second))
-        if ours != theirs:
+        facts = [[[_field(entry, name) for name in fields] for entry in truth[part]] for truth in (first, second)]
+        if facts[0] != facts[1]:
             raise UserError(
                 f"{names[0]} and {names[1]} differ in their {part}, and detectors compare on one truth alone; "
                 "evaluate both on one test set (tools/eval_det.py RUN_DIR --test-source ... --output OTHER_DIR)"
             )
 
 
-def _told(entry: Entry, name: str) -> Any:
-    """A field; a flag that is not there is 0."""
+def _field(entry: Entry, name: str) -> Any:
+    """Return a field; a flag that is not there is 0."""
     return entry.get(name) or 0 if name in FLAGS else entry.get(name)
 
 

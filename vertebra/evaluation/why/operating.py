@@ -10,19 +10,19 @@ from vertebra.evaluation.metrics.overlaps import Overlaps
 
 
 def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:
-    """(taken_D: each detection's truth or -1, counted_D: not on a crowd or an ignored difficult object)."""
+    """Return taken_D, each detection's truth or -1, and counted_D: not on a crowd or an ignored difficult object."""
     taken_D, overlooked_D = take_wanted_first(overlaps, overlaps.matchable(iou), ~overlaps.aside_G)
     return taken_D, ~overlooked_D
 
 
 def best_score(overlaps: Overlaps) -> float:
-    """The score from which F1 over all images and classes is highest; 0.5 where nothing is right."""
+    """Return the score from which F1 over all images and classes is highest; 0.5 where nothing is right."""
     taken_D, counted_D = hits(overlaps)
     return best_of(overlaps.score_D[counted_D], taken_D[counted_D] >= 0, int((~overlaps.aside_G).sum()))
 
 
 def best_of(score_N: FloatArray, right_N: BoolArray, wanted: int) -> float:
-    """The score from which F1 of these detections, which all count, is highest; 0.5 where none is right.
+    """Return the score from which F1 of these detections, which all count, is highest; 0.5 where none is right.
 
     wanted: how many truths there are to find. Equal scores come or go together.
     """

@@ -23,7 +23,7 @@ LIMITS = (100, 300, 1000)
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Of one size: its truths, and by limit the recall in 0..100: `average` over IoU .50:.05:.95, `at50` at .50."""
+    """Recall (0..100) of the truths of one size by limit: `average` over IoU .50:.05:.95, `at50` at .50."""
 
     size: str
     truths: int
@@ -39,7 +39,7 @@ class ProposalRecall:
 def proposal_recall(
     truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: Difficult = "ignore"
 ) -> list[ProposalRecall]:
-    """Recall of each size, all sizes first. Raises UserError for files that cannot be scored."""
+    """Return the recall of each size, all sizes first. Raises UserError for files that cannot be scored."""
     found = read_predictions(proposals, truth, classes=False)
     overlaps = measure(truth, found, floor=float(THRESHOLDS_T[0]), difficult=difficult, classless=True)
     overlaps = overlaps.first(overlaps.place_D, LIMITS[-1])

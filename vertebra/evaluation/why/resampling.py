@@ -1,6 +1,6 @@
-"""TIDE's errors under resamples of the test images: judged once, then weighed, as `statistics.resampling` does with AP.
+"""TIDE's errors under resamples of the test images: classified once, then weighed, as AP is in `resampling`.
 
-A verdict on a detection depends on its image alone, and so does what mending it makes of it. So all that a resample
+A verdict on a detection depends on its image alone, and so does what fixing it makes of it. So all that a resample
 changes is how often each image's detections and truths count: `metrics.average_precision`'s case, once for each kind.
 
 Legend: I images, C classes, S resamples; row 0 of every result is the images as they are, once each.
@@ -19,7 +19,7 @@ from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, 
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
-from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, judged, mends
+from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, classify_best, rankings_by_fix
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class ResampledErrors(Resampled):
     """AP, or what a kind of error costs of it, 0..100, under resamples.
 
     per_class_SC: as `tide_errors` has it of each class, NaN in a resample without a truth of the class. The means are
-    not over these: TIDE's mean AP counts a class with detections alone as 0, before a mend (ap_SC) and after it
-    (mended_SC, None for AP itself), and the cost is the difference of the two means. It is never below `least`.
+    not over these: TIDE's mean AP counts a class with detections alone as 0, before a fix (ap_SC) and after it
+    (fixed_SC, None for AP itself), and the cost is the difference of the two means. It is never below `least`.
     """
 
     ap_SC: FloatArray
-    mended_SC: FloatArray | None
+    fixed_SC: FloatArray | None
     least: float
 
     @property
     def mean_S(self) -> FloatArray:
         """The mean AP of each resample, or the cost of it."""
         before_S = class_mean(self.ap_SC)
-        if self.mended_SC is None:
+        if self.fixed_SC is None:
             return before_S
-        return np.maximum(self.least, class_mean(self.mended_SC) - before_S)
+        return np.maximum(self.least, class_mean(self.fixed_SC) - before_S)
 
 
 def resample_errors(
@@ -64,20 +64,20 @@ def resample_errors(
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
-    overlaps, verdicts = judged(overlaps, iou=iou, background=background)
+    overlaps, verdicts = classify_best(overlaps, iou=iou, background=background)
     counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)
     classes = tuple(overlaps.names)
-    rankings = mends(overlaps, verdicts)
+    rankings = rankings_by_fix(overlaps, verdicts)
     plain = rankings.pop("AP")
     shown_CI = np.zeros((len(classes), overlaps.images), dtype=bool)
     shown_CI[plain.class_W, plain.image_W] = True
     own_SC, ap_SC = _class_aps(plain, counts_SI)
     result: dict[str, Resampled] = {"AP": ResampledErrors(classes, own_SC, shown_CI, ap_SC, None, 0.0)}
     for kind, ranking in rankings.items():
-        _, mended_SC = _class_aps(ranking, counts_SI)
-        gain_SC = np.where(np.isnan(own_SC), np.nan, np.nan_to_num(mended_SC) - ap_SC)
+        _, fixed_SC = _class_aps(ranking, counts_SI)
+        gain_SC = np.where(np.isnan(own_SC), np.nan, np.nan_to_num(fixed_SC) - ap_SC)
         least = 0.0 if kind in KINDS else -np.inf
-        result[kind] = ResampledErrors(classes, gain_SC, shown_CI, ap_SC, mended_SC, least)
+        result[kind] = ResampledErrors(classes, gain_SC, shown_CI, ap_SC, fixed_SC, least)
     return result
 
 

@@ -58,7 +58,7 @@ class SliceFigures:
 
 
 def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]:
-    """COCO's three sizes, and equal parts of the truths by area."""
+    """Return the figures of COCO's three sizes, and of equal parts of the truths by area."""
     areas_G, areas_D, wanted_G = overlaps.area_G, overlaps.area_D, ~overlaps.aside_G
     no_edges: FloatArray = np.zeros(0)
     coco = [
@@ -78,7 +78,7 @@ def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]
 
 
 def by_crowding(overlaps: Overlaps, truth: Truth) -> dict[str, list[SliceFigures]]:
-    """By the greatest IoU with another truth of the image, with another of the same class, by the number of others."""
+    """Return figures by greatest IoU with another truth of the image, or of its class, and by the number of others."""
     others_G, pairs = neighbours(truth)
     same_P = overlaps.class_G[pairs.detection_P] == overlaps.class_G[pairs.truth_P]
     return {
