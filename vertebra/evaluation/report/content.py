@@ -1,4 +1,4 @@
-"""What a report states, typed: `assess` makes it, HTML, Markdown and LaTeX lay it out, report.json is `as_json` of it.
+"""The content of a report: `assess` makes it, HTML, Markdown and LaTeX lay it out, report.json is `as_json` of it.
 
 AP figures are on the 0-100 scale, None where there is nothing to measure; differences are the second less the first.
 """
@@ -130,7 +130,7 @@ class Front:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a single run scored, and how it was made."""
+    """A single run's figures, and how it was made."""
 
     side: str
     seed: Any
@@ -144,7 +144,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is equal between the runs; None where nothing but predictions is known."""
+    """The fields that are equal between the runs; None where nothing but predictions is known."""
 
     hash: str | None = None
     sample_hash: str | None = None

@@ -32,7 +32,7 @@ class SideCurves:
 
 
 def total_loss(line: Mapping[str, Any]) -> float | None:
-    """The line's total loss: `loss`, or the sum of its parts `loss_*`; None where it has neither or is not finite."""
+    """Return the line's total loss: `loss`, or the sum of its parts `loss_*`; None if neither is finite."""
     if isinstance(line.get("loss"), (int, float)):
         total = float(line["loss"])
     else:
@@ -44,18 +44,18 @@ def total_loss(line: Mapping[str, Any]) -> float | None:
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """(iteration, total loss) of every training line."""
+    """Return (iteration, total loss) of every training line."""
     losses = ((line["iteration"], total_loss(line)) for line in metrics if "AP" not in line)
     return [(float(iteration), loss) for iteration, loss in losses if loss is not None]
 
 
 def ap_curve(metrics: Sequence[Mapping[str, Any]], name: str = "AP") -> list[Point]:
-    """(iteration, figure 0-100) of every evaluation line that has the figure."""
+    """Return (iteration, figure 0-100) of every evaluation line that has the figure."""
     return [(float(line["iteration"]), float(line[name])) for line in metrics if _is_figure(line.get(name))]
 
 
 def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
-    """A centred mean over `share` of the points, without lag; at the ends over the half that is there."""
+    """Return a centred mean over `share` of the points; at the ends over the half that exists."""
     half = max(0, round(len(points) * share / 2))
     smooth = []
     for index, (x, _) in enumerate(points):
@@ -65,7 +65,7 @@ def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
 
 
 def thinned(points: Sequence[Point], most: int = 240) -> list[Point]:
-    """At most about `most` points, evenly picked, the last one kept."""
+    """Return about `most` points at most, evenly picked, with the last one."""
     step = max(1, math.ceil(len(points) / most))
     kept = list(points[::step])
     if points and kept[-1] != points[-1]:
@@ -78,7 +78,7 @@ def _is_figure(value: Any) -> bool:
 
 
 def mean_curve(lines: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean over the lines wherever all of them have a point."""
+    """Return the mean over the lines wherever all of them have a point."""
     if not lines:
         return []
     values = [dict(line) for line in lines]

@@ -31,12 +31,12 @@ ESCAPED = {
 
 
 def escape(text: str) -> str:
-    """Text for LaTeX's text mode."""
+    """Return text for LaTeX's text mode."""
     return "".join(ESCAPED.get(character, character) for character in text)
 
 
 def tabular(table: Table, comments: Sequence[str]) -> str:
-    """A tabular for \\usepackage{booktabs}: what `comments` say in front, groups parted by rules, the best bold."""
+    """Return a tabular for \\usepackage{booktabs}: comments first, rules between groups, the best bold."""
     lines = [*(f"% {' '.join(comment.split())}" for comment in comments), r"% needs \usepackage{booktabs}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
     lines.append(_line([table.corner, *table.columns]))
@@ -63,6 +63,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _first(cell: str) -> str:
-    """The first cell of a row: after the row before, LaTeX would read [ as the space to leave, and * as a bar to a new
-    page."""
+    """Protect the first cell of a row: after a row's end, LaTeX reads [ as the space to leave and * as its option."""
     return "{}" + cell if cell.startswith(("[", "*")) else cell

@@ -19,7 +19,7 @@ LISTED = 5  # fields of unequal recipes that a sentence names
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What is known of a run's weights, None where it is not.
+    """The facts known about a run's weights, None where unknown.
 
     top1: percent. known: whether the weights say enough to be compared. budget: data and length in words.
     """

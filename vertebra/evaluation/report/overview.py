@@ -29,7 +29,7 @@ class HeadSide:
 
 @dataclass(frozen=True)
 class Head:
-    """What the overview repeats of a head's report, whose page is beside it."""
+    """The parts of a head's report that the overview repeats; page: relative path of the whole."""
 
     head: str
     page: str

@@ -36,7 +36,7 @@ OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_l
 
 @dataclass(frozen=True)
 class Run:
-    """What one finished run left behind, or one file of predictions.
+    """The files of one finished run, or one file of predictions.
 
     `path` is the run's directory, or the file; `name` what the file's side is called, None for a run. `predictions`
     are COCO results in pixels of the original images; `metrics` the lines of metrics.jsonl, the last one of each

@@ -1,9 +1,9 @@
-"""Every figure of the runs, on the images as they are and on resampled ones, and what differences of sides are worth.
+"""Every figure of the runs, on the images as they are and on resampled ones, and the differences of sides.
 
 Legend: I images, S resamples (row 0: the images as they are), C classes, K runs of a side, T IoU thresholds.
 
-Predictions are matched once by COCO's rules and once by VOC's, and everything is read off the matches: row 0 of COCO's
-figures is pycocotools' (tests hold it to that), at a tenth of its time.
+Predictions are matched once by COCO's rules and once by VOC's, and every figure comes from the matches. Row 0 of COCO's
+figures equals pycocotools', which tests check, at a tenth of its time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
 RECALL = "AR100"
 MASKS = "mask AP"
 VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
-CHECKED = ("AP", "AP50")  # figures that are held against evaluation.json
+CHECKED = ("AP", "AP50")  # figures that evaluation.json must have as well
 TOLERANCE = 0.05  # AP: what rounding in evaluation.json may cost
 
 
@@ -70,32 +70,28 @@ class Scores:
         self.truths = self.runs[0].truths
 
     def values(self, side: Side, figure: str) -> list[float]:
-        """A figure of a side's runs on the images as they are."""
+        """Return a figure of each of the side's runs on the images as they are."""
         return [float(self.runs[place].figures[figure].mean_S[0]) for place in side.places]
 
     def class_values(self, side: Side, figure: str, name: str) -> list[float]:
-        """The same of one class."""
+        """Return a class's figure of each of the side's runs."""
         return [float(self.runs[place].figures[figure].of(name)[0]) for place in side.places]
 
-    def lost(self, side: Side, kind: str) -> list[float]:
-        """AP lost to a kind of error, on the images as they are."""
-        return [float(self.runs[place].errors[kind].mean_S[0]) for place in side.places]
-
     def curve(self, side: Side, name: str) -> list[float]:
-        """A class's precision at 101 recalls, mean over the runs."""
+        """Return a class's precision at 101 recalls, mean over the runs."""
         return np.mean([self.runs[place].curves[name] for place in side.places], axis=0).tolist()
 
     def difference(self, a: Side, b: Side, figure: str) -> Difference | None:
-        """Side b less side a; None where there is nothing to measure."""
+        """Return side b less side a; None where there is nothing to measure."""
         return _compared(a, b, self._figure(figure))
 
     def class_differences(self, a: Side, b: Side, figure: str) -> dict[str, Difference | None]:
-        """The same of each class, with p-values corrected over the classes."""
+        """Return side b less side a for each class, with p-values corrected over the classes."""
         runs = self._figure(figure)
         return corrected({name: _compared(a, b, runs, name) for name in runs[0].classes})
 
     def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
-        """AP lost to each kind of error by side b less that by side a, with p-values corrected over the kinds."""
+        """Return the AP lost to each kind of error by b less that by a, with p-values corrected over the kinds."""
         return corrected(
             {kind: _compared(a, b, [run.errors[kind] for run in self.runs]) for kind in self.runs[0].errors}
         )
@@ -143,7 +139,7 @@ def _check(run: Run, scored: Mapping[str, float]) -> None:
 
 
 def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
-    """COCO's AR100: the share of the truths found by 100 detections of an image and class, mean over the thresholds."""
+    """Return COCO's AR100: the share of truths found by 100 detections of an image and class, mean over thresholds."""
     counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI])
     found_SC, truths_SC = (np.zeros((len(counts_SI), len(matches))) for _ in range(2))
     for place, matched in enumerate(matches.values()):

@@ -13,7 +13,7 @@ PLACES = (Path(__file__).parent / "page", Path(__file__).parent / "browser")
 
 
 def environment(*places: Path) -> Environment:
-    """Return the templates of the directories `places`, then ours; HTML is escaped, an unknown name is an error."""
+    """Return the templates of the directories `places`, then of the report; HTML is escaped, unknown names fail."""
     made = Environment(
         loader=FileSystemLoader([*places, *PLACES]),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
@@ -26,6 +26,6 @@ def environment(*places: Path) -> Environment:
 
 
 def text_of(*names: str) -> Markup:
-    """Return our own style or script files, one after the other, as they are."""
+    """Return the report's style or script files, one after the other, as they are."""
     paths = [next(place / name for place in PLACES if (place / name).is_file()) for name in names]
     return Markup("\n".join(path.read_text(encoding="utf-8") for path in paths))

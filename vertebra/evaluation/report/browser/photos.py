@@ -14,20 +14,20 @@ from typing import Any
 # Longer side in pixels and JPEG quality, tried in turn until all thumbnails fit into the page.
 THUMBNAILS = ((800, 82), (640, 80), (512, 76), (400, 74), (320, 68), (224, 60), (160, 50))
 THUMBNAIL_BYTES = 9_000_000  # of JPEG; a third more as base64: the page stays near 12 MB
-TRIED = 24  # images from which the size of all is foretold
+TRIED = 24  # images that the size of all is estimated from
 
 Size = tuple[int, int]
 
 
 def find_image(roots: Sequence[Path], file_name: str) -> Path | None:
-    """The image's path below the first of the `roots` that has it; None where none does."""
+    """Return the image's path below the first of the `roots` that has it; None where none does."""
     return next((root / file_name for root in roots if (root / file_name).is_file()), None)
 
 
 def thumbnails(paths: Sequence[Path | None], sizes_wh: Sequence[Size | None]) -> list[str | None]:
-    """A data URI of each image as a small JPEG, None where it cannot be read; together they fit into the page.
+    """Return a data URI of each image as a small JPEG, None where it cannot be read; together they fit into the page.
 
-    sizes_wh: what the truth says; None where it does not. Images are read one at a time in each of a few threads, and
+    sizes_wh: from the truth, None where it has none. Images are read one at a time in each of a few threads, and
     only their JPEG is kept.
     """
     wanted = list(zip(paths, sizes_wh))
@@ -75,7 +75,7 @@ def _small_jpeg(image: tuple[Path | None, Size | None], form: tuple[int, int]) -
 
 
 def load(path: Path, size_wh: Size | None, longer_side: int) -> Any:
-    """BGR pixels, turned as the truth's width and height have it; or None.
+    """Return BGR pixels, turned so as to agree with the truth's width and height; or None.
 
     JPEGs much larger than `longer_side` are decoded at a half, a quarter or an eighth of their size, which is quicker.
     """
@@ -97,5 +97,6 @@ def _ways(cv2: Any) -> tuple[tuple[int, int], ...]:
     return (8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)
 
 
-def _is_turned(found_wh: Size, told_wh: Size) -> bool:
-    return (found_wh[0] - found_wh[1]) * (told_wh[0] - told_wh[1]) < 0  # one lies, the other stands
+def _is_turned(found_wh: Size, truth_wh: Size) -> bool:
+    """Return True if one is in landscape and the other in portrait format."""
+    return (found_wh[0] - found_wh[1]) * (truth_wh[0] - truth_wh[1]) < 0

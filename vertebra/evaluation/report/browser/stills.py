@@ -23,7 +23,7 @@ SIGNS = {
 
 
 def photo(image: Shown, data_uri: str | None) -> Markup:
-    """The pixels, once for all panes that show them (`<use href="#still-0">`); a grey field where there are none."""
+    """Return the pixels, once for all panes that show them (`<use href="#still-0">`); grey where there are none."""
     name, width, height = f"still-{image.place}", image.width, image.height
     if data_uri is None:
         return element("rect", id=name, width=width, height=height, class_="no-photo")
@@ -31,7 +31,7 @@ def photo(image: Shown, data_uri: str | None) -> Markup:
 
 
 def truth_pane(image: Shown, names: Mapping[int, str]) -> Markup:
-    """The image with its true boxes; crowd and difficult ones are dotted and without a name."""
+    """Return the image with its true boxes; crowd and difficult ones are dotted and without a name."""
     boxes = [
         _box(image, truth["bbox"], "excused" if is_aside(truth) else "truth", names[truth["category_id"]])
         for truth in image.truths
@@ -41,7 +41,7 @@ def truth_pane(image: Shown, names: Mapping[int, str]) -> Markup:
 
 
 def side_pane(image: Shown, side: int, threshold: float, names: Mapping[int, str], label: str) -> Markup:
-    """The image with one side's boxes from `threshold` on, and the objects that it misses."""
+    """Return the image with one side's boxes from `threshold` on, and the objects that it misses."""
     shown = [detection for detection in image.found[side] if detection.score >= threshold]
     taken = {detection.truth for detection in shown if detection.kind == RIGHT}
     missed = [truth for g, truth in enumerate(image.truths) if not is_aside(truth) and g not in taken]
@@ -61,12 +61,12 @@ def _pane(image: Shown, boxes: Sequence[Markup], label: str) -> Markup:
 
 
 def _unit(image: Shown) -> float:
-    """A pixel of the screen in the image's, where it is drawn about 350 pixels wide."""
+    """Return the size of a screen pixel in image pixels, for an image that is drawn about 350 pixels wide."""
     return max(image.width, 1.25 * image.height) / 350
 
 
 def _box(image: Shown, bbox: Sequence[float], kind: str, text: str) -> Markup:
-    """A box with a dark casing under its line, so that it is seen on any picture, and a label with a halo."""
+    """Return a box with a dark casing under its line, visible on any picture, and a label with a halo."""
     x, y, width, height = (float(value) for value in bbox)
     unit = _unit(image)
     frame = {"x": x, "y": y, "width": width, "height": height}
