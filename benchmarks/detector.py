@@ -34,7 +34,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detectors.faster_rcnn import FasterRCNN
 from detectors.structures import ImageBatch, Masks, Targets
-from vertebra.build.detector import make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import make_detector
 from vertebra.build.outside_detectors import torchvision_recipe
 from vertebra.engine import precision as precisions
 
@@ -47,7 +48,7 @@ def our_detector(masks: bool) -> FasterRCNN:
     """By the recipe of torchvision's detector, our own conventions."""
     recipe = torchvision_recipe("maskrcnn_resnet50_fpn" if masks else "fasterrcnn_resnet50_fpn")
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"conventions": "vertebra"})})
-    model = make_detector(recipe, make_backbone(recipe), CLASSES)
+    model = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
     model.rpn.nms_iou = NMS_IOU
     nn.init.zeros_(model.rpn.head.deltas.weight)
     return model

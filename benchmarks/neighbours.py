@@ -50,12 +50,13 @@ def detection_step() -> Callable[[], None]:
     """Faster R-CNN on the cut network of the sample set's recipe, and two small images."""
     from detector import batch_of, our_step
 
-    from vertebra.build.detector import make_backbone, make_detector
+    from vertebra.build.backbone import make_detector_backbone
+    from vertebra.build.detector import make_detector
     from vertebra.recipes.command_line import find_recipe, load_recipe
     from vertebra.recipes.schema_detection import DetectionRecipe
 
     recipe = load_recipe(DetectionRecipe, find_recipe("sample/detection.yaml"))
-    model = make_detector(recipe, make_backbone(recipe), 80).train()
+    model = make_detector(recipe, make_detector_backbone(recipe), 80).train()
     images, targets = batch_of((224, 288), 2, torch.device("cpu"))
     return lambda: our_step(model, images, targets, "fp32", True)
 

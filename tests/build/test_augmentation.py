@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from tests.data.writers import write_folders
-from vertebra.build import build
+from vertebra.build.backbone import build_classifier
+from vertebra.build.classification_data import class_train_loader
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.transforms.pixels import RAND, RandAugment, RandomErasing, pca_colour
 from vertebra.engine.distributed import World
@@ -32,7 +33,7 @@ def batches(folders, *, view: dict, start: int = 0, mean_rgb=(10.0, 20.0, 30.0),
             **values,
         }
     )
-    loader = build.class_train_loader(recipe, folders, World(), start=start, iterations=5, mean_rgb=mean_rgb)
+    loader = class_train_loader(recipe, folders, World(), start=start, iterations=5, mean_rgb=mean_rgb)
     return list(loader)
 
 
@@ -62,7 +63,7 @@ def test_erased_pixels_have_the_networks_mean_colour(folders):
 )
 def test_each_word_of_the_recipe_is_a_step_of_the_view(folders, view: dict, expected: tuple[str, ...]):
     recipe = BackboneRecipe.model_validate({"input": {**INPUT, **view}})
-    loader = build.class_train_loader(recipe, folders, World(), start=0, iterations=1)
+    loader = class_train_loader(recipe, folders, World(), start=0, iterations=1)
     steps = loader.reader.transform.pixel_changes
     assert tuple(getattr(step, "__name__", type(step).__name__) for step in steps) == expected
     for step in steps:
@@ -79,7 +80,7 @@ def test_repeats_and_mixing_reach_the_batch_and_the_classifier_learns_from_it(fo
     made = batches(folders, view={"repeats": 2, "policy": "trivial"}, mixup=0.2, cutmix=1.0)
     recipe = BackboneRecipe(backbone="cifar_r8", label_smoothing=0.1)
     torch.manual_seed(0)
-    model, _ = build.build_classifier(recipe, 2)
+    model, _ = build_classifier(recipe, 2)
     for batch in made:
         assert batch.image_ids[:2] == batch.image_ids[2:] and len(batch.inputs) == 3
         values = model.train()(*batch.inputs)

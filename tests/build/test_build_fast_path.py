@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from backbones.blocks import Block
-from vertebra.build import build
+from vertebra.build.backbone import build_classifier
+from vertebra.build.classification_data import check_fast_path, class_test_loader, class_train_loader
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.loaders import Loader
@@ -47,29 +48,29 @@ def recipe(**view):
     ],
 )
 def test_small_images_lie_on_the_device_where_nothing_needs_a_worker(dataset, view, kind):
-    train = build.class_train_loader(recipe(**view), dataset, World(), start=1, iterations=3)
+    train = class_train_loader(recipe(**view), dataset, World(), start=1, iterations=3)
     assert type(train) is kind and [batch.iteration for batch in train] == [1, 2]
-    test = build.class_test_loader(recipe(**view), dataset, World(), limit=5)
+    test = class_test_loader(recipe(**view), dataset, World(), limit=5)
     assert type(test) is kind and [len(batch) for batch in test] == [4, 1]
 
 
 def test_what_cannot_be_done_on_the_device_is_said():
     with pytest.raises(RecipeError, match=r"cannot do input.augment crop, input.repeats 2; leave that out"):
-        build.check_fast_path(recipe(resident="yes", augment="crop", repeats=2))
+        check_fast_path(recipe(resident="yes", augment="crop", repeats=2))
 
 
 def test_evaluations_come_back_to_the_same_images(dataset):
-    loaders = [build.class_test_loader(recipe(), dataset, World()) for _ in range(2)]
+    loaders = [class_test_loader(recipe(), dataset, World()) for _ in range(2)]
     assert loaders[0].images is loaders[1].images
 
 
 def test_activations_are_computed_again_where_the_recipe_says_so():
     for asked in (True, False):
-        model, _ = build.build_classifier(recipe().model_copy(update={"checkpoint_activations": asked}), 2)
+        model, _ = build_classifier(recipe().model_copy(update={"checkpoint_activations": asked}), 2)
         assert {block.recomputes for block in model.modules() if isinstance(block, Block)} == {asked}
 
 
 def test_compiling_and_computing_again_do_not_go_together():
     both = recipe().model_copy(update={"checkpoint_activations": True, "compile": True})
     with pytest.raises(RecipeError, match="leave one of them out"):
-        build.check_fast_path(both)
+        check_fast_path(both)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.writers import write_picture, write_voc
-from vertebra.build import build_detection
+from vertebra.build import detection_data
 from vertebra.data.transforms.detection_views import DetectionAugmentation
 from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
@@ -24,7 +24,7 @@ def parse(*arguments: str) -> DetectionRecipe:
 
 
 def loader_of(recipe: DetectionRecipe, dataset) -> Any:
-    return build_detection.detection_train_loader(recipe, dataset, World(), start=0, iterations=3)
+    return detection_data.detection_train_loader(recipe, dataset, World(), start=0, iterations=3)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def sources(folder: Path) -> list[str]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_installed_recipes_augment_as_their_papers_do(path: Path, json_set: Path):
     recipe = load_recipe(DetectionRecipe, path)
-    dataset = build_detection.open_train(parse(*sources(json_set)))
+    dataset = detection_data.open_train(parse(*sources(json_set)))
     reader = loader_of(recipe, dataset).reader
     assert reader.views.augmentation == DetectionAugmentation() and reader.masks == recipe.model.masks
 
@@ -63,7 +63,7 @@ def test_every_word_of_the_recipe_reaches_the_loader(json_set: Path):
         "--input.crop-chance", "0.6", "--input.jitter", "0.2", "1.5", "--input.photometric", "0.7",
         "--input.repeat-threshold", "1.0", "--model.masks",
     )  # fmt: skip
-    dataset = build_detection.open_train(recipe)
+    dataset = detection_data.open_train(recipe)
     loader = loader_of(recipe, dataset)
     assert loader.reader.views.augmentation == DetectionAugmentation(
         any_side=True, crop="iou", crop_min=0.4, crop_chance=0.6, jitter=(0.2, 1.5), photometric=0.7
@@ -79,11 +79,11 @@ def test_every_word_of_the_recipe_reaches_the_loader(json_set: Path):
 def test_masks_are_read_when_the_recipe_asks_for_them(json_set: Path):
     for flags, has_masks in ((["--model.masks"], True), ([], False)):
         recipe = parse(*sources(json_set), *flags)
-        train_set, test_set = build_detection.open_train(recipe), build_detection.open_test(recipe)
+        train_set, test_set = detection_data.open_train(recipe), detection_data.open_test(recipe)
         assert (train_set.segmentations is not None) == has_masks
         (first, _) = test_set.coco_truth()["annotations"]
         assert first.get("segmentation") == ([[10, 10, 40, 10, 40, 50]] if has_masks else None)
-        loader = build_detection.detection_test_loader(recipe, test_set, World())
+        loader = detection_data.detection_test_loader(recipe, test_set, World())
         assert all(batch.inputs[1].masks is None for batch in loader)  # the metric takes them from the truth
         assert not loader_of(recipe, train_set).reader.plan.repeats_rare
 
@@ -94,7 +94,7 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
     with pytest.raises(
         RecipeError, match=r"voc2007/trainval: its annotations have no segmentations.*leave --model.masks"
     ):
-        build_detection.open_train(recipe)
+        detection_data.open_train(recipe)
 
 
 def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path: Path):
@@ -104,12 +104,12 @@ def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(told))
     recipe = parse("--dataset", "coco", "--test-source", "coco/test-dev2017", "--data", str(tmp_path), "--model.masks")
-    test_set = build_detection.open_test(recipe)
+    test_set = detection_data.open_test(recipe)
     assert not test_set.labelled and len(test_set) == 1
-    batches = list(build_detection.detection_test_loader(recipe.model_copy(update={"workers": 0}), test_set, World()))
+    batches = list(detection_data.detection_test_loader(recipe.model_copy(update={"workers": 0}), test_set, World()))
     assert [batch.image_ids for batch in batches] == [(1,)]
     with pytest.raises(ValueError, match="nothing can be learnt from it"):
-        build_detection.open_train(recipe.model_copy(update={"train_source": "coco/test-dev2017"}))
+        detection_data.open_train(recipe.model_copy(update={"train_source": "coco/test-dev2017"}))
 
 
 def test_masks_are_trained_on_images_of_which_none_has_an_object(tmp_path: Path):
@@ -118,7 +118,7 @@ def test_masks_are_trained_on_images_of_which_none_has_an_object(tmp_path: Path)
             "categories": [{"id": 1, "name": "dog"}]}  # fmt: skip
     (tmp_path / "train.json").write_text(json.dumps(told))
     recipe = parse(*sources(tmp_path), "--model.masks")
-    (batch, *_) = loader_of(recipe, build_detection.open_train(recipe))
+    (batch, *_) = loader_of(recipe, detection_data.open_train(recipe))
     assert batch.inputs[1].masks.offsets == (0,)
 
 

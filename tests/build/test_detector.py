@@ -14,7 +14,8 @@ from torch import nn
 from backbones.base import BackboneError
 from detectors.structures import Masks
 from tests.detectors.tiny import make_images, make_targets
-from vertebra.build.detector import file_state, load_file_state, make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import file_state, load_file_state, make_detector
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 BODIES = ("c4", "dc5", "fpn")
@@ -38,7 +39,7 @@ def recipe_of(backbone: str, body: str, **model: Any) -> DetectionRecipe:
 
 def built(recipe: DetectionRecipe, classes: int = 3) -> Any:
     torch.manual_seed(0)
-    return make_detector(recipe, make_backbone(recipe), classes)
+    return make_detector(recipe, make_detector_backbone(recipe), classes)
 
 
 def a_batch() -> Any:
@@ -57,7 +58,7 @@ def test_every_body_builds_on_every_kind_of_backbone(backbone: str, body: str) -
     with torch.device("meta"):
         detector = built(recipe)
         names = set(file_state(detector))
-        uncut = set(make_backbone(recipe).state_dict())
+        uncut = set(make_detector_backbone(recipe).state_dict())
     ours = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
     assert ours and ours <= uncut, "the backbone's tensors keep the names of the uncut network"
     strides = {"c4": (16,), "dc5": (16,), "fpn": (4, 8, 16, 32, 64)}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vertebra.build import build_detection
-from vertebra.build.build_detection import is_held_out
+from vertebra.build import detection_data
+from vertebra.build.detection_data import is_held_out
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -33,10 +33,10 @@ def forty_images(tmp_path) -> DetectionRecipe:
 
 
 def test_held_out_images_are_tested_on_and_never_trained_on(forty_images):
-    trained, tested = build_detection.open_train(forty_images), build_detection.open_test(forty_images)
+    trained, tested = detection_data.open_train(forty_images), detection_data.open_test(forty_images)
     ids = [set(one.image_ids_I.tolist()) for one in (trained, tested)]
     assert not ids[0] & ids[1] and len(ids[0] | ids[1]) == 40 and 0 < len(ids[1]) < 20
-    whole = build_detection.open_train(forty_images.model_copy(update={"validation": 0.0}))
+    whole = detection_data.open_train(forty_images.model_copy(update={"validation": 0.0}))
     assert len(whole) == 40
     assert len({trained.fingerprint(), tested.fingerprint(), whole.fingerprint()}) == 3
     assert len(tested.coco_truth()["annotations"]) == len(tested), "with their objects"
@@ -54,7 +54,7 @@ def test_who_is_held_out_depends_on_the_image_alone():
 
 def test_a_share_that_leaves_nothing_is_a_sentence(forty_images):
     with pytest.raises(ValueError, match=r"--validation 1e-09 of its 40 images leaves none to test on"):
-        build_detection.open_test(forty_images.model_copy(update={"validation": 1e-9}))
+        detection_data.open_test(forty_images.model_copy(update={"validation": 1e-9}))
 
 
 def test_the_sweep_is_protocol_and_the_value_that_it_chose_is_not():

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra.build import build, build_localisation
+from vertebra.build import build_localisation
+from vertebra.build.backbone import build_backbone
 from vertebra.build.detector import file_state, load_file_state
+from vertebra.build.training import build_optimizer, build_schedule, iterations_of
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import INSTALLED, load_recipe, validated
@@ -21,17 +23,17 @@ RECIPES = sorted((INSTALLED / "localisation").glob("*.yaml"))
 def test_every_recipe_builds_on_the_meta_device(path: Path) -> None:
     recipe = load_recipe(LocalisationRecipe, path)
     with torch.device("meta"):
-        model = build_localisation.build_localizer(recipe, build.build_backbone(recipe, 1000), 1000)
+        model = build_localisation.build_localizer(recipe, build_backbone(recipe, 1000), 1000)
     anchors = len(recipe.model.anchor_sizes) * len(recipe.model.anchor_ratios)
     assert model.head.cls.out_channels == 1000 * anchors and model.head.reg.out_channels == 4000 * anchors
     assert model.sampler.count == 8 and model.sampler.positive_fraction == 0.5  # He et al. 2015, appendix C
-    build.build_optimizer(recipe.solver, model)
-    build.build_schedule(recipe.solver, build.iterations_of(recipe, 1000), figure="located", images=1000)
+    build_optimizer(recipe.solver, model)
+    build_schedule(recipe.solver, iterations_of(recipe, 1000), figure="located", images=1000)
 
 
 def test_files_bear_the_uncut_networks_names_and_are_read_back() -> None:
     recipe = validated(LocalisationRecipe, {"backbone": "r18", "width": 0.25, "model": {"cut_stride": 32}}, "test")
-    one, other = (build_localisation.build_localizer(recipe, build.build_backbone(recipe, 10), 3) for _ in range(2))
+    one, other = (build_localisation.build_localizer(recipe, build_backbone(recipe, 10), 3) for _ in range(2))
     state = file_state(one)
     assert {"backbone.layer4.1.conv2.weight", "head.cls.weight", "head.reg.bias"} <= set(state)
     load_file_state(other, state, Path("file"))

@@ -18,7 +18,8 @@ from detectors.boxes import encode
 from detectors.faster_rcnn import FasterRCNN
 from detectors.structures import ImageBatch, Masks
 from tests.detectors.tiny import make_images, make_targets
-from vertebra.build.detector import file_state, load_file_state, make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import file_state, load_file_state, make_detector
 from vertebra.build.outside_detectors import TORCHVISION, from_torchvision, torchvision_recipe
 from vertebra.data.loading.decode import decode_bytes
 from vertebra.data.transforms.geometry import resize
@@ -55,7 +56,7 @@ def ours_of(name: str, theirs: Any) -> FasterRCNN:
     recipe = torchvision_recipe(name, test=TEST)
     settings = recipe.model.model_copy(update={"proposals_before_nms": (2000, 300), "proposals": (2000, 200)})
     recipe = recipe.model_copy(update={"model": settings})
-    model = make_detector(recipe, make_backbone(recipe), CLASSES)
+    model = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
     state = from_torchvision(theirs.state_dict(), range(1, CLASSES + 1))
     classifier = {name: tensor for name, tensor in file_state(model).items() if name not in state}
     assert not classifier, "every tensor of ours comes from theirs"
@@ -209,7 +210,7 @@ def test_the_published_files_names_and_shapes_fit(name: str) -> None:
     with torch.device("meta"):
         state = MODELS[name](weights=None, weights_backbone=None).state_dict()
         recipe = torchvision_recipe(name)
-        model = make_detector(recipe, make_backbone(recipe), 80)
+        model = make_detector(recipe, make_detector_backbone(recipe), 80)
     coco = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
     expected = {name: tensor.shape for name, tensor in file_state(model).items()}
     for rename in (lambda key: key, _published_name):

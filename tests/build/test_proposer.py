@@ -7,7 +7,8 @@ import torch
 
 from detectors.faster_rcnn import Proposer
 from tests.evaluation.networks import detection_batch
-from vertebra.build.detector import make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import make_detector
 from vertebra.evaluation.predict.detections import predict_proposals
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
@@ -20,7 +21,7 @@ def test_proposals_are_those_of_body_and_rpn_in_original_pixels(body):
     small = {"c4": {}, "dc5": {"head_width": 16}, "fpn": {"head_width": 16, "fpn_channels": 16}}[body]
     settings = Detector(body=body, proposals=PROPOSALS, proposals_before_nms=(60, 40), **small)
     recipe = DetectionRecipe(backbone="r18", width=0.25, model=settings)
-    model = make_detector(recipe, make_backbone(recipe), 3).eval()
+    model = make_detector(recipe, make_detector_backbone(recipe), 3).eval()
     batch = detection_batch((5,), resized=(96, 128), original=(192, 384))  # twice as high, three times as wide
     images, _ = batch.inputs
     images.pixels_N3HW.copy_(torch.randint(0, 256, images.pixels_N3HW.shape))

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from detectors.faster_rcnn import FasterRCNN
 from detectors.testtime import ImprovedDetector
-from vertebra.build.detector import check_member, make_backbone, make_detector, make_tested
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import check_member, make_detector, make_tested
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -21,7 +22,7 @@ def recipe(**values: object) -> DetectionRecipe:
 
 
 def detector(settings: DetectionRecipe) -> FasterRCNN:
-    return make_detector(settings, make_backbone(settings), len(NAMES))
+    return make_detector(settings, make_detector_backbone(settings), len(NAMES))
 
 
 def test_a_detector_without_improvements_is_tested_as_it_is() -> None:

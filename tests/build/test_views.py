@@ -11,9 +11,9 @@ from backbones import BackboneError, create_backbone
 from backbones.dense import Dense
 from vertebra.build.views import LoadedNet, common_classes, load_net, plan_views
 from vertebra.data.loading.views import Crops, Whole
-from vertebra.engine.weights import WeightsError, save_weights
+from vertebra.engine.weights import save_weights
 from vertebra.evaluation.predict.ensembles import Ensemble
-from vertebra.ground.errors import RecipeError
+from vertebra.ground.errors import RecipeError, UserError
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_missing_and_a_size_of_which_nothing_is_left_are_refused(
     save_weights(tmp_path / "vgg.safetensors", net.state_dict(), {"backbone": net.identity()})
     with pytest.raises(BackboneError, match="vgg11 cannot see images of 24 px"):
         load_net(tmp_path / "vgg.safetensors", CPU, size=24, resize=None, precision="fp32")
-    with pytest.raises(WeightsError, match=r"no\.safetensors do not exist"):
+    with pytest.raises(UserError, match=r"no\.safetensors do not exist"):
         load_net(tmp_path / "no.safetensors", CPU, size=None, resize=None, precision="auto")
     found = load_net(tmp_path / "vgg.safetensors", CPU, size=64, resize=72, precision="fp32")
     assert (found.size, found.resize, found.class_names, found.backbone.training) == (64, 72, None, False)

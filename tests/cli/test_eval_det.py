@@ -10,9 +10,10 @@ import torch
 
 from tests.cli.conftest import run
 from tests.data.writers import write_picture, write_voc
-from vertebra.build import build_detection, wiring
+from vertebra.build import detection_data, results, trained_detector
 from vertebra.cli import eval_det, predict
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 PREDICTOR = "roi_heads.box_predictor"
@@ -20,7 +21,7 @@ PREDICTOR = "roi_heads.box_predictor"
 
 @pytest.fixture
 def tools() -> SimpleNamespace:
-    return SimpleNamespace(eval_det=eval_det, predict=predict, wiring=wiring)
+    return SimpleNamespace(eval_det=eval_det, predict=predict, trained_detector=trained_detector)
 
 
 def held_out(**values: object) -> DetectionRecipe:
@@ -55,9 +56,9 @@ def test_the_named_set_is_opened_and_not_the_training_images(tools, tmp_path):
     write_voc(tmp_path, {f"{n:06}": [box] for n in range(1, 21)}, split="trainval")
     write_voc(tmp_path, {f"{n:06}": [box] for n in range(101, 108)}, split="test")
     own = held_out(data=tmp_path)
-    assert max(build_detection.open_test(own).image_ids_I) < 101
+    assert max(detection_data.open_test(own).image_ids_I) < 101
     named = tools.eval_det.changed(own, tools.eval_det.Settings(run=Path("a_run"), test_source="voc2007/test"))
-    assert build_detection.open_test(named).image_ids_I.tolist() == list(range(101, 108))
+    assert detection_data.open_test(named).image_ids_I.tolist() == list(range(101, 108))
 
 
 def test_ones_own_test_set_needs_no_training_source(tools, tmp_path):
@@ -68,14 +69,14 @@ def test_ones_own_test_set_needs_no_training_source(tools, tmp_path):
     )
     words = {"dataset": "json", "test_source": "json:B.json", "data": tmp_path}
     recipe = tools.eval_det.changed(held_out(), tools.eval_det.Settings(run=Path("a_run"), **words))
-    assert build_detection.open_test(recipe).image_ids_I.tolist() == [1]
+    assert detection_data.open_test(recipe).image_ids_I.tolist() == [1]
 
 
 def test_results_on_the_test_set_are_no_results_on_what_was_held_out(tools):
     trained = held_out(test={})
     recipe = tools.eval_det.changed(trained, tools.eval_det.Settings(run=Path("a_run"), dataset="voc07"))
     with pytest.raises(RecipeError, match=r"--output is missing: validation would not be as in the run's own protocol"):
-        tools.eval_det.require_same_protocol(trained, recipe, {}, None)
+        results.require_same_protocol(protocol_fields(trained), protocol_fields(recipe), {}, "")
 
 
 def test_an_improvement_that_is_not_made_has_no_numbers(tools):
@@ -115,7 +116,7 @@ def test_a_file_that_is_no_published_detectors_is_a_sentence_that_names_it(tools
     else:
         torch.save(content, file)
     with pytest.raises(ValueError, match=sentence) as refused:
-        tools.wiring.read_detector(f"torchvision:fasterrcnn_resnet50_fpn={file}")
+        tools.trained_detector.read_detector(f"torchvision:fasterrcnn_resnet50_fpn={file}")
     assert str(file) in str(refused.value)
 
 

@@ -13,7 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.cli.conftest import run, run_process, run_until
-from vertebra.build.detector import file_state, make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import file_state, make_detector
 from vertebra.engine.weights import save_weights
 from vertebra.recipes.command_line import find_recipe, load_recipe
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -121,7 +122,7 @@ def mask_detector(sample, tmp_path):
     test = recipe.test.model_copy(update={"score": 0.0, "limit": 3, "detections": 20})
     changes = {"width": 0.25, "data": sample, "precision": "fp32", "model": model, "test": test}
     recipe = recipe.model_copy(update=changes)
-    backbone = make_backbone(recipe)
+    backbone = make_detector_backbone(recipe)
     categories = read(sample / "scenes" / "annotations" / "instances_val.json")["categories"]
     facts = {
         "detector": "Mask R-CNN",

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from tests.data.writers import write_folders
+from vertebra.build import classifier_run
 from vertebra.cli import train_backbone
 from vertebra.engine.distributed import World
-from vertebra.engine.rundir import RunError
 from vertebra.engine.weights import load_weights
+from vertebra.ground.errors import UserError
 from vertebra.recipes.command_line import INSTALLED, load_recipe, read_yaml
 from vertebra.recipes.schema import BackboneRecipe
 
@@ -129,7 +130,7 @@ def test_a_run_that_goes_on_with_other_images_says_so_and_with_other_classes_doe
     assert "not those that this run began with" in caplog.text
     for split in ("train", "val"):
         (data / split / "bee").rename(data / split / "wasp")
-    with pytest.raises(RunError, match="holds a run on other classes"):
+    with pytest.raises(UserError, match="holds a run on other classes"):
         tool.train(recipe, World())
 
 
@@ -165,7 +166,7 @@ def test_the_best_evaluated_weights_are_kept_beside_the_last(tool, folders, tmp_
         seen.append({name: tensor.clone() for name, tensor in model.backbone.state_dict().items()})
         return {"top1": next(figures, 40.0), "top5": 100.0}
 
-    monkeypatch.setattr(tool, "evaluate", evaluate)
+    monkeypatch.setattr(classifier_run, "evaluate_classifier", evaluate)
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
     run = tmp_path / "run"
     changes = {"backbone": "cifar_r8", "ema": ema, "eval_period": 2}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.data.writers import write_voc
-from vertebra.build import build_detection
+from vertebra.build import detection_data
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.detection import at_several_sizes, detection_test_loader
 from vertebra.data.loading.sampling import Share
@@ -35,7 +35,7 @@ def recipe(**test: object) -> DetectionRecipe:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pixels_are_those_of_a_loader_of_that_size_alone(voc, workers: int) -> None:
     settings = recipe(multi_scale=(128, 32, 64)).model_copy(update={"workers": workers})
-    batches = list(build_detection.detection_test_loader(settings, voc, World()))
+    batches = list(detection_data.detection_test_loader(settings, voc, World()))
     alone = {}
     for side, longer in ((64, 96), (32, 48), (128, 192)):
         alone[side] = list(detection_test_loader(voc, FixedView(side, longer), Share(batch=3)))
@@ -52,7 +52,7 @@ def test_pixels_are_those_of_a_loader_of_that_size_alone(voc, workers: int) -> N
 
 
 def test_all_sizes_move_to_the_device_together(voc) -> None:
-    images, _ = next(iter(build_detection.detection_test_loader(recipe(multi_scale=(64, 32)), voc, World()))).inputs
+    images, _ = next(iter(detection_data.detection_test_loader(recipe(multi_scale=(64, 32)), voc, World()))).inputs
     moved = images.to("meta")
     assert moved.other_scales[0].pixels_N3HW.device.type == "meta" and moved.other_scales[0].sizes_hw_N2.is_meta
     assert moved.other_scales[0].sizes_hw == images.other_scales[0].sizes_hw
@@ -62,7 +62,7 @@ def test_two_processes_together_see_each_image_once_at_all_sizes(voc) -> None:
     settings = recipe(multi_scale=(64, 32))
     ids = []
     for rank in range(2):
-        for batch in build_detection.detection_test_loader(settings, voc, World(rank=rank, size=2)):
+        for batch in detection_data.detection_test_loader(settings, voc, World(rank=rank, size=2)):
             assert len(batch.inputs[0].other_scales) == 1
             ids += batch.image_ids
     assert sorted(ids) == sorted(int(image_id) for image_id in voc.image_ids_I)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.writers import records, write_picture, write_voc
-from vertebra.build import build_detection
+from vertebra.build import detection_data
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
@@ -192,7 +192,7 @@ def test_a_test_set_whose_truth_is_not_published_is_images_alone(voc_without_tru
 def test_nothing_is_trained_on_a_set_without_truth(voc_without_truth: Path):
     recipe = DetectionRecipe(data=voc_without_truth, train_source="voc2012/test")
     with pytest.raises(ValueError, match="voc2012/test: its annotations are not here, so nothing can be learnt"):
-        build_detection.open_train(recipe)
+        detection_data.open_train(recipe)
     write_voc(voc_without_truth, {"000001": [DOG]})
     with pytest.raises(DataError, match="some of its parts have no annotations"):
         open_detection(voc_without_truth, "voc2007/trainval+voc2012/test")

@@ -111,7 +111,7 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(checkpoints, caplo
     for content in (b"", b"PK", path.read_bytes()[:500]):
         path.write_bytes(content)
         assert checkpoints.latest()["iteration"] == 1
-    assert "0000002.pt" in caplog.text and "The one before it is taken" in caplog.text
+    assert "0000002.pt" in caplog.text and "Reading the one before it" in caplog.text
 
 
 def test_checkpoints_that_are_all_damaged_are_a_sentence(checkpoints):

@@ -7,7 +7,7 @@ import torch
 
 from tests.engine.toy import ITERATIONS, batches, job
 from vertebra.engine.checkpoint import load_checkpoint
-from vertebra.engine.compiling import CompileError
+from vertebra.ground.errors import UserError
 
 
 def test_without_a_compiler_there_is_a_sentence(monkeypatch, train_toy):
@@ -18,7 +18,7 @@ def test_without_a_compiler_there_is_a_sentence(monkeypatch, train_toy):
         return trial
 
     monkeypatch.setattr(torch, "compile", fails)
-    with pytest.raises(CompileError, match=r"does not work on this machine \(InvalidCxxCompiler.*\); install a C\+\+"):
+    with pytest.raises(UserError, match=r"does not work on this machine \(InvalidCxxCompiler.*\); install a C\+\+"):
         train_toy(compile=True)
 
 

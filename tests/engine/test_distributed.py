@@ -15,6 +15,7 @@ from vertebra.engine import device, distributed
 from vertebra.engine.checkpoint import load_checkpoint
 from vertebra.engine.distributed import World, wrap
 from vertebra.engine.stop import Interrupted
+from vertebra.ground.errors import UserError
 
 
 def test_two_gloo_processes_equal_one_at_double_batch_and_stop_together(tmp_path, toy_program):
@@ -56,13 +57,13 @@ def test_a_world_of_one_needs_no_group():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows the sentence of a machine without CUDA")
 def test_asking_for_cuda_where_there_is_none_is_a_sentence():
-    with pytest.raises(device.DeviceError, match="no CUDA device on this machine; use --device cpu"):
+    with pytest.raises(UserError, match="no CUDA device on this machine; use --device cpu"):
         device.resolve("cuda")
     assert device.resolve("auto") == torch.device("cpu")
 
 
 def test_an_unknown_device_is_a_sentence():
-    with pytest.raises(device.DeviceError, match="no device 'tpu'; choose one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match="no device 'tpu'; choose one of auto, cpu, cuda"):
         device.resolve("tpu")
 
 

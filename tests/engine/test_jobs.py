@@ -136,7 +136,7 @@ def test_a_job_waits_for_what_it_needs_and_is_not_run_where_that_failed(tmp_path
         replace(job(tmp_path, "second", f"{writes}('2')"), after=("first",)),
         replace(job(tmp_path, "lost", f"{writes}('x')"), after=("broken",)),
         replace(job(tmp_path, "lost_too", f"{writes}('x')"), after=("lost",)),
-        replace(job(tmp_path, "third", f"{writes}('3')"), after=("done before",), once_ended=("broken", "second")),
+        replace(job(tmp_path, "third", f"{writes}('3')"), after=("done before",), after_end=("broken", "second")),
         job(tmp_path, "first", f"import time; time.sleep(0.3); {writes}('1')"),
         job(tmp_path, "broken", "exit(3)"),
     ]

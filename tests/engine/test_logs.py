@@ -63,7 +63,7 @@ def test_lines_go_to_the_console_and_to_the_file(tmp_path, capsys):
 
 
 def test_what_is_said_before_there_is_a_file_begins_it(tmp_path, capsys):
-    log = logging.getLogger("vertebra.build.build")
+    log = logging.getLogger("vertebra.build.backbone")
     setup_logging()
     log.info("of another run")
     setup_logging()

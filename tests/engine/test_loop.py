@@ -14,7 +14,7 @@ from vertebra.engine import rng
 from vertebra.engine.checkpoint import CheckpointError, load_checkpoint
 from vertebra.engine.guard import NonFiniteLoss
 from vertebra.engine.schedule import Plateau
-from vertebra.engine.session import TooManySkipped
+from vertebra.ground.errors import UserError
 
 LOG_LINE = re.compile(
     r"^eta: \d+:\d\d:\d\d  iter: 4/4  loss: [\d.]+  loss_cls: [\d.]+  loss_size: [\d.]+  top1: [\d.]+  "
@@ -113,7 +113,7 @@ def test_skipped_samples_are_counted_and_named(train_toy, caplog, run):
 
 def test_more_than_one_percent_of_bad_samples_stops_the_run(train_toy, run):
     bad = (replace(b, skipped=(f"{b.image_ids[0]}.jpg: zero bytes",) * 4) for b in batches(0, 4))
-    with pytest.raises(TooManySkipped, match="16 of 16 samples could not be used by iteration 4, more than 1%"):
+    with pytest.raises(UserError, match="16 of 16 samples could not be used by iteration 4, more than 1%"):
         train_toy(loader=bad)
     assert run.checkpoints.latest()["iteration"] == 4
 

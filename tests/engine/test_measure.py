@@ -1,15 +1,11 @@
 """Times and memory of calls, against what the calls are known to take."""
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from torch import nn
 
-from tests.engine.conftest import ROOT
 from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
 
 CPU = torch.device("cpu")
@@ -33,16 +29,24 @@ def test_slow_calls_are_fewer_but_never_less_than_the_fewest(fewest, within_s, m
     assert len(times_s) == made
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process's peak be counted anew")
-@pytest.mark.parametrize("keeping", ["keeping", "not keeping"])
-def test_memory_growth_is_what_was_held_at_once_inside(keeping):
-    """Whatever the process held, freed and kept before: it is asked in one with an untidy past."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "engine" / "untidy.py"), keeping]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(told) == 5
-    for size_mb, growth_mb in (map(float, line.split()) for line in told):
-        assert growth_mb == pytest.approx(size_mb, abs=0.7)
+def test_memory_growth_is_what_was_held_at_once_inside():
+    before = [torch.ones(1 << 18) for _ in range(3)]
+
+    def call():
+        for _ in range(3):  # freed in between, so not added up
+            half, other = torch.ones(1 << 19), torch.ones(1 << 19)
+            half.add_(other).view(-1)[::2].mul_(2)  # in place, views: nothing new
+            before[0].add_(1)
+            del half, other
+
+    assert memory_growth(call, CPU) == 4.0
+
+
+@torch.inference_mode()
+def test_memory_growth_of_a_network_is_its_two_largest_neighbouring_maps():
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 1, 1)).eval()
+    pixels = torch.zeros(1, 3, 256, 256)
+    assert memory_growth(lambda: net(pixels), CPU) == 2 * 16 * 256 * 256 * 4 / 2**20
 
 
 def test_an_error_inside_is_handed_on():

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
 from vertebra.engine import precision, provenance, rng
@@ -29,8 +30,12 @@ def test_differing_fields_are_named():
     assert flatten({"a": {"b": {"c": 1}}, "d": {}}) == {"a.b.c": 1, "d": {}}
 
 
-def test_the_commit_says_whether_files_were_changed(tmp_path):
-    assert provenance.git_commit(tmp_path) is None
+def test_the_commit_says_whether_files_were_changed_and_whose_they_are(tmp_path):
+    source, installed = tmp_path / "a.py", tmp_path / ".venv" / "b.py"
+    installed.parent.mkdir()
+    for path in (source, installed):
+        path.write_text("1")
+    assert provenance.git_commit(source) is None
 
     def git(*arguments: str) -> str:
         options = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -38,20 +43,34 @@ def test_the_commit_says_whether_files_were_changed(tmp_path):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "-q")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
+    git("add", "a.py")
     git("commit", "-qm", "a")
     commit = git("rev-parse", "HEAD")
-    assert provenance.git_commit(tmp_path) == commit
-    (tmp_path / "a").write_text("2")
-    assert provenance.git_commit(tmp_path) == commit + "+dirty"
+    assert provenance.git_commit(source) == commit
+    assert provenance.git_commit(installed) is None, "a package installed inside some repository is not of it"
+    source.write_text("2")
+    assert provenance.git_commit(source) == commit + "+dirty"
 
 
-def test_the_description_can_be_written_as_json(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("argv0", "expected"),
+    [
+        ("{here}/.venv/bin/vertebra", "vertebra train-det --output 'a b'"),
+        ("{here}/.venv/lib/vertebra/__main__.py", "vertebra train-det --output 'a b'"),
+        ("{here}/tools/train_det.py", "python tools/train_det.py --output 'a b'"),
+        ("tools/train_det.py", "python tools/train_det.py --output 'a b'"),
+        ("../clone/tools/train_det.py", "python ../clone/tools/train_det.py --output 'a b'"),
+    ],
+)
+def test_the_command_can_be_typed_again(monkeypatch, tmp_path, argv0, expected):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", [str(tmp_path / "tools" / "train.py"), "--output", "a b"])
+    words = ["train-det"] * ("vertebra" in argv0)
+    monkeypatch.setattr("sys.argv", [argv0.format(here=tmp_path), *words, "--output", "a b"])
+    assert provenance.command() == expected
+
+
+def test_the_description_can_be_written_as_json():
     described = json.loads(json.dumps(provenance.describe()))
-    assert described["command"] == "python tools/train.py --output 'a b'"
     assert described["versions"]["torch"] == torch.__version__.split("+")[0] or described["versions"]["torch"]
     assert described["machine"]["cores"] >= 1
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from vertebra.engine.jobs import lock
-from vertebra.engine.rundir import RunDirectory, RunError
+from vertebra.engine.rundir import RunDirectory
+from vertebra.ground.errors import UserError
 
 RECIPE = {"backbone": "r50", "solver": {"lr": 0.02, "steps": (3, 4)}, "workers": 2, "data": Path("/data")}
 
@@ -33,7 +34,7 @@ def test_the_recipe_is_written_as_it_can_be_read_again(tmp_path):
 
 def test_a_run_is_resumed_only_when_asked(tmp_path):
     RunDirectory.open(tmp_path / "run", RECIPE)
-    with pytest.raises(RunError, match="an unfinished run of this recipe; add --resume to continue it, or choose anot"):
+    with pytest.raises(UserError, match="an unfinished run of this recipe; add --resume to continue it, or choose"):
         RunDirectory.open(tmp_path / "run", RECIPE)
     assert not RunDirectory.open(tmp_path / "run", RECIPE, resume=True).finished
 
@@ -47,7 +48,7 @@ def test_resuming_what_is_not_there_begins_it(tmp_path):
 def test_another_recipes_run_is_refused_with_the_fields_named(tmp_path, resume):
     RunDirectory.open(tmp_path / "run", RECIPE)
     other = {**RECIPE, "solver": {"lr": 0.01, "steps": (3, 4)}, "seed": 1}
-    with pytest.raises(RunError) as refused:
+    with pytest.raises(UserError) as refused:
         RunDirectory.open(tmp_path / "run", other, resume=resume)
     assert "holds a run of another recipe" in str(refused.value)
     assert "seed (None there, 1 asked), solver.lr (0.02 there, 0.01 asked)" in str(refused.value)
@@ -62,16 +63,16 @@ def test_fields_that_change_no_result_may_differ(tmp_path):
 
 def test_a_directory_with_other_things_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match="is not empty and holds no run"):
         RunDirectory.open(tmp_path, RECIPE)
-    with pytest.raises(RunError, match="is a file; choose a directory"):
+    with pytest.raises(UserError, match="is a file; choose a directory"):
         RunDirectory.open(tmp_path / "thesis.tex", RECIPE)
 
 
 def test_a_config_that_does_not_parse_is_a_sentence(tmp_path):
     run = RunDirectory.open(tmp_path / "run", RECIPE)
     run.config.write_text("a: [")
-    with pytest.raises(RunError, match="is not valid YAML"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         RunDirectory.open(tmp_path / "run", RECIPE, resume=True)
 
 
@@ -80,19 +81,19 @@ def test_a_finished_run_says_so(tmp_path):
     run.finish({"commit": "abc", "training_s": 1.5})
     assert RunDirectory.open(tmp_path / "run", RECIPE, resume=True).finished
     assert json.loads(run.provenance.read_text()) == {"commit": "abc", "training_s": 1.5, "finished": True}
-    with pytest.raises(RunError, match="already holds a finished run of this recipe"):
+    with pytest.raises(UserError, match="already holds a finished run of this recipe"):
         RunDirectory.open(tmp_path / "run", RECIPE)
 
 
 def test_what_a_run_trains_on_is_written_down_once_and_compared_after_that(tmp_path):
     run = RunDirectory.open(tmp_path / "run", {"lr": 0.1}, tensorboard=False)
-    assert run.note_data({"classes": ["ant", "bee"], "fingerprint": "a"}) == []
+    assert run.record_data({"classes": ["ant", "bee"], "fingerprint": "a"}) == []
     again = RunDirectory(tmp_path / "run", tensorboard=False)
-    assert again.note_data({"classes": ["ant", "bee"], "fingerprint": "b"}) == ["fingerprint"]
-    assert again.note_data({"classes": ["bee", "ant"], "fingerprint": "a"}) == ["classes"]
+    assert again.record_data({"classes": ["ant", "bee"], "fingerprint": "b"}) == ["fingerprint"]
+    assert again.record_data({"classes": ["bee", "ant"], "fingerprint": "a"}) == ["classes"]
     run.data.unlink()
     run.finish({})
-    assert again.note_data({"classes": ["bee"], "fingerprint": "c"}) == [] and not run.data.exists()
+    assert again.record_data({"classes": ["bee"], "fingerprint": "c"}) == [] and not run.data.exists()
 
 
 def test_metrics_beyond_the_resumed_iteration_are_cut_off(tmp_path):
@@ -131,7 +132,7 @@ def test_a_run_directory_has_one_process_for_as_long_as_that_lives(tmp_path, mon
     output.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(output)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "holds\n"
-    with pytest.raises(RunError, match=rf"run is in use: process {holder.pid} trains in it. Wait for its end"):
+    with pytest.raises(UserError, match=rf"run is in use: process {holder.pid} trains in it. Wait for its end"):
         RunDirectory.open(output, {"lr": 1}, resume=True)
     assert not RunDirectory.is_finished(output, {"lr": 1}), "looking needs no lock"
     holder.kill()
@@ -153,5 +154,5 @@ def test_looking_for_a_finished_run_refuses_another_recipes(tmp_path):
     assert not RunDirectory.is_finished(tmp_path / "nowhere", RECIPE)
     RunDirectory.open(tmp_path / "run", RECIPE).finish({})
     assert RunDirectory.is_finished(tmp_path / "run", {**RECIPE, "workers": 9}, may_differ=("workers",))
-    with pytest.raises(RunError, match="run holds a run of another recipe; it differs in backbone"):
+    with pytest.raises(UserError, match="run holds a run of another recipe; it differs in backbone"):
         RunDirectory.is_finished(tmp_path / "run", {**RECIPE, "backbone": "r18"})

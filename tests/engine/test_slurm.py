@@ -17,7 +17,7 @@ import pytest
 from vertebra.engine.jobs import slurm
 from vertebra.engine.jobs.jobs import Job, run_at
 from vertebra.engine.jobs.slurm import Cluster
-from vertebra.engine.jobs.slurm_task import SlurmError
+from vertebra.ground.errors import UserError
 
 
 def has_slurm() -> bool:
@@ -131,14 +131,14 @@ def test_a_job_that_cannot_be_remembered_does_not_go_on_alone(tmp_path, monkeypa
 
 def test_without_the_library_the_mend_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(SlurmError, match=r'not installed: pip install "vertebra\[slurm\]"'):
+    with pytest.raises(UserError, match=r'not installed: pip install "vertebra\[slurm\]"'):
         cluster(tmp_path, "local")
 
 
 @needs_submitit
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="there is a SLURM here")
 def test_without_a_cluster_that_is_said(tmp_path):
-    with pytest.raises(SlurmError, match="there is no SLURM here"):
+    with pytest.raises(UserError, match="there is no SLURM here"):
         cluster(tmp_path, "slurm")
 
 
@@ -150,23 +150,23 @@ def test_words_go_to_submitit_or_to_sbatch():
         "time": 240,
         "additional_parameters": {"kill-on-invalid-dep": "yes", "reservation": "ours"},
     }
-    with pytest.raises(SlurmError, match=r"--slurm partitoin=gpu: did you mean partition\?"):
+    with pytest.raises(UserError, match=r"--slurm partitoin=gpu: did you mean partition\?"):
         slurm._parameters({"partitoin": "gpu"}, known)
-    with pytest.raises(SlurmError, match=r"--slurm time=4h: in whole minutes, such as time=240"):
+    with pytest.raises(UserError, match=r"--slurm time=4h: in whole minutes, such as time=240"):
         slurm._parameters({"time": "4h"}, known)
 
 
 @needs_submitit
 def test_what_a_cluster_must_be_told(tmp_path):
     told = {"directory": tmp_path, "consoles": tmp_path, "gpus": 0, "cores": 1, "at_once": 1}
-    with pytest.raises(SlurmError, match="cluster=cloud: it is slurm or local"):
+    with pytest.raises(UserError, match="cluster=cloud: it is slurm or local"):
         Cluster({"cluster": "cloud"}, **told)
-    with pytest.raises(SlurmError, match=r"lacks time=MINUTES, such as time=240"):
+    with pytest.raises(UserError, match=r"lacks time=MINUTES, such as time=240"):
         Cluster({"partition": "gpu"}, **told)
-    with pytest.raises(SlurmError, match=r"--slurm time=4:00:00: in whole minutes, such as time=240"):
+    with pytest.raises(UserError, match=r"--slurm time=4:00:00: in whole minutes, such as time=240"):
         Cluster({"cluster": "local", "time": "4:00:00"}, **told)
-    with pytest.raises(SlurmError, match=r"--slurm partiton=gpu: cluster=local has no queue that could heed it"):
+    with pytest.raises(UserError, match=r"--slurm partiton=gpu: cluster=local has no queue that could heed it"):
         Cluster({"cluster": "local", "partiton": "gpu"}, **told)
     (tmp_path / "jobs.json").write_text("{")
-    with pytest.raises(SlurmError, match=r"jobs.json is not JSON; if none of its jobs is in the queue, remove it"):
+    with pytest.raises(UserError, match=r"jobs.json is not JSON; if none of its jobs is in the queue, remove it"):
         Cluster({"cluster": "local"}, **told)

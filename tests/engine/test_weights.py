@@ -10,8 +10,9 @@ from torch import nn
 
 from tests.engine.toy import ToyNet
 from vertebra.engine.checkpoint import UnsafeCheckpoint
-from vertebra.engine.weights import WeightsError, check_provenance, load_into, load_weights, save_weights
+from vertebra.engine.weights import check_provenance, load_into, load_weights, save_weights
 from vertebra.ground import files
+from vertebra.ground.errors import UserError
 
 IDENTITY = {
     "name": "r50",
@@ -48,12 +49,12 @@ def test_weights_and_provenance_come_back(tmp_path):
     ],
 )
 def test_each_mismatch_has_its_sentence(fact, found, sentence):
-    with pytest.raises(WeightsError, match=f"^model.safetensors .*{sentence}"):
+    with pytest.raises(UserError, match=f"^model.safetensors .*{sentence}"):
         check_provenance({**IDENTITY, fact: found}, IDENTITY, "model.safetensors")
 
 
 def test_a_fact_without_a_sentence_of_its_own_is_named_too():
-    with pytest.raises(WeightsError, match="was made with dilation 2, and this network has 1"):
+    with pytest.raises(UserError, match="was made with dilation 2, and this network has 1"):
         check_provenance({"dilation": 2}, {"dilation": 1}, "w")
 
 
@@ -70,7 +71,7 @@ def test_loading_names_what_is_missing_unexpected_and_of_another_shape():
     del state["conv.bias"]
     state["conv9.weight"] = torch.zeros(1)
     state["fc.weight"] = torch.zeros(5, 6)
-    with pytest.raises(WeightsError) as refused:
+    with pytest.raises(UserError) as refused:
         load_into(model, state, "w.pth")
     assert str(refused.value).startswith(
         "w.pth does not fit this network: it lacks conv.bias; it has, unknown to this network, conv9.weight; "
@@ -118,13 +119,13 @@ def test_files_that_hold_no_weights_are_a_sentence(tmp_path, name, content, sent
 
 
 def test_a_directory_instead_of_its_weights_is_a_sentence(tmp_path):
-    with pytest.raises(WeightsError, match=r"is a directory; name the file of weights in it, such as .*model\.safe"):
+    with pytest.raises(UserError, match=r"is a directory; name the file of weights in it, such as .*model\.safe"):
         load_weights(tmp_path)
 
 
 def test_numbers_alone_are_no_state_dict(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="holds no state dict"):
+    with pytest.raises(UserError, match="holds no state dict"):
         load_weights(tmp_path / "w.pth")
 
 

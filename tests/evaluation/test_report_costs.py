@@ -105,7 +105,7 @@ def test_costs_are_means_over_the_seeds_in_every_file(report, written):
     for text in ("205\u00a0ms", "44.5\u00a0M", "2.30\u00a0GB", "300\u00a0G"):
         assert text.split("\u00a0")[0] in page and text.split("\u00a0")[0] in markdown
     measured = "600 \u00d7 800 px, 300 proposals; times were measured on the CPU (2 threads, bf16)"
-    assert f"{measured}; memory is the process\u2019s" in page
+    assert f"{measured}; memory is that of the process" in page
     assert with_unit(vgg.measures["latency_s"], formats.seconds) == "105 ± 7\u00a0ms"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra.build.detector import make_backbone, make_detector
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import make_detector
 from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
@@ -70,7 +71,7 @@ def test_every_head_builds_on_every_data_set_with_sensible_numbers(tmp_path, dat
     model = recipe.model
     assert model.body == body
     with torch.device("meta"):
-        detector = make_detector(recipe, make_backbone(recipe), 20)
+        detector = make_detector(recipe, make_detector_backbone(recipe), 20)
     assert detector.rpn.train_limits.before_nms == model.proposals_before_nms[0]
     own = load_recipe(DetectionRecipe, find_recipe(DEFAULT_RECIPES[dataset]))
     assert model.anchor_sizes[-1] == own.model.anchor_sizes[-1]
@@ -282,7 +283,7 @@ def test_a_sweep_over_the_length_changes_the_length(tmp_path, monkeypatch):
 
 def test_the_length_in_epochs_is_counted_once(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("vertebra.build.build_detection.open_train", lambda recipe: opened.append(1) or range(100))
+    monkeypatch.setattr("vertebra.build.detection_data.open_train", lambda recipe: opened.append(1) or range(100))
     epochs = ("--width", "0.125", "--solver.batch-size", "10", "--solver.epochs", "3")
     planned = matrix.plan(compare(tmp_path, seeds=3), epochs)
     assert [cell.iterations for cell in planned.cells] == [30] * 6

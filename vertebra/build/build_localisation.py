@@ -11,7 +11,7 @@ from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
-from vertebra.build.build import training_share
+from vertebra.build.training import training_share
 from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
@@ -24,12 +24,12 @@ from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 
 def open_train(recipe: LocalisationRecipe) -> LocalisationDataset:
-    """The training set, cut to the recipe's `limit`."""
+    """Return the training set, cut to the recipe's `limit`."""
     return _open(recipe, recipe.train_split, recipe.limit)
 
 
 def open_test(recipe: LocalisationRecipe) -> LocalisationDataset:
-    """The test set, cut to the recipe's `test.limit`."""
+    """Return the test set, cut to the recipe's `test.limit`."""
     return _open(recipe, recipe.test_split, recipe.test.limit)
 
 
@@ -39,7 +39,7 @@ def _open(recipe: LocalisationRecipe, split: str, limit: int | None) -> Localisa
 
 
 def build_localizer(recipe: LocalisationRecipe, backbone: Backbone, classes: int) -> Localizer:
-    """The per-class RPN on the cut backbone, in train mode; what lies above the cut is left out."""
+    """Return the per-class RPN on the cut backbone, in train mode; what lies above the cut is left out."""
     settings = recipe.model
     if settings.norms == "frozen":
         freeze_norms(backbone)
@@ -63,7 +63,7 @@ def build_localizer(recipe: LocalisationRecipe, backbone: Backbone, classes: int
 def location_train_loader(
     recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World, *, start: int, iterations: int
 ) -> Any:
-    """Batches of the steps from `start` on."""
+    """Return the batches of the steps from `start` on."""
     view = recipe.input
     share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
     crop = TrainView(
@@ -79,7 +79,7 @@ def location_train_loader(
 
 
 def views_of(recipe: LocalisationRecipe) -> tuple[View, ...]:
-    """The views in which boxes are looked for."""
+    """Return the views in which boxes are searched."""
     view = recipe.input
     if recipe.test.view == "centre":
         return (Crops(view.size, view.resize),)
@@ -87,7 +87,7 @@ def views_of(recipe: LocalisationRecipe) -> tuple[View, ...]:
 
 
 def describe_view(recipe: LocalisationRecipe) -> str:
-    """The test's views in words."""
+    """Return the test's views in words."""
     view, test = recipe.input, recipe.test
     if test.view == "centre":
         return f"centre crop of {view.size} px, shorter side {view.resize} px"
@@ -95,13 +95,13 @@ def describe_view(recipe: LocalisationRecipe) -> str:
 
 
 def location_test_loader(recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World) -> Any:
-    """Every image once, in the views of the test."""
+    """Return batches of every image once, in the views of the test."""
     share = Share(batch=recipe.test.batch_size, rank=world.rank, world_size=world.size, workers=recipe.workers)
     return localisation_test_loader(dataset, views_of(recipe), share)
 
 
 def truth_of(dataset: LocalisationDataset) -> LocationTruth:
-    """What guesses are held against."""
+    """Return the truth that guesses are compared with."""
     objects = dataset.objects
     return LocationTruth(
         labels_I=dataset.images.labels_I,
@@ -114,7 +114,7 @@ def truth_of(dataset: LocalisationDataset) -> LocationTruth:
 def build_classifier(
     recipe: LocalisationRecipe, dataset: LocalisationDataset, device: torch.device
 ) -> tuple[LoadedNet, ViewPlan] | None:
-    """The network that predicts the classes, and by which views; None where the recipe names none.
+    """Return the network that predicts the classes, and by which views; None where the recipe names none.
 
     Raises ValueError where it knows other classes than the data set.
     """

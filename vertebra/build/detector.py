@@ -25,10 +25,8 @@ from detectors.postprocess import PostProcess
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.testtime import ImprovedDetector
-from vertebra.build.build import build_backbone
 from vertebra.engine.weights import load_into
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.schema import RunRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest, Detector
 
 PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
@@ -38,14 +36,8 @@ MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al
 TEST_INPUT = ("test_shorter_side", "longer_side")
 
 
-def make_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
-    """The recipe's network with random weights, as its detector's body needs it."""
-    dilate_last = isinstance(recipe, DetectionRecipe) and recipe.model.body == "dc5"
-    return build_backbone(recipe, num_classes, dilate_last=dilate_last)
-
-
 def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
-    """The recipe's detector on that backbone, in train mode."""
+    """Return the recipe's detector on that backbone, in train mode."""
     settings = recipe.model
     if settings.norms == "frozen":
         freeze_norms(backbone)
@@ -108,7 +100,7 @@ def _uncut(
 
 
 def _rpn(settings: Detector, channels: int, strides: tuple[int, ...]) -> RPN:
-    """One grid of anchors a level: all sizes on a single map, one size a level on a pyramid."""
+    """Return one grid of anchors a level: all sizes on a single map, one size a level on a pyramid."""
     sizes = [(size,) for size in settings.anchor_sizes] if len(strides) > 1 else [settings.anchor_sizes]
     grids = [
         AnchorGrid(
@@ -183,7 +175,7 @@ def _over_gpus(field: str) -> bool:
 
 
 def make_tested(recipe: DetectionRecipe, detectors: Sequence[FasterRCNN]) -> nn.Module:
-    """The detectors with the improvements of `recipe.test`; one detector itself where there are none."""
+    """Return the detectors with the improvements of `recipe.test`; one detector itself where there are none."""
     test, first = recipe.test, detectors[0]
     if len(detectors) == 1 and not (test.refine or test.multi_scale or test.flip):
         return first
@@ -203,7 +195,7 @@ def check_member(
     first: DetectionRecipe,
     first_classes: Sequence[str],
 ) -> None:
-    """Raises ValueError for a detector that cannot join the first in an ensemble: of other classes, or another size."""
+    """Raise ValueError for a detector that cannot join the first in an ensemble: of other classes, or another size."""
     if tuple(member_classes) != tuple(first_classes):
         raise ValueError(
             f"{name} knows other classes ({', '.join(member_classes)}) than the first detector "
@@ -219,7 +211,7 @@ def check_member(
 
 
 def file_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of a detector or localizer, its backbone's under the names of the uncut network.
+    """Return the tensors of a detector or localizer, its backbone's under the names of the uncut network.
 
     "body.trunk.layer1.0..." and "box_head.head.layer4.0..." are `backbone.layer1.0...` and `backbone.layer4.0...`.
     """

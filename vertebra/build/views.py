@@ -15,7 +15,8 @@ from torch import nn
 
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
-from vertebra.build.build import autocast_of, check_classes, check_identity
+from vertebra.build.backbone import check_identity
+from vertebra.build.training import autocast_of, check_classes
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
@@ -66,7 +67,7 @@ class ViewPlan:
 def load_net(path: Path, device: torch.device, *, size: int | None, resize: int | None, precision: str) -> LoadedNet:
     """The network in a file of train_backbone.py; size, resize and precision (None, "auto"): as it was trained.
 
-    Raises WeightsError, BackboneError, and ValueError for a file that does not say which network it is of.
+    Raises UserError, BackboneError, and ValueError for a file that does not say which network it is of.
     """
     state, origin = load_weights(path)
     identity = origin.get("backbone")

@@ -122,7 +122,7 @@ def expected(recipe: CompareRecipe) -> Path | None:
 def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
     """Return the trainings that came to their end; cells with the value that the sweep has chosen.
 
-    Raises RunError where a directory holds another recipe's run.
+    Raises UserError where a directory holds another recipe's run.
     """
     from vertebra.lab.sweep import Undecided
 

@@ -138,7 +138,8 @@ def data_of(study: DepthRecipe, run: Path) -> Path:
 
 def measure_responses(study: DepthRecipe, run: Path) -> None:
     """Write the run's responses.json; where it cannot be made, print why and go on."""
-    from vertebra.build import build
+
+    from vertebra.build.classification_data import class_test_loader, open_classes
     from vertebra.build.views import load_net
     from vertebra.engine import device
     from vertebra.engine.distributed import World
@@ -152,7 +153,7 @@ def measure_responses(study: DepthRecipe, run: Path) -> None:
         world = World(device=device.resolve(study.device))
         net = load_net(run / "model.safetensors", world.device, size=None, resize=None, precision=recipe.precision)
         layers = net.backbone.three_by_three()
-        loader = build.class_test_loader(recipe, build.open_classes(recipe, "val"), world, limit=study.responses)
+        loader = class_test_loader(recipe, open_classes(recipe, "val"), world, limit=study.responses)
         deviations, images = response_deviations(net.backbone, layers, loader, device=world.device)
     except (ValueError, OSError) as error:
         print(f"{run}: no layer responses: {error}", file=sys.stderr)

@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> int:
 
 
 def flip_alone(arguments: list[str]) -> list[str]:
-    """`--flip` and `--no-flip` without a value, written out."""
+    """Write `--flip` and `--no-flip` without a value out."""
     written = []
     for argument, following in zip(arguments, [*arguments[1:], "--"]):
         if argument == "--no-flip":
@@ -121,7 +121,7 @@ def flip_alone(arguments: list[str]) -> list[str]:
 
 
 def evaluate(settings: Settings, world: World) -> int:
-    """All weights by all views in one pass over the images; prints and writes what came out."""
+    """Test all weights by all views in one pass over the images; print and write the results."""
     import torch
 
     from vertebra.build.views import common_classes, load_net, plan_views
@@ -179,7 +179,7 @@ def evaluate(settings: Settings, world: World) -> int:
 
 
 def open_images(settings: Settings) -> ClassificationDataset:
-    """The data set; where labels are missing altogether, the error says how to do without them."""
+    """Open the data set; where labels are missing altogether, the error says how to do without them."""
     from vertebra.data.datasets.catalog import open_classification, open_unlabelled
     from vertebra.ground.errors import DataError
 
@@ -208,7 +208,7 @@ def report(
     classes: tuple[str, ...],
     ids: list[int],
 ) -> None:
-    """Files first, then what is printed."""
+    """Write the files, then print."""
     from vertebra.evaluation.metrics.class_results import ilsvrc_text, predictions_text, results_table
     from vertebra.evaluation.metrics.topk import topk_figures
     from vertebra.ground.files import write_json, write_text
@@ -238,7 +238,7 @@ def report(
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """A single result in words."""
+    """Return a single result in words."""
     spans = [f"[{low:.2f}, {high:.2f}]" for low, high in (result["top1_interval"], result["top5_interval"])]
     sides = " ".join(map(str, result["sides"]))
     return (

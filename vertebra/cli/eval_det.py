@@ -30,7 +30,6 @@ from vertebra.recipes.schema import Device, Gpus, Recipe, TestPrecision, Workers
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
-    from vertebra.data.datasets.records import DetectionDataset
     from vertebra.engine.distributed import World
 
 
@@ -105,27 +104,29 @@ def main(arguments: list[str]) -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
-    from vertebra.build import build, build_detection
-    from vertebra.build.wiring import evaluate_detector, read_detector, read_member, restore_detector, write_proposals
-    from vertebra.build.wiring_run import results_directory, weights_file
+    from vertebra.build import detection_data
+    from vertebra.build.detector_run import evaluate_detector, write_proposals
+    from vertebra.build.results import require_same_protocol, results_directory, weights_file
+    from vertebra.build.trained_detector import read_detector, read_member
+    from vertebra.build.training import check_classes
     from vertebra.engine import precision
     from vertebra.engine.logs import figures_line, setup_logging
 
     setup_logging(is_main=world.is_main)
-    trained = read_detector(settings.weights or str(weights_file(settings.run, None, tool="train_det.py")))
+    trained = read_detector(settings.weights or str(weights_file(settings.run or Path(), tool="train_det.py")))
     recipe = changed(trained.recipe, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
     assert output is not None
     if settings.proposals is not None:
         check_proposals(settings, output)
-    test_set = build_detection.open_test(recipe)
+    test_set = detection_data.open_test(recipe)
     if output == settings.run:
-        require_same_protocol(trained.recipe, recipe, trained.facts, test_set)
-    known = tuple(trained.names.values())
-    build.check_classes(known, trained.path, test_set.class_names, test_set.source)
-    model = restore_detector(recipe, trained.state, trained.facts, len(known), trained.path).to(world.device)
-    others = [read_member(member, recipe, known).to(world.device) for member in settings.ensemble]
+        before, now = protocol_fields(trained.recipe), protocol_fields(recipe)
+        require_same_protocol(before, now, trained.facts, test_set.fingerprint())
+    check_classes(trained.class_names, trained.path, test_set.class_names, test_set.source)
+    model = trained.restore(recipe).to(world.device)
+    others = [read_member(member, recipe, trained.class_names).to(world.device) for member in settings.ensemble]
     run = results_directory(output, world)
     run.write_json(run.truth, test_set.coco_truth())
     origin = {"tested": tested(settings, recipe)}
@@ -139,7 +140,7 @@ def evaluate(settings: Settings, world: World) -> int:
 
 
 def check_proposals(settings: Settings, output: Path) -> None:
-    """Raises ValueError where proposals cannot be written as asked: before the test, not after it."""
+    """Raise ValueError where proposals cannot be written as asked: before the test, not after it."""
     from vertebra.engine.rundir import RunDirectory
 
     path = settings.proposals
@@ -154,7 +155,7 @@ def check_proposals(settings: Settings, output: Path) -> None:
 
 
 def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
-    """The recipe with what the command line changes."""
+    """Return the recipe with what the command line changes."""
     names = ("score", "nms", "multi_scale_region")
     test: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
     test |= {name: value for name in ("refine", "multi_scale", "flip") if (value := getattr(settings, name))}
@@ -176,7 +177,7 @@ def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
 
 
 def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
-    """What was tested on what, and how: a part of evaluation.json."""
+    """Return detectors, data and settings of the test: a part of evaluation.json."""
     detectors = [settings.run or settings.weights, *settings.ensemble]
     if recipe.validation:
         source = f"{recipe.validation:g} held out of {recipe.source('train')}"
@@ -189,17 +190,3 @@ def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:
         "precision": recipe.precision,
         "test": recipe.test.model_dump(mode="json"),
     }
-
-
-def require_same_protocol(
-    trained: DetectionRecipe, recipe: DetectionRecipe, facts: dict[str, Any], test_set: DetectionDataset
-) -> None:
-    """Raises RecipeError where the results would not be of the protocol that the run directory names."""
-    from vertebra.build.wiring_run import refuse_other_protocol
-
-    ours, theirs = protocol_fields(recipe), protocol_fields(trained)
-    differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    fingerprint = facts.get("protocol", {}).get("test_fingerprint")
-    if fingerprint is not None and fingerprint != test_set.fingerprint():
-        differing.append("the test images or their annotations")
-    refuse_other_protocol(differing)

@@ -74,10 +74,12 @@ def main(arguments: list[str]) -> int:
 
 def evaluate(settings: Settings, world: World) -> int:
     """Localise, score, write, and print the figures."""
-    from vertebra.build import build, build_localisation
+    from vertebra.build import build_localisation
+    from vertebra.build.backbone import build_backbone, check_identity
     from vertebra.build.detector import load_file_state
-    from vertebra.build.wiring_loc import Classified, evaluate_localizer
-    from vertebra.build.wiring_run import results_directory, weights_file
+    from vertebra.build.localizer_run import PredictedClasses, evaluate_localizer
+    from vertebra.build.results import require_same_protocol, results_directory, weights_file
+    from vertebra.build.training import check_classes
     from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging
     from vertebra.engine.weights import load_weights
@@ -86,7 +88,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.ground.files import write_text
 
     setup_logging(is_main=world.is_main)
-    path = weights_file(settings.run, settings.weights, tool="train_loc.py")
+    path = settings.weights or weights_file(settings.run or Path(), tool="train_loc.py")
     state, facts = load_weights(path)
     trained = recipe_of_training(settings, facts, path)
     recipe = changed(trained, settings)
@@ -95,15 +97,16 @@ def evaluate(settings: Settings, world: World) -> int:
     assert output is not None
     test_set = build_localisation.open_test(recipe)
     if output == settings.run:
-        require_same_protocol(trained, recipe, facts, test_set.fingerprint())
+        before, now = ({**one.protocol(), "classifier": one.classifier} for one in (trained, recipe))
+        require_same_protocol(before, now, facts, test_set.fingerprint())
     known = tuple(facts["class_names"])
-    build.check_classes(known, path, test_set.class_names, test_set.objects.source)
-    classified = Classified(recipe, test_set, world)
+    check_classes(known, path, test_set.class_names, test_set.objects.source)
+    classified = PredictedClasses(recipe, test_set, world)
     if settings.ilsvrc and recipe.classifier is None:
         raise RecipeError("--ilsvrc holds guesses of classes: name what predicts them with --classifier FILE")
     ids = read_synsets(settings.synsets, known) if settings.synsets else list(range(1, len(known) + 1))
-    backbone = build.build_backbone(recipe, 1000)
-    build.check_identity(facts, backbone, path)
+    backbone = build_backbone(recipe, 1000)
+    check_identity(facts, backbone, path)
     model = build_localisation.build_localizer(recipe, backbone, len(known))
     load_file_state(model, state, path)
     model.to(world.device).eval()
@@ -126,7 +129,7 @@ def evaluate(settings: Settings, world: World) -> int:
 
 
 def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) -> LocalisationRecipe:
-    """The recipe that the localizer was trained with."""
+    """Return the recipe that the localizer was trained with."""
     if "recipe" not in facts or "training_share_hw" not in facts:
         raise ValueError(f"{path} does not hold a localizer's recipe; weights of train_loc.py do")
     if settings.run is not None:
@@ -135,7 +138,7 @@ def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) ->
 
 
 def changed(trained: LocalisationRecipe, settings: Settings) -> LocalisationRecipe:
-    """The recipe with what the command line changes."""
+    """Return the recipe with what the command line changes."""
     test: dict[str, Any] = {
         name: value
         for name in ("view", "candidates", "classifier_view")
@@ -150,18 +153,3 @@ def changed(trained: LocalisationRecipe, settings: Settings) -> LocalisationReci
     if settings.precision != "recipe":
         changes["precision"] = settings.precision
     return validated(LocalisationRecipe, {**trained.model_dump(), **changes}, "the command line")
-
-
-def require_same_protocol(
-    trained: LocalisationRecipe, recipe: LocalisationRecipe, facts: dict[str, Any], fingerprint: str
-) -> None:
-    """Raises RecipeError where the results would not be of the protocol that the run directory names."""
-    from vertebra.build.wiring_run import refuse_other_protocol
-
-    ours, theirs = recipe.protocol(), trained.protocol()
-    differing = [name for name, value in ours.items() if value != theirs.get(name)]
-    if recipe.classifier != trained.classifier:
-        differing.append("classifier")
-    if facts.get("protocol", {}).get("test_fingerprint") not in (None, fingerprint):
-        differing.append("the test images or their boxes")
-    refuse_other_protocol(differing)

@@ -147,12 +147,12 @@ def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
     """
     from vertebra.build.detector import check_member
     from vertebra.build.outside_detectors import torchvision_classes, torchvision_recipe
-    from vertebra.build.wiring import read_detector
-    from vertebra.build.wiring_run import weights_file
+    from vertebra.build.results import weights_file
+    from vertebra.build.trained_detector import read_detector
 
     first = settings.context_run or settings.run
     for run in dict.fromkeys((settings.run, first)):
-        weights_file(run, None, tool="train_det.py")
+        weights_file(run, tool="train_det.py")
     classes = tuple(read_detector(str(first)).names.values())
     for one in settings.ensemble:
         if one.startswith("torchvision:") and "=" not in one:

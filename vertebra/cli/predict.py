@@ -84,11 +84,11 @@ class Detector:
 
     def detect(self, batches: Iterable[Any], description: str, total: int | None) -> Iterator[PictureDetections | str]:
         """Yield the detections in each picture, with a progress bar."""
-        from vertebra.build import build
+        from vertebra.build.training import autocast_of
         from vertebra.engine.logs import progress
         from vertebra.evaluation.predict.pictures import detect_pictures
 
-        autocast = build.autocast_of(self.device, self.recipe.precision)
+        autocast = autocast_of(self.device, self.recipe.precision)
         ids = list(self.names)
         found = detect_pictures(self.model, batches, ids, kept=self.kept, device=self.device, autocast=autocast)
         return progress(found, description=description, total=total)
@@ -140,14 +140,14 @@ def check_output(output: Path, inputs: Inputs) -> None:
 def open_detector(settings: Settings, world: World) -> Detector:
     """Return the detector of the weights, with what the command line changes."""
     from vertebra.build.detector import make_tested
-    from vertebra.build.wiring import read_detector, restore_detector
+    from vertebra.build.trained_detector import read_detector
     from vertebra.engine import precision
 
     trained = read_detector(settings.weights)
     recipe, names = changed(trained.recipe, settings), trained.names
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     kept = chosen_classes(settings.classes, names)
-    model = restore_detector(recipe, trained.state, trained.facts, len(names), trained.path).to(world.device)
+    model = trained.restore(recipe).to(world.device)
     return Detector(make_tested(recipe, [model]), recipe, world.device, names, kept)
 
 
@@ -178,7 +178,7 @@ def predict_images(
     detector: Detector, painter: Painter | None, paths: Sequence[Path], targets: Sequence[Path], results: PictureResults
 ) -> None:
     """Add the results of all image files, whose ids count from 1, and draw each."""
-    from vertebra.build import build_detection
+    from vertebra.build import detection_data
     from vertebra.data.loading.pictures import picture_loader
     from vertebra.evaluation.predict.pictures import encode_picture
     from vertebra.ground.files import write_atomically
@@ -187,7 +187,7 @@ def predict_images(
         return
     loader = picture_loader(
         paths,
-        build_detection.picture_view(detector.recipe),
+        detection_data.picture_view(detector.recipe),
         batch_size=detector.recipe.test.batch_size,
         workers=min(detector.recipe.workers, len(paths)),
         originals=painter is not None,
@@ -209,7 +209,7 @@ def predict_video(
     detector: Detector, painter: Painter | None, path: Path, target: Path, results: PictureResults, first_id: int
 ) -> int:
     """The results of a video's frames, whose ids count from first_id, and the drawn video; the number of frames."""
-    from vertebra.build import build_detection
+    from vertebra.build import detection_data
     from vertebra.data.loading.pictures import open_video, video_batches
     from vertebra.evaluation.predict.draw import drawn_size
     from vertebra.evaluation.predict.pictures import VideoFile
@@ -220,7 +220,7 @@ def predict_video(
     except BadSample as error:
         results.skipped.append(str(error))
         return 0
-    view, size = build_detection.picture_view(detector.recipe), detector.recipe.test.batch_size
+    view, size = detection_data.picture_view(detector.recipe), detector.recipe.test.batch_size
     batches = video_batches(video, view, batch_size=size, first_id=first_id)
     frames = 0
     with VideoFile(target, drawn_size(video.size_hw), video.frames_per_s) if painter else nullcontext() as file:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, FLOPs (multiply-adds, as the papers count), time and memory.
+"""The cost of a network: parameters, FLOPs (multiply-adds, as the papers count), time and memory.
 
 python tools/profile_model.py --backbone r18 r34 r50 r101 r152 --stride-in 1x1
 
@@ -59,8 +59,7 @@ def main(arguments: list[str]) -> int:
         counts = f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
         if settings.repeats:
             spread = f"{row['ms_min']:.2f}-{row['ms_max']:.2f}"
-            memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}"
-            counts += f"{row['ms']:>10.2f}{spread:>16}{memory:>8}"
+            counts += f"{row['ms']:>10.2f}{spread:>16}{row['memory_mb']:>8.0f}"
         print(counts)
     if settings.json_file is not None:
         from vertebra.engine import provenance
@@ -71,13 +70,13 @@ def main(arguments: list[str]) -> int:
 
 
 def profile(settings: Settings, name: str) -> dict[str, Any]:
-    """Counts and times of one network."""
+    """Return the counts and times of one network."""
     import torch
 
     from backbones.cost import count_flops, count_parameters
     from detectors.structures import ImageBatch
-    from vertebra.build import build
-    from vertebra.build.detector import make_backbone, make_detector
+    from vertebra.build.backbone import build_backbone, make_detector_backbone
+    from vertebra.build.detector import make_detector
     from vertebra.engine import device as devices
     from vertebra.engine import precision
     from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
@@ -96,12 +95,12 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     inputs: Any = pixels
     model: torch.nn.Module
     if settings.detector:
-        backbone = make_backbone(recipe)
+        backbone = make_detector_backbone(recipe)
         model, method = make_detector(recipe, backbone, settings.classes), "detect"
         sizes = (settings.size,) * settings.batch_size
         inputs = ImageBatch(pixels, torch.tensor(sizes, device=device), sizes)
     else:
-        model = build.build_backbone(recipe, settings.classes)
+        model = build_backbone(recipe, settings.classes)
     model.to(device).eval()
     row: dict[str, Any] = {
         "name": name,
@@ -119,7 +118,5 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
         times_s = timed_calls(call, device, enough=settings.repeats, warmup=2)
         per_image = [1000 * seconds / settings.batch_size for seconds in times_s]
         row |= {"ms": statistics.median(per_image), "ms_min": min(per_image), "ms_max": max(per_image)}
-        growth_mb = memory_growth(call, device)
-        memory_mb = None if growth_mb is None else weights_mb(model) + growth_mb
-        row |= {"n": settings.repeats, "memory_mb": memory_mb}
+        row |= {"n": settings.repeats, "memory_mb": weights_mb(model) + memory_growth(call, device)}
     return row

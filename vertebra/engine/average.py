@@ -32,13 +32,13 @@ class WeightAverage:
         self.buffers = [tensor for name, tensor in zip(self._names, self._averages) if name in buffers]
 
     def update(self, step: int) -> None:
-        """Draws the average towards the weights after step `step` (1, 2, ...). No host wait."""
+        """Draw the average towards the weights after step `step` (1, 2, ...). No host wait."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averages, self._live, 1 - decay)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Inside, the model has the average's values; after it, its own again, to the bit."""
+        """Give the model the average's values, and afterwards its own again, to the bit."""
         own = [tensor.clone() for tensor in self._live]
         torch._foreach_copy_(self._live, self._averages)
         try:
@@ -47,9 +47,9 @@ class WeightAverage:
             torch._foreach_copy_(self._live, own)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages under the model's names: the floating-point part of a state dict."""
+        """Return the averages under the model's names: the floating-point part of a state dict."""
         return dict(zip(self._names, self._averages))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes `state_dict` back. Raises KeyError where it is another model's."""
+        """Put `state_dict` back. Raises KeyError where it is another model's."""
         torch._foreach_copy_(self._averages, [state[name].to(a.device) for name, a in zip(self._names, self._averages)])

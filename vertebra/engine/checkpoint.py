@@ -35,7 +35,7 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, state: State) -> Path:
-        """Writes `state` (which names its `iteration`), then removes what is older than the newest `keep`.
+        """Write `state` (which names its `iteration`), then remove what is older than the newest `keep`.
 
         Raises files.DiskFull, with all earlier checkpoints in their place.
         """
@@ -49,14 +49,14 @@ class Checkpoints:
         return path
 
     def save_aside(self, state: State, reason: str) -> Path:
-        """Writes `state` under a name that `latest` never takes up, for a look at what went wrong."""
+        """Write `state` under a name that `latest` passes over, to find out later what went wrong."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{reason}_{state['iteration']:07d}.pt"
         write_atomically(path, lambda file: torch.save(state, file))
         return path
 
     def mark_best(self, path: Path) -> Path:
-        """Makes `best.pt` a second name of `path`'s content, which so outlives `path` (a copy without links)."""
+        """Make `best.pt` a second name of `path`'s content, which so outlives `path` (a copy without links)."""
         best, temporary = self.directory / "best.pt", self.directory / ".best.pt.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -68,15 +68,15 @@ class Checkpoints:
         return best
 
     def path(self, iteration: int) -> Path:
-        """Where the checkpoint of that iteration is, or would be."""
+        """Return where the checkpoint of that iteration is, or would be."""
         return self.directory / f"{iteration:07d}.pt"
 
     def paths(self) -> list[Path]:
-        """All checkpoints, the oldest first."""
+        """Return all checkpoints, the oldest first."""
         return sorted(p for p in self.directory.glob("*.pt") if re.fullmatch(r"\d+\.pt", p.name))
 
     def latest(self) -> State | None:
-        """The newest checkpoint that can be read, None where there is none at all.
+        """Return the newest checkpoint that can be read, None where there is none at all.
 
         A damaged one is passed over with a warning. Raises CheckpointError where every one is damaged, and
         UnsafeCheckpoint at once.
@@ -88,7 +88,7 @@ class Checkpoints:
             except UnsafeCheckpoint:
                 raise
             except CheckpointError as error:
-                logger.warning("%s The one before it is taken.", error)
+                logger.warning("%s Reading the one before it.", error)
         if paths:
             raise CheckpointError(
                 f"None of the {len(paths)} checkpoint(s) in {self.directory} can be read; "
@@ -97,7 +97,7 @@ class Checkpoints:
         return None
 
     def best(self) -> State | None:
-        """The checkpoint with the best figure so far, None before the first evaluation."""
+        """Return the checkpoint with the best figure so far, None before the first evaluation."""
         path = self.directory / "best.pt"
         return load_checkpoint(path) if path.exists() else None
 
@@ -107,7 +107,7 @@ class UnsafeCheckpoint(CheckpointError):
 
 
 def load_checkpoint(path: Path) -> State:
-    """Reads a file of tensors and plain values onto the CPU.
+    """Read a file of tensors and plain values onto the CPU.
 
     Raises UnsafeCheckpoint for a pickle with anything else in it, CheckpointError for a damaged or missing file.
     """
@@ -129,7 +129,7 @@ def load_checkpoint(path: Path) -> State:
 
 
 def _asks_for_more_than_values(path: Path, reason: str) -> bool:
-    """Whether a pickle was not read because of what is in it, rather than because it is damaged."""
+    """Tell whether a pickle was not read because of what is in it, rather than because it is damaged."""
     if "Unsupported operand" in reason:  # newer pickle protocols; other files hold bytes that look like one
         with open(path, "rb") as file:
             return file.read(1) == pickle.PROTO

@@ -17,16 +17,12 @@ from vertebra.ground.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class CompileError(UserError):
-    """This machine cannot compile."""
-
-
 def compile_forward(model: nn.Module, device: torch.device, *, accumulate: int = 1) -> Callable[[], None]:
-    """Compiles calls of `model`, in place: names, state dict and calls of its parts stay as they are.
+    """Compile calls of `model`, in place: names, state dict and calls of its parts stay as they are.
 
-    Returns what has to be called as each step begins: from then on, what the last step's graphs gave is overwritten.
+    Return a function to be called as each step begins: from then on the last step's results are overwritten.
     Graphs are for steps of one batch: gradients that add up over several live in a graph's memory, and would be lost.
-    Raises CompileError where a trial fails, for want of a C++ compiler most often.
+    Raises UserError where a trial fails, for want of a C++ compiler most often.
     """
     _try_compiler(device)
     if device.type == "cuda" and accumulate == 1:
@@ -44,7 +40,7 @@ def _try_compiler(device: torch.device) -> None:
         trial(torch.ones(8, device=device))
     except Exception as error:  # whatever is missing on this machine says so in its own way
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CompileError(
+        raise UserError(
             f"--compile: torch.compile does not work on this machine ({reason[:300]}); install a C++ compiler (g++), "
             "and on a GPU Triton, or leave --compile out."
         ) from error

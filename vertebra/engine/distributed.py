@@ -19,7 +19,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vertebra.engine import device as devices
-from vertebra.engine import malloc
 from vertebra.engine.jobs.tied import tie_forks, tied
 
 # Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
@@ -40,12 +39,12 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Returns once all processes are here."""
+        """Return once all processes are here."""
         if self.size > 1:
             dist.barrier()
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Every process's `value`, in the order of ranks, on every process."""
+        """Return every process's `value`, in the order of ranks, on every process."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
@@ -53,7 +52,7 @@ class World:
         return gathered
 
     def broadcast_object(self, value: Any) -> Any:
-        """Rank 0's `value` on every process."""
+        """Return rank 0's `value` on every process."""
         if self.size == 1:
             return value
         box = [value]
@@ -61,33 +60,33 @@ class World:
         return box[0]
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """`tensor` becomes its sum over all processes, in place."""
+        """Replace `tensor` by its sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
         return tensor
 
     def all_reduce_max(self, tensor: Tensor) -> Tensor:
-        """`tensor` becomes its maximum over all processes, in place."""
+        """Replace `tensor` by its maximum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Rank 0's buffers everywhere: running statistics that each process gathered on its own share."""
+        """Give all processes rank 0's buffers: running statistics that each process gathered on its own share."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
 
 def is_under_launcher() -> bool:
-    """Whether torchrun (or `relaunch`) started this process."""
+    """Tell whether torchrun (or `relaunch`) started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def start(device: str = "auto") -> World:
-    """Joins the processes that torchrun started, or stands alone where it did not.
+    """Join the processes that torchrun started, or stand alone where it did not.
 
-    Raises device.DeviceError where the device is not there, or where there are more processes than GPUs.
+    Raises UserError where the device is not there, or where there are more processes than GPUs.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if is_under_launcher() else 0
     here = devices.resolve(device, local_rank=local_rank)
@@ -95,7 +94,7 @@ def start(device: str = "auto") -> World:
         torch.cuda.set_device(here)
         torch.backends.cudnn.benchmark = True  # a few canvas sizes, each seen many times
     else:
-        malloc.keep_freed_memory()
+        devices.keep_freed_memory()
     if not is_under_launcher():
         return World(device=here)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -107,7 +106,7 @@ def start(device: str = "auto") -> World:
 
 
 def stop() -> None:
-    """Leaves the group and waits for its threads to end; what `started` does at its end.
+    """Leave the group and wait for its threads to end; what `started` does at its end.
 
     A thread of gloo's that still holds a tensor when Python shuts down aborts the process, with its work all done.
     They end with the last reference to the group, and wrapped models, which hold it, are in cycles.
@@ -129,7 +128,7 @@ def started(device: str = "auto") -> Iterator[World]:
 
 
 def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Module:
-    """`model` with its gradients averaged over all processes; the model itself in a world of one.
+    """Return `model` with its gradients averaged over all processes; the model itself in a world of one.
 
     Buffers are not sent around at each step: frozen norms never change, and trained ones are taken from rank 0
     before an evaluation. find_unused: some trained parameters get no gradient in some steps (costs a graph walk).
@@ -151,11 +150,11 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Mod
 
 
 def relaunch(processes: int, *, device: str = "auto") -> int:
-    """Runs this very command in `processes` processes under torchrun's own launcher; returns the exit status.
+    """Run this very command in `processes` processes under torchrun's own launcher; return the exit status.
 
     The status is that of the first process that failed (so 2 for a wrong recipe, 143 after SIGTERM), or 0. On a
     machine without GPUs, or with device "cpu", the processes share the CPU's cores over gloo.
-    Raises device.DeviceError where there are fewer GPUs than `processes`.
+    Raises UserError where there are fewer GPUs than `processes`.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -188,7 +187,7 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
 
 
 def _this_command() -> list[str]:
-    """What follows `python` in this process's command: a script or a module, and its arguments."""
+    """Return this process's command without `python`: a script or a module, and its arguments."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:  # started as `python -m package.module`
         return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]

@@ -7,6 +7,7 @@ on the device, the mechanism made for GradScaler, so the weights stay those from
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,12 +29,20 @@ class NonFiniteLoss(ArithmeticError, ValueError):
 
 
 class FiniteGuard:
-    """Watches each iteration's losses and gradient; the optimiser steps only while all were finite."""
+    """Watches each iteration's losses and gradient; the optimiser steps only while all were finite.
 
-    def __init__(self, optimizer: Optimizer, scaler: torch.amp.GradScaler, world: World):
+    buffers: running statistics, which a bad forward spoils before it is noticed. They get the values back that were
+    last known to be good.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, scaler: torch.amp.GradScaler, world: World, buffers: Sequence[Tensor] = ()
+    ):
         self._optimizer = optimizer
         self._scaler = scaler
         self._world = world
+        self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._good_buffers = [buffer.clone() for buffer in self._buffers]
         # float, as found_inf is: 1 from the first bad iteration on.
         self._tripped = torch.zeros((), device=world.device)
         self._iteration = torch.zeros((), device=world.device, dtype=torch.int64)
@@ -43,7 +52,7 @@ class FiniteGuard:
         self._on_device = getattr(optimizer, "_step_supports_amp_scaling", False) and world.device.type != "cpu"
 
     def watch(self, iteration: int, image_ids: tuple[int, ...], values: Tensor, norm: Tensor) -> None:
-        """Notes whether all `values` (losses) and the gradient's `norm` are finite. No host wait."""
+        """Note whether all `values` (losses) and the gradient's `norm` are finite. No host wait."""
         self._recent.append((iteration, image_ids))
         finite = torch.isfinite(values).all()
         if not self._scaler.is_enabled():
@@ -55,7 +64,7 @@ class FiniteGuard:
         self._tripped = torch.maximum(self._tripped, bad)
 
     def step(self) -> None:
-        """The optimiser's step, unless an iteration was bad."""
+        """Take the optimiser's step, unless an iteration was bad."""
         if self._scaler.is_enabled():
             if self._on_device or not self._is_tripped():
                 self._scaler.step(self._optimizer)
@@ -69,17 +78,21 @@ class FiniteGuard:
             self._optimizer.step()
 
     def read(self, names: tuple[str, ...]) -> None:
-        """Waits for the device and raises NonFiniteLoss, on all processes, where an iteration was bad."""
+        """Wait for the device and raise NonFiniteLoss, on all processes, where an iteration was bad."""
         if self._is_tripped():
             self._raise(int(self._iteration.item()), names)
         if self._scaler.is_enabled() and self._scaler.get_scale() < SMALLEST_SCALE:
             self._raise(self._recent[-1][0], names)
         self._recent.clear()
+        if self._buffers:
+            torch._foreach_copy_(self._good_buffers, self._buffers)
 
     def _is_tripped(self) -> bool:
         return bool(self._tripped.item())
 
     def _raise(self, iteration: int, names: tuple[str, ...]) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._good_buffers)
         here = next((ids for at, ids in self._recent if at == iteration), ())
         bad_here = [n for n, ok in zip(names, torch.isfinite(self._values).flatten().tolist()) if not ok]
         gathered = self._world.gather_objects((here, bad_here))

@@ -1,4 +1,4 @@
-"""What a run says: lines on the console and in log.txt, numbers in metrics.jsonl and TensorBoard, bars."""
+"""The logs of a run: lines on the console and in log.txt, numbers in metrics.jsonl and TensorBoard, bars."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _FileHandler(logging.FileHandler):
 
 
 class _EarlyLines(logging.Handler):
-    """Keeps what is said before there is a file for it."""
+    """Keeps log lines until there is a file for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class _EarlyLines(logging.Handler):
 
 
 def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None:
-    """Log lines of our rooms go to the console and to the end of `log_path`; all but rank 0 stay silent.
+    """Send our packages' log lines to the console and to the end of `log_path`; all but rank 0 stay silent.
 
-    Calling it again (say, once the run directory is known) replaces what was set up before; what was said since a call
-    without `log_path` goes to the beginning of the file.
+    Calling it again (say, once the run directory is known) replaces what was set up before; lines since a call
+    without `log_path` go to the beginning of the file.
     """
     root = logging.getLogger()
     early: list[logging.LogRecord] = []
@@ -103,7 +103,7 @@ def training_line(
     lr: float,
     memory_mb: float,
 ) -> str:
-    """`eta: 0:41:49  iter: 379/90000  loss: 1.70  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
+    """Return `eta: 0:41:49  iter: 379/90000  loss: 1.70  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
     parts = [f"eta: {timedelta(seconds=round(eta_s))}", f"iter: {iteration}/{iterations}"]
     parts += [f"{name}: {short_number(value)}" for name, value in values.items()]
     parts += [f"time: {time_s:.3f} s", f"data: {data_s:.3f} s", f"lr: {lr:.3g}", f"mem: {memory_mb:.0f} MB"]
@@ -111,12 +111,12 @@ def training_line(
 
 
 def figures_line(iteration: int, figures: dict[str, float]) -> str:
-    """One line for an evaluation."""
+    """Return one line for an evaluation."""
     return "  ".join([f"evaluation at iter: {iteration}", *(f"{k}: {short_number(v)}" for k, v in figures.items())])
 
 
 def short_number(value: float) -> str:
-    """Three digits that say something: 1.70, 0.0381, 65.4, 1204."""
+    """Return three significant digits: 1.70, 0.0381, 65.4, 1204."""
     return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
@@ -128,7 +128,7 @@ def progress(
     initial: int = 0,
     plain_lines: bool = True,
 ) -> Iterator[Item]:
-    """`items`, with a bar on a terminal and otherwise a log line every half minute.
+    """Yield `items`, with a bar on a terminal and otherwise a log line every half minute.
 
     plain_lines False: the caller writes lines of its own, and a bar is all that is wanted.
     """
@@ -143,12 +143,12 @@ def progress(
 
 
 def _with_plain_lines(items: Iterable[Item], description: str, total: int | None, initial: int) -> Iterator[Item]:
-    started = spoken = time.monotonic()
+    started = written = time.monotonic()
     for done, item in enumerate(items, start=initial + 1):
         yield item
         now = time.monotonic()
-        if now - spoken >= PLAIN_LINE_PERIOD_S:
-            spoken = now
+        if now - written >= PLAIN_LINE_PERIOD_S:
+            written = now
             pace_s = (now - started) / (done - initial)
             left = f"/{total}  eta: {timedelta(seconds=round(pace_s * (total - done)))}" if total else ""
             logger.info("%s: %d%s", description, done, left)
@@ -165,7 +165,10 @@ class MetricsWriter:
         self._events: Any = None
 
     def write(self, iteration: int, values: dict[str, float], *, section: str) -> None:
-        """`section` ("train", "evaluation") groups curves in TensorBoard. Non-finite numbers become null."""
+        """Write named numbers; non-finite ones become null.
+
+        section: "train" or "evaluation", which group the curves in TensorBoard.
+        """
         if not self._enabled:
             return
         finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
@@ -188,24 +191,24 @@ class MetricsWriter:
             self._events.add_scalar(f"{section}/{name}", value, iteration)
 
     def flush(self) -> None:
-        """Brings all events to the disk."""
+        """Bring all events to the disk."""
         if self._events is not None:
             self._events.flush()
 
     def close(self) -> None:
-        """Leaves all events on the disk."""
+        """Bring all events to the disk, and close the file."""
         if self._events is not None:
             self._events.close()
             self._events = None
 
 
 def is_training_line(line: dict[str, Any]) -> bool:
-    """Training lines have losses; evaluation lines have figures."""
+    """Tell training lines, which have losses, from evaluation lines, which have figures."""
     return any(name.startswith("loss") for name in line)
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drops the objects of a JSONL file that `keep` does not want, and a last line that was cut off."""
+    """Drop the objects of a JSONL file that `keep` does not want, and a last line that was cut off."""
     if not path.exists():
         return
     kept = []

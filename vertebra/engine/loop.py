@@ -23,6 +23,7 @@ from vertebra.engine.compiling import compile_forward
 from vertebra.engine.distributed import World, wrap
 from vertebra.engine.guard import FiniteGuard
 from vertebra.engine.logs import progress
+from vertebra.engine.meter import losses_in
 from vertebra.engine.optim import fill_momentum, set_learning_rate, trained_parameters
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.schedule import Schedule
@@ -52,7 +53,7 @@ def train(
     find_unused: bool = False,
     compile: bool = False,
 ) -> Record:
-    """Trains `model` in place up to `iterations` and returns the run's record.
+    """Train `model` in place up to `iterations` and return the run's record.
 
     model: on `world.device`, not wrapped. loader: gives this process's share of `accumulate` batches for each
         iteration that is left; it begins at iteration `state["iteration"]`, counted from 0.
@@ -62,7 +63,7 @@ def train(
     average: of the model's weights; it follows every step, and is evaluated beside them.
     state: `run.latest_state()`, from which to go on to the bit; None to begin.
     compile: the model's forward and backward are compiled, see `compiling`.
-    Raises stop.Interrupted after SIGINT or SIGTERM, guard.NonFiniteLoss and session.TooManySkipped, each with the
+    Raises stop.Interrupted after SIGINT or SIGTERM, guard.NonFiniteLoss and UserError, each with the
     state saved; ValueError where the loader ends too early.
     """
     world = world or World()
@@ -83,7 +84,7 @@ def train(
     parallel = wrap(model, world, find_unused=find_unused).train()
     parameters = trained_parameters(optimizer)
     fill_momentum(optimizer)
-    guard = FiniteGuard(optimizer, scaler, world)
+    guard = FiniteGuard(optimizer, scaler, world, [*model.buffers(), *(average.buffers if average else ())])
 
     with StopSignals(world) as stop:
         if evaluate is not None and session.record.evaluated < start and _is_due(start, eval_period, iterations):
@@ -97,7 +98,7 @@ def train(
             seen, image_ids = [], []
             for micro in range(accumulate):
                 batch = _next_batch(session.clock.fetch, batches, iteration)
-                session.count(batch)
+                session.counter.add(batch)
                 with _gradients_stay_here(parallel, micro + 1 < accumulate):
                     with precisions.autocast(world.device, precision):
                         values = parallel(*batch.to(world.device).inputs)
@@ -134,15 +135,15 @@ def train(
 
 
 def total_loss(values: dict[str, Tensor]) -> Tensor:
-    """The sum of those values whose name begins with "loss". Raises ValueError where there are none."""
-    losses = [value for name, value in values.items() if name.startswith("loss")]
+    """Return the sum of all losses. Raises ValueError where there are none."""
+    losses = losses_in(values)
     if not losses:
         raise ValueError(f"The model returned no loss, only {', '.join(values) or 'nothing'}.")
     return torch.stack([loss.float() for loss in losses]).sum()
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest_norm: float | None) -> Tensor:
-    """The norm of the whole gradient, on the device; a larger one than `largest_norm` is scaled down to it."""
+    """Return the norm of the whole gradient, on the device; scale it down to `largest_norm` where it is larger."""
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if largest_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
@@ -150,12 +151,12 @@ def clip_gradients(parameters: list[nn.Parameter], largest_norm: float | None) -
 
 
 def _is_due(iteration: int, period: int | None, iterations: int) -> bool:
-    """At every `period`th iteration (None: none of them) and at the end."""
+    """Tell whether this is a `period`th iteration (None: there are none) or the last."""
     return iteration == iterations or (period is not None and iteration % period == 0)
 
 
 def _gradients_stay_here(parallel: nn.Module, stay: bool) -> AbstractContextManager:
-    """While gradients accumulate, processes exchange them with the last micro-batch only."""
+    """Keep gradients to this process while they accumulate; they are exchanged with the last micro-batch."""
     no_sync = getattr(parallel, "no_sync", None)
     return no_sync() if stay and no_sync is not None else nullcontext()
 

@@ -1,21 +1,17 @@
-"""How long a call takes and how much memory it needs, measured in the process that also does other things."""
+"""How long a call takes and how much memory it needs."""
 
 from __future__ import annotations
 
 import gc
-import sys
 import time
+import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
-from vertebra.engine.malloc import only_what_is_in_use
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # what Linux resets the peak of resident memory with (proc_pid_clear_refs)
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def timed_calls(
@@ -27,7 +23,7 @@ def timed_calls(
     within_s: float = float("inf"),
     warmup: int = 1,
 ) -> list[float]:
-    """Seconds of each of `enough` calls, the device's work included, after `warmup` calls that do not count.
+    """Return the seconds of each of `enough` calls, the device's work included, after `warmup` calls that do not count.
 
     Where they take longer than `within_s` together, fewer are made, but never less than `fewest` (none: `enough`).
     """
@@ -45,51 +41,60 @@ def timed_calls(
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that the device was told to do is done; a CPU has done it already."""
+    """Wait until the device has done its work; a CPU has done it already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def memory_growth(call: Callable[[], Any], device: torch.device) -> float | None:
-    """MB by which memory in use rises during `call`, at the highest point; None where the system does not tell.
+def memory_growth(call: Callable[[], Any], device: torch.device) -> float:
+    """Return the MB by which memory in use rises during `call`, at the highest point.
 
-    On a GPU what torch has allocated. On Linux what is resident for the process, with glibc whatever it held, freed and
-    kept before (see `vertebra.engine.malloc`). `call` has run before: a first one loads code.
+    On a GPU what torch allocates; on a CPU the tensors that are alive at once, without what an operation needs inside.
     """
+    if device.type != "cuda":
+        with _LiveTensors() as tensors:
+            call()
+        return tensors.most_bytes / 2**20
     gc.collect()
-    if device.type == "cuda":
-        wait_for(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        wait_for(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with only_what_is_in_use():
-        began = _resident_from_here()
-        call()
-        return None if began is None else max(0.0, _resident_mb("VmHWM") - began)
+    wait_for(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    wait_for(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Sums the storages that operations make, each from its first tensor's birth to its last one's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_bytes = 0
+        self._bytes = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in given | self._alive:  # neither a view nor changed in place
+                    self._alive.add(storage._cdata)
+                    self._bytes += storage.nbytes()
+                    self.most_bytes = max(self.most_bytes, self._bytes)
+                    weakref.finalize(storage, self._end, storage._cdata, storage.nbytes())
+        return result
+
+    def _end(self, place: int, size_bytes: int) -> None:
+        self._alive.remove(place)
+        self._bytes -= size_bytes
 
 
 def weights_mb(module: nn.Module) -> float:
-    """Memory of the parameters and buffers, MB; shared ones count once."""
+    """Return the memory of the parameters and buffers, MB; shared ones count once."""
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in (*module.parameters(), *module.buffers())
     }
     return sum(storages.values()) / 2**20
-
-
-def _resident_from_here() -> float | None:
-    """Resident memory, MB, from which on the peak is counted anew; None where the system cannot."""
-    if sys.platform != "linux":
-        return None
-    try:
-        _CLEAR.write_text(_RESET_PEAK)
-        return _resident_mb("VmRSS")
-    except OSError:  # /proc is not there, or not to be written to
-        return None
-
-
-def _resident_mb(field: str) -> float:
-    lines = _STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 2**10

@@ -1,20 +1,35 @@
-"""Means over a log period, summed where they arise: losses on the device, times on the host."""
+"""What is measured as a training goes on: mean losses, samples, times, and a warning where the loss does not fall."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from vertebra.engine.distributed import World
 
+logger = logging.getLogger(__name__)
+
+FALLEN = 0.98  # of its first value: a loss below this has come down
+SHARE = 0.05  # of the training that it may take for that, after the warm-up
+FEWEST_ITERATIONS = 100
+
+Value = TypeVar("Value", float, Tensor)
+
+
+def losses_in(values: Mapping[str, Value]) -> list[Value]:
+    """Return the values whose names begin with "loss": their sum is minimised, the others are figures."""
+    return [value for name, value in values.items() if name.startswith("loss")]
+
 
 class LossMeter:
-    """Sums the named scalars of each micro-batch on the device."""
+    """Sum the named scalars of each micro-batch on the device."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
@@ -22,7 +37,7 @@ class LossMeter:
         self._count = 0
 
     def add(self, values: dict[str, Tensor]) -> Tensor:
-        """Adds one micro-batch's values and returns them in one float vector. No host wait.
+        """Add one micro-batch's values and return them in one float vector. No host wait.
 
         Raises ValueError where a model returns other names than before.
         """
@@ -38,29 +53,56 @@ class LossMeter:
         return stacked
 
     def peek(self, world: World) -> dict[str, float]:
-        """The means over the period so far and over all processes. Waits for the device."""
+        """Return the means over the period so far and over all processes. Waits for the device."""
         assert self._sums is not None, "nothing was added"
         means = world.all_reduce_sum(self._sums.clone()) / (self._count * world.size)
         return dict(zip(self.names, means.tolist()))
 
     def means(self, world: World) -> dict[str, float]:
-        """The means over the period and over all processes; begins a new period. Waits for the device."""
+        """Return the means over the period and over all processes, and begin a new period. Waits for the device."""
         means = self.peek(world)
         self._sums, self._count = None, 0
         return means
 
     def state_dict(self, world: World) -> dict[str, Any]:
-        """The period so far, for a checkpoint in its midst: sums in the mean over all processes."""
+        """Return the period so far, for a checkpoint in its midst: sums, in the mean over all processes."""
         if self._sums is None:
             return {}
         sums = world.all_reduce_sum(self._sums.clone()) / world.size
         return {"names": list(self.names), "sums": sums, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Goes on with the period of `state_dict`."""
+        """Go on with the period of `state_dict`."""
         if state:
             self.names, self._count = tuple(state["names"]), state["count"]
             self._sums = state["sums"].to(device)
+
+
+class SampleCounter:
+    """Counts samples, and those that were replaced because they were bad, over all processes."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._skipped: list[str] = []
+        self._named: set[str] = set()
+
+    def add(self, batch: Any) -> None:
+        """Count a batch of this process."""
+        self._samples += len(batch.image_ids)
+        self._skipped += batch.skipped
+
+    def collect(self, world: World) -> tuple[int, int]:
+        """Return all processes' samples and skipped samples since the last call; log names of the latter once."""
+        here = [self._samples, len(self._skipped)]
+        counts = torch.tensor(here, dtype=torch.int64, device=world.device)
+        samples, skipped = world.all_reduce_sum(counts).tolist() if world.size > 1 else here
+        if skipped:
+            for name in [name for names in world.gather_objects(self._skipped) for name in names]:
+                if name not in self._named:
+                    logger.warning("Skipped a bad sample: %s", name)
+                    self._named.add(name)
+        self._samples, self._skipped = 0, []
+        return samples, skipped
 
 
 class Clock:
@@ -74,19 +116,19 @@ class Clock:
         self._pace_s: float | None = None
 
     def fetch(self, batches: Iterator[Any]) -> Any:
-        """The next batch, timed. Raises StopIteration at the end."""
+        """Return the next batch, timed. Raises StopIteration at the end."""
         started = time.perf_counter()
         batch = next(batches)
         self._data_s += time.perf_counter() - started
         return batch
 
     def tick(self) -> None:
-        """One iteration is done."""
+        """Count an iteration that is done."""
         self._iterations += 1
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside (an evaluation, a checkpoint) does not count."""
+        """Leave out the time that is spent inside (an evaluation, a checkpoint)."""
         began = time.perf_counter()
         try:
             yield
@@ -94,7 +136,7 @@ class Clock:
             self._started += time.perf_counter() - began
 
     def lap(self) -> tuple[float, float]:
-        """Seconds an iteration, and seconds of them spent waiting for data, since the last lap."""
+        """Return seconds an iteration, and seconds of them spent waiting for data, since the last lap."""
         elapsed_s, count = time.perf_counter() - self._started, max(self._iterations, 1)
         time_s, data_s = elapsed_s / count, self._data_s / count
         # Early laps are slow (caches, autotuning), so newer ones weigh more in what is left.
@@ -104,9 +146,46 @@ class Clock:
         return time_s, data_s
 
     def total_s(self) -> float:
-        """Seconds of training since the clock was made."""
+        """Return seconds of training since the clock was made."""
         return self._before_s + time.perf_counter() - self._started
 
     def eta_s(self, iterations_left: int) -> float:
-        """Seconds of training that are left."""
+        """Return seconds of training that are left."""
         return (self._pace_s or 0.0) * iterations_left
+
+
+@dataclass
+class LossWatch:
+    """Warns once that the loss has not come below its starting value for a twentieth of the training.
+
+    With too high a rate the loss need not become NaN, it may just never fall.
+    iterations: length of the training. first: the loss of its first iteration, None before it.
+    last_look: the iteration of the last `observe`. stretch: iterations since the loss was last below `first`, without
+    those of the warm-up.
+    """
+
+    iterations: int
+    first: float | None = None
+    last_look: int = 0
+    stretch: int = 0
+    warned: bool = False
+
+    def begin(self, loss: float) -> None:
+        """Take the loss of the first iteration."""
+        self.first = loss
+
+    def observe(self, iteration: int, loss: float, *, lr: float, warming_up: bool) -> str | None:
+        """Take the mean loss since the last call; return the warning where it is due."""
+        since, self.last_look = iteration - self.last_look, iteration
+        if self.first is None or self.first <= 0 or loss <= FALLEN * self.first:
+            self.stretch = 0
+        elif not warming_up:
+            self.stretch += since
+        if self.warned or self.stretch < max(FEWEST_ITERATIONS, SHARE * self.iterations):
+            return None
+        self.warned = True
+        return (
+            f"The loss has not come below where it began ({self.first:.3g}) for {self.stretch} iterations; it is "
+            f"{loss:.3g}. The learning rate of {lr:.3g} is probably too high: stop, and try a third of it "
+            "(--solver.lr) or a longer warm-up (--solver.warmup-iterations)."
+        )

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 def parameter_groups(
     model: nn.Module, *, weight_decay: float, decay_norms: bool = True, decay_biases: bool = True
 ) -> list[dict[str, Any]]:
-    """The trained parameters of `model` in one or two groups: those that decay, and those that do not.
+    """Return the trained parameters of `model` in one or two groups: those that decay, and those that do not.
 
     Frozen parameters are left out; a parameter that two modules share comes once. He et al. 2015 decay everything;
     Goyal et al. 2017, §5.1 spare the norms' scale and offset.
@@ -64,14 +64,14 @@ OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
-    """Every group's learning rate becomes its base rate times `factor`; returns the first's. Host only."""
+    """Set every group's learning rate to its base rate times `factor`; return the first's. Host only."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
     return float(optimizer.param_groups[0]["lr"])
 
 
 def fill_momentum(optimizer: Optimizer) -> None:
-    """Gives SGD its momentum before the first step: zeros, from which the first step comes out the same.
+    """Give SGD its momentum before the first step: zeros, from which the first step comes out the same.
 
     A fused SGD that is told to skip its first step (fp16's loss scale often begins too high) would otherwise leave
     that buffer uninitialised, and the next step would add whatever lies there.
@@ -86,12 +86,12 @@ def fill_momentum(optimizer: Optimizer) -> None:
 
 
 def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    """All that `optimizer` steps, in its order."""
+    """Return all parameters that `optimizer` updates, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool, bool]]:
-    """Each trained parameter once, with whether it is a norm's and whether it is a bias."""
+    """Yield each trained parameter once, with whether it is a norm's and whether it is a bias."""
     seen: set[int] = set()
     for module in model.modules():
         is_norm = "norm" in type(module).__name__.lower()
@@ -108,7 +108,7 @@ def _with_base_rates(optimizer: Any) -> Any:
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:
-    """Whether one kernel can update everything: floating point on the CPU or on CUDA.
+    """Tell whether one kernel can update everything: floating point on the CPU or on CUDA.
 
     A fused step reads, updates and writes each weight once, and can be called off on the device (see `guard`).
     """

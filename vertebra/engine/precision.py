@@ -11,7 +11,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(name: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16. auto: bf16 where the hardware multiplies it natively, else fp32.
+    """Return fp32, bf16 or fp16. auto: bf16 where the hardware multiplies it natively, else fp32.
 
     Raises ValueError for an unknown name.
     """
@@ -23,18 +23,18 @@ def resolve(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward runs; with fp32 it changes nothing."""
+    """Return the context in which a forward runs; with fp32 it changes nothing."""
     dtype = _DTYPES.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision in _DTYPES)
 
 
 def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Keeps fp16's small gradients from vanishing; does nothing for the other formats."""
+    """Keep fp16's small gradients from vanishing; do nothing for the other formats."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether `device` multiplies bf16 natively: NVIDIA from Ampere on, CPUs with AVX512-BF16 or AMX."""
+    """Tell whether `device` multiplies bf16 natively: NVIDIA from Ampere on, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -44,7 +44,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What the processor says it can do; empty where the system has no such file."""
+    """Return the processor's features; empty where the system has no such file."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

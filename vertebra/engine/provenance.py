@@ -29,20 +29,24 @@ LIBRARIES = (
 
 
 def describe() -> dict[str, Any]:
-    """All that this module knows, JSON-able: commit, versions, machine, command."""
+    """Return commit, versions, machine and command, JSON-able."""
     return {"commit": git_commit(), "versions": versions(), "machine": machine(), "command": command()}
 
 
-def git_commit(directory: Path = Path(__file__).parent) -> str | None:
-    """The commit of the source in use, "+dirty" where tracked files differ from it; None outside a clone."""
-    commit = _git(directory, "rev-parse", "HEAD")
+def git_commit(source: Path = Path(__file__)) -> str | None:
+    """Return the commit of the source in use, "+dirty" where tracked files differ from it; None outside a clone.
+
+    An installed package may lie inside a repository of something else, which does not track `source`.
+    """
+    directory = source.parent
+    commit = _git(directory, "rev-parse", "HEAD") if _git(directory, "ls-files", "--", source.name) else ""
     if not commit:
         return None
     return commit + ("+dirty" if _git(directory, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that figures depend on, as far as they are installed."""
+    """Return the versions of Python and of the libraries that figures depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -53,7 +57,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and GPUs; no host name, nothing that identifies a person."""
+    """Return processor, cores and GPUs; no host name, nothing that identifies a person."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_model(),
@@ -65,7 +69,7 @@ def machine() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, ready to be typed again."""
+    """Return the command line of this process, ready to be typed again."""
     script = Path(sys.argv[0])
     if script.name == "vertebra" or script.parts[-2:] == ("vertebra", "__main__.py"):  # installed, or `python -m`
         return shlex.join(["vertebra", *sys.argv[1:]])
@@ -75,7 +79,7 @@ def command() -> str:
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names: {"solver": {"lr": 1}} becomes {"solver.lr": 1}."""
+    """Return nested mappings as one, with dotted names: {"solver": {"lr": 1}} becomes {"solver.lr": 1}."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
@@ -86,7 +90,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON and YAML know it: tuples become lists, paths and other objects their text."""
+    """Return `value` as JSON and YAML know it: tuples become lists, paths and other objects their text."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -96,13 +100,13 @@ def plain(value: Any) -> Any:
 
 
 def protocol_hash(fields: Mapping[str, Any]) -> str:
-    """A sha256 that depends on the fields' names and values and on nothing else, not even their order."""
+    """Return a sha256 that depends on the fields' names and values and on nothing else, not even their order."""
     text = json.dumps(flatten(plain(fields)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing_fields(a: Mapping[str, Any], b: Mapping[str, Any], *, ignore: Collection[str] = ()) -> list[str]:
-    """The dotted names of fields whose values differ or that only one side has, in order.
+    """Return the dotted names of fields whose values differ or that only one side has, in order.
 
     ignore: names that may differ, or the beginnings of such names ("data" covers "data.root").
     """

@@ -12,7 +12,7 @@ import torch
 
 
 def seed_all(seed: int, *, rank: int = 0) -> None:
-    """Seeds torch (all devices), numpy and Python. Build the model first at rank 0's seed, on every process."""
+    """Seed torch (all devices), numpy and Python. Build the model first at rank 0's seed, on every process."""
     mixed = (seed * 1_000_003 + rank) % 2**32
     random.seed(mixed)
     np.random.seed(mixed)
@@ -20,7 +20,7 @@ def seed_all(seed: int, *, rank: int = 0) -> None:
 
 
 def capture() -> dict[str, Any]:
-    """All global states as tensors and plain values, which `torch.load(weights_only=True)` reads back."""
+    """Return all global states as tensors and plain values, which `torch.load(weights_only=True)` reads back."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
@@ -32,7 +32,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Takes `capture` back."""
+    """Put the states of `capture` back."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -44,7 +44,7 @@ def restore(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """What happens inside leaves no trace in the random states: training goes on as if it had not been."""
+    """Undo what happens to the random states inside: training goes on as if it had not been."""
     state = capture()
     try:
         yield

@@ -21,10 +21,6 @@ from vertebra.ground.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class RunError(UserError):
-    """A run directory that must not be written to as it was asked for."""
-
-
 class RunDirectory:
     """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
 
@@ -62,13 +58,13 @@ class RunDirectory:
         keep: int = 2,
         tensorboard: bool = True,
     ) -> RunDirectory:
-        """The directory at `path` for a run of `recipe`: a new one, or with `resume` the one that is there.
+        """Return the directory at `path` for a run of `recipe`: a new one, or with `resume` the one that is there.
 
         recipe: nested mapping of plain values, written as config.yaml.
         may_differ: dotted names of fields that a resumed run may change (paths, workers, device ...).
-        With `resume` and nothing there, a new run begins; look at `finished` before going on with one.
+        With `resume` and nothing there, a new run begins; check `finished` before going on with one.
         The directory is this process's alone until `finish`, or its end.
-        Raises RunError, on every process, where the directory holds another recipe's run (naming the fields),
+        Raises UserError, on every process, where the directory holds another recipe's run (naming the fields),
         where it holds this one and `resume` was not asked for, where another process trains in it, and where it holds
         something else.
         """
@@ -76,19 +72,19 @@ class RunDirectory:
         refusal: str | None = None
         if run.world.is_main:
             try:
-                run._create_or_take_up(plain(recipe), resume, may_differ)
-            except RunError as error:
+                run._create_or_resume(plain(recipe), resume, may_differ)
+            except UserError as error:
                 refusal = str(error)
         refusal = run.world.broadcast_object(refusal)
         if refusal is not None:
-            raise RunError(refusal)
+            raise UserError(refusal)
         return run
 
     @classmethod
     def is_finished(cls, path: Path, recipe: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> bool:
-        """Whether `path` holds a finished run of `recipe`; False where there is no run. Only looks, takes nothing.
+        """Tell whether `path` holds a finished run of `recipe`; False where there is no run. It is not locked.
 
-        Raises RunError where it holds another recipe's run, naming the fields.
+        Raises UserError where it holds another recipe's run, naming the fields.
         """
         run = cls(Path(path), tensorboard=False)
         if not run.config.is_file():
@@ -96,7 +92,7 @@ class RunDirectory:
         run._require_same_recipe(plain(recipe), may_differ)
         return run.finished
 
-    def _create_or_take_up(self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str]) -> None:
+    def _create_or_resume(self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str]) -> None:
         if not self.config.exists():
             self._require_empty()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -106,9 +102,9 @@ class RunDirectory:
             return
         self._require_same_recipe(recipe, may_differ)
         if not resume:
-            mend = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
+            hint = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
             state = "a finished run" if self.finished else "an unfinished run"
-            raise RunError(f"{self.path} already holds {state} of this recipe; {mend}, or choose another --output.")
+            raise UserError(f"{self.path} already holds {state} of this recipe; {hint}, or choose another --output.")
         if not self.finished:
             self._lock()
 
@@ -116,16 +112,16 @@ class RunDirectory:
         try:
             lock.take(self.path)
         except lock.Taken as taken:
-            raise RunError(
+            raise UserError(
                 f"{self.path} is in use: process {taken.process} trains in it. Wait for its end, stop it, or choose "
                 "another --output."
             ) from None
 
     def _require_empty(self) -> None:
         if self.path.is_file():
-            raise RunError(f"{self.path} is a file; choose a directory as --output.")
+            raise UserError(f"{self.path} is a file; choose a directory as --output.")
         if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            raise RunError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --output.")
+            raise UserError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --output.")
 
     def _require_same_recipe(self, recipe: dict[str, Any], may_differ: Collection[str]) -> None:
         found = self.read_config()
@@ -134,7 +130,7 @@ class RunDirectory:
             flat_found, flat_asked = flatten(found), flatten(recipe)
             shown = [f"{n} ({flat_found.get(n)!r} there, {flat_asked.get(n)!r} asked)" for n in differing[:8]]
             more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-            raise RunError(
+            raise UserError(
                 f"{self.path} holds a run of another recipe; it differs in {', '.join(shown)}{more}. "
                 "Choose another --output, or the same values."
             )
@@ -149,15 +145,15 @@ class RunDirectory:
         return isinstance(provenance, dict) and provenance.get("finished") is True
 
     def read_config(self) -> dict[str, Any]:
-        """The recipe as it was written. Raises RunError where it does not parse."""
+        """Return the recipe as it was written. Raises UserError where it does not parse."""
         try:
             found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise RunError(f"{self.config} is not valid YAML; choose another --output.") from error
+            raise UserError(f"{self.config} is not valid YAML; choose another --output.") from error
         return found if isinstance(found, dict) else {}
 
     def latest_state(self) -> dict[str, Any] | None:
-        """What to continue from, None at the beginning. Metrics beyond it are cut off: they will come again.
+        """Return the state to continue from, None at the beginning; cut off metrics beyond it, which will come again.
 
         Every process reads the file; they must see the same directory.
         """
@@ -174,10 +170,10 @@ class RunDirectory:
         self.world.barrier()
         return state
 
-    def note_data(self, facts: Mapping[str, Any]) -> list[str]:
-        """Writes down, as the run begins, what it trains on; after that the names of the facts that have changed.
+    def record_data(self, facts: Mapping[str, Any]) -> list[str]:
+        """Write facts of the training data as the run begins; later return the names of those that have changed.
 
-        On every process. Of runs from before this was written down nothing is known.
+        On every process. Nothing is known of older runs, which have no such file.
         """
         differing: list[str] = []
         if self.world.is_main:
@@ -190,12 +186,12 @@ class RunDirectory:
         return self.world.broadcast_object(differing)
 
     def write_json(self, path: Path, value: Any) -> None:
-        """Writes a result of this run, atomically, on rank 0."""
+        """Write a result of this run, atomically, on rank 0."""
         if self.world.is_main:
             files.write_json(path, value, compact=path in (self.predictions, self.truth))
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
-        """Writes provenance.json, which is what makes the run a finished one."""
+        """Write provenance.json, which is what makes the run a finished one."""
         self.metrics.close()
         self.write_json(self.provenance, {**plain(provenance), "finished": True})
         if self.world.is_main:

@@ -19,29 +19,15 @@ from vertebra.engine.device import peak_memory_mb
 from vertebra.engine.distributed import World
 from vertebra.engine.guard import FiniteGuard, NonFiniteLoss
 from vertebra.engine.logs import figures_line, training_line
-from vertebra.engine.meter import Clock, LossMeter
+from vertebra.engine.meter import Clock, LossMeter, LossWatch, SampleCounter, losses_in
 from vertebra.engine.rundir import RunDirectory
-from vertebra.engine.schedule import (
-    LOOK_PERIOD,
-    Schedule,
-    follows_training,
-    is_warming_up,
-    load_state,
-    observe,
-    observe_training,
-    state_of,
-)
-from vertebra.engine.watch import LossWatch
+from vertebra.engine.schedule import OBSERVE_PERIOD, Schedule
 from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 LARGEST_SKIPPED_SHARE = 0.01
 FEWEST_SAMPLES = 1000  # shares of fewer samples than this say nothing: ten bad ones are always borne
-
-
-class TooManySkipped(UserError):
-    """So many samples could not be used that the data set must be at fault."""
 
 
 @dataclass
@@ -93,16 +79,12 @@ class Session:
         self.window = LossMeter()  # what the schedule is shown next, if it follows the training
         self.watch = LossWatch(iterations)
         self._seconds_before = 0.0
-        self._samples_here = 0
-        self._skipped_here: list[str] = []
-        self._named: set[str] = set()
-        self._buffers = [b for b in model.buffers() if b.is_floating_point()] + (average.buffers if average else [])
-        self._finite_buffers = [b.clone() for b in self._buffers]
+        self.counter = SampleCounter()
 
-    # Taking up and saving
+    # Resuming and saving
 
     def restore(self, state: dict[str, Any] | None) -> int:
-        """Puts everything back as it was when `state` was saved; returns its iteration, 0 without one.
+        """Put everything back as it was when `state` was saved; return its iteration, 0 without one.
 
         Raises CheckpointError where the state is another model's or optimiser's.
         """
@@ -119,7 +101,7 @@ class Session:
                 f"({' '.join(str(error).split())[:300]}); choose another --output."
             ) from error
         self.scaler.load_state_dict(state["scaler"])
-        load_state(self.schedule, state["schedule"])
+        self.schedule.load_state_dict(state["schedule"])
         self.meter.load_state_dict(state["meter"], self.world.device)
         self.window.load_state_dict(state["window"], self.world.device)
         self.watch = LossWatch(**state["watch"])
@@ -127,19 +109,18 @@ class Session:
         self._seconds_before = self.record.seconds
         if self.world.rank < len(state["rng"]):
             rng.restore(state["rng"][self.world.rank])
-        self._remember_buffers()
         logger.info("Continuing at iteration %d.", self.record.iteration)
         return self.record.iteration
 
     def state(self) -> dict[str, Any]:
-        """All that an exact resumption needs, as tensors and plain values."""
-        self._settle_counts()
+        """Return all that an exact resumption needs, as tensors and plain values."""
+        self._collect_counts()
         self.record.seconds = self._seconds_before + self.clock.total_s()
         return {
             "iteration": self.record.iteration,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": state_of(self.schedule),
+            "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "meter": self.meter.state_dict(self.world),
@@ -150,7 +131,7 @@ class Session:
         }
 
     def save(self) -> Path | None:
-        """Writes a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
+        """Write a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
         with self.clock.paused():
             state = self.state()
             path = self.run.checkpoints.save(state) if self.world.is_main else None
@@ -159,36 +140,31 @@ class Session:
 
     # Logging and evaluating
 
-    def count(self, batch: Any) -> None:
-        """Notes a batch's samples, and those that had to be replaced."""
-        self._samples_here += len(batch.image_ids)
-        self._skipped_here += batch.skipped
-
     def add(self, values: dict[str, Tensor]) -> Tensor:
-        """Adds one micro-batch's values to the means, and returns them in one vector. No host wait."""
-        if follows_training(self.schedule):
+        """Add one micro-batch's values to the means, and return them in one vector. No host wait."""
+        if self.schedule.follows_training():
             self.window.add(values)
         return self.meter.add(values)
 
     def step(self) -> None:
-        """Notes that another iteration is done. The host waits after the first, and where the schedule looks."""
+        """Count another iteration. The host waits after the first, and where the schedule observes the training."""
         self.record.iteration += 1
         self.clock.tick()
         if self.average is not None:
             self.average.update(self.record.iteration)
         if self.record.iteration == 1:
-            self.watch.begin(_total(self.meter.peek(self.world)))
-        if follows_training(self.schedule) and self.record.iteration % LOOK_PERIOD == 0:
-            observe_training(self.schedule, self.window.means(self.world))
-            if not follows_training(self.schedule):
+            self.watch.begin(sum(losses_in(self.meter.peek(self.world))))
+        if self.schedule.follows_training() and self.record.iteration % OBSERVE_PERIOD == 0:
+            self.schedule.observe_training(self.window.means(self.world))
+            if not self.schedule.follows_training():
                 logger.info("The warm-up ends after iteration %d, by the training error.", self.record.iteration)
 
     def log(self, *, lr: float, iterations: int) -> None:
-        """One line for people, one for programs: the means over the period, and what they cost."""
-        self._settle_counts()
+        """Write one line for people, one for programs: the means over the period, and what they cost."""
+        self._collect_counts()
         iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
         values = self.meter.means(self.world)
-        values = {"loss": _total(values), **{name: value for name, value in values.items() if name != "loss"}}
+        values = {"loss": sum(losses_in(values)), **{name: value for name, value in values.items() if name != "loss"}}
         memory_mb = peak_memory_mb(self.world.device)
         eta_s = self.clock.eta_s(iterations - iteration)
         logger.info(
@@ -206,12 +182,12 @@ class Session:
         costs = {"time_s": time_s, "data_s": data_s, "lr": lr, "memory_mb": memory_mb}
         skipped = {"skipped": self.record.skipped} if self.record.skipped else {}
         self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
-        warming_up = is_warming_up(self.schedule, iteration - 1)
-        if warning := self.watch.look(iteration, values["loss"], lr=lr, warming_up=warming_up):
+        warming_up = self.schedule.is_warming_up(iteration - 1)
+        if warning := self.watch.observe(iteration, values["loss"], lr=lr, warming_up=warming_up):
             logger.warning(warning)
 
     def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:
-        """Evaluates, logs the figures, shows them to the schedule, and saves; the best so far stays as best.pt.
+        """Evaluate, log the figures, show them to the schedule, and save; the best so far stays as best.pt.
 
         The figures of the weights' average come beside those of the weights, as "ema_" and their name.
         Leaves no trace in the random states, so that training goes on as if it had not been.
@@ -225,7 +201,7 @@ class Session:
                     self.world.broadcast_buffers(self.model)
                     figures |= {f"ema_{name}": value for name, value in self._figures(evaluate).items()}
         record.evaluated, record.figures = record.iteration, dict(figures)
-        observe(self.schedule, figures)
+        self.schedule.observe(figures)
         is_best = self._is_best(figures)
         logger.info(figures_line(record.iteration, figures))
         self.run.metrics.write(record.iteration, figures, section="evaluation")
@@ -256,13 +232,10 @@ class Session:
     # Stopping with a reason
 
     def require_finite(self, guard: FiniteGuard) -> None:
-        """Raises NonFiniteLoss with the state from before the bad iteration saved beside the checkpoints."""
+        """Raise NonFiniteLoss with the state from before the bad iteration saved beside the checkpoints."""
         try:
             guard.read(self.meter.names)
         except NonFiniteLoss as error:
-            # The bad forward has gone through the norms' running statistics; take those that were last known good.
-            if self._buffers:
-                torch._foreach_copy_(self._buffers, self._finite_buffers)
             self.record.iteration = error.iteration - 1
             state = {
                 **self.state(),
@@ -280,39 +253,20 @@ class Session:
                 image_ids=error.image_ids,
                 names=error.names,
             ) from None
-        self._remember_buffers()
 
     def require_few_skipped(self) -> None:
-        """Raises TooManySkipped, with a checkpoint saved, where more than 1 % of the samples were bad."""
+        """Raise UserError, with a checkpoint saved, where more than 1 % of the samples were bad."""
         samples, skipped = self.record.samples, self.record.skipped
         if skipped <= LARGEST_SKIPPED_SHARE * max(samples, FEWEST_SAMPLES):
             return
         self.save()
-        raise TooManySkipped(
+        raise UserError(
             f"{skipped} of {samples} samples could not be used by iteration {self.record.iteration}, more "
-            f"than {LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Mend or remove these files "
+            f"than {LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Fix or remove these files "
             "(prepare_data.py check finds all of them), then continue with --resume."
         )
 
-    def _remember_buffers(self) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._finite_buffers, self._buffers)
-
-    def _settle_counts(self) -> None:
-        """Adds all processes' counts since the last time to the record, and logs the names of skipped samples."""
-        here = [self._samples_here, len(self._skipped_here)]
-        counts = torch.tensor(here, dtype=torch.int64, device=self.world.device)
-        samples, skipped = self.world.all_reduce_sum(counts).tolist() if self.world.size > 1 else here
-        if skipped:
-            for names in self.world.gather_objects(self._skipped_here):
-                for name in names:
-                    if name not in self._named:
-                        logger.warning("Skipped a bad sample: %s", name)
-                        self._named.add(name)
+    def _collect_counts(self) -> None:
+        samples, skipped = self.counter.collect(self.world)
         self.record.samples += samples
         self.record.skipped += skipped
-        self._samples_here, self._skipped_here = 0, []
-
-
-def _total(values: dict[str, float]) -> float:
-    return sum(value for name, value in values.items() if name.startswith("loss"))

@@ -27,7 +27,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
+    """Inside, the first SIGINT or SIGTERM is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
 
     Only the main thread can catch signals; in another one nothing is caught.
     """
@@ -54,7 +54,7 @@ class StopSignals:
         return self._received
 
     def agreed(self) -> int:
-        """The signal that any process has got, 0 for none; the same on all. A tiny all-reduce."""
+        """Return the signal that any process has got, 0 for none; the same on all. A tiny all-reduce."""
         if self._world.size == 1:
             return self._received
         flag = torch.tensor(float(self._received), device=self._world.device)

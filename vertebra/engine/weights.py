@@ -46,12 +46,8 @@ _MISMATCHES = {
 }
 
 
-class WeightsError(UserError):
-    """A file of weights that is missing, damaged, unsafe, or of something else."""
-
-
 def save_weights(path: Path, state_dict: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
-    """Writes a safetensors file, atomically, with `provenance` (JSON-able) in its metadata.
+    """Write a safetensors file, atomically, with `provenance` (JSON-able) in its metadata.
 
     Each tensor is written as a dense copy of its own, even where modules share one.
     """
@@ -64,38 +60,38 @@ def save_weights(path: Path, state_dict: Mapping[str, Tensor], provenance: Mappi
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, on the CPU, and their provenance ({} where the file has none).
+    """Return the tensors of a file, on the CPU, and their provenance ({} where the file has none).
 
     Reads safetensors, and torch files that hold a state dict (as torchvision publishes them; also under "model" or
-    "state_dict"). Raises WeightsError for a missing or damaged file and for one that holds no weights, and
+    "state_dict"). Raises UserError for a missing or damaged file and for one that holds no weights, and
     checkpoint.UnsafeCheckpoint for a pickle that could run code.
     """
     path = Path(path)
     if path.is_dir():
-        raise WeightsError(f"{path} is a directory; name the file of weights in it, such as {path}/model.safetensors.")
+        raise UserError(f"{path} is a directory; name the file of weights in it, such as {path}/model.safetensors.")
     if not path.is_file():
-        raise WeightsError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
+        raise UserError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     return _state_dict_of(load_checkpoint(path), path), {}
 
 
 def check_provenance(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path | str) -> None:
-    """Compares what `path` says of its network with the network it is meant for.
+    """Compare what `path` says of its network with the network it is meant for.
 
-    Facts that only one of them knows are passed over. Raises WeightsError with one sentence for each that differs.
+    Facts that only one of them knows are passed over. Raises UserError with one sentence for each that differs.
     """
     found, expected = plain(found), plain(expected)
     sentences = []
     for fact, wanted in expected.items():
         if fact not in found or _same(found[fact], wanted):
             continue
-        what, mend = _MISMATCHES.get(
+        what, hint = _MISMATCHES.get(
             fact, (f"was made with {fact} {{found}}, and this network has {{expected}}", "use matching weights")
         )
-        sentences.append(f"{path} {what}; {mend}.".format(found=_show(found[fact]), expected=_show(wanted)))
+        sentences.append(f"{path} {what}; {hint}.".format(found=_show(found[fact]), expected=_show(wanted)))
     if sentences:
-        raise WeightsError(" ".join(sentences))
+        raise UserError(" ".join(sentences))
 
 
 def load_into(
@@ -106,10 +102,10 @@ def load_into(
     allow_missing: Collection[str] = (),
     ignore: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Copies weights into `model` and returns the names that kept the values they had.
+    """Copy weights into `model` and return the names that kept the values they had.
 
     allow_missing, ignore: prefixes of names that the file may lack, and of names in it that are not wanted.
-    Raises WeightsError, with the model unchanged, naming what is missing, unexpected or of another shape.
+    Raises UserError, with the model unchanged, naming what is missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
     given = {name: tensor for name, tensor in state_dict.items() if not name.startswith(tuple(ignore))}
@@ -123,10 +119,10 @@ def load_into(
         if name in wanted and tensor.shape != wanted[name].shape
     ]
     faults = [("lacks", refused), ("has, unknown to this network,", unexpected), ("has other shapes for", shapes)]
-    told = [f"{what} {_some(names)}" for what, names in faults if names]
-    if told:
-        raise WeightsError(
-            f"{path} does not fit this network: it {'; it '.join(told)}. "
+    sentences = [f"{what} {_some(names)}" for what, names in faults if names]
+    if sentences:
+        raise UserError(
+            f"{path} does not fit this network: it {'; it '.join(sentences)}. "
             "Choose the backbone that the weights were made for, or other weights."
         )
     model.load_state_dict(given, strict=False)
@@ -140,7 +136,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         provenance = json.loads(metadata.get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is truncated or no safetensors file ({error}); fetch or train it again.") from error
+        raise UserError(f"{path} is truncated or no safetensors file ({error}); fetch or train it again.") from error
     return tensors, provenance
 
 
@@ -149,12 +145,12 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(torch.is_tensor(v) for v in content.values()):
-        raise WeightsError(f"{path} holds no state dict (names and tensors); save model.state_dict().")
+        raise UserError(f"{path} holds no state dict (names and tensors); save model.state_dict().")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, numbers up to rounding (means and deviations are written in several ways)."""
+    """Compare values, numbers up to rounding (means and deviations are written in several ways)."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b))
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from backbones import BackboneError
-from vertebra.build import build
+from vertebra.build.backbone import build_backbone
 from vertebra.data.datasets.shards import is_url
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.training import Training, steps_of, with_flags
@@ -73,7 +73,7 @@ def identity_of(net: Net, recipe: BackboneRecipe) -> dict[str, Any]:
     """Return what the net is. Raises RecipeError where it cannot be built, or lacks what its options ask for."""
     try:
         with torch.device("meta"):
-            identity = build.build_backbone(recipe, num_classes=10).identity()
+            identity = build_backbone(recipe, num_classes=10).identity()
     except BackboneError as error:
         raise RecipeError(str(error)) from None
     for option in ("shortcut", "stride_in"):

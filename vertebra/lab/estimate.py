@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from backbones import create_backbone
 from backbones.cost import count_flops, image_flops
 from detectors.faster_rcnn import FasterRCNN
-from vertebra.build import build, build_detection
-from vertebra.build.detector import make_backbone, make_detector
+from vertebra.build import detection_data
+from vertebra.build.backbone import build_backbone, make_detector_backbone
+from vertebra.build.classification_data import open_classes
+from vertebra.build.detector import make_detector
+from vertebra.build.training import autocast_of
 from vertebra.engine import device, precision
 from vertebra.engine.jobs.board import latest
 from vertebra.lab.matrix import Matrix
@@ -57,7 +60,7 @@ def cost_of(recipe: RunRecipe) -> Cost:
     else:
         assert isinstance(recipe, BackboneRecipe)
         with torch.device("meta"):
-            net = build.build_backbone(recipe, num_classes=1000)
+            net = build_backbone(recipe, num_classes=1000)
             sides = recipe.input.size, recipe.input.test_size or recipe.input.size
             one, test = (image_flops(net, side, side) for side in sides)
     return Cost(BACKWARD_AND_FORWARD * batch * one, test)
@@ -68,7 +71,7 @@ def _detector_flops(recipe: DetectionRecipe) -> tuple[int, int]:
     rois, proposals = recipe.model.rois, recipe.model.proposals[1]
     side, test_side = statistics.mean(recipe.input.shorter_side), recipe.input.test_shorter_side
     with torch.device("meta"):
-        detector = make_detector(recipe, make_backbone(recipe), CLASSES)
+        detector = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
         training = _Pass(detector, rois, masks=int(rois * recipe.model.roi_positive))
         test = _Pass(detector, proposals, masks=recipe.test.detections)
         return (
@@ -115,7 +118,7 @@ def measure_rate(on: torch.device, wanted: str) -> float:
     pixels = torch.zeros(batch, 3, side, side, dtype=torch.uint8, device=on)
 
     def step() -> None:
-        with build.autocast_of(on, resolved)():
+        with autocast_of(on, resolved)():
             loss = net(pixels).float().square().mean()
         loss.backward()
         net.zero_grad(set_to_none=True)
@@ -143,9 +146,9 @@ def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float],
         share = 1 / recipe.at_once if here.type == "cpu" else recipe.processes
         rate = measure_rate(here, everything[0].recipe.precision)
     first = matrix.cells[0].recipe
-    images = {"train-det": len(build_detection.open_test(first))}  # type: ignore[arg-type]
+    images = {"train-det": len(detection_data.open_test(first))}  # type: ignore[arg-type]
     if matrix.pretrainings:
-        images["train-backbone"] = len(build.open_classes(matrix.pretrainings[0].recipe, "val"))  # type: ignore[arg-type]
+        images["train-backbone"] = len(open_classes(matrix.pretrainings[0].recipe, "val"))  # type: ignore[arg-type]
     times_s = {}
     for training in everything:
         cost, pace_s = costs[training.kind], paces_s[training.kind]

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from backbones import BackboneError
-from vertebra.build import build_detection
-from vertebra.build.detector import make_backbone, make_detector
+from vertebra.build import detection_data
+from vertebra.build.backbone import TORCHVISION_WEIGHTS, make_detector_backbone, pretrained_backbone
+from vertebra.build.detector import make_detector
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
@@ -103,7 +104,7 @@ def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
             raise RecipeError(f"--predictions {name}=...: {name} is one of the --backbones; give it another name")
     first = matrix.cells[0].recipe
     assert isinstance(first, DetectionRecipe)
-    test_set = build_detection.open_test(first)
+    test_set = detection_data.open_test(first)
     truth = read_truth(test_set.coco_truth())
     if recipe.truth is not None:
         require_same_truth(truth, read_truth(recipe.truth), (test_set.source, str(recipe.truth)))
@@ -194,12 +195,12 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
     try:
         with torch.device("meta"):
             if recipe.weights == "none":
-                build_detection.build_pretrained(recipe)
-            make_detector(recipe, make_backbone(recipe), classes=20)
+                pretrained_backbone(recipe)
+            make_detector(recipe, make_detector_backbone(recipe), classes=20)
     except (BackboneError, ValueError) as error:
         raise RecipeError(f"{cell.title}: {error}") from None
-    if recipe.weights == "torchvision" and cell.backbone not in build_detection.TORCHVISION_WEIGHTS:
-        known = ", ".join(build_detection.TORCHVISION_WEIGHTS)
+    if recipe.weights == "torchvision" and cell.backbone not in TORCHVISION_WEIGHTS:
+        known = ", ".join(TORCHVISION_WEIGHTS)
         raise RecipeError(f"torchvision has no weights for {cell.backbone}; it has them for {known}")
     if recipe.weights not in ("none", "torchvision") and not is_pretrained and not Path(recipe.weights).is_file():
         raise RecipeError(f"--weights {cell.backbone}={recipe.weights}: there is no such file")

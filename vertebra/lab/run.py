@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vertebra.engine import device
 from vertebra.engine.jobs import lock
-from vertebra.engine.jobs.jobs import Job, Outcome, Place, last_words, run_at
+from vertebra.engine.jobs.jobs import Job, Outcome, Place, last_line, run_at
 from vertebra.engine.jobs.processes import Processes, shares
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.matrix import Matrix
@@ -89,7 +89,7 @@ def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training) -> Job:
         write_choices(recipe, list(matrix.trials.values()))
         return decided
 
-    return replace(job, command=command, once_ended=trials)
+    return replace(job, command=command, after_end=trials)
 
 
 def stopped(outcome: Outcome, place: Place) -> int:
@@ -112,5 +112,5 @@ def failures(trainings: Sequence[Training], outcome: Outcome, place: Place) -> l
             print(f"{training.title}: diverged, so it is not the value ({console})", file=sys.stderr)
         elif training.name in outcome.failed:
             code = outcome.failed[training.name]
-            sentences.append(f"{training.title}: ended with {code}: {last_words(console)} ({console})")
+            sentences.append(f"{training.title}: ended with {code}: {last_line(console)} ({console})")
     return sentences

@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vertebra.build import build, build_detection
+from vertebra.build import detection_data
+from vertebra.build.classification_data import open_classes
+from vertebra.build.training import iterations_of
 from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
@@ -59,7 +61,7 @@ class Training:
         return max(0.0, 1 - latest(self.output).get("iteration", 0) / self.iterations)
 
     def is_finished(self) -> bool:
-        """True where its run came to its end. Raises RunError where its directory holds another recipe's run."""
+        """True where its run came to its end. Raises UserError where its directory holds another recipe's run."""
         free = may_differ(self.recipe)
         if self.recipe.precision == "auto":  # the machine that it ran on has decided
             free |= {"precision"}
@@ -97,13 +99,13 @@ def steps_of(recipe: RunRecipe) -> int:
     """Return the length of the recipe's training in steps; in epochs it takes a look at the data."""
     assert isinstance(recipe, BackboneRecipe | DetectionRecipe)
     if recipe.solver.iterations:
-        return build.iterations_of(recipe, 0)
+        return iterations_of(recipe, 0)
     same = {"solver": type(recipe.solver)(), "seed": 0, "output": None, "weights": type(recipe)().weights}
-    return build.iterations_of(recipe, _images_of(recipe.model_copy(update=same)))
+    return iterations_of(recipe, _images_of(recipe.model_copy(update=same)))
 
 
 @functools.cache  # a large set takes seconds to open, and all trainings of a plan have the same
 def _images_of(recipe: BackboneRecipe | DetectionRecipe) -> int:
     if isinstance(recipe, DetectionRecipe):
-        return len(build_detection.open_train(recipe))
-    return len(build.open_classes(recipe, "train"))
+        return len(detection_data.open_train(recipe))
+    return len(open_classes(recipe, "train"))

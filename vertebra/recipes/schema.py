@@ -2,7 +2,7 @@
 
 A recipe is a frozen pydantic model. Every field is a flag of its tool (`--solver.lr 0.02`), a key of its YAML file,
 and a line of the resolved `config.yaml` in the run directory. Nothing here imports torch or another room, so that
-`--help` answers at once; `vertebra.build.build` turns a recipe into parts.
+`--help` answers at once; `vertebra.build` turns a recipe into parts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is seen of several jobs while they run: a line each with its progress, and when all will be done."""
+"""The progress of several jobs while they run: a line each, and when all will be done."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Board:
         self._lines_drawn = 0
         self._shown_at = 0.0
 
-    def say(self, sentence: str) -> None:
-        """A line that stays."""
+    def write(self, sentence: str) -> None:
+        """Write a line that stays."""
         self._erase()
         print(sentence, file=self._stream, flush=True)
 
     def show(self, *, last: bool = False) -> None:
-        """Draws the board, if it is time to."""
+        """Draw the board, if it is time to."""
         now = time.monotonic()
         if not last and now - self._shown_at < (REDRAW_S if self._live else PLAIN_PERIOD_S):
             return
@@ -57,7 +57,7 @@ class Board:
         self._lines_drawn = len(lines)
 
     def _fitting(self) -> list[str]:
-        """What the terminal has room for: all jobs, else those that run, else as many of them; and the sum.
+        """Return the lines that fit the terminal: all jobs, else those that run, else as many of them; and the sum.
 
         What wrapped, or left the screen at its top, would not be erased.
         """
@@ -72,7 +72,7 @@ class Board:
         return [line[: size.columns - 1] for line in lines]
 
     def lines(self, *, every: bool) -> list[str]:
-        """The lines of all jobs, or of those that run, and the sum."""
+        """Return the lines of all jobs, or of those that run, and the sum."""
         seen = {job.name: latest(job.output) for job in self._jobs}
         pace_s = paces([(job.kind, seen[job.name]) for job in self._jobs])
         width = max(len(job.name) for job in self._jobs) if self._jobs else 0
@@ -86,7 +86,7 @@ class Board:
                 left_s += remaining * (step_s or 0.0)
             if every or state == "running":
                 eta_s = remaining * step_s if state == "running" and step_s else None
-                lines.append(f"{job.name:<{width}}  {_told(state, line, job.iterations, eta_s)}")
+                lines.append(f"{job.name:<{width}}  {_progress(state, line, job.iterations, eta_s)}")
         counts = {word: sum(state == word for state in self.states.values()) for word in ("finished", *TO_COME)}
         total = f"{counts['finished']} of {len(self._jobs)} finished, {counts['running']} running, "
         total += f"{counts['queued']} queued, " * bool(counts["queued"]) + f"{counts['waiting']} waiting"
@@ -101,7 +101,7 @@ class Board:
         self._lines_drawn = 0
 
 
-def _told(state: str, line: Mapping[str, Any], iterations: int, eta_s: float | None) -> str:
+def _progress(state: str, line: Mapping[str, Any], iterations: int, eta_s: float | None) -> str:
     if state in ("waiting", "queued"):
         return f"{state} at iter {line['iteration']}/{iterations}" if line else state
     if state != "running":
@@ -121,7 +121,7 @@ def clock(seconds: float) -> str:
 
 
 def paces(seen: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, float]:
-    """Seconds a step of each kind of job: the mean over those that have run."""
+    """Return the seconds a step of each kind of job: the mean over those that have run."""
     times: dict[str, list[float]] = {}
     for kind, line in seen:
         if line.get("time_s"):
@@ -130,7 +130,7 @@ def paces(seen: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, float]:
 
 
 def latest(output: Path) -> dict[str, Any]:
-    """The last training line of a run's metrics.jsonl, empty before there is one."""
+    """Return the last training line of a run's metrics.jsonl, empty before there is one."""
     for text in reversed(tail(output / "metrics.jsonl").splitlines()):
         try:
             line = json.loads(text)
@@ -142,7 +142,7 @@ def latest(output: Path) -> dict[str, Any]:
 
 
 def tail(path: Path) -> str:
-    """The last few kilobytes of a text file; empty where it cannot be read."""
+    """Return the last few kilobytes of a text file; empty where it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)

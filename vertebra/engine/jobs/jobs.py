@@ -30,7 +30,7 @@ class Job:
     command: or a function that gives it when the job is about to start, where it depends on what came before; the
     function raises ValueError where it cannot.
     kind: jobs of one kind take equally long a step (what is left of those that wait is reckoned from it).
-    after: names of jobs that must have finished; once_ended: of jobs that must have ended, well or not.
+    after: names of jobs that must have finished; after_end: of jobs that must have ended, well or not.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Job:
     iterations: int
     kind: str = ""
     after: tuple[str, ...] = ()
-    once_ended: tuple[str, ...] = ()
+    after_end: tuple[str, ...] = ()
 
 
 @dataclass
@@ -65,26 +65,26 @@ class Place(Protocol):
     queues_ahead: bool
 
     def start(self, job: Job, command: Sequence[str]) -> None:
-        """Starts a job, or takes up one that runs there already.
+        """Start a job, or find one that runs there already.
 
         Raises OSError or ValueError where it cannot; then nothing of the job runs.
         """
 
     def ended(self) -> dict[str, int]:
-        """Names and exit codes of the jobs that ended since the last time."""
+        """Return names and exit codes of the jobs that ended since the last time."""
 
     def state(self, name: str) -> str:
-        """Of a job that was started: running, or queued."""
+        """Return whether a job that was started is running, or queued."""
 
     def stop(self, name: str | None = None) -> None:
-        """Asks that job, or all, to end; a training saves its state first."""
+        """Ask that job, or all, to end; a training saves its state first."""
 
     def console(self, name: str) -> Path:
-        """The file that has what the job says."""
+        """Return the file of the job's output."""
 
 
 def run_at(place: Place, jobs: Sequence[Job], *, done: Sequence[Job] = (), stream: TextIO | None = None) -> Outcome:
-    """Runs all jobs, as many at a time as the place takes and in order, with a line of progress for each; returns how
+    """Run all jobs, as many at a time as the place takes and in order, with a line of progress for each; return how
     they ended.
 
     A job starts once those that it needs are done; where one of them failed, or it cannot be started, it is not run.
@@ -96,15 +96,15 @@ def run_at(place: Place, jobs: Sequence[Job], *, done: Sequence[Job] = (), strea
     study = _Study(place, jobs, done, stream or sys.stdout)
     with _caught_signals(lambda: None if place.outlives else place.stop()) as received:
         try:
-            while study.goes_on(stopped=bool(received)):
+            while study.has_work(stopped=bool(received)):
                 study.collect(stopped=bool(received))
-                study.give_up_hopeless()
+                study.skip_impossible()
                 if not received:
                     study.start_ready()
                 study.show()
                 time.sleep(POLL_S if study.running else 0)
-        except BaseException:  # only after an error of ours: no job outlives its study
-            study.end_all()
+        except BaseException:  # only after a fault in this program: no job outlives its study
+            study.stop_all()
             raise
     study.board.show(last=True)
     study.outcome.stopped_by = received[0] if received else 0
@@ -124,13 +124,13 @@ class _Study:
         self.board = Board([*done, *jobs], place.at_once, stream, {job.name: "finished" for job in done})
         self.states = self.board.states
 
-    def goes_on(self, *, stopped: bool) -> bool:
+    def has_work(self, *, stopped: bool) -> bool:
         if stopped and self.place.outlives:
             return False
         return bool(self.running) or (bool(self.waiting) and not stopped)
 
     def collect(self, *, stopped: bool) -> None:
-        """Notes what has ended since the last time."""
+        """Record the jobs that ended since the last time."""
         for name, code in self.place.ended().items():
             self.running.pop(name)
             if name in self.outcome.not_run:  # taken out of a queue
@@ -139,42 +139,42 @@ class _Study:
             if code and not stopped:
                 self.outcome.failed[name] = code
                 console = self.place.console(name)
-                self.board.say(f"{name} ended with {code}: {last_words(console)} ({console})")
+                self.board.write(f"{name} ended with {code}: {last_line(console)} ({console})")
 
-    def give_up_hopeless(self) -> None:
-        """Jobs that need one that failed, or that was not run itself, are not run."""
+    def skip_impossible(self) -> None:
+        """Give up the jobs that need one that failed, or that was not run itself."""
         failed, not_run = self.outcome.failed, self.outcome.not_run
         for job in [*self.running.values(), *self.waiting]:
             lost = next((name for name in job.after if name in failed or name in not_run), None)
             if lost is not None and job.name not in not_run:
-                self._give_up(job, f"it needs {lost}, which {'failed' if lost in failed else 'was not run'}")
+                self._skip(job, f"it needs {lost}, which {'failed' if lost in failed else 'was not run'}")
 
-    def _give_up(self, job: Job, reason: str) -> None:
+    def _skip(self, job: Job, reason: str) -> None:
         self.outcome.not_run[job.name], self.states[job.name] = reason, "not run"
-        self.board.say(f"{job.name} is not run: {reason}")
+        self.board.write(f"{job.name} is not run: {reason}")
         if job.name in self.running:
             self.place.stop(job.name)
         else:
             self.waiting.remove(job)
 
     def start_ready(self) -> None:
-        """Starts, in order, the jobs that have what they need, as far as there is room."""
+        """Start, in order, the jobs that have what they need, as far as there is room."""
         for job in [job for job in self.waiting if self._is_ready(job)]:
             if len(self.running) >= self.place.at_once:
                 return
             try:
                 self.place.start(job, job.command() if callable(job.command) else job.command)
             except (ValueError, OSError) as error:
-                self._give_up(job, _why(error))
+                self._skip(job, _reason(error))
                 continue
             self.waiting.remove(job)
             self.running[job.name] = job
 
     def _is_ready(self, job: Job) -> bool:
-        """Whether all that the job needs has been done; jobs that are not of this study have."""
+        """Tell whether all that the job needs has been done; jobs that are not of this study have."""
         ahead = self.place.queues_ahead and not callable(job.command)
         missing = [name for name in job.after if self.states.get(name, "finished") != "finished"]
-        if any(self.states.get(name) in TO_COME for name in job.once_ended):
+        if any(self.states.get(name) in TO_COME for name in job.after_end):
             return False
         return all(ahead and name in self.running for name in missing)
 
@@ -183,8 +183,8 @@ class _Study:
         self.states.update({name: self.place.state(name) for name in known})
         self.board.show()
 
-    def end_all(self) -> None:
-        """Stops and waits for what runs on this machine."""
+    def stop_all(self) -> None:
+        """Stop and wait for what runs on this machine."""
         if not self.place.outlives:
             self.place.stop()
             while self.running:
@@ -193,17 +193,17 @@ class _Study:
                 time.sleep(POLL_S)
 
 
-def _why(error: ValueError | OSError) -> str:
-    """What the error says; the system's own with the file and without their number."""
+def _reason(error: ValueError | OSError) -> str:
+    """Return the error's sentence; the system's own with the file and without their number."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     return f"it could not be started: {error.strerror}" + (f" ({error.filename})" if error.filename else "")
 
 
-def last_words(console: Path) -> str:
-    """The last line that a job said, which after a failure is the sentence that explains it."""
+def last_line(console: Path) -> str:
+    """Return the last line of a job's output, which after a failure is the sentence that explains it."""
     lines = [line for line in tail(console).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "it wrote nothing"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Who works in a directory: one process at a time, for as long as it lives.
+"""A lock on a directory: one process at a time works in it, for as long as it lives.
 
 The lock is the kernel's, on the file `.lock` (POSIX, so that it holds over NFS, and children that are forked do not
 share it): it ends with its process, however that ends.
@@ -27,7 +27,7 @@ class Taken(Exception):
 
 
 def take(directory: Path) -> None:
-    """Locks the directory for this process until `release` or its end; again is no harm.
+    """Lock the directory for this process until `release` or its end; again is no harm.
 
     Raises Taken where another process has it, and still does after PATIENCE_S. A file system without locks is taken
     as it is.
@@ -56,7 +56,7 @@ def take(directory: Path) -> None:
 
 
 def release(directory: Path) -> None:
-    """Lets others in; nothing happens where this process does not have the directory."""
+    """Unlock the directory; nothing happens where this process does not have the directory."""
     file = _held.pop(directory.resolve(), None)
     if file is not None:
         os.close(file)

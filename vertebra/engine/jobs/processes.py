@@ -22,7 +22,7 @@ def run_jobs(
     done: Sequence[Job] = (),
     stream: TextIO | None = None,
 ) -> Outcome:
-    """`run_at` in processes of this machine.
+    """Run all jobs in processes of this machine; see `run_at`.
 
     consoles: directory in which each job's output is kept, NAME.txt. environments: variables of each slot, added to
     this process's.
@@ -83,7 +83,7 @@ class Processes:
 
 
 def shares(at_once: int, processes: int, *, cores: int, devices: Sequence[str]) -> list[dict[str, str]]:
-    """The environment of each slot: its share of the cores, and its devices in turn.
+    """Return the environment of each slot: its share of the cores, and its devices in turn.
 
     processes: of each job. devices: names for CUDA_VISIBLE_DEVICES, none on a machine without GPUs. A number of
     threads that the user has set stays.

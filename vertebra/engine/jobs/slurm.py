@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.engine.jobs.jobs import Job
-from vertebra.engine.jobs.slurm_task import SlurmError, Task, submitit
+from vertebra.engine.jobs.slurm_task import Task, submitit
+from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_json
 
-QUEUE_PERIOD_S = 5.0  # between two looks at the queue
+QUEUE_PERIOD_S = 5.0  # between two calls of squeue
 GRACE_S = 30.0  # until a job that left the queue without a result counts as lost: files take their time over a network
 LOCAL_GRACE_S = 1.0
 REQUEUES = 1000  # submitit's bound on how often a job is put back at its time limit
@@ -51,10 +52,10 @@ class Cluster:
         cores: int,
         at_once: int,
     ):
-        told = dict(options)
-        self._is_local = told.pop("cluster", "slurm") == "local"
+        words = dict(options)
+        self._is_local = words.pop("cluster", "slurm") == "local"
         if options.get("cluster") not in (None, "slurm", "local"):
-            raise SlurmError(f"cluster={options['cluster']}: it is slurm or local")
+            raise UserError(f"cluster={options['cluster']}: it is slurm or local")
         self.queues_ahead = not self._is_local
         self.at_once = at_once if self._is_local else 10**6
         for place in (directory, consoles):
@@ -63,35 +64,35 @@ class Cluster:
         self._records_file = self._directory / "jobs.json"
         self._records: dict[str, str] = self._read_records()
         self._suffix = hashlib.sha256(str(self._directory).encode()).hexdigest()[:8]
-        self._executor = self._make_executor(told, gpus, cores)
-        self._ids: dict[str, str] = {}  # of the jobs that were started or taken up here
+        self._executor = self._make_executor(words, gpus, cores)
+        self._ids: dict[str, str] = {}  # of the jobs that were started or found here
         self._local_jobs: dict[str, Any] = {}
         self._stopped: set[str] = set()
         self._gone_since: dict[str, float] = {}
         self._queue: dict[str, tuple[str, str]] = {}  # id -> name and state
-        self._looked_at = float("-inf")
+        self._asked_at = float("-inf")
 
-    def _make_executor(self, told: dict[str, str], gpus: int, cores: int) -> Any:
+    def _make_executor(self, words: dict[str, str], gpus: int, cores: int) -> Any:
         library = submitit()
         if self._is_local:
             executor = library.LocalExecutor(self._directory, max_num_timeout=REQUEUES)
-            executor.update_parameters(timeout_min=_local_minutes(told), gpus_per_node=gpus)
+            executor.update_parameters(timeout_min=_local_minutes(words), gpus_per_node=gpus)
             return executor
-        if MINUTES not in told:
-            raise SlurmError(
+        if MINUTES not in words:
+            raise UserError(
                 f"--slurm lacks {MINUTES}=MINUTES, such as {MINUTES}=240: how long a job may run until it saves its "
                 "state, goes back into the queue and continues"
             )
         try:
             executor = library.SlurmExecutor(self._directory, max_num_timeout=REQUEUES)
         except RuntimeError:
-            raise SlurmError(
+            raise UserError(
                 "there is no SLURM here (no srun in PATH): run this on the cluster's login node, or say cluster=local"
             ) from None
         parameters: dict[str, Any] = {"cpus_per_task": cores}
-        if gpus and not any(key.startswith(("gpus", "gres")) for key in told):
+        if gpus and not any(key.startswith(("gpus", "gres")) for key in words):
             parameters["gpus_per_node"] = gpus
-        executor.update_parameters(**{**parameters, **_parameters(told, set(executor._valid_parameters()))})
+        executor.update_parameters(**{**parameters, **_parameters(words, set(executor._valid_parameters()))})
         return executor
 
     def start(self, job: Job, command: Sequence[str]) -> None:
@@ -104,9 +105,9 @@ class Cluster:
             try:
                 submitted = self._executor.submit(Task(command, self.console(job.name)))
             except Exception as error:  # sbatch's own words, through an error of submitit's
-                raise SlurmError(f"{job.name} could not be handed to the queue: {error}") from error
+                raise UserError(f"{job.name} could not be handed to the queue: {error}") from error
             found = str(submitted.job_id)
-            self._queue[found] = (self._queue_name(job.name), "PENDING")  # until the next look
+            self._queue[found] = (self._queue_name(job.name), "PENDING")  # until squeue is asked again
             if self._is_local:
                 self._local_jobs[found] = submitted
         self._ids[job.name] = self._records[job.name] = found
@@ -161,7 +162,7 @@ class Cluster:
         return submitit().SlurmJob(self._directory, job_id)
 
     def _find(self, name: str) -> str | None:
-        """The id of a job of that name which a watcher before this one handed in, and that has not ended."""
+        """Return the id of a job of that name which an earlier watcher handed in, and that has not ended."""
         if self._is_local:
             job_id = self._records.get(name)
             is_there = job_id is not None and job_id in self._alive()
@@ -170,16 +171,16 @@ class Cluster:
         for job_id in [one for one in alive if self._queue[one][0] == self._queue_name(name)]:
             if self._job(job_id).paths.submitted_pickle.exists():
                 return job_id
-            subprocess.run(["scancel", job_id], check=False, capture_output=True)  # killed before it was told its task
+            subprocess.run(["scancel", job_id], check=False, capture_output=True)  # killed before it had its task
         return None
 
     def _alive(self) -> set[str]:
         """Ids of the jobs that wait or run."""
         if self._is_local:
             return {job_id for job_id in {*self._records.values(), *self._ids.values()} if self._runs_here(job_id)}
-        if time.monotonic() - self._looked_at >= QUEUE_PERIOD_S:
+        if time.monotonic() - self._asked_at >= QUEUE_PERIOD_S:
             self._queue = _squeue(self._queue)
-            self._looked_at = time.monotonic()
+            self._asked_at = time.monotonic()
         return set(self._queue)
 
     def _runs_here(self, job_id: str) -> bool:
@@ -200,21 +201,21 @@ class Cluster:
         except FileNotFoundError:
             return {}
         except ValueError:
-            mend = "if none of its jobs is in the queue, remove it"
-            raise SlurmError(f"{self._records_file} is not JSON; {mend}") from None
+            hint = "if none of its jobs is in the queue, remove it"
+            raise UserError(f"{self._records_file} is not JSON; {hint}") from None
 
 
-def _local_minutes(told: Mapping[str, str]) -> int:
-    """How long a job may run without a queue. Raises SlurmError for words that only a queue understands."""
-    for key, text in told.items():
+def _local_minutes(words: Mapping[str, str]) -> int:
+    """Return how long a job may run without a queue. Raises UserError for words that only a queue understands."""
+    for key, text in words.items():
         if key != MINUTES:
-            raise SlurmError(
+            raise UserError(
                 f"--slurm {key}={text}: cluster=local has no queue that could heed it; {MINUTES}=MINUTES alone may "
                 "stand beside it"
             )
-    text = told.get(MINUTES, str(LOCAL_MINUTES))
+    text = words.get(MINUTES, str(LOCAL_MINUTES))
     if not text.isdecimal() or int(text) < 1:
-        raise SlurmError(_whole_minutes(text))
+        raise UserError(_whole_minutes(text))
     return int(text)
 
 
@@ -222,32 +223,32 @@ def _whole_minutes(text: object) -> str:
     return f"--slurm {MINUTES}={text}: in whole minutes, such as {MINUTES}=240"
 
 
-def _parameters(told: Mapping[str, str], known: set[str]) -> dict[str, Any]:
-    """`--slurm`'s words as submitit's parameters; what it does not know goes to sbatch as it stands.
+def _parameters(words: Mapping[str, str], known: set[str]) -> dict[str, Any]:
+    """Return `--slurm`'s options as submitit's parameters; what it does not know goes to sbatch as it stands.
 
-    Raises SlurmError for what looks like a mistyped parameter.
+    Raises UserError for what looks like a mistyped parameter.
     """
     parameters: dict[str, Any] = {}
     others: dict[str, str] = {}
-    for key, text in told.items():
+    for key, text in words.items():
         value = int(text) if text.isdigit() else text
         if key in known:
             parameters[key] = value
         elif near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
-            raise SlurmError(f"--slurm {key}={text}: did you mean {near[0]}?")
+            raise UserError(f"--slurm {key}={text}: did you mean {near[0]}?")
         else:
             others[key.replace("_", "-")] = text
     if not isinstance(parameters.get(MINUTES, 0), int):
-        raise SlurmError(_whole_minutes(parameters[MINUTES]))
+        raise UserError(_whole_minutes(parameters[MINUTES]))
     return {**parameters, "additional_parameters": {"kill-on-invalid-dep": "yes", **others}}
 
 
 def _squeue(before: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """This user's jobs: id -> name and state. Where the controller does not answer, what it said before."""
+    """Return this user's jobs: id -> name and state. Where the controller does not answer, its last answer."""
     command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%T|%j"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return before
-    rows = [line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2]
+    rows = [line.strip().split("|", 2) for line in output.splitlines() if line.count("|") >= 2]
     return {job_id: (name, state) for job_id, state, name in rows}

@@ -1,4 +1,4 @@
-"""What a cluster's job does on its node: it runs the command, and saves and goes back into the queue at the time limit.
+"""A cluster's job on its node: it runs the command, and saves and goes back into the queue at the time limit.
 
 Every job imports this module before it can be told to save, so it imports nothing heavy.
 """
@@ -21,23 +21,19 @@ from vertebra.ground.errors import UserError
 POLL_S = 0.2
 
 
-class SlurmError(UserError):
-    """What a cluster was asked for cannot be had."""
-
-
 def submitit() -> Any:
-    """The library. Raises SlurmError with the mend where it is not installed."""
+    """Return the library. Raises UserError with a hint where it is not installed."""
     try:
         import submitit
     except ImportError:
-        raise SlurmError(
+        raise UserError(
             'jobs reach a SLURM cluster through submitit, which is not installed: pip install "vertebra[slurm]"'
         ) from None
     return submitit
 
 
 class Task:
-    """What runs on a node: the command, in a process of its own whose words go to `console`."""
+    """Runs the command on a node, in a process of its own whose output goes to `console`."""
 
     def __init__(self, command: Sequence[str], console: Path):
         self.command, self.console = tuple(command), console
@@ -65,7 +61,7 @@ class Task:
         self._process.terminate()
 
     def checkpoint(self) -> Any:
-        """Called by submitit near the time limit: what to put back into the queue, once the training has saved."""
+        """Return what to queue again once the training has saved; submitit calls this near the time limit."""
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(ChildProcessError):  # looked at without Popen's lock, which this may interrupt

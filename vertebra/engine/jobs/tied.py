@@ -26,7 +26,7 @@ _forks_are_tied = False
 
 
 def tied(command: Sequence[str], *, ignoring: Sequence[signal.Signals] = ()) -> tuple[str, ...]:
-    """The command that runs `command` in a process that dies with this one (strictly: with the calling thread).
+    """Return the command that runs `command` in a process that dies with this one (strictly: with the calling thread).
 
     ignoring: signals that neither it nor what it starts will notice, unless they say otherwise.
     """

@@ -11,7 +11,7 @@ from vertebra.evaluation.report.spread import Spread, with_unit
 from vertebra.evaluation.why.columns import difference_cells
 from vertebra.evaluation.why.tables import error_table, reason_tables
 from vertebra.ground import formats
-from vertebra.ground.formats import APOSTROPHE, MINUS
+from vertebra.ground.formats import MINUS
 from vertebra.ground.table import Cell, Row, Table
 
 NOTES = {
@@ -180,7 +180,7 @@ def _conditions(sides: Sequence[SideFacts]) -> str:
         brackets = f" ({', '.join(filter(None, how))})" if any(how) else ""
         parts.append(f"times were measured on {formats.joined(devices)}{brackets}")
     if memory:
-        parts.append(f"memory is the {formats.joined(memory)}{APOSTROPHE}s")
+        parts.append(f"memory is that of the {formats.joined(memory)}")
     return "; ".join(parts) + "."
 
 

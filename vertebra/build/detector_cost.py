@@ -1,4 +1,4 @@
-"""What a detector costs: the part `cost` of evaluation.json, for fronts of AP against cost.
+"""The cost of a detector: the part `cost` of evaluation.json, for fronts of AP against cost.
 
 parameters        of everything that detects (all detectors of an ensemble)
 flops             multiply-adds of one image, the test set's first, at its test size
@@ -10,7 +10,7 @@ time_per_image_s  median over the test set's batches, in the recipe's size, of s
                   to the host, masks in full size
 images_per_s      one over that
 peak_memory_mb    memory of the weights, and what a single image needs on top of it: see measure.memory_growth
-peak_memory_of    device, or process; neither is there where the system does not tell
+peak_memory_of    device: all that torch allocates there; tensors: of a CPU, those alive at once (older runs: process)
 device, threads   what it was measured on; threads of a CPU alone
 precision         of convolutions and linear layers in all these times
 classifier        parameters, flops, input_hw of the backbone as a classifier of 1000 classes
@@ -19,17 +19,24 @@ classifier        parameters, flops, input_hw of the backbone as a classifier of
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import statistics
+from collections.abc import Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+import torch
+from torch import nn
 
-    import torch
-    from torch import nn
-
-    from detectors.faster_rcnn import FasterRCNN
-    from vertebra.data.datasets.records import DetectionDataset
-    from vertebra.recipes.schema_detection import DetectionRecipe
+from backbones import create_backbone
+from backbones.cost import count_flops, count_parameters, image_flops
+from detectors.faster_rcnn import FasterRCNN
+from vertebra.build import detection_data
+from vertebra.build.training import autocast_of
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.engine import provenance
+from vertebra.engine.distributed import World
+from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
+from vertebra.evaluation.predict.inference import evaluating
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 CALLS, FEWEST_CALLS, CALLS_WITHIN_S = 10, 3, 2.0  # of the latency; slow machines stop early
 CLASSES = 1000  # ImageNet's, whose classifiers the papers' tables count
@@ -43,23 +50,13 @@ def cost(
     *,
     detectors: Sequence[FasterRCNN],
 ) -> dict[str, Any]:
-    """All figures named above. model: what detects, made of `detectors`. times_s: an image, of the test's batches."""
-    import statistics
-
-    import torch
-
-    from backbones.cost import count_flops, count_parameters
-    from vertebra.build import build, build_detection
-    from vertebra.engine.distributed import World
-    from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
-    from vertebra.evaluation.predict.inference import evaluating
-
+    """Return all figures named above. model: made of `detectors`. times_s: seconds an image, of each test batch."""
     one = recipe.model_copy(update={"workers": 0, "test": recipe.test.model_copy(update={"batch_size": 1})})
     device = next(model.parameters()).device
-    images, _ = next(iter(build_detection.detection_test_loader(one, test_set, World()))).inputs
+    images, _ = next(iter(detection_data.detection_test_loader(one, test_set, World()))).inputs
     images = images.to(device)
     detector: Any = model
-    autocast = build.autocast_of(device, recipe.precision)
+    autocast = autocast_of(device, recipe.precision)
 
     def detect() -> None:
         with torch.inference_mode(), autocast():
@@ -68,7 +65,7 @@ def cost(
     with evaluating(model):
         flops = count_flops(model, images, method="detect")
         latencies_s = timed_calls(detect, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
-        growth_mb = memory_growth(detect, device)
+        memory_mb = weights_mb(model) + memory_growth(detect, device)
     figures = {
         "parameters": count_parameters(model),
         "flops": flops,
@@ -78,10 +75,9 @@ def cost(
         "latency_n": len(latencies_s),
         "time_per_image_s": statistics.median(times_s),
         "images_per_s": 1 / statistics.median(times_s),
+        "peak_memory_mb": memory_mb,
+        "peak_memory_of": "device" if device.type == "cuda" else "tensors",
     }
-    if growth_mb is not None:
-        figures["peak_memory_mb"] = weights_mb(model) + growth_mb
-        figures["peak_memory_of"] = "device" if device.type == "cuda" else "process"
     return {
         **figures,
         **describe_device(device),
@@ -91,11 +87,7 @@ def cost(
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """The name of the device, and of a CPU the threads in use."""
-    import torch
-
-    from vertebra.engine import provenance
-
+    """Return the name of the device, and of a CPU the threads in use."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device)}
     return {"device": provenance.machine()["cpu"], "threads": torch.get_num_threads()}
@@ -103,12 +95,7 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 @functools.lru_cache
 def classifier_cost(backbone: str, width: float, shortcut: str, stride_in: str) -> dict[str, Any]:
-    """Of the backbone as a classifier, at the size of the images that it was drawn for; nothing is computed."""
-    import torch
-
-    from backbones import create_backbone
-    from backbones.cost import count_parameters, image_flops
-
+    """Return the cost of the backbone as a classifier, at its own image size; nothing is computed."""
     # Parts without storage draw nothing; the generator is guarded all the same: a training's draws follow these.
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         net = create_backbone(backbone, num_classes=CLASSES, width=width, shortcut=shortcut, stride_in=stride_in)

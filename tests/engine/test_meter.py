@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vertebra.engine.meter import LossWatch
 from vertebra.engine.schedule import Constant, Warmup
-from vertebra.engine.watch import LossWatch
 
 
 def warnings(losses: list[float], *, iterations: int = 4000, period: int = 20, warmup: int = 0) -> list[int]:
@@ -14,7 +14,9 @@ def warnings(losses: list[float], *, iterations: int = 4000, period: int = 20, w
     watch.begin(losses[0])
     looks = range(period, period * len(losses), period)
     return [
-        at for at, loss in zip(looks, losses[1:]) if watch.look(at, loss, lr=0.1, warming_up=at <= warmup) is not None
+        at
+        for at, loss in zip(looks, losses[1:])
+        if watch.observe(at, loss, lr=0.1, warming_up=at <= warmup) is not None
     ]
 
 

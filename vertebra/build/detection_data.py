@@ -1,18 +1,14 @@
-"""From a detection recipe to a pre-trained backbone and to data; the detector around it: `vertebra.build.detector`."""
+"""Images with boxes: the data sets and the batches of a detector's training and test."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from backbones import Backbone
-from vertebra.build.build import check_identity, training_share
-from vertebra.build.detector import make_backbone
+from vertebra.build.training import training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
@@ -22,69 +18,12 @@ from vertebra.data.loading.sampling import Share, evenly
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
-from vertebra.engine.weights import load_into, load_weights
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.schema import require_weights
 from vertebra.recipes.schema_detection import DetectionRecipe
-from vertebra.recipes.schema_localisation import LocalisationRecipe
-
-Weights = tuple[dict[str, torch.Tensor], dict[str, Any]]
-
-# torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
-TORCHVISION_WEIGHTS = {
-    **{f"r{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)},
-    **{f"vgg{depth}": f"VGG{depth}_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
-    **{f"vgg{depth}_bn": f"VGG{depth}_BN_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
-}
-
-
-def build_pretrained(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Backbone, dict[str, Any]]:
-    """The recipe's backbone with its weights loaded, and a record of where they come from.
-
-    Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
-    that never learn are no baseline.
-    """
-    require_weights(recipe.weights)
-    if recipe.weights == "none":
-        if recipe.model.norms == "frozen" or recipe.model.freeze_stride > 0:
-            raise RecipeError(
-                "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
-                "(and use the same for the backbone that it is compared with)"
-            )
-        return make_backbone(recipe), {"source": "none"}
-    if recipe.weights == "torchvision":
-        state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
-    else:
-        place = Path(recipe.weights)
-        state, origin = load_weights(place)
-    identity = origin.get("backbone", {})
-    backbone = make_backbone(recipe, int(identity.get("num_classes", 1000)))
-    check_identity(origin, backbone, place)
-    classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
-    load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
-    return backbone, {"source": recipe.weights, **origin}
-
-
-def torchvision_weights(name: str) -> Weights:
-    """torchvision's ImageNet weights of one of our networks. Raises ValueError where it has none."""
-    if name not in TORCHVISION_WEIGHTS:
-        raise ValueError(f"torchvision has no weights for {name}; it has them for {', '.join(TORCHVISION_WEIGHTS)}")
-    import torchvision
-
-    weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(
-            f"torchvision's weights for {name} cannot be had from {weights.url} ({error}); fetch that file where there "
-            "is a network and give it as --weights FILE"
-        ) from error
-    figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
-    return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
-    """The training set without what is held out for validation, cut to the recipe's `limit`.
+    """Return the training set without what is held out for validation, cut to the recipe's `limit`.
 
     Raises ValueError where it has no truth to learn from.
     """
@@ -92,7 +31,7 @@ def open_train(recipe: DetectionRecipe) -> DetectionDataset:
 
 
 def open_test(recipe: DetectionRecipe) -> DetectionDataset:
-    """The test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
+    """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
     if recipe.validation:
         return _cut(_open_train_source(recipe, held_out=True), recipe.test.limit)
     return _cut(_open(recipe, recipe.source("test")), recipe.test.limit)
@@ -117,7 +56,7 @@ def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionD
 
 
 def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
-    """Which images belong to the share that is set aside: by a hash of each one's id, whatever the others are."""
+    """Tell which images belong to the share that is set aside: by a hash of each one's id, whatever the others are."""
     digests = [hashlib.sha256(f"held out {image_id}".encode()).digest()[:8] for image_id in image_ids]
     return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=bool)
 
@@ -140,7 +79,7 @@ def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
 def detection_train_loader(
     recipe: DetectionRecipe, dataset: DetectionDataset, world: World, *, start: int, iterations: int
 ) -> Any:
-    """Batches of the steps from `start` on."""
+    """Return the batches of the steps from `start` on."""
     view = recipe.input
     augmentation = DetectionAugmentation(
         any_side=view.sides == "range",
@@ -163,7 +102,7 @@ def detection_train_loader(
 
 
 def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World) -> Any:
-    """Every image once, in the data set's order; with `test.multi_scale` at its other sizes too."""
+    """Return batches of every image once, in the data set's order; with `test.multi_scale` at its other sizes too."""
     own = recipe.input.test_shorter_side
     first = _test_loader(recipe, dataset, world, own)
     others = [_test_loader(recipe, dataset, world, side) for side in sorted({*recipe.test.multi_scale} - {own})]
@@ -171,7 +110,7 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
 
 
 def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World, side: int) -> Loader:
-    """Images with that shorter side; the longer side's bound is as many times it as at the test size."""
+    """Return batches of images with that shorter side; the longer side's bound keeps its ratio to it."""
     view = recipe.input
     share = Share(
         batch=recipe.test.batch_size,

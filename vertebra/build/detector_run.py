@@ -1,0 +1,157 @@
+"""The training of a detector, and what is done with a trained one on a test set: predictions, figures, proposals."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectors.faster_rcnn import FasterRCNN, Proposer
+from vertebra.build import detection_data, detector
+from vertebra.build.backbone import pretrained_backbone
+from vertebra.build.detector import make_tested
+from vertebra.build.detector_cost import cost
+from vertebra.build.run import TrainingJob
+from vertebra.build.training import autocast_of
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.engine.distributed import World
+from vertebra.engine.logs import progress
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.session import Record
+from vertebra.engine.weights import save_weights
+from vertebra.evaluation.metrics.summary import log_figures, summarise
+from vertebra.evaluation.predict.detections import predict_detections, predict_proposals
+from vertebra.ground.files import write_json
+from vertebra.recipes.schema import protocol_fields
+from vertebra.recipes.schema_detection import DetectionRecipe
+
+logger = logging.getLogger(__name__)
+
+
+class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
+    """Trains Faster R-CNN or Mask R-CNN on a pre-trained backbone; see `TrainingJob`."""
+
+    kind = "det"
+    figure = "AP"
+    model: FasterRCNN
+
+    def open_data(self) -> tuple[DetectionDataset, DetectionDataset]:
+        return detection_data.open_train(self.recipe), detection_data.open_test(self.recipe)
+
+    def source(self, dataset: DetectionDataset) -> str:
+        return dataset.source
+
+    def data_name(self) -> str:
+        return self.recipe.dataset
+
+    def make_model(self) -> FasterRCNN:
+        self._backbone, self._origin = pretrained_backbone(self.recipe)
+        model = detector.make_detector(self.recipe, self._backbone, len(self.train_set.class_names))
+        self.model = model.to(self.world.device)
+        return self.model
+
+    def title(self) -> str:
+        return f"{self.recipe.model.title} on {self.recipe.backbone} (weights: {self._origin['source']})"
+
+    def facts(self, iterations: int) -> dict[str, Any]:
+        return {
+            "detector": self.recipe.model.title,
+            "backbone": self._backbone.identity(),
+            "category_ids": list(self.train_set.category_ids),
+            "training_data": {"name": self.train_set.source, "images": len(self.train_set)},
+            "weights": self._origin,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "sample_hash": sample_hash(self.recipe),
+            "iterations": iterations,
+        }
+
+    def protocol(self) -> dict[str, Any]:
+        return {**protocol_fields(self.recipe), "test_fingerprint": self.test_set.fingerprint()}
+
+    def begin(self, run: RunDirectory) -> None:
+        run.write_json(run.truth, self.test_set.coco_truth())
+
+    def train_loader(self, *, start: int, iterations: int) -> Any:
+        return detection_data.detection_train_loader(
+            self.recipe, self.train_set, self.world, start=start, iterations=iterations
+        )
+
+    def evaluate(self, run: RunDirectory) -> dict[str, float]:
+        return evaluate_detector(self.recipe, self.model, self.test_set, self.world, run)
+
+    def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
+        if self.recipe.write_proposals:
+            write_proposals(self.recipe, self.model, self.test_set, self.world, run.path / "proposals.json")
+        facts["figures"] = record.figures
+        if self.world.is_main:
+            save_weights(run.weights, detector.file_state(self.model), facts)
+        run.finish(facts)
+        logger.info("predictions, figures and weights: %s", run.path)
+
+
+def evaluate_detector(
+    recipe: DetectionRecipe,
+    model: FasterRCNN,
+    test_set: DetectionDataset,
+    world: World,
+    run: RunDirectory,
+    *,
+    others: Sequence[FasterRCNN] = (),
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Predict the test set on all processes, score on rank 0, write predictions.json and evaluation.json.
+
+    others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
+    the figures for the log, empty on other ranks.
+    """
+    times_s: list[float] = []
+    tested = make_tested(recipe, [model, *others])
+    predictions = predict_detections(
+        tested,
+        progress(detection_data.detection_test_loader(recipe, test_set, world), description="evaluate"),
+        test_set.category_ids,
+        device=world.device,
+        autocast=autocast_of(world.device, recipe.precision),
+        image_order=[int(image_id) for image_id in test_set.image_ids_I],
+        times_s=times_s,
+    )
+    if predictions is None:
+        return {}
+    summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
+    if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
+        logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
+    summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
+    summary |= origin or {}
+    summary["image_root"] = str(test_set.root.resolve())
+    run.write_json(run.predictions, predictions)
+    run.write_json(run.evaluation, summary)
+    if "note" in summary:
+        logger.warning(summary["note"])
+    return log_figures(summary)
+
+
+def write_proposals(
+    recipe: DetectionRecipe, model: FasterRCNN, test_set: DetectionDataset, world: World, path: Path
+) -> None:
+    """Write the regions that the RPN proposes in the test set, as COCO results without category_id."""
+    # At the test size alone: that is where regions are proposed, at however many they are then read.
+    once = recipe.model_copy(update={"test": recipe.test.model_copy(update={"multi_scale": ()})})
+    proposals = predict_proposals(
+        Proposer(model),
+        progress(detection_data.detection_test_loader(once, test_set, world), description="propose"),
+        device=world.device,
+        autocast=autocast_of(world.device, recipe.precision),
+        image_order=[int(image_id) for image_id in test_set.image_ids_I],
+    )
+    if proposals is not None:
+        write_json(path, proposals, compact=True)
+        logger.info("%d proposals in %d images: %s", len(proposals), len(test_set), path)
+
+
+def sample_hash(recipe: DetectionRecipe) -> str | None:
+    """Return the generator's hash where the data is the embedded sample set."""
+    if recipe.data is None or not (recipe.data / "sample.json").is_file():
+        return None
+    return str(json.loads((recipe.data / "sample.json").read_text())["hash"])

@@ -1,0 +1,122 @@
+"""What every training has: its length, optimiser, learning rate, precision and share of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vertebra.data.loading.sampling import Share
+from vertebra.engine import precision as precisions
+from vertebra.engine.distributed import World
+from vertebra.engine.optim import OPTIMIZERS
+from vertebra.engine.schedule import Schedule, create_schedule
+from vertebra.ground.errors import RecipeError
+from vertebra.recipes.schema import BackboneRecipe, RunRecipe, Solver, follows_evaluations
+from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_localisation import LocalisationRecipe
+
+
+def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe, images: int) -> int:
+    """Return the steps of the training: `iterations`, or `epochs` over that many images, rounded up.
+
+    Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
+    """
+    if follows_evaluations(recipe) and recipe.eval_period is None:
+        raise RecipeError("--solver.schedule plateau follows the evaluations: give --eval-period as well")
+    solver = recipe.solver
+    if solver.iterations is not None:
+        return solver.iterations
+    if solver.epochs is None:
+        raise RecipeError("the length of the training is missing: give --solver.iterations or --solver.epochs")
+    return max(1, -(-int(solver.epochs * images) // solver.batch_size))
+
+
+def describe_rate(solver: Solver) -> str | None:
+    """Return a sentence on the learning rate where the batch is another one than the rate was written for."""
+    if solver.lr_batch is None or solver.lr_batch == solver.batch_size:
+        return None
+    return (
+        f"batch {solver.batch_size} instead of {solver.lr_batch}: learning rate {solver.lr:g} x "
+        f"{solver.batch_size}/{solver.lr_batch} = {solver.rate():g} (linear scaling; --solver.lr-batch "
+        f"{solver.batch_size} takes {solver.lr:g} as it is)"
+    )
+
+
+def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
+    """Return the optimiser over all trained parameters of `model`."""
+    options: dict[str, Any] = {"lr": solver.rate(), "weight_decay": solver.weight_decay}
+    options |= {"decay_norms": solver.decay_norms, "decay_biases": solver.decay_norms}
+    if solver.optimizer == "sgd":
+        options |= {"momentum": solver.momentum, "nesterov": solver.nesterov}
+    make: Any = OPTIMIZERS[solver.optimizer]
+    return make(model, **options)
+
+
+def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int = 0) -> Schedule:
+    """Return the learning rate's factor as a function of the step.
+
+    figure: what a plateau follows. images: in the training set, for a warm-up in epochs.
+    Raises RecipeError for a warm-up that follows figures which this training does not have.
+    """
+    if solver.warmup_until_error is not None and figure != "top1":
+        raise RecipeError("--solver.warmup-until-error follows a classifier's error, which a detector has not")
+    warmup = solver.warmup_iterations
+    if solver.warmup_epochs is not None:
+        warmup = round(solver.warmup_epochs * images / solver.batch_size)
+    return create_schedule(
+        solver.schedule,
+        iterations=iterations,
+        milestones=[round(fraction * iterations) for fraction in solver.milestones],
+        gamma=solver.gamma,
+        figure=figure,
+        patience=solver.patience,
+        warmup_iterations=warmup,
+        warmup_start=solver.warmup_factor,
+        warmup_until_error=solver.warmup_until_error,
+    )
+
+
+def share_of_batch(solver: Solver, world: World) -> int:
+    """Return the images of a step that are in memory at once, over all processes.
+
+    Raises RecipeError where the batch does not divide by processes and accumulated parts.
+    """
+    parts = solver.accumulate * world.size
+    if solver.batch_size % parts:
+        raise RecipeError(
+            f"solver.batch_size {solver.batch_size} does not divide by {world.size} processes x "
+            f"{solver.accumulate} accumulated parts = {parts}"
+        )
+    return solver.batch_size // solver.accumulate
+
+
+def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> Share:
+    """Return this process's share of the steps from `start` on."""
+    return Share(
+        batch=share_of_batch(solver, world),
+        rank=world.rank,
+        world_size=world.size,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        start=start * solver.accumulate,
+        stop=iterations * solver.accumulate,
+    )
+
+
+def autocast_of(device: torch.device, precision: str) -> Callable[[], Any]:
+    """Return a maker of autocast contexts, for evaluation."""
+    return lambda: precisions.autocast(device, precision)
+
+
+def check_classes(known: Sequence[str], origin: object, found: Sequence[str], place: object) -> None:
+    """Raise ValueError unless `place` has exactly the classes, in their order, that `origin` (weights, data) knows."""
+    if tuple(known) != tuple(found):
+        only = sorted(set(known) ^ set(found))
+        raise ValueError(
+            f"{origin} and {place} have different classes: "
+            + (f"{', '.join(only[:5])} are only in one of them" if only else "the same ones in another order")
+        )
