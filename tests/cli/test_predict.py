@@ -42,10 +42,10 @@ def test_the_boxes_are_those_of_eval_det_to_the_bit(detectors, sample, tmp_path)
     assert done.out.startswith("9 images, ") and str(tmp_path) in done.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "predictions.json"]
     index, truth = read(tmp_path / "images.json"), read(detectors["r18"] / "truth.json")
-    ours = {image["id"]: image["file_name"].rpartition("/")[2] for image in index["images"]}
-    theirs = {image["id"]: image["file_name"].rpartition("/")[2] for image in truth["images"]}
+    predicted = {image["id"]: image["file_name"].rpartition("/")[2] for image in index["images"]}
+    evaluated = {image["id"]: image["file_name"].rpartition("/")[2] for image in truth["images"]}
     found, wanted = read(tmp_path / "predictions.json"), read(detectors["r18"] / "predictions.json")
-    assert len(found) > 0 and comparable(found, ours) == comparable(wanted, theirs)
+    assert len(found) > 0 and comparable(found, predicted) == comparable(wanted, evaluated)
     assert [(c["id"], c["name"]) for c in index["categories"]] == [(c["id"], c["name"]) for c in truth["categories"]]
     assert len(COCO(str(tmp_path / "images.json")).loadRes(str(tmp_path / "predictions.json")).anns) == len(found)
 

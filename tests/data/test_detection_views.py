@@ -33,7 +33,7 @@ def iou(box: tuple[float, ...], part: Box) -> float:
     return shared / ((box[2] - box[0]) * (box[3] - box[1]) + part.width * part.height - shared)
 
 
-class ToldOverlap:
+class ScriptedOverlap:
     """A generator that draws this least IoU, the last one (the whole image) after `times` of them."""
 
     def __init__(self, place: int, seed: int, times: int = 3) -> None:
@@ -52,7 +52,7 @@ def test_an_iou_crop_shows_an_object_as_it_was_asked_to(size, place: int, seed: 
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.uniform(0, 1, (4, 2, 2)), axis=1) * (width, height)
     boxes_G4 = corners.reshape(4, 4).astype(np.float32)
-    part = iou_crop(size, boxes_G4, least, ToldOverlap(place, seed))  # type: ignore[arg-type]
+    part = iou_crop(size, boxes_G4, least, ScriptedOverlap(place, seed))  # type: ignore[arg-type]
     assert part.top >= 0 and part.left >= 0 and part.top + part.height <= height and part.left + part.width <= width
     if part == Box(0, 0, height, width):
         return
@@ -70,17 +70,17 @@ def test_an_iou_crop_shows_an_object_as_it_was_asked_to(size, place: int, seed: 
 def test_iou_crops_are_as_large_as_long_and_where_torchvisions_are():
     rng = np.random.default_rng(0)
     parts = [iou_crop((300, 400), BOXES, 0.3, rng) for _ in range(3000)]
-    ours = [(b.height * b.width / 120_000, np.log(b.width / b.height), b.top / 300, b.left / 400) for b in parts]
+    own = [(b.height * b.width / 120_000, np.log(b.width / b.height), b.top / 300, b.left / 400) for b in parts]
     torch.manual_seed(0)
     truth = tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYXY", canvas_size=(300, 400))
-    blank, theirs, expected = tv_tensors.Image(torch.zeros(3, 300, 400, dtype=torch.uint8)), v2.RandomIoUCrop(), []
+    blank, expected = tv_tensors.Image(torch.zeros(3, 300, 400, dtype=torch.uint8)), []
     for _ in range(300):
-        p = theirs.make_params([blank, truth]) or {"height": 300, "width": 400, "top": 0, "left": 0}
+        p = v2.RandomIoUCrop().make_params([blank, truth]) or {"height": 300, "width": 400, "top": 0, "left": 0}
         area, ratio = p["height"] * p["width"] / 120_000, np.log(p["width"] / p["height"])
         expected.append((area, ratio, p["top"] / 300, p["left"] / 400))
     for level in (0.05, 0.25, 0.5, 0.75, 0.95):
-        np.testing.assert_allclose(np.quantile(ours, level, 0), np.quantile(expected, level, 0), atol=0.06)
-    assert np.mean(np.array(ours)[:, 0] == 1) == pytest.approx(np.mean(np.array(expected)[:, 0] == 1), abs=0.05)
+        np.testing.assert_allclose(np.quantile(own, level, 0), np.quantile(expected, level, 0), atol=0.06)
+    assert np.mean(np.array(own)[:, 0] == 1) == pytest.approx(np.mean(np.array(expected)[:, 0] == 1), abs=0.05)
 
 
 def test_an_image_without_objects_is_seen_whole():

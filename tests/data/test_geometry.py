@@ -110,8 +110,8 @@ def test_a_crop_keeps_to_its_share_of_the_area():
 @pytest.mark.parametrize("new", [(32, 32), (50, 90), (130, 20)])
 def test_what_gets_smaller_is_resized_as_torchvision_does(new: tuple[int, int]):
     noise = np.random.default_rng(0).integers(0, 256, (140, 100, 3), np.uint8)
-    theirs = v2.functional.resize(torch.from_numpy(noise).permute(2, 0, 1), list(new), antialias=True)
-    assert np.abs(resize(noise, *new).astype(int) - theirs.permute(1, 2, 0).numpy()).max() <= 1
+    torchvisions = v2.functional.resize(torch.from_numpy(noise).permute(2, 0, 1), list(new), antialias=True)
+    assert np.abs(resize(noise, *new).astype(int) - torchvisions.permute(1, 2, 0).numpy()).max() <= 1
     view = noise[3:90, 5:80]  # a crop, which is not contiguous
     assert np.array_equal(resize(view, 32, 32), resize(np.ascontiguousarray(view), 32, 32))
 

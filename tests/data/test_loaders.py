@@ -1,4 +1,4 @@
-"""Loaders: the same batches whatever the workers and processes, truths as the recipe wants them, bad images told."""
+"""Loaders: the same batches whatever the workers and processes, truths as the recipe wants them, bad images named."""
 
 import functools
 import json
@@ -146,7 +146,7 @@ def test_large_photographs_are_decoded_small_and_look_the_same(tmp_path: Path, a
         view = part_of_large(content, name, (1104, 1504), transform, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         if orientation == 6:
-            transform.draw(1104, 1504, rng)  # before the decoder told that the image is turned
+            transform.draw(1104, 1504, rng)  # before the decoder shows that the image is turned
         drawn = transform.draw(*shown.shape[:2], rng)
         shrink = shrink_factor((drawn.height, drawn.width), (96, 96))
         small = drawn.shrunk(shrink)  # whole pixels of the small image: of the large one up to 7 more a side
@@ -256,7 +256,7 @@ def test_crowds_are_what_the_recipe_says(coco_set, crowd: str, count: int, ignor
     assert int(targets.ignore_NG.sum()) == ignored and int(targets.valid_NG[1].sum()) == 2
 
 
-def test_empty_images_are_kept_or_left_out_as_told(voc):
+def test_empty_images_are_kept_or_left_out_as_asked(voc):
     def seen(difficult: str = "train", **options: bool) -> set[int]:
         policy = TruthPolicy(difficult=difficult)
         loader = detection_train_loader(voc, VIEWS, policy, Share(batch=4, stop=40, seed=7), **options)
@@ -330,7 +330,7 @@ def test_nothing_but_bad_images_stops_with_a_sentence(folders):
         list(loader)
 
 
-def test_what_cannot_be_loaded_is_said(voc, folders):
+def test_what_cannot_be_loaded_is_named(voc, folders):
     with pytest.raises(DataError, match="a global batch of 4 images does not divide among 3 processes; make it a"):
         train_loader(voc, world_size=3)
     with pytest.raises(DataError, match=r"no images to load; check the data set and the limit"):

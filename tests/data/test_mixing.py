@@ -13,11 +13,11 @@ def draws(mixing: Mixing, count: int = 3000) -> np.ndarray:
 
 
 def test_mixup_draws_torchvisions_shares():
-    theirs = torch.distributions.Beta(0.2, 0.2).sample((20_000,)).numpy()
-    ours = draws(Mixing(mixup=0.2))
-    assert (ours[:, 1:] == 0).all()
+    torchvisions = torch.distributions.Beta(0.2, 0.2).sample((20_000,)).numpy()
+    own = draws(Mixing(mixup=0.2))
+    assert (own[:, 1:] == 0).all()
     for level in (0.2, 0.35, 0.5, 0.65, 0.8):
-        assert np.quantile(ours[:, 0], level) == pytest.approx(np.quantile(theirs, level), abs=0.07)
+        assert np.quantile(own[:, 0], level) == pytest.approx(np.quantile(torchvisions, level), abs=0.07)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
@@ -25,11 +25,11 @@ def test_cutmix_draws_torchvisions_boxes(alpha: float):
     torch.manual_seed(0)
     cutmix = v2.CutMix(alpha=alpha, num_classes=2)
     boxes = np.array([cutmix.make_params([torch.zeros(2, 3, 48, 64)])["box"] for _ in range(3000)])
-    ours = draws(Mixing(cutmix=alpha))
-    assert (ours[:, 0] == 1).all()
+    own = draws(Mixing(cutmix=alpha))
+    assert (own[:, 0] == 1).all()
     for level in (0.1, 0.3, 0.5, 0.7, 0.9):
-        np.testing.assert_allclose(np.quantile(ours[:, 1:], level, 0), np.quantile(boxes, level, 0), atol=2.5)
-    assert (ours[:, 3:] >= ours[:, 1:3]).all() and (ours[:, 1:] >= 0).all() and (ours[:, 3:] <= [64, 48]).all()
+        np.testing.assert_allclose(np.quantile(own[:, 1:], level, 0), np.quantile(boxes, level, 0), atol=2.5)
+    assert (own[:, 3:] >= own[:, 1:3]).all() and (own[:, 1:] >= 0).all() and (own[:, 3:] <= [64, 48]).all()
 
 
 def test_with_both_each_batch_draws_one_of_them():

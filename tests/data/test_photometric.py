@@ -42,11 +42,13 @@ def test_light_is_a_sum_and_a_product_that_keep_to_the_range(added: float, facto
 
 def test_a_factor_is_torchvisions_brightness():
     image = scene()
-    theirs = v2.functional.adjust_brightness(torch.from_numpy(image).permute(2, 0, 1), 1.3).permute(1, 2, 0).numpy()
-    assert np.abs(light(image, 0, 1.3).astype(int) - theirs).max() <= 1
+    torchvisions = (
+        v2.functional.adjust_brightness(torch.from_numpy(image).permute(2, 0, 1), 1.3).permute(1, 2, 0).numpy()
+    )
+    assert np.abs(light(image, 0, 1.3).astype(int) - torchvisions).max() <= 1
 
 
-class Told:
+class Scripted:
     """In the place of a generator: which of the four happen, by how much, and which comes first."""
 
     def __init__(self, happens: list[float], amounts: list[float], order: float) -> None:
@@ -65,7 +67,7 @@ def test_each_change_happens_by_its_own_draw_in_the_drawn_order():
     image = scene()
 
     def distorted(happens: list[float], order: float, strength: float = 1.0) -> np.ndarray:
-        return photometric(image, strength, Told(happens, [0.5, -1.0, 1.0, -0.5], order))  # type: ignore[arg-type]
+        return photometric(image, strength, Scripted(happens, [0.5, -1.0, 1.0, -0.5], order))  # type: ignore[arg-type]
 
     for order in (0.1, 0.9):
         assert np.array_equal(distorted([0.9] * 4, order), image)

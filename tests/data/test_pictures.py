@@ -75,15 +75,15 @@ def test_pictures_are_the_pixels_of_a_test_set(folder, tmp_path, batch_size):
     truth = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "set.json").write_text(json.dumps(truth))
     dataset = open_detection(folder, f"json:{tmp_path}/set.json")
-    theirs = detection_test_loader(dataset, FixedView(96, 160), Share(batch=batch_size))
+    test_set = detection_test_loader(dataset, FixedView(96, 160), Share(batch=batch_size))
     found = find_pictures([str(folder)])
-    ours = picture_loader(found.images, FixedView(96, 160), batch_size=batch_size)
-    assert len(ours) == len(theirs)
-    for our, their in zip(ours, theirs):
-        (images_,), (wanted, targets) = our.inputs, their.inputs
+    pictures = picture_loader(found.images, FixedView(96, 160), batch_size=batch_size)
+    assert len(pictures) == len(test_set)
+    for batch, test_batch in zip(pictures, test_set):
+        (images_,), (wanted, targets) = batch.inputs, test_batch.inputs
         assert torch.equal(images_.pixels_N3HW, wanted.pixels_N3HW) and images_.sizes_hw == wanted.sizes_hw
-        assert (our.image_ids, our.sizes_hw) == (targets.image_ids, targets.original_sizes_hw)
-        for n, original in zip(our.image_ids, our.originals):
+        assert (batch.image_ids, batch.sizes_hw) == (targets.image_ids, targets.original_sizes_hw)
+        for n, original in zip(batch.image_ids, batch.originals):
             read = cv2.imread(str(folder / f"{n - 1}.jpg"), cv2.IMREAD_COLOR_RGB)
             assert np.array_equal(original.numpy(), read)
 

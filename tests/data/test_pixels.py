@@ -66,9 +66,9 @@ def test_every_operation_is_torchvisions(name: str, shape: tuple[int, int]):
         for level in (0, 7, 19, 30) if name in ranges else ():
             for sign in (1, -1) if OPERATIONS[name].signed else (1,):
                 amount = sign * magnitude(ranges[name], level)
-                ours = OPERATIONS[name].change(image, amount)
-                off = np.abs(ours.astype(int) - reference(policy, name, image, amount))
-                assert ours.shape == image.shape and ours.dtype == np.uint8
+                own = OPERATIONS[name].change(image, amount)
+                off = np.abs(own.astype(int) - reference(policy, name, image, amount))
+                assert own.shape == image.shape and own.dtype == np.uint8
                 if name in WARPS:
                     assert off.mean() < 0.3 and (off > 8).mean() < 2e-3, (amount, off.mean(), off.max())
                 else:
@@ -93,23 +93,23 @@ def test_tables_and_whole_pixels_are_exact(name: str):
     ("ranges", "policy"), [(TRIVIAL_WIDE, v2.TrivialAugmentWide()), (RAND, v2.RandAugment())], ids=["trivial", "rand"]
 )
 def test_policies_have_torchvisions_operations_signs_and_magnitudes(ranges: dict, policy):
-    theirs = policy._AUGMENTATION_SPACE
-    assert [TORCHVISION[name] for name in ranges] == list(theirs)
+    torchvisions = policy._AUGMENTATION_SPACE
+    assert [TORCHVISION[name] for name in ranges] == list(torchvisions)
     for name, ends in ranges.items():
-        values, signed = theirs[TORCHVISION[name]]
+        values, signed = torchvisions[TORCHVISION[name]]
         assert signed == (OPERATIONS[name].signed)
         table = values(LEVELS, 200, 300)
         if table is None:
             continue
         unit = {"shift_x": 300, "shift_y": 200, "solarize": 1 / 255}.get(name, 1)
-        ours = [magnitude(ends, level) * unit for level in range(LEVELS)]
+        own = [magnitude(ends, level) * unit for level in range(LEVELS)]
         if name == "posterize":
-            ours = [round(value) for value in ours]
-        np.testing.assert_allclose(ours, table.numpy(), rtol=1e-5, atol=1e-6)
+            own = [round(value) for value in own]
+        np.testing.assert_allclose(own, table.numpy(), rtol=1e-5, atol=1e-6)
 
 
-class Told:
-    """In the place of a generator: says what it is told to."""
+class Scripted:
+    """In the place of a generator: gives the scripted numbers."""
 
     def __init__(self, *answers) -> None:
         self.answers = list(answers)
@@ -123,18 +123,18 @@ class Told:
 def test_trivial_augment_draws_level_operation_and_sign():
     image = scene()
     rotate = list(TRIVIAL_WIDE).index("rotate")
-    turned = trivial_augment(image, Told(20, rotate, 0.2))
+    turned = trivial_augment(image, Scripted(20, rotate, 0.2))
     assert np.array_equal(turned, OPERATIONS["rotate"].change(image, -90))
     np.testing.assert_allclose(turned[:, 20:140], np.rot90(image[:, 20:140], -1), atol=1)  # clockwise
     equalize = list(TRIVIAL_WIDE).index("equalize")
-    assert np.array_equal(trivial_augment(image, Told(4, equalize)), OPERATIONS["equalize"].change(image, 0))
+    assert np.array_equal(trivial_augment(image, Scripted(4, equalize)), OPERATIONS["equalize"].change(image, 0))
 
 
 def test_rand_augment_does_two_operations_of_its_magnitude():
     image = scene()
     first, second = list(RAND).index("posterize"), list(RAND).index("shift_x")
     expected = OPERATIONS["shift_x"].change(OPERATIONS["posterize"].change(image, 8 - 4 * 15 / 30), -0.5 * 150 / 331)
-    assert np.array_equal(RandAugment(15)(image, Told(first, second, 0.1)), expected)
+    assert np.array_equal(RandAugment(15)(image, Scripted(first, second, 0.1)), expected)
 
 
 def test_all_operations_come_equally_often(monkeypatch):
@@ -193,16 +193,16 @@ def test_an_erased_rectangle_has_the_networks_colour_and_nothing_else_changes():
 
 def test_rectangles_are_as_large_and_as_long_as_torchvisions():
     torch.manual_seed(0)
-    theirs, blank = v2.RandomErasing(p=1), torch.zeros(3, 200, 300)
-    drawn = [theirs.make_params([blank]) for _ in range(3000)]
+    torchvisions, blank = v2.RandomErasing(p=1), torch.zeros(3, 200, 300)
+    drawn = [torchvisions.make_params([blank]) for _ in range(3000)]
     expected = np.array([(p["h"] * p["w"] / 60_000, np.log(p["h"] / p["w"])) for p in drawn])
-    ours, white = [], np.full((200, 300, 3), 255, np.uint8)
+    own, white = [], np.full((200, 300, 3), 255, np.uint8)
     for seed in range(3000):
         gone = RandomErasing(1.0, (0, 0, 0))(white, np.random.default_rng(seed))[..., 0] == 0
         h, w = int(gone.any(1).sum()), int(gone.any(0).sum())
-        ours.append((h * w / 60_000, np.log(h / w)))
+        own.append((h * w / 60_000, np.log(h / w)))
     for level in (0.02, 0.25, 0.5, 0.75, 0.98):
-        np.testing.assert_allclose(np.quantile(ours, level, 0), np.quantile(expected, level, 0), atol=0.06)
+        np.testing.assert_allclose(np.quantile(own, level, 0), np.quantile(expected, level, 0), atol=0.06)
 
 
 def test_erasing_happens_as_often_as_asked():

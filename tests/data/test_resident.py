@@ -1,4 +1,4 @@
-"""Images on the device: the same batches and views as the worker loader's, bad images told, what auto takes."""
+"""Images on the device: the same batches and views as the worker loader's, bad images named, what auto chooses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -127,12 +127,12 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
     batches = list(resident_train_loader(images, Share(batch=4)))
     ids = [i for batch in batches for i in batch.image_ids]
     assert len(ids) == 8 and 2 not in ids
-    (told,) = [skipped for batch in batches for skipped in batch.skipped]
-    assert told == f"{bad}: truncated: its end is missing"
+    (skipped,) = [name for batch in batches for name in batch.skipped]
+    assert skipped == f"{bad}: truncated: its end is missing"
     with pytest.raises(BadSample, match="truncated"):
         list(resident_test_loader(images, Share(batch=4)))
     whole, part = resident_test_loader(images, Share(batch=4), replace_bad=True)
-    assert (whole.skipped + part.skipped) == (told,) and 2 not in whole.image_ids + part.image_ids
+    assert (whole.skipped + part.skipped) == (skipped,) and 2 not in whole.image_ids + part.image_ids
     as_it_is = torch.from_numpy(centre_crop(decode_image(dataset.path(0)), SIZE, SIZE)).permute(2, 0, 1)
     assert torch.equal(whole.inputs[0][0], as_it_is)
 

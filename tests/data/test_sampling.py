@@ -154,7 +154,7 @@ def test_the_usual_photographs_fill_their_canvases():
     assert [canvases[c] for c in chosen] == [(608, 800), (800, 608), (608, 928), (608, 608), (608, 1024)]
 
 
-def test_a_told_canvas_bounds_the_image():
+def test_a_given_canvas_bounds_the_image():
     canvases = ((224, 224), (224, 320))
     chosen = choose_canvases(np.array([(300, 300), (300, 450), (300, 900)]), 224, 400, canvases)
     assert chosen.tolist() == [0, 1, 1]

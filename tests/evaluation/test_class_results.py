@@ -1,4 +1,4 @@
-"""Files of class predictions read back, and what is said of wrong lists of synsets."""
+"""Files of class predictions read back, and the messages about wrong lists of synsets."""
 
 from __future__ import annotations
 

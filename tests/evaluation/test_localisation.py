@@ -132,7 +132,7 @@ def test_an_image_without_a_box_is_named() -> None:
         truth_of([0, 1], [[[0, 0, 5, 5]], []])
 
 
-def test_no_images_are_said() -> None:
+def test_no_images_are_an_error() -> None:
     with pytest.raises(UserError, match="no images"):
         location_error(guesses_of([], np.zeros((0, 1, 4)).tolist()), truth_of([], []), 1)
 

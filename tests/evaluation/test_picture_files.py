@@ -59,7 +59,7 @@ def test_an_interrupted_video_keeps_what_it_has(tmp_path):
     assert len(frames_of(tmp_path / "clip.mp4")[0]) == 1
 
 
-def test_without_a_codec_the_next_one_is_taken_and_said(tmp_path, monkeypatch, caplog):
+def test_without_a_codec_the_next_one_is_used_and_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(pictures, "CODECS", (("none", ".mp4"), ("MJPG", ".avi")))
     with VideoFile(tmp_path / "clip.mp4", (48, 64), 10) as file:
         file.add(np.zeros((48, 64, 3), np.uint8))

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import Field
@@ -201,7 +201,7 @@ def predict_images(
             results.add(found, path)
             continue
         content = encode_picture(painter.draw(found), target.suffix)
-        write_atomically(target, partial(write_bytes, content))
+        write_atomically(target, methodcaller("write", content))
         results.add(found, path, drawn=target.name)
 
 
@@ -235,7 +235,3 @@ def predict_video(
     if frames < video.frames:
         logger.warning("%s: its header announces %d frames, but only %d could be read", path, video.frames, frames)
     return frames
-
-
-def write_bytes(content: bytes, file: BinaryIO) -> None:
-    file.write(content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ class PixelCache:
         self._places[index, 0] = start + 1  # last: from here on readers see the image
 
 
+@dataclass(kw_only=True, eq=False)
 class ClassificationReader:
     """Answers requests.
 
@@ -80,26 +82,22 @@ class ClassificationReader:
     the transform's. mixing: adds mixing_5 to the inputs.
     """
 
-    def __init__(
-        self,
-        dataset: ClassificationDataset,
-        chosen_I: np.ndarray,
-        transform: ClassificationTransform,
-        *,
-        seed: int,
-        plan: TrainPlan | None,
-        cache_mb: int = 0,
-        growth: Growth | None = None,
-        mixing: Mixing | None = None,
-    ) -> None:
-        self.dataset, self.chosen_I, self.transform = dataset, chosen_I, transform
-        self.seed, self.plan = seed, plan
-        self.growth, self.mixing = growth, mixing
-        self.cache: PixelCache | None = None
-        wanted = dataset.pixels_IHW3 is None and cache_mb > 0
+    dataset: ClassificationDataset
+    chosen_I: np.ndarray
+    transform: ClassificationTransform
+    seed: int
+    plan: TrainPlan | None
+    growth: Growth | None = None
+    mixing: Mixing | None = None
+    cache_mb: InitVar[int] = 0
+    cache: PixelCache | None = field(init=False, default=None)
+
+    def __post_init__(self, cache_mb: int) -> None:
+        images = len(self.chosen_I)
+        wanted = self.dataset.pixels_IHW3 is None and cache_mb > 0
         # all or nothing: a cache of a tenth of the images costs its memory and saves a tenth
-        if wanted and 1.1 * len(chosen_I) * self._mean_image_bytes() <= cache_mb << 20:
-            self.cache = PixelCache(len(chosen_I), cache_mb)
+        if wanted and 1.1 * images * self._mean_image_bytes() <= cache_mb << 20:
+            self.cache = PixelCache(images, cache_mb)
 
     def __call__(self, request: Request) -> Batch:
         transform = self.transform.at_size(self.growth.side(request.iteration)) if self.growth else self.transform
@@ -212,9 +210,9 @@ def classification_train_loader(
     chosen_I = choose_images(len(dataset), share, dataset.root)
     plan = one_group(len(chosen_I), share, repeats)
     reader = ClassificationReader(
-        dataset,
-        chosen_I,
-        transform,
+        dataset=dataset,
+        chosen_I=chosen_I,
+        transform=transform,
         seed=share.seed,
         plan=plan,
         cache_mb=cache_mb // share.world_size,
@@ -233,5 +231,7 @@ def classification_test_loader(
     """
     chosen_I = choose_images(len(dataset), share, dataset.root)
     substitutes = one_group(len(chosen_I), share) if replace_bad else None
-    reader = ClassificationReader(dataset, chosen_I, transform, seed=share.seed, plan=substitutes)
+    reader = ClassificationReader(
+        dataset=dataset, chosen_I=chosen_I, transform=transform, seed=share.seed, plan=substitutes
+    )
     return Loader(reader, sequential_requests(len(chosen_I), share), share.workers)

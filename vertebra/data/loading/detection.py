@@ -48,6 +48,7 @@ class _Truths:
         return _Truths(self.boxes_G4[chosen_G], self.kept_G[chosen_G], masks_GHW)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DetectionReader:
     """Answers requests.
 
@@ -55,20 +56,14 @@ class DetectionReader:
     plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw.
     """
 
-    def __init__(
-        self,
-        dataset: DetectionDataset,
-        chosen_I: np.ndarray,
-        *,
-        canvases: Sequence[Size],
-        views: ViewDraw,
-        policy: TruthPolicy,
-        masks: bool,
-        seed: int,
-        plan: TrainPlan | None,
-    ) -> None:
-        self.dataset, self.chosen_I, self.canvases, self.views = dataset, chosen_I, canvases, views
-        self.policy, self.masks, self.seed, self.plan = policy, masks, seed, plan
+    dataset: DetectionDataset
+    chosen_I: np.ndarray
+    canvases: Sequence[Size]
+    views: ViewDraw
+    policy: TruthPolicy
+    masks: bool
+    seed: int
+    plan: TrainPlan | None
 
     def __call__(self, request: Request) -> Batch:
         canvas_hw = self.canvases[request.group]
@@ -184,7 +179,14 @@ def detection_train_loader(
     groups_I = choose_canvases(dataset.sizes_hw_I2[chosen_I], shorter, longer, canvases)
     plan = TrainPlan(groups_I, share.batch, share.seed, factors_I=factors_I)
     reader = DetectionReader(
-        dataset, chosen_I, canvases=canvases, views=views, policy=policy, masks=masks, seed=share.seed, plan=plan
+        dataset=dataset,
+        chosen_I=chosen_I,
+        canvases=canvases,
+        views=views,
+        policy=policy,
+        masks=masks,
+        seed=share.seed,
+        plan=plan,
     )
     return Loader(reader, TrainRequests(plan, share), share.workers)
 
@@ -206,8 +208,8 @@ def detection_test_loader(
     canvases = [view.canvas(sizes_hw_I2[first : first + share.batch]) for first in range(0, len(chosen_I), share.batch)]
     requests = [replace(one, group=one.iteration) for one in sequential_requests(len(chosen_I), share)]
     reader = DetectionReader(
-        dataset,
-        chosen_I,
+        dataset=dataset,
+        chosen_I=chosen_I,
         canvases=canvases,
         views=ViewDraw((view.shorter,), view.longer),
         policy=policy or TruthPolicy(),
@@ -218,14 +220,14 @@ def detection_test_loader(
     return Loader(reader, requests, share.workers)
 
 
+@dataclass(frozen=True)
 class SeveralSizes:
     """Answers requests as the first reader does, with the others' images beside its own (`ImageBatch.other_scales`).
 
     Each reader decodes for itself: which part of a JPEG's detail is decoded at all depends on the size that is wanted.
     """
 
-    def __init__(self, readers: Sequence[Callable[[Request], Batch]]) -> None:
-        self.readers = tuple(readers)
+    readers: tuple[Callable[[Request], Batch], ...]
 
     def __call__(self, request: Request) -> Batch:
         batch, *others = (reader(request) for reader in self.readers)
@@ -239,4 +241,4 @@ def at_several_sizes(loaders: Sequence[Loader], *, workers: int) -> Loader:
     first = loaders[0]
     if any(loader.requests != first.requests for loader in loaders):
         raise ValueError("Loaders of different images cannot be put together.")
-    return Loader(SeveralSizes([loader.reader for loader in loaders]), first.requests, workers)
+    return Loader(SeveralSizes(tuple(loader.reader for loader in loaders)), first.requests, workers)

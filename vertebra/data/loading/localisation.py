@@ -90,11 +90,14 @@ def _corners(crop: Box) -> tuple[np.ndarray, np.ndarray]:
     return np.array(low * 2, np.float32), np.array(high * 2, np.float32)
 
 
+@dataclass(frozen=True, eq=False)
 class LocalisationReader:
     """Answers requests with (ImageBatch, Targets, classes_N int64); every truth of an image is of its class."""
 
-    def __init__(self, dataset: LocalisationDataset, view: TrainView, *, seed: int, plan: TrainPlan) -> None:
-        self.dataset, self.view, self.seed, self.plan = dataset, view, seed, plan
+    dataset: LocalisationDataset
+    view: TrainView
+    seed: int
+    plan: TrainPlan
 
     def __call__(self, request: Request) -> Batch:
         skipped: list[str] = []
@@ -142,7 +145,7 @@ def localisation_train_loader(dataset: LocalisationDataset, view: TrainView, sha
     """Batches whose inputs are (ImageBatch, Targets, classes_N). Raises DataError."""
     need_images(dataset, dataset.objects.source)
     plan = one_group(len(dataset), share)
-    reader = LocalisationReader(dataset, view, seed=share.seed, plan=plan)
+    reader = LocalisationReader(dataset, view, share.seed, plan)
     return Loader(reader, TrainRequests(plan, share), share.workers)
 
 

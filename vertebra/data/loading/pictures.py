@@ -97,11 +97,13 @@ def _is_picture(path: Path) -> bool:
     return is_image(path.name) or (_is_video(path) and not path.name.startswith("."))
 
 
+@dataclass(frozen=True)
 class PictureReader:
-    """Answers requests for batches of image files; image ids are first_id, first_id + 1, ... in the files' order."""
+    """Answers requests for batches of image files; image ids are 1, 2, ... in the files' order."""
 
-    def __init__(self, paths: Sequence[Path], view: FixedView, *, originals: bool, first_id: int = 1) -> None:
-        self.paths, self.view, self.originals, self.first_id = paths, view, originals, first_id
+    paths: Sequence[Path]
+    view: FixedView
+    originals: bool
 
     def __call__(self, request: Request) -> PictureBatch:
         places, contents, pictures, skipped = [], [], [], []
@@ -123,7 +125,7 @@ class PictureReader:
         ]
         return PictureBatch(
             inputs=(image_batch(small, canvas_hw),),
-            image_ids=tuple(self.first_id + place for place in places),
+            image_ids=tuple(place + 1 for place in places),
             skipped=tuple(skipped),
             iteration=request.iteration,
             sizes_hw=tuple(sizes_hw),
@@ -144,7 +146,7 @@ def picture_loader(
 ) -> Loader:
     """Every image once, in order, as PictureBatch; ids from 1 on. originals: with the pictures in full size."""
     requests = sequential_requests(len(paths), Share(batch=batch_size))
-    return Loader(PictureReader(paths, view, originals=originals), requests, workers)
+    return Loader(PictureReader(paths, view, originals), requests, workers)
 
 
 def open_video(path: Path) -> Video:

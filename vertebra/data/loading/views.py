@@ -111,16 +111,16 @@ class ViewBatch(TensorStructure):
         return replace(super()._map(change), groups=groups)
 
 
+@dataclass(frozen=True, eq=False)
 class ViewReader:
     """Answers requests with (ViewBatch, labels_N): all views of each image; image ids are places in the data set.
 
     sizes_hw_I2: of the images on disk, as their annotations have them; with them, views know their places.
     """
 
-    def __init__(
-        self, dataset: ClassificationDataset, views: Sequence[View], sizes_hw_I2: np.ndarray | None = None
-    ) -> None:
-        self.dataset, self.views, self.sizes_hw_I2 = dataset, tuple(views), sizes_hw_I2
+    dataset: ClassificationDataset
+    views: Sequence[View]
+    sizes_hw_I2: np.ndarray | None = None
 
     def __call__(self, request: Request) -> Batch:
         indices = list(request.indices)
