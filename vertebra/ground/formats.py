@@ -55,8 +55,9 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def interval(low: float | None, high: float | None) -> str:
-    return NONE if low is None or high is None else f"{signed(low)} to {signed(high)}"
+def interval(low: float, high: float, write: Callable[[float], str] = signed) -> str:
+    """'+5.6 to +6.4' of a difference."""
+    return f"{write(low)} to {write(high)}"
 
 
 def p_value(value: float) -> str:

@@ -47,7 +47,7 @@ class Change:
         """'+2.20 to +4.00', empty where no spread is known."""
         if self.low is None or self.high is None:
             return ""
-        return f"{formats.signed_points(self.low)} to {formats.signed_points(self.high)}"
+        return formats.interval(self.low, self.high, formats.signed_points)
 
     def __str__(self) -> str:
         value = formats.signed_points(self.value)

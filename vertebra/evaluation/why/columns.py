@@ -65,10 +65,10 @@ def difference_cells(
     if difference is None:
         return [formats.NONE, formats.NONE]
     write = formats.signed_points if detailed else formats.signed
-    estimate, low, high = map(write, (difference.estimate, difference.low, difference.high))
+    text = f"{write(difference.estimate)} ({formats.interval(difference.low, difference.high, write)})"
     p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
     note = NOT_DISTINGUISHABLE if verdict and not difference.distinguishable else ""
     return [
-        Cell(f"{estimate} ({low} to {high})", note, value=difference.estimate),
+        Cell(text, note, value=difference.estimate),
         Cell(formats.p_value(p_value), value=p_value),
     ]
