@@ -59,7 +59,7 @@ class Shards:
         return Shards(self.places, self.shard_I[chosen_I], self.offsets_I[chosen_I], self.lengths_I[chosen_I])
 
     def fetch(self, indices_B: Sequence[int]) -> None:
-        """Gets those of the images that are remote, all at once, for `read` until the next call."""
+        """Fetch those of the images that are remote, all at once, for `read` until the next call."""
         self._ahead = self._read_remote([index for index in indices_B if is_url(self.places[self.shard_I[index]])])
 
     def read(self, index: int) -> bytes:

@@ -46,7 +46,7 @@ class XmlImage:
 
 
 def read_xml(path: Path, *, extras: bool = False) -> XmlImage:
-    """One file. Raises FileNotFoundError, OSError, or ValueError saying why it does not parse."""
+    """Read one file. Raises FileNotFoundError, OSError, or ValueError, which says why it does not parse."""
     try:
         tree = ET.parse(path).getroot()
     except ET.ParseError as error:
@@ -55,7 +55,7 @@ def read_xml(path: Path, *, extras: bool = False) -> XmlImage:
 
 
 def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:
-    """Raises ValueError saying what is missing or no number."""
+    """Return the content of a file. Raises ValueError, which names what is missing or no number."""
     height, width = _number(tree, "size/height"), _number(tree, "size/width")
     if not (0 < height < _TOO_LARGE and 0 < width < _TOO_LARGE):
         raise ValueError(f"its size is {width:g} x {height:g}")

@@ -52,6 +52,10 @@ class Archives:
         return tuple(one.name for one in self.files if not one.optional)
 
 
+def _voc(year: int, name: str, md5: str) -> Archive:
+    return Archive(name, f"{_VOC}/voc{year}/{name}", md5)
+
+
 def _coco(year: int) -> Archives:
     names = [(f"{split}{year}.zip", "zips") for split in ("train", "val")]
     names.append((f"annotations_trainval{year}.zip", "annotations"))
@@ -66,30 +70,17 @@ ARCHIVES = {
     "voc07": Archives(
         home="the PASCAL VOC 2007 page (host.robots.ox.ac.uk/pascal/VOC/voc2007)",
         files=(
-            Archive(
-                "VOCtrainval_06-Nov-2007.tar",
-                f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
-                "c52e279531787c972589f7e41ab4ae64",
-            ),
-            Archive(
-                "VOCtest_06-Nov-2007.tar",
-                f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
-                "b6e924de25625d8de591ea690078ad9f",
-            ),
+            _voc(2007, "VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
+            _voc(2007, "VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
         ),
         sources=("voc2007/trainval", "voc2007/test"),
     ),
     "voc12": Archives(
         home="the PASCAL VOC 2012 page (host.robots.ox.ac.uk/pascal/VOC/voc2012)",
         files=(
-            Archive(
-                "VOCtrainval_11-May-2012.tar",
-                f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
-                "6cd6e144f989b92b3379bac3b3de84fd",
-            ),
-            Archive(
-                "VOC2012test.tar", optional=True, sources=("voc2012/test",)
-            ),  # from the evaluation server, with an account
+            _voc(2012, "VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"),
+            # from the evaluation server, with an account
+            Archive("VOC2012test.tar", optional=True, sources=("voc2012/test",)),
         ),
         sources=("voc2012/trainval",),
     ),
@@ -120,7 +111,7 @@ ARCHIVES = {
 
 
 def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], Progress]) -> list[str]:
-    """Downloads a set's archives into `data`, but for those that are there or were unpacked; what was checked, and how.
+    """Download a set's archives into `data`, but for those that are there or unpacked; return how each was checked.
 
     mirror: a base URL in the place of the owner's. progress: makes the progress of a file. Raises DataError.
     """
@@ -146,7 +137,7 @@ def fetch(name: str, data: Path, *, mirror: str = "", progress: Callable[[str], 
 
 
 def unpack_all(name: str, data: Path, *, progress: Callable[[list[Path]], Iterable[Path]]) -> tuple[str, ...]:
-    """Unpacks those of a set's archives that are in `data`; the sources that are to be there then. Raises DataError."""
+    """Unpack those of a set's archives that are in `data`; return the sources that it has now. Raises DataError."""
     archives = ARCHIVES[name]
     for file in progress([data / one.name for one in archives.files if (data / one.name).is_file()]):
         unpack(file, data)
@@ -160,7 +151,7 @@ def unpack_all(name: str, data: Path, *, progress: Callable[[list[Path]], Iterab
 
 
 def unpack(file: Path, into: Path) -> None:
-    """Unpacks once: a mark beside the archive says that it was done whole. Raises DataError."""
+    """Unpack once: a mark beside the archive shows that it was done whole. Raises DataError."""
     if unpacked_mark(file).exists():
         return
     try:

@@ -6,10 +6,9 @@ Readers stop at the first thing they cannot use; this goes on and lists everythi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from vertebra.data.prepare.shard_files import damaged_shards
 from vertebra.ground.errors import BadSample, DataError
 
 CHECKED_AT_ONCE = 4096  # images
-_Image = TypeVar("_Image")
 
 
 def check_detection(root: Path | str, source: str) -> list[Fault]:
@@ -60,7 +58,7 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
         ]
     if dataset.shards is not None and (index := find_index(root, split)) is not None:
         faults += [Fault.of(error) for error in damaged_shards(index)]
-    return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), range(len(dataset))))
+    return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), len(dataset)))
 
 
 def check_localisation(root: Path | str, split: str) -> list[Fault]:
@@ -79,21 +77,20 @@ def _image_faults(dataset: DetectionDataset) -> Iterator[Fault]:
         height, width = dataset.sizes_hw_I2[index].tolist()
         decode_image(dataset.path(index), size_hw=(height, width))
 
-    return _bad_samples(decode, range(len(dataset)))
+    return _bad_samples(decode, len(dataset))
 
 
-def _bad_samples(decode: Callable[[_Image], object], images: Sequence[_Image]) -> Iterator[Fault]:
-    """Decodes every image, on all cores (OpenCV lets go of Python's lock)."""
+def _bad_samples(decode: Callable[[int], object], images: int) -> Iterator[Fault]:
+    """Decode every image, on all cores (OpenCV lets go of Python's lock)."""
 
-    def fault_of(one: _Image) -> BadSample | None:
+    def fault_of(index: int) -> Fault | None:
         try:
-            decode(one)
+            decode(index)
         except BadSample as error:
-            return error
+            return Fault(Path(error.where), error.reason, error.hint or "replace it")
         return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for first in range(0, len(images), CHECKED_AT_ONCE):  # `map` holds an object for each that waits
-            for error in pool.map(fault_of, images[first : first + CHECKED_AT_ONCE]):
-                if error is not None:
-                    yield Fault(Path(error.where), error.reason, error.hint or "replace it")
+        for first in range(0, images, CHECKED_AT_ONCE):  # `map` keeps an object for each that waits
+            some = range(first, min(first + CHECKED_AT_ONCE, images))
+            yield from (fault for fault in pool.map(fault_of, some) if fault is not None)

@@ -52,7 +52,7 @@ def convert(
     crowd: str = "keep",
     progress: Progress = iter,
 ) -> Conversion:
-    """Writes `dataset`, opened with its extras, into `output` as coco, voc or yolo.
+    """Write `dataset`, opened with its extras, into `output` as coco, voc or yolo.
 
     images: "link" (hard links), "copy", or "none": they stay where they are. polygons: YOLO's lines are outlines
     instead of boxes. crowd: "keep", or "drop" leaves crowd regions out. Raises DataError.
@@ -105,7 +105,7 @@ def image_names(dataset: DetectionDataset, split: str) -> list[str]:
 
 
 def _refuse_clashes(dataset: DetectionDataset, names: list[str], writer: Form) -> None:
-    """Raises DataError where two images would have one annotation file, or one would lie outside of the folder."""
+    """Raise DataError where two images would have one annotation file, or one would lie outside of the folder."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or not path.name:

@@ -46,7 +46,7 @@ class Form:
         raise NotImplementedError
 
     def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
-        """Refuses what is in the way before anything is written."""
+        """Refuse what is in the way before anything is written."""
 
     def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
         """Image `index` and its objects."""
@@ -158,7 +158,7 @@ class VocForm(Form):
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes a file whole; one of the same content is left alone. Raises DataError where another is there."""
+    """Write a file whole; one of the same content is left alone. Raises DataError where another is there."""
     content = text.encode("utf-8", "surrogateescape")
     if path.exists():
         if path.read_bytes() == content:
@@ -168,7 +168,7 @@ def write_new(path: Path, text: str) -> None:
 
 
 def write_over(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, in the place of one that is there."""
+    """Write a file whole or not at all, in the place of one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_beside(path) as scratch:
         scratch.write_bytes(content)
@@ -176,7 +176,7 @@ def write_over(path: Path, content: bytes) -> None:
 
 
 def refuse_names(dataset: DetectionDataset) -> None:
-    """Raises DataError for class names that a line of text does not give back."""
+    """Raise DataError for class names that a line of text does not give back."""
     strange = next((name for name in dataset.class_names if name.strip() != name or len(name.splitlines()) != 1), None)
     if strange is not None:
         raise DataError(dataset.source, f"the class {strange!r} has a line break or outer spaces", "rename it")

@@ -42,7 +42,7 @@ def download(
     progress: Progress = lambda done, total: None,
     pauses_s: Sequence[float] = PAUSES_S,
 ) -> None:
-    """Fetches `url` to `path`; a part of it that is there is continued.
+    """Fetch `url` to `path`, going on with a part of it that is there.
 
     md5: the owner's checksum; a file that differs is removed. Raises DataError.
     """

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,7 +45,7 @@ _CHUNK = 1 << 22
 def write_shards(
     dataset: ClassificationDataset, output: Path, split: str, *, size_mb: float = 256, progress: Progress = iter
 ) -> Path:
-    """Shards of about `size_mb` MB and their index, whose path is returned; the same data give the same bytes.
+    """Write shards of about `size_mb` MB and their index, and return its path; the same data give the same bytes.
 
     Nothing unfinished ever stands under its final name, and the index comes last. Raises DataError.
     """
@@ -107,7 +108,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] = (), progress: Progress = iter) -> Path:
-    """Looks through shards that others have written and writes their index into `output`; returns its path.
+    """Index shards that others have written, into `output`; return the index's path.
 
     data: their folder, or a URL. shards: patterns or names in it; none: SPLIT-*.tar, *-SPLIT-*.tar and SPLIT/*.tar.
     Classes are named by the training shards' index in `output`, by classnames.txt beside them, else by their
@@ -192,32 +193,30 @@ def damaged_shards(index: str) -> Iterator[DataError]:
 
 def _samples(place: str, file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """Image and class of each sample: members that follow one another and share all up to the first dot."""
-    key, image, label = None, None, None
-
-    def sample() -> Iterator[tuple[tarfile.TarInfo, int]]:
-        if image is not None and label is not None:
-            yield image, label
-        elif image is not None or label is not None:
-            missing = "class (KEY.cls)" if label is None else "image (KEY.jpg)"
-            raise DataError(place, f"sample {key} has no {missing}", "add it next to its other half, or leave both out")
-
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            folder, slash, base = member.name.rpartition("/")
-            stem, _, extension = base.partition(".")
-            if folder + slash + stem != key:
-                yield from sample()
-                key, image, label = folder + slash + stem, None, None
-            if f".{extension.lower()}" in EXTENSIONS:
-                image = member
-            elif extension == "cls":
-                label = _label(place, member.name, tar.extractfile(member).read())  # type: ignore[union-attr]
-        yield from sample()
+        for key, members in groupby((member for member in tar if member.isfile()), key=_key):
+            image, label = None, None
+            for member in members:
+                extension = member.name[len(key) + 1 :].lower()
+                if f".{extension}" in EXTENSIONS:
+                    image = member
+                elif extension == "cls":
+                    label = _label(place, member.name, tar.extractfile(member).read())  # type: ignore[union-attr]
+            if image is not None and label is not None:
+                yield image, label
+            elif image is not None or label is not None:
+                missing = "class (KEY.cls)" if label is None else "image (KEY.jpg)"
+                hint = "add it next to its other half, or leave both out"
+                raise DataError(place, f"sample {key} has no {missing}", hint)
         file.seek(tar.offset)
         if file.read(BLOCK).strip(b"\0") or file.tell() < tar.offset + BLOCK:
             raise tarfile.ReadError("its end is missing")
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    """A member's folder, and its name up to the first dot."""
+    folder, slash, base = member.name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
 
 
 def _label(place: str, name: str, content: bytes) -> int:

@@ -58,7 +58,7 @@ def write_locations(
     layout: str = "folders",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draws `counts` pictures (train, val) into the new directory `root`, the classes in turn.
+    """Draw `counts` pictures (train, val) into the new directory `root`, the classes in turn.
 
     All is drawn beside it and put in its place when it is whole. Raises DataError where `root` holds something, or
     cannot be written to.

@@ -128,7 +128,7 @@ def _beside(rng: np.random.Generator, under: _Placed, stamp: Stamp, heavy: bool)
 
 
 def _fits(canvas: _Canvas, stamp: Stamp, left: int, top: int, *, victim: int | None, heavy: bool) -> bool:
-    """Whether a place is within the picture, and overlaps its victim, but nothing too far, or else nothing.
+    """Test that a place is within the picture, and overlaps its victim, but nothing too far, or else nothing.
 
     Only a `heavy` overlap may leave less than MILD_VISIBLE of its victim in view, and of no large one.
     """
@@ -149,7 +149,7 @@ def _fits(canvas: _Canvas, stamp: Stamp, left: int, top: int, *, victim: int | N
 
 
 def _place(rng: np.random.Generator, canvas: _Canvas, stamp: Stamp, *, overlap: bool, first: int) -> bool:
-    """Puts a stamp where it fits: overlapping one of the objects from number `first` on if it shall, else free."""
+    """Put a stamp where it fits: overlapping one of the objects from number `first` on if it shall, else free."""
     heavy = rng.random() < HEAVY_CHANCE
     for _ in range(40):
         victim = int(rng.integers(first, len(canvas.placed))) if overlap else None

@@ -69,7 +69,7 @@ def write_sample_set(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SampleSummary:
-    """Draws the sample set into the directory `root`, or finds it there already.
+    """Draw the sample set into the directory `root`, or find it there already.
 
     workers: processes (None: one a core; 1: no other process). Raises DataError where `root` holds something
     else, or cannot be written to.
@@ -193,7 +193,7 @@ def _tasks(root: Path, spec: SampleSpec) -> Iterator[_Task]:
 
 
 def _draw_all(root: Path, spec: SampleSpec, workers: int, progress: Progress | None) -> dict[str, list[Record]]:
-    """Draws and writes all pictures; returns the scenes' records by split, in order."""
+    """Draw and write all pictures; return the scenes' records by split, in order."""
     tasks = list(_tasks(root, spec))
     records: dict[str, list[Record]] = {split: [] for split in VOC_SPLITS}
     done, total = 0, sum(task.stop - task.start for task in tasks)
