@@ -28,7 +28,7 @@ import numpy as np  # isort: skip
 from resampling import detections, truth_like_coco
 
 from vertebra.evaluation.report.browser import build_browser
-from vertebra.evaluation.report.templates import environment, text_of
+from vertebra.evaluation.report.page import environment, text_of
 
 PAGE = """{% extends "base.html.j2" %}{% block main %}{{ browser.markup }}{% endblock %}
 {% block end %}<script>{{ browser.script }}</script>{% endblock %}"""

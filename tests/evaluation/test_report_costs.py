@@ -19,8 +19,8 @@ from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
 from vertebra.evaluation.report.origins import Pretraining
+from vertebra.evaluation.report.page import text_of
 from vertebra.evaluation.report.spread import Spread, with_unit
-from vertebra.evaluation.report.templates import text_of
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.ground.table import Cell, Row, Table

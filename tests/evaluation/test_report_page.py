@@ -21,7 +21,7 @@ from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.browser.images import mark_detections
 from vertebra.evaluation.report.content import ImageFacts
-from vertebra.evaluation.report.templates import environment, text_of
+from vertebra.evaluation.report.page import environment, text_of
 
 CLASSES = ("ring", "star", "never <b>seen</b></script>")
 IMAGES = 50

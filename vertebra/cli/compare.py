@@ -114,7 +114,7 @@ def expected(recipe: CompareRecipe) -> Path | None:
         return find_recipe(recipe.expect)
     except RecipeError:
         raise RecipeError(
-            f"--expect {recipe.expect}: there is no such file; ours are published/coco2015_c4.yaml and "
+            f"--expect {recipe.expect}: there is no such file; Vertebra has published/coco2015_c4.yaml and "
             "published/voc07_c4.yaml"
         ) from None
 

@@ -15,9 +15,9 @@ from vertebra.evaluation.report.assess import assess
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.content import Content, as_json
 from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
+from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.runs import HeadRuns, read
 from vertebra.evaluation.report.sides import Side, group_runs
-from vertebra.evaluation.report.templates import environment, text_of
 from vertebra.ground import formats
 from vertebra.ground.files import write_text
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from vertebra.evaluation.report.content import as_json
+from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.render import write_all
-from vertebra.evaluation.report.templates import environment, text_of
 from vertebra.evaluation.study import charts, tables
 from vertebra.evaluation.study.content import assemble
 from vertebra.evaluation.study.protocols import sort_runs

@@ -31,7 +31,7 @@ from vertebra.evaluation.report.browser.images import (
 )
 from vertebra.evaluation.report.browser.photos import thumbnails
 from vertebra.evaluation.report.content import Gallery, ImageFacts
-from vertebra.evaluation.report.templates import environment, text_of
+from vertebra.evaluation.report.page import environment, text_of
 
 FLOORS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MOST_DETECTIONS = 120_000  # in the page, of all sides together: about 4 MB

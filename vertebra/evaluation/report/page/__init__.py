@@ -1,4 +1,4 @@
-"""The templates, styles and scripts of reports."""
+"""The templates, styles and scripts of a report's files; the browser of images has its own beside its code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from vertebra.ground import formats
 
-PLACES = (Path(__file__).parent / "page", Path(__file__).parent / "browser")
+HERE = Path(__file__).parent
+PLACES = (HERE, HERE.parent / "browser")
 
 
 def environment(*places: Path) -> Environment:
