@@ -48,6 +48,7 @@ def test_every_command_is_a_tool_and_every_tool_a_command():
         (["train-det", "--dataset", "vocxml", "--weights", "none"], "needs --train-source vocxml:DIR/train and"),
         (["train-loc"], "error: --weights is missing"),
         (["train-backbone"], "error: --data is missing"),
+        (["train-det", "--dataset", "voc7"], "error: dataset 'voc7' is not one of voc07"),
         (["train-backbone", "--solver.lr", "0"], "error: solver.lr: "),
     ],
 )
