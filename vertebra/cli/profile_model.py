@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vertebra.cli.common import JsonFile, make_room
+from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Body, Count, Device, Recipe
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
@@ -50,17 +51,9 @@ def main(arguments: list[str]) -> int:
     make_room("--json", settings.json_file)
     rows = [profile(settings, name) for name in settings.backbone]
     height, width = settings.size
-    print(f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}")
-    print(
-        f"{'':<24}{'parameters':>14}{'FLOPs':>10}"
-        + (f"{'ms/image':>10}{'spread':>16}{'MB':>8}" * bool(settings.repeats))
-    )
-    for row in rows:
-        counts = f"{row['name']:<24}{row['parameters']:>14,}{row['flops'] / 1e9:>9.2f}G"
-        if settings.repeats:
-            spread = f"{row['ms_min']:.2f}-{row['ms_max']:.2f}"
-            counts += f"{row['ms']:>10.2f}{spread:>16}{row['memory_mb']:>8.0f}"
-        print(counts)
+    title = f"{height}x{width} px, batch {settings.batch_size}, {rows[0]['precision']} on {rows[0]['device']}"
+    columns = ["parameters", "FLOPs", *(["ms/image", "spread", "MB"] if settings.repeats else [])]
+    print(Table(title, columns, [Row(row["name"], _cells(row)) for row in rows]).text())
     if settings.json_file is not None:
         from vertebra.engine import provenance
         from vertebra.ground.files import write_json
@@ -69,8 +62,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _cells(row: dict[str, Any]) -> list[str]:
+    cells = [f"{row['parameters']:,}", f"{row['flops'] / 1e9:.2f}G"]
+    if "ms" in row:
+        cells += [f"{row['ms']:.2f}", f"{row['ms_min']:.2f}-{row['ms_max']:.2f}", f"{row['memory_mb']:.0f}"]
+    return cells
+
+
 def profile(settings: Settings, name: str) -> dict[str, Any]:
-    """Return the counts and times of one network."""
+    """Count and time one network."""
     import torch
 
     from backbones.cost import count_flops, count_parameters

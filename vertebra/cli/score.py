@@ -8,13 +8,13 @@ python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from vertebra.cli.common import JsonFile, Resamples, make_room
+from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, refuse
 
@@ -135,20 +135,16 @@ def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict
 
     iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
     figures = coco_figures(truth, predictions, iou_type=iou_type, difficult=options.difficult)
-    print(f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images (-: no truth)")
-    _table((name, _number(value), MEANINGS[name]) for name, value in figures.figures.items())
+    title = f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images (-: no truth)"
+    rows = [Row(name, [_number(value), MEANINGS[name]]) for name, value in figures.figures.items()]
+    print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
     if options.per_class:
-        columns = ("AP", "AP50", "APs", "APm", "APl")
-        print()
-        _table(
-            [
-                ("class", *columns, "truths"),
-                *(
-                    (name, *(_number(values[column]) for column in columns), str(figures.truths[name]))
-                    for name, values in figures.per_class.items()
-                ),
-            ]
-        )
+        columns = ["AP", "AP50", "APs", "APm", "APl"]
+        rows = [
+            Row(name, [*(_number(values[column]) for column in columns), str(figures.truths[name])])
+            for name, values in figures.per_class.items()
+        ]
+        print("\n" + Table("", [*columns, "truths"], rows, corner="class").text())
     interval = _intervals(options, truth, predictions, "AP50")
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
@@ -165,11 +161,10 @@ def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[
         f"{'ignored' if figures.difficult == 'ignore' else 'counted'}, {len(truth['images'])} images (-: no truth)"
     )
     with_truth = sum(count > 0 for count in figures.truths.values())
-    _table([("mAP", _number(figures.mAP), f"mean over {with_truth} classes with truths")])
+    print(f"mAP  {_number(figures.mAP)}  mean over {with_truth} classes with truths")
     if options.per_class:
-        print()
-        rows = ((name, _number(value), str(figures.truths[name])) for name, value in figures.per_class.items())
-        _table([("class", "AP", "truths"), *rows])
+        rows = [Row(name, [_number(value), str(figures.truths[name])]) for name, value in figures.per_class.items()]
+        print("\n" + Table("", ["AP", "truths"], rows, corner="class").text())
     return {**figures.to_dict(), **_intervals(options, truth, predictions, "mAP", metric=metric, **how)}
 
 
@@ -219,19 +214,3 @@ def _intervals(
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns aligned: names and notes to the left, figures to the right."""
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column == 0 or not _is_figure(rows[-1][column]) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ]
-        print("  " + "  ".join(cells).rstrip())
-
-
-def _is_figure(cell: str) -> bool:
-    return cell == "-" or cell.replace(".", "", 1).isdigit()
