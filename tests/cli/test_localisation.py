@@ -35,7 +35,7 @@ def flags(located: Path, weights: dict[str, Path]) -> tuple[object, ...]:
 def finished(flags: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("localizer") / "run"
     said = run_process("train_loc", *flags, "--output", output).out
-    assert "true class told" in said and "whole image" in said and "top-5" in said
+    assert "true class given" in said and "whole image" in said and "top-5" in said
     return output
 
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions
 from vertebra.ground.errors import UserError
+from vertebra.ground.table import Row, Table
 
 PREDICTION_FILES = (".jsonl", ".csv")
-_COLUMNS = ("weights", "view", "shorter side", "crop", "mirrored", "top-1 error %", "top-5 error %", "images/s")
+_COLUMNS = ("view", "shorter side", "crop", "mirrored", "top-1 error %", "top-5 error %", "images/s")
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line a result: errors with their intervals. results: facts and figures, as they go into JSON."""
-    lines = [_COLUMNS, *(_cells(result) for result in results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    """Return a table with one line a result: errors with their intervals. results: facts and figures as in JSON."""
+    rows = [Row(name, cells) for name, *cells in map(_cells, results)]
+    return Table("", _COLUMNS, rows, corner="weights", left=frozenset(_COLUMNS)).text()
 
 
 def _cells(result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def _error(result: Mapping[str, Any], place: int) -> str:
 def predictions_text(
     predictions: ClassPredictions, file_names: Sequence[str], class_names: Sequence[str], suffix: str
 ) -> str:
-    """One line an image: its name, true class, rank of the true class (1: best), K best classes and probabilities.
+    """Return one line an image: name, true class, rank of the true class (1: best), K best classes and probabilities.
 
     suffix: ".jsonl" (one object a line: image, truth, rank, top5, probabilities) or ".csv" (with a header; class1..,
     probability1..). Without labels truth and rank are null, in CSV empty.
@@ -81,7 +81,7 @@ def predictions_text(
 
 
 def ilsvrc_text(predictions: ClassPredictions, ids_C: Sequence[int], file_names: Sequence[str]) -> str:
-    """ILSVRC's classification submission: one line an image, the ids of its five best classes, best first.
+    """Return ILSVRC's classification submission: one line an image, the ids of its five best classes, best first.
 
     Images stand in the order of their names (without folders), as in the lists of the challenge.
     """
@@ -91,7 +91,7 @@ def ilsvrc_text(predictions: ClassPredictions, ids_C: Sequence[int], file_names:
 
 
 def read_synsets(path: Path, class_names: Sequence[str]) -> list[int]:
-    """The ILSVRC id of each class, from a text file of the development kit's synsets.
+    """Return the ILSVRC id of each class, from a text file of the development kit's synsets.
 
     Lines `n02119789 1`, or `n02119789` alone, whose number of the line is its id; classes that the network does not
     know are passed over. (The kit itself has them in meta.mat as WNID and ILSVRC2012_ID; that order is not the

@@ -1,4 +1,4 @@
-"""What came out of localisation, for people and for other programs: figures, COCO results, ILSVRC's submission file.
+"""A localiser's results for people and for other programs: figures, COCO results, ILSVRC's submission file.
 
 Legend: I images, Q guesses an image (best first), C classes.
 """
@@ -33,9 +33,9 @@ def summarise(
     *,
     usual_share_hw: tuple[float, float],
 ) -> dict[str, Any]:
-    """All figures, fit for JSON.
+    """Return all figures, fit for JSON.
 
-    oracle: one box an image, with the class told. predicted: of the classes that a classifier gave. usual_share_hw:
+    oracle: one box an image, for the true class. predicted: of the classes that a classifier gave. usual_share_hw:
     of the trivial guess in the middle of the image, height and width as shares of the image's.
     """
     trivial = {"whole_image": placed_boxes(truth, (1.0, 1.0)), "centre_box": placed_boxes(truth, usual_share_hw)}
@@ -64,8 +64,10 @@ def summarise(
 def coco_rows(
     guesses: Guesses, image_ids: Sequence[int], class_scores_IQ: NDArray[np.float64] | None = None
 ) -> list[Entry]:
-    """The guesses as COCO results, category ids counting from 1; score is the class's (None: the box's), box_score the
-    box's."""
+    """Return the guesses as COCO results, category ids counting from 1.
+
+    score is the class's (None: the box's), box_score the box's.
+    """
     rows: list[Entry] = []
     xywh_IQ4 = guesses.boxes_IQ4.astype(np.float64)
     xywh_IQ4[..., 2:] -= xywh_IQ4[..., :2]
@@ -85,8 +87,10 @@ def coco_rows(
 
 
 def ilsvrc_lines(guesses: Guesses, ids_C: Sequence[int], file_names: Sequence[str]) -> str:
-    """ILSVRC's localisation submission: a line an image, in the order of the names, of `id xmin ymin xmax ymax` for
-    each guess, corners counted from 1 and belonging to the box."""
+    """Return ILSVRC's localisation submission, a line an image, in the order of the names.
+
+    A line is `id xmin ymin xmax ymax` for each guess, corners counted from 1 and belonging to the box.
+    """
     corners_IQ4 = np.rint(guesses.boxes_IQ4).astype(np.int64) + np.array([1, 1, 0, 0])
     order = sorted(range(len(file_names)), key=lambda place: file_names[place].rpartition("/")[2])
     return "".join(
@@ -100,19 +104,19 @@ def ilsvrc_lines(guesses: Guesses, ids_C: Sequence[int], file_names: Sequence[st
 
 
 def sentence(summary: dict[str, Any]) -> str:
-    """What came out, in a few lines for people."""
+    """Return the figures in a few lines for people."""
     oracle, baselines = summary["oracle"], summary["baselines"]
-    lines = [f"{summary['images']} images, {summary['view']}", f"true class told     {_told(oracle)}"]
-    lines += [f"  {name.replace('_', ' '):<17} {_told(baseline)}" for name, baseline in baselines.items()]
+    lines = [f"{summary['images']} images, {summary['view']}", f"true class given    {_error_text(oracle)}"]
+    lines += [f"  {name.replace('_', ' '):<17} {_error_text(baseline)}" for name, baseline in baselines.items()]
     for name, figures in summary.get("predicted", {}).items():
         low, high = figures["class_error_interval"]
         lines.append(
-            f"{name:<19} {_told(figures)}; class error {figures['class_error']:.2f} [{low:.2f}, {high:.2f}]; wrong: "
-            f"{figures['class_wrong']} by class, {figures['box_wrong']} by box"
+            f"{name:<19} {_error_text(figures)}; class error {figures['class_error']:.2f} [{low:.2f}, {high:.2f}]; "
+            f"wrong: {figures['class_wrong']} by class, {figures['box_wrong']} by box"
         )
     return "\n".join(lines)
 
 
-def _told(figures: dict[str, Any]) -> str:
+def _error_text(figures: dict[str, Any]) -> str:
     low, high = figures["error_interval"]
     return f"localisation error {figures['error']:6.2f} % [{low:.2f}, {high:.2f}]"

@@ -27,7 +27,7 @@ THRESHOLD = 0.5  # not to be lowered: below a half, pixels beyond the window wou
 
 
 def paste(probabilities_MM: FloatArray, box_4: FloatArray, size_hw: Size) -> NDArray[np.uint8]:
-    """The object's mask, uint8 0/1 HW. box_4: x0 y0 x1 y1 in pixels of the image, which it may leave."""
+    """Return the object's mask, uint8 0/1 HW. box_4: x0 y0 x1 y1 in pixels of the image, which it may leave."""
     mask_HW = np.zeros(size_hw, np.uint8)
     for top, left, bits_wh in _windows(probabilities_MM[None], np.asarray(box_4)[None], size_hw):
         mask_HW[top : top + bits_wh.shape[1], left : left + bits_wh.shape[0]] = bits_wh.T
@@ -35,7 +35,7 @@ def paste(probabilities_MM: FloatArray, box_4: FloatArray, size_hw: Size) -> NDA
 
 
 def paste_to_rle(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> tuple[bytes, ...]:
-    """The `counts` of each mask in COCO's compressed RLE: what pycocotools makes of `paste`'s masks, byte for byte."""
+    """Return each mask's `counts` in COCO's compressed RLE, byte for byte what pycocotools makes of `paste`'s masks."""
     return tuple(_counts(window, size_hw) for window in _windows(probabilities_DMM, boxes_D4, size_hw))
 
 
@@ -53,8 +53,10 @@ def _windows(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size)
 def _weights(
     starts_D: FloatArray, ends_D: FloatArray, cells: int, side: int
 ) -> tuple[list[int], list[NDArray[np.float32]]]:
-    """Along one axis of each box: the first pixel whose centre is within it, and what each cell counts for in that
-    pixel and the next ones (none where the box holds no centre)."""
+    """Return, along one axis of each box, the first pixel whose centre is within it, and the cells' weights.
+
+    These are of each cell in that pixel and the next ones, none where the box contains no centre.
+    """
     first_D = np.maximum(0, np.ceil(starts_D - 0.5)).astype(np.int64)
     stop_D = np.minimum(side, np.floor(ends_D - 0.5) + 1).astype(np.int64)
     count_D = np.where(ends_D > starts_D, np.maximum(0, stop_D - first_D), 0)
@@ -67,7 +69,7 @@ def _weights(
 
 
 def _counts(window: Window, size_hw: Size) -> bytes:
-    """Run lengths go down the columns of the whole image; only the window's pixels are looked at."""
+    """Run lengths go down the columns of the whole image; only the window's pixels are read."""
     top, left, bits_wh = window
     height, width = size_hw
     columns, rows = bits_wh.shape

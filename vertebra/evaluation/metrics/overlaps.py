@@ -1,4 +1,4 @@
-"""Which detections and truths of a data set touch: measured once, asked many times.
+"""Detections and truths of a data set, and which of them overlap: measured once, used many times.
 
 Legend: D detections of all images, ordered by image (the truth's order) and falling score, equal scores as in the
 file; G truths of all images in the file's order; P pairs of one detection and one truth of the same image.
@@ -34,7 +34,7 @@ class Pairs:
         return Pairs(self.detection_P[keep_P], self.truth_P[keep_P], self.iou_P[keep_P])
 
     def last_of_equals_first(self) -> Pairs:
-        """The same pairs as pycocotools chooses from them: of truths with equal IoU the last."""
+        """Return the pairs in the order in which pycocotools chooses: of truths with equal IoU the last."""
         order_P = np.lexsort((-self.truth_P, -self.iou_P, self.detection_P))
         return Pairs(self.detection_P[order_P], self.truth_P[order_P], self.iou_P[order_P])
 
@@ -148,7 +148,7 @@ def measure(
 
 
 def neighbours(truth: Truth) -> tuple[IntArray, Pairs]:
-    """Of each truth how many others its image has, crowds among them, and its overlaps (IoU of boxes) with them.
+    """Return how many others the image of each truth has, crowds among them, and its overlaps (IoU of boxes) with them.
 
     The overlaps are Pairs of two truths: each pair appears from both sides.
     """

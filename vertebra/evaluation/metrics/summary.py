@@ -13,7 +13,7 @@ MASK_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # those of the masks
 
 
 def summarise(truth: Truth, predictions: Sequence[Entry], *, voc_metric: Metric = "voc07") -> dict[str, Any]:
-    """COCO's twelve figures, VOC's mAP, and both for each class; 0..100, None where there is no truth.
+    """Return COCO's twelve figures, VOC's mAP, and both for each class; 0..100, None where there is no truth.
 
     Where every object and every prediction has a mask (see `have_masks`) also `coco_segm`: COCO's twelve of the masks,
     and each class's segm_AP and segm_AP50. VOC's difficult objects are ignored in all. Widths count as in our files
@@ -44,7 +44,7 @@ def summarise(truth: Truth, predictions: Sequence[Entry], *, voc_metric: Metric 
 
 
 def nothing_to_score(truth: Truth) -> str:
-    """What to say of a truth without objects."""
+    """Return the note on a truth without objects."""
     return (
         f"There is nothing to score against: the truth of these {len(truth['images'])} images has no object "
         "(a test set's annotations may not be published); the predictions are whole, and can be sent to its server."
@@ -52,7 +52,7 @@ def nothing_to_score(truth: Truth) -> str:
 
 
 def have_masks(truth: Truth, predictions: Sequence[Entry]) -> bool:
-    """Whether there is a mask to score for every object, and for every prediction one in RLE, as COCO results have it.
+    """Return whether every object has a mask to score, and every prediction one in RLE, as COCO results have it.
 
     No predictions at all score 0.
     """
@@ -65,7 +65,7 @@ def have_masks(truth: Truth, predictions: Sequence[Entry]) -> bool:
 
 
 def log_figures(summary: dict[str, Any]) -> dict[str, float]:
-    """The figures for a log line and for curves: COCO's, VOC's mAP, the masks' as segm_AP ...; without empty ones."""
+    """Return the figures for a log line and curves: COCO's, VOC's mAP, the masks' as segm_AP ...; no empty ones."""
     figures = {**summary["coco"], "VOC": summary["voc"]["mAP"]}
     figures |= {f"segm_{name}": summary["coco_segm"][name] for name in MASK_FIGURES if "coco_segm" in summary}
     return {name: value for name, value in figures.items() if value is not None}  # None: nothing to find

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from torch import nn
 from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions, predict_classes
 from vertebra.evaluation.predict.inference import Autocast, Progress
 from vertebra.ground.errors import UserError
-
-Z_95 = 1.959964  # two-sided 95 % of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def evaluate_topk(
     image_order: Sequence[int] | None = None,
     times_s: list[float] | None = None,
 ) -> TopK:
-    """Top-k of `model` over the loader, on all processes; the arguments are those of `predict_classes`."""
+    """Return top-k of `model` over the loader, on all processes; the arguments are those of `predict_classes`."""
     return topk_figures(
         predict_classes(
             model,
@@ -74,7 +71,7 @@ def evaluate_topk(
 
 
 def topk_figures(predictions: ClassPredictions) -> TopK:
-    """Top-1 and top-5 of class predictions. Raises UserError where there is no image, or one without a label."""
+    """Return top-1 and top-5 of class predictions. Raises UserError where there is no image, or one without a label."""
     images = len(predictions.rank_N)
     if not images:
         raise UserError("there are no images to compute top-1 and top-5 of; is the split empty?")
@@ -92,16 +89,16 @@ def topk_figures(predictions: ClassPredictions) -> TopK:
 
 
 def error_interval(accuracy_interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval of the error that belongs to an accuracy's, both in per cent."""
+    """Return the interval of the error that belongs to an accuracy's, both in per cent."""
     low, high = accuracy_interval
     return 100 - high, 100 - low
 
 
-def wilson_interval(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, in per cent (Wilson 1927); sound near 0 and 100 too."""
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a proportion, in per cent (Wilson 1927); sound near 0 and 100 too."""
+    from scipy.stats import binomtest  # here, as it takes half a second to import
+
     if not 0 <= right <= total or not total:
         raise UserError(f"{right} of {total} is not a proportion")
-    share = right / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    low, high = binomtest(right, total).proportion_ci(0.95, method="wilson")
+    return 100 * float(low), 100 * float(high)

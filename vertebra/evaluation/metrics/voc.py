@@ -81,7 +81,7 @@ def voc_figures(
     pixels: Pixels = "exact",
     difficult: Difficult = "ignore",
 ) -> VocFigures:
-    """VOC AP of COCO results against COCO JSON truth (dicts or paths); see the head of the file for the
+    """Return VOC AP of COCO results against COCO JSON truth (dicts or paths); see the head of the file for the
     rules.
 
     An empty list scores 0. Raises UserError with a sentence for files that cannot be scored.
@@ -103,14 +103,14 @@ def voc_figures(
 
 
 def recall_levels(metric: str) -> FloatArray | None:
-    """Where the metric reads the curve; None for the area under it."""
+    """Return the recalls at which the metric reads the curve; None for the area under it."""
     if metric not in get_args(Metric):
         raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     return ELEVEN_LEVELS if metric == "voc07" else None
 
 
 def mean_over_classes(values: Sequence[float]) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
+    """Return the mean of the values that are not NaN; NaN where there is none."""
     present = [value for value in values if not np.isnan(value)]
     return float(np.mean(present)) if present else float("nan")
 
@@ -123,7 +123,7 @@ def match_voc(
     pixels: Pixels = "exact",
     difficult: Difficult = "ignore",
 ) -> dict[str, Matched]:
-    """Every class's detections matched at one IoU threshold, by class name in the truth's order."""
+    """Match every class's detections at one IoU threshold; by class name in the truth's order."""
     if not 0 < iou <= 1:
         raise UserError(f"an IoU threshold is above 0 and at most 1, not {iou}")
     if pixels not in get_args(Pixels) or difficult not in get_args(Difficult):

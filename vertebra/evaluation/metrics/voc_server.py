@@ -1,4 +1,4 @@
-"""What the PASCAL VOC evaluation server takes: results/VOC<year>/Main/comp4_det_test_<class>.txt.
+"""Files for the PASCAL VOC evaluation server: results/VOC<year>/Main/comp4_det_test_<class>.txt.
 
 A line is `image confidence xmin ymin xmax ymax`; corners count pixels from 1 and belong to the box, so a box of our
 files, x y width height with edges from 0, is written as x + 1, y + 1, x + width, y + height.
@@ -26,7 +26,7 @@ def write_voc_files(
     competition: Competition = "comp4",
     split: str = "test",
 ) -> list[Path]:
-    """One file a class of the truth, empty ones too, below `folder`; best first in each image. Returns their paths.
+    """Write one file a class of the truth, empty ones too, below `folder`, best first in each image; return the paths.
 
     Raises UserError for files that cannot be used, OSError where nothing can be written.
     """
@@ -53,7 +53,7 @@ def write_voc_files(
 
 
 def _stems(truth: Truth) -> dict[int, str]:
-    """The server's name of each image: its file's without folder and extension."""
+    """Return the server's name of each image: its file's without folder and extension."""
     stems: dict[int, str] = {}
     for image in truth["images"]:
         name = image.get("file_name")

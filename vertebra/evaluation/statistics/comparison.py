@@ -80,12 +80,12 @@ class Difference:
 
     @property
     def covers(self) -> Covers:
-        """What the interval speaks of."""
+        """Return what the interval covers."""
         return "seeds and images" if min(self.seeds) > 1 else "images"
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the p-value, corrected where it was one of many, is below 1 - level."""
+        """Return whether the p-value, corrected where it was one of many, is below 1 - level."""
         return (self.p_value if self.adjusted_p is None else self.adjusted_p) < 1 - self.level
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vertebra.evaluation.metrics.files import read_truth
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 from vertebra.ground.errors import UserError
+from vertebra.ground.table import Row, Table
 
 # ResNet-101 on COCO: AP, AP50. Trained on train, tested on val; the ensemble's: of three, trainval, test-dev.
 PAPER: dict[str, tuple[float, float]] = {
@@ -40,7 +41,7 @@ class Evaluated:
 
 
 def improvement_table(rows: Sequence[Evaluated], *, resamples: int = 1000) -> list[dict[str, Any]]:
-    """Each row's figures, its differences to the row above, and the paper's figures, fit for JSON.
+    """Return each row's figures, its differences to the row above, and the paper's figures, fit for JSON.
 
     Raises UserError where the rows are not of the same test images.
     """
@@ -76,22 +77,20 @@ def _row(row: Evaluated, steps: dict[str, Difference | None]) -> dict[str, Any]:
 
 
 def to_markdown(table: Sequence[dict[str, Any]]) -> str:
-    """The table for people; AP 0..100, differences with their 95 % intervals."""
-    head = ["", *STEPS, *(f"{name}: step (95 %)" for name in STEPS), *SIZES, "s/image", "paper's AP", "AP50"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    """Return the table for people; AP 0..100, differences with their 95 % intervals."""
+    columns = [*STEPS, *(f"{name}: step (95 %)" for name in STEPS), *SIZES, "s/image", "paper's AP", "AP50"]
+    rows = []
     for row in table:
         figures, paper = row["figures"], row["paper"] or {}
-        lines.append(
-            [
-                row["title"],
-                *(_number(figures[name]) for name in STEPS),
-                *(_step(row["step"][name]) for name in STEPS),
-                *(_number(figures[name]) for name in SIZES),
-                f"{row['time_per_image_s']:.2f}",
-                *(_number(paper.get(name)) for name in STEPS),
-            ]
-        )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        cells = [
+            *(_number(figures[name]) for name in STEPS),
+            *(_step(row["step"][name]) for name in STEPS),
+            *(_number(figures[name]) for name in SIZES),
+            f"{row['time_per_image_s']:.2f}",
+            *(_number(paper.get(name)) for name in STEPS),
+        ]
+        rows.append(Row(row["title"], cells))
+    return Table("", columns, rows).markdown()
 
 
 def _number(value: float | None) -> str:

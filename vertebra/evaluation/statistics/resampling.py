@@ -55,20 +55,20 @@ class Resampled:
 
     @property
     def mean_S(self) -> FloatArray:
-        """The mean over the classes that a resample has truths of."""
+        """Return the mean over the classes that a resample has truths of."""
         return class_mean(self.per_class_SC)
 
     @property
     def images(self) -> int:
-        """How many images the mean rests on: those with a truth of any class."""
+        """Return how many images the mean rests on: those with a truth of any class."""
         return int(self.shown_CI.any(axis=0).sum())
 
     def of(self, name: str) -> FloatArray:
-        """One class's figure."""
+        """Return one class's figure."""
         return self.per_class_SC[:, self.classes.index(name)]
 
     def images_of(self, name: str) -> int:
-        """How many images one class's figure rests on."""
+        """Return how many images one class's figure rests on."""
         return int(self.shown_CI[self.classes.index(name)].sum())
 
 
@@ -85,7 +85,7 @@ def compare(
 
 
 def class_mean(values_SC: FloatArray) -> FloatArray:
-    """The mean over the classes that have a value, NaN where none has."""
+    """Return the mean over the classes that have a value, NaN where none has."""
     present_SC = ~np.isnan(values_SC)
     present_S = present_SC.sum(axis=1)
     sums_S = np.where(present_SC, values_SC, 0.0).sum(axis=1)
@@ -93,7 +93,7 @@ def class_mean(values_SC: FloatArray) -> FloatArray:
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
-    """counts_SI: how often each image is in each resample."""
+    """Return counts_SI: how often each image is in each resample."""
     if images < 1 or resamples < 1:
         raise UserError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
     random = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def resample_coco(
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
 ) -> dict[str, Resampled]:
-    """COCO's figures, those of COCO_FIGURES that are asked for, by name.
+    """Return those of COCO_FIGURES that `figures` names, by name.
 
     With counts of one they are pycocotools'; a resample's are pycocotools' on a data set in which images are
     repeated. Raises UserError with a sentence for files that cannot be scored.
@@ -132,7 +132,7 @@ def resample_voc(
     pixels: Pixels = "exact",
     difficult: Difficult = "ignore",
 ) -> Resampled:
-    """VOC AP of each class and their mean. Raises UserError with a sentence for files that cannot be scored."""
+    """Return VOC AP of each class and their mean. Raises UserError with a sentence for files that cannot be scored."""
     if metric not in VOC_LEVELS:
         raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
@@ -145,7 +145,7 @@ def reweigh(
     figures: Mapping[str, tuple[int, int | None]],
     levels_L: FloatArray | None,
 ) -> dict[str, Resampled]:
-    """Figures of matches, by name: `figures` says of each its area range and threshold (None: mean over all)."""
+    """Return figures of matches, by name. figures: each one's area range and threshold (None: mean over all)."""
     counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI]).astype(np.int32)
     values: dict[str, FloatArray] = {name: np.zeros((len(counts_SI), len(matches))) for name in figures}
     for place, matched in enumerate(matches.values()):
@@ -164,7 +164,7 @@ def reweigh(
 
 
 def shown_in(matches: Mapping[str, Matched], images: int, area: int = 0) -> BoolArray:
-    """shown_CI of matches: which images have a truth of each class within the area range."""
+    """Return shown_CI of matches: which images have a truth of each class within the area range."""
     return np.array([one.truths_AI[area] > 0 for one in matches.values()], dtype=bool).reshape(len(matches), images)
 
 

@@ -57,7 +57,7 @@ class Confusion:
 
 def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:
     """Return the confusions of the detections with a score of `score` or more."""
-    shown = overlaps.first((overlaps.score_D < score).astype(np.int64), 1)
+    shown = overlaps.only(overlaps.score_D >= score)
     detections, truths, classes = len(shown.score_D), len(shown.class_G), len(shown.names)
     taken_D, counted_D = hits(shown, iou)
     free_G = ~shown.aside_G

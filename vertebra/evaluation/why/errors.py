@@ -125,7 +125,7 @@ class Ranking:
 
 def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
     """Return the errors of detections measured with a floor of `background` at most. Raises UserError."""
-    overlaps, verdicts = classify_best(overlaps, iou=iou, background=background)
+    overlaps, verdicts = classify(overlaps, iou=iou, background=background)
     rankings = rankings_by_fix(overlaps, verdicts)
     plain_K = _class_ap(rankings["AP"])
     fixed = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
@@ -150,16 +150,11 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
     )
 
 
-def classify_best(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
+def classify(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
     """Return the detections that TIDE takes, 100 an image, with their verdicts. Raises UserError."""
     if not 0 < background <= iou <= 1:
         raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = overlaps.first(overlaps.place_D, MOST)
-    return overlaps, classify(overlaps, iou=iou, background=background)
-
-
-def classify(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
-    """Return the verdict on each detection, however many an image has."""
     detections, truths = len(overlaps.score_D), len(overlaps.class_G)
     same_P, aside_P = overlaps.same_class_P, overlaps.aside_G[overlaps.pairs.truth_P]
     enough_P = same_P & (overlaps.pairs.iou_P >= iou)
@@ -187,7 +182,7 @@ def classify(overlaps: Overlaps, *, iou: float, background: float) -> Verdicts:
     fixable_D = np.zeros(detections, dtype=bool)
     fixable_D[claims[best]] = True
     free_G[claimed_G] = False
-    return Verdicts(kind_D, truth_D, excused_D, fixable_D, missed_G=free_G)
+    return overlaps, Verdicts(kind_D, truth_D, excused_D, fixable_D, missed_G=free_G)
 
 
 def _excused(

@@ -19,7 +19,7 @@ from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, 
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
-from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, classify_best, rankings_by_fix
+from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, classify, rankings_by_fix
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def resample_errors(
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
-    overlaps, verdicts = classify_best(overlaps, iou=iou, background=background)
+    overlaps, verdicts = classify(overlaps, iou=iou, background=background)
     counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)
     classes = tuple(overlaps.names)
     rankings = rankings_by_fix(overlaps, verdicts)
