@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vertebra.ground.errors import BadSample
@@ -58,8 +59,6 @@ def decode_bytes(
     content: bytes, path: Path | str, *, size_hw: tuple[int, int] | None = None, shrink: int = 1
 ) -> np.ndarray:
     """decode_image of a file that has been read; `path` is for messages."""
-    import cv2
-
     if not _header(content).complete:
         raise BadSample(path, "truncated: its end is missing", _REPLACE)
     # Of other formats OpenCV decodes all and keeps every n-th pixel: no faster, and full of aliasing.
@@ -97,8 +96,6 @@ def shrink_factor(size_hw: tuple[float, float], wanted_hw: tuple[float, float]) 
 
 
 def _decode(content: bytes, flags: int, path: Path | str) -> np.ndarray:
-    import cv2
-
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:

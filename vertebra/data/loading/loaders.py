@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -94,8 +95,6 @@ class _Answers(Dataset[Any]):
 
 
 def _start_worker(_: int) -> None:
-    import cv2
-
     cv2.setNumThreads(0)  # one worker, one core
     # Both may be sent to the whole group (a terminal's Ctrl-C, a cluster's SIGTERM): they are for the main process,
     # which saves its state and then ends its workers.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -151,8 +152,6 @@ def picture_loader(
 
 def open_video(path: Path) -> Video:
     """Raises BadSample where OpenCV reads no frame of it."""
-    import cv2
-
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its messages would come before the sentence of BadSample
     if not path.stat().st_size:
         raise BadSample(path, "zero bytes long")
@@ -174,8 +173,6 @@ def open_video(path: Path) -> Video:
 
 def video_batches(video: Video, view: FixedView, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
     """The video's frames, in order, with the originals; ids from first_id on."""
-    import cv2
-
     canvas_hw = view.canvas([video.size_hw])
     small_hw = view.size(video.size_hw, canvas_hw)
     capture = cv2.VideoCapture(str(video.path))

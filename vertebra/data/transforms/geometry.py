@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,6 @@ PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256,
 
 def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
     """Linear; where it gets smaller, over all pixels that fall together (no aliasing), as torchvision and Pillow do."""
-    import cv2
-
     if image_HW3.shape[:2] == (height, width):
         return image_HW3
     if height * width > image_HW3.shape[0] * image_HW3.shape[1]:
@@ -114,8 +113,6 @@ def scale_crop(height: int, width: int, size: int, shorter: int, rng: np.random.
 
 def mirror(image_HW3: np.ndarray) -> np.ndarray:
     """Left becomes right, in new memory: numpy's view of it takes forty times as long to copy."""
-    import cv2
-
     return cv2.flip(image_HW3, 1)
 
 

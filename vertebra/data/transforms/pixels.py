@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 PixelChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -66,8 +67,6 @@ def pixel_changes(
 
 def pca_colour(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """AlexNet's shift of all pixels along the colours' principal axes (Krizhevsky et al. 2012, §4.1)."""
-    import cv2
-
     shift_3 = 255 * PCA_VECTORS @ (PCA_VALUES * rng.normal(0, PCA_SPREAD, 3))
     return cv2.transform(image_HW3, np.column_stack([np.eye(3), shift_3]))  # rounded and clipped
 
@@ -82,8 +81,6 @@ class RandomErasing:
         self.chance, self.rgb = chance, tuple(round(value) for value in rgb)
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        import cv2
-
         if rng.random() >= self.chance:
             return image_HW3
         height, width = image_HW3.shape[:2]
@@ -180,23 +177,17 @@ def brightness(image_HW3: np.ndarray, amount: float) -> np.ndarray:
 
 def saturation(image_HW3: np.ndarray, amount: float) -> np.ndarray:
     """From grey (-1) to twice as colourful (1)."""
-    import cv2
-
     return _blend(image_HW3, cv2.cvtColor(_grey(image_HW3), cv2.COLOR_GRAY2RGB), amount)
 
 
 def contrast(image_HW3: np.ndarray, amount: float) -> np.ndarray:
     """From the mean grey (-1) to twice the contrast (1)."""
-    import cv2
-
     mean = np.float32(cv2.mean(_grey(image_HW3))[0])
     return _look_up(image_HW3, _VALUES * np.float32(1 + amount) + mean * np.float32(-amount))
 
 
 def sharpness(image_HW3: np.ndarray, amount: float) -> np.ndarray:
     """From blurred (-1) to sharpened (1); the border's pixels stay."""
-    import cv2
-
     if min(image_HW3.shape[:2]) <= 2:
         return image_HW3
     sharpened = image_HW3.copy()
@@ -216,8 +207,6 @@ def solarize(image_HW3: np.ndarray, threshold: float) -> np.ndarray:
 
 def autocontrast(image_HW3: np.ndarray, _: float) -> np.ndarray:
     """Each channel stretched to 0..255."""
-    import cv2
-
     table_K3 = np.repeat(_VALUES[:, None], 3, axis=1)
     for channel, plane_HW in enumerate(cv2.split(image_HW3)):
         low, high = np.float32(plane_HW.min()), np.float32(plane_HW.max())
@@ -228,8 +217,6 @@ def autocontrast(image_HW3: np.ndarray, _: float) -> np.ndarray:
 
 def equalize(image_HW3: np.ndarray, _: float) -> np.ndarray:
     """Each channel's values spread evenly, in whole steps as PIL does it."""
-    import cv2
-
     table_K3 = np.repeat(_VALUES[:, None], 3, axis=1)
     for channel in range(3):
         counts_K = cv2.calcHist([image_HW3], [channel], None, [256], [0, 256]).reshape(-1).astype(np.int64)
@@ -293,8 +280,6 @@ def photometric(image_HW3: np.ndarray, strength: float, rng: np.random.Generator
 
 def light(image_HW3: np.ndarray, added: float, factor: float) -> np.ndarray:
     """added: grey levels; factor: on what that gives. Both keep to 0..255."""
-    import cv2
-
     if added == 0 and factor == 1:
         return image_HW3
     return cv2.LUT(image_HW3, _levels(np.clip(_VALUES + np.float32(added), 0, 255) * np.float32(factor)))
@@ -302,8 +287,6 @@ def light(image_HW3: np.ndarray, added: float, factor: float) -> np.ndarray:
 
 def colour(image_HW3: np.ndarray, saturation: float, degrees: float) -> np.ndarray:
     """saturation: a factor; degrees: by which hues turn. In 8-bit HSV, as SSD's authors do it, with 256 hues."""
-    import cv2
-
     if saturation == 1 and degrees == 0:
         return image_HW3
     hues = (np.arange(256) + round(degrees * 256 / 360)) % 256
@@ -318,8 +301,6 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 def _warp(image_HW3: np.ndarray, from_output: list[list[float]]) -> np.ndarray:
     """from_output: 2 x 3, where in the image (x, y of pixels' centres) an output pixel comes from."""
-    import cv2
-
     height, width = image_HW3.shape[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image_HW3, np.array(from_output, np.float64), (width, height), flags=flags)
@@ -327,21 +308,15 @@ def _warp(image_HW3: np.ndarray, from_output: list[list[float]]) -> np.ndarray:
 
 def _look_up(image_HW3: np.ndarray, table: np.ndarray) -> np.ndarray:
     """table: new values of 0..255, for all channels (256) or for each (256 x 3); clipped and cut to integers."""
-    import cv2
-
     values = np.clip(table, 0, 255).astype(np.uint8)
     return cv2.LUT(image_HW3, values if values.ndim == 1 else values[None])
 
 
 def _blend(image_HW3: np.ndarray, other_HW3: np.ndarray, amount: float) -> np.ndarray:
     """(1 + amount) of the image less `amount` of the other."""
-    import cv2
-
     return cv2.addWeighted(image_HW3, 1 + amount, other_HW3, -amount, _CUT)
 
 
 def _grey(image_HW3: np.ndarray) -> np.ndarray:
     """grey_HW, uint8."""
-    import cv2
-
     return cv2.transform(image_HW3, _LUMA)

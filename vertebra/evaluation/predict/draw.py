@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any
 
+import cv2
 import numpy as np
 
 from vertebra.evaluation.metrics.files import Entry
@@ -39,8 +40,6 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 def class_colours(category_ids: Iterable[int]) -> dict[int, Colour]:
     """One colour a class, by its place in the list."""
-    import cv2
-
     ids = list(category_ids)
     place_C = np.arange(len(ids))
     hue_C = np.deg2rad(25 + GOLDEN_ANGLE * place_C)
@@ -75,8 +74,6 @@ def draw(
 
     names, colours: by category id. The given picture is not changed.
     """
-    import cv2
-
     pen = Pen.of((pixels_HW3.shape[0], pixels_HW3.shape[1]))
     factor = pen.factor
     canvas_HW3 = cv2.resize(pixels_HW3, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -131,8 +128,6 @@ def _contrast(colour: Colour) -> Colour:
 
 
 def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, pen: Pen) -> None:
-    import cv2
-
     mask_HW, factor = rle.decode(value), pen.factor
     x, y, width, height = cv2.boundingRect(mask_HW)
     if not width:
@@ -150,8 +145,6 @@ def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, pe
 
 
 def _draw_box(canvas_HW3: np.ndarray, corners: Corners, colour: Colour, pen: Pen) -> None:
-    import cv2
-
     casing = max(1, pen.line // 3)
     for shade, thickness in ((_contrast(colour), pen.line + 2 * casing), (colour, pen.line)):
         cv2.rectangle(canvas_HW3, corners[:2], corners[2:], shade, thickness)
@@ -189,8 +182,6 @@ def place_labels(entries: Sequence[Entry], names: Mapping[int, str], pen: Pen) -
 
 def _measured(text: str, entry: Entry, pen: Pen) -> Label:
     """The label at 0, 0, at most as wide as the picture."""
-    import cv2
-
     font, width = cv2.FONT_HERSHEY_SIMPLEX, pen.size_hw[1]
     stroke, pad = max(1, round(pen.text / 10)), max(2, pen.text // 4)
     scale = cv2.getFontScaleFromHeight(font, pen.text, stroke)
@@ -218,8 +209,6 @@ def _places(corners: Corners, label_wh: tuple[int, int], size_hw: Size) -> np.nd
 
 
 def _draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
-    import cv2
-
     left, top, _, _ = label.place
     cv2.rectangle(canvas_HW3, label.place, colour, cv2.FILLED)
     at = (left + label.pad, top + label.pad // 2 + label.rise)

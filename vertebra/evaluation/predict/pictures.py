@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -132,8 +133,6 @@ def _free_stem(stem: str, suffixes: Sequence[str], used: set[str]) -> str:
 
 def encode_picture(pixels_HW3: np.ndarray, suffix: str) -> bytes:
     """RGB uint8 as a file's content."""
-    import cv2
-
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix.lower() in JPEG_SUFFIXES else []
     done, content = cv2.imencode(suffix, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR), settings)
     if not done:
@@ -149,8 +148,6 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, size_hw: tuple[int, int], frames_per_s: float) -> None:
-        import cv2
-
         for codec, suffix in CODECS:
             self.path = path.with_suffix(suffix)
             self._unfinished = path.with_name(f".{path.stem}.unfinished{suffix}")
@@ -169,8 +166,6 @@ class VideoFile:
 
     def add(self, pixels_HW3: np.ndarray) -> None:
         """One more frame, RGB uint8 of the video's size."""
-        import cv2
-
         self._writer.write(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR))
 
     def __enter__(self) -> VideoFile:
