@@ -30,3 +30,16 @@ def test_the_place_of_the_figures_is_made_before_the_work(tmp_path: Path):
     flags = ("--backbone", "cifar_r8", "--repeats", 0, "--size", 32, 32, "--json", tmp_path / "new" / "cost.json")
     run("profile_model", *flags)
     assert (tmp_path / "new" / "cost.json").is_file()
+
+
+def test_each_network_has_a_line_of_counts_times_and_memory():
+    flags = ("--repeats", 1, "--size", 32, 32, "--classes", 10, "--device", "cpu", "--precision", "fp32")
+    title, head, first, second = run("profile_model", "--backbone", "cifar_r8", "cifar_r14", *flags).out.splitlines()
+    assert title == "32x32 px, batch 1, fp32 on cpu"
+    assert head.split() == ["parameters", "FLOPs", "ms/image", "spread", "MB"]
+    # The first convolution, three stages of one block each, whose shortcuts have no weights, and the classifier.
+    stem, classifier = 9 * 3 * 16 + 2 * 16, 64 * 10 + 10
+    stages = sum(9 * (a * b + b * b) + 4 * b for a, b in ((16, 16), (16, 32), (32, 64)))
+    parameters = stem + stages + classifier
+    assert first.split()[:3] == ["cifar_r8", f"{parameters:,}", "0.01G"] and second.startswith("cifar_r14")
+    assert float(first.split()[-1]) >= 4 * parameters // 2**20

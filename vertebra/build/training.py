@@ -1,4 +1,4 @@
-"""What every training has: its length, optimiser, learning rate, precision and share of the batch."""
+"""The parts that every training has: its length, optimiser, learning rate, precision and share of the batch."""
 
 from __future__ import annotations
 

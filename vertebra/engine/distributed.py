@@ -127,11 +127,11 @@ def started(device: str = "auto") -> Iterator[World]:
         stop()
 
 
-def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Module:
+def wrap(model: nn.Module, world: World) -> nn.Module:
     """Return `model` with its gradients averaged over all processes; the model itself in a world of one.
 
     Buffers are not sent around at each step: frozen norms never change, and trained ones are taken from rank 0
-    before an evaluation. find_unused: some trained parameters get no gradient in some steps (costs a graph walk).
+    before an evaluation.
     """
     if world.size == 1:
         return model
@@ -144,7 +144,6 @@ def wrap(model: nn.Module, world: World, *, find_unused: bool = False) -> nn.Mod
         model,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=find_unused,
         **unsynced,
     )
 

@@ -50,14 +50,13 @@ def train(
     best: str | None = None,
     average: WeightAverage | None = None,
     state: dict[str, Any] | None = None,
-    find_unused: bool = False,
     compile: bool = False,
 ) -> Record:
     """Train `model` in place up to `iterations` and return the run's record.
 
     model: on `world.device`, not wrapped. loader: gives this process's share of `accumulate` batches for each
         iteration that is left; it begins at iteration `state["iteration"]`, counted from 0.
-    precision: "fp32", "bf16" or "fp16". grad_clip: largest norm of the gradient. find_unused: see `wrap`.
+    precision: "fp32", "bf16" or "fp16". grad_clip: largest norm of the gradient.
     evaluate: called by all processes at every `eval_period`th iteration and at the end, with the model in eval
         mode; rank 0's figures count. best: name of the figure (higher is better) that chooses best.pt.
     average: of the model's weights; it follows every step, and is evaluated beside them.
@@ -81,7 +80,7 @@ def train(
     )
     start = session.restore(state)
     begin_step = compile_forward(model, world.device, accumulate=accumulate) if compile else None
-    parallel = wrap(model, world, find_unused=find_unused).train()
+    parallel = wrap(model, world).train()
     parameters = trained_parameters(optimizer)
     fill_momentum(optimizer)
     guard = FiniteGuard(optimizer, scaler, world, [*model.buffers(), *(average.buffers if average else ())])

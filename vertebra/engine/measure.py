@@ -1,4 +1,4 @@
-"""How long a call takes and how much memory it needs."""
+"""The time that a call takes, and the memory that it needs."""
 
 from __future__ import annotations
 

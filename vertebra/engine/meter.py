@@ -1,4 +1,4 @@
-"""What is measured as a training goes on: mean losses, samples, times, and a warning where the loss does not fall."""
+"""Measures of a training as it goes on: mean losses, samples, times, and a warning where the loss does not fall."""
 
 from __future__ import annotations
 

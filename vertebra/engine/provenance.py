@@ -1,4 +1,4 @@
-"""Where a figure came from: commit, versions, machine, command, and the protocol it was measured under."""
+"""The origin of a figure: commit, versions, machine, command, and the protocol it was measured under."""
 
 from __future__ import annotations
 

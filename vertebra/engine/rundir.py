@@ -29,7 +29,7 @@ class RunDirectory:
     evaluated) and model_raw.safetensors (where model.safetensors holds the weights' average).
     """
 
-    def __init__(self, path: Path, *, world: World | None = None, keep: int = 2, tensorboard: bool = True):
+    def __init__(self, path: Path, *, world: World | None = None, tensorboard: bool = True):
         self.path = path
         self.world = world or World()
         self.config = path / "config.yaml"
@@ -43,7 +43,7 @@ class RunDirectory:
         self.best_weights = path / "model_best.safetensors"
         self.raw_weights = path / "model_raw.safetensors"
         self.provenance = path / "provenance.json"
-        self.checkpoints = Checkpoints(path / "checkpoints", keep=keep)
+        self.checkpoints = Checkpoints(path / "checkpoints")
         self.metrics = MetricsWriter(path, tensorboard=tensorboard, enabled=self.world.is_main)
 
     @classmethod
@@ -55,7 +55,6 @@ class RunDirectory:
         resume: bool = False,
         may_differ: Collection[str] = (),
         world: World | None = None,
-        keep: int = 2,
         tensorboard: bool = True,
     ) -> RunDirectory:
         """Return the directory at `path` for a run of `recipe`: a new one, or with `resume` the one that is there.
@@ -68,7 +67,7 @@ class RunDirectory:
         where it holds this one and `resume` was not asked for, where another process trains in it, and where it holds
         something else.
         """
-        run = cls(Path(path), world=world, keep=keep, tensorboard=tensorboard)
+        run = cls(Path(path), world=world, tensorboard=tensorboard)
         refusal: str | None = None
         if run.world.is_main:
             try:
@@ -137,7 +136,7 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """True where the run came to its end."""
         try:
             provenance = json.loads(self.provenance.read_text(encoding="utf-8"))
         except (OSError, ValueError):

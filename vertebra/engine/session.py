@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: logs, checkpoints, evaluations, and stops with a reason."""
+"""The work between the steps of a training: logs, checkpoints, evaluations, and stops with a reason."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FEWEST_SAMPLES = 1000  # shares of fewer samples than this say nothing: ten bad 
 
 @dataclass
 class Record:
-    """What a run has been through, over all its processes; part of each checkpoint.
+    """The history of a run, over all its processes; part of each checkpoint.
 
     iteration: steps taken. seconds: of training, without evaluations and checkpoints. samples, skipped: used, and
-    replaced because they were bad. evaluated: the iteration of the last evaluation, and `figures` what it gave.
+    replaced because they were bad. evaluated: the iteration of the last evaluation, and `figures` its figures.
     best, best_iteration: the best of the named figure so far.
     """
 

@@ -18,7 +18,7 @@ TO_COME = ("running", "queued", "waiting")  # the states of jobs that have not e
 
 
 class Shown(Protocol):
-    """What a board shows of a job: see `vertebra.engine.jobs.jobs.Job`."""
+    """The part of a job that a board shows: see `vertebra.engine.jobs.jobs.Job`."""
 
     @property
     def name(self) -> str: ...

@@ -44,7 +44,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """How the jobs ended: exit codes of the failed ones by name, and the signal that stopped them all (0: none).
+    """The end of all jobs: exit codes of the failed ones by name, and the signal that stopped them all (0: none).
 
     not_run: why jobs were not even started, by name.
     """
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Place(Protocol):
-    """Where jobs run. at_once: how many; outlives: they go on when the process that watches them is stopped.
+    """A place that runs jobs. at_once: how many; outlives: they go on when the process that watches them is stopped.
 
     queues_ahead: a job may be handed in before those that it needs have finished.
     """

@@ -44,7 +44,7 @@ def die_with(parent: int) -> None:
 
 
 def tie_forks() -> None:
-    """Whatever this process forks in its main thread from now on (loader workers) dies with it."""
+    """Let all that this process forks in its main thread from now on (loader workers) die with it."""
     global _forks_are_tied
     if not _forks_are_tied and _LIBC is not None:
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
