@@ -20,10 +20,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from vertebra.data.datasets.imagenet import FOLDER_PARTS, SPLIT_FOLDERS
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.files import write_atomically
 
 FORMAT = "vertebra shards 1"
 INDEX_SUFFIX = ".index.jsonl"
@@ -192,29 +192,20 @@ def read_shards(path: str, split: str) -> ClassificationDataset:
 
 
 def write_index(path: Path, class_names: Sequence[str], lines: Sequence[dict[str, Any]]) -> None:
-    """The index of these shards, whole or not at all. Raises DataError on a full disk."""
+    """Write the index of these shards, whole or not at all. Raises DataError on a full disk."""
     head = {"format": FORMAT, "images": sum(len(line["places"]) for line in lines), "class_names": list(class_names)}
-    with scratch_beside(path) as temporary:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            for line in (head, *lines):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *lines))
+    write_whole(path, lambda file: file.writelines(text.encode("utf-8", "surrogateescape") for text in texts))
 
 
-@contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """A file to write first and then move to `path`; what was not moved is removed. Raises DataError on a full disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write` fill a file, which stands at `path` once it is whole. Raises DataError on a full disk."""
     try:
-        yield temporary
+        write_atomically(path, write)
     except OSError as error:
-        raise DataError(
-            path, f"cannot be written ({error.strerror})", "make room there, or give another --output"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        hint = "make room there, or give another --output"
+        raise DataError(path, f"cannot be written ({cause.strerror})", hint) from error
 
 
 def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.shards import scratch_beside
 from vertebra.data.datasets.xml_objects import IMAGE_FIELDS, OBJECT_FIELDS, xml_text
 from vertebra.data.datasets.xml_sets import image_id, stem_of
 from vertebra.ground.errors import DataError
@@ -168,11 +167,14 @@ def write_new(path: Path, text: str) -> None:
 
 
 def write_over(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in the place of one that is there."""
+    """Write a file whole or not at all, in the place of one that is there. Not synced: there may be 100,000 of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_beside(path) as scratch:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         scratch.write_bytes(content)
         os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def refuse_names(dataset: DetectionDataset) -> None:

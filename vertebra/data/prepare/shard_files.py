@@ -14,9 +14,9 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -30,8 +30,8 @@ from vertebra.data.datasets.shards import (
     open_place,
     read_index,
     read_shards,
-    scratch_beside,
     write_index,
+    write_whole,
 )
 from vertebra.ground.errors import BadSample, DataError
 
@@ -56,19 +56,19 @@ def write_shards(
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     lines: list[dict[str, Any]] = []
     samples = iter(progress(order))
-    while more := _write_shard(dataset, samples, output / f"{split}-{len(lines):06}.tar", size_mb * (1 << 20)):
-        lines.append(more)
+    for first in samples:  # of a shard, which takes more
+        path = output / f"{split}-{len(lines):06}.tar"
+        lines.append(_write_shard(dataset, chain([first], samples), path, size_mb * (1 << 20)))
     write_index(index, dataset.class_names, lines)
     return index
 
 
-def _write_shard(
-    dataset: ClassificationDataset, samples: Iterator[int], path: Path, size: float
-) -> dict[str, Any] | None:
-    """One shard of the next samples, and its line of the index; None where there are no more."""
+def _write_shard(dataset: ClassificationDataset, samples: Iterator[int], path: Path, size: float) -> dict[str, Any]:
+    """Write one shard of the next samples; return its line of the index."""
     line: dict[str, Any] = {"shard": path.name, "places": [], "names": [], "labels": [], "offsets": [], "lengths": []}
-    with scratch_beside(path) as temporary:
-        with open(temporary, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+
+    def write(file: BinaryIO) -> None:
+        with tarfile.open(fileobj=file, mode="w") as tar:
             for place in samples:
                 extension, content = _picture(dataset, place)
                 label = int(dataset.labels_I[place])
@@ -81,13 +81,11 @@ def _write_shard(
                 _add(tar, f"{place:09}.cls", str(label).encode())
                 if tar.offset >= size:
                     break
-        if not line["places"]:
-            return None
-        with open(temporary, "rb") as written:
-            line["sha256"] = sha256(written)
-            line["bytes"] = os.fstat(written.fileno()).st_size
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+
+    write_whole(path, write)
+    with open(path, "rb") as written:
+        line["sha256"] = sha256(written)
+        line["bytes"] = os.fstat(written.fileno()).st_size
     return line
 
 
