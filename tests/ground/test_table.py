@@ -10,6 +10,7 @@ TABLE = Table(
         Row("AP", ["61.20", Cell(formats.signed_points(-0.5), "not distinguishable", best=True)]),
         Row("missed", ["2.00", formats.NONE], note="not found", group="Lost"),
         Row("both|", ["1.00", "x"], group="Lost"),
+        Row(f"r18 {formats.TIMES}2", ["1.00", "2"], group="Lost"),
     ],
     corner="Error",
     note="Of 50 images.",
@@ -24,6 +25,7 @@ def test_text_is_aligned_under_its_groups_in_marks_that_every_terminal_has():
         "Lost",
         "missed (not found)   2.00                            -",
         "both|                1.00                            x",
+        f"r18 {formats.TIMES}2               1.00                            2",
         "Of 50 images.",
     ]
 
@@ -35,6 +37,7 @@ def test_markdown_has_the_same_cells_with_bars_escaped_and_the_best_bold():
         f"| AP | 61.20 | **{formats.MINUS}0.50 (not distinguishable)** |",
         f"| missed (not found) | 2.00 | {formats.NONE} |",
         "| both\\| | 1.00 | x |",
+        f"| r18 {formats.TIMES}2 | 1.00 | 2 |",
     ]
 
 

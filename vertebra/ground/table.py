@@ -74,14 +74,15 @@ class Table:
     def text(self) -> str:
         """Return the table aligned for a terminal, its title above and its note below.
 
-        Typographic marks become plain ones, which every terminal has.
+        Typographic marks of figures become plain ones, which every terminal has; names stay as they are.
         """
-        lines = list(self._lines(lambda cell: str(cell).translate(PLAIN)))
+        lines = list(self._lines(str))
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         is_left = [True, *(name in self.left for name in self.columns)]
         head, *body = (
             "  ".join(
-                cell.ljust(width) if left else cell.rjust(width) for cell, width, left in zip(line, widths, is_left)
+                cell.ljust(width) if left else cell.rjust(width).translate(PLAIN)
+                for cell, width, left in zip(line, widths, is_left)
             ).rstrip()
             for line in lines
         )
