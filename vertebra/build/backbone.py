@@ -66,13 +66,8 @@ def pretrained_backbone(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[B
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
     that never learn are no baseline.
     """
-    require_weights(recipe.weights)
+    require_weights(recipe.weights, is_frozen=recipe.model.is_frozen)
     if recipe.weights == "none":
-        if recipe.model.norms == "frozen" or recipe.model.freeze_stride > 0:
-            raise RecipeError(
-                "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
-                "(and use the same for the backbone that it is compared with)"
-            )
         return make_detector_backbone(recipe), {"source": "none"}
     if recipe.weights == "torchvision":
         state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
@@ -107,8 +102,6 @@ def torchvision_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, A
 
 def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifier, dict[str, Any] | None]:
     """Return the network to train, and the provenance of what it starts from."""
-    if recipe.weights is not None and recipe.shallow_weights is not None:
-        raise RecipeError("--weights and --shallow-weights are two beginnings: give one of them")
     backbone = build_backbone(recipe, num_classes, zero_init=recipe.zero_init_residual)
     if recipe.zero_init_residual and recipe.weights is None and ":" in recipe.backbone:
         logger.warning("zero_init_residual is for our own networks: %s begins as its library has it", recipe.backbone)

@@ -25,8 +25,7 @@ from vertebra.data.transforms.classification_views import ClassificationTransfor
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
-from vertebra.ground.errors import RecipeError
-from vertebra.recipes.schema import BackboneRecipe, ClassificationInput
+from vertebra.recipes.schema import BackboneRecipe
 
 
 def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
@@ -105,37 +104,12 @@ def class_test_loader(
     return classification_test_loader(dataset, transform, share, replace_bad=replace_bad)
 
 
-def check_fast_path(recipe: BackboneRecipe) -> None:
-    """Raise RecipeError where the recipe wants of the device, or of the compiler, more than they can do."""
-    beyond = _beyond_resident(recipe.input)
-    if recipe.input.resident == "yes" and beyond:
-        raise RecipeError(
-            f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
-            "leave that out, or give --input.resident no"
-        )
-    if recipe.checkpoint_activations and recipe.compile:
-        raise RecipeError("--compile and --checkpoint-activations do not go together: leave one of them out")
-
-
 def is_resident(recipe: BackboneRecipe, dataset: ClassificationDataset) -> bool:
     """Tell whether the data set lies on the device and is augmented there."""
     view = recipe.input
     if view.resident == "auto":
-        return not _beyond_resident(view) and is_small(dataset, max(view.size, view.test_size or 0))
+        return not view.beyond_device() and is_small(dataset, max(view.size, view.test_size or 0))
     return view.resident == "yes"
-
-
-def _beyond_resident(view: ClassificationInput) -> list[str]:
-    """Return the settings of a view that only workers can carry out."""
-    views = {
-        "augment": view.augment not in ("pad", "none"),
-        "colour": view.colour != "none",
-        "policy": view.policy != "none",
-        "erase": view.erase > 0,
-        "repeats": view.repeats > 1,
-        "start_size": view.start_size is not None,
-    }
-    return [f"input.{name} {getattr(view, name)}" for name, is_beyond in views.items() if is_beyond]
 
 
 @functools.lru_cache(maxsize=4)  # evaluations come back to the same images

@@ -14,7 +14,7 @@ from backbones.classifier import Classifier
 from backbones.dense import map_side
 from backbones.norms import recompute_statistics
 from vertebra.build.backbone import build_classifier
-from vertebra.build.classification_data import check_fast_path, class_test_loader, class_train_loader, open_classes
+from vertebra.build.classification_data import class_test_loader, class_train_loader, open_classes
 from vertebra.build.run import TrainingJob
 from vertebra.build.training import autocast_of
 from vertebra.data.datasets.records import ClassificationDataset
@@ -38,7 +38,6 @@ class ClassifierTraining(TrainingJob[BackboneRecipe, ClassificationDataset]):
     model: Classifier
 
     def open_data(self) -> tuple[ClassificationDataset, ClassificationDataset]:
-        check_fast_path(self.recipe)
         return open_classes(self.recipe, "train"), open_classes(self.recipe, "val")
 
     def source(self, dataset: ClassificationDataset) -> str:

@@ -15,7 +15,7 @@ from vertebra.engine.distributed import World
 from vertebra.engine.optim import OPTIMIZERS
 from vertebra.engine.schedule import Schedule, create_schedule
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.schema import BackboneRecipe, RunRecipe, Solver, follows_evaluations
+from vertebra.recipes.schema import BackboneRecipe, RunRecipe, Solver, require_length
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
@@ -25,13 +25,11 @@ def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe,
 
     Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
     """
-    if follows_evaluations(recipe) and recipe.eval_period is None:
-        raise RecipeError("--solver.schedule plateau follows the evaluations: give --eval-period as well")
     solver = recipe.solver
-    if solver.iterations is not None:
-        return solver.iterations
+    require_length(solver, recipe.eval_period)
     if solver.epochs is None:
-        raise RecipeError("the length of the training is missing: give --solver.iterations or --solver.epochs")
+        assert solver.iterations is not None
+        return solver.iterations
     return max(1, -(-int(solver.epochs * images) // solver.batch_size))
 
 
@@ -60,10 +58,7 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
     """Return the learning rate's factor as a function of the step.
 
     figure: what a plateau follows. images: in the training set, for a warm-up in epochs.
-    Raises RecipeError for a warm-up that follows figures which this training does not have.
     """
-    if solver.warmup_until_error is not None and figure != "top1":
-        raise RecipeError("--solver.warmup-until-error follows a classifier's error, which a detector has not")
     warmup = solver.warmup_iterations
     if solver.warmup_epochs is not None:
         warmup = round(solver.warmup_epochs * images / solver.batch_size)

@@ -255,6 +255,25 @@ class ClassificationInput(Recipe):
     )
     cache_mb: int = Field(2048, ge=0, description="Memory for decoded images, MB; 0: decode every time.")
 
+    def beyond_device(self) -> list[str]:
+        """Return the settings that only loader processes can carry out, not the device."""
+        settings = {
+            "augment": self.augment not in ("pad", "none"),
+            "colour": self.colour != "none",
+            "policy": self.policy != "none",
+            "erase": self.erase > 0,
+            "repeats": self.repeats > 1,
+            "start_size": self.start_size is not None,
+        }
+        return [f"input.{name} {getattr(self, name)}" for name, is_beyond in settings.items() if is_beyond]
+
+    def check(self) -> None:
+        if self.resident == "yes" and (beyond := self.beyond_device()):
+            raise ValueError(
+                f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
+                "leave that out, or give --input.resident no"
+            )
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> ClassificationInput:
         name = "size" if self.test_size is None else "test_size"
@@ -298,11 +317,50 @@ class BackboneRecipe(RunRecipe):
     )
     solver: Solver = Solver()
 
+    def check(self) -> None:
+        refuse(
+            (
+                self.weights is not None and self.shallow_weights is not None,
+                "--weights and --shallow-weights are two beginnings: give one of them",
+            ),
+            (
+                self.compile and self.checkpoint_activations,
+                "--compile and --checkpoint-activations do not go together: leave one of them out",
+            ),
+        )
 
-def require_weights(weights: str) -> None:
-    """Raise RecipeError where a detector or a localizer has no weights to start from."""
+    def require_inputs(self) -> None:
+        """Raise RecipeError where a training lacks what has no default."""
+        super().require_inputs()
+        require_length(self.solver, self.eval_period)
+
+
+def require_weights(weights: str, *, is_frozen: bool) -> None:
+    """Raise RecipeError where a detector or a localizer has no weights to start from.
+
+    is_frozen: a part of the backbone is not trained; random layers that never learn are no baseline.
+    """
     if not weights:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
+    if weights == "none" and is_frozen:
+        raise RecipeError(
+            "--weights none trains everything: add --model.norms trained --model.freeze-stride 0 "
+            "(and use the same for the backbone that it is compared with)"
+        )
+
+
+def require_length(solver: Solver, eval_period: int | None) -> None:
+    """Raise RecipeError where a training has no length, or its rate would wait for evaluations that never come."""
+    if solver.schedule == "plateau" and eval_period is None:
+        raise RecipeError("--solver.schedule plateau follows the evaluations: give --eval-period as well")
+    if solver.iterations is None and solver.epochs is None:
+        raise RecipeError("the length of the training is missing: give --solver.iterations or --solver.epochs")
+
+
+def refuse_warmup_until_error(solver: Solver) -> None:
+    """Raise ValueError for a warm-up that follows figures which a detector's or a localizer's training lacks."""
+    if solver.warmup_until_error is not None:
+        raise ValueError("solver.warmup_until_error follows a classifier's error, which a detector has not")
 
 
 def check_positives(name: str, samples: int, share_name: str, share: float) -> None:

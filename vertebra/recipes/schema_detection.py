@@ -21,6 +21,8 @@ from vertebra.recipes.schema import (
     Solver,
     check_positives,
     flatten,
+    refuse_warmup_until_error,
+    require_length,
     require_weights,
 )
 
@@ -175,6 +177,11 @@ class Detector(Recipe):
     mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
 
     @property
+    def is_frozen(self) -> bool:
+        """True where a part of the backbone is not trained."""
+        return self.norms == "frozen" or self.freeze_stride > 0
+
+    @property
     def title(self) -> str:
         """Return its name: Mask R-CNN (fpn)."""
         return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
@@ -255,6 +262,9 @@ class DetectionRecipe(RunRecipe):
     solver: DetectionSolver = DetectionSolver()
     test: DetectionTest = DetectionTest()
 
+    def check(self) -> None:
+        refuse_warmup_until_error(self.solver)
+
     @model_validator(mode="after")
     def _dataset_is_known(self) -> DetectionRecipe:
         if self.dataset not in DETECTION_SETS:
@@ -295,6 +305,7 @@ class DetectionRecipe(RunRecipe):
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""
-        require_weights(self.weights)
+        require_weights(self.weights, is_frozen=self.model.is_frozen)
         self.source("train")
         super().require_inputs()
+        require_length(self.solver, self.eval_period)

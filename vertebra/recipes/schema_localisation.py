@@ -18,6 +18,8 @@ from vertebra.recipes.schema import (
     Solver,
     check_positives,
     protocol_fields,
+    refuse_warmup_until_error,
+    require_length,
     require_weights,
 )
 
@@ -73,6 +75,11 @@ class PerClassRPN(Recipe):
     negative_iou: float = Field(0.3, gt=0, le=1, description="Overlap below which an anchor is negative.")
     rpn_beta: float = Field(0.111, ge=0, description="Smooth-L1's turning point; 0: L1; 2015: 0.111.")
 
+    @property
+    def is_frozen(self) -> bool:
+        """True where a part of the backbone is not trained."""
+        return self.norms == "frozen" or self.freeze_stride > 0
+
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> PerClassRPN:
         if self.negative_iou > self.positive_iou:
@@ -125,10 +132,14 @@ class LocalisationRecipe(RunRecipe):
     solver: LocalisationSolver = LocalisationSolver()
     test: LocalisationTest = LocalisationTest()
 
+    def check(self) -> None:
+        refuse_warmup_until_error(self.solver)
+
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""
-        require_weights(self.weights)
+        require_weights(self.weights, is_frozen=self.model.is_frozen)
         super().require_inputs()
+        require_length(self.solver, self.eval_period)
 
     def protocol(self) -> dict[str, Any]:
         """Return the fields that make two runs comparable; the path of the classifier is not one of them."""
