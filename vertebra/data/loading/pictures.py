@@ -80,14 +80,14 @@ def _files_of(name: str) -> list[Path]:
         if inside := [entry for entry in entries if entry.is_file() and _is_picture(entry)]:
             return inside
         below = any(entry.is_dir() for entry in entries)
-        hint = f"; for those in its folders write '{path}/**/*'" if below else ""
-        raise DataError(f"{path}: no images or videos in this folder{hint}")
+        hint = f"for those in its folders write '{path}/**/*'" if below else ""
+        raise DataError(path, "no images or videos in this folder", hint)
     if glob.has_magic(name):
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
         if inside := [match for match in matches if match.is_file() and _is_picture(match)]:
             return inside
-        raise DataError(f"{name}: no image or video has such a name; check the pattern")
-    raise DataError(f"{name}: no such file or folder; check the path")
+        raise DataError(name, "no image or video has such a name", "check the pattern")
+    raise DataError(name, "no such file or folder", "check the path")
 
 
 def _is_video(path: Path) -> bool:

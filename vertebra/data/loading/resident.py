@@ -112,10 +112,9 @@ def read_resident(
         host_IHW3 = torch.zeros(len(dataset), size + 2 * pad, size + 2 * pad, 3, dtype=torch.uint8)
         kept_IHW3 = host_IHW3.to(device)
     except RuntimeError as error:
-        raise DataError(
-            f"{dataset.root}: {len(dataset)} images of {size} px take {needed_mb(len(dataset), size):.0f} MB, "
-            f"more than there is on {device}; give --input.resident no"
-        ) from error
+        memory = f"{len(dataset)} images of {size} px take {needed_mb(len(dataset), size):.0f} MB"
+        reason = f"{memory}, more than there is on {device}"
+        raise DataError(dataset.root, reason, "give --input.resident no") from error
     inner_IHW3 = host_IHW3[:, pad : pad + size, pad : pad + size].numpy()
     unusable: dict[int, BadSample] = {}
 

@@ -40,9 +40,8 @@ class Crops:
 
     def __post_init__(self) -> None:
         if self.shorter < self.size:
-            raise DataError(
-                f"resize {self.shorter} is below the crop's size {self.size}; set it to {self.size} or more"
-            )
+            where = f"resize {self.shorter} is below the crop's size {self.size}"
+            raise DataError(where, hint=f"set it to {self.size} or more")
 
     @property
     def usual_pixels(self) -> float:

@@ -160,8 +160,9 @@ class VideoFile:
             self._unfinished.unlink(missing_ok=True)
         codecs = " or ".join(codec for codec, _ in CODECS)
         raise UserError(
-            f"{path}: OpenCV has no codec to write a video with ({codecs}) on this machine, or the folder is not to be "
-            "written to; install opencv-python-headless, or use --json-only"
+            path,
+            f"OpenCV has no codec to write a video with ({codecs}) on this machine, or the folder cannot be written to",
+            "install opencv-python-headless, or use --json-only",
         )
 
     def add(self, pixels_HW3: np.ndarray) -> None:
