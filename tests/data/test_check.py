@@ -74,6 +74,14 @@ def test_the_same_image_in_both_parts_of_a_union_is_a_fault(tmp_path: Path):
     assert fault.reason == "1 images are in it twice (id 1 is one)"
 
 
+def test_the_parts_of_a_union_are_checked_each_and_together(coco_set, tmp_path: Path):
+    write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
+    coco_set()
+    faults = check_detection(tmp_path, "voc2007/trainval+json:ann.json+json:gone.json")
+    assert [fault.path.name for fault in faults] == ["gone.json", "trainval+json:ann.json+json:gone.json"]
+    assert "no such annotation file" in faults[0].reason and "have different classes" in faults[1].reason
+
+
 def test_all_faults_of_class_folders_come_at_once(tmp_path: Path):
     write_folders(tmp_path, {"ant": 3, "bee": 0})
     (tmp_path / "train" / "ant" / "000.jpg").write_bytes(b"")
