@@ -100,9 +100,9 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
 def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path: Path):
     write_picture(tmp_path / "test2017" / "1.png", 60, 80, 1)
     image = {"id": 1, "file_name": "1.png", "width": 80, "height": 60}
-    told = {"images": [image], "categories": [{"id": 1, "name": "dog"}]}
+    content = {"images": [image], "categories": [{"id": 1, "name": "dog"}]}
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(told))
+    (tmp_path / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(content))
     recipe = parse("--dataset", "coco", "--test-source", "coco/test-dev2017", "--data", str(tmp_path), "--model.masks")
     test_set = detection_data.open_test(recipe)
     assert not test_set.labelled and len(test_set) == 1
@@ -114,9 +114,9 @@ def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path:
 
 def test_masks_are_trained_on_images_of_which_none_has_an_object(tmp_path: Path):
     write_picture(tmp_path / "1.png", 60, 80, 1)
-    told = {"images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 60}], "annotations": [],
+    content = {"images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 60}], "annotations": [],
             "categories": [{"id": 1, "name": "dog"}]}  # fmt: skip
-    (tmp_path / "train.json").write_text(json.dumps(told))
+    (tmp_path / "train.json").write_text(json.dumps(content))
     recipe = parse(*sources(tmp_path), "--model.masks")
     (batch, *_) = loader_of(recipe, detection_data.open_train(recipe))
     assert batch.inputs[1].masks.offsets == (0,)

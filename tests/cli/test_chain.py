@@ -178,8 +178,8 @@ def test_figures_of_two_processes_are_those_of_the_weights_that_they_saved(sampl
     _, facts = load_weights(tmp_path / "model.safetensors")
     figures = tmp_path / "figures.json"
     run("eval_backbone", "--weights", tmp_path / "model.safetensors", "--data", sample / "objects", "--json", figures)
-    told = json.loads(figures.read_text())[0]
-    assert facts["figures"] == {name: pytest.approx(told[name]) for name in ("top1", "top5")}
+    written = json.loads(figures.read_text())[0]
+    assert facts["figures"] == {name: pytest.approx(written[name]) for name in ("top1", "top5")}
 
 
 def test_compare_reports_on_two_finished_runs(detectors, tmp_path):

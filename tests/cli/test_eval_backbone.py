@@ -106,5 +106,5 @@ def test_sizes_that_the_network_cannot_see_are_a_wrong_command_line(weights, sam
 
 def test_a_file_that_is_not_there_is_named_without_an_error_number(weights, sample, tmp_path):
     flags = ("--data", sample / "objects", "--ilsvrc", tmp_path / "lines.txt", "--synsets", tmp_path / "ids.txt")
-    said = run("eval_backbone", "--weights", weights["r18"], *flags, expect=1).err
-    assert said.endswith(f"error: {tmp_path / 'ids.txt'}: No such file or directory; check the path\n")
+    message = run("eval_backbone", "--weights", weights["r18"], *flags, expect=1).err
+    assert message.endswith(f"error: {tmp_path / 'ids.txt'}: No such file or directory; check the path\n")

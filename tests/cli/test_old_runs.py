@@ -35,19 +35,19 @@ def read(path: Path | str) -> Any:
 def test_a_classifiers_weights_are_evaluated_with_their_figures() -> None:
     run("eval_backbone", "--weights", "runs/backbone/model.safetensors", "--data", "runs/data/objects",
         "--workers", 0, "--device", "cpu", "--json", "figures.json")  # fmt: skip
-    (figures,), told = read("figures.json"), read(OLD / "backbone" / "evaluation.json")
+    (figures,), recorded = read("figures.json"), read(OLD / "backbone" / "evaluation.json")
     assert {name: figures[name] for name in ("top1", "top5", "images")} == {
-        name: told[name] for name in ("top1", "top5", "images")
+        name: recorded[name] for name in ("top1", "top5", "images")
     }
 
 
 def test_a_detectors_run_directory_is_evaluated_with_its_figures() -> None:
     run("eval_det", "runs/det_0", "--workers", 0, "--device", "cpu", "--output", "again")
-    figures, told = read("again/evaluation.json"), read(OLD / "det_0" / "evaluation.json")
-    assert figures["coco"] == pytest.approx(told["coco"], rel=1e-4)
-    assert figures["voc"]["mAP"] == pytest.approx(told["voc"]["mAP"], rel=1e-4)
+    figures, recorded = read("again/evaluation.json"), read(OLD / "det_0" / "evaluation.json")
+    assert figures["coco"] == pytest.approx(recorded["coco"], rel=1e-4)
+    assert figures["voc"]["mAP"] == pytest.approx(recorded["voc"]["mAP"], rel=1e-4)
     for name in ("parameters", "flops", "classifier"):
-        assert figures["cost"][name] == told["cost"][name]
+        assert figures["cost"][name] == recorded["cost"][name]
 
 
 def test_a_training_goes_on_from_its_checkpoint_to_the_same_end() -> None:
@@ -57,8 +57,8 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_end() -> None:
         (resumed / name).unlink()
     lines = (OLD / "det_0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (resumed / "metrics.jsonl").write_text("".join(lines[:6]), encoding="utf-8")
-    told = read(OLD / "det_0" / "provenance.json")
-    _, _, *flags = told["command"].split()
+    recorded = read(OLD / "det_0" / "provenance.json")
+    _, _, *flags = recorded["command"].split()
     flags[flags.index("--output") + 1] = str(resumed)
     run("train_det", *flags, "--resume")
     made = [json.loads(line) for line in (resumed / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -68,19 +68,19 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_end() -> None:
         same = [name for name in old if name.startswith("loss") or name in ("iteration", "lr", "AP", "AP50", "VOC")]
         assert [line[name] for name in same] == pytest.approx([old[name] for name in same], rel=1e-4)
     facts = read(resumed / "provenance.json")
-    assert facts["finished"] and facts["protocol_hash"] == told["protocol_hash"] and facts.keys() == told.keys()
+    assert facts["finished"] and facts["protocol_hash"] == recorded["protocol_hash"] and facts.keys() == recorded.keys()
 
 
 def test_the_report_on_two_runs_has_its_figures() -> None:
     run("compare", "runs/det_0", "runs/det_1", "--report", "report")
-    report, told = read("report/report.json"), read(OLD / "report.json")
-    assert report["data"] == told["data"] and report["figures"] == told["figures"]
-    assert report["protocol"]["hash"] == told["protocol"]["hash"]
-    for side, old in zip(report["sides"], told["sides"], strict=True):
+    report, recorded = read("report/report.json"), read(OLD / "report.json")
+    assert report["data"] == recorded["data"] and report["figures"] == recorded["figures"]
+    assert report["protocol"]["hash"] == recorded["protocol"]["hash"]
+    for side, old in zip(report["sides"], recorded["sides"], strict=True):
         assert side["label"] == old["label"] and side["seeds"] == old["seeds"]
         assert side["cost"].keys() == old["cost"].keys()
         for kind in ("figures", "cost"):
             for name, value in old[kind].items():
                 assert side[kind][name] == (pytest.approx(value, rel=1e-6) if isinstance(value, dict) else value), name
-    for one, old in zip(report["per_size"], told["per_size"], strict=True):
+    for one, old in zip(report["per_size"], recorded["per_size"], strict=True):
         assert one["name"] == old["name"] and one["AP"][0] == pytest.approx(old["AP"][0], rel=1e-6)

@@ -179,8 +179,12 @@ def test_the_best_evaluated_weights_are_kept_beside_the_last(tool, folders, tmp_
     assert facts["weights"] == f"best of the evaluations, by {name} on val"
     assert facts["iterations"] == 4 and facts["figures"] == {"top1": 60.0}
     assert f"the best evaluation was at iteration 4 ({name} 60.00, at the end 40.00)" in caplog.text
-    said = json.loads((run / "provenance.json").read_text())
-    assert said["best"]["iterations"] == 4 and said["iterations"] == 6 and said["figures"]["top1"] == 40.0
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert (
+        provenance["best"]["iterations"] == 4
+        and provenance["iterations"] == 6
+        and provenance["figures"]["top1"] == 40.0
+    )
 
 
 def test_another_batch_is_told_with_both_rates(tool, folders, tmp_path):

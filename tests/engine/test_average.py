@@ -31,14 +31,14 @@ def steps(model: ToyNet, count: int):
 def test_the_average_equals_torchs_on_the_same_updates():
     model = ToyNet()
     ours = WeightAverage(model, 0.9)
-    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    theirs.update_parameters(model)  # torch's first update copies
+    peer = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    peer.update_parameters(model)  # torch's first update copies
     for number in steps(model, 8):
         ours.update(1000 + number)  # far into a training, where the decay has its whole value
-        theirs.update_parameters(model)
+        peer.update_parameters(model)
     averages = ours.state_dict()
     assert {"conv.weight", "norm.running_mean", "norm.running_var"} <= averages.keys()
-    expected = theirs.module.state_dict()
+    expected = peer.module.state_dict()
     for name, tensor in averages.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
         assert not torch.allclose(tensor, model.state_dict()[name], rtol=1e-3), name

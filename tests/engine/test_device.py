@@ -1,4 +1,4 @@
-"""What a device is told: here, that a CPU's freed memory stays with the process."""
+"""The memory that tensors free on a CPU stays with the process."""
 
 import ctypes
 import subprocess
@@ -28,6 +28,6 @@ print(first, mapped())
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="speaks of glibc's malloc"
 )
 def test_a_process_on_a_cpu_keeps_the_memory_that_its_maps_free():
-    told = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, text=True).stdout
-    before, after = map(int, told.split())
+    output = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, text=True).stdout
+    before, after = map(int, output.split())
     assert before >= 16 << 20 and after == 0

@@ -91,8 +91,8 @@ def test_a_log_on_a_full_disk_prints_no_traceback(tmp_path, capsys):
     (tmp_path / "log.txt").symlink_to("/dev/full")
     setup_logging(tmp_path / "log.txt")
     logging.getLogger("vertebra.engine").info("a line")
-    told = capsys.readouterr()
-    assert "a line" in told.out and told.err == ""
+    captured = capsys.readouterr()
+    assert "a line" in captured.out and captured.err == ""
 
 
 def test_a_resumed_run_appends_to_its_log(tmp_path):

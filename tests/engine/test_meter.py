@@ -43,8 +43,8 @@ def test_the_warmup_does_not_count_and_a_short_training_has_its_hundred_iteratio
 def test_a_rate_that_is_too_high_is_said_in_the_log(train_toy, caplog, schedule):
     with caplog.at_level("WARNING", logger="vertebra.engine"):
         train_toy(iterations=160, lr=1.0, schedule=schedule, log_period=10, grad_clip=1.0)
-    said = [record.getMessage() for record in caplog.records if "learning rate" in record.getMessage()]
-    assert len(said) == 1 and "try a third of it (--solver.lr)" in said[0]
+    messages = [record.getMessage() for record in caplog.records if "learning rate" in record.getMessage()]
+    assert len(messages) == 1 and "try a third of it (--solver.lr)" in messages[0]
 
 
 def test_a_rate_that_is_right_is_not_complained_of(train_toy, caplog):

@@ -41,17 +41,17 @@ def test_a_wholly_frozen_model_is_a_sentence():
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_equals_torchs_plain_loop(nesterov):
-    ours, theirs = ToyNet(dropout=0.0), ToyNet(dropout=0.0)
-    theirs.load_state_dict(ours.state_dict())
-    fused = sgd(ours, lr=0.1, nesterov=nesterov)
+    own, other = ToyNet(dropout=0.0), ToyNet(dropout=0.0)
+    other.load_state_dict(own.state_dict())
+    fused = sgd(own, lr=0.1, nesterov=nesterov)
     fill_momentum(fused)
-    plain = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-4, nesterov=nesterov, foreach=False)
+    plain = torch.optim.SGD(other.parameters(), 0.1, 0.9, weight_decay=1e-4, nesterov=nesterov, foreach=False)
     for batch in batches(0, 4):
-        for model, optimizer in ((ours, fused), (theirs, plain)):
+        for model, optimizer in ((own, fused), (other, plain)):
             model(*batch.inputs)["loss_cls"].backward()
             optimizer.step()
             optimizer.zero_grad()
-    for a, b in zip(ours.parameters(), theirs.parameters()):
+    for a, b in zip(own.parameters(), other.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 

@@ -37,7 +37,7 @@ def torch_factors(make_scheduler, steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("schedule", "peer"),
     [
         (MultiStep((3, 7), 0.1), lambda o: peers.MultiStepLR(o, [3, 7], 0.1)),
         (Cosine(20), lambda o: peers.CosineAnnealingLR(o, 20)),
@@ -46,22 +46,22 @@ def torch_factors(make_scheduler, steps: int) -> list[float]:
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_a_schedule_equals_torchs(ours, theirs):
-    assert [ours(step) for step in range(20)] == pytest.approx(torch_factors(theirs, 20), abs=1e-9)
+def test_a_schedule_equals_torchs(schedule, peer):
+    assert [schedule(step) for step in range(20)] == pytest.approx(torch_factors(peer, 20), abs=1e-9)
 
 
 @pytest.mark.parametrize("patience", [0, 2, 5])
 def test_plateau_equals_torchs_on_random_figures(patience):
     draw = random.Random(patience)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    theirs = peers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=patience, eps=0.0)
-    ours = Plateau("AP", gamma=0.5, patience=patience)
+    peer = peers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=patience, eps=0.0)
+    schedule = Plateau("AP", gamma=0.5, patience=patience)
     for step in range(60):  # rising towards 70, with noise and repetitions
         figure = round(70 - 70 / (1 + step) + draw.gauss(0, 2), 1)
-        ours.observe({"AP": figure})
-        theirs.step(figure)
-        assert ours(0) == pytest.approx(optimizer.param_groups[0]["lr"])
-    assert ours(0) < 0.6, "it never fell"
+        schedule.observe({"AP": figure})
+        peer.step(figure)
+        assert schedule(0) == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert schedule(0) < 0.6, "it never fell"
 
 
 def test_a_plateau_under_a_warmup_is_followed_and_saved():
@@ -138,7 +138,7 @@ def test_a_warmup_that_was_broken_off_goes_on_to_the_bit(train_toy, run, tmp_pat
     parts = go(part, 110, start=90, state=state)
     for one in (whole, parts):
         one["record"].pop("seconds")
-        one["watch"].pop("iterations")  # the first part was told another length
+        one["watch"].pop("iterations")  # the first part had another length
     assert rates(run)[100] < rates(run)[102] and same(whole, parts)
 
 

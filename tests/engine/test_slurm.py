@@ -24,10 +24,10 @@ def has_slurm() -> bool:
     if not shutil.which("sbatch") or not shutil.which("squeue"):
         return False
     try:
-        said = subprocess.run(["sinfo", "--noheader", "--format", "%T"], capture_output=True, text=True, timeout=5)
+        answer = subprocess.run(["sinfo", "--noheader", "--format", "%T"], capture_output=True, text=True, timeout=5)
     except subprocess.TimeoutExpired:
         return False
-    return any(state in said.stdout for state in ("idle", "mixed", "allocated"))
+    return any(state in answer.stdout for state in ("idle", "mixed", "allocated"))
 
 
 needs_submitit = pytest.mark.skipif(
@@ -144,8 +144,8 @@ def test_without_a_cluster_that_is_said(tmp_path):
 
 def test_words_go_to_submitit_or_to_sbatch():
     known = {"partition", "time", "mem", "account"}
-    told = slurm._parameters({"partition": "gpu", "time": "240", "reservation": "ours"}, known)
-    assert told == {
+    parameters = slurm._parameters({"partition": "gpu", "time": "240", "reservation": "ours"}, known)
+    assert parameters == {
         "partition": "gpu",
         "time": 240,
         "additional_parameters": {"kill-on-invalid-dep": "yes", "reservation": "ours"},
@@ -158,15 +158,15 @@ def test_words_go_to_submitit_or_to_sbatch():
 
 @needs_submitit
 def test_what_a_cluster_must_be_told(tmp_path):
-    told = {"directory": tmp_path, "consoles": tmp_path, "gpus": 0, "cores": 1, "at_once": 1}
+    options = {"directory": tmp_path, "consoles": tmp_path, "gpus": 0, "cores": 1, "at_once": 1}
     with pytest.raises(UserError, match="cluster=cloud: it is slurm or local"):
-        Cluster({"cluster": "cloud"}, **told)
+        Cluster({"cluster": "cloud"}, **options)
     with pytest.raises(UserError, match=r"lacks time=MINUTES, such as time=240"):
-        Cluster({"partition": "gpu"}, **told)
+        Cluster({"partition": "gpu"}, **options)
     with pytest.raises(UserError, match=r"--slurm time=4:00:00: in whole minutes, such as time=240"):
-        Cluster({"cluster": "local", "time": "4:00:00"}, **told)
+        Cluster({"cluster": "local", "time": "4:00:00"}, **options)
     with pytest.raises(UserError, match=r"--slurm partiton=gpu: cluster=local has no queue that could heed it"):
-        Cluster({"cluster": "local", "partiton": "gpu"}, **told)
+        Cluster({"cluster": "local", "partiton": "gpu"}, **options)
     (tmp_path / "jobs.json").write_text("{")
     with pytest.raises(UserError, match=r"jobs.json is not JSON; if none of its jobs is in the queue, remove it"):
-        Cluster({"cluster": "local"}, **told)
+        Cluster({"cluster": "local"}, **options)

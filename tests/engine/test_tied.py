@@ -56,11 +56,11 @@ def is_alive(process: int) -> bool:
 
 def killed_with_its_starter(starter: subprocess.Popen, tmp_path: Path, names: tuple[str, ...]) -> None:
     wait_for(lambda: all((tmp_path / name).exists() for name in names))
-    theirs = [int(word) for name in names for word in (tmp_path / name).read_text().split()]
-    assert all(map(is_alive, theirs)) and starter.poll() is None
+    children = [int(word) for name in names for word in (tmp_path / name).read_text().split()]
+    assert all(map(is_alive, children)) and starter.poll() is None
     starter.send_signal(signal.SIGKILL)
     starter.wait()
-    wait_for(lambda: not any(map(is_alive, theirs)), seconds=20)
+    wait_for(lambda: not any(map(is_alive, children)), seconds=20)
 
 
 def test_jobs_and_their_loaders_die_with_a_study_that_is_killed(tmp_path):
@@ -94,8 +94,8 @@ def test_what_a_training_forks_is_tied(monkeypatch):
 def test_a_tied_command_is_the_command_itself(tmp_path):
     from vertebra.engine.jobs.tied import tied
 
-    told = subprocess.run(tied([sys.executable, "-c", "import os; print(os.getpid()); exit(7)"]), capture_output=True)
-    assert told.returncode == 7 and int(told.stdout) != os.getpid()
+    done = subprocess.run(tied([sys.executable, "-c", "import os; print(os.getpid()); exit(7)"]), capture_output=True)
+    assert done.returncode == 7 and int(done.stdout) != os.getpid()
     missing = subprocess.run(tied([str(tmp_path / "nothing")]), capture_output=True, text=True)
     assert missing.returncode == 1 and missing.stderr == f"error: {tmp_path / 'nothing'}: No such file or directory\n"
 
