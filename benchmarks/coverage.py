@@ -199,7 +199,7 @@ def measure(skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int) 
     of independent pairs, whose choices are not.
     """
     choices = list(itertools.combinations(range(values_P2KS.shape[2]), seeds)) if seeds > 1 else [(0,)]
-    told: dict[str, list[tuple[float, float]]] = {}
+    shares: dict[str, list[tuple[float, float]]] = {}
     for pair, (skills_2KC, sides_2KS) in enumerate(zip(skills_P2KC, values_P2KS)):
         held: dict[str, list[tuple[bool, float]]] = {}
         for chosen in map(list, choices):
@@ -207,9 +207,9 @@ def measure(skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int) 
             for name, (low, high) in intervals.items():
                 held.setdefault(name, []).append((low <= goal <= high, high - low))
         for name, one in held.items():
-            told.setdefault(name, []).append(tuple(np.mean(one, axis=0).tolist()))
+            shares.setdefault(name, []).append(tuple(np.mean(one, axis=0).tolist()))
     result = {}
-    for name, one in told.items():
+    for name, one in shares.items():
         share_P, width_P = np.array(one).T
         result[name] = {
             "coverage": float(share_P.mean()),
@@ -289,15 +289,15 @@ def main() -> None:
         skills_P3KC, values_P3KS = simulate(args, images, pairs)
         for second, goal in ((1, 0.0), (2, truth["difference"])):
             for seeds in args.seeds:
-                told = measure(skills_P3KC[:, [0, second]], values_P3KS[:, [0, second]], goal, seeds)
-                for name, one in told.items():
+                intervals = measure(skills_P3KC[:, [0, second]], values_P3KS[:, [0, second]], goal, seeds)
+                for name, one in intervals.items():
                     print(
                         f"  {images:5d} images, {seeds} seeds, {name:20s} holds {goal:+.2f} in "
                         f"{100 * one['coverage']:5.1f} % +-{100 * one['standard_error']:.1f} of {pairs} pairs, "
                         f"mean width {one['mean_width']:.2f} AP",
                         flush=True,
                     )
-                results.append({"truth": goal, "images": images, "seeds": seeds, "intervals": told})
+                results.append({"truth": goal, "images": images, "seeds": seeds, "intervals": intervals})
     setting = {k: v for k, v in vars(args).items() if k != "output"}
     write_result(args.output, {"setting": setting, "truth": truth, "results": results})
 

@@ -87,17 +87,17 @@ def main() -> None:
     for world, shown in itertools.product(WORLDS, args.shown):
         pairs = [one_pair(args, world, shown, pair) for pair in range(args.pairs)]
         for seeds in args.seeds:
-            told = {
+            claims = {
                 rule: float(np.mean([is_claimed(sides_2KS[:, :seeds], images) for sides_2KS in pairs]))
                 for rule, images in (("ours", shown), ("without", None))
             }
-            error = {rule: math.sqrt(share * (1 - share) / args.pairs) for rule, share in told.items()}
+            error = {rule: math.sqrt(share * (1 - share) / args.pairs) for rule, share in claims.items()}
             print(
                 f"{world}: {shown:3d} images with the class, {seeds} seeds: claims in "
-                + ", ".join(f"{100 * told[rule]:.1f} % +-{100 * error[rule]:.1f} ({rule})" for rule in told),
+                + ", ".join(f"{100 * claims[rule]:.1f} % +-{100 * error[rule]:.1f} ({rule})" for rule in claims),
                 flush=True,
             )
-            results.append({"world": world, "shown": shown, "seeds": seeds, "claims": told, "standard_error": error})
+            results.append({"world": world, "shown": shown, "seeds": seeds, "claims": claims, "standard_error": error})
     setting = {name: value for name, value in vars(args).items() if name != "output"}
     write_result(args.output, {"setting": setting, "results": results})
 

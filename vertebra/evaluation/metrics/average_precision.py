@@ -156,3 +156,9 @@ def _levels_reached(recall_SH: FloatArray, levels_L: FloatArray) -> NDArray[np.i
     """
     below_SH = (recall_SH * (len(levels_L) - 1) + 1e-9).astype(np.int32)
     return below_SH + (levels_L.take(below_SH) <= recall_SH)
+
+
+def mean_of_known(values: FloatArray) -> float:
+    """Return the mean of the values that are not NaN; NaN where there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

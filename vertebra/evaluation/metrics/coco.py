@@ -26,7 +26,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, FloatArray, Matched, average_precisions
+from vertebra.evaluation.metrics.average_precision import (
+    COCO_LEVELS,
+    FloatArray,
+    Matched,
+    average_precisions,
+    mean_of_known,
+)
 from vertebra.evaluation.metrics.files import (
     NEEDS,
     Difficult,
@@ -95,7 +101,7 @@ def coco_figures(
     return CocoFigures(
         iou_type,
         difficult,
-        figures={name: _mean(values[:, place]) for place, name in enumerate(FIGURES)},
+        figures={name: mean_of_known(values[:, place]) for place, name in enumerate(FIGURES)},
         per_class={
             name: {figure: float(row[FIGURES.index(figure)]) for figure in CLASS_FIGURES}
             for name, row in by_class.items()
@@ -156,9 +162,3 @@ def class_figures(matched: Matched) -> FloatArray:
         *found_AD[1:].sum(axis=1) / truths_A[1:],
     ]
     return 100 * np.array(figures)
-
-
-def _mean(values: FloatArray) -> float:
-    """Return the mean of the values that are not NaN; NaN where there is none."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

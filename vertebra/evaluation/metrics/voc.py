@@ -30,6 +30,7 @@ from vertebra.evaluation.metrics.average_precision import (
     FloatArray,
     Matched,
     average_precision,
+    mean_of_known,
 )
 from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan, read_predictions, read_truth
 from vertebra.evaluation.metrics.matching import split_by_class
@@ -94,7 +95,7 @@ def voc_figures(
         iou=iou,
         pixels=pixels,
         difficult=difficult,
-        mAP=mean_over_classes(list(per_class.values())),
+        mAP=mean_of_known(np.array(list(per_class.values()))),
         per_class=per_class,
         truths={name: matched.truths() for name, matched in matches.items()},
         curves={name: matched.precision_at(COCO_LEVELS).tolist() for name, matched in matches.items()},
@@ -107,12 +108,6 @@ def recall_levels(metric: str) -> FloatArray | None:
     if metric not in get_args(Metric):
         raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     return ELEVEN_LEVELS if metric == "voc07" else None
-
-
-def mean_over_classes(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN where there is none."""
-    present = [value for value in values if not np.isnan(value)]
-    return float(np.mean(present)) if present else float("nan")
 
 
 def match_voc(

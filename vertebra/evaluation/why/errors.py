@@ -36,6 +36,7 @@ from vertebra.evaluation.metrics.average_precision import (
     IntArray,
     Matched,
     average_precision,
+    mean_of_known,
 )
 from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.matching import take
@@ -129,7 +130,7 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
     rankings = rankings_by_fix(overlaps, verdicts)
     plain_K = _class_ap(rankings["AP"])
     fixed = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
-    ap = _mean(plain_K)
+    ap = mean_of_known(plain_K)
     wanted_K = overlaps.truths_by_class(~overlaps.aside_G) > 0
     gains = {kind: np.where(np.isnan(fixed[kind]), 0.0, fixed[kind]) - plain_K for kind in KINDS}
     errors_D = (verdicts.kind_D != RIGHT) & ~verdicts.excused_D
@@ -138,8 +139,8 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
         iou,
         background,
         ap,
-        lost={kind: _at_least_0(_mean(fixed[kind]) - ap) for kind in KINDS},
-        special={kind: _mean(fixed[kind]) - ap for kind in SPECIAL},
+        lost={kind: _at_least_0(mean_of_known(fixed[kind]) - ap) for kind in KINDS},
+        special={kind: mean_of_known(fixed[kind]) - ap for kind in SPECIAL},
         counts={kind: int(n) for kind, n in zip(KINDS, counts_E)} | {"missed": int(verdicts.missed_G.sum())},
         per_class={
             name: {"ap": float(plain_K[k]), **{kind: float(gain_K[k]) for kind, gain_K in gains.items()}}
@@ -266,8 +267,3 @@ def _class_ap(ranking: Ranking) -> FloatArray:
 
 def _at_least_0(value: float) -> float:
     return max(value, 0.0) if value == value else value
-
-
-def _mean(values_K: FloatArray) -> float:
-    known = values_K[~np.isnan(values_K)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -21,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, IntArray, Matched
+from vertebra.evaluation.metrics.average_precision import (
+    COCO_LEVELS,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Matched,
+    mean_of_known,
+)
 from vertebra.evaluation.metrics.files import Truth, none_for_nan
 from vertebra.evaluation.metrics.matching import MOST, SIZES, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import Overlaps, neighbours
@@ -114,7 +121,9 @@ def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigu
         ap_KT = np.array([_class_ap(one, s, all_ if part.normalised else None) for one, all_ in zip(by_class, all_K)])
         truths = int(part.wanted_G.sum())
         recall = 100 * float((hit_SD[s] & 1).sum()) / truths if truths else float("nan")
-        figures.append(SliceFigures(part.name, truths, _percent(ap_KT), _percent(ap_KT[:, :1]), recall))
+        figures.append(
+            SliceFigures(part.name, truths, 100 * mean_of_known(ap_KT), 100 * mean_of_known(ap_KT[:, :1]), recall)
+        )
     return figures
 
 
@@ -157,8 +166,3 @@ def _ranges(edges: Sequence[str], unit: str) -> list[str]:
         return ["all"]
     between = [f"{low} to {high}{unit}" for low, high in pairwise(edges)]
     return [f"to {edges[0]}{unit}", *between, f"over {edges[-1]}{unit}"]
-
-
-def _percent(values: FloatArray) -> float:
-    known = values[~np.isnan(values)]
-    return 100 * float(known.mean()) if known.size else float("nan")
