@@ -44,14 +44,11 @@ def train_loader(dataset, **share: Any) -> Loader:
     return classification_train_loader(dataset, TRANSFORM, made)
 
 
-def test_loader(dataset, **share: Any) -> Loader:
+def whole_set(dataset, **share: Any) -> Loader:
     made = Share(**{"batch": 4, "seed": 7, **share})
     if isinstance(dataset, DetectionDataset):
         return detection_test_loader(dataset, VIEW, made)
     return classification_test_loader(dataset, AT_TEST, made)
-
-
-test_loader.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -83,7 +80,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_loader_starts(kind: st
 def test_two_processes_together_have_what_one_has(kind: str, request):
     dataset = request.getfixturevalue(kind)
     assert_processes_share(partial(train_loader, dataset), stop=6)
-    assert_processes_share(partial(test_loader, dataset))
+    assert_processes_share(partial(whole_set, dataset))
 
 
 def test_classification_batches_are_uint8_rgb_with_their_labels(folders):
@@ -305,7 +302,7 @@ def test_a_bad_image_is_replaced_and_named_in_training_and_an_error_at_test(tmp_
     assert skipped and set(skipped) == {f"{path}: truncated: its end is missing"}
     assert all(len(batch.image_ids) == 4 and 3 not in batch.image_ids for batch in loader)
     with pytest.raises(BadSample) as raised:
-        list(test_loader(voc, workers=workers))
+        list(whole_set(voc, workers=workers))
     assert str(raised.value) == f"{path}: truncated: its end is missing; replace it, or remove it from the data set"
 
 
@@ -346,14 +343,14 @@ def test_loading_leaves_the_global_generators_alone(folders):
 
 
 def test_a_limit_uses_that_many_images(folders, voc):
-    (batch,) = test_loader(folders, batch=99, limit=4)
+    (batch,) = whole_set(folders, batch=99, limit=4)
     assert batch.image_ids == (0, 3, 6, 9) and batch.inputs[1].tolist() == [0, 0, 0, 1]
-    (batch,) = test_loader(voc, batch=99, limit=3)
+    (batch,) = whole_set(voc, batch=99, limit=3)
     assert batch.image_ids == (0, 4, 8)
 
 
 def test_batches_move_and_pin_as_a_whole(voc):
-    (batch,) = test_loader(voc, batch=99)
+    (batch,) = whole_set(voc, batch=99)
     moved = batch.to("meta")
     assert all(tensor.device.type == "meta" for tensor in tensors(moved.inputs)) and moved.image_ids == batch.image_ids
 
