@@ -26,3 +26,11 @@ def test_the_commands_in_the_readme_exist():
     named = {name.replace("_", "-") for name in re.findall(r"tools/(\w+)\.py", text)}
     assert named and named <= {*COMMANDS}
     assert {*COMMANDS} <= named | {*re.findall(r"vertebra ([\w-]+)", text)}
+
+
+def test_the_afternoons_reading_is_as_long_as_it_says():
+    section = (CLONE / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## One afternoon")[2]
+    files, lines = map(int, re.search(r"These (\d+) files, ([\d,]+) lines", section)[0].replace(",", "").split()[1::2])
+    paths = [CLONE / "docs" / link["path"] for link in LINK.finditer(section)]
+    assert len(paths) == files
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths) == pytest.approx(lines, rel=0.1)
