@@ -34,7 +34,7 @@ from vertebra.evaluation.statistics.resampling import (
     shown_in,
 )
 from vertebra.evaluation.statistics.resampling import COCO_LEVELS as LEVELS
-from vertebra.evaluation.why.resampling import resample_errors
+from vertebra.evaluation.why.resampling import compare_errors, resample_errors
 from vertebra.ground.errors import UserError
 
 RESAMPLES = 1000
@@ -92,9 +92,8 @@ class Scores:
 
     def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
         """Return the AP lost to each kind of error by b less that by a, with p-values corrected over the kinds."""
-        return corrected(
-            {kind: _compared(a, b, [run.errors[kind] for run in self.runs]) for kind in self.runs[0].errors}
-        )
+        first, second = ([self.runs[place].errors for place in side.places] for side in (a, b))
+        return compare_errors(first, second)
 
     def _figure(self, figure: str) -> list[Resampled]:
         return [run.figures[figure] for run in self.runs]
