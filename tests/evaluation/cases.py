@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
 
 Entry = dict[str, Any]
 
@@ -28,6 +30,14 @@ def thing(box: Sequence[float], *, image: int = 1, category: int = 1, **flags: A
 
 def guess(box: Sequence[float], score: float, *, image: int = 1, category: int = 1) -> Entry:
     return {"image_id": image, "category_id": category, "bbox": list(box), "score": score}
+
+
+def perfect(truth: Entry, score: float = 1.0) -> list[Entry]:
+    """A prediction on every object."""
+    return [
+        guess(entry["bbox"], score, image=entry["image_id"], category=entry["category_id"])
+        for entry in truth["annotations"]
+    ]
 
 
 def random_case(
@@ -65,6 +75,30 @@ def random_case(
 
 def _score(random: np.random.Generator, levels: int | None) -> float:
     return float(random.random()) if levels is None else float(random.integers(1, levels + 1)) / levels
+
+
+def with_masks(truth: Entry, predictions: list[Entry], *, boxes: bool) -> tuple[Entry, list[Entry]]:
+    """The same with masks, and without boxes of predictions if not `boxes`: an ellipse with holes in each box."""
+    kept = np.random.default_rng(0).random((400, 400)) < 0.95
+
+    def mask(entry: Entry) -> Entry:
+        x, y, w, h = entry["bbox"]
+        rows, columns = np.mgrid[:400, :400]
+        inside = ((columns - x - w / 2) / (w / 2)) ** 2 + ((rows - y - h / 2) / (h / 2)) ** 2 <= 1
+        runs = rle.encode(np.asfortranarray((inside & kept).astype(np.uint8)))
+        return {"size": runs["size"], "counts": runs["counts"].decode()}
+
+    truth, predictions = copy.deepcopy(truth), copy.deepcopy(predictions)
+    for image in truth["images"]:
+        image.update(width=400, height=400)
+    for entry in truth["annotations"]:
+        entry["segmentation"] = mask(entry)
+        entry["area"] = float(rle.area(entry["segmentation"]))
+    for entry in predictions:
+        entry["segmentation"] = mask(entry)
+        if not boxes:
+            del entry["bbox"]
+    return truth, predictions
 
 
 def read_text_set(truths: Path, detections: Path) -> tuple[Entry, list[Entry]]:

@@ -1,97 +1,16 @@
-"""COCO's figures against pycocotools itself, and the difficult flag against cases worked by hand."""
+"""COCO's figures and the difficult flag against cases worked by hand."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
 import math
 
-import numpy as np
 import pytest
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from tests.evaluation.cases import guess, random_case, thing, truth_of
+from tests.evaluation.cases import guess, perfect, random_case, thing, truth_of, with_masks
 from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
 from vertebra.ground.errors import UserError
-
-
-def pycocotools_figures(truth, predictions, iou_type="bbox"):
-    with contextlib.redirect_stdout(io.StringIO()):
-        index = COCO()
-        index.dataset = copy.deepcopy(truth)
-        index.createIndex()
-        judge = COCOeval(index, index.loadRes(copy.deepcopy(predictions)), iou_type)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return judge
-
-
-def as_percent(values):
-    return [math.nan if value == -1 else 100 * value for value in values]
-
-
-def with_masks(truth, predictions, *, boxes):
-    """The same with masks: a filled ellipse in each box."""
-
-    def mask(entry):
-        x, y, w, h = entry["bbox"]
-        rows, columns = np.mgrid[:400, :400]
-        inside = ((columns - x - w / 2) / (w / 2)) ** 2 + ((rows - y - h / 2) / (h / 2)) ** 2 <= 1
-        runs = rle.encode(np.asfortranarray(inside.astype(np.uint8)))
-        return {"size": runs["size"], "counts": runs["counts"].decode()}
-
-    truth, predictions = copy.deepcopy(truth), copy.deepcopy(predictions)
-    for image in truth["images"]:
-        image.update(width=400, height=400)
-    for entry in truth["annotations"]:
-        entry["segmentation"] = mask(entry)
-        entry["area"] = float(rle.area(entry["segmentation"]))
-    for entry in predictions:
-        entry["segmentation"] = mask(entry)
-        if not boxes:
-            del entry["bbox"]
-    return truth, predictions
-
-
-CASES = {
-    "plain": {},
-    "ties": {"levels": 3},
-    "many detections": {"most_guesses": 400, "images": 4, "classes": 2},
-    "mostly empty": {"most_truths": 1, "most_guesses": 1, "images": 30},
-}
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("case", CASES)
-def test_boxes_score_as_pycocotools_says(case, seed):
-    truth, predictions = random_case(seed, **CASES[case])
-    judge = pycocotools_figures(truth, predictions)
-    figures = coco_figures(truth, predictions, difficult="count")
-    assert [figures[name] for name in FIGURES] == pytest.approx(as_percent(judge.stats), abs=1e-10, nan_ok=True)
-    precision = judge.eval["precision"]
-    for k, name in enumerate(figures.per_class):
-        expected = {"AP": precision[:, :, k, 0, 2].mean(), "AP50": precision[0, :, k, 0, 2].mean()}
-        for figure, value in expected.items():
-            wanted = math.nan if value == -1 else 100 * value
-            assert figures.per_class[name][figure] == pytest.approx(wanted, abs=1e-10, nan_ok=True)
-        if precision[0, 0, k, 0, 2] >= 0:
-            assert figures.curves[name] == pytest.approx(precision[0, :, k, 0, 2].tolist(), abs=1e-10)
-
-
-@pytest.mark.parametrize("boxes", [True, False])
-@pytest.mark.parametrize("seed", range(2))
-def test_masks_score_as_pycocotools_says_of_files_without_boxes(seed, boxes):
-    truth, predictions = with_masks(*random_case(seed, images=6, most_guesses=60), boxes=boxes)
-    assert len(predictions) > 0
-    bare = [{key: value for key, value in entry.items() if key != "bbox"} for entry in predictions]
-    expected = as_percent(pycocotools_figures(truth, bare, "segm").stats)
-    figures = coco_figures(truth, predictions, iou_type="segm", difficult="count")
-    assert [figures[name] for name in FIGURES] == pytest.approx(expected, abs=1e-10, nan_ok=True)
 
 
 def test_more_than_255_masks_without_boxes_are_scored():
@@ -124,11 +43,7 @@ def test_empty_predictions_score_0():
 
 def test_perfect_predictions_score_100():
     truth, _ = random_case(2)
-    perfect = [
-        guess(entry["bbox"], 1.0, image=entry["image_id"], category=entry["category_id"])
-        for entry in truth["annotations"]
-    ]
-    figures = coco_figures(truth, perfect)
+    figures = coco_figures(truth, perfect(truth))
     assert [figures[name] for name in FIGURES if name not in ("AR1", "AR10")] == pytest.approx([100] * 10)
 
 
@@ -138,9 +53,9 @@ def test_where_there_is_no_truth_there_is_no_figure():
     assert figures["AP"] == pytest.approx(100)
     assert math.isnan(figures["APl"]) and math.isnan(figures.per_class["dog"]["AP"])
     assert figures.truths == {"cat": 1, "dog": 0}
-    told = figures.to_dict()
-    assert told["figures"]["APl"] is None and told["per_class"]["dog"]["AP"] is None
-    json.dumps(told, allow_nan=False)
+    as_json = figures.to_dict()
+    assert as_json["figures"]["APl"] is None and as_json["per_class"]["dog"]["AP"] is None
+    json.dumps(as_json, allow_nan=False)
     assert math.isnan(coco_figures(truth_of([]), [])["AP"])
 
 

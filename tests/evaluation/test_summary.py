@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from tests.evaluation.cases import random_case
-from tests.evaluation.test_coco import with_masks
+from tests.evaluation.cases import random_case, with_masks
 from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
 from vertebra.evaluation.metrics.summary import log_figures, summarise
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.cases import guess, random_case, thing, truth_of
+from tests.evaluation.cases import guess, perfect, random_case, thing, truth_of
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.ground.errors import UserError
 
@@ -129,11 +129,7 @@ def edges(corners):
 @pytest.mark.parametrize("metric", ["voc07", "voc10"])
 def test_perfect_predictions_score_100_and_none_score_0(metric):
     truth, _ = random_case(3)
-    perfect = [
-        guess(entry["bbox"], 1.0, image=entry["image_id"], category=entry["category_id"])
-        for entry in truth["annotations"]
-    ]
-    assert voc_figures(truth, perfect, metric=metric, iou=1.0).mAP == pytest.approx(100)
+    assert voc_figures(truth, perfect(truth), metric=metric, iou=1.0).mAP == pytest.approx(100)
     assert voc_figures(truth, [], metric=metric).mAP == 0
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from tests.evaluation.cases import guess, random_case, thing, truth_of
+from tests.evaluation.cases import guess, perfect, random_case, thing, truth_of
+from tests.evaluation.cocoeval import cocoeval
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched, average_precision
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.matching import take
@@ -25,21 +22,7 @@ def without_difficult(truth):
     return {**truth, "annotations": [{**entry, "difficult": 0} for entry in truth["annotations"]]}
 
 
-def judged(truth, predictions, **settings):
-    """pycocotools' own evaluation with other parameters than COCO's."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        index = COCO()
-        index.dataset = truth
-        index.createIndex()
-        judge = COCOeval(index, index.loadRes(predictions), "bbox")
-        for name, value in settings.items():
-            setattr(judge.params, name, value)
-        judge.evaluate()
-        judge.accumulate()
-    return judge.eval
-
-
-def percent(values):
+def mean_percent(values):
     return 100 * values[values > -1].mean()
 
 
@@ -65,22 +48,25 @@ def test_proposals_in_rounds_are_the_greedy_matching(seed):
 def test_three_sizes_are_those_of_coco(seed, difficult):
     truth, predictions = random_case(seed, images=20)
     figures = coco_figures(truth, predictions, difficult=difficult)
-    ours, _ = by_size(measure(truth, predictions, difficult=difficult))
-    assert [one.ap for one in ours] == pytest.approx([figures[name] for name in ("APs", "APm", "APl")], abs=1e-9)
+    sizes, _ = by_size(measure(truth, predictions, difficult=difficult))
+    assert [one.ap for one in sizes] == pytest.approx([figures[name] for name in ("APs", "APm", "APl")], abs=1e-9)
 
 
 def test_fifths_by_area_hold_equal_numbers_and_are_what_pycocotools_makes_of_such_ranges():
     truth, predictions = random_case(5, images=40)
     truth = without_difficult(truth)
-    _, ours = by_size(measure(truth, predictions))
-    counts = [one.truths for one in ours]
+    _, fifths = by_size(measure(truth, predictions))
+    counts = [one.truths for one in fifths]
     assert len(counts) == 5 and max(counts) - min(counts) <= 1
     areas = [entry["area"] for entry in truth["annotations"] if not entry["iscrowd"]]
     edges = [0, *np.quantile(areas, [0.2, 0.4, 0.6, 0.8]), 1e10]
     ranges = [[low, np.nextafter(high, 0)] for low, high in pairwise(edges)]
-    told = judged(truth, predictions, areaRng=ranges, areaRngLbl=list("abcde"), maxDets=[100])
-    assert [one.ap for one in ours] == pytest.approx([percent(told["precision"][..., a, 0]) for a in range(5)])
-    assert [one.ap50 for one in ours] == pytest.approx([percent(told["precision"][0, :, :, a, 0]) for a in range(5)])
+    expected = cocoeval(truth, predictions, areaRng=ranges, areaRngLbl=list("abcde"), maxDets=[100])
+    precision_TRKAM = expected.eval["precision"]
+    assert [one.ap for one in fifths] == pytest.approx([mean_percent(precision_TRKAM[..., a, 0]) for a in range(5)])
+    assert [one.ap50 for one in fifths] == pytest.approx(
+        [mean_percent(precision_TRKAM[0, :, :, a, 0]) for a in range(5)]
+    )
 
 
 def test_crowding_parts_truths_by_their_neighbours():
@@ -94,15 +80,14 @@ def test_crowding_parts_truths_by_their_neighbours():
         images=2,
         classes=("cat", "dog"),
     )
-    predictions = [guess(e["bbox"], 0.9, image=e["image_id"], category=e["category_id"]) for e in truth["annotations"]]
-    told = by_crowding(measure(truth, predictions), truth)
-    assert {name: [one.truths for one in figures] for name, figures in told.items()} == {
+    crowding = by_crowding(measure(truth, perfect(truth, 0.9)), truth)
+    assert {name: [one.truths for one in figures] for name, figures in crowding.items()} == {
         "overlap": [2, 0, 0, 0, 2],
         "overlap_in_class": [4, 0, 0, 0, 0],
         "neighbours": [1, 3, 0, 0],
     }
-    assert told["overlap"][4].ap == pytest.approx(100) and told["overlap"][4].recall50 == 100
-    assert np.isnan(told["overlap"][1].ap)
+    assert crowding["overlap"][4].ap == pytest.approx(100) and crowding["overlap"][4].recall50 == 100
+    assert np.isnan(crowding["overlap"][1].ap)
 
 
 def test_neighbours_see_each_other_from_both_sides_whatever_the_order_of_the_file():
@@ -151,11 +136,11 @@ def test_weighted_ap_is_the_sum_over_recall_levels(weight):
 def test_recall_of_proposals_is_pycocotools_without_classes(seed):
     truth, predictions = random_case(seed, images=6, most_truths=30, most_guesses=800)
     truth = without_difficult(truth)
-    told = judged(truth, predictions, useCats=0, maxDets=list(LIMITS))["recall"]
+    recall_TKAM = cocoeval(truth, predictions, useCats=0, maxDets=list(LIMITS)).eval["recall"]
     nameless = [{key: value for key, value in entry.items() if key != "category_id"} for entry in predictions]
     for a, row in enumerate(proposal_recall(truth, nameless)):
-        assert list(row.average.values()) == pytest.approx((100 * told[:, 0, a]).mean(axis=0))
-        assert list(row.at50.values()) == pytest.approx(100 * told[0, 0, a])
+        assert list(row.average.values()) == pytest.approx((100 * recall_TKAM[:, 0, a]).mean(axis=0))
+        assert list(row.at50.values()) == pytest.approx(100 * recall_TKAM[0, 0, a])
 
 
 def test_a_proposal_without_a_score_ends_in_a_sentence():
