@@ -292,6 +292,13 @@ def test_a_shard_that_vanishes_during_the_training_is_a_bad_sample(shards: Path)
         (lambda lines: [lines[0], *(line.replace('"bytes"', '"byte"') for line in lines[1:])], "bytes"),
         (lambda lines: [lines[0], *(line.replace('"sha256"', '"sha"') for line in lines[1:])], "sha256"),
         (lambda lines: [lines[0], re.sub(r'"names": \[[^]]*\]', '"names": 5', lines[1]), *lines[2:]], "int"),
+        (lambda lines: [lines[0], re.sub(r'"offsets": \[\d+, ', '"offsets": [', lines[1]), *lines[2:]], "different"),
+        (lambda lines: [lines[0], re.sub(r'"labels": \[\d+', '"labels": [-1', lines[1]), *lines[2:]], "classes -1 to"),
+        (
+            lambda lines: [lines[0], re.sub(r'"places": \[(\d+), \d+', r'"places": [\1, \1', lines[1]), *lines[2:]],
+            "one of them twice",
+        ),
+        (lambda lines: [lines[0], re.sub(r'"bytes": \d+', '"bytes": "9"', lines[1]), *lines[2:]], "no length"),
     ],
 )
 def test_a_damaged_index_is_named(shards: Path, change, reason: str):

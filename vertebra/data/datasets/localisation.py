@@ -180,16 +180,13 @@ def _first_file(paths: Iterable[Path]) -> Path | None:
 
 
 def _from_xml(paths: Sequence[Path]) -> Annotation | None:
+    """The first of these files that is there."""
     for path in dict.fromkeys(paths):
         try:
             image = read_xml(path)
-            return image.size_hw, image.objects
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-        except ValueError as error:
-            raise DataError(path, f"does not parse as VOC XML ({error})", "correct or restore it") from error
+        return image.size_hw, image.objects
     return None
 
 

@@ -219,18 +219,24 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             head, *lines = [_columns(json.loads(text)) for text in texts if text.strip()]
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']!r}, not {FORMAT!r}")
-        images = sum(len(line["places"]) for line in lines if line["bytes"] and line["sha256"])
-        if not images or images != head["images"]:
-            raise ValueError(f"{images} of {head['images']} images")
-        if max(line["labels"].max(initial=0) for line in lines) >= len(head["class_names"]):
-            raise ValueError(f"classes without a name, of which there are {len(head['class_names'])}")
+        for line in lines:
+            if not isinstance(line["bytes"], int) or not isinstance(line["sha256"], str):
+                raise ValueError(f"no length or checksum of {line['shard']}")
+            if len({len(line[key]) for key in (*NUMBERS, "names")}) > 1:
+                raise ValueError(f"lists of different lengths for {line['shard']}")
+        places_I, labels_I = (np.concatenate([line[key] for line in lines]) for key in ("places", "labels"))
+        if not len(places_I) or not np.array_equal(np.sort(places_I), np.arange(head["images"])):
+            raise ValueError(f"{len(places_I)} of {head['images']} images, or one of them twice")
+        named = len(head["class_names"])
+        if labels_I.min() < 0 or labels_I.max() >= named:
+            raise ValueError(f"classes {labels_I.min()} to {labels_I.max()} where {named} have names")
         folder = path.rpartition("/")[0]
         for line in lines:
             stands_alone = is_url(line["shard"]) or os.path.isabs(line["shard"])
             line["place"] = line["shard"] if stands_alone else f"{folder}/{line['shard']}"
     except OSError as error:
         raise DataError(path, f"cannot be read ({error})", "check the address and its permissions") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(path, f"not a whole index of shards ({error!r})", _ANEW) from error
     return head, lines
 

@@ -14,6 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from vertebra.ground.errors import DataError
+
 Json = Any
 _TOO_LARGE = 1 << 31  # a side, pixels
 _INT_DIGITS = 18
@@ -46,12 +48,15 @@ class XmlImage:
 
 
 def read_xml(path: Path, *, extras: bool = False) -> XmlImage:
-    """Read one file. Raises FileNotFoundError, OSError, or ValueError, which says why it does not parse."""
+    """Read one file. Raises FileNotFoundError; DataError where it cannot be read, or is not VOC's XML."""
     try:
-        tree = ET.parse(path).getroot()
-    except ET.ParseError as error:
-        raise ValueError(str(error)) from error
-    return parse_tree(tree, extras=extras)
+        return parse_tree(ET.parse(path).getroot(), extras=extras)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    except (ET.ParseError, ValueError) as error:
+        raise DataError(path, f"does not parse as VOC XML ({error})", "correct or restore it") from error
 
 
 def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:

@@ -19,6 +19,7 @@ from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.imagenet import images_below
 from vertebra.data.datasets.xml_objects import Json, XmlImage, XmlObject, read_xml
+from vertebra.ground.errors import DataError
 
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
@@ -77,11 +78,8 @@ def read_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, 
                 reason = f"no such annotation, but {one.listing} lists {one.stem}"
                 found.faults.append(Fault(one.xml, reason, "restore it or unlist it"))
                 continue
-            except OSError as error:
-                found.faults.append(Fault(one.xml, f"cannot be read ({error.strerror})", "check its permissions"))
-                continue
-            except ValueError as error:
-                found.faults.append(Fault(one.xml, f"does not parse as VOC XML ({error})", "correct or restore it"))
+            except DataError as error:
+                found.faults.append(Fault.of(error))
                 continue
         found.owners_K += [len(found.images)] * len(image.objects)
         found.objects_K += image.objects
