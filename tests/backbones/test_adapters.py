@@ -78,14 +78,14 @@ def test_more_of_timms_networks_keep_the_contract(name):
 
 
 def test_our_r50_and_torchvisions_are_the_same_network():
-    theirs, ours = create_backbone("torchvision:resnet50").eval(), create_backbone("r50").eval()
-    ours.load_state_dict(theirs.state_dict())
+    wrapped, native = create_backbone("torchvision:resnet50").eval(), create_backbone("r50").eval()
+    native.load_state_dict(wrapped.state_dict())
     images = pixels()
     with torch.no_grad():
-        found, expected = ours(images), theirs(images)
+        found, expected = native(images), wrapped(images)
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert ours.feature_specs == theirs.feature_specs
-    assert ours.identity()["pixel_mean"] == theirs.identity()["pixel_mean"]
+    assert native.feature_specs == wrapped.feature_specs
+    assert native.identity()["pixel_mean"] == wrapped.identity()["pixel_mean"]
 
 
 def test_an_outside_network_can_be_frozen_and_trained_above():

@@ -34,7 +34,7 @@ def test_unmixed_it_is_cross_entropy(classifier: Classifier, batch):
 
 
 def their_mixing(kind: str, amount) -> nn.Module:
-    """torchvision's with the share or the box told instead of drawn."""
+    """torchvision's with the share or the box given instead of drawn."""
     if kind == "mixup":
         mixing: nn.Module = v2.MixUp(num_classes=CLASSES)
         mixing.make_params = lambda _: {"lam": amount}  # type: ignore[method-assign,assignment]
@@ -76,7 +76,7 @@ def test_gradients_of_the_mixed_loss_are_torchvisions(classifier: Classifier, ba
 
 
 class Knows(nn.Module):
-    """Answers with the classes it was told, whatever it sees."""
+    """Answers with the classes it was given, whatever it sees."""
 
     def __init__(self, labels: Tensor) -> None:
         super().__init__()

@@ -152,11 +152,11 @@ def test_uint8_and_float_pixels_give_the_same_logits():
 
 
 def test_identity_can_be_written_as_json_and_tells_what_was_built():
-    told = small("r50", stride_in="1x1", shortcut="C").identity()
-    assert json.loads(json.dumps(told)) == told
-    assert (told["stride_in"], told["shortcut"], told["width"]) == ("1x1", "C", 0.25)
-    assert told["channel_order"] == "RGB"
-    assert told["pixel_mean"] == [123.675, 116.28, 103.53]
+    identity = small("r50", stride_in="1x1", shortcut="C").identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert (identity["stride_in"], identity["shortcut"], identity["width"]) == ("1x1", "C", 0.25)
+    assert identity["channel_order"] == "RGB"
+    assert identity["pixel_mean"] == [123.675, 116.28, 103.53]
     assert small("vgg11", stride_in="1x1").identity()["stride_in"] is None
     assert small("r18").identity()["stride_in"] is None  # a basic block has no 1x1
 

@@ -31,46 +31,46 @@ def random_state(net):
     return state
 
 
-@pytest.mark.parametrize("ours_name", NAMES)
-def test_logits_equal_torchvisions_from_the_same_state_dict(ours_name):
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_equal_torchvisions_from_the_same_state_dict(name):
     with torch.device("meta"):
-        ours = create_backbone(ours_name)
-        theirs = torchvision.models.get_model(NAMES[ours_name])
-    state = random_state(theirs)
-    theirs.load_state_dict(state, assign=True)
-    ours.load_state_dict(state, assign=True)  # strict: exactly torchvision's names
-    ours.pixel_norm = PixelNorm()
+        model = create_backbone(name)
+        reference = torchvision.models.get_model(NAMES[name])
+    state = random_state(reference)
+    reference.load_state_dict(state, assign=True)
+    model.load_state_dict(state, assign=True)  # strict: exactly torchvision's names
+    model.pixel_norm = PixelNorm()
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
-        found, expected = ours.eval()(pixels), theirs.eval()((pixels / 255 - MEAN) / STD)
+        found, expected = model.eval()(pixels), reference.eval()((pixels / 255 - MEAN) / STD)
     assert expected.std() > 1e-3
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("ours_name", ["r18", "r50", "vgg11_bn"])
-def test_training_moves_norm_statistics_and_gradients_as_torchvisions(ours_name):
+@pytest.mark.parametrize("name", ["r18", "r50", "vgg11_bn"])
+def test_training_moves_norm_statistics_and_gradients_as_torchvisions(name):
     """Both in batch statistics, and in double precision, as small batches make fp32's rounding large."""
     torch.manual_seed(0)
-    theirs = torchvision.models.get_model(NAMES[ours_name], num_classes=10).double()
-    ours = create_backbone(ours_name, num_classes=10).double()
-    ours.load_state_dict(theirs.state_dict())
+    reference = torchvision.models.get_model(NAMES[name], num_classes=10).double()
+    model = create_backbone(name, num_classes=10).double()
+    model.load_state_dict(reference.state_dict())
     pixels = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-    x = (pixels.double() - ours.pixel_norm.mean) / ours.pixel_norm.std
-    if ours_name.startswith("vgg"):  # without its classifier, whose dropout draws
-        ours.feature_maps(pixels)["c5"].square().sum().backward()
-        theirs.features(x).square().sum().backward()
+    x = (pixels.double() - model.pixel_norm.mean) / model.pixel_norm.std
+    if name.startswith("vgg"):  # without its classifier, whose dropout draws
+        model.feature_maps(pixels)["c5"].square().sum().backward()
+        reference.features(x).square().sum().backward()
     else:
-        ours(pixels).square().sum().backward()
-        theirs(x).square().sum().backward()
-    theirs_parameters, theirs_buffers = dict(theirs.named_parameters()), dict(theirs.named_buffers())
+        model(pixels).square().sum().backward()
+        reference(x).square().sum().backward()
+    reference_parameters, reference_buffers = dict(reference.named_parameters()), dict(reference.named_buffers())
     compared = 0
-    for name, parameter in ours.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            expected = theirs_parameters[name].grad
+            expected = reference_parameters[name].grad
             assert (parameter.grad - expected).norm() <= 1e-5 * expected.norm() + 1e-9, name
             compared += 1
     assert compared > 15
-    for name, buffer in ours.named_buffers():
+    for name, buffer in model.named_buffers():
         if not name.startswith("pixel_norm"):
-            torch.testing.assert_close(buffer, theirs_buffers[name], msg=name)
+            torch.testing.assert_close(buffer, reference_buffers[name], msg=name)

@@ -24,8 +24,8 @@ class Behaviour:
 class FileServer(ThreadingHTTPServer):
     """Started by `with`; `url` is its address."""
 
-    def __init__(self, files: dict[str, bytes], **how: bool) -> None:
-        self.behaviour = Behaviour(files, **how)
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.behaviour = Behaviour(files)
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 

@@ -43,36 +43,38 @@ def test_the_sample_sets_objects_are_found_beside_its_scenes(tmp_path: Path):
     assert len(open_classification(tmp_path, "train")) == 2
 
 
-def test_what_is_missing_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match="nowhere: no such directory; give the data's place with --data"):
-        open_classification(tmp_path / "nowhere", "train")
-    with pytest.raises(DataError, match=r"no folder 'train'; expected .*/train/<class>/<image>, or CIFAR-10's"):
-        open_classification(tmp_path, "train")
-    (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=r"train: holds no class folders; sort the images into"):
-        open_classification(tmp_path, "train")
-    (tmp_path / "train" / "000.tar").touch()
-    with pytest.raises(DataError, match=r"train: holds tar files and no class folders; unpack.*--split train\)"):
-        open_classification(tmp_path, "train45k")
-    (tmp_path / "train" / "000.tar").unlink()
-    write_picture(tmp_path / "train" / "loose.jpg", 8, 8)
-    with pytest.raises(DataError, match=r"train: holds images that lie in no class folder; sort"):
-        open_classification(tmp_path, "train")
-    (tmp_path / "train" / "ant").mkdir()
-    with pytest.raises(DataError, match=r"train: no images in its 1 class folders; put some there"):
-        open_classification(tmp_path, "train")
-    write_folders(tmp_path, {"bee": 1}, "val")
-    with pytest.raises(DataError, match=r"val/bee: a class that .*train does not have .*; remove it or add it"):
-        open_classification(tmp_path, "val")
+ARCHIVE = "cifar10_jpg.tar.xz"
 
 
-def test_an_archive_is_told_from_a_directory(tmp_path: Path):
-    archive = tmp_path / "cifar10_jpg.tar.xz"
-    archive.touch()
-    with pytest.raises(DataError, match=r"cifar10_jpg.tar.xz: an archive; unpack it first \(tar xf"):
-        open_classification(tmp_path, "train")
-    with pytest.raises(DataError, match=r"cifar10_jpg.tar.xz: a file, not a directory; unpack it"):
-        open_classification(archive, "train")
+@pytest.mark.parametrize(
+    ("there", "place", "split", "sentence"),
+    [
+        ([], "nowhere", "train", "nowhere: no such directory; give the data's place with --data"),
+        ([], "", "train", r"no folder 'train'; expected .*/train/<class>/<image>, or CIFAR-10's"),
+        (["train/"], "", "train", r"train: holds no class folders; sort the images into"),
+        (["train/000.tar"], "", "train45k", r"train: holds tar files and no class folders; unpack.*--split train\)"),
+        (["train/loose.jpg"], "", "train", r"train: holds images that lie in no class folder; sort"),
+        (["train/loose.jpg", "train/ant/"], "", "train", r"train: no images in its 1 class folders; put some there"),
+        (
+            ["train/ant/", "val/bee/0.jpg"],
+            "",
+            "val",
+            r"val/bee: a class that .*train does not have .*; remove it or add",
+        ),
+        ([ARCHIVE], "", "train", rf"{ARCHIVE}: an archive; unpack it first \(tar xf"),
+        ([ARCHIVE], ARCHIVE, "train", f"{ARCHIVE}: a file, not a directory; unpack it"),
+    ],
+)
+def test_a_place_without_class_folders_is_named(
+    tmp_path: Path, there: list[str], place: str, split: str, sentence: str
+):
+    for name in there:
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
+    with pytest.raises(DataError, match=sentence):
+        open_classification(tmp_path / place, split)
 
 
 @pytest.fixture
@@ -154,12 +156,9 @@ def test_cifar_folders_from_the_archive_read_as_they_lie(shared_data: Path, tmp_
 
 
 def test_a_subset_has_its_images_and_their_labels_alone(tmp_path: Path):
-    for name in ("a", "b"):
-        for number in range(3):
-            write_picture(tmp_path / "train" / name / f"{number}.jpg", 8, 8)
-    whole = open_classification(tmp_path, "train")
+    whole = open_classification(write_folders(tmp_path, {"a": 3, "b": 3}), "train")
     part = whole.subset([1, 4])
-    assert [path.parent.name + path.name for path in paths(part)] == ["a1.jpg", "b1.jpg"]
+    assert [path.parent.name + path.name for path in paths(part)] == ["a001.jpg", "b001.jpg"]
     assert part.labels_I.tolist() == [0, 1] and part.class_names == whole.class_names
     assert part.fingerprint() != whole.fingerprint() == whole.subset(range(6)).fingerprint()
 

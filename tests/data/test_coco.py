@@ -101,6 +101,11 @@ def test_missing_optional_fields_get_their_natural_values(coco_set: Write):
     assert len(records(dataset)[0].boxes_G4) == 0  # an image without objects stays
 
 
+def negative_sizes(value: dict[str, Any]) -> None:
+    for one in value["annotations"]:
+        one["bbox"][2] = -1
+
+
 def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value[key][place].update(fields)
 
@@ -122,6 +127,7 @@ def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]
         (put("categories", 1, name="cat"), r"category name 'cat' occurs 2 times; make it unique"),
         (lambda value: value.update(images=[], annotations=[]), r"lists no images; there is nothing to train"),
         (lambda value: value.pop("categories"), r"has no list `categories`; COCO annotations need"),
+        (negative_sizes, r".* \(2 more; `python tools/prepare_data.py check` lists all\)"),
         (put("images", 0, file_name="gone.jpg"), r"its first image gone.jpg is in none of .*; put the images"),
     ],
 )
@@ -131,38 +137,29 @@ def test_what_is_refused_names_file_fault_and_hint(coco_set: Write, change: Any,
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("content", "place", "source", "sentence"),
     [
-        ('{"images": [', "does not parse as JSON .*; it may be cut off, fetch it again"),
-        ("", "does not parse as JSON"),
-        ("[]", "holds a JSON list, not COCO annotations"),
-        ("\udcff", "does not parse as JSON"),
+        (
+            b'{"images": [',
+            "",
+            "json:ann.json",
+            r"ann\.json: does not parse as JSON .*; it may be cut off, fetch it again",
+        ),
+        (b"", "", "json:ann.json", r"ann\.json: does not parse as JSON"),
+        (b"[]", "", "json:ann.json", r"ann\.json: holds a JSON list, not COCO annotations"),
+        (b"\xff", "", "json:ann.json", r"ann\.json: does not parse as JSON"),
+        (b"", "", "json:no.json", r"no.json: no such annotation file; check the path"),
+        (b"", "nowhere", "coco/train2017", "nowhere: no such directory; give the data's place with --data"),
+        (b"", "", "coco/train2017", r"no annotations/instances_train2017.json .* run python tools/prepare_data"),
+        (b"", "", "imagenet", r"source 'imagenet': is not known; write voc2007/trainval"),
     ],
 )
-def test_a_file_that_is_no_coco_json_is_refused(tmp_path: Path, text: str, sentence: str):
-    (tmp_path / "ann.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DataError, match=rf"ann\.json: {sentence}"):
-        open_detection(tmp_path, "json:ann.json")
-
-
-def test_several_faults_are_counted(coco_set: Write):
-    def change(value: dict[str, Any]) -> None:
-        for one in value["annotations"]:
-            one["bbox"][2] = -1
-
-    with pytest.raises(DataError, match=r"\(2 more; `python tools/prepare_data.py check` lists all\)"):
-        opened(coco_set(change))
-
-
-def test_a_missing_directory_and_an_unknown_source_are_named(tmp_path: Path):
-    with pytest.raises(DataError, match="nowhere: no such directory; give the data's place with --data"):
-        open_detection(tmp_path / "nowhere", "coco/train2017")
-    with pytest.raises(DataError, match=r"no annotations/instances_train2017.json .* run python tools/prepare_data"):
-        open_detection(tmp_path, "coco/train2017")
-    with pytest.raises(DataError, match=r"source 'imagenet': is not known; write voc2007/trainval"):
-        open_detection(tmp_path, "imagenet")
-    with pytest.raises(DataError, match=r"no.json: no such annotation file; check the path"):
-        open_detection(tmp_path, "json:no.json")
+def test_files_and_sources_that_are_no_coco_are_refused(
+    tmp_path: Path, content: bytes, place: str, source: str, sentence: str
+):
+    (tmp_path / "ann.json").write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        open_detection(tmp_path / place, source)
 
 
 def test_a_union_keeps_all_images_and_refuses_the_same_image_twice(shared_data: Path):
@@ -188,8 +185,8 @@ def test_a_subset_has_its_images_and_their_objects_alone(shared_data: Path):
         np.testing.assert_array_equal(one.boxes_G4, other.boxes_G4)
         assert one.segmentations == other.segmentations and one.path == other.path
     ids = {one["id"] for one in part.coco_truth()["images"]}
-    theirs = [one["id"] for one in whole.coco_truth()["annotations"] if one["image_id"] in ids]
-    assert sorted(one["id"] for one in part.coco_truth()["annotations"]) == sorted(theirs)
+    expected = [one["id"] for one in whole.coco_truth()["annotations"] if one["image_id"] in ids]
+    assert sorted(one["id"] for one in part.coco_truth()["annotations"]) == sorted(expected)
     assert part.fingerprint() != whole.fingerprint() == whole.subset(range(len(whole))).fingerprint()
 
 
@@ -198,11 +195,11 @@ def test_the_real_set_gives_back_its_file(shared_data: Path):
     written = json.loads((shared_data / "coco/annotations/instances_val2017.json").read_text())
     truth = dataset.coco_truth()
     assert len(dataset) == 128 and len(dataset.class_names) == 80 and dataset.category_ids[-1] == 90
-    theirs = {one["id"]: one for one in written["annotations"]}
-    assert len(truth["annotations"]) == len(theirs)
+    expected = {one["id"]: one for one in written["annotations"]}
+    assert len(truth["annotations"]) == len(expected)
     for one in truth["annotations"]:
-        np.testing.assert_allclose(one["bbox"], theirs[one["id"]]["bbox"], rtol=0, atol=0)
-        assert one["segmentation"] == theirs[one["id"]]["segmentation"]
+        np.testing.assert_allclose(one["bbox"], expected[one["id"]]["bbox"], rtol=0, atol=0)
+        assert one["segmentation"] == expected[one["id"]]["segmentation"]
     assert all(record.path.is_file() for record in records(dataset))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.writers import records, write_picture, write_voc
+from tests.data.writers import records, write_coco, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.yolo import polygon_area
@@ -25,7 +25,7 @@ Write = Callable[..., Path]
 def to(
     form: str, dataset: DetectionDataset, output: Path, split: str = "val", **how: Any
 ) -> tuple[DetectionDataset, str]:
-    """The set in another form, opened again with all that it carries, and what was said."""
+    """The set in another form, opened again with all that it carries, and the sentences on what was lost."""
     done: Conversion = convert(dataset, form, output, split, **{"images": "copy", **how})
     assert check_detection(done.data, done.source) == []
     return open_detection(done.data, done.source, extras=True), " ".join(done.sentences)
@@ -64,45 +64,45 @@ def mixed(coco_set: Write, tmp_path: Path) -> DetectionDataset:
 
 
 def test_coco_to_coco_loses_nothing(mixed: DetectionDataset, tmp_path: Path):
-    again, told = to("coco", mixed, tmp_path / "out")
-    assert told == "" and again.coco_truth() == mixed.coco_truth() and again.fingerprint() == mixed.fingerprint()
+    again, sentences = to("coco", mixed, tmp_path / "out")
+    assert sentences == "" and again.coco_truth() == mixed.coco_truth() and again.fingerprint() == mixed.fingerprint()
     assert (tmp_path / "out" / "val" / "c" / "d e.png").is_file()
 
 
 def test_coco_to_voc_and_back_keeps_boxes_and_flags_and_says_what_it_loses(mixed: DetectionDataset, tmp_path: Path):
-    voc, told = to("voc", mixed, tmp_path / "voc")
+    voc, sentences = to("voc", mixed, tmp_path / "voc")
     same_objects(mixed, voc, by_stem=True)
     assert voc.difficult_K.tolist() == [True, True, False], "the crowd is difficult"
     for part in ("1 crowd regions (written as difficult objects)", "3 masks", "fields 'keypoints' of objects",
                  "2 category ids", "3 image ids", "1 areas that are not their box's", "fields 'license' of images",
                  "Of the file itself stayed behind: info", "VOC's own tools read whole pixels"):  # fmt: skip
-        assert part in told, part
-    assert "truncated" not in told and [json.loads(one) for one in voc.object_extras][1] == {"truncated": 1}
-    back, told = to("coco", voc, tmp_path / "coco")
+        assert part in sentences, part
+    assert "truncated" not in sentences and [json.loads(one) for one in voc.object_extras][1] == {"truncated": 1}
+    back, sentences = to("coco", voc, tmp_path / "coco")
     same_objects(mixed, back, by_stem=True)
-    assert told == "" and list(back.file_names) == ["a.jpg", "b.jpg", "c/d e.png"]
+    assert sentences == "" and list(back.file_names) == ["a.jpg", "b.jpg", "c/d e.png"]
     assert back.coco_truth()["annotations"][1]["truncated"] == 1
 
 
 def test_coco_to_yolo_and_back_gives_the_same_boxes(mixed: DetectionDataset, tmp_path: Path):
-    yolo, told = to("yolo", mixed, tmp_path / "yolo")
+    yolo, sentences = to("yolo", mixed, tmp_path / "yolo")
     same_objects(mixed, yolo, by_stem=True)
     for part in ("1 crowd flags (such regions become ordinary objects", "1 difficult flags", "masks (--polygons",
                  "fields 'truncated' of objects", "3 annotation ids"[2:]):  # fmt: skip
-        assert part in told, part
+        assert part in sentences, part
     assert (tmp_path / "yolo" / "labels" / "val" / "c" / "d e.txt").read_text() == "", "an image without objects"
     back, _ = to("voc", yolo, tmp_path / "voc")
     same_objects(mixed, back, by_stem=True)
 
 
 def test_outlines_keep_polygons_and_join_those_of_one_object(mixed: DetectionDataset, tmp_path: Path):
-    yolo, told = to("yolo", mixed, tmp_path / "yolo", polygons=True)
+    yolo, sentences = to("yolo", mixed, tmp_path / "yolo", polygons=True)
     by_stem = {Path(record.path).stem: record for record in records(yolo)}
     assert by_stem["b"].segmentations[0] == [[10.5, 20.25, 40.625, 20.25, 40.625, 60.25]]
     assert by_stem["a"].segmentations[0] == [[0, 0, 8, 0, 8, 9, 0, 9]]
     assert by_stem["b"].areas_G[1] == pytest.approx(6 + 2), "of both parts"
     for part in ("1 run-length masks (their box", "1 masks of several polygons as such"):
-        assert part in told
+        assert part in sentences
     same_objects(mixed, yolo, by_stem=True, atol=1e-6)
 
 
@@ -125,18 +125,18 @@ def test_polygons_of_one_object_joined_cover_the_same_pixels(shared_data: Path):
 
 def test_crowd_regions_can_be_left_out_and_are_counted(mixed: DetectionDataset, tmp_path: Path):
     for form in ("coco", "voc", "yolo"):
-        less, told = to(form, mixed, tmp_path / form, crowd="drop")
-        assert len(less.labels_K) == 2 and "1 crowd regions (left out, as --crowd drop says)" in told
+        less, sentences = to(form, mixed, tmp_path / form, crowd="drop")
+        assert len(less.labels_K) == 2 and "1 crowd regions (left out, as --crowd drop says)" in sentences
 
 
 def test_voc_to_coco_and_back_loses_nothing_at_all(tmp_path: Path):
     folder = write_voc(tmp_path / "VOCdevkit", {"000005": [("dog", 48, 20, 70, 31, 1)], "000006": []}, split="test")
     dataset = open_detection(tmp_path, "voc2007/test", extras=True)
-    coco, told = to("coco", dataset, tmp_path / "coco")
-    assert told == "" and list(coco.file_names) == ["000005.jpg", "000006.jpg"]
+    coco, sentences = to("coco", dataset, tmp_path / "coco")
+    assert sentences == "" and list(coco.file_names) == ["000005.jpg", "000006.jpg"]
     assert coco.image_ids_I.tolist() == [5, 6] and coco.difficult_K.tolist() == [True]
-    back, told = to("voc", coco, tmp_path / "VOCdevkit" / "VOC2012", "test")
-    assert told == ""
+    back, sentences = to("voc", coco, tmp_path / "VOCdevkit" / "VOC2012", "test")
+    assert sentences == ""
     again = open_detection(tmp_path, "voc2012/test", extras=True)  # it is a devkit's year as well
     assert again.coco_truth()["annotations"] == dataset.coco_truth()["annotations"] == back.coco_truth()["annotations"]
     assert (folder.parent / "VOC2012" / "JPEGImages" / "000005.jpg").is_file()
@@ -154,20 +154,13 @@ def test_real_sets_go_through_all_forms_unchanged(shared_data: Path, tmp_path: P
 def test_large_images_keep_their_boxes_to_a_thousandth_of_a_pixel(tmp_path: Path):
     from PIL import Image
 
-    width, height = side = (62_000, 3_000)  # more pixels than Pillow opens
+    side = (62_000, 3_000)  # more pixels than Pillow opens
     Image.new("1", side).save(tmp_path / "big.png")
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, side, (200, 2))
     sizes = rng.uniform(0.01, 1, (200, 2)) * (side - corners)
     boxes = np.concatenate([corners, sizes], axis=1)
-    value = {
-        "images": [{"id": 1, "file_name": "big.png", "width": width, "height": height}],
-        "categories": [{"id": 1, "name": "x"}],
-        "annotations": [
-            {"id": k + 1, "image_id": 1, "category_id": 1, "bbox": box} for k, box in enumerate(boxes.tolist())
-        ],
-    }
-    (tmp_path / "ann.json").write_text(json.dumps(value))
+    write_coco(tmp_path, {"big.png": side[::-1]}, [{"bbox": box} for box in boxes.tolist()])
     dataset = open_detection(tmp_path, "json:ann.json", extras=True)
     for form in ("yolo", "voc"):
         done = convert(dataset, form, tmp_path / form, "val", images="link")
@@ -209,40 +202,49 @@ def test_a_union_of_sets_with_files_of_one_name_keeps_them_apart(tmp_path: Path)
     assert list(again.file_names) == ["p/x.jpg", "q/x.jpg"]
 
 
-def refused(dataset: DetectionDataset, sentence: str, *arguments: Any, **how: Any) -> None:
+def test_files_in_the_way_are_named_and_left_alone(mixed: DetectionDataset, tmp_path: Path):
+    for form in ("yolo", "voc", "coco"):
+        to(form, mixed, tmp_path / form)
+    (tmp_path / "yolo" / "data.yaml").write_text("train: images/train\nnames: [cow]\n")
+    (tmp_path / "voc" / "Annotations" / "a.xml").write_text("<mine/>")
+    write_picture(tmp_path / "coco" / "val" / "a.jpg", 60, 80, seed=9)
+    for form, sentence in (
+        ("yolo", r"data\.yaml: describes a set of other classes; give another"),
+        ("voc", r"a\.xml: is there already with other content; remove it"),
+        ("coco", r"a\.jpg: is there already and is another image"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            convert(mixed, form, tmp_path / form, "val")
+    assert (tmp_path / "voc" / "Annotations" / "a.xml").read_text() == "<mine/>"
+
+
+def name_class(value: dict[str, Any]) -> None:
+    value["categories"][0]["name"] = "cat\nfish"
+
+
+def name_image(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda value: value["images"][0].update(file_name=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "form", "split", "sentence"),
+    [
+        (name_image("b.png"), "voc", "val", "b.png and b.jpg would have one annotation file"),
+        (name_image("../c.jpg"), "coco", "val", r"the image '\.\./c\.jpg' would lie outside"),
+        (name_image("gone.jpg"), "coco", "val", r"gone\.jpg: no such image; .*--images none"),
+        (name_class, "yolo", "val", r"class 'cat\\nfish' has a line break"),
+        (lambda value: None, "coco", "a/b", "--split 'a/b': is not a plain name"),
+    ],
+)
+def test_sets_that_cannot_be_written_are_refused(
+    coco_set: Write, tmp_path: Path, change: Any, form: str, split: str, sentence: str
+):
+    for name in ("images/b.png", "c.jpg", "images/gone.jpg"):
+        write_picture(tmp_path / name, 60, 80)
+    dataset = open_detection(coco_set(change).parent, "json:ann.json", extras=True)
+    (tmp_path / "images" / "gone.jpg").unlink()
     with pytest.raises(DataError, match=sentence):
-        convert(dataset, *arguments, **how)
-
-
-def test_what_is_in_the_way_is_named_and_left_alone(mixed: DetectionDataset, tmp_path: Path):
-    out = tmp_path / "out"
-    to("yolo", mixed, out / "yolo")
-    to("voc", mixed, out / "voc")
-    to("coco", mixed, out / "coco")
-    (out / "yolo" / "data.yaml").write_text("train: images/train\nnames: [cow]\n")
-    refused(mixed, r"data\.yaml: describes a set of other classes; give another", "yolo", out / "yolo", "val")
-    (out / "voc" / "Annotations" / "a.xml").write_text("<mine/>")
-    refused(mixed, r"a\.xml: is there already with other content; remove it", "voc", out / "voc", "val")
-    assert (out / "voc" / "Annotations" / "a.xml").read_text() == "<mine/>"
-    write_picture(out / "coco" / "val" / "a.jpg", 60, 80, seed=9)
-    refused(mixed, r"a\.jpg: is there already and is another image", "coco", out / "coco", "val")
-    (mixed.root / "a.jpg").unlink()
-    refused(mixed, r"a\.jpg: no such image; .*--images none", "coco", out / "new", "val")
-    refused(mixed, "--split 'a/b': is not a plain name", "coco", out / "new", "a/b")
-
-
-def test_names_that_would_clash_or_lead_out_are_refused(coco_set: Write, tmp_path: Path):
-    def opened(name: str) -> DetectionDataset:
-        path = coco_set(lambda value: value["images"][0].update(file_name=name))
-        return open_detection(path.parent, "json:ann.json", extras=True)
-
-    write_picture(tmp_path / "images" / "b.png", 60, 80)
-    write_picture(tmp_path / "c.jpg", 60, 80)
-    refused(opened("b.png"), "b.png and b.jpg would have one annotation file", "voc", tmp_path / "o", "val")
-    refused(opened("../c.jpg"), r"the image '\.\./c\.jpg' would lie outside", "coco", tmp_path / "o", "val")
-    path = coco_set(lambda value: value["categories"][0].update(name="cat\nfish"))
-    dataset = open_detection(path.parent, "json:ann.json", extras=True)
-    refused(dataset, r"class 'cat\\nfish' has a line break", "yolo", tmp_path / "o", "val")
+        convert(dataset, form, tmp_path / "out", split)
 
 
 def test_a_joined_outline_has_the_sum_of_the_areas():

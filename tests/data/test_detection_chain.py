@@ -1,6 +1,5 @@
 """From files to augmented batches: pixels, boxes and masks are what a naive crop and resize of the whole give."""
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pycocotools import mask as rle
 from torchvision.transforms import v2
 
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share
-from tests.data.writers import picture, records, write_picture
+from tests.data.writers import picture, records, write_coco, write_picture, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.decode import shrink_factor
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
@@ -88,16 +87,13 @@ def coded(segment: Any, height: int, width: int) -> dict[str, Any]:
 def masked(tmp_path_factory):
     """Four images with six objects each, and one without any."""
     folder = tmp_path_factory.mktemp("masked")
-    images, annotations = [], []
-    for number, (height, width) in enumerate([*SIZES, (90, 120)]):
-        write_picture(folder / f"{number}.png", height, width, number)
-        images.append({"id": number + 10, "file_name": f"{number}.png", "width": width, "height": height})
+    sizes_hw = {f"{number}.png": size_hw for number, size_hw in enumerate([*SIZES, (90, 120)])}
+    annotations: list[dict[str, Any]] = []
+    for number, (name, (height, width)) in enumerate(sizes_hw.items()):
+        write_picture(folder / name, height, width, number)
         for one in written_objects(height, width, number) if number < 4 else []:
-            named = {"id": len(annotations) + 1, "image_id": number + 10, "category_id": 1 + len(annotations) % 3}
-            annotations.append({"area": 1.0, **named, **one})
-    categories = [{"id": k, "name": f"kind {k}"} for k in (1, 2, 3)]
-    value = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "ann.json").write_text(json.dumps(value))
+            annotations.append({"image_id": number + 10, "category_id": 1 + len(annotations) % 3, **one})
+    write_coco(folder, sizes_hw, annotations, classes=3, first_id=10)
     return open_detection(folder, "json:ann.json")
 
 
@@ -168,7 +164,7 @@ def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
                 next_mask += int(targets.valid_NG[n].sum())
                 continue
             whole = cv2.imread(str(record.path), cv2.IMREAD_COLOR_RGB)
-            seen = whole[part.top : part.top + part.height, part.left : part.left + part.width].copy()
+            seen = np.ascontiguousarray(part.cut(whole))
             expected = v2.functional.resize(torch.from_numpy(seen).permute(2, 0, 1), [height, width], antialias=True)
             expected = expected.flip(2) if view.flip else expected
             off = (images.pixels_N3HW[n, :, :height, :width].int() - expected.int()).abs()
@@ -208,13 +204,8 @@ def test_images_without_objects_and_images_that_lose_all_are_negatives(masked, n
 
 def test_a_view_beside_all_objects_is_a_negative(tmp_path: Path):
     write_picture(tmp_path / "a.png", 100, 100)
-    value = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [40, 40, 20, 20], "area": 81, "iscrowd": 0,
-                         "segmentation": [[40, 40, 60, 40, 60, 60]]}],
-        "categories": [{"id": 1, "name": "dog"}],
-    }  # fmt: skip
-    (tmp_path / "ann.json").write_text(json.dumps(value))
+    triangle = {"bbox": [40, 40, 20, 20], "segmentation": [[40, 40, 60, 40, 60, 60]]}
+    write_coco(tmp_path, {"a.png": (100, 100)}, [triangle])
     dataset = open_detection(tmp_path, "json:ann.json")
     views, share = augmented("range"), {"batch": 1, "stop": 120}
     counts = []
@@ -229,13 +220,8 @@ def test_a_view_beside_all_objects_is_a_negative(tmp_path: Path):
 def test_a_crowd_never_draws_a_crop_and_stays_where_its_centre_is_cut_away(tmp_path: Path):
     """An object on the left, and a crowd over the whole width, whose centre many crops do not have."""
     write_picture(tmp_path / "a.png", 60, 100)
-    crowd = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [0, 40, 100, 20], "area": 2000, "iscrowd": 1}
-    value = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 60}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 5, 20, 30], "area": 600}, crowd],
-        "categories": [{"id": 1, "name": "dog"}],
-    }
-    (tmp_path / "ann.json").write_text(json.dumps(value))
+    crowd = {"bbox": [0, 40, 100, 20], "iscrowd": 1}
+    write_coco(tmp_path, {"a.png": (60, 100)}, [{"bbox": [2, 5, 20, 30]}, crowd])
     dataset = open_detection(tmp_path, "json:ann.json")
     loader = train_loader(dataset, replace(augmented("iou"), flip=0.0), share={"batch": 1, "stop": 150})
     cut_crowds = 0
@@ -259,16 +245,13 @@ def everything(dataset, **share: int) -> Loader:
     return train_loader(dataset, views, masks=True, repeat_threshold=1.0, share=share)
 
 
-def test_with_everything_on_nothing_depends_on_workers_or_where_the_loader_starts(masked):
-    assert_forks_and_resumes(partial(everything, masked), start=5, stop=9)
-
-
-def test_with_everything_on_two_processes_have_what_one_has(masked):
+def test_with_everything_on_nothing_depends_on_workers_processes_or_where_the_loader_starts(masked):
     def of_images(batch) -> list[torch.Tensor]:
         images, targets = batch.inputs
-        seen = [images.pixels_N3HW, targets.boxes_NG4, targets.labels_NG, targets.draw_seeds_N]
-        return [*seen, targets.masks.bits_M]
+        tensors = [images.pixels_N3HW, targets.boxes_NG4, targets.labels_NG, targets.draw_seeds_N]
+        return [*tensors, targets.masks.bits_M]
 
+    assert_forks_and_resumes(partial(everything, masked), start=5, stop=9)
     assert_processes_share(partial(everything, masked), of_images=of_images, stop=6)
 
 
@@ -290,22 +273,13 @@ def test_photometric_distortion_changes_colours_and_nothing_else(masked):
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_photographs_are_decoded_small_and_their_boxes_stay_on_the_pixels(tmp_path: Path, orientation: int):
     """A white rectangle in a dark photograph, twice and four times as large as it is seen, of an odd size."""
-    from PIL import Image
-
     height, width = 1101, 1507
     dark = picture(height, width) // 4
     dark[300:700, 500:1100] = 255
     shown = dark if orientation == 1 else np.rot90(dark, 1)  # stored so that turning it shows `dark`
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(shown)).save(tmp_path / "a.jpg", quality=95, exif=exif)
-    value = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": width, "height": height}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [500, 300, 600, 400], "area": 1.0,
-                         "segmentation": [[500, 300, 1100, 300, 1100, 700, 500, 700]]}],
-        "categories": [{"id": 1, "name": "dog"}],
-    }  # fmt: skip
-    (tmp_path / "ann.json").write_text(json.dumps(value))
+    write_turned(tmp_path / "a.jpg", shown, orientation)
+    outline = [500, 300, 1100, 300, 1100, 700, 500, 700]
+    write_coco(tmp_path, {"a.jpg": (height, width)}, [{"bbox": [500, 300, 600, 400], "segmentation": [outline]}])
     dataset = open_detection(tmp_path, "json:ann.json")
     views = ViewDraw((240,), 400, 0.5, DetectionAugmentation(crop="range", crop_min=0.4, jitter=(0.5, 2.0)))
     checked = 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share
-from tests.data.writers import VOC_OBJECT, write_picture
+from tests.data.writers import VOC_OBJECT, write_picture, write_text
 from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share
@@ -22,17 +24,17 @@ from vertebra.data.sample.locations import write_locations
 from vertebra.ground.errors import DataError
 
 Object = tuple[str, int, int, int, int]
+Change = Callable[[Path], Any]
 PICTURE_HW = (60, 80)
 
 
 def write_xml(path: Path, objects: list[Object], size_hw: tuple[int, int] = PICTURE_HW) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     texts = [
         VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=0, parts="")
         for n, x0, y0, x1, y1 in objects
     ]
     size = f"<size><width>{size_hw[1]}</width><height>{size_hw[0]}</height></size>"
-    path.write_text(f"<annotation>{size}{''.join(texts)}</annotation>")
+    write_text(path, f"<annotation>{size}{''.join(texts)}</annotation>")
 
 
 def write_ilsvrc(root: Path) -> Path:
@@ -96,27 +98,29 @@ def test_kaggles_lists_give_the_same_where_the_xml_is_absent(tmp_path: Path) -> 
         assert as_lists(found) == as_lists(expected[split]) and found.fingerprint() == expected[split].fingerprint()
 
 
-def test_a_validation_folder_sorted_into_classes_is_the_same(tmp_path: Path) -> None:
-    base = write_ilsvrc(tmp_path)
+def sort_val_into_classes(base: Path) -> None:
     val = base / "Data" / "CLS-LOC" / "val"
     for stem, name, _ in VAL:
         (val / name).mkdir()
         (val / f"{stem}.JPEG").rename(val / name / f"{stem}.JPEG")
-    assert sorted(as_lists(open_localisation(tmp_path, "val"))) == sorted(VAL)
 
 
-def test_the_challenges_lists_choose_the_images(tmp_path: Path) -> None:
-    lists = write_ilsvrc(tmp_path) / "ImageSets" / "CLS-LOC"
-    lists.mkdir(parents=True)
-    (lists / "train_loc.txt").write_text("n02/n02_5 1\n")
-    assert as_lists(open_localisation(tmp_path, "train")) == TRAIN[1:]
+def name_classes_by_mapping_alone(base: Path) -> None:
+    (base / "Data" / "CLS-LOC" / "train").rename(base / "elsewhere")
+    write_text(base.parent / "LOC_synset_mapping.txt", "n02 tench, Tinca tinca\nn01 goldfish\n")
 
 
-def test_without_a_training_folder_the_mapping_names_the_classes(tmp_path: Path) -> None:
-    base = write_ilsvrc(tmp_path)
-    (base / "Data" / "CLS-LOC" / "train").rename(tmp_path / "elsewhere")
-    (tmp_path / "LOC_synset_mapping.txt").write_text("n02 tench, Tinca tinca\nn01 goldfish\n")
-    assert as_lists(open_localisation(tmp_path, "val")) == VAL
+@pytest.mark.parametrize(
+    ("change", "split", "expected"),
+    [
+        (sort_val_into_classes, "val", VAL[::-1]),
+        (name_classes_by_mapping_alone, "val", VAL),
+        (lambda base: write_text(base / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_5 1\n"), "train", TRAIN[1:]),
+    ],
+)
+def test_variants_of_the_challenges_layout_are_read(tmp_path: Path, change, split: str, expected: list) -> None:
+    change(write_ilsvrc(tmp_path))
+    assert as_lists(open_localisation(tmp_path, split)) == expected
 
 
 def write_plain(root: Path, objects: list[Object]) -> Path:
@@ -134,57 +138,60 @@ def test_images_whose_boxes_have_no_area_are_left_out(tmp_path: Path) -> None:
     assert [stem for stem, _, _ in as_lists(dataset)] == ["b"] and len(dataset.notes) == 2
 
 
-VAL_XML = "Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml"
+def challenge(change: Change) -> Change:
+    return lambda root: change(write_ilsvrc(root))
 
 
-def no_xml(base: Path) -> Path:
-    (base / "Annotations").rename(base / "elsewhere")
-    return base
+def val_objects(*objects: Object) -> Change:
+    path = "Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml"
+    return challenge(lambda base: write_xml(base / path, list(objects)))
 
 
-def text(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+def val_lists(content: str) -> Change:
+    """Kaggle's list in the place of the XML; none where it is empty."""
+
+    def change(base: Path) -> None:
+        (base / "Annotations").rename(base / "elsewhere")
+        if content:
+            write_text(base / "LOC_val_solution.csv", content)
+
+    return challenge(change)
+
+
+def plain(objects: list[Object], content: str | None = None) -> Change:
+    """Folders of a class with these objects; content replaces the first XML, and no XML is left where it is empty."""
+
+    def change(root: Path) -> None:
+        folder = write_plain(root, objects) / "train" / "ant"
+        if content:
+            (folder / "a.xml").write_text(content)
+        for path in folder.glob("*.xml") if content == "" else ():
+            path.unlink()
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "split", "sentence"),
     [
-        (lambda base: write_xml(base / VAL_XML, [("n01", 1, 1, 9, 9), ("n02", 1, 1, 9, 9)]), "val",
-         r"00000001.JPEG: has objects of n01 and n02"),
-        (lambda base: write_xml(base / VAL_XML, [("n77", 1, 1, 9, 9)]), "val",
-         r"00000001.JPEG: has the unknown class n77"),
-        (lambda base: text(base / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_5 1\nn02/n02_6 2\n"), "train",
-         r"train_loc.txt: lists 1 images .* such as n02_6"),
-        (lambda base: (base / "Data/CLS-LOC/train").rename(base / "elsewhere"), "val", "LOC_synset_mapping.txt"),
-        (lambda base: no_xml(base), "val", "no LOC_val_solution.csv"),
-        (lambda base: text(no_xml(base) / "LOC_val_solution.csv", "Id,Boxes\nILSVRC2012_val_00000001,n02 1 2 3\n"),
-         "val", r"LOC_val_solution.csv: line 2 is not"),
+        (val_objects(("n01", 1, 1, 9, 9), ("n02", 1, 1, 9, 9)), "val", "00000001.JPEG: has objects of n01 and n02"),
+        (val_objects(("n77", 1, 1, 9, 9)), "val", "00000001.JPEG: has the unknown class n77"),
+        (challenge(lambda base: write_text(base / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_5 1\nn02/n02_6 2\n")),
+         "train", r"train_loc.txt: lists 1 images .* such as n02_6"),
+        (challenge(lambda base: (base / "Data/CLS-LOC/train").rename(base / "elsewhere")), "val",
+         "LOC_synset_mapping.txt"),
+        (val_lists(""), "val", "no LOC_val_solution.csv"),
+        (val_lists("Id,Boxes\nILSVRC2012_val_00000001,n02 1 2 3\n"), "val", "LOC_val_solution.csv: line 2 is not"),
+        (plain([("ant", 200, 5, 220, 20)]), "train", "a.jpg: its annotation has a box wholly outside"),
+        (plain([("ant", 5, 5, 20, 20)], "<annotation>"), "train", "a.xml: does not parse as VOC XML"),
+        (plain([("bee", 1, 1, 9, 9)]), "train", "no image has a box of its own class; give objects the names"),
+        (plain([], ""), "train", "none of its 2 images has an annotation; put an XML file beside each"),
     ],
 )  # fmt: skip
-def test_mistakes_in_the_challenges_layout_are_named(tmp_path: Path, change, split: str, sentence: str) -> None:
-    change(write_ilsvrc(tmp_path))
+def test_mistakes_are_named(tmp_path: Path, change: Change, split: str, sentence: str) -> None:
+    change(tmp_path)
     with pytest.raises(DataError, match=sentence):
         open_localisation(tmp_path, split)
-
-
-@pytest.mark.parametrize(
-    ("objects", "content", "sentence"),
-    [
-        ([("ant", 200, 5, 220, 20)], None, r"a.jpg: its annotation has a box wholly outside"),
-        ([("ant", 5, 5, 20, 20)], "<annotation>", r"a.xml: does not parse as VOC XML"),
-        ([("bee", 1, 1, 9, 9)], None, "no image has a box of its own class; give objects the names"),
-        ([], "", "none of its 2 images has an annotation; put an XML file beside each"),
-    ],
-)
-def test_mistakes_in_plain_folders_are_named(tmp_path: Path, objects, content: str | None, sentence: str) -> None:
-    folder = write_plain(tmp_path, objects) / "train" / "ant"
-    if content:
-        (folder / "a.xml").write_text(content)
-    for path in folder.glob("*.xml") if content == "" else ():
-        path.unlink()
-    with pytest.raises(DataError, match=sentence):
-        open_localisation(tmp_path, "train")
 
 
 def test_check_lists_all_faults_of_boxes_and_images_in_one_pass(tmp_path: Path) -> None:

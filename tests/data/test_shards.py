@@ -66,9 +66,9 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("split", ["train", "val", "train45k", "val5k"])
 def test_shards_hold_what_the_folder_holds(folder: Path, shards: Path, split: str):
-    ours, theirs = open_classification(shards, split), open_classification(folder, split)
-    assert ours.fingerprint() == theirs.fingerprint() and ours.class_names == ("ant", "bee", "cat")
-    assert all(ours.read(i) == theirs.read(i) for i in range(len(theirs)))
+    sharded, whole = open_classification(shards, split), open_classification(folder, split)
+    assert sharded.fingerprint() == whole.fingerprint() and sharded.class_names == ("ant", "bee", "cat")
+    assert all(sharded.read(i) == whole.read(i) for i in range(len(whole)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -70,18 +70,21 @@ def test_any_file_is_an_image_or_a_sentence(tmp_path_factory: pytest.TempPathFac
         read_xml(path)
 
 
+SIZE = "<size><width>9</width><height>9</height></size>"
+
+
 @pytest.mark.parametrize(
     ("inner", "sentence"),
     [
-        ("<size><width>inf</width><height>9</height></size>", "its size is inf x 9"),
-        ("<size><width>nan</width><height>9</height></size>", "its size is nan x 9"),
-        ("<size><width>9</width><height>nine</height></size>", "size/height is 'nine', not a number"),
+        (SIZE.replace("9", "inf", 1), "its size is inf x 9"),
+        (SIZE.replace("9", "nan", 1), "its size is nan x 9"),
+        (SIZE.replace("t>9", "t>nine"), "size/height is 'nine', not a number"),
         ("<size><width>9</width></size>", "size/height is missing"),
-        ("<size><width>9</width><height>9</height></size><object><name/><bndbox/></object>", "object '' lacks"),
-        ("<size><width>9</width><height>9</height></size><object><name>a</name><bndbox/></object>", "bndbox/xmin is"),
+        (f"{SIZE}<object><name/><bndbox/></object>", "object '' lacks"),
+        (f"{SIZE}<object><name>a</name><bndbox/></object>", "bndbox/xmin is"),
     ],
 )
-def test_what_is_missing_or_no_number_is_said(inner: str, sentence: str):
+def test_fields_that_are_missing_or_no_numbers_are_named(inner: str, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         parse_tree(ET.fromstring(f"<annotation>{inner}</annotation>"))
 

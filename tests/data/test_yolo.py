@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.writers import records, write_picture
+from tests.data.writers import picture, records, write_picture, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.yolo import in_pixels, parse_line, polygon_area
 from vertebra.data.prepare.check import check_detection
@@ -19,6 +19,7 @@ from vertebra.ground.errors import DataError
 
 Write = Callable[..., Path]
 BOX = "1 0.5 0.25 0.2 0.1\n"  # of 80 x 60 px: centre 40, 15; 16 x 6 px
+GOOD = "train: images/train\nnames: [cat, dog]\n"
 OUTLINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"  # corners 8 6, 40 6, 40 30
 
 
@@ -26,7 +27,7 @@ OUTLINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"  # corners 8 6, 40 6, 40 30
 def yolo_set(tmp_path: Path) -> Write:
     """Writes data.yaml, images/train and labels/train: label text by image, None for no label file."""
 
-    def write(labels: dict[str, str | None], description: str = "train: images/train\nnames: [cat, dog]\n") -> Path:
+    def write(labels: dict[str, str | None], description: str = GOOD) -> Path:
         for seed, (stem, text) in enumerate(labels.items()):
             write_picture(tmp_path / "images" / "train" / f"{stem}.jpg", 60, 80, seed)
             (tmp_path / "labels" / "train").mkdir(parents=True, exist_ok=True)
@@ -37,6 +38,14 @@ def yolo_set(tmp_path: Path) -> Write:
         return tmp_path
 
     return write
+
+
+def write_labelled(folder: Path, name: str) -> None:
+    """A picture in images and its box in labels."""
+    write_picture(folder / "images" / name, 60, 80)
+    label = (folder / "labels" / name).with_suffix(".txt")
+    label.parent.mkdir()
+    label.write_text(BOX)
 
 
 def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set: Write):
@@ -67,9 +76,7 @@ def test_the_same_set_is_found_by_every_name_a_user_would_give(yolo_set: Write, 
 
 def test_splits_may_be_folders_lists_or_several_and_exporters_two_dots_are_forgiven(tmp_path: Path):
     for split in ("train", "valid"):
-        write_picture(tmp_path / split / "images" / f"{split}.jpg", 60, 80)
-        (tmp_path / split / "labels").mkdir()
-        (tmp_path / split / "labels" / f"{split}.txt").write_text(BOX)
+        write_labelled(tmp_path / split, f"{split}.jpg")
     (tmp_path / "some.txt").write_text("./valid/images/valid.jpg\n")
     (tmp_path / "data.yaml").write_text(
         "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: {0: cat, 1: dog}\n"
@@ -89,22 +96,15 @@ def test_splits_may_be_folders_lists_or_several_and_exporters_two_dots_are_forgi
 
 
 def test_images_and_labels_of_one_set_need_no_split(tmp_path: Path):
-    write_picture(tmp_path / "set" / "images" / "a.png", 60, 80)
-    (tmp_path / "set" / "labels").mkdir()
-    (tmp_path / "set" / "labels" / "a.txt").write_text(BOX)
+    write_labelled(tmp_path / "set", "a.png")
     (tmp_path / "set" / "labels" / "classes.txt").write_text("cat\ndog\n")
     assert open_detection(tmp_path, "yolo:set").bbox_xywh_K4.tolist() == [[32, 12, 16, 6]]
 
 
-def test_fractions_are_of_the_image_as_it_is_seen(tmp_path: Path, yolo_set: Write):
-    from PIL import Image
-
+def test_fractions_are_of_the_image_as_it_is_seen(yolo_set: Write):
     root = yolo_set({"a": "0 0.5 0.5 1 0.5\n"})
     path = root / "images" / "train" / "a.jpg"
-    with Image.open(path) as image:
-        exif = Image.Exif()
-        exif[0x0112] = 6  # 80 x 60 stored, 60 x 80 seen
-        image.save(path, exif=exif)
+    write_turned(path, picture(60, 80), 6)  # 80 x 60 stored, 60 x 80 seen
     assert cv2.imread(str(path)).shape[:2] == (80, 60)
     dataset = open_detection(root, "yolo:train")
     assert dataset.sizes_hw_I2.tolist() == [[80, 60]] and dataset.bbox_xywh_K4.tolist() == [[0, 20, 60, 40]]
@@ -127,18 +127,16 @@ def test_a_test_split_without_any_labels_is_images_without_truth(yolo_set: Write
 
 
 def test_key_points_behind_a_box_are_passed_over(yolo_set: Write):
-    description = "train: images/train\nnames: [cat, dog]\nkpt_shape: [2, 3]\n"
-    dataset = open_detection(yolo_set({"a": BOX[:-1] + " .1 .1 2 .2 .2 2\n"}, description), "yolo:train")
+    root = yolo_set({"a": BOX[:-1] + " .1 .1 2 .2 .2 2\n"}, f"{GOOD}kpt_shape: [2, 3]\n")
+    dataset = open_detection(root, "yolo:train")
     assert dataset.bbox_xywh_K4.tolist() == [[32, 12, 16, 6]] and dataset.segmentations is None
 
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        (
-            "2 .5 .5 .1 .1",
-            r"line 2 has class 2, but the classes are 0 to 1; correct the line, or the names in data.yaml",
-        ),
+        ("2 .5 .5 .1 .1",
+         r"line 2 has class 2, but the classes are 0 to 1; correct the line, or the names in data.yaml"),
         ("-1 .5 .5 .1 .1", "line 2 has class -1, but the classes are 0 to 1"),
         ("0.5 .5 .5 .1 .1", "line 2 has class 0.5, but"),
         ("0 .5 .5 .1", "line 2 has 4 numbers; a box has 5, a polygon 7, 9, 11, ...; correct the line"),
@@ -149,7 +147,7 @@ def test_key_points_behind_a_box_are_passed_over(yolo_set: Write):
         ("0 .5 .5 -.1 .1", "line 2 has a box of negative size"),
         ("0 1.2 1.2 .1 .1", "object 2 has a box wholly outside the image"),
     ],
-)
+)  # fmt: skip
 def test_lines_that_are_wrong_are_named(yolo_set: Write, line: str, sentence: str):
     root = yolo_set({"a": BOX + line + "\n"})
     with pytest.raises(DataError, match=rf"a\.txt: {sentence}"):
@@ -158,37 +156,30 @@ def test_lines_that_are_wrong_are_named(yolo_set: Write, line: str, sentence: st
 
 
 @pytest.mark.parametrize(
-    ("description", "sentence"),
+    ("description", "source", "sentence"),
     [
-        ("train: images/train\n", "has no `names`|no data.yaml in it"),
-        ("train: images/train\nnames: [cat, cat]\n", "its `names` have 'cat' twice"),
-        ("train: images/train\nnames: {1: cat, 2: dog}\n", "its `names` are not numbered 0 to 1"),
-        ("train: images/train\nnames: [cat, dog]\nnc: 3\n", "says nc: 3, but names 2 classes; correct one of them"),
-        ("train: nowhere\nnames: [cat, dog]\n", r"there is no \S*nowhere; correct the entry, or put the images there"),
-        ("train: [images/train\nnames: [cat", r"is not YAML \("),
-        ("- cat\n", "is no YOLO data set's description"),
+        ("train: images/train\n", "data.yaml/train", "has no `names`|no data.yaml in it"),
+        ("train: images/train\nnames: [cat, cat]\n", "data.yaml/train", "its `names` have 'cat' twice"),
+        ("train: images/train\nnames: {1: cat, 2: dog}\n", "data.yaml/train", "its `names` are not numbered 0 to 1"),
+        (f"{GOOD}nc: 3\n", "data.yaml/train", "says nc: 3, but names 2 classes; correct one of them"),
+        ("train: nowhere\nnames: [cat, dog]\n", "data.yaml/train",
+         r"there is no \S*nowhere; correct the entry, or put the images there"),
+        ("train: [images/train\nnames: [cat", "data.yaml/train", r"is not YAML \("),
+        ("- cat\n", "data.yaml/train", "is no YOLO data set's description"),
+        (GOOD, "data.yaml/val", r"data\.yaml: has no split 'val'; it has train"),
+        (GOOD, "val", r"data\.yaml has train; no images in .*images/val"),
+        (GOOD, "data.yaml", r"data\.yaml: names no split; write yolo:.*/train"),
+        (GOOD, "{root}", r"no images in the folder itself; name a split, such as yolo:.*/train"),
+        (GOOD, "mine.yaml/train", r"mine\.yaml: no such file; check the path"),
+        (GOOD, "", "names no place; write yolo:DIR"),
     ],
-)
-def test_descriptions_that_are_wrong_are_named(yolo_set: Write, description: str, sentence: str):
+)  # fmt: skip
+def test_descriptions_and_sources_that_are_wrong_are_named(
+    yolo_set: Write, description: str, source: str, sentence: str
+):
     root = yolo_set({"a": BOX}, description)
     with pytest.raises(DataError, match=sentence):
-        open_detection(root, "yolo:data.yaml/train")
-
-
-def test_what_is_not_there_is_named_with_what_is(yolo_set: Write, tmp_path: Path):
-    root = yolo_set({"a": BOX})
-    with pytest.raises(DataError, match=r"data\.yaml: has no split 'val'; it has train"):
-        open_detection(root, "yolo:data.yaml/val")
-    with pytest.raises(DataError, match=r"data\.yaml has train; no images in .*images/val"):
-        open_detection(root, "yolo:val")
-    with pytest.raises(DataError, match=r"data\.yaml: names no split; write yolo:.*/train"):
-        open_detection(root, "yolo:data.yaml")
-    with pytest.raises(DataError, match=r"no images in the folder itself; name a split, such as yolo:.*/train"):
-        open_detection(root, f"yolo:{root}")
-    with pytest.raises(DataError, match=r"mine\.yaml: no such file; check the path"):
-        open_detection(root, "yolo:mine.yaml/train")
-    with pytest.raises(DataError, match="names no place; write yolo:DIR"):
-        open_detection(root, "yolo:")
+        open_detection(root, "yolo:" + source.format(root=root))
 
 
 def test_an_image_that_cannot_be_read_is_a_fault_where_it_is_one_of_few(yolo_set: Write):

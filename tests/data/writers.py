@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 
@@ -71,6 +72,46 @@ def write_picture(path: Path, height: int, width: int, seed: int = 0) -> np.ndar
     pixels_HW3 = picture(height, width, seed)
     cv2.imwrite(str(path), cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2BGR))
     return pixels_HW3
+
+
+def write_text(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def write_turned(path: Path, pixels_HW3: np.ndarray, orientation: int) -> None:
+    """A JPEG with these pixels as stored and an EXIF orientation that says how they are shown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(pixels_HW3)).save(path, quality=95, exif=exif)
+
+
+def write_coco(
+    folder: Path,
+    sizes_hw: dict[str, tuple[int, int]],
+    annotations: list[dict[str, Any]],
+    *,
+    classes: int = 1,
+    first_id: int = 1,
+) -> Path:
+    """ann.json for images of these sizes, numbered from first_id. Annotations are numbered, and of the first image and
+    of class 1 unless they say otherwise. Returns the file's path."""
+    images = [
+        {"id": image_id, "file_name": name, "width": width, "height": height}
+        for image_id, (name, (height, width)) in enumerate(sizes_hw.items(), first_id)
+    ]
+    value = {
+        "images": images,
+        "categories": [{"id": label, "name": f"kind {label}"} for label in range(1, classes + 1)],
+        "annotations": [
+            {"id": number, "image_id": first_id, "category_id": 1, "area": 1.0, "iscrowd": 0, **one}
+            for number, one in enumerate(annotations, 1)
+        ],
+    }
+    path = folder / "ann.json"
+    path.write_text(json.dumps(value))
+    return path
 
 
 VOC_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>

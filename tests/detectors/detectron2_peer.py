@@ -1,4 +1,4 @@
-"""detectron2's R50-C4 beside ours with the same weights.
+"""detectron2's R50-C4 beside Vertebra's with the same weights.
 
 How to have detectron2 without building it: `pip download --no-deps --no-build-isolation pb1-detectron2==0.6` (with
 torch in the environment), unpack it, put it on PYTHONPATH, and install "fvcore>=0.1.5,<0.1.6" "iopath>=0.1.7,<0.1.10"
@@ -85,9 +85,9 @@ def detectron2s(*, proposals: tuple[int, int] = (2000, 1000), regions: int = 512
     return model
 
 
-def ours(theirs: Any) -> FasterRCNN:
-    """Our detector with the weights and the conventions of `theirs`."""
-    after = theirs.proposal_generator.post_nms_topk
+def vertebras(reference: Any) -> FasterRCNN:
+    """Our detector with the weights and the conventions of `reference`."""
+    after = reference.proposal_generator.post_nms_topk
     backbone = create_backbone("r50", stride_in="1x1")
     backbone.pixel_norm = PixelNorm(DETECTRON2_MEAN, DETECTRON2_STD)
     freeze_norms(backbone)
@@ -102,9 +102,9 @@ def ours(theirs: Any) -> FasterRCNN:
         on_padding=True,
     )
     predictor = BoxPredictor(head.out_channels, CLASSES)
-    samples = theirs.roi_heads.batch_size_per_image
+    samples = reference.roi_heads.batch_size_per_image
     box_head = BoxHead(RoIAlign(head.roi_size, trunk.stride), head, predictor, samples=samples)
     body = SingleMap(trunk, trunk.out_channels, trunk.stride)
     detector = FasterRCNN(body=body, rpn=rpn, box_head=box_head)
-    load_file_state(detector, from_detectron2(theirs.state_dict(), scales=len(SCALES)), Path("detectron2"))
+    load_file_state(detector, from_detectron2(reference.state_dict(), scales=len(SCALES)), Path("detectron2"))
     return detector.to(memory_format=torch.channels_last)

@@ -30,16 +30,16 @@ class Maps(nn.Module):
 def test_a_pyramid_equals_torchvisions() -> None:
     torch.manual_seed(0)
     maps = [torch.randn(2, c, 70 // s + 1, 101 // s + 1) for c, s in zip(CHANNELS, STRIDES)]  # odd sizes too
-    ours = FeaturePyramid(Maps(maps), CHANNELS, STRIDES, channels=12)
-    theirs = FeaturePyramidNetwork(list(CHANNELS), 12, LastLevelMaxPool())
+    pyramid = FeaturePyramid(Maps(maps), CHANNELS, STRIDES, channels=12)
+    reference = FeaturePyramidNetwork(list(CHANNELS), 12, LastLevelMaxPool())
     state = {
         name.replace("laterals", "inner_blocks").replace("outputs", "layer_blocks"): t
-        for name, t in ours.state_dict().items()
+        for name, t in pyramid.state_dict().items()
     }
-    theirs.load_state_dict(state)
-    expected = theirs(OrderedDict((str(i), x) for i, x in enumerate(maps)))
-    levels = ours(None, None)
-    assert len(levels) == len(ours.strides) == 5 and ours.strides == (4, 8, 16, 32, 64)
+    reference.load_state_dict(state)
+    expected = reference(OrderedDict((str(i), x) for i, x in enumerate(maps)))
+    levels = pyramid(None, None)
+    assert len(levels) == len(pyramid.strides) == 5 and pyramid.strides == (4, 8, 16, 32, 64)
     for level, other in zip(levels, expected.values()):
         torch.testing.assert_close(level, other)
 

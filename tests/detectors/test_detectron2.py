@@ -19,7 +19,7 @@ from vertebra.build.outside_detectors import from_detectron2
 
 needs_detectron2 = pytest.mark.skipif(
     not peer.is_there(),
-    reason="detectron2 cannot be imported; how to have it is said in tests/detectors/detectron2_peer.py",
+    reason="detectron2 cannot be imported; tests/detectors/detectron2_peer.py says how to install it",
 )
 SIZES_HW = [(200, 300), (300, 225), (187, 251), (128, 128)]
 
@@ -42,13 +42,13 @@ def pixels_bgr(path: Path, size_hw: tuple[int, int]) -> Tensor:
 @needs_detectron2
 def test_detections_equal_detectron2s_on_real_images() -> None:
     paths, _ = real_images()
-    theirs = peer.detectron2s(proposals=(200, 100)).eval()
-    ours = peer.ours(theirs).eval()
+    reference = peer.detectron2s(proposals=(200, 100)).eval()
+    detector = peer.vertebras(reference).eval()
     for path, size_hw in zip(paths, SIZES_HW):
         bgr = pixels_bgr(path, size_hw)
         with torch.no_grad():
-            expected = theirs.inference([{"image": bgr}], do_postprocess=False)[0]
-        found = ours.detect(make_images(bgr.flip(0).unsqueeze(0), (size_hw,)))
+            expected = reference.inference([{"image": bgr}], do_postprocess=False)[0]
+        found = detector.detect(make_images(bgr.flip(0).unsqueeze(0), (size_hw,)))
         valid = found.valid_ND[0]
         assert len(expected) > 20
         torch.testing.assert_close(found.scores_ND[0][valid], expected.scores, rtol=0, atol=1e-4)
@@ -71,21 +71,21 @@ class Recorder:
 @needs_detectron2
 def test_losses_and_gradients_equal_detectron2s_on_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     images, truths, labels = two_images()
-    theirs = peer.detectron2s(proposals=(200, 100), regions=64).train()
-    ours = peer.ours(theirs).train()
-    rpn = ours.rpn.sampler = Recorder(ours.rpn.sampler)
-    box = ours.box_head.sampler = Recorder(ours.box_head.sampler)
+    reference = peer.detectron2s(proposals=(200, 100), regions=64).train()
+    detector = peer.vertebras(reference).train()
+    rpn = detector.rpn.sampler = Recorder(detector.rpn.sampler)
+    box = detector.box_head.sampler = Recorder(detector.box_head.sampler)
     size_hw = tuple(images.shape[-2:])
     batch = make_images(images.flip(1), (size_hw,) * 2)
-    losses = ours(batch, make_targets([truth.tolist() for truth in truths], [(one + 1).tolist() for one in labels]))
+    losses = detector(batch, make_targets([truth.tolist() for truth in truths], [(one + 1).tolist() for one in labels]))
     torch.stack([*losses.values()]).sum().backward()
     assert rpn.samples.valid_NS.all() and box.samples.valid_NS.all()  # both divide by the full number then
     assert rpn.samples.positive_NS.any(dim=1).all() and box.samples.positive_NS.any(dim=1).all()
 
-    # Our anchors at a cell go by ratio, then scale; theirs by scale, then ratio.
+    # Our anchors at a cell go by ratio, then scale; detectron2's by scale, then ratio.
     scales, ratios = len(peer.SCALES), len(peer.RATIOS)
     anchors = rpn.matches.positive_NA.shape[1]
-    our_place_A = torch.arange(anchors).view(-1, scales, ratios).mT.reshape(-1)  # [ours] = theirs
+    our_place_A = torch.arange(anchors).view(-1, scales, ratios).mT.reshape(-1)  # [Vertebra] = detectron2
     turn = {"rpn": 0, "box": 0}
 
     def sample_anchors(label_A: Tensor) -> Tensor:
@@ -97,24 +97,26 @@ def test_losses_and_gradients_equal_detectron2s_on_the_same_samples(monkeypatch:
 
     def sample_proposals(matched_A: Tensor, label_A: Tensor, classes_G: Tensor) -> tuple[Tensor, Tensor]:
         n, turn["box"] = turn["box"], turn["box"] + 1
-        proposals, slots = len(matched_A) - len(classes_G), ours.rpn.train_limits.after_nms
+        proposals, slots = len(matched_A) - len(classes_G), detector.rpn.train_limits.after_nms
         class_A = torch.where(label_A == 1, classes_G[matched_A], peer.CLASSES)
         place_S = box.samples.index_NS[n]
         drawn_S = torch.where(place_S < slots, place_S, place_S - slots + proposals)
         assert torch.equal(class_A[drawn_S] < peer.CLASSES, box.samples.positive_NS[n])
         return drawn_S, class_A[drawn_S]
 
-    monkeypatch.setattr(theirs.proposal_generator, "_subsample_labels", sample_anchors)
-    monkeypatch.setattr(theirs.roi_heads, "_sample_proposals", sample_proposals)
-    expected = their_losses(theirs, images, truths, labels)
+    monkeypatch.setattr(reference.proposal_generator, "_subsample_labels", sample_anchors)
+    monkeypatch.setattr(reference.roi_heads, "_sample_proposals", sample_proposals)
+    expected = reference_losses(reference, images, truths, labels)
     torch.stack([*expected.values()]).sum().backward()
     assert turn == {"rpn": 2, "box": 2}
     names = {"loss_rpn_box": "loss_rpn_loc", "loss_box_cls": "loss_cls"}
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[names.get(name, name)], rtol=1e-5, atol=1e-6)
 
-    gradients = from_detectron2({n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}, scales=scales)
-    for name, parameter in ours.named_parameters():
+    gradients = from_detectron2(
+        {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}, scales=scales
+    )
+    for name, parameter in detector.named_parameters():
         file_name = name.replace("box_head.head.", "trunk.").replace("trunk.", "backbone.")
         assert (parameter.grad is None) == (file_name not in gradients)
         if parameter.grad is not None:
@@ -143,7 +145,7 @@ def two_images(size_hw: tuple[int, int] = (192, 256)) -> tuple[Tensor, list[Tens
     raise AssertionError("the data set has no two such images")
 
 
-def their_losses(model: Any, images: Tensor, boxes: list[Tensor], classes: list[Tensor]) -> dict[str, Tensor]:
+def reference_losses(model: Any, images: Tensor, boxes: list[Tensor], classes: list[Tensor]) -> dict[str, Tensor]:
     from detectron2.structures import Boxes, Instances
     from detectron2.utils.events import EventStorage
 
@@ -160,7 +162,7 @@ def test_names_that_no_c4_detector_has_are_refused() -> None:
         from_detectron2({"backbone.fpn_lateral2.weight": torch.zeros(1)}, scales=5)
 
 
-def test_names_and_orders_are_ours() -> None:
+def test_names_and_orders_are_vertebras() -> None:
     # By hand: two scales a, b and three ratios, so detectron2's order is a1 a2 a3 b1 b2 b3.
     state = {
         "pixel_mean": torch.zeros(3, 1, 1),

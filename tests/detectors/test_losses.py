@@ -20,7 +20,7 @@ TORCHVISION_BETA = 1 / 9
 
 
 class SameSamples:
-    """In the place of torchvision's sampler: the anchors that ours drew."""
+    """In the place of torchvision's sampler: the anchors that Vertebra drew."""
 
     def __init__(self, positive: list[torch.Tensor], negative: list[torch.Tensor]) -> None:
         self.masks = positive, negative
@@ -47,14 +47,14 @@ def test_rpn_losses_equal_torchvisions_on_the_same_samples() -> None:
     positive.scatter_(1, samples.index_NS, samples.positive_NS.byte())
     negative.scatter_(1, samples.index_NS, (samples.valid_NS & ~samples.positive_NS).byte())
 
-    theirs = RegionProposalNetwork(
+    reference = RegionProposalNetwork(
         AnchorGenerator(), torch.nn.Identity(), 0.7, 0.3, 64, 0.5, {}, {}, 0.7, score_thresh=0.0
     )
-    theirs.fg_bg_sampler = SameSamples(list(positive), list(negative))
+    reference.fg_bg_sampler = SameSamples(list(positive), list(negative))
     truths = [{"boxes": b[v]} for b, v in zip(targets.boxes_NG4, targets.valid_NG)]
-    labels, matched = theirs.assign_targets_to_anchors([anchors, anchors], truths)
-    wanted = theirs.box_coder.encode(matched, [anchors, anchors])
-    expected = theirs.compute_loss(logits.flatten()[:, None], deltas.flatten(0, 1), labels, wanted)
+    labels, matched = reference.assign_targets_to_anchors([anchors, anchors], truths)
+    wanted = reference.box_coder.encode(matched, [anchors, anchors])
+    expected = reference.compute_loss(logits.flatten()[:, None], deltas.flatten(0, 1), labels, wanted)
     torch.testing.assert_close(losses["loss_rpn_cls"], expected[0])
     torch.testing.assert_close(losses["loss_rpn_box"], expected[1])
 
@@ -75,8 +75,8 @@ def test_head_losses_equal_torchvisions_on_the_same_regions(class_agnostic: bool
 
     wanted = encode(truth, boxes, head.delta_weights).flatten(0, 1)
     # torchvision has deltas for background as well, and none without class.
-    theirs = torch.cat([deltas[:, :, :1] * 0, deltas.expand(-1, -1, classes, -1)], dim=2).flatten(0, 1).flatten(1)
-    expected = fastrcnn_loss(logits.flatten(0, 1), theirs, [labels.flatten()], [wanted])
+    reference = torch.cat([deltas[:, :, :1] * 0, deltas.expand(-1, -1, classes, -1)], dim=2).flatten(0, 1).flatten(1)
+    expected = fastrcnn_loss(logits.flatten(0, 1), reference, [labels.flatten()], [wanted])
     torch.testing.assert_close(losses["loss_box_cls"], expected[0])
     torch.testing.assert_close(losses["loss_box_reg"], expected[1])
 

@@ -137,7 +137,7 @@ def test_on_a_gpu_it_keeps_the_same_of_12000_candidates_and_this_is_how_long_it_
         torch.cuda.synchronize()
         return (time.perf_counter() - started) / 20 * 1e3
 
-    ours = milliseconds(lambda: nms_batch(boxes_gpu, scores_gpu, 0.7, 2000))
-    theirs = milliseconds(lambda: [ops.nms(b, s, 0.7)[:2000] for b, s in zip(boxes_gpu, scores_gpu)])
-    print(f"2 images of 12,000 for 2,000 places: ours {ours:.2f} ms, torchvision's {theirs:.2f} ms")
+    own_ms = milliseconds(lambda: nms_batch(boxes_gpu, scores_gpu, 0.7, 2000))
+    torchvision_ms = milliseconds(lambda: [ops.nms(b, s, 0.7)[:2000] for b, s in zip(boxes_gpu, scores_gpu)])
+    print(f"2 images of 12,000 for 2,000 places: Vertebra {own_ms:.2f} ms, torchvision's {torchvision_ms:.2f} ms")
     assert_kept_is_expected(nms_batch(boxes_gpu, scores_gpu, 0.7, 2000), boxes, scores, None, 0.7)

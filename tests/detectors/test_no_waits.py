@@ -69,8 +69,8 @@ def test_a_traced_step_is_the_step_whatever_the_number_of_truths() -> None:
     traced = make_fx(of_tensors, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors(some_images, some_targets))
     for truths in (0, 1, 3, 16):
         batch = batch_of(truths)
-        for ours, replayed in zip(step(model, *batch), traced(*tensors(*batch))):
-            assert torch.equal(ours, replayed), truths
+        for eager, replayed in zip(step(model, *batch), traced(*tensors(*batch))):
+            assert torch.equal(eager, replayed), truths
 
 
 class Moves(TorchDispatchMode):

@@ -28,9 +28,9 @@ def case(regions: int = 50, sharpness: float = 2.0, codes: int = CLASSES):
 def test_detections_equal_torchvisions(detections: int) -> None:
     proposals, logits, deltas, images = case()
     found = PostProcess(detections=detections, nms_iou=0.4)(proposals, logits, deltas, images, PAPER_WEIGHTS)
-    theirs = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, PAPER_WEIGHTS, 0.05, 0.4, detections)
+    reference = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, PAPER_WEIGHTS, 0.05, 0.4, detections)
     with_background = torch.cat([deltas[:, :, :1], deltas], dim=2)
-    boxes, scores, labels = theirs.postprocess_detections(
+    boxes, scores, labels = reference.postprocess_detections(
         logits.flatten(0, 1), with_background.flatten(2).flatten(0, 1), list(proposals.boxes_NP4), images.sizes_hw
     )
     for n in range(2):

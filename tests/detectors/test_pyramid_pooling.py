@@ -52,20 +52,20 @@ def test_regions_and_gradients_equal_the_kernels_on_each_level(way: str, aligned
         # Regions grown to a cell at the border: their samples outside count 0 in the kernel, here there is a border.
         boxes = boxes.where((boxes[..., 2:] - boxes[..., :2] > 64).all(-1, keepdim=True), torch.zeros(4))
     pool = PyramidRoIAlign(7, STRIDES, aligned=aligned)
-    ours = getattr(pool, way)(maps[:4], boxes, level_of(boxes, STRIDES))
+    found = getattr(pool, way)(maps[:4], boxes, level_of(boxes, STRIDES))
     expected = by_kernel(maps, boxes, aligned)
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
-    for a, b in zip(torch.autograd.grad(ours, maps[:4], weights), torch.autograd.grad(expected, maps[:4], weights)):
+    for a, b in zip(torch.autograd.grad(found, maps[:4], weights), torch.autograd.grad(expected, maps[:4], weights)):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
 def test_levels_are_torchvisions() -> None:
     maps, boxes = pyramid(), boxes_of_all_sizes()
-    theirs = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
-    expected = theirs({str(i): x for i, x in enumerate(maps[:4])}, list(boxes), [(HEIGHT, WIDTH)] * 2)
-    ours = PyramidRoIAlign(7, STRIDES, aligned=False)(maps, boxes)
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    reference = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    expected = reference({str(i): x for i, x in enumerate(maps[:4])}, list(boxes), [(HEIGHT, WIDTH)] * 2)
+    found = PyramidRoIAlign(7, STRIDES, aligned=False)(maps, boxes)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_region_of_224_px_is_read_at_stride_16_and_half_of_it_at_8() -> None:
@@ -92,7 +92,7 @@ def test_bf16_gradients_of_many_regions_on_one_place_are_summed_in_float32() -> 
     boxes = torch.cat([centre - half, centre + half], dim=-1).expand(2, -1, -1)
     weights = torch.rand(1000, 8, 7, 7, generator=generator).bfloat16()
     pool = PyramidRoIAlign(7, STRIDES)
-    ours = torch.autograd.grad(pool(maps, boxes), maps, weights)
+    found = torch.autograd.grad(pool(maps, boxes), maps, weights)
     expected = torch.autograd.grad(pool(exact, boxes), exact, weights.float())
-    for a, b in zip(ours, expected):
+    for a, b in zip(found, expected):
         assert (a.float() - b).norm() <= 0.005 * b.norm()

@@ -50,11 +50,11 @@ def test_proposals_equal_torchvisions() -> None:
 
     limits = {"training": LIMITS.before_nms, "testing": LIMITS.before_nms}
     after = {"training": LIMITS.after_nms, "testing": LIMITS.after_nms}
-    theirs = torchvision_rpn.RegionProposalNetwork(
+    reference = torchvision_rpn.RegionProposalNetwork(
         AnchorGenerator(), torch.nn.Identity(), 0.7, 0.3, 64, 0.5, limits, after, rpn.nms_iou, score_thresh=0.0
     )
-    decoded = theirs.box_coder.decode(output.deltas_NA4.flatten(0, 1), [output.anchors_A4] * 2)
-    expected, scores = theirs.filter_proposals(
+    decoded = reference.box_coder.decode(output.deltas_NA4.flatten(0, 1), [output.anchors_A4] * 2)
+    expected, scores = reference.filter_proposals(
         decoded.view(2, -1, 4), output.objectness_NA.flatten()[:, None], [(96, 96)] * 2, [len(output.anchors_A4)]
     )
     for n in range(2):
