@@ -1,4 +1,4 @@
-"""Where real data is: VERTEBRA_DATA, else ../shared/data beside the repository; absent, such tests skip."""
+"""Real data (in VERTEBRA_DATA, else ../shared/data beside the repository; absent, such tests skip), and a report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+from tests.evaluation.report_cases import trained_run, write_images
+from vertebra.evaluation.report import Written, write_report
 
 HOUSE = Path(__file__).resolve().parents[2]
 
@@ -24,3 +27,16 @@ def voc2007_dir(fixtures_dir: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"no VOC2007 in {path.parent}")
     return path
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs, the second much better, and the images that they saw."""
+    root = tmp_path_factory.mktemp("pair")
+    write_images(root / "images")
+    return [trained_run(root, "plain18", 0.4), trained_run(root, "r18", 0.95, 2)]
+
+
+@pytest.fixture(scope="session")
+def report(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_report(pair, tmp_path_factory.mktemp("report") / "out")

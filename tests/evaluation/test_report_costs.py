@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.test_report import PROTOCOL, make_predictions, make_run, make_truth
+from tests.evaluation.report_cases import PROTOCOL, make_run, make_truth, trained_run
 from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
 from vertebra.evaluation.report import Written, latex, write_report
 from vertebra.evaluation.report.charts import front_chart
@@ -62,13 +62,13 @@ def with_cost(run: Path, cost: dict[str, Any]) -> Path:
 
 def runs_of(root: Path, *heads: str, seeds: int = 2) -> list[Path]:
     """vgg16 at half the cost and r101, under each head."""
-    truth = make_truth()
     return [
         with_cost(
-            make_run(
-                root / head / f"{name}_{seed}",
+            trained_run(
+                root / head / str(seed),
                 name,
-                make_predictions(truth, share=share, seed=10 * place + seed),
+                share,
+                10 * place + seed,
                 seed=seed,
                 protocol={**PROTOCOL, "model.body": head},
             ),
@@ -148,8 +148,7 @@ def test_costs_far_apart_have_a_logarithmic_axis():
 
 
 def test_older_runs_without_latency_are_drawn_by_their_time(tmp_path):
-    truth = make_truth()
-    runs = [make_run(tmp_path / n, n, make_predictions(truth, share=s, seed=1)) for n, s in SHARES.items()]
+    runs = [trained_run(tmp_path, name, share) for name, share in SHARES.items()]
     (content,) = write_report(runs, tmp_path / "out").contents
     assert content.fronts["latency_s"].measure == "time_per_image_s"
     assert content.sides[0].cost.measures["latency_s"] is None
@@ -232,14 +231,14 @@ def test_each_head_is_a_comparison_of_its_own_under_an_overview(tmp_path):
     for place, head in enumerate(("c4", "fpn")):
         own = json.loads((tmp_path / "out" / head / "report.json").read_text())
         assert own["head"] == head and {run["directory"] for run in own["runs"]} == {
-            str(run) for run in runs if run.parent.name == head
+            str(run) for run in runs if run.parents[1].name == head
         }
         assert overview["heads"][place]["headline"] == own["headline"] and own["headline"] in page
         assert f'href="{head}/report.html"' in page and (tmp_path / "out" / head / "report.html").is_file()
         assert f"[{head}]({head}/report.md)" in markdown
         for side in written.contents[place].sides:
-            told = str(side.figures["AP"])
-            assert f">{told}</td>" in page and told in markdown and latex.escape(told) in tex
+            figure = str(side.figures["AP"])
+            assert f">{figure}</td>" in page and figure in markdown and latex.escape(figure) in tex
     assert "AP against FLOPs: no cheaper detector beats" in markdown and "AP against latency: no cheaper" in markdown
     points = overview["fronts"]["flops"]["points"]
     assert [point["label"] for point in points] == ["vgg16, c4", "r101, c4", "vgg16, fpn", "r101, fpn"]

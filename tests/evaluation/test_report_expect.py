@@ -1,4 +1,4 @@
-"""Published numbers beside ours, and sides that are files of predictions alone."""
+"""Published numbers beside those found here, and sides that are files of predictions alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.evaluation.test_report import make_predictions, make_run, make_truth, rows_of, write_images
+from tests.evaluation.report_cases import (
+    make_predictions,
+    make_truth,
+    other_truth,
+    rows_of,
+    trained_run,
+    write_images,
+)
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.expect import read_expectations
@@ -19,12 +26,9 @@ from vertebra.recipes.command_line import INSTALLED
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root, truth = tmp_path_factory.mktemp("pair"), make_truth()
-    return [
-        make_run(root / name, name, make_predictions(truth, share=share, seed=seed))
-        for seed, (name, share) in enumerate((("vgg16", 0.4), ("r101", 0.9)), start=1)
-    ]
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return [trained_run(root, "vgg16", 0.4), trained_run(root, "r101", 0.9, 2)]
 
 
 def ap_of(run: Path, name: str = "AP") -> float:
@@ -36,8 +40,8 @@ def file_of(path: Path, *entries: dict[str, Any], **others: Any) -> Path:
     return path
 
 
-def test_each_number_is_met_missed_or_not_here(pair, tmp_path):
-    ap, ap50, vgg = ap_of(pair[1]), ap_of(pair[1], "AP50"), ap_of(pair[0])
+def test_each_number_is_met_missed_or_not_here(runs, tmp_path):
+    ap, ap50, vgg = ap_of(runs[1]), ap_of(runs[1], "AP50"), ap_of(runs[0])
     file = file_of(
         tmp_path / "expect.yaml",
         {"side": "r101", "figure": "AP", "value": ap + 0.4, "tolerance": 0.5, "source": "a paper"},
@@ -49,11 +53,12 @@ def test_each_number_is_met_missed_or_not_here(pair, tmp_path):
         {"side": "vgg16", "figure": "latency_s", "value": 1, "tolerance": 1},
         source="its table",
     )
-    written = write_report(pair, tmp_path / "out", expect=file)
-    told = json.loads((tmp_path / "out" / "report.json").read_text())["expectations"]
-    assert [one["outcome"] for one in told] == ["met", "missed", "met", "missed", "not here", "met", "not here"]
-    assert [one["source"] for one in told][:2] == ["a paper", "its table"]
-    assert told[2]["ours"] == pytest.approx(ap - vgg) and told[3]["ours"] == pytest.approx(vgg - ap)
+    written = write_report(runs, tmp_path / "out", expect=file)
+    (content,) = written.contents
+    outcomes = content.expectations
+    assert [one.outcome for one in outcomes] == ["met", "missed", "met", "missed", "not here", "met", "not here"]
+    assert [one.source for one in outcomes][:2] == ["a paper", "its table"]
+    assert outcomes[2].ours == pytest.approx(ap - vgg) and outcomes[3].ours == pytest.approx(vgg - ap)
     assert len(written.expectations_missed) == 2
     assert written.expectations_missed[0] == (f"r101: AP50 is {ap50:.1f}, expected {ap50 + 0.6:.1f} ± 0.5 (its table)")
     row = rows_of((tmp_path / "out" / "report.md").read_text())["r101, AP50"]
@@ -61,29 +66,22 @@ def test_each_number_is_met_missed_or_not_here(pair, tmp_path):
     assert 'id="expected"' in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_without_expectations_there_is_no_such_section(pair, tmp_path):
-    assert write_report(pair, tmp_path / "out").expectations_missed == ()
+def test_without_expectations_there_is_no_such_section(runs, tmp_path):
+    assert write_report(runs, tmp_path / "out").expectations_missed == ()
     assert 'id="expected"' not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_expectations_of_another_head_are_left_to_it_or_said_to_be_of_none(tmp_path):
-    truth = make_truth()
     entries = [{"side": "r101", "figure": "AP", "value": 0, "tolerance": 0, "head": head} for head in ("fpn", "fnp")]
     file = file_of(tmp_path / "expect.yaml", *entries, {**entries[1], "figure": "AP50"})
-    runs = {
-        head: make_run(
-            tmp_path / head, "r101", make_predictions(truth, share=0.5, seed=1), protocol={"model.body": head}
-        )
-        for head in ("c4", "fpn")
-    }
+    runs = {head: trained_run(tmp_path / head, "r101", 0.5, protocol={"model.body": head}) for head in ("c4", "fpn")}
     alone = write_report([runs["c4"]], tmp_path / "alone", expect=file)
     assert alone.expectations_missed == ()
     assert alone.expectations_elsewhere == (
         "1 expectation is for head fpn, which no run here has (head c4), so nothing was compared with it",
         "2 expectations are for head fnp, which no run here has (head c4), so nothing was compared with them",
     )
-    told = json.loads((tmp_path / "alone" / "report.json").read_text())["expectations"]
-    assert [(one["what"], one["outcome"]) for one in told] == [
+    assert [(one.what, one.outcome) for one in alone.contents[0].expectations] == [
         ("r101 (fpn)", "not here"), ("r101 (fnp)", "not here"), ("r101 (fnp)", "not here")
     ]  # fmt: skip
     both = write_report(list(runs.values()), tmp_path / "both", expect=file)
@@ -93,9 +91,9 @@ def test_expectations_of_another_head_are_left_to_it_or_said_to_be_of_none(tmp_p
     )
 
 
-def test_a_difference_of_costs_has_its_sign_and_its_unit(pair, tmp_path):
+def test_a_difference_of_costs_has_its_sign_and_its_unit(runs, tmp_path):
     entry = {"difference": ["r101", "vgg16"], "figure": "flops", "value": "-2.34e9", "tolerance": "1e8"}
-    written = write_report(pair, tmp_path / "out", expect=file_of(tmp_path / "expect.yaml", entry))
+    written = write_report(runs, tmp_path / "out", expect=file_of(tmp_path / "expect.yaml", entry))
     assert written.expectations_missed[0].replace("\u00a0", " ") == (
         "r101 \u2212 vgg16: flops is 0, expected \u22122.34 G ± 100 M"
     )
@@ -147,29 +145,28 @@ def test_the_published_figures_that_come_along_are_whole(path):
     assert all(one.source for one in expectations) and path.read_text().startswith("# ")
 
 
-def test_anyones_predictions_can_be_a_side(pair, tmp_path):
+def test_anyones_predictions_can_be_a_side(runs, tmp_path):
     truth = make_truth()
     found = make_predictions(truth, share=0.7, seed=9)
     file = tmp_path / "yolo.json"
     file.write_text(json.dumps(found))
-    write_report(pair[1:], tmp_path / "out", predictions={"a YOLO": file})
-    content = json.loads((tmp_path / "out" / "report.json").read_text())
-    ours, theirs = content["sides"]
-    assert theirs["label"] == "a YOLO" and theirs["file"] and not ours["file"]
-    assert theirs["figures"]["AP"]["mean"] == pytest.approx(coco_figures(truth, found)["AP"])
-    assert theirs["cost"]["flops"] is None and theirs["weights"] == "unknown"
-    assert content["first"] == [
+    (content,) = write_report(runs[1:], tmp_path / "out", predictions={"a YOLO": file}).contents
+    run, yolo = content.sides
+    assert yolo.label == "a YOLO" and yolo.file and not run.file
+    assert yolo.figures["AP"].mean == pytest.approx(coco_figures(truth, found)["AP"])
+    assert yolo.cost.measures["flops"] is None and yolo.weights == "unknown"
+    assert content.first == [
         "a YOLO is a file of predictions only: how the detector was trained is not known, so differences are between "
         "detectors, not between backbones."
     ]
-    assert content["headline"].startswith("r101 and a YOLO cannot be told apart: ")
-    assert content["caveat"].endswith("their training protocols are not known to be equal.")
-    assert content["fronts"] == {} and content["training"][1]["loss"] == []
+    assert content.headline.startswith("r101 and a YOLO cannot be told apart: ")
+    assert content.caveat.endswith("their training protocols are not known to be equal.")
+    assert content.fronts == {} and content.training[1].loss == []
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert rows_of(markdown)["FLOPs"].split("|")[3].strip() == formats.NONE
 
 
-def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, tmp_path):
+def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(runs, tmp_path):
     truth = make_truth()
     files: dict[str, list[Path]] = {}
     for name, share in (("first", 0.3), ("second", 0.95)):
@@ -179,39 +176,42 @@ def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(pair, t
             files.setdefault(name, []).append(path)
     write_images(tmp_path / "pictures")
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    write_report([], tmp_path / "out", predictions=files, truth=tmp_path / "truth.json", images=tmp_path / "pictures")
-    content = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [len(side["seeds"]) for side in content["sides"]] == [3, 3]
-    assert content["lead"]["covers"] == "seeds and images" and content["lead"]["differences"]["AP"]["distinguishable"]
-    assert content["headline"].startswith("second beats first by ")
-    assert content["caveat"].endswith("their training protocols are not known to be equal.")
-    assert content["gallery"]["images_not_found"] == 0
+    pictures = tmp_path / "pictures"
+    (content,) = write_report(
+        [], tmp_path / "out", predictions=files, truth=tmp_path / "truth.json", images=pictures
+    ).contents
+    assert [len(side.seeds) for side in content.sides] == [3, 3]
+    assert content.lead and content.lead.covers == "seeds and images"
+    assert content.lead.differences["AP"].distinguishable
+    assert content.headline.startswith("second beats first by ")
+    assert content.caveat.endswith("their training protocols are not known to be equal.")
+    assert content.gallery.images_not_found == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "The cost of these detectors is not known" in page and "How these detectors were trained is not" in page
 
 
-def test_predictions_that_cannot_be_a_side_are_refused(pair, tmp_path):
-    file = tmp_path / "found.json"
-    file.write_text("[]")
-    with pytest.raises(UserError, match="give the truth as well"):
-        write_report([], tmp_path / "out", predictions={"a": file})
-    with pytest.raises(UserError, match="a side is called r101 already; give the predictions another name"):
-        write_report(pair, tmp_path / "out", predictions={"r101": file})
-    found = tmp_path / "one.json"
-    found.write_text(json.dumps(make_predictions(make_truth(), share=0.5, seed=1)))
-    (tmp_path / "copy.json").write_text(found.read_text())
-    (tmp_path / "link.json").symlink_to(found)
-    for second, sentence in (
-        (found, "is given twice as a; give one file for each seed"),
-        ("link.json", "given twice"),
-        ("copy.json", "both have the same content"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            write_report(pair, tmp_path / "out", predictions={"a": [found, tmp_path / second]})
-    with pytest.raises(ValueError, match=r"nowhere\.json does not exist"):
-        write_report(pair, tmp_path / "out", predictions={"a": tmp_path / "nowhere.json"})
-    other = make_truth()
-    other["annotations"][0]["bbox"][0] += 1
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match="differ in their annotations"):
-        write_report(pair, tmp_path / "out", predictions={"a": file}, truth=tmp_path / "other.json")
+REFUSED = [  # predictions by side, of the files below; the truth; whether runs are given too; what the message says
+    ({"a": ["empty"]}, None, False, "give the truth as well"),
+    ({"r101": ["empty"]}, None, True, "a side is called r101 already; give the predictions another name"),
+    ({"a": ["one", "one"]}, None, True, "is given twice as a; give one file for each seed"),
+    ({"a": ["one", "link"]}, None, True, "given twice"),
+    ({"a": ["one", "copy"]}, None, True, "both have the same content"),
+    ({"a": ["nowhere"]}, None, True, r"nowhere\.json: does not exist"),
+    ({"a": ["empty"]}, "other", True, "differ in their annotations"),
+]
+
+
+@pytest.mark.parametrize(("sides", "truth", "beside_runs", "problem"), REFUSED)
+def test_predictions_that_cannot_be_a_side_are_refused(runs, tmp_path, sides, truth, beside_runs, problem):
+    found = json.dumps(make_predictions(make_truth(), share=0.5, seed=1))
+    for name, text in (("empty", "[]"), ("one", found), ("copy", found), ("other", json.dumps(other_truth()))):
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "link.json").symlink_to(tmp_path / "one.json")
+    predictions = {side: [tmp_path / f"{name}.json" for name in names] for side, names in sides.items()}
+    with pytest.raises(UserError, match=problem):
+        write_report(
+            runs if beside_runs else [],
+            tmp_path / "out",
+            predictions=predictions,
+            truth=tmp_path / f"{truth}.json" if truth else None,
+        )

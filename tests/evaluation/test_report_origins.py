@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.evaluation.test_report import WEIGHTS, make_predictions, make_run, make_truth, rows_of
+from tests.evaluation.report_cases import WEIGHTS, rows_of, trained_run
 from vertebra.evaluation.report import write_report
+from vertebra.evaluation.report.content import Content
 
 TOGETHER = "differences come from backbones and pre-training together."
 FULL = {
@@ -21,32 +21,24 @@ FULL = {
 }
 
 
-def report_on(root: Path, weights: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
-    """Of one run a backbone: its content, Markdown and page."""
-    truth = make_truth()
-    runs = [
-        make_run(root / name, name, make_predictions(truth, share=0.5, seed=seed), weights=one)
-        for seed, (name, one) in enumerate(weights.items())
-    ]
-    write_report(runs, root / "out")
-    return tuple(
-        (json.loads if kind == "json" else str)((root / "out" / f"report.{kind}").read_text())
-        for kind in ("json", "md", "html")
-    )  # type: ignore[return-value]
+def report_on(root: Path, weights: dict[str, Any]) -> Content:
+    """The content of a report on one run a backbone."""
+    runs = [trained_run(root, name, 0.5, draw, weights=one) for draw, (name, one) in enumerate(weights.items())]
+    (content,) = write_report(runs, root / "out").contents
+    return content
 
 
 def test_equal_pre_training_on_two_backbones_is_not_called_unequal(tmp_path):
-    content, markdown, _ = report_on(tmp_path, {"r18": WEIGHTS, "r34": WEIGHTS})
-    assert content["first"] == [] and markdown.startswith("# ")
-    assert [side["pretraining"]["top1"] for side in content["sides"]] == [81.25, 81.25]
+    content = report_on(tmp_path, {"r18": WEIGHTS, "r34": WEIGHTS})
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert content.first == [] and markdown.startswith("# ")
+    assert [side.pretraining.top1 for side in content.sides] == [81.25, 81.25]
     assert "objects" in rows_of(markdown)["Data"] and "81.2" in rows_of(markdown)["Top-1"]
 
 
 def test_unequal_budgets_are_the_first_line_of_every_file(tmp_path):
-    content, markdown, page = report_on(
-        tmp_path, {"vgg16": {**FULL, "epochs": 74.0, "iterations": 370_000}, "r101": FULL}
-    )
-    (line,) = content["first"]
+    (line,) = report_on(tmp_path, {"vgg16": {**FULL, "epochs": 74.0, "iterations": 370_000}, "r101": FULL}).first
+    markdown, page = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("md", "html"))
     assert line == (
         "Pre-training is not equal (vgg16: ImageNet, 1.28\u00a0M images, 74 epochs, 94.7\u00a0M images seen; "
         f"r101: ImageNet, 1.28\u00a0M images, 90 epochs, 115\u00a0M images seen): {TOGETHER}"
@@ -59,7 +51,7 @@ def test_unequal_budgets_are_the_first_line_of_every_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "difference"),
     [
         ({"source": "none"}, "r18: random initialisation"),
         ({**FULL, "training_data": {"name": "Places", "images": 1_281_167}}, "r18: Places"),
@@ -69,18 +61,15 @@ def test_unequal_budgets_are_the_first_line_of_every_file(tmp_path):
         ),
     ],
 )
-def test_data_length_and_recipe_have_to_be_equal(tmp_path, other, said):
-    content, _, _ = report_on(tmp_path, {"r18": other, "r34": FULL})
-    (line,) = content["first"]
-    assert line.startswith("Pre-training is not equal (") and said in line and line.endswith(TOGETHER)
+def test_data_length_and_recipe_have_to_be_equal(tmp_path, other, difference):
+    (line,) = report_on(tmp_path, {"r18": other, "r34": FULL}).first
+    assert line.startswith("Pre-training is not equal (") and difference in line and line.endswith(TOGETHER)
 
 
 def test_weights_without_provenance_are_not_known_to_be_equal(tmp_path):
-    content, _, _ = report_on(tmp_path, {"r18": {"source": "torchvision"}, "r34": {"source": "torchvision"}})
-    (line,) = content["first"]
+    (line,) = report_on(tmp_path, {"r18": {"source": "torchvision"}, "r34": {"source": "torchvision"}}).first
     assert line.startswith("Pre-training is not known to be equal (r18 and r34: torchvision, data and length unknown)")
 
 
 def test_random_initialisation_on_all_sides_is_equal(tmp_path):
-    content, _, _ = report_on(tmp_path, {"r18": {"source": "none"}, "r34": {"source": "none"}})
-    assert content["first"] == []
+    assert report_on(tmp_path, {"r18": {"source": "none"}, "r34": {"source": "none"}}).first == []

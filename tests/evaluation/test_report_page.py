@@ -15,9 +15,8 @@ import pytest
 from markupsafe import Markup
 
 from tests.evaluation.chromium import chromium_or_skip, playwright_or_skip
-from tests.evaluation.test_report import make_predictions, make_run, make_truth, write_images
 from vertebra.evaluation.metrics.files import Entry, Truth
-from vertebra.evaluation.report import write_report
+from vertebra.evaluation.report import Written
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.browser.images import mark_detections
 from vertebra.evaluation.report.content import ImageFacts
@@ -328,8 +327,8 @@ def test_the_score_slider_reaches_scores_in_percent(open_page: Any, tmp_path: Pa
     assert visit.page.locator("output[name=scoreB]").inner_text() == "70.10"
     counts = mark_detections("percent", truth, percent).counts_3I(70.1)
     captions = visit.page.locator("#cases figure:nth-child(3) span").all_text_contents()
-    told = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]
-    assert [caption.split(": ")[1] for caption in captions] == told
+    expected = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]
+    assert [caption.split(": ")[1] for caption in captions] == expected
     assert visit.page.locator("input[name=fromA]").get_attribute("max") == "1"
 
 
@@ -482,16 +481,9 @@ def test_five_hundred_images_open_in_seconds(open_page: Any, tmp_path: Path) -> 
     assert visit.count() == "500 images" and max(loaded, drawn) < 5000
 
 
-def test_the_whole_report_opens_without_an_error_and_its_tables_sort(tmp_path: Path) -> None:
+def test_the_whole_report_opens_without_an_error_and_its_tables_sort(report: Written, tmp_path: Path) -> None:
     """Driven by a script at the page's end, so that it needs a Chromium alone; the title tells how it went."""
     chromium = chromium_or_skip()
-    write_images(tmp_path / "images")
-    truth = make_truth()
-    runs = [
-        make_run(tmp_path / name, name, make_predictions(truth, share=share, seed=seed))
-        for seed, (name, share) in enumerate((("plain18", 0.4), ("r18", 0.95)), start=1)
-    ]
-    write_report(runs, tmp_path / "out")
     clicks = """
       document.querySelector('.enlarge').click();
       const enlarged = document.querySelectorAll('dialog[open] .panes svg').length;
@@ -504,8 +496,7 @@ def test_the_whole_report_opens_without_an_error_and_its_tables_sort(tmp_path: P
       document.title = `enlarged ${enlarged} falling ${falling}`;
     """
     page = tmp_path / "page.html"
-    report = (tmp_path / "out" / "report.html").read_text()
-    page.write_text(report.replace("</body>", f"<script>{clicks}</script></body>"))
+    page.write_text(report.page.read_text().replace("</body>", f"<script>{clicks}</script></body>"))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
     options += ["--enable-logging=stderr", "--dump-dom"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.test_report import EMPTY_CLASS, WEIGHTS, make_predictions, make_run, make_truth, rows_of
+from tests.evaluation.report_cases import EMPTY_CLASS, WEIGHTS, make_truth, rows_of, trained_run
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.content import Comparison, Content, SideCost, SideFacts
@@ -26,15 +26,8 @@ from vertebra.ground import formats
 
 
 def runs_of(root: Path, backbone: str, share: float, seeds: int, first: int = 1, **facts: Any) -> list[Path]:
-    truth = make_truth()
     return [
-        make_run(
-            root / f"{backbone}_{seed}",
-            backbone,
-            make_predictions(truth, share=share, seed=first + seed),
-            seed=seed,
-            **facts,
-        )
+        trained_run(root / f"{backbone}_{seed}", backbone, share, first + seed, seed=seed, **facts)
         for seed in range(seeds)
     ]
 
@@ -85,16 +78,14 @@ def test_with_seeds_on_both_sides_there_is_a_verdict(several):
     assert set(one.differences) == set(content.figures)
 
 
-def test_the_seeds_that_share_their_pretraining_are_said_to(several, tmp_path):
+def test_a_note_says_which_seeds_share_their_pretraining(several, tmp_path):
     _, content, markdown, _ = several
     sentence = "All seeds of a backbone start from the same pre-trained weights"
     assert any(note.startswith(sentence) for note in content.notes) and sentence in markdown
-    truth = make_truth()
     runs = runs_of(tmp_path, "plain18", 0.35, 2)
     for seed in range(2):  # one recipe, another pre-training for each seed
         weights = {**WEIGHTS, "source": f"backbone_{seed}/model.safetensors", "seed": seed}
-        found = make_predictions(truth, share=0.9, seed=seed + 10)
-        runs.append(make_run(tmp_path / f"r18_{seed}", "r18", found, seed=seed, weights=weights))
+        runs.append(trained_run(tmp_path / str(seed), "r18", 0.9, seed + 10, seed=seed, weights=weights))
     content, markdown = report_on(runs, tmp_path / "some")
     assert [len(side.seeds) for side in content.sides] == [2, 2]
     assert any(note.startswith("All seeds of plain18 start from the same ") for note in content.notes)
@@ -102,7 +93,7 @@ def test_the_seeds_that_share_their_pretraining_are_said_to(several, tmp_path):
     assert not any("pre-trained" in note for note in content.notes)
 
 
-def test_the_images_are_said_to_be_of_one_run_each(several, tmp_path):
+def test_a_note_says_that_the_images_are_of_one_run_each(several, tmp_path):
     _, content, markdown, out = several
     sentence = "The images show one run of each side: plain18 seed 0 and r18 seed 0."
     assert content.gallery and content.gallery.note == sentence
@@ -160,10 +151,10 @@ HEADLINES = [  # sides, the lead's interval and p, headline, the caveat's end
 ]
 
 
-@pytest.mark.parametrize(("sides", "interval", "said", "ends"), HEADLINES)
-def test_the_headline_is_a_plain_sentence_with_its_caveat(sides, interval, said, ends):
+@pytest.mark.parametrize(("sides", "interval", "sentence", "ends"), HEADLINES)
+def test_the_headline_is_a_plain_sentence_with_its_caveat(sides, interval, sentence, ends):
     lead = lead_of(sides, *interval[:2], p_value=interval[2])
-    assert headline(sides, lead).replace("\u00a0", " ") == said
+    assert headline(sides, lead).replace("\u00a0", " ") == sentence
     assert caveat(sides, lead).endswith(ends) and bool(caveat(sides, lead)) == bool(ends)
 
 
@@ -188,10 +179,7 @@ def test_details_say_what_the_better_side_costs():
 def test_one_image_with_objects_gives_no_difference(tmp_path):
     truth = make_truth()
     truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] == 5]
-    runs = [
-        make_run(tmp_path / name, name, make_predictions(truth, share=share, seed=1), truth=truth)
-        for name, share in (("r18", 0.0), ("r50", 1.0))
-    ]
+    runs = [trained_run(tmp_path, name, share, truth=truth) for name, share in (("r18", 0.0), ("r50", 1.0))]
     content, markdown = report_on(runs, tmp_path / "out")
     assert content.headline == "r50 and r18 cannot be compared: only one test image has objects"
     assert content.lead and all(one is None for one in content.lead.differences.values())
@@ -208,19 +196,18 @@ def test_classes_have_corrected_p_values(several):
 
 
 def test_errors_and_curves_of_a_side_are_means_over_its_seeds(several):
-    runs, typed, _, out = several
-    content = json.loads((out / "report.json").read_text())
-    told = [explain(run / "truth.json", run / "predictions.json") for run in runs[:3]]
-    for kind in content["reasons"]["errors"]["kinds"]:
+    runs, content, _, _ = several
+    explained = [explain(run / "truth.json", run / "predictions.json")["errors"] for run in runs[:3]]
+    for kind in content.reasons.to_dict()["errors"]["kinds"]:
         if not kind["special"]:
-            lost = [one["errors"]["lost"][kind["kind"]] for one in told]
-            counts = [one["errors"]["counts"][kind["kind"]] for one in told]
-            assert kind["lost"][0] == pytest.approx(statistics.fmean(lost))
-            assert kind["counts"][0] == pytest.approx(statistics.fmean(counts))
+            assert kind["lost"][0] == pytest.approx(statistics.fmean(one["lost"][kind["kind"]] for one in explained))
+            assert kind["counts"][0] == pytest.approx(
+                statistics.fmean(one["counts"][kind["kind"]] for one in explained)
+            )
     curves = [coco_figures(run / "truth.json", run / "predictions.json").curves["ring"] for run in runs[:3]]
     expected = [statistics.fmean(values) for values in zip(*curves)]
-    assert content["precision_recall"]["per_class"]["ring"][0] == pytest.approx(expected, abs=1e-4)
-    assert typed.training[0].AP == [[20.0, 10.0], [39.0, 19.5]] and len(typed.training[0].runs) == 3
+    assert content.precision_recall.per_class["ring"][0] == pytest.approx(expected, abs=1e-4)
+    assert content.training[0].AP == [[20.0, 10.0], [39.0, 19.5]] and len(content.training[0].runs) == 3
 
 
 def test_means_of_trees_and_curves():
@@ -237,9 +224,9 @@ def test_every_run_is_listed_once(several):
         (name, seed) for name in ("plain18", "r18") for seed in range(3)
     ]
     page = (out / "report.html").read_text()
-    for run, told in zip(runs, content.runs):
+    for run, facts in zip(runs, content.runs):
         figure = json.loads((run / "evaluation.json").read_text())["coco"]["AP"]
-        assert told.figures["AP"] == pytest.approx(figure)
+        assert facts.figures["AP"] == pytest.approx(figure)
         assert page.count(f">{run}</td>") == 1
         assert sum(formats.markdown(str(run)) in line for line in markdown.splitlines()) == 1
 
