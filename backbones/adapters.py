@@ -195,7 +195,6 @@ def _expand(net: nn.Module, steps: str) -> tuple[Step, ...]:
     return tuple(expanded)
 
 
-@torch.no_grad()
 def _measure(net: nn.Module, steps: Sequence[Step]) -> list[FeatureSpec]:
     """Channels and stride after each step, found with tensors that have a shape and no storage."""
     specs = []

@@ -57,7 +57,6 @@ class Dense(nn.Module):
         return torch.cat(logits, dim=1).permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
 def map_side(backbone: Backbone, size: int) -> int:
     """Cells a side of the last map of an image of `size` x `size` px. Raises BackboneError where none is left."""
     pixels_13HW = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(backbone.parameters()).device)

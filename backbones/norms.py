@@ -84,11 +84,15 @@ def freeze_norms(module: nn.Module) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; every module's training flag is given back as it was."""
+    """Evaluation mode without gradients; every module's training flag is restored.
+
+    no_grad and not inference_mode: what a module caches here (anchors) must still serve in training.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for part, training in modes:
             part.training = training

@@ -28,6 +28,7 @@ from torch import nn
 
 from backbones import create_backbone
 from backbones.cost import count_flops, count_parameters, image_flops
+from backbones.norms import evaluating
 from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detection_data
 from vertebra.build.training import autocast_of
@@ -35,7 +36,6 @@ from vertebra.data.datasets.records import DetectionDataset
 from vertebra.engine import provenance
 from vertebra.engine.distributed import World
 from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
-from vertebra.evaluation.predict.inference import evaluating
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 CALLS, FEWEST_CALLS, CALLS_WITHIN_S = 10, 3, 2.0  # of the latency; slow machines stop early

@@ -97,9 +97,11 @@ def _class_folders(folder: Path) -> list[str]:
 
 def images_below(folder: Path) -> list[str]:
     """Names of all images in a folder and below it, relative to it, with slashes, sorted folder by folder."""
-    walk = os.walk(folder, followlinks=True)
-    found = sorted(Path(place, name) for place, _, names in walk for name in names if is_image(name))
-    return [path.relative_to(folder).as_posix() for path in found]
+    found: list[tuple[str, ...]] = []
+    for place, _, names in os.walk(folder, followlinks=True):
+        inner = Path(place).relative_to(folder).parts
+        found += [(*inner, name) for name in names if is_image(name)]
+    return ["/".join(parts) for parts in sorted(found)]
 
 
 def is_image(name: str) -> bool:

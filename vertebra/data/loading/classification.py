@@ -51,10 +51,6 @@ class PixelCache:
         self._used = np.frombuffer(mmap.mmap(-1, 8), np.int64)
         self._lock = multiprocessing.get_context(FORK).Lock()
 
-    @property
-    def used_mb(self) -> float:
-        return float(self._used[0]) / (1 << 20)
-
     def get(self, index: int) -> np.ndarray | None:
         """The image, HW3, as a view: copy it before changing it."""
         start, height, width = self._places[index].tolist()

@@ -7,16 +7,16 @@ processes there are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones.norms import evaluating
 from vertebra.ground.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -58,22 +58,6 @@ def predict_all(
         fault = error
     merged = gather_by_image(mine, fault, everywhere=everywhere)
     return [] if merged is None else in_order(merged, image_order)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's training flag is restored.
-
-    no_grad and not inference_mode: what a module caches here (anchors) must still serve in training.
-    """
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in training:
-            module.training = flag
 
 
 def check_finite(finite_N: NDArray[np.bool_], image_ids: Sequence[int]) -> None:

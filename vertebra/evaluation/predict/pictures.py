@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from backbones.norms import evaluating
 from detectors.structures import Size
 from vertebra.evaluation.metrics.files import Entry
 from vertebra.evaluation.predict.detections import detect
 from vertebra.evaluation.predict.draw import class_colours, draw
-from vertebra.evaluation.predict.inference import Autocast, evaluating
+from vertebra.evaluation.predict.inference import Autocast
 from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vertebra.evaluation.predict.inference import Autocast, evaluating
+from backbones.norms import evaluating
+from vertebra.evaluation.predict.inference import Autocast
 from vertebra.ground.errors import UserError
 
 
