@@ -23,6 +23,12 @@ def tensors(value: Any) -> list[Tensor]:
     return [one for part in value for one in tensors(part)] if isinstance(value, list | tuple) else []
 
 
+def extent(bits_HW: Tensor) -> Tensor:
+    """The smallest box x0 y0 x1 y1 of what is not zero."""
+    ys, xs = bits_HW.nonzero(as_tuple=True)
+    return torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+
+
 def assert_same(ones: Iterable[Batch], others: Iterable[Batch]) -> None:
     for one, other in zip(ones, others, strict=True):
         assert (one.image_ids, one.iteration) == (other.image_ids, other.iteration)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.writers import write_picture
+from tests.data.writers import write_folders, write_picture
+from vertebra.data.datasets.catalog import open_classification
+from vertebra.data.datasets.records import ClassificationDataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,6 +24,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (set VERTEBRA_DATA)")
     return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> ClassificationDataset:
+    """Seven ants and six bees in class folders, opened for training."""
+    return open_classification(write_folders(tmp_path / "folders", {"ant": 7, "bee": 6}), "train")
 
 
 @pytest.fixture

@@ -53,19 +53,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         tag = f'"{hashlib.sha256(content).hexdigest()[:12]}"'
-        match = re.fullmatch(r"bytes=(\d+)-", asked or "")
-        start = int(match[1]) if match and how.ranges and self.headers.get("If-Range") in (None, tag) else 0
-        if start and start >= len(content):
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
+        if not how.ranges or self.headers.get("If-Range") not in (None, tag):
+            match = None
+        start = int(match[1]) if match else 0
+        if match and start >= len(content):
             self.send_error(416)
             return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        body = content[start : int(match[2]) + 1 if match and match[2] else None]
+        self.send_response(206 if match else 200)
+        if match:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(content)}")
         if how.tags:
             self.send_header("ETag", tag)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        body = content[start:]
         if how.breaks:
             self.wfile.write(body[: how.breaks.pop(0)])
             self.close_connection = True

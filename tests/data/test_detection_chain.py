@@ -12,7 +12,7 @@ import torch
 from pycocotools import mask as rle
 from torchvision.transforms import v2
 
-from tests.data.batches import assert_forks_and_resumes, assert_processes_share
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share, extent
 from tests.data.writers import picture, records, write_coco, write_picture, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.decode import shrink_factor
@@ -291,29 +291,36 @@ def test_large_photographs_are_decoded_small_and_their_boxes_stay_on_the_pixels(
         bright = images.pixels_N3HW[0].amin(0)[:view_h, :view_w] > 160
         bits = targets.masks.bits_M.reshape(view_h, view_w) > 0
         assert (bright != bits).sum() <= 1.2 * (view_h + view_w)
-        ys, xs = bright.nonzero(as_tuple=True)
-        extent = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        assert (extent - box).abs().max() <= 1.5
+        assert (extent(bright) - box).abs().max() <= 1.5
         checked += 1
     assert checked > 18
 
 
-def test_masks_of_real_objects_stay_in_step_with_their_boxes(shared_data: Path):
+@pytest.mark.parametrize(
+    ("augmentation", "limit", "thinnest_px"),  # of thinner objects a pixel's rounding is too large a part
+    [(DetectionAugmentation(), 24, 4), (DetectionAugmentation(crop="range", jitter=(0.4, 2.0)), 40, 8)],
+    ids=["whole", "cut"],
+)
+def test_masks_of_real_objects_stay_in_step_with_their_boxes(
+    shared_data: Path, augmentation: DetectionAugmentation, limit: int, thinnest_px: int
+):
     """The tight box of a mask lies within its box, and of whole objects covers nearly all of it."""
     dataset = open_detection(shared_data, "coco/val2017")
-    views = ViewDraw((200,), 320, 0.5, DetectionAugmentation(crop="range", jitter=(0.4, 2.0)))
+    views = ViewDraw((200,), 320, 0.5, augmentation)
     overlaps = []
-    for batch in train_loader(dataset, views, masks=True, share={"stop": 15, "limit": 40}):
+    for batch in train_loader(dataset, views, masks=True, share={"stop": 15, "limit": limit}):
         images, targets = batch.inputs
         masks = targets.masks
+        assert len(masks.offsets) == len(masks.image_index_K) + 1 == int(targets.valid_NG.sum()) + 1
         for k, (n, g) in enumerate(zip(masks.image_index_K.tolist(), masks.truth_index_K.tolist())):
             bits = masks.bits_M[masks.offsets[k] : masks.offsets[k + 1]].reshape(images.sizes_hw[n])
             box = targets.boxes_NG4[n, g]
             assert (box[:2] >= 0).all() and (box[2:] <= torch.tensor(images.sizes_hw[n][::-1])).all()
-            if (box[2:] - box[:2]).min() < 8:
-                continue  # a pixel's rounding is too large a part of it
-            ys, xs = bits.nonzero(as_tuple=True)
-            tight = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            if (box[2:] - box[:2]).min() < thinnest_px:
+                continue
+            tight = extent(bits)
             assert (tight[:2] >= box[:2] - 2).all() and (tight[2:] <= box[2:] + 2).all()
+            if augmentation == DetectionAugmentation():
+                assert (tight - box).abs().max() < 2.5
             overlaps.append(float((tight[2:] - tight[:2]).prod() / (box[2:] - box[:2]).prod()))
     assert len(overlaps) > 150 and np.median(overlaps) > 0.95 and min(overlaps) > 0.6

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same
-from tests.data.writers import write_folders
-from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.loaders import Loader
@@ -41,11 +38,6 @@ def loader(dataset: ClassificationDataset, *, repeats: int = 3, cache_mb: int = 
         mixing=MIXING,
         cache_mb=cache_mb,
     )
-
-
-@pytest.fixture
-def folders(tmp_path: Path):
-    return open_classification(write_folders(tmp_path / "folders", {"ant": 7, "bee": 6}), "train")
 
 
 def test_nothing_depends_on_workers_cache_or_where_the_loader_starts(folders):
