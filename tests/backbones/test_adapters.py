@@ -109,16 +109,6 @@ def test_outside_networks_build_on_the_meta_device(name):
     assert all(parameter.is_meta for parameter in net.parameters())
 
 
-def test_a_network_that_is_no_chain_gives_a_sentence():
-    with pytest.raises(ValueError, match=r"torchvision:googlenet cannot be cut into .*ResNet"):
-        create_backbone("torchvision:googlenet")
-
-
-def test_an_unknown_outside_network_gives_the_nearest_name():
-    with pytest.raises(ValueError, match="nearest name is 'torchvision:resnet50'"):
-        create_backbone("torchvision:resnet5")
-
-
 def test_without_timm_the_sentence_says_how_to_install_it(monkeypatch):
     def no_timm(name, *rest):
         raise ImportError(name)

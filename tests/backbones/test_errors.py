@@ -11,10 +11,18 @@ def narrow(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("resnet50", "r50"), ("r51", "r50"), ("vgg-16", "vgg16"), ("ResNet101", "r101")]
+    ("name", "sentence"),
+    [
+        ("resnet50", "There is no backbone 'resnet50'; the nearest name is 'r50'"),
+        ("r51", "There is no backbone 'r51'; the nearest name is 'r50'"),
+        ("vgg-16", "There is no backbone 'vgg-16'; the nearest name is 'vgg16'"),
+        ("ResNet101", "There is no backbone 'ResNet101'; the nearest name is 'r101'"),
+        ("torchvision:resnet5", "nearest name is 'torchvision:resnet50'"),
+        ("torchvision:googlenet", r"torchvision:googlenet cannot be cut into .*ResNet"),
+    ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
-    with pytest.raises(ValueError, match=f"There is no backbone '{name}'; the nearest name is '{nearest}'"):
+def test_a_name_that_cannot_be_built_is_answered_with_one_that_can(name, sentence):
+    with pytest.raises(ValueError, match=sentence):
         create_backbone(name)
 
 

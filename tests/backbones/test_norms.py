@@ -100,54 +100,46 @@ def test_freezing_reaches_trunks_cut_before_it():
     assert not trunk.bn1.training and trunk.layer3[0].bn1.training
 
 
-def naive_statistics(net, batches):
-    """Mean and variance of every norm's inputs, all of them kept, each layer normalised with its batch."""
-    kept, hooks = {}, []
+def record_inputs(net) -> dict[str, list[torch.Tensor]]:
+    """The inputs of every norm, kept from now on."""
+    inputs: dict[str, list[torch.Tensor]] = {}
     for name, module in net.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            keep = kept.setdefault(name, [])
-            hook = module.register_forward_pre_hook(lambda m, x, keep=keep: keep.append(x[0].detach()))
-            hooks.append(hook)
-    net.train()
-    for pixels in batches:
-        net(pixels)
-    for hook in hooks:
-        hook.remove()
-    figures = {}
-    for name, maps in kept.items():
+            module.register_forward_pre_hook(lambda m, x, n=name: inputs.setdefault(n, []).append(x[0].detach()))
+    return inputs
+
+
+def assert_statistics(net, inputs: dict[str, list[torch.Tensor]]) -> None:
+    """Every norm has the mean and the variance of these inputs, computed over all of them at once."""
+    for name, maps in inputs.items():
         x_CM = torch.cat([m.transpose(0, 1).flatten(1) for m in maps], dim=1).double()
-        figures[name] = x_CM.mean(1), x_CM.var(1, correction=0)
-    return figures
+        norm = net.get_submodule(name)
+        torch.testing.assert_close(norm.running_mean.double(), x_CM.mean(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var.double(), x_CM.var(1, correction=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["r18", "vgg11_bn"])
 def test_recomputed_statistics_are_the_mean_and_variance_over_all_images(name):
+    """Each layer is normalised with its batch, as in a copy of the network in training mode."""
     net = small(name)
     batches = [images(4, seed=1), images(2, seed=2), images(3, seed=3)]  # of unequal sizes
-    expected = naive_statistics(copy.deepcopy(net), batches)
+    naive = copy.deepcopy(net).train()
+    inputs = record_inputs(naive)
+    for pixels in batches:
+        naive(pixels)
     net.train()
     assert recompute_statistics(net, iter(batches)) == 9
     assert net.training and all(m.momentum == 0.1 for m in net.modules() if isinstance(m, nn.BatchNorm2d))
-    for module_name, (mean_C, var_C) in expected.items():
-        norm = net.get_submodule(module_name)
-        torch.testing.assert_close(norm.running_mean.double(), mean_C, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(norm.running_var.double(), var_C, rtol=1e-4, atol=1e-5)
+    assert_statistics(net, inputs)
 
 
 def test_a_last_batch_of_one_image_counts_where_its_map_is_a_single_value():
     net = create_backbone("r18", num_classes=5, width=0.25)  # of 32 px its last maps are 1x1
     batches = [images(4, seed=1)[:, :, :32, :32], images(1, seed=2)[:, :, :32, :32]]
-    seen: dict[str, list[torch.Tensor]] = {}
-    for name, module in net.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_pre_hook(lambda m, x, n=name: seen.setdefault(n, []).append(x[0].detach()))
+    inputs = record_inputs(net)
     assert recompute_statistics(net, iter(batches)) == 5
-    assert seen["layer4.1.bn2"][-1].shape[2:] == (1, 1)
-    for name, maps in seen.items():
-        x_CM = torch.cat([m.transpose(0, 1).flatten(1) for m in maps], dim=1).double()
-        norm = net.get_submodule(name)
-        torch.testing.assert_close(norm.running_mean.double(), x_CM.mean(1), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(norm.running_var.double(), x_CM.var(1, correction=0), rtol=1e-4, atol=1e-5)
+    assert inputs["layer4.1.bn2"][-1].shape[2:] == (1, 1)
+    assert_statistics(net, inputs)
     assert net.training and all(m.training for m in net.modules())
 
 
