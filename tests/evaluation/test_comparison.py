@@ -172,8 +172,8 @@ def test_the_interval_of_equal_sides_holds_0_in_95_of_100_fresh_pairs(seed_devia
     assert 0.92 <= np.mean([one.low <= 0 <= one.high for one in pairs]) <= 0.98
     # The seeds' taste in images is counted once: the error is that of the estimates, and where seeds differ in nothing
     # else a little more, as a negative variance of seeds is taken for none.
-    told = np.mean([one.standard_error**2 for one in pairs]) / np.var([one.estimate for one in pairs])
-    assert 0.85 < told < (1.7 if seed_deviation < 1 else 1.15)
+    ratio = np.mean([one.standard_error**2 for one in pairs]) / np.var([one.estimate for one in pairs])
+    assert 0.85 < ratio < (1.7 if seed_deviation < 1 else 1.15)
 
 
 def half_found(images):
@@ -220,10 +220,12 @@ def test_holm_multiplies_by_what_is_left():
 def test_classes_are_corrected_together_and_those_without_truths_stay_out():
     random = np.random.default_rng(0)
     first = random.normal(30, 1, (1, 200))
-    told = corrected({"cat": compare_sides(first, first + 5), "dog": None, "cow": compare_sides(first, first[:, ::-1])})
-    assert told["dog"] is None
-    assert told["cow"].adjusted_p == max(told["cow"].p_value, 2 * told["cat"].p_value)
-    assert told["cat"].adjusted_p == 0 and told["cat"].distinguishable
+    by_class = corrected(
+        {"cat": compare_sides(first, first + 5), "dog": None, "cow": compare_sides(first, first[:, ::-1])}
+    )
+    assert by_class["dog"] is None
+    assert by_class["cow"].adjusted_p == max(by_class["cow"].p_value, 2 * by_class["cat"].p_value)
+    assert by_class["cat"].adjusted_p == 0 and by_class["cat"].distinguishable
 
 
 def test_mean_and_spread_over_seeds():

@@ -1,4 +1,4 @@
-"""The chain from disk to figure: a detector that is told the truth, over the real loader, scores 100."""
+"""The chain from disk to figure: a detector that is given the truth, over the real loader, scores 100."""
 
 from __future__ import annotations
 

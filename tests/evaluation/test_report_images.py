@@ -21,11 +21,11 @@ from vertebra.evaluation.report.curves import smoothed, thinned, total_loss
 OBJECT, FAR = [0, 0, 10, 10], [70, 70, 10, 10]
 
 
-def judged(objects: list[dict[str, Any]], guesses: list[dict[str, Any]]) -> Detections:
+def marked(objects: list[dict[str, Any]], guesses: list[dict[str, Any]]) -> Detections:
     return mark_detections("a", truth_of(objects, images=2, classes=("cat", "dog")), guesses)
 
 
-def told(side: Detections) -> list[str]:
+def kinds_of(side: Detections) -> list[str]:
     return [KINDS[kind] for kind in side.kind_D]
 
 
@@ -44,8 +44,8 @@ def test_each_kind_of_detection_is_called_by_its_name() -> None:
         guess([50, 0, 10, 10], 0.4),  # nothing there
         guess([31, 31, 5, 5], 0.3),  # within the crowd
     ]
-    side = judged(objects, guesses)
-    assert told(side) == ["right", "duplicate", "localisation", "classification", "both", "background", "excused"]
+    side = marked(objects, guesses)
+    assert kinds_of(side) == ["right", "duplicate", "localisation", "classification", "both", "background", "excused"]
     assert side.truth_D.tolist() == [0, 0, 0, 1, -1, -1, -1]
     assert counts(side, 0.0) == (1, 5, 1)
     assert counts(side, 0.75) == (1, 1, 1)
@@ -53,15 +53,15 @@ def test_each_kind_of_detection_is_called_by_its_name() -> None:
 
 
 def test_difficult_and_crowd_objects_count_neither_as_found_nor_as_missed() -> None:
-    side = judged(
+    side = marked(
         [thing(OBJECT, difficult=1), thing(FAR, iscrowd=1)], [guess(OBJECT, 0.9), guess(FAR, 0.8), guess(FAR, 0.7)]
     )
-    assert told(side) == ["excused"] * 3
+    assert kinds_of(side) == ["excused"] * 3
     assert counts(side, 0.0) == (0, 0, 0) and side.f1_I(0.0)[0] == 100
 
 
 def test_an_object_that_counts_is_preferred_to_a_difficult_one() -> None:
-    assert counts(judged([thing(OBJECT, difficult=1), thing([2, 0, 10, 10])], [guess([1, 0, 10, 10], 0.9)]), 0.0) == (
+    assert counts(marked([thing(OBJECT, difficult=1), thing([2, 0, 10, 10])], [guess([1, 0, 10, 10], 0.9)]), 0.0) == (
         1,
         0,
         0,

@@ -1,4 +1,4 @@
-"""Unequal pre-training is said in the report's first line, in each of its files; equal one is not called unequal."""
+"""Unequal pre-training is the report's first line, in each of its files; equal one is not called unequal."""
 
 from __future__ import annotations
 

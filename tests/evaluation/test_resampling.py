@@ -30,14 +30,14 @@ def ones(truth):
 @pytest.mark.parametrize("seed", range(4))
 def test_with_unit_weights_every_figure_is_pycocotools(seed, levels):
     truth, predictions = random_case(seed, levels=levels, images=15, most_guesses=30)
-    judged = coco_figures(truth, predictions)
-    ours = resample_coco(truth, predictions, ones(truth), figures=list(COCO_FIGURES))
+    reference = coco_figures(truth, predictions)
+    resampled = resample_coco(truth, predictions, ones(truth), figures=list(COCO_FIGURES))
     for name in COCO_FIGURES:
-        for row in ours[name].mean_S:  # the images as they are, and a resample that draws each once
-            assert row == pytest.approx(judged[name], abs=1e-12, rel=0, nan_ok=True)
+        for row in resampled[name].mean_S:  # the images as they are, and a resample that draws each once
+            assert row == pytest.approx(reference[name], abs=1e-12, rel=0, nan_ok=True)
     for name in PER_CLASS:
-        expected = [values[name] for values in judged.per_class.values()]
-        assert ours[name].per_class_SC[0].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
+        expected = [values[name] for values in reference.per_class.values()]
+        assert resampled[name].per_class_SC[0].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
 
 
 def untied_within_images(predictions):
@@ -57,17 +57,17 @@ def test_a_resample_is_pycocotools_on_repeated_images(seed, levels):
     truth, predictions = random_case(seed, levels=levels, images=6, classes=5, most_truths=2)
     predictions = untied_within_images(predictions)
     counts_SI = draw_counts(6, 5, seed)
-    ours = resample_coco(truth, predictions, counts_SI, figures=list(COCO_FIGURES))
+    resampled = resample_coco(truth, predictions, counts_SI, figures=list(COCO_FIGURES))
     missed = 0
     for row, counts_I in enumerate(counts_SI, start=1):
-        judged = coco_figures(*repeated(truth, predictions, counts_I))
+        reference = coco_figures(*repeated(truth, predictions, counts_I))
         for name in COCO_FIGURES:
-            assert ours[name].mean_S[row] == pytest.approx(judged[name], abs=1e-12, rel=0, nan_ok=True)
+            assert resampled[name].mean_S[row] == pytest.approx(reference[name], abs=1e-12, rel=0, nan_ok=True)
         for name in PER_CLASS:
-            expected = [values[name] for values in judged.per_class.values()]
-            found = ours[name].per_class_SC[row].tolist()
+            expected = [values[name] for values in reference.per_class.values()]
+            found = resampled[name].per_class_SC[row].tolist()
             assert found == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
-            missed += np.isnan(found).sum() > np.isnan(ours[name].per_class_SC[0]).sum()
+            missed += np.isnan(found).sum() > np.isnan(resampled[name].per_class_SC[0]).sum()
     assert missed  # in some resample a class has lost its truths
 
 
@@ -76,12 +76,12 @@ def test_a_resample_is_pycocotools_on_repeated_images(seed, levels):
 def test_voc_figures_of_resamples_are_those_of_repeated_images(metric, seed):
     truth, predictions = random_case(seed)
     counts_SI = draw_counts(12, 4, seed)
-    ours = resample_voc(truth, predictions, counts_SI, metric=metric)
+    resampled = resample_voc(truth, predictions, counts_SI, metric=metric)
     for row, counts_I in enumerate(np.concatenate([ones(truth), counts_SI])):
         figures = voc_figures(*repeated(truth, predictions, counts_I), metric=metric)
-        assert ours.mean_S[row] == pytest.approx(figures.mAP, abs=1e-12, rel=0)
+        assert resampled.mean_S[row] == pytest.approx(figures.mAP, abs=1e-12, rel=0)
         expected = list(figures.per_class.values())
-        assert ours.per_class_SC[row].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
+        assert resampled.per_class_SC[row].tolist() == pytest.approx(expected, abs=1e-12, rel=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("levels_L", [ELEVEN_LEVELS, COCO_LEVELS, TIDE_LEVELS])

@@ -164,9 +164,9 @@ def test_two_protocols_never_share_a_column(tmp_path):
     ]
     report = report_on(runs, tmp_path / "report")
     found = table(report, "Table 3")
-    ours = [place for place, column in enumerate(found["columns"]) if column["notes"][0] == "Ours"]
+    own = [place for place, column in enumerate(found["columns"]) if column["notes"][0] == "Ours"]
     rows = dict(found["rows"])
-    for place in ours:
+    for place in own:
         assert formats.NONE in (rows["plain-34"][place], rows["VGG-16"][place])
     assert rows["VGG-16"][-2:] == ["28.07", "9.33"]
     assert any("VGG-16 (solver.weight_decay 0.0005)" in note for note in report["notes"])
@@ -267,7 +267,7 @@ def test_the_three_files_say_the_same(tmp_path):
         assert sentence in page
 
 
-BROKEN = [  # a file of the run, its text, and what is said of it
+BROKEN = [  # a file of the run, its text, and what the message says
     ("responses.json", "[]", "it has no responses of layers; remove it"),
     ("evaluation.json", '{"coco": {}}', "it is no run of a classifier; name runs of"),
     ("provenance.json", "{}", "not finished"),

@@ -66,8 +66,8 @@ def test_read_back_as_the_devkit_reads_them_they_score_the_same(voc2007_dir: Pat
         {**one, "bbox": [one["bbox"][0] + 1, one["bbox"][1] + 1, one["bbox"][2] - 1, one["bbox"][3] - 1]}
         for one in truth["annotations"]
     ]}  # fmt: skip
-    ours, theirs = voc_figures(truth, found), voc_figures(devkit, again, pixels="inclusive")
-    assert theirs.per_class == pytest.approx(ours.per_class, nan_ok=True) and 50 < ours.mAP < 100
+    figures, from_files = voc_figures(truth, found), voc_figures(devkit, again, pixels="inclusive")
+    assert from_files.per_class == pytest.approx(figures.per_class, nan_ok=True) and 50 < figures.mAP < 100
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_what_the_server_could_not_read_is_refused(tmp_path: Path, change: dict,
 
 
 def test_without_truth_the_figures_are_none_and_a_sentence_says_why():
-    told = summarise(TRUTH, FOUND)
-    assert "nothing to score against: the truth of these 2 images has no object" in told["note"]
-    assert told["coco"]["AP"] is None and told["voc"]["mAP"] is None
-    json.dumps(told, allow_nan=False)
+    summary = summarise(TRUTH, FOUND)
+    assert "nothing to score against: the truth of these 2 images has no object" in summary["note"]
+    assert summary["coco"]["AP"] is None and summary["voc"]["mAP"] is None
+    json.dumps(summary, allow_nan=False)
     some = [{"id": 1, "image_id": 2008000001, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}]
     assert "note" not in summarise({**TRUTH, "annotations": some}, FOUND)

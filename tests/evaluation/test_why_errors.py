@@ -158,24 +158,24 @@ def reference(tidecv, truth, predictions, iou, background):
         found.add_detection(entry["image_id"], entry["category_id"], entry["score"], entry["bbox"])
     tide = tidecv.TIDE(iou, background)
     run = tide.evaluate(objects, found)
-    told = tide.get_all_errors()
+    lost = tide.get_all_errors()
     counts = {
         kind.short_name: sum(not hasattr(e, "pred") or e.pred["used"] is not None for e in each)
         for kind, each in run.error_dict.items()
     }
-    return {"AP": run.ap, **told["main"]["found"], **told["special"]["found"]}, counts
+    return {"AP": run.ap, **lost["main"]["found"], **lost["special"]["found"]}, counts
 
 
 def assert_as_tidecv(tidecv, truth, predictions, iou=0.5, background=0.1):
     figures, counts = reference(tidecv, truth, predictions, iou, background)
-    ours = tide_errors(measure(truth, predictions, difficult="count"), iou=iou, background=background)
-    assert {"AP": ours.ap, **{TIDECV_NAMES[kind]: ours.lost[kind] for kind in KINDS}} == pytest.approx(
+    found = tide_errors(measure(truth, predictions, difficult="count"), iou=iou, background=background)
+    assert {"AP": found.ap, **{TIDECV_NAMES[kind]: found.lost[kind] for kind in KINDS}} == pytest.approx(
         {name: figures[name] for name in ("AP", *TIDECV_NAMES.values())}, abs=1e-9
     )
-    assert ours.special == pytest.approx(
+    assert found.special == pytest.approx(
         {"false_positives": figures["FalsePos"], "false_negatives": figures["FalseNeg"]}, abs=1e-9
     )
-    assert {TIDECV_NAMES[kind]: ours.counts[kind] for kind in KINDS} == counts
+    assert {TIDECV_NAMES[kind]: found.counts[kind] for kind in KINDS} == counts
 
 
 @pytest.mark.parametrize("levels", [None, 4])
@@ -203,7 +203,7 @@ def test_figures_on_coco_images_are_those_of_tidecv(tidecv, fixtures_dir):
 
 def test_figures_on_coco_images_are_those_that_tidecv_gave(fixtures_dir):
     """Version 1.0.1, noted down, so that this holds without it."""
-    ours = tide_errors(measure(*coco_hundred(fixtures_dir)))
-    told = [ours.ap, *ours.lost.values(), *ours.special.values()]
-    assert np.round(told, 4).tolist() == [64.2050, 22.2460, 0.2279, 0.0, 0.0190, 0.0, 8.5236, 6.8216, 17.6850]
-    assert list(ours.counts.values()) == [83, 1, 0, 1, 0, 97]
+    found = tide_errors(measure(*coco_hundred(fixtures_dir)))
+    figures = [found.ap, *found.lost.values(), *found.special.values()]
+    assert np.round(figures, 4).tolist() == [64.2050, 22.2460, 0.2279, 0.0, 0.0190, 0.0, 8.5236, 6.8216, 17.6850]
+    assert list(found.counts.values()) == [83, 1, 0, 1, 0, 97]

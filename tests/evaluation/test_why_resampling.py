@@ -1,4 +1,4 @@
-"""Errors of resamples against files in which images really are repeated, judged anew."""
+"""Errors of resamples against files in which images really are repeated, scored anew."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def same(value):
     return pytest.approx(value, abs=1e-12, rel=0, nan_ok=True)
 
 
-def assert_row_is(resampled, row, told, names):
-    """One row of every figure, and of every class's, is what tide_errors tells."""
+def assert_row_is(resampled, row, expected, names):
+    """One row of every figure, and of every class's, is what tide_errors returns."""
     assert list(resampled) == ["AP", *KINDS, *SPECIAL]
     assert {name: one.mean_S[row] for name, one in resampled.items()} == {
-        "AP": same(told.ap),
-        **{name: same(value) for name, value in (told.lost | told.special).items()},
+        "AP": same(expected.ap),
+        **{name: same(value) for name, value in (expected.lost | expected.special).items()},
     }
     for name in names:
-        if name in told.per_class:
+        if name in expected.per_class:
             found = {kind: resampled[kind].of(name)[row] for kind in ("AP", *KINDS)}
-            assert found == {kind: same(told.per_class[name][kind.replace("AP", "ap")]) for kind in found}
+            assert found == {kind: same(expected.per_class[name][kind.replace("AP", "ap")]) for kind in found}
         else:
             assert all(np.isnan(one.of(name)[row]) for one in resampled.values())
 
@@ -46,18 +46,18 @@ def test_a_resample_has_the_errors_of_repeated_images(seed, levels, difficult):
     names = [category["name"] for category in truth["categories"]]
     lost_truths = detections_alone = 0
     for row, counts_I in enumerate(np.concatenate([np.ones((1, 8), int), counts_SI])):
-        told = tide_errors(measure(*repeated(truth, predictions, counts_I), difficult=difficult))
-        assert_row_is(resampled, row, told, names)
-        lost_truths += len(told.per_class) < 4
-        detections_alone += bool(told.without_truth)
+        expected = tide_errors(measure(*repeated(truth, predictions, counts_I), difficult=difficult))
+        assert_row_is(resampled, row, expected, names)
+        lost_truths += len(expected.per_class) < 4
+        detections_alone += bool(expected.without_truth)
     assert detections_alone and (lost_truths or difficult == "count")
 
 
 def test_thresholds_are_those_that_are_asked_for():
     truth, predictions = random_case(7, images=10)
     resampled = resample_errors(truth, predictions, draw_counts(10, 1, 0), iou=0.75, background=0.05)
-    told = tide_errors(measure(truth, predictions, floor=0.05), iou=0.75, background=0.05)
-    assert_row_is(resampled, 0, told, [category["name"] for category in truth["categories"]])
+    expected = tide_errors(measure(truth, predictions, floor=0.05), iou=0.75, background=0.05)
+    assert_row_is(resampled, 0, expected, [category["name"] for category in truth["categories"]])
     with pytest.raises(UserError, match="background <= iou"):
         resample_errors(truth, predictions, draw_counts(10, 1, 0), iou=0.1, background=0.5)
 
@@ -67,8 +67,8 @@ def test_only_the_hundred_best_of_an_image_count_however_often_it_is_drawn():
     counts_SI = np.array([[2, 1, 0], [0, 3, 0]])
     resampled = resample_errors(truth, predictions, counts_SI)
     for row, counts_I in enumerate(counts_SI, start=1):
-        told = tide_errors(measure(*repeated(truth, predictions, counts_I)))
-        assert_row_is(resampled, row, told, [])
+        expected = tide_errors(measure(*repeated(truth, predictions, counts_I)))
+        assert_row_is(resampled, row, expected, [])
 
 
 def test_chosen_classes_are_those_of_a_truth_of_these_alone():
@@ -93,11 +93,11 @@ def test_sides_of_several_runs_differ_by_the_mean_of_theirs_and_kinds_are_correc
     counts_SI = draw_counts(30, 20, 0)
     parts = [[e for e in predictions if e["score"] > least] for least in (0.0, 0.05, 0.4, 0.5)]
     runs = [resample_errors(truth, part, counts_SI) for part in parts]
-    told = compare_errors(runs[:2], runs[2:])
-    assert list(told) == ["AP", *KINDS, *SPECIAL] and told["AP"].adjusted_p is None
+    differences = compare_errors(runs[:2], runs[2:])
+    assert list(differences) == ["AP", *KINDS, *SPECIAL] and differences["AP"].adjusted_p is None
     sides = [np.stack([run["background"].mean_S for run in side]) for side in (runs[:2], runs[2:])]
     alone = compare_sides(*sides, images=len({e["image_id"] for e in truth["annotations"] if not is_aside(e)}))
-    assert told["background"].estimate == alone.estimate < 0 and told["background"].low == alone.low
-    assert told["background"].adjusted_p >= told["background"].p_value == alone.p_value
+    assert differences["background"].estimate == alone.estimate < 0 and differences["background"].low == alone.low
+    assert differences["background"].adjusted_p >= differences["background"].p_value == alone.p_value
     nothing = [resample_errors(truth_of([], images=3), [], counts_SI[:, :3])]
     assert set(compare_errors(nothing, nothing).values()) == {None}
