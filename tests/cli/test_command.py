@@ -100,3 +100,15 @@ def test_help_answers_at_once(command):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: vertebra {command}")
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1
+
+
+def test_trainings_of_a_plan_run_this_clones_code_from_any_folder(tmp_path):
+    """Also from one with a folder of the name, which Python would take for the package; -S: nothing is installed."""
+    (tmp_path / "vertebra").mkdir()
+    starts = (
+        f"import subprocess, sys; sys.path.insert(0, {str(TOOLS.parent)!r}); import vertebra.cli.common; "
+        "sys.exit(subprocess.run([sys.executable, '-S', '-m', 'vertebra', '--version']).returncode)"
+    )
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run([sys.executable, "-c", starts], cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, f"vertebra {__version__}\n"), ended.stderr

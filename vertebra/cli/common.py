@@ -20,6 +20,12 @@ os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 # times as long (benchmarks/neighbours.py). After 1,000 rounds, about what a sleep and a call cost, they sleep.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
+# Trainings of a plan are `python -m vertebra` in processes of their own: those of a clone are to run its code from any
+# folder, installed or not, and also from the folder above a clone that is named vertebra.
+_CLONE = Path(__file__).resolve().parents[2]
+if (_CLONE / "pyproject.toml").is_file():
+    _places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(_CLONE), *_places]))
 
 
 def _not_one(resamples: int) -> int:
