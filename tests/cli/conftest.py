@@ -37,7 +37,7 @@ TINY_DETECTOR = (
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it said."""
+    """A command's exit status and what it printed."""
 
     code: int
     out: str
@@ -45,12 +45,10 @@ class Done:
 
 
 def run(tool: str, *arguments: object, expect: int = 0) -> Done:
-    """A tool with what a user types, in this process: starting Python and torch a hundred times would take minutes.
+    """Run a tool with what a user types, in this process: starting Python and torch a hundred times takes minutes.
 
-    Fails unless it exits with `expect`, and on any traceback. What needs processes (--gpus) gets them.
+    Fails unless it exits with `expect`, and on any traceback. --gpus needs `run_process`.
     """
-    if "--gpus" in arguments:
-        return run_process(tool, *arguments, expect=expect)
     out, err = io.StringIO(), io.StringIO()
     argv = [str(TOOLS / f"{tool}.py"), *map(str, arguments)]
     with _as_in_a_process(argv), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
@@ -59,7 +57,7 @@ def run(tool: str, *arguments: object, expect: int = 0) -> Done:
 
 
 def run_process(tool: str, *arguments: object, expect: int = 0, timeout_s: float = 300) -> Done:
-    """The same in a process of its own, as a user's shell runs it: each tool has a test that does."""
+    """The same in a process of its own, as a user's shell runs it: for what only a process has."""
     command = [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
     ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout_s)
     return _checked(Done(ended.returncode, ended.stdout, ended.stderr), expect)
@@ -108,7 +106,7 @@ def run_until(tool: str, *arguments: object, when: Callable[[], bool], send: sig
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sample") / "set"
-    run_process("prepare_data", "sample", "--data", root, "--scenes", 24, 9, "--objects", 60, 20)
+    run("prepare_data", "sample", "--data", root, "--scenes", 24, 9, "--objects", 60, 20)
     return root
 
 
@@ -119,8 +117,7 @@ def weights(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for name in ("r18", "plain18"):
         output = tmp_path_factory.mktemp("backbones") / name
         tiny = (*TINY_BACKBONE, "--solver.iterations", "4", "--solver.batch-size", "16", "--workers", "0")
-        start = run_process if name == "r18" else run
-        start("train_backbone", *tiny, "--backbone", name, "--data", sample / "objects", "--output", output)
+        run("train_backbone", *tiny, "--backbone", name, "--data", sample / "objects", "--output", output)
         made[name] = output / "model.safetensors"
     return made
 
@@ -135,7 +132,7 @@ def detector_flags(sample: Path, weights: dict[str, Path]) -> Callable[[str], tu
 def detectors(
     detector_flags: Callable[[str], tuple[object, ...]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Finished detector runs by backbone."""
+    """Finished detector runs by backbone; r18's is made by a process, which the killed ones must equal to the bit."""
     made = {}
     for name in ("r18", "plain18"):
         made[name] = tmp_path_factory.mktemp("detectors") / name

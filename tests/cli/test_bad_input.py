@@ -82,8 +82,8 @@ def test_check_lists_all_faults_in_one_pass(sample, tmp_path):
 
 
 def test_check_finds_the_data_sets_by_itself(sample, tmp_path):
-    told = run("prepare_data", "check", "--data", sample).out
-    assert told.count("no faults") == 6 and "sample/train: " in told and "\ntrain: " in told
+    printed = run("prepare_data", "check", "--data", sample).out
+    assert printed.count("no faults") == 6 and "sample/train: " in printed and "\ntrain: " in printed
     assert "--source" in run("prepare_data", "check", "--data", tmp_path, expect=1).err
 
 

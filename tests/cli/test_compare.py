@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,23 +61,28 @@ def test_a_wrong_command_line_is_a_sentence(arguments, sentence):
     assert sentence in run("compare", *arguments, expect=2).err
 
 
-def test_a_cell_that_fails_is_reported_and_the_others_are_compared(sample, tmp_path):
+def test_a_cell_that_fails_is_reported_and_the_others_are_compared(detectors, weights, sample, tmp_path):
+    """The first seed's cells are finished already, the second seed's train."""
     output = tmp_path / "runs"
+    given = [f"{name}={weights[name]}" for name in ("plain18", "r18")]
     command = (
-        *("--backbones", "plain18", "r18", "--data", sample, "--output", output, "--heads", "c4", *ON_CPU, "--jobs", 2),
-        *("--weights", "plain18=none", "r18=none", "--seeds", 2, "--", *TINY, "--solver.iterations", 2),
+        *("--backbones", "plain18", "r18", "--data", sample, "--output", output, *ON_CPU, "--jobs", 2),
+        *("--weights", *given, "--seeds", 2, "--", *TINY),
     )
-    stranger = output / "r18_c4_seed1" / "stranger.txt"
+    for name, finished in detectors.items():
+        shutil.copytree(finished, output / f"{name}_seed0")
+    stranger = output / "r18_seed1" / "stranger.txt"
     stranger.parent.mkdir(parents=True)
     stranger.write_text("not a run")
     failed = run("compare", *command, expect=1)
-    assert "error: c4 on r18, seed 1: ended with 1: error: " in failed.err and "r18_c4_seed1.txt)" in failed.err
+    assert "error: detector on r18, seed 1: ended with 1: error: " in failed.err and "r18_seed1.txt)" in failed.err
     assert "The report: " in failed.out
-    shown = (output / "report" / "report.md").read_text()
-    assert "r18" in shown and "plain18" in shown
+    assert "3 of 4 finished" in failed.out
+    report = (output / "report" / "report.md").read_text()
+    assert "r18" in report and "plain18" in report
 
     other = run("compare", *command, "--solver.lr", 0.5, expect=1)
-    assert "plain18_c4_seed0 holds a run of another recipe" in other.err and "solver.lr" in other.err
+    assert "plain18_seed0 holds a run of another recipe" in other.err and "solver.lr" in other.err
 
 
 @pytest.mark.slow  # six trainings; its parts: tests/configs/test_matrix.py, test_hold_out.py
@@ -83,13 +91,13 @@ def test_a_sweep_tests_on_held_out_images_and_gives_every_seed_the_best(sample, 
     flags = ("--data", sample, "--output", output, *ON_CPU, "--jobs", 2, "--sweep-share", 0.3)
     tiny = (*TINY, "--solver.iterations", 2)
     run("compare", *NO_WEIGHTS, *flags, "--sweep", "solver.lr", "0.001", "1e9", "--", *tiny)
-    told = json.loads((output / "sweep.json").read_text())
-    assert [choice["backbone"] for choice in told["choices"]] == ["plain18", "r18"]
+    sweep = json.loads((output / "sweep.json").read_text())
+    assert [choice["backbone"] for choice in sweep["choices"]] == ["plain18", "r18"]
     held_out = json.loads((output / "sweep" / "r18_0.001" / "truth.json").read_text())
     test_set = json.loads((output / "r18_seed0" / "truth.json").read_text())
     held_out, tested = ({image["id"] for image in truth["images"]} for truth in (held_out, test_set))
     assert held_out and not held_out & tested
-    for choice in told["choices"]:
+    for choice in sweep["choices"]:
         run_dir = output / f"{choice['backbone']}_seed0"
         config = yaml.safe_load((run_dir / "config.yaml").read_text())
         assert config["solver"]["lr"] == float(choice["chosen"]) and config["validation"] == 0
@@ -106,11 +114,11 @@ def test_what_would_spoil_the_report_is_said_before_anything_is_trained(sample, 
     (tmp_path / "truth.json").write_text('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}')
     (tmp_path / "nothing.json").write_text("[]")
     for flags, sentence, code in (
-        (("--predictions", f"theirs={tmp_path / 'found.json'}"), "image_id 999999 is not in the truth", 1),
+        (("--predictions", f"other={tmp_path / 'found.json'}"), "image_id 999999 is not in the truth", 1),
         (("--predictions", f"r18={tmp_path / 'found.json'}"), "r18 is one of the --backbones; give it another name", 2),
         (("--expect", tmp_path / "expect.yaml"), "figure is 'APP'; did you mean AP", 1),
         (
-            ("--predictions", f"theirs={tmp_path / 'nothing.json'}", "--truth", tmp_path / "truth.json"),
+            ("--predictions", f"other={tmp_path / 'nothing.json'}", "--truth", tmp_path / "truth.json"),
             "truth.json differ in their images",
             1,
         ),
@@ -120,17 +128,12 @@ def test_what_would_spoil_the_report_is_said_before_anything_is_trained(sample, 
 
 
 def test_two_matrices_do_not_share_an_output(sample, tmp_path):
-    import subprocess
-    import sys
-
-    holds = (
+    program = (
         "import sys; from pathlib import Path; from vertebra.engine.jobs import lock; "
         "lock.take(Path(sys.argv[1])); input()"
     )
     (tmp_path / "runs").mkdir()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", holds + "\n", str(tmp_path / "runs")], stdin=subprocess.PIPE, text=True
-    )
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "runs")], stdin=subprocess.PIPE, text=True)
     try:
         while not (tmp_path / "runs" / ".lock").exists() or not (tmp_path / "runs" / ".lock").read_text():
             assert holder.poll() is None
@@ -141,5 +144,5 @@ def test_two_matrices_do_not_share_an_output(sample, tmp_path):
 
 
 def test_help_teaches(tmp_path: Path):
-    told = run("compare", "--help").out
-    assert "--heads c4 fpn" in told and "--slurm partition=gpu" in told
+    printed = run("compare", "--help").out
+    assert "--heads c4 fpn" in printed and "--slurm partition=gpu" in printed

@@ -93,25 +93,25 @@ def report_of(place: Path) -> dict[str, Any]:
 
 def test_killed_with_a_job_and_as_a_whole_it_ends_as_an_undisturbed_one(detectors, sample, weights, tmp_path):
     output = tmp_path / "runs"
-    told = [f"{name}={weights[name]}" for name in ("plain18", "r18")]
+    given = [f"{name}={weights[name]}" for name in ("plain18", "r18")]
     command = (
-        *("--backbones", "plain18", "r18", "--data", sample, "--weights", *told, "--output", output),
+        *("--backbones", "plain18", "r18", "--data", sample, "--weights", *given, "--output", output),
         *("--jobs", 2, *ON_CPU, "--", *TINY),
     )
     cells = [output / f"{name}_seed0" for name in ("plain18", "r18")]
 
-    def ours() -> dict[int, str]:
+    def running() -> dict[int, str]:
         return {process: place for process, place in trainings().items() if place in map(str, cells)}
 
     first = start(*command)
     wait_for(lambda: all(lines_of(cell) >= 3 for cell in cells), first)
     kill(first)
-    wait_for(lambda: not ours(), seconds=20)
+    wait_for(lambda: not running(), seconds=20)
     assert not (cells[0] / "provenance.json").exists()
 
     second = start(*command)
-    wait_for(lambda: any(place == str(cells[1]) for place in ours().values()), second)
-    (victim,) = (process for process, place in ours().items() if place == str(cells[1]))
+    wait_for(lambda: any(place == str(cells[1]) for place in running().values()), second)
+    (victim,) = (process for process, place in running().items() if place == str(cells[1]))
     os.kill(victim, signal.SIGKILL)
     _, err = second.communicate(timeout=240)
     assert second.returncode == 1 and "detector on r18, seed 0: ended with -9" in err and "Traceback" not in err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import run, run_process
+from tests.cli.conftest import run
 from vertebra.cli.depth_study import names_of
 from vertebra.recipes.schema_study import STUDIES, DepthRecipe, Net
 
@@ -69,7 +69,7 @@ def test_runs_of_one_name_are_measured_under_different_ones():
 
 
 def test_runs_are_read_before_anything_is_measured(tmp_path: Path):
-    refused = run_process("depth_study", tmp_path / "nowhere", "--report", tmp_path / "report", expect=1)
+    refused = run("depth_study", tmp_path / "nowhere", "--report", tmp_path / "report", expect=1)
     assert refused.err.startswith("error: ") and "is not a directory" in refused.err
 
 

@@ -110,7 +110,7 @@ def heads(**rows: int) -> dict[str, torch.Tensor]:
     ids=("empty", "garbage", "tensor", "voc", "agnostic", "half", "backbone"),
 )
 def test_a_file_that_is_no_published_detectors_is_a_sentence_that_names_it(tools, tmp_path, content, sentence):
-    file = tmp_path / "theirs.pth"
+    file = tmp_path / "other.pth"
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:

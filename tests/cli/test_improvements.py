@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tests.cli.conftest import run, run_process
+from tests.cli.conftest import run
 from vertebra.cli import improvements
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import save_weights
@@ -65,7 +65,7 @@ def test_the_cumulative_table_goes_on_where_it_was_stopped(detectors, context_ru
 
 def test_a_table_that_would_not_mean_what_it_says_is_refused(detectors, context_run, tmp_path):
     output = ("--output", tmp_path / "table")
-    done = run_process("improvements", detectors["r18"], "--context-run", detectors["plain18"], *output, expect=2)
+    done = run("improvements", detectors["r18"], "--context-run", detectors["plain18"], *output, expect=2)
     assert "trained without context" in done.err
     done = run("improvements", detectors["plain18"], "--context-run", context_run, *output, expect=2)
     assert "backbone" in done.err

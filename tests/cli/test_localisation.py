@@ -34,8 +34,8 @@ def flags(located: Path, weights: dict[str, Path]) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def finished(flags: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("localizer") / "run"
-    said = run_process("train_loc", *flags, "--output", output).out
-    assert "true class given" in said and "whole image" in said and "top-5" in said
+    printed = run("train_loc", *flags, "--output", output).out
+    assert "true class given" in printed and "whole image" in printed and "top-5" in printed
     return output
 
 
@@ -83,8 +83,8 @@ def test_scoring_again_gives_the_same_and_other_views_need_a_place_of_their_own(
     assert [len(line) for line in lines] == [25] * 10
     assert "test.view" in run("eval_loc", finished, "--view", "dense", expect=2).err
     dense = ("--view", "dense", "--scales", 64, 96, "--candidates", 5, "--workers", 0, "--output", tmp_path / "dense")
-    said = run("eval_loc", finished, *dense, "--gpus", 2, "--device", "cpu").out
-    assert "dense, shorter side 64 96 px" in said
+    printed = run_process("eval_loc", finished, *dense, "--gpus", 2, "--device", "cpu").out
+    assert "dense, shorter side 64 96 px" in printed
 
 
 def test_faults_are_said_in_a_sentence(located: Path, flags, weights, tmp_path: Path) -> None:
@@ -95,14 +95,14 @@ def test_faults_are_said_in_a_sentence(located: Path, flags, weights, tmp_path: 
     save_weights(tmp_path / "other.safetensors", state, facts)
     done = run("train_loc", *flags, *output, "--classifier", tmp_path / "other.safetensors", expect=1)
     assert "other.safetensors" in done.err and "zebra" in done.err
-    assert not (tmp_path / "run").exists(), "it would be in the way of the mended command"
+    assert not (tmp_path / "run").exists(), "it would be in the way of the right command"
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one_at_the_same_global_batch(flags, tmp_path: Path) -> None:
     frozen = (*flags, "--model.norms", "frozen", "--solver.iterations", 3)
     run("train_loc", *frozen, "--output", tmp_path / "one")
-    run("train_loc", *frozen, "--output", tmp_path / "two", "--gpus", 2)
+    run_process("train_loc", *frozen, "--output", tmp_path / "two", "--gpus", 2)
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
     one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
     assert one["images"] == two["images"] == 10

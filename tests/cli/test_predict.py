@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from tests.cli.conftest import run, run_process, run_until
+from tests.cli.conftest import run, run_until
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import file_state, make_detector
 from vertebra.engine.weights import save_weights
@@ -63,7 +63,7 @@ def mixed(detectors, sample, tmp_path_factory):
     (place / "b" / "broken.mp4").write_bytes(b"nothing")
     flags = ("--weights", detectors["r18"] / "model.safetensors", "--device", "cpu", "--workers", 0)
     more = ("--score", 0.01, "--classes", *frequent(detectors["r18"]), "--output", place / "out", "--batch-size", 2)
-    return place, run_process("predict", place / "a", place / "b", *flags, *more, expect=1)
+    return place, run("predict", place / "a", place / "b", *flags, *more, expect=1)
 
 
 def frequent(run_dir):

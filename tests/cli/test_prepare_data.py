@@ -50,9 +50,9 @@ def test_a_whole_download_ends_in_a_data_set_that_is_checked(tmp_path):
             packed.writestr(f"annotations/instances_{split}.json", json.dumps(value))
     files["annotations_trainval2014.zip"] = content.getvalue()
     with FileServer(files) as server:
-        told = run("prepare_data", "coco2014", "--data", tmp_path / "coco", "--download", "--mirror", server.url).out
-        assert told.count("the owner publishes no checksum") == 3
-        assert "coco/train2014: no faults" in told and "coco/val2014: no faults" in told
+        text = run("prepare_data", "coco2014", "--data", tmp_path / "coco", "--download", "--mirror", server.url).out
+        assert text.count("the owner publishes no checksum") == 3
+        assert "coco/train2014: no faults" in text and "coco/val2014: no faults" in text
         asked = len(server.behaviour.requests)
         run("prepare_data", "coco2014", "--data", tmp_path / "coco", "--download", "--mirror", server.url)
         assert len(server.behaviour.requests) == asked == 3
@@ -66,10 +66,10 @@ def test_a_wrong_checksum_ends_the_command(tmp_path):
 
 
 def test_what_is_missing_is_said_with_where_to_get_it(tmp_path):
-    told = run("prepare_data", "voc12", "--data", tmp_path, expect=1).out
-    assert "Get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 page" in told and "or add --download." in told
-    told = run("prepare_data", "imagenet_det", "--data", tmp_path, expect=1).out
-    assert "Get ILSVRC2017_DET.tar.gz from the ImageNet page" in told and "--download" not in told
+    text = run("prepare_data", "voc12", "--data", tmp_path, expect=1).out
+    assert "Get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 page" in text and "or add --download." in text
+    text = run("prepare_data", "imagenet_det", "--data", tmp_path, expect=1).out
+    assert "Get ILSVRC2017_DET.tar.gz from the ImageNet page" in text and "--download" not in text
     account = run("prepare_data", "imagenet_det", "--data", tmp_path, "--download", expect=1).err
     assert "needs an account with ImageNet's owner" in account and "log in there" in account
     assert "add --download" in run("prepare_data", "coco", "--data", tmp_path, "--mirror", "http://x", expect=2).err
@@ -77,18 +77,18 @@ def test_what_is_missing_is_said_with_where_to_get_it(tmp_path):
 
 def test_sets_go_through_all_forms_by_commands_alone(sample, tmp_path):
     out = tmp_path / "out"
-    told = run(
+    text = run(
         "prepare_data", "convert", "--data", sample, "--source", "sample/val", "--to", "yolo", "--output", out / "y"
     ).out
-    assert "YOLO text cannot carry: " in told and "masks (--polygons writes outlines)" in told
+    assert "YOLO text cannot carry: " in text and "masks (--polygons writes outlines)" in text
     assert (
-        f"9 images, {len(open_detection(sample, 'sample/val').labels_K)} objects: open it as yolo:{out}/y/val" in told
+        f"9 images, {len(open_detection(sample, 'sample/val').labels_K)} objects: open it as yolo:{out}/y/val" in text
     )
     assert "yolo:data.yaml/val: no faults" in run("prepare_data", "check", "--data", out / "y").out
-    told = run(
+    text = run(
         "prepare_data", "convert", "--data", out / "y", "--source", "yolo:val", "--to", "voc", "--output", out / "v"
     ).out
-    assert f"open it as vocxml:{out}/v/val with --data {out}/v" in told
+    assert f"open it as vocxml:{out}/v/val with --data {out}/v" in text
     assert "no faults" in run("prepare_data", "check", "--data", out / "v").out
     source = ("--data", out / "v", "--source", "vocxml:v/val")
     run(
@@ -98,17 +98,17 @@ def test_sets_go_through_all_forms_by_commands_alone(sample, tmp_path):
     assert np.abs(first.bbox_xywh_K4 - last.bbox_xywh_K4).max() < 1e-6
     assert first.class_names == last.class_names and first.labels_K.tolist() == last.labels_K.tolist()
     assert (
-        "coco/val: no faults" in (told := run("prepare_data", "check", "--data", out / "c").out)
-        and "\nval:" not in told
+        "coco/val: no faults" in (text := run("prepare_data", "check", "--data", out / "c").out)
+        and "\nval:" not in text
     )
 
 
 def test_a_conversion_that_cannot_be_is_a_sentence(sample, tmp_path):
     base = ("prepare_data", "convert", "--data", sample, "--source")
-    told = run(*base, "sample/vla", "--to", "yolo", "--output", tmp_path / "y", expect=1).err
-    assert "no annotations/instances_vla.json" in told and "there is train, val" in told
-    told = run(*base, "sample/val", "--to", "voc", "--output", tmp_path / "v", "--polygons", expect=2).err
-    assert "--polygons is for --to yolo" in told
+    text = run(*base, "sample/vla", "--to", "yolo", "--output", tmp_path / "y", expect=1).err
+    assert "no annotations/instances_vla.json" in text and "there is train, val" in text
+    text = run(*base, "sample/val", "--to", "voc", "--output", tmp_path / "v", "--polygons", expect=2).err
+    assert "--polygons is for --to yolo" in text
     assert "yolo" in run(*base, "sample/val", "--to", "yulo", "--output", tmp_path / "y", expect=2).err
 
 
@@ -127,8 +127,8 @@ def test_a_detector_predicts_on_a_test_set_without_truth_and_says_so(detectors, 
     written = json.loads((output / "evaluation.json").read_text())
     assert written["coco"]["AP"] is None and written["images"] == 3 and "nothing to score" in written["note"]
     scored = ("--truth", output / "truth.json", "--predictions", output / "predictions.json", "--metric", "voc10")
-    told = run("score", *scored, "--voc-files", tmp_path / "send", "--voc-competition", "comp3").out
-    assert "There is nothing to score against" in told and "10 files in" in told and "tar czf results.tgz" in told
+    text = run("score", *scored, "--voc-files", tmp_path / "send", "--voc-competition", "comp3").out
+    assert "There is nothing to score against" in text and "10 files in" in text and "tar czf results.tgz" in text
     lines = [line for path in (tmp_path / "send/results/VOC2012/Main").glob("comp3_det_test_*.txt") for line in
              path.read_text().splitlines()]  # fmt: skip
     assert len(lines) == len(json.loads((output / "predictions.json").read_text())) > 0

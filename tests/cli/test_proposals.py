@@ -29,9 +29,9 @@ def test_an_evaluation_writes_the_proposals_that_the_training_wrote(proposing, t
 
 
 def test_their_recall_is_what_pycocotools_says(proposing, tmp_path):
-    told = tmp_path / "why.json"
-    run("explain", proposing, "--proposals", proposing / "proposals.json", "--difficult", "count", "--json", told)
-    (detector,) = json.loads(told.read_text())["detectors"]
+    report = tmp_path / "why.json"
+    run("explain", proposing, "--proposals", proposing / "proposals.json", "--difficult", "count", "--json", report)
+    (detector,) = json.loads(report.read_text())["detectors"]
     recall = {row["size"]: row for row in detector["proposals"]}
 
     proposals = json.loads((proposing / "proposals.json").read_text())

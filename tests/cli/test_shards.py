@@ -9,17 +9,17 @@ from tests.data.writers import write_folders
 def test_shards_are_written_checked_and_trained_from(tmp_path: Path):
     for split in ("train", "val"):
         write_folders(tmp_path / "folders", {"ant": 6, "bee": 6}, split)
-    told = run("prepare_data", "shard", "--data", tmp_path / "folders", "--output", tmp_path / "shards")
-    assert told.out.count("12 images of 2 classes") == 2
-    told = run("prepare_data", "check", "--data", tmp_path / "shards")
-    assert "train: no faults" in told.out and "val: no faults" in told.out
+    done = run("prepare_data", "shard", "--data", tmp_path / "folders", "--output", tmp_path / "shards")
+    assert done.out.count("12 images of 2 classes") == 2
+    done = run("prepare_data", "check", "--data", tmp_path / "shards")
+    assert "train: no faults" in done.out and "val: no faults" in done.out
     small = (*TINY_BACKBONE, "--solver.iterations", 2, "--solver.batch-size", 4, "--workers", 1, "--backbone", "r18")
     run("train_backbone", *small, "--data", tmp_path / "shards", "--output", tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
     (tmp_path / "shards" / "train.index.jsonl").unlink()
-    told = run("train_backbone", *small, "--data", tmp_path / "shards", "--output", tmp_path / "other", expect=1)
-    assert f"shard --index-only --data {tmp_path / 'shards'} --split train" in told.err
+    done = run("train_backbone", *small, "--data", tmp_path / "shards", "--output", tmp_path / "other", expect=1)
+    assert f"shard --index-only --data {tmp_path / 'shards'} --split train" in done.err
     run("prepare_data", "shard", "--index-only", "--data", tmp_path / "shards", "--split", "train")
     assert "no faults" in run("prepare_data", "check", "--data", tmp_path / "shards", "--source", "train").out
 
