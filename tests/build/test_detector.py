@@ -59,8 +59,8 @@ def test_every_body_builds_on_every_kind_of_backbone(backbone: str, body: str) -
         detector = built(recipe)
         names = set(file_state(detector))
         uncut = set(make_detector_backbone(recipe).state_dict())
-    ours = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
-    assert ours and ours <= uncut, "the backbone's tensors keep the names of the uncut network"
+    kept = {name.removeprefix("backbone.") for name in names if name.startswith("backbone.")}
+    assert kept and kept <= uncut, "the backbone's tensors keep the names of the uncut network"
     strides = {"c4": (16,), "dc5": (16,), "fpn": (4, 8, 16, 32, 64)}
     assert detector.body.strides == strides[body]
 

@@ -1,4 +1,4 @@
-"""torchvision's Faster and Mask R-CNN with their weights copied into ours: the same detections, the same losses."""
+"""torchvision's Faster and Mask R-CNN with their weights copied: the same detections, the same losses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODELS = {"fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn, "maskrcnn_resnet50
 TEST = {"score": 0.3, "nms": 0.5}
 
 
-def theirs_of(name: str) -> Any:
+def reference_of(name: str) -> Any:
     """torchvision's model with random weights under which detections differ from each other; it resizes nothing."""
     torch.manual_seed(0)
     limits = {"rpn_pre_nms_top_n_test": 300, "rpn_post_nms_top_n_test": 200}
@@ -52,14 +52,14 @@ def theirs_of(name: str) -> Any:
     return model.eval()
 
 
-def ours_of(name: str, theirs: Any) -> FasterRCNN:
+def detector_of(name: str, reference: Any) -> FasterRCNN:
     recipe = torchvision_recipe(name, test=TEST)
     settings = recipe.model.model_copy(update={"proposals_before_nms": (2000, 300), "proposals": (2000, 200)})
     recipe = recipe.model_copy(update={"model": settings})
     model = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
-    state = from_torchvision(theirs.state_dict(), range(1, CLASSES + 1))
+    state = from_torchvision(reference.state_dict(), range(1, CLASSES + 1))
     classifier = {name: tensor for name, tensor in file_state(model).items() if name not in state}
-    assert not classifier, "every tensor of ours comes from theirs"
+    assert not classifier, "every tensor comes from torchvision's"
     load_file_state(model, state, "torchvision's state dict")  # type: ignore[arg-type]
     return model.eval()
 
@@ -101,26 +101,26 @@ def pictures() -> list[Tensor]:
 @pytest.mark.parametrize("name", list(MODELS))
 @torch.no_grad()
 def test_detections_equal_torchvisions(name: str) -> None:
-    theirs = theirs_of(name)
-    ours = ours_of(name, theirs)
+    reference = reference_of(name)
+    detector = detector_of(name, reference)
     for pixels in pictures():
-        expected = without_resizing(theirs, pixels)[0]
-        found = ours.detect(on_canvas(pixels))
+        expected = without_resizing(reference, pixels)[0]
+        found = detector.detect(on_canvas(pixels))
         count = int(found.valid_ND.sum())
         assert count == len(expected["boxes"]) > 20
         torch.testing.assert_close(found.boxes_ND4[0, :count], expected["boxes"], rtol=0, atol=1e-3)
         torch.testing.assert_close(found.scores_ND[0, :count], expected["scores"], rtol=0, atol=1e-4)
         assert torch.equal(found.labels_ND[0, :count], expected["labels"])
         if found.masks_NDMM is not None:
-            theirs_D1MM = mask_probabilities(theirs, pixels, expected)
-            torch.testing.assert_close(found.masks_NDMM[0, :count], theirs_D1MM, rtol=0, atol=1e-4)
+            expected_D1MM = mask_probabilities(reference, pixels, expected)
+            torch.testing.assert_close(found.masks_NDMM[0, :count], expected_D1MM, rtol=0, atol=1e-4)
 
 
-def mask_probabilities(theirs: Any, pixels: Tensor, found: dict[str, Tensor]) -> Tensor:
+def mask_probabilities(reference: Any, pixels: Tensor, found: dict[str, Tensor]) -> Tensor:
     """torchvision's masks on their own grid, before they are pasted."""
-    images, _ = theirs.transform([pixels.float() / 255])
-    features = theirs.backbone(images.tensors)
-    heads = theirs.roi_heads
+    images, _ = reference.transform([pixels.float() / 255])
+    features = reference.backbone(images.tensors)
+    heads = reference.roi_heads
     pooled = heads.mask_roi_pool(features, [found["boxes"]], images.image_sizes)
     logits = heads.mask_predictor(heads.mask_head(pooled))
     return logits[torch.arange(len(logits)), found["labels"]].sigmoid()
@@ -128,11 +128,11 @@ def mask_probabilities(theirs: Any, pixels: Tensor, found: dict[str, Tensor]) ->
 
 def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     name = "maskrcnn_resnet50_fpn"
-    theirs = theirs_of(name)
-    ours = ours_of(name, theirs)
-    ours.rpn.beta, ours.box_head.beta = 1 / 9, 1 / 9  # what torchvision has
-    assert ours.mask_head is not None
-    ours.mask_head.samples = 0  # as many as a cell has pixels
+    reference = reference_of(name)
+    detector = detector_of(name, reference)
+    detector.rpn.beta, detector.box_head.beta = 1 / 9, 1 / 9  # what torchvision has
+    assert detector.mask_head is not None
+    detector.mask_head.samples = 0  # as many as a cell has pixels
     height, width = 160, 224
     boxes = [[[10.0, 20.0, 60.0, 70.0], [100.0, 30.0, 150.0, 140.0], [30.0, 90.0, 70.0, 130.0]]]
     labels = [[1, 3, 6]]
@@ -145,30 +145,30 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     flat = Masks(masks_KHW.flatten(), torch.zeros(3, dtype=torch.int64), torch.arange(3), starts)
     targets = replace(targets, masks=flat)
 
-    maps = ours.body(images.pixels_N3HW, images.sizes_hw_N2)
-    anchors = ours.rpn(maps)
-    proposals = ours.rpn.propose(anchors, images, ours.rpn.train_limits)
-    regions = ours.box_head.sample(proposals, targets)
-    losses = ours.rpn.losses(anchors, images, targets)
-    output = ours.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
-    losses |= ours.box_head.losses(regions, output)
-    first, pooled = ours._to_mask(maps, regions, output)
-    losses |= ours.mask_head.losses(ours.mask_head(pooled), first, images, targets)
+    maps = detector.body(images.pixels_N3HW, images.sizes_hw_N2)
+    anchors = detector.rpn(maps)
+    proposals = detector.rpn.propose(anchors, images, detector.rpn.train_limits)
+    regions = detector.box_head.sample(proposals, targets)
+    losses = detector.rpn.losses(anchors, images, targets)
+    output = detector.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
+    losses |= detector.box_head.losses(regions, output)
+    first, pooled = detector._to_mask(maps, regions, output)
+    losses |= detector.mask_head.losses(detector.mask_head(pooled), first, images, targets)
 
-    drawn = ours.rpn.sampler(
-        ours.rpn.matcher(anchors.anchors_A4, ours.rpn.eligible(anchors.anchors_A4, images), targets),
+    drawn = detector.rpn.sampler(
+        detector.rpn.matcher(anchors.anchors_A4, detector.rpn.eligible(anchors.anchors_A4, images), targets),
         targets.draw_seeds_N,
     )
-    theirs.rpn.fg_bg_sampler = lambda labels: (
+    reference.rpn.fg_bg_sampler = lambda labels: (
         [flags(len(labels[0]), drawn.index_NS[drawn.positive_NS])],
         [flags(len(labels[0]), drawn.index_NS[drawn.valid_NS & ~drawn.positive_NS])],
     )
-    features, sizes = theirs.backbone(_normalised(theirs, images)), [(height, width)]
-    image_list = torchvision.models.detection.image_list.ImageList(_normalised(theirs, images), sizes)
+    features, sizes = reference.backbone(_normalised(reference, images)), [(height, width)]
+    image_list = torchvision.models.detection.image_list.ImageList(_normalised(reference, images), sizes)
     truth = [{"boxes": targets.boxes_NG4[0, :3], "labels": targets.labels_NG[0, :3], "masks": masks_KHW}]
-    theirs.rpn.train()
-    _, expected = theirs.rpn(image_list, features, truth)
-    expected |= _head_losses(theirs, features, sizes, regions, truth)
+    reference.rpn.train()
+    _, expected = reference.rpn(image_list, features, truth)
+    expected |= _head_losses(reference, features, sizes, regions, truth)
     pairs = {
         "loss_rpn_cls": "loss_objectness",
         "loss_rpn_box": "loss_rpn_box_reg",
@@ -178,22 +178,22 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     }
     assert set(pairs) == set(losses)
     assert int(first.positive_NR.sum()) > 3
-    for our_name, their_name in pairs.items():
-        torch.testing.assert_close(losses[our_name], expected[their_name], rtol=1e-4, atol=1e-6)
+    for name, reference_name in pairs.items():
+        torch.testing.assert_close(losses[name], expected[reference_name], rtol=1e-4, atol=1e-6)
 
 
 def flags(count: int, chosen: Tensor) -> Tensor:
     return torch.zeros(count, dtype=torch.uint8).index_fill(0, chosen, 1)
 
 
-def _normalised(theirs: Any, images: ImageBatch) -> Tensor:
+def _normalised(reference: Any, images: ImageBatch) -> Tensor:
     height, width = images.sizes_hw[0]
-    normal = theirs.transform.normalize(images.pixels_N3HW[0, :, :height, :width].float() / 255)
-    return theirs.transform.batch_images([normal])
+    normal = reference.transform.normalize(images.pixels_N3HW[0, :, :height, :width].float() / 255)
+    return reference.transform.batch_images([normal])
 
 
-def _head_losses(theirs: Any, features: Any, sizes: Any, regions: Any, truth: Any) -> dict[str, Tensor]:
-    heads = theirs.roi_heads
+def _head_losses(reference: Any, features: Any, sizes: Any, regions: Any, truth: Any) -> dict[str, Tensor]:
+    heads = reference.roi_heads
     valid = regions.valid_NR[0]
     boxes, labels = [regions.boxes_NR4[0][valid]], [regions.labels_NR[0][valid]]
     matched = [regions.truth_index_NR[0][valid].clamp(max=2)]
@@ -214,8 +214,8 @@ def test_the_published_files_names_and_shapes_fit(name: str) -> None:
     coco = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
     expected = {name: tensor.shape for name, tensor in file_state(model).items()}
     for rename in (lambda key: key, _published_name):
-        ours = from_torchvision({rename(key): tensor for key, tensor in state.items()}, coco)
-        assert {name: tensor.shape for name, tensor in ours.items()} == expected
+        converted = from_torchvision({rename(key): tensor for key, tensor in state.items()}, coco)
+        assert {name: tensor.shape for name, tensor in converted.items()} == expected
 
 
 def _published_name(name: str) -> str:

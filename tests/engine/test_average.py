@@ -30,13 +30,13 @@ def steps(model: ToyNet, count: int):
 
 def test_the_average_equals_torchs_on_the_same_updates():
     model = ToyNet()
-    ours = WeightAverage(model, 0.9)
+    averager = WeightAverage(model, 0.9)
     peer = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     peer.update_parameters(model)  # torch's first update copies
     for number in steps(model, 8):
-        ours.update(1000 + number)  # far into a training, where the decay has its whole value
+        averager.update(1000 + number)  # far into a training, where the decay has its whole value
         peer.update_parameters(model)
-    averages = ours.state_dict()
+    averages = averager.state_dict()
     assert {"conv.weight", "norm.running_mean", "norm.running_var"} <= averages.keys()
     expected = peer.module.state_dict()
     for name, tensor in averages.items():

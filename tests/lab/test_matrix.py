@@ -186,17 +186,17 @@ def test_a_faulty_command_line_is_a_sentence(tmp_path, fields, sentence):
 
 def test_what_only_a_matrix_heeds_is_known():
     """Every field that was set, and no other: a report on runs that exist would ignore it."""
-    told = {"seeds": 3, "dataset": "voc07", "data": "x", "pretrain": "x.yaml", "detection": "y.yaml", "gpus": 8}
-    told |= {"gpus_per_job": 4, "workers": 7, "device": "cpu", "heads": ["c4"], "dry_run": True}
+    given = {"seeds": 3, "dataset": "voc07", "data": "x", "pretrain": "x.yaml", "detection": "y.yaml", "gpus": 8}
+    given |= {"gpus_per_job": 4, "workers": 7, "device": "cpu", "heads": ["c4"], "dry_run": True}
     both = {"runs": ["a"], "output": "o", "report": "r", "predictions": ["n=p.json"], "truth": "t.json", "images": "i"}
-    recipe = CompareRecipe.model_validate({**told, **both, "expect": "e.yaml"})
-    assert set(recipe.matrix_fields()) == {*told}
+    recipe = CompareRecipe.model_validate({**given, **both, "expect": "e.yaml"})
+    assert set(recipe.matrix_fields()) == {*given}
     assert CompareRecipe(runs=(Path("a"),)).matrix_fields() == []
 
 
 def test_devices_are_shared_between_jobs():
-    told = [CompareRecipe(gpus=8, gpus_per_job=4), CompareRecipe(gpus=8), CompareRecipe(jobs=2), CompareRecipe()]
-    assert [(one.at_once, one.processes) for one in told] == [(2, 4), (1, 8), (2, 1), (1, 1)]
+    recipes = [CompareRecipe(gpus=8, gpus_per_job=4), CompareRecipe(gpus=8), CompareRecipe(jobs=2), CompareRecipe()]
+    assert [(one.at_once, one.processes) for one in recipes] == [(2, 4), (1, 8), (2, 1), (1, 1)]
 
 
 def finish(training, ap: float | None = None, *, diverged: bool = False) -> None:
@@ -230,10 +230,10 @@ def test_a_sweep_chooses_by_the_held_out_images_and_is_written_down(tmp_path):
         assert one.recipe.sweep == ("solver.lr: 0.01 0.02 0.04 1e9, best AP on 0.1 of the training images, seed 0")
         assert parse_recipe(DetectionRecipe, list(one.flags), description="") == one.recipe
     write_choices(recipe, list(planned.trials.values()))
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert told["field"] == "solver.lr" and told["rule"].startswith("best AP on 0.1")
+    written = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert written["field"] == "solver.lr" and written["rule"].startswith("best AP on 0.1")
     figures = {"0.01": 20.0, "0.02": 30.0, "0.04": 30.0, "1e9": None}
-    assert told["choices"] == [{"backbone": "plain18", "head": "", "figures": figures, "chosen": "0.02"}]
+    assert written["choices"] == [{"backbone": "plain18", "head": "", "figures": figures, "chosen": "0.02"}]
 
 
 def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_path):
@@ -249,8 +249,8 @@ def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_
     with pytest.raises(Undecided, match=r"no object in the held-out images; give a greater --sweep-share"):
         planned.decided(recipe, planned.cells[0])
     write_choices(recipe, list(planned.trials.values()))
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert [choice["backbone"] for choice in told["choices"]] == ["r18"], "the other backbone's is decided"
+    written = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [choice["backbone"] for choice in written["choices"]] == ["r18"], "the other backbone's is decided"
 
 
 def test_a_sweep_over_a_switch_is_typed_as_one(tmp_path):

@@ -1,4 +1,4 @@
-"""Recipes: defaults < YAML < flags, and what is wrong is said in a sentence."""
+"""Recipes: defaults < YAML < flags, and a sentence for what is wrong."""
 
 import pytest
 import yaml
@@ -72,18 +72,42 @@ def test_a_flag_gives_an_effect_to_what_a_file_alone_would_not_have(tmp_path):
     assert parse(DetectionRecipe, "--config", str(file)).model.fpn_channels == 256
 
 
-def test_an_unknown_field_names_the_file_and_the_nearest_field(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text("solver: {learning_rat: 0.5, weight_decai: 1}\n")
-    with pytest.raises(RecipeError, match=r"mine\.yaml.*solver\.weight_decai, did you mean weight_decay"):
-        load_recipe(BackboneRecipe, file)
-
-
-def test_what_is_not_yaml_is_said(tmp_path):
-    file = tmp_path / "broken.yaml"
-    file.write_text("solver: [1, 2\n")
-    with pytest.raises(RecipeError, match=r"broken\.yaml is not YAML"):
-        load_recipe(BackboneRecipe, file)
+@pytest.mark.parametrize(
+    ("kind", "text", "flags", "sentence"),
+    [
+        (BackboneRecipe, "solver: [1, 2", (), r"mine\.yaml is not YAML"),
+        (
+            BackboneRecipe,
+            "solver: {weight_decai: 1}",
+            (),
+            r"mine\.yaml.*solver\.weight_decai, did you mean weight_decay",
+        ),
+        (BackboneRecipe, "lr: 3", (), r"there is no field lr, did you mean solver\.lr\?"),
+        (
+            *(BackboneRecipe, "solver: {warmup_iterations: 100, warmup_epochs: 1}", ()),
+            r"solver\.warmup_iterations and solver\.warmup_epochs are two lengths",
+        ),
+        (
+            *(BackboneRecipe, None, ("--solver.epochs", "2", "--solver.iterations", "100")),
+            r"--solver\.iterations and --solver\.epochs are two lengths: give one",
+        ),
+        (
+            *(BackboneRecipe, None, ("--solver.milestones", "60000")),
+            r"^solver\.milestones are fractions .* write 60k of 90k iterations as 0.666667",
+        ),
+        (
+            *(DetectionRecipe, None, ("--model.rois", "0", "--solver.lr", "-1")),
+            r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0, not -1.0$",
+        ),
+    ],
+)
+def test_a_wrong_recipe_names_the_field_and_what_it_takes(tmp_path, kind, text, flags, sentence):
+    """The recipe is a file, mine.yaml, or flags alone."""
+    if text is not None:
+        (tmp_path / "mine.yaml").write_text(text + "\n")
+        flags = ("--config", str(tmp_path / "mine.yaml"), *flags)
+    with pytest.raises(RecipeError, match=sentence):
+        parse(kind, *flags)
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -96,20 +120,6 @@ def test_an_unknown_flag_names_the_nearest_and_exits_with_2(capsys):
         parse(BackboneRecipe, "--solver.epocs", "3")
     assert stop.value.code == 2
     assert "--solver.epochs" in capsys.readouterr().err
-
-
-def test_milestones_in_iterations_are_refused_with_the_mend():
-    with pytest.raises(
-        RecipeError, match=r"^solver\.milestones are fractions .* write 60k of 90k iterations as 0.666667"
-    ):
-        parse(BackboneRecipe, "--solver.milestones", "60000")
-
-
-def test_a_flag_out_of_bounds_names_the_field_and_the_bound():
-    with pytest.raises(
-        RecipeError, match=r"^model\.rois: Input should be greater .*; solver\.lr: .* greater than 0, not -1.0$"
-    ):
-        parse(DetectionRecipe, "--model.rois", "0", "--solver.lr", "-1")
 
 
 def test_epochs_as_a_flag_replace_the_files_iterations(tmp_path):
@@ -125,22 +135,6 @@ def test_a_warm_up_as_a_flag_replaces_the_files_in_another_unit():
     assert (solver.warmup_iterations, solver.warmup_epochs) == (0, None)
     solver = parse(BackboneRecipe, *flags[:2], "--solver.warmup-until-error", "80").solver
     assert (solver.warmup_epochs, solver.warmup_until_error) == (None, 80)
-
-
-def test_two_lengths_of_one_thing_are_refused(tmp_path):
-    with pytest.raises(RecipeError, match=r"--solver.iterations and --solver.epochs are two lengths: give one"):
-        parse(BackboneRecipe, "--solver.epochs", "2", "--solver.iterations", "100")
-    file = tmp_path / "mine.yaml"
-    file.write_text("solver: {warmup_iterations: 100, warmup_epochs: 1}\n")
-    with pytest.raises(RecipeError, match=r"solver.warmup_iterations and solver.warmup_epochs are two lengths"):
-        parse(BackboneRecipe, "--config", str(file))
-
-
-def test_a_field_outside_of_its_part_is_answered_with_the_part(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text("lr: 3\n")
-    with pytest.raises(RecipeError, match=r"there is no field lr, did you mean solver\.lr\?"):
-        parse(BackboneRecipe, "--config", str(file))
 
 
 def test_the_protocol_leaves_out_what_a_comparison_varies():
@@ -198,9 +192,9 @@ def test_values_that_make_no_recipe_are_said_with_their_origin():
 def test_help_has_every_part_with_its_title_and_every_field_with_its_default(kind, capsys):
     with pytest.raises(SystemExit):
         parse(kind, "--help")
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Recipe):
-            assert field.annotation.__doc__ in said and f"{part} options" in said
-            assert all(f"--{part}.{name.replace('_', '-')}" in said for name in field.annotation.model_fields)
-    assert "(default: 256)" in said and "(default: r50)" in said
+            assert field.annotation.__doc__ in help_text and f"{part} options" in help_text
+            assert all(f"--{part}.{name.replace('_', '-')}" in help_text for name in field.annotation.model_fields)
+    assert "(default: 256)" in help_text and "(default: r50)" in help_text
