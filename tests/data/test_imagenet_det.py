@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.writers import records, write_picture
+from tests.data.writers import records, write_picture, write_text
 from vertebra.data.datasets.catalog import find_sources, open_detection
 from vertebra.data.prepare.check import check_detection
 from vertebra.ground.errors import DataError
 
 ANT, BEE = "n02219486", "n02206856"
 BOX = "<bndbox><xmax>20</xmax><xmin>11</xmin><ymax>30</ymax><ymin>6</ymin></bndbox>"
+SIZE = "<size><width>80</width><height>60</height></size>"
 TRAIN = {
     f"ILSVRC2013_train/{ANT}/{ANT}_7": [ANT],
     "ILSVRC2014_train_0000/ILSVRC2014_train_00000001": [BEE, ANT],
@@ -23,16 +24,11 @@ TRAIN = {
 def write(home: Path, split: str, images: dict[str, list[str] | None]) -> None:
     """Images in folders; XML where there is a list of wnids."""
     for seed, (stem, wnids) in enumerate(images.items()):
-        picture = home / "Data" / "DET" / split / f"{stem}.JPEG"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(picture.with_suffix(".jpg"), 60, 80, seed)
-        picture.with_suffix(".jpg").rename(picture)
-        xml = home / "Annotations" / "DET" / split / f"{stem}.xml"
+        write_picture(home / "Data" / "DET" / split / f"{stem}.JPEG", 60, 80, seed)
         if wnids is not None:
-            xml.parent.mkdir(parents=True, exist_ok=True)
             objects = "".join(f"<object><name>{w}</name>{BOX}<subcategory>x</subcategory></object>" for w in wnids)
-            size = "<size><width>80</width><height>60</height></size>"
-            xml.write_text(f"<annotation><filename>{stem}</filename>{size}{objects}</annotation>")
+            xml = f"<annotation><filename>{stem}</filename>{SIZE}{objects}</annotation>"
+            write_text(home / "Annotations" / "DET" / split / f"{stem}.xml", xml)
 
 
 @pytest.fixture
@@ -43,12 +39,11 @@ def det(tmp_path: Path) -> Path:
     write(home, "val", {"ILSVRC2012_val_00000001": [BEE], "ILSVRC2012_val_00000002": None})
     write(home, "test", {"ILSVRC2012_test_00000001": None})
     lists = home / "ImageSets" / "DET"
-    lists.mkdir(parents=True)
     ant, both, extra = TRAIN
-    (lists / "train_1.txt").write_text(f"{ant} 1\n{both} 0\n{extra} -1\n")
-    (lists / "train_2.txt").write_text(f"{both} 1\n{ant} -1\n")
-    (lists / "val.txt").write_text("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n")
-    (lists / "test.txt").write_text("ILSVRC2012_test_00000001 1\n")
+    write_text(lists / "train_1.txt", f"{ant} 1\n{both} 0\n{extra} -1\n")
+    write_text(lists / "train_2.txt", f"{both} 1\n{ant} -1\n")
+    write_text(lists / "val.txt", "ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n")
+    write_text(lists / "test.txt", "ILSVRC2012_test_00000001 1\n")
     return tmp_path
 
 
@@ -71,9 +66,8 @@ def test_splits_have_the_same_classes_and_the_owner_is_read_from_any_place(det: 
 
 
 def test_the_devkits_list_gives_names_and_numbers(det: Path):
-    (det / "ILSVRC" / "devkit" / "data").mkdir(parents=True)
     path = det / "ILSVRC" / "devkit" / "data" / "map_det.txt"
-    path.write_text(f"{ANT} 3 ant\n{BEE} 17 honey bee\n")
+    write_text(path, f"{ANT} 3 ant\n{BEE} 17 honey bee\n")
     dataset = open_detection(det, "imagenet_det/val")
     assert dataset.class_names == ("ant", "honey bee") and dataset.category_ids == (3, 17)
     assert dataset.supercategories == (ANT, BEE) and dataset.labels_K.tolist() == [2]
@@ -95,9 +89,8 @@ def test_a_subset_of_training_is_what_there_is_of_it(det: Path):
     (det / "ILSVRC" / "Data" / "DET" / "train" / f"{stem}.JPEG").unlink()
     (det / "ILSVRC" / "Annotations" / "DET" / "train" / f"{stem}.xml").unlink()
     dataset = open_detection(det, "imagenet_det/train")
-    assert (
-        len(dataset) == 2 and "1 listed images that are not there were left out, such as: neither" in dataset.notes[0]
-    )
+    assert len(dataset) == 2
+    assert "1 listed images that are not there were left out, such as: neither" in dataset.notes[0]
     for path in (det / "ILSVRC" / "ImageSets" / "DET").glob("train_*.txt"):
         path.unlink()
     assert len(open_detection(det, "imagenet_det/train")) == 2, "without lists, the images that are there"

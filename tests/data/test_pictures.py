@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.writers import picture, write_picture
+from tests.data.writers import picture, write_coco, write_picture, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.loading.detection import detection_test_loader
 from vertebra.data.loading.pictures import find_pictures, open_video, picture_loader, video_batches
@@ -67,21 +66,16 @@ def test_what_leads_to_nothing_is_a_sentence(tmp_path, name, sentence):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_pictures_are_the_pixels_of_a_test_set(folder, tmp_path, batch_size):
-    images = [
-        {"id": n + 1, "file_name": f"{n}.jpg", "height": height, "width": width}
-        for n, (height, width) in enumerate(SIZES_HW)
-    ]
-    truth = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "set.json").write_text(json.dumps(truth))
-    dataset = open_detection(folder, f"json:{tmp_path}/set.json")
+def test_pictures_are_the_pixels_of_a_test_set(folder, batch_size):
+    write_coco(folder, {f"{n}.jpg": size_hw for n, size_hw in enumerate(SIZES_HW)}, [])
+    dataset = open_detection(folder, "json:ann.json")
     test_set = detection_test_loader(dataset, FixedView(96, 160), Share(batch=batch_size))
     found = find_pictures([str(folder)])
     pictures = picture_loader(found.images, FixedView(96, 160), batch_size=batch_size)
     assert len(pictures) == len(test_set)
     for batch, test_batch in zip(pictures, test_set):
-        (images_,), (wanted, targets) = batch.inputs, test_batch.inputs
-        assert torch.equal(images_.pixels_N3HW, wanted.pixels_N3HW) and images_.sizes_hw == wanted.sizes_hw
+        (images,), (expected, targets) = batch.inputs, test_batch.inputs
+        assert torch.equal(images.pixels_N3HW, expected.pixels_N3HW) and images.sizes_hw == expected.sizes_hw
         assert (batch.image_ids, batch.sizes_hw) == (targets.image_ids, targets.original_sizes_hw)
         for n, original in zip(batch.image_ids, batch.originals):
             read = cv2.imread(str(folder / f"{n - 1}.jpg"), cv2.IMREAD_COLOR_RGB)
@@ -105,19 +99,13 @@ def test_pictures_of_all_kinds_are_read_upright_and_in_rgb(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), pixels_HW3[..., 0])
     cv2.imwrite(str(tmp_path / "deep.png"), pixels_HW3[..., ::-1].astype(np.uint16) * 257)
     cv2.imwrite(str(tmp_path / "clear.png"), np.dstack([pixels_HW3[..., ::-1], np.full((40, 60), 9, np.uint8)]))
-    jpeg = cv2.imencode(".jpg", pixels_HW3[..., ::-1])[1].tobytes()
-    # An EXIF block with nothing but orientation 6: turn a quarter to the right.
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    (tmp_path / "turned.jpg").write_bytes(turned)
+    write_turned(tmp_path / "turned.jpg", pixels_HW3, 6)  # shown a quarter turn to the right
     found = find_pictures([str(tmp_path)])
-    batches = {
-        path.name: batch
-        for path, batch in zip(found.images, picture_loader(found.images, FixedView(32, 64), batch_size=1))
-    }
-    wanted = {"grey.png": np.dstack([pixels_HW3[..., 0]] * 3), "deep.png": pixels_HW3, "clear.png": pixels_HW3}
-    for name, wanted_HW3 in wanted.items():
-        assert np.array_equal(batches[name].originals[0].numpy(), wanted_HW3), name
+    loader = picture_loader(found.images, FixedView(32, 64), batch_size=1)
+    batches = {path.name: batch for path, batch in zip(found.images, loader)}
+    expected = {"grey.png": np.dstack([pixels_HW3[..., 0]] * 3), "deep.png": pixels_HW3, "clear.png": pixels_HW3}
+    for name, expected_HW3 in expected.items():
+        assert np.array_equal(batches[name].originals[0].numpy(), expected_HW3), name
     turned_HW3 = batches["turned.jpg"].originals[0].numpy()
     assert batches["turned.jpg"].sizes_hw == ((60, 40),)
     assert np.abs(turned_HW3.astype(int) - np.rot90(pixels_HW3, -1)).mean() < 5

@@ -138,10 +138,9 @@ def write_voc(
             VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=d, parts=PART)
             for n, x0, y0, x1, y1, d in objects
         ]
-        (folder / "Annotations" / f"{stem}.xml").write_text(
-            f"<annotation><size><width>{width}</width><height>{height}</height></size>{''.join(texts)}</annotation>"
-        )
-    (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(images) + "\n")
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        write_text(folder / "Annotations" / f"{stem}.xml", f"<annotation>{size}{''.join(texts)}</annotation>")
+    write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(images) + "\n")
     return folder
 
 
