@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.writers import records
+from tests.data.writers import records, write_text
 from vertebra.data.datasets.catalog import find_sources, open_detection
 from vertebra.data.prepare.check import check_detection
 from vertebra.ground.errors import DataError
@@ -42,9 +42,8 @@ def test_the_truth_is_the_files_own_and_reads_back_the_same(coco_set: Write, tmp
     for one in written["annotations"]:
         assert {key: by_id[one["id"]][key] for key in one} == one
     assert [one["file_name"] for one in truth["images"]] == ["a.jpg", "b.jpg"]
-    again_path = tmp_path / "again.json"
-    again_path.write_text(json.dumps(truth))
-    again = opened(again_path)
+    write_text(tmp_path / "again.json", json.dumps(truth))
+    again = opened(tmp_path / "again.json")
     assert again.coco_truth() == truth and again.fingerprint() == dataset.fingerprint()
 
 
@@ -206,8 +205,7 @@ def test_the_real_set_gives_back_its_file(shared_data: Path):
 def test_the_owners_lists_of_test_images_are_images_without_truth(coco_set: Write, tmp_path: Path):
     value = json.loads(coco_set().read_text())
     del value["annotations"]
-    (tmp_path / "coco" / "annotations").mkdir(parents=True)
-    (tmp_path / "coco" / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps(value))
+    write_text(tmp_path / "coco" / "annotations" / "image_info_test-dev2017.json", json.dumps(value))
     (tmp_path / "images").rename(tmp_path / "coco" / "test2017")
     dataset = open_detection(tmp_path, "coco/test-dev2017")
     assert not dataset.labelled and dataset.class_names == ("bird", "cat") and dataset.path(0).is_file()

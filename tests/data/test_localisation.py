@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.batches import assert_forks_and_resumes, assert_processes_share
+from tests.data.batches import assert_forks_and_resumes, assert_processes_share, extent
 from tests.data.writers import VOC_OBJECT, write_picture, write_text
 from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
@@ -225,20 +225,18 @@ RED_HW, RED = (240, 300), (60, 100, 130, 200)  # x0 y0 x1 y1 of what is red
 @pytest.fixture
 def red(tmp_path: Path) -> Path:
     """Eight images of one class, grey with a red box."""
+    pixels = np.full((*RED_HW, 3), 128, np.uint8)
+    x0, y0, x1, y1 = RED
+    pixels[y0:y1, x0:x1] = (0, 0, 255)  # OpenCV writes BGR
     for number in range(8):
-        pixels = np.full((*RED_HW, 3), 128, np.uint8)
-        x0, y0, x1, y1 = RED
-        pixels[y0:y1, x0:x1] = (0, 0, 255)  # OpenCV writes BGR
         path = tmp_path / "train" / "red" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), pixels)
         write_xml(path.with_suffix(".xml"), [("red", x0 + 1, y0 + 1, x1, y1)], RED_HW)
+        cv2.imwrite(str(path), pixels)
     return tmp_path
 
 
 def red_box(pixels_3HW: torch.Tensor) -> list[int]:
-    rows, columns = torch.nonzero(pixels_3HW[0].int() - pixels_3HW[1].int() > 127, as_tuple=True)
-    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+    return extent(pixels_3HW[0].int() - pixels_3HW[1].int() > 127).tolist()
 
 
 @pytest.mark.parametrize("augment", ["scale", "crop", "none"])

@@ -20,10 +20,9 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 @pytest.fixture
 def voc(tmp_path: Path):
     """Seven images, the first large enough to be decoded shrunken."""
-    names = [f"{number:06}" for number in range(7)]
-    for name, size_hw in zip(names, [(600, 800), (80, 60), (60, 90), (60, 80), (90, 60), (70, 70), (60, 80)]):
-        folder = write_voc(tmp_path / "VOCdevkit", {name: [("dog", 5, 10, 30, 40, 0)]}, size_hw=size_hw)
-    (folder / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    sizes_hw = [(600, 800), (80, 60), (60, 90), (60, 80), (90, 60), (70, 70), (60, 80)]
+    images = {f"{number:06}": [("dog", 5, 10, 30, 40, 0)] for number in range(7)}
+    write_voc(tmp_path / "VOCdevkit", images, sizes_hw=sizes_hw)
     return open_detection(tmp_path, "voc2007/trainval")
 
 

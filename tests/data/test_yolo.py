@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.writers import picture, records, write_picture, write_turned
+from tests.data.writers import picture, records, write_picture, write_text, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.yolo import in_pixels, parse_line, polygon_area
 from vertebra.data.prepare.check import check_detection
@@ -30,9 +30,8 @@ def yolo_set(tmp_path: Path) -> Write:
     def write(labels: dict[str, str | None], description: str = GOOD) -> Path:
         for seed, (stem, text) in enumerate(labels.items()):
             write_picture(tmp_path / "images" / "train" / f"{stem}.jpg", 60, 80, seed)
-            (tmp_path / "labels" / "train").mkdir(parents=True, exist_ok=True)
             if text is not None:
-                (tmp_path / "labels" / "train" / f"{stem}.txt").write_text(text)
+                write_text(tmp_path / "labels" / "train" / f"{stem}.txt", text)
         if description:
             (tmp_path / "data.yaml").write_text(description)
         return tmp_path
@@ -43,9 +42,7 @@ def yolo_set(tmp_path: Path) -> Write:
 def write_labelled(folder: Path, name: str) -> None:
     """A picture in images and its box in labels."""
     write_picture(folder / "images" / name, 60, 80)
-    label = (folder / "labels" / name).with_suffix(".txt")
-    label.parent.mkdir()
-    label.write_text(BOX)
+    write_text((folder / "labels" / name).with_suffix(".txt"), BOX)
 
 
 def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set: Write):
@@ -193,12 +190,10 @@ def test_an_image_that_cannot_be_read_is_a_fault_where_it_is_one_of_few(yolo_set
 
 
 def test_one_unreadable_image_of_many_is_left_out_and_said(tmp_path: Path):
-    (tmp_path / "images").mkdir()
     for number in range(101):
         write_picture(tmp_path / "images" / f"{number}.png", 6, 8)
     (tmp_path / "images" / "7.png").write_bytes(b"")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "8.txt").write_text("0 .5 .5 1 1\n")
+    write_text(tmp_path / "labels" / "8.txt", "0 .5 .5 1 1\n")
     (tmp_path / "classes.txt").write_text("cat\n")
     dataset = open_detection(tmp_path, f"yolo:{tmp_path}")
     assert len(dataset) == 100 and "images/7.png" not in dataset.file_names

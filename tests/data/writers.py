@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,16 @@ def write_voc(
     *,
     year: str = "2007",
     split: str = "trainval",
-    size_hw: tuple[int, int] = (60, 80),
+    sizes_hw: Sequence[tuple[int, int]] = ((60, 80),),
 ) -> Path:
-    """images: objects (name, xmin, ymin, xmax, ymax, difficult) by image. Returns the year's folder."""
+    """images: objects (name, xmin, ymin, xmax, ymax, difficult) by image. The sizes are used in turn.
+
+    Returns the year's folder."""
     folder = devkit / f"VOC{year}"
     for place in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (folder / place).mkdir(parents=True, exist_ok=True)
-    height, width = size_hw
     for seed, (stem, objects) in enumerate(images.items()):
+        height, width = sizes_hw[seed % len(sizes_hw)]
         write_picture(folder / "JPEGImages" / f"{stem}.jpg", height, width, seed)
         texts = [
             VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=d, parts=PART)
