@@ -72,42 +72,37 @@ def test_missing_area_and_iscrowd_are_filled_in():
     assert coco_figures(truth, [guess([0, 0, 10, 10], 0.9)])["APs"] == pytest.approx(100)
 
 
-# Difficult: one ordinary object at the left, one difficult object at the right.
-SCENE = truth_of([thing([0, 0, 20, 20]), thing([50, 50, 20, 20], difficult=1)])
-FOUND = guess([0, 0, 20, 20], 0.5)
+# One ordinary object at the left, one that is difficult, or a crowd, at the right.
+LEFT, RIGHT = [0, 0, 20, 20], [50, 50, 20, 20]
+SCENE = truth_of([thing(LEFT), thing(RIGHT, difficult=1)])
+CROWD = truth_of([thing(LEFT), thing(RIGHT, iscrowd=1)])
+FOUND, WITHIN = guess(LEFT, 0.5), guess([50, 50, 10, 10], 0.9)
+DIFFICULT = [  # the truth, predictions, AP
+    (SCENE, [guess(RIGHT, 0.9), FOUND], 100),  # found: neither right nor wrong
+    (SCENE, [FOUND], 100),  # missed: costs nothing
+    # One match a truth, as for objects outside an area range; crowds alone absorb any number.
+    (SCENE, [guess(RIGHT, 0.9), guess(RIGHT, 0.8), FOUND], 50),
+    # IoU 1/4 is a mistake; a crowd swallows a box within it (overlap / own area = 1).
+    (SCENE, [WITHIN, FOUND], 50),
+    (CROWD, [WITHIN, FOUND], 100),
+]
 
 
-def test_a_detection_of_a_difficult_object_is_neither_right_nor_wrong():
-    figures = coco_figures(SCENE, [guess([50, 50, 20, 20], 0.9), FOUND])
-    assert figures["AP"] == pytest.approx(100)
-    assert figures.truths == {"cat": 1}
+@pytest.mark.parametrize(("truth", "predictions", "ap"), DIFFICULT)
+def test_difficult_objects_are_neither_to_be_found_nor_punished(truth, predictions, ap):
+    figures = coco_figures(truth, predictions)
+    assert figures["AP"] == pytest.approx(ap) and figures.truths == {"cat": 1}
 
 
-def test_a_missed_difficult_object_costs_nothing_unless_counted():
-    assert coco_figures(SCENE, [FOUND])["AP"] == pytest.approx(100)
+def test_difficult_objects_can_be_counted():
     counted = coco_figures(SCENE, [FOUND], difficult="count")
     # Recall ends at 1/2: 51 of the 101 levels.
-    assert counted["AP"] == pytest.approx(100 * 51 / 101)
-    assert counted.truths == {"cat": 2}
-
-
-def test_difficult_objects_keep_the_ordinary_iou_unlike_crowds():
-    # A small box within the object: IoU 1/4, so it is a mistake; a crowd would swallow it (overlap / own area = 1).
-    inside = guess([50, 50, 10, 10], 0.9)
-    assert coco_figures(SCENE, [inside, FOUND])["AP"] == pytest.approx(50)
-    crowd = truth_of([thing([0, 0, 20, 20]), thing([50, 50, 20, 20], iscrowd=1)])
-    assert coco_figures(crowd, [inside, FOUND])["AP"] == pytest.approx(100)
-
-
-def test_a_second_detection_of_a_difficult_object_is_a_mistake():
-    # One match a truth, as for objects outside an area range; crowds alone absorb any number.
-    twice = [guess([50, 50, 20, 20], 0.9), guess([50, 50, 20, 20], 0.8), FOUND]
-    assert coco_figures(SCENE, twice)["AP"] == pytest.approx(50)
+    assert counted["AP"] == pytest.approx(100 * 51 / 101) and counted.truths == {"cat": 2}
 
 
 def test_an_ordinary_object_is_preferred_to_a_difficult_one():
-    truth = truth_of([thing([0, 0, 20, 20], difficult=1), thing([0, 0, 20, 22])])
-    assert coco_figures(truth, [guess([0, 0, 20, 20], 0.9)])["AP50"] == pytest.approx(100)
+    truth = truth_of([thing(LEFT, difficult=1), thing([0, 0, 20, 22])])
+    assert coco_figures(truth, [guess(LEFT, 0.9)])["AP50"] == pytest.approx(100)
 
 
 def test_masks_are_asked_for_by_name():

@@ -17,6 +17,7 @@ from vertebra.evaluation.predict.localisation import (
     errors_by_class,
     location_error,
     mean_share,
+    overlaps,
     placed_boxes,
     predict_boxes,
     with_true_class,
@@ -63,8 +64,6 @@ def test_inclusive_corners_from_one_give_the_development_kits_overlap() -> None:
     # in the kit's convention: truth 1..10 x 1..10 (100 px), guess 6..15 x 1..10: 5 x 10 px shared, 150 in all
     truth = truth_of([0], [[[0, 0, 10, 10]]])
     third = guesses_of([[0]], [[[5, 0, 15, 10]]])
-    from vertebra.evaluation.predict.localisation import overlaps
-
     assert overlaps(third.boxes_IQ4, truth)[0, 0] == pytest.approx(50 / 150)
     assert location_error(third, truth, 1).box_wrong == 1
 

@@ -46,5 +46,5 @@ def test_wilson_intervals_are_newcombes(right, total, low, high):
 
 
 def test_a_proportion_is_asked_for():
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="3 of 2 is not a proportion"):
         wilson_interval(3, 2)
