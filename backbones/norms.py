@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False) -> Tensor:
-    """ReLU(norm(conv(x))), the ReLU if asked for; the one way in which our nets run a convolution.
+    """ReLU(norm(conv(x))), the ReLU if `relu`; every network here runs its convolutions so.
 
     A norm that does not use the batch's statistics (frozen, or in evaluation) is only a scale and an offset:
     it is folded into the convolution, which saves a pass over the map forward, one backward, and the memory
@@ -69,7 +69,7 @@ def _frozen_class(kind: Any) -> Any:
 
 
 def freeze_norms(module: nn.Module) -> None:
-    """Makes every batch norm in `module` a constant scale and offset, in training mode too, in place.
+    """Make every batch norm in `module` a constant scale and offset, in training mode too, in place.
 
     Names in files do not change; objects that share the norm see it frozen. Norms of other kinds (which hold
     no statistics) are left as they are.
@@ -100,7 +100,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def recompute_statistics(backbone: nn.Module, pixel_batches: Iterable[Tensor]) -> int:
-    """Sets all batch norms to the mean and variance over the given images; returns how many there were.
+    """Set all batch norms to the mean and variance over the given images; return how many there were.
 
     He et al. 2015, appendix A: "we compute the BN statistics (means and variances) for each layer on the
     ImageNet training set". Each layer normalises with its batch's statistics meanwhile, as in training; what
@@ -172,7 +172,7 @@ class _Sums:
         self.totals_3C += torch.stack([torch.full_like(mean_C, n), n * mean_C, square_sum_C])
 
     def stop(self) -> None:
-        """Takes the hook away and puts the statistics back that stood before."""
+        """Remove the hook and restore the statistics."""
         self._hook.remove()
         for buffer, value in self.before.items():
             buffer.copy_(value)

@@ -128,12 +128,13 @@ class BoxHead(nn.Module):
     """Pools regions, runs a network on each, classifies and refines them.
 
     pool: (maps, boxes NR4) -> M x C x bins x bins. head: the network above the cut or what stands for it;
-    `head.maps` takes that to maps MCHW, `head.vectors` those to vectors MV. delta_weights: (10, 10,
-    5, 5) are the paper's normalisation by 0.1, 0.1, 0.2, 0.2. append_truth: the truth boxes join the
-    proposals in training (Fast R-CNN's code, detectron2, torchvision), so that there are positives from the
-    first step on. context: the whole image is read as one region more, and the predictor reads its vector beside each
-    region's, so that it has twice the features (He et al. 2015, appendix B, "global context").
+    `head.maps` takes that to maps MCHW, `head.vectors` those to vectors MV. append_truth: the truth boxes join the
+    proposals in training (Fast R-CNN's code, detectron2, torchvision), so that there are positives from the first step
+    on. context: the whole image is read as one region more, and the predictor reads its vector beside each region's,
+    so that it has twice the features (He et al. 2015, appendix B, "global context").
     """
+
+    delta_weights: Weights = (10.0, 10.0, 5.0, 5.0)  # the paper's normalisation by 0.1, 0.1, 0.2, 0.2
 
     def __init__(
         self,
@@ -146,7 +147,6 @@ class BoxHead(nn.Module):
         samples: int = 512,
         positive_fraction: float = 0.25,
         append_truth: bool = True,
-        delta_weights: Weights = (10.0, 10.0, 5.0, 5.0),
         beta: float = 0.0,
         context: bool = False,
     ) -> None:
@@ -158,7 +158,6 @@ class BoxHead(nn.Module):
         self.matcher = matcher or Matcher(positive=0.5, negative=0.5)
         self.sampler = Sampler(count=samples, positive_fraction=positive_fraction, stream=BOX_HEAD_STREAM)
         self.append_truth = append_truth
-        self.delta_weights = delta_weights
         self.beta = beta
         self.context = context
 

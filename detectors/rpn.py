@@ -23,6 +23,7 @@ from detectors.sampling import Sampler
 from detectors.structures import Detections, ImageBatch, Targets
 
 RPN_STREAM = 1  # keeps the RPN's random draws apart from the box head's
+MIN_SIDE_PX = 1e-3  # of a proposal
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,11 @@ class RPN(nn.Module):
         *,
         train_limits: ProposalLimits,
         test_limits: ProposalLimits,
-        matcher: Matcher | None = None,
         samples: int = 256,
-        positive_fraction: float = 0.5,
         cross_border: bool = True,
         on_padding: bool = False,
         beta: float = 0.0,
         nms_iou: float = 0.7,
-        min_side_px: float = 1e-3,
     ) -> None:
         super().__init__()
         found = head.objectness.out_channels
@@ -111,13 +109,12 @@ class RPN(nn.Module):
         self.anchors = tuple(anchors)
         self.train_limits = train_limits
         self.test_limits = test_limits
-        self.matcher = matcher or Matcher(positive=0.7, negative=0.3, best_for_truth=True)
-        self.sampler = Sampler(count=samples, positive_fraction=positive_fraction, stream=RPN_STREAM)
+        self.matcher = Matcher(positive=0.7, negative=0.3, best_for_truth=True)  # Faster R-CNN, §3.1.2
+        self.sampler = Sampler(count=samples, positive_fraction=0.5, stream=RPN_STREAM)  # §3.1.3
         self.cross_border = cross_border
         self.on_padding = on_padding
         self.beta = beta
         self.nms_iou = nms_iou
-        self.min_side_px = min_side_px
 
     def forward(self, maps: Sequence[Tensor]) -> RPNOutput:
         """The head on every level: maps NCHW, one for each grid of anchors."""
@@ -172,7 +169,7 @@ class RPN(nn.Module):
         scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
         deltas_NK4 = take(output.deltas_NA4, index_NK)
         boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK]), images.sizes_hw_N2)
-        usable_NK = usable(boxes_NK4, self.min_side_px) & scores_NK.isfinite()
+        usable_NK = usable(boxes_NK4, MIN_SIDE_PX) & scores_NK.isfinite()
         boxes_NK4 = boxes_NK4.where(usable_NK.unsqueeze(-1), 0)
         scores_NK = scores_NK.masked_fill(~usable_NK, float("-inf"))
         level_NK = _level_numbers(candidates, scores_NK)  # boxes of different levels never suppress each other

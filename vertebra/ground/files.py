@@ -17,7 +17,7 @@ class DiskFull(OSError):
 class _WatchedFile:
     """A file that remembers why a write failed.
 
-    Libraries that write through native code (torch's zip writer) turn an OSError of ours into errors of their own.
+    Libraries that write through native code (torch's zip writer) turn an OSError into errors of their own.
     """
 
     def __init__(self, file: BinaryIO):
@@ -36,7 +36,7 @@ class _WatchedFile:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Lets `write` fill a temporary file beside `path`, and puts it in the place of `path` once it is on the disk.
+    """Let `write` fill a temporary file beside `path`, and move it to `path` once it is on the disk.
 
     A crash at any moment leaves either the old file or the new one. Raises DiskFull, with `path` as it was before.
     """
@@ -62,7 +62,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a text file. Raises DiskFull; what was there stays, with a part of the line at worst."""
+    """Add a line to a text file. Raises DiskFull; what was there stays, with a part of the line at worst."""
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -73,7 +73,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether that is how a full disk, or a used-up quota, shows itself."""
+    """Return True for the error of a full disk or a used-up quota."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -86,17 +86,17 @@ def _disk_full(path: Path) -> DiskFull:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
-    """Writes `value` as JSON, atomically: readable, or `compact` where it is long and nobody reads it."""
+    """Write `value` as JSON, atomically: readable, or `compact` where it is long and nobody reads it."""
     write_text(path, json.dumps(value, indent=None if compact else 2, ensure_ascii=False) + "\n")
 
 
 def _sync_directory(directory: Path) -> None:
-    """Makes a rename in `directory` survive a power cut, where the system lets directories be synced."""
+    """Make a rename in `directory` survive a power cut, where the system lets directories be synced."""
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:

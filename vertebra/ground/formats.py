@@ -12,7 +12,7 @@ APOSTROPHE = "\u2019"
 
 
 def known(value: float | None) -> float | None:
-    """The value, or None for what a metric says where there is nothing to measure (NaN, or COCO's -1)."""
+    """The value, or None for the NaN or -1 of a metric that has nothing to measure."""
     return None if value is None or not math.isfinite(value) or value < 0 else float(value)
 
 
@@ -88,7 +88,7 @@ def count(value: float | None) -> str:
 
 
 def tally(value: float | None) -> str:
-    """How often, with thousands apart: '1,204', means over seeds rounded."""
+    """A count with thousands apart: '1,204', means over seeds rounded."""
     return NONE if value is None else f"{round(value):,}"
 
 

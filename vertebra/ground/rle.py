@@ -89,7 +89,7 @@ def compress(lengths: Sequence[int], size_hw: Size) -> bytes:
 
 
 def to_json(counts: bytes, size_hw: Size) -> dict[str, Any]:
-    """Return compressed RLE as it stands in COCO results."""
+    """Return compressed RLE as COCO results have it."""
     return {"size": [int(size_hw[0]), int(size_hw[1])], "counts": counts.decode("ascii")}
 
 

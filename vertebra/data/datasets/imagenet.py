@@ -57,11 +57,11 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         raise DataError(folder, f"holds {seen}", f"sort the images into {folder}/<class>/")
     train = find_split(root, "train")
     names = found if train is None or train == folder else _class_folders(train)
-    strangers = sorted(set(found) - set(names))
-    if strangers:
+    unknown = sorted(set(found) - set(names))
+    if unknown:
         raise DataError(
-            folder / strangers[0],
-            f"a class that {train} does not have ({len(strangers)} such)",
+            folder / unknown[0],
+            f"a class that {train} does not have ({len(unknown)} such)",
             f"remove it or add it to {train}",
         )
     files: list[str] = []

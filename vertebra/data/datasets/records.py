@@ -1,7 +1,7 @@
 """Data sets in memory: a few flat arrays each, and views of them one image at a time.
 
 Legend: I images, K annotated objects of the whole set, G objects of one image. Python lists of boxes would
-cost ten times the memory, and every look at them from a forked worker would copy their pages (reference
+cost ten times the memory, and every use of them by a forked worker would copy their pages (reference
 counts are writes); flat arrays are shared by all workers for good.
 """
 

@@ -75,10 +75,8 @@ def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:
 Written = tuple[str, Sequence[float], bool, dict[str, Json]]  # name, box x y w h, difficult, fields of OBJECT_FIELDS
 
 
-def make_tree(
-    file_name: str, size_hw: tuple[int, int], objects: Iterable[Written], extras: dict[str, Json]
-) -> ET.Element:
-    """The file's content, fields in VOC's order. extras: IMAGE_FIELDS, and depth."""
+def xml_text(file_name: str, size_hw: tuple[int, int], objects: Iterable[Written], extras: dict[str, Json]) -> str:
+    """The file's text, fields in VOC's order, indented as VOC's. extras: IMAGE_FIELDS, and depth."""
     height, width = size_hw
     root = ET.Element("annotation")
     _append(root, "folder", extras.get("folder"))
@@ -96,12 +94,6 @@ def make_tree(
         _append(element, "bndbox", dict(zip(CORNERS, inclusive_corners(xywh))))
         for tag in _AFTER_BOX:
             _append(element, tag, more.get(tag))
-    return root
-
-
-def xml_text(file_name: str, size_hw: tuple[int, int], objects: Iterable[Written], extras: dict[str, Json]) -> str:
-    """The file's text, indented as VOC's."""
-    root = make_tree(file_name, size_hw, objects, extras)
     ET.indent(root, "\t")
     return ET.tostring(root, encoding="unicode") + "\n"
 

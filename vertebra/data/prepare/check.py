@@ -51,10 +51,10 @@ def check_classification(root: Path | str, split: str) -> list[Fault]:
     if dataset.pixels_IHW3 is not None:
         return faults
     if folder is not None:
-        strangers = [p for p in sorted(folder.glob("*/*")) if not is_image(p.name) and not p.name.startswith(".")]
+        others = [p for p in sorted(folder.glob("*/*")) if not is_image(p.name) and not p.name.startswith(".")]
         faults += [
             Fault(path, "does not have an image's name", "it is left out; rename it if it is one", fatal=False)
-            for path in strangers
+            for path in others
         ]
     if dataset.shards is not None and (index := find_index(root, split)) is not None:
         faults += [Fault.of(error) for error in damaged_shards(index)]

@@ -1,18 +1,15 @@
-"""What a scene is in files: COCO's annotations, VOC's XML, and the encoded picture.
+"""The files of a scene: COCO's annotations, VOC's XML, and the encoded picture.
 
-Each scene is a record that holds everything either format needs, so that both tell of the same objects.
+Each scene is a record of everything that either format needs, so that both have the same objects.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from typing import Any
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
-
-from vertebra.data.datasets.xml_objects import make_tree
-from vertebra.ground.rle import to_json
 
 from .paint import Bytes
 from .scenes import Mask, Scene, SceneObject
@@ -40,7 +37,8 @@ def _box_xywh(mask: Mask) -> list[int]:
 def _run_lengths(mask: Mask) -> dict[str, Any]:
     from pycocotools import mask as rle
 
-    return to_json(rle.encode(np.asfortranarray(mask, np.uint8))["counts"], mask.shape)
+    encoded = rle.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def _annotation(seen: SceneObject) -> Record:
@@ -75,13 +73,20 @@ def coco_document(records: list[Record]) -> Record:
 
 
 def voc_xml(record: Record) -> str:
-    """One image's VOC annotation, a line an object; crowds are difficult."""
+    """One image's VOC annotation: corners count pixels from 1 and belong to the box; crowds are difficult."""
     image = record["image"]
-    objects = []
+    lines = [
+        "<annotation>",
+        "  <folder>VOC2007</folder>",
+        f"  <filename>{escape(image['file_name'])}</filename>",
+        f"  <size><width>{image['width']}</width><height>{image['height']}</height><depth>3</depth></size>",
+        "  <segmented>0</segmented>",
+    ]
     for one in record["annotations"]:
+        left, top, width, height = one["bbox"]
         name = CLASS_NAMES[CATEGORY_IDS.index(one["category_id"])]
-        more = {"pose": "Unspecified", "truncated": one["truncated"]}
-        objects.append((name, one["bbox"], bool(one["difficult"] or one["iscrowd"]), more))
-    tree = make_tree(image["file_name"], (image["height"], image["width"]), objects, {"folder": "VOC2007"})
-    lines = [f"  {ET.tostring(child, encoding='unicode')}" for child in tree]
-    return "\n".join(["<annotation>", *lines, "</annotation>", ""])
+        corners = {"xmin": left + 1, "ymin": top + 1, "xmax": left + width, "ymax": top + height}
+        box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners.items())
+        flags = f"<truncated>{one['truncated']}</truncated><difficult>{one['difficult'] | one['iscrowd']}</difficult>"
+        lines.append(f"  <object><name>{name}</name><pose>Unspecified</pose>{flags}<bndbox>{box}</bndbox></object>")
+    return "\n".join([*lines, "</annotation>", ""])

@@ -21,17 +21,48 @@ import numpy as np
 from vertebra.ground.errors import DataError
 
 from .formats import Record, encode_jpeg, scene_record, voc_xml
-from .scenes import draw_located
-from .shapes import CLASS_NAMES
+from .paint import develop, paint_background
+from .scenes import SCENE_SIZES_HW, Scene, _annotate, _Canvas, _light, _place
+from .shapes import CLASS_NAMES, draw_stamp
 from .write import new_directory
 
 LAYOUTS = ("folders", "ilsvrc")
 _STREAMS = {"train": 4, "val": 5}  # beside those of the scenes and single objects
+LOCATED_PX = (36.0, 118.0)  # square root of the main object's area
+MORE_CHANCES = (0.75, 0.18, 0.07)  # chances of none, one and two more of the class
+OTHERS_CHANCES = (0.4, 0.35, 0.25)  # chances of none, one and two of other classes
+
+
+def draw_located(rng: np.random.Generator, label: int) -> Scene:
+    """One picture for localisation: its class is that of its largest object; `objects` are those of the class alone."""
+    while True:
+        scene = _try_located(rng, label)
+        if scene is not None:
+            return scene
+
+
+def _try_located(rng: np.random.Generator, label: int) -> Scene | None:
+    """None where the class's own object found no place, or lies under others for the greater part."""
+    height, width = SCENE_SIZES_HW[rng.integers(len(SCENE_SIZES_HW))]
+    canvas = _Canvas(paint_background(rng, height, width), _light(rng))
+    main_px = float(rng.uniform(*LOCATED_PX))
+    more, others = int(rng.choice(3, p=MORE_CHANCES)), int(rng.choice(3, p=OTHERS_CHANCES))
+    labels = [other for other in range(len(CLASS_NAMES)) if other != label]
+    other_labels = rng.choice(labels, others, replace=False).tolist()
+    wanted = [(label, main_px), *((label, main_px * rng.uniform(0.6, 0.95)) for _ in range(more))]
+    wanted += [(other, max(14.0, main_px * rng.uniform(0.3, 0.6))) for other in other_labels]
+    for name, size_px in wanted:
+        placed = _place(rng, canvas, draw_stamp(rng, name, size_px), overlap=False, first=0)
+        if not placed and not canvas.placed:
+            return None
+    objects = [_annotate(canvas, number) for number in range(len(canvas.placed))]
+    own = tuple(one for one in objects if one.label == label)
+    return Scene(develop(rng, canvas.image), own)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one picture and its annotation go, and its line in the list of its split."""
+    """The paths of one picture and its annotation, and its line in the list of its split."""
 
     picture: Path
     annotation: Path

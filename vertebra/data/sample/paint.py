@@ -1,4 +1,4 @@
-"""How things look: palettes, textures, the shading of objects, backgrounds and their clutter.
+"""Painting: palettes, textures, the shading of objects, backgrounds and their clutter.
 
 Nothing here knows of classes, so neither colour nor texture can give one away.
 Images are float32 RGB, HW3, 0..255, until `develop` makes bytes of them.

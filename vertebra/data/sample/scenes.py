@@ -30,10 +30,6 @@ EMPTY_CHANCE, CROWD_CHANCE, OVERLAP_CHANCE = 0.03, 0.07, 0.15
 LEAST_VISIBLE, DIFFICULT_BELOW = 0.3, 0.55
 MILD_VISIBLE, HEAVY_CHANCE = 0.81, 0.28  # most overlaps leave this much of what they cover in view
 MOST_OUTSIDE = 0.12  # of an object's area may fall beyond the border of the picture
-# Pictures for localisation.
-LOCATED_PX = (36.0, 118.0)  # square root of the main object's area
-MORE_CHANCES = (0.75, 0.18, 0.07)  # chances of none, one and two more of the class
-OTHERS_CHANCES = (0.4, 0.35, 0.25)  # chances of none, one and two of other classes
 
 
 @dataclass(frozen=True)
@@ -220,32 +216,6 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     if crowd_mask.any():
         objects.append(SceneObject(canvas.placed[0].stamp.label, crowd_mask, 0.0, False, False, True))
     return Scene(develop(rng, canvas.image), tuple(objects))
-
-
-def draw_located(rng: np.random.Generator, label: int) -> Scene:
-    """One picture for localisation: its class is that of its largest object; `objects` are those of the class alone."""
-    while True:
-        scene = _try_located(rng, label)
-        if scene is not None:
-            return scene
-
-
-def _try_located(rng: np.random.Generator, label: int) -> Scene | None:
-    """None where the class's own object found no place, or lies under others for the greater part."""
-    height, width = SCENE_SIZES_HW[rng.integers(len(SCENE_SIZES_HW))]
-    canvas = _Canvas(paint_background(rng, height, width), _light(rng))
-    main_px = float(rng.uniform(*LOCATED_PX))
-    more, others = int(rng.choice(3, p=MORE_CHANCES)), int(rng.choice(3, p=OTHERS_CHANCES))
-    strangers = rng.choice([name for name in range(len(CLASS_NAMES)) if name != label], others, replace=False).tolist()
-    wanted = [(label, main_px), *((label, main_px * rng.uniform(0.6, 0.95)) for _ in range(more))]
-    wanted += [(stranger, max(14.0, main_px * rng.uniform(0.3, 0.6))) for stranger in strangers]
-    for name, size_px in wanted:
-        placed = _place(rng, canvas, draw_stamp(rng, name, size_px), overlap=False, first=0)
-        if not placed and not canvas.placed:
-            return None
-    objects = [_annotate(canvas, number) for number in range(len(canvas.placed))]
-    own = tuple(one for one in objects if one.label == label)
-    return Scene(develop(rng, canvas.image), own)
 
 
 def draw_single(rng: np.random.Generator, label: int) -> Bytes:

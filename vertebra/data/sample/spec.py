@@ -1,4 +1,4 @@
-"""What can be chosen about the sample set, and the hash by which its content is known."""
+"""The choices that a sample set is made by, and the hash that identifies its content."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def normalised_source(text: str) -> str:
 
 def generator_hash(spec: SampleSpec) -> str:
     """SHA-256 (hexadecimal) over the generator's source, as it reads without comments, and the spec.
+
+    A change of any name in that source makes all sample sets drawn before, and the runs on them, another set's.
 
     Not in it: the versions of NumPy and OpenCV, whose rounding may move an edge by a pixel.
     """

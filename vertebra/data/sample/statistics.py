@@ -1,4 +1,4 @@
-"""What the sample set promises about its scenes, counted in the annotations."""
+"""Statistics of the sample set's scenes, counted in the annotations."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Legend: I images, D detections of one class (best first), H those that hit at one threshold, A area ranges, T IoU
 thresholds, S resamples, L recall levels.
 
-A precision-recall curve is looked at only where it hits, since its upper envelope has all its corners there. A resample
+A precision-recall curve is computed only where it hits, since its upper envelope has all its corners there. A resample
 is a count for each image: how often it was drawn. Its AP is that of a data set in which each image is repeated so
 often: the running sums that make precision and recall are sums of counts. So detections are matched once, and a
 resample only weighs what was matched. One pass over a class's detections serves all thresholds, since they differ in
@@ -96,7 +96,7 @@ def average_precisions(
 
 
 class _Prepared:
-    """What all resamples share: the detections that count at some threshold, and each threshold's own among them."""
+    """Shared by all resamples: the detections that count at some threshold, and each threshold's own among them."""
 
     def __init__(self, matched: Matched, area: int, bits: list[int] | range):
         every = sum(1 << bit for bit in bits)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from vertebra.evaluation.predict.classes import NO_LABEL, ClassPredictions, predict_classes
-from vertebra.evaluation.predict.inference import Autocast, Progress
 from vertebra.ground.errors import UserError
 
 
@@ -46,28 +43,9 @@ class TopK:
         }
 
 
-def evaluate_topk(
-    model: nn.Module,
-    loader: Iterable[Any],
-    *,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
-    progress: Progress | None = None,
-    image_order: Sequence[int] | None = None,
-    times_s: list[float] | None = None,
-) -> TopK:
-    """Return top-k of `model` over the loader, on all processes; the arguments are those of `predict_classes`."""
-    return topk_figures(
-        predict_classes(
-            model,
-            loader,
-            device=device,
-            autocast=autocast,
-            progress=progress,
-            image_order=image_order,
-            times_s=times_s,
-        )
-    )
+def evaluate_topk(model: nn.Module, loader: Iterable[Any], **options: Any) -> TopK:
+    """Return top-k of `model` over the loader, on all processes; options: those of `predict_classes`."""
+    return topk_figures(predict_classes(model, loader, **options))
 
 
 def topk_figures(predictions: ClassPredictions) -> TopK:

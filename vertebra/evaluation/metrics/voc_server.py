@@ -24,7 +24,6 @@ def write_voc_files(
     *,
     year: str = "2012",
     competition: Competition = "comp4",
-    split: str = "test",
 ) -> list[Path]:
     """Write one file a class of the truth, empty ones too, below `folder`, best first in each image; return the paths.
 
@@ -45,7 +44,7 @@ def write_voc_files(
     home.mkdir(parents=True, exist_ok=True)
     written = []
     for category_id, name in names.items():
-        path = home / f"{competition}_det_{split}_{_file_name(name)}.txt"
+        path = home / f"{competition}_det_test_{_file_name(name)}.txt"
         ordered = sorted(lines[category_id], key=lambda one: one[:2])
         path.write_text("".join(f"{line}\n" for _, _, line in ordered), encoding="ascii")
         written.append(path)

@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.norms import evaluating
-from vertebra.evaluation.predict.inference import Autocast
 from vertebra.ground.errors import UserError
 
 
 def response_deviations(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    loader: Iterable[Any],
-    *,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
+    model: nn.Module, layers: Mapping[str, nn.Module], loader: Iterable[Any], *, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, float], int]:
     """The standard deviation of all that each of `layers` gives, over images, channels and places; and the images seen.
 
@@ -40,8 +33,7 @@ def response_deviations(
         with evaluating(model):
             for batch in loader:
                 pixels_N3HW = batch.to(device).inputs[0]
-                with autocast():
-                    model(pixels_N3HW)
+                model(pixels_N3HW)
                 images += len(pixels_N3HW)
     finally:
         for hook in hooks:

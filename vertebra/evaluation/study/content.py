@@ -44,12 +44,12 @@ class Study:
         return {**vars(self), "tables": tables, "findings_table": findings_table}
 
 
-def assemble(protocols: Sequence[Protocol], *, title: str | None) -> Study:
+def assemble(protocols: Sequence[Protocol]) -> Study:
     """Return the report of runs that are sorted by protocol; the first protocol's are compared and drawn."""
     main = protocols[0]
     found = findings.find_all(main)
     return Study(
-        title=title or "Plain and residual nets by depth",
+        title="Plain and residual nets by depth",
         headline=findings.headline(found, main),
         sentences=[findings.sentence(finding) for finding in found],
         notes=notes(protocols, bool(found)),

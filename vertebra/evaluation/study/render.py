@@ -20,7 +20,7 @@ from vertebra.ground.errors import UserError
 HERE = Path(__file__).parent
 
 
-def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
+def write_study(run_dirs: Sequence[Path], out: Path) -> Path:
     """Report on finished runs of classifiers: report.html, report.md and report.json in the directory `out`.
 
     Returns the path of report.html. Raises UserError where there is no run, one is unfinished or broken, or a net
@@ -31,7 +31,7 @@ def write_study(run_dirs: Sequence[Path], out: Path, *, title: str | None = None
         raise UserError("there is no finished run to report on")
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise UserError("a run directory was given twice", hint="name each once: it would count as two seeds")
-    study = assemble(sort_runs([read_study_run(directory) for directory in directories]), title=title)
+    study = assemble(sort_runs([read_study_run(directory) for directory in directories]))
     styles = charts.styles_by_depth(one.net for one in study.nets)
     templates = environment(HERE)
     shared = {

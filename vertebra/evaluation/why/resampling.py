@@ -82,15 +82,13 @@ def resample_errors(
 
 
 def compare_errors(
-    first: Sequence[Mapping[str, Resampled]], second: Sequence[Mapping[str, Resampled]], *, level: float = 0.95
+    first: Sequence[Mapping[str, Resampled]], second: Sequence[Mapping[str, Resampled]]
 ) -> dict[str, Difference | None]:
     """Second side less first in AP and in what each kind costs, with intervals; a mapping of `resample_errors` a run.
 
     The kinds' p-values are corrected over the kinds; AP's stands for itself. None where a side has no figure.
     """
-    differences = {
-        name: compare([run[name] for run in first], [run[name] for run in second], level=level) for name in first[0]
-    }
+    differences = {name: compare([run[name] for run in first], [run[name] for run in second]) for name in first[0]}
     return {"AP": differences.pop("AP"), **corrected(differences)}
 
 
