@@ -57,7 +57,7 @@ def test_a_solvers_patience_and_warmups_reach_the_schedule():
     assert build_schedule(epochs, 900, figure="top1", images=105) == Warmup(Linear(900), 21, 0.1)
     until = Solver(schedule="constant", warmup_until_error=80, warmup_factor=0.1)
     assert build_schedule(until, 100, figure="top1") == WarmupUntilError(Constant(), 80.0, 0.1)
-    with pytest.raises(ValueError, match="a detector has not"):
+    with pytest.raises(ValueError, match="which no other training measures"):
         DetectionRecipe.model_validate({"solver": {"warmup_until_error": 80, "warmup_iterations": 0}})
 
 
@@ -80,7 +80,7 @@ def test_a_deep_vgg_starts_from_a_shallow_ones_outer_layers(tmp_path, caplog):
 def test_beginnings_that_cannot_be_are_sentences(tmp_path):
     path = tmp_path / "a.safetensors"
     save_weights(path, create_backbone("vgg11", num_classes=3, width=0.125).state_dict(), {})
-    with pytest.raises(ValueError, match="two beginnings: give one of them"):
+    with pytest.raises(ValueError, match="both set the first weights: give one of them"):
         build_classifier(vgg_recipe(shallow_weights=path, weights=path), 3)
     with pytest.raises(ValueError, match="r18 cannot start from a shallower net"):
         build_classifier(vgg_recipe(shallow_weights=path, backbone="r18"), 3)

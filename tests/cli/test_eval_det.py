@@ -99,8 +99,8 @@ def heads(**rows: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "truncated or damaged|damaged or no torch file"),
-        (b"<html>not weights</html>", "damaged or no torch file|truncated or damaged"),
+        (b"", "truncated or damaged|damaged or not a torch file"),
+        (b"<html>not weights</html>", "damaged or not a torch file|truncated or damaged"),
         (torch.zeros(3), "holds no state dict"),
         (heads(cls_score=21, bbox_pred=84), "cls_score.weight has 21 rows, not 91: it is a detector of other classes"),
         (heads(cls_score=91, bbox_pred=4), "bbox_pred.weight has 4 rows, not 364"),

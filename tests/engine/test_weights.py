@@ -107,7 +107,7 @@ def test_a_pickled_module_is_refused(tmp_path):
     [
         ("w.safetensors", b"", "is truncated or no safetensors file"),
         ("w.safetensors", b"\x10\0\0\0\0\0\0\0{", "is truncated or no safetensors file"),
-        ("w.pth", b"<html>404</html>", "is truncated or damaged|is damaged or no torch file"),
+        ("w.pth", b"<html>404</html>", "is truncated or damaged|is damaged or not a torch file"),
         ("w.pth", None, "do not exist; check the path"),
     ],
 )

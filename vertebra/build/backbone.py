@@ -93,7 +93,7 @@ def torchvision_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, A
         state = weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise OSError(
-            f"torchvision's weights for {name} cannot be had from {weights.url} ({error}); fetch that file where there "
+            f"torchvision's weights for {name} cannot be fetched: {weights.url} ({error}); fetch that file where there "
             "is a network and give it as --weights FILE"
         ) from error
     figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}

@@ -84,7 +84,7 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise OSError(
-            f"torchvision's {name} cannot be had from {weights.url} ({error}); fetch that file where there is a "
+            f"torchvision's {name} cannot be fetched: {weights.url} ({error}); fetch that file where there is a "
             f"network and give it as --weights torchvision:{name}=FILE"
         ) from error
 

@@ -123,7 +123,7 @@ def load_checkpoint(path: Path) -> State:
                 f"{path} holds more than tensors and plain values, and reading it could run code; it is "
                 "refused. Save its state_dict alone, as safetensors or with torch.save."
             ) from error
-        raise CheckpointError(f"{path} is damaged or no torch file; use another.") from error
+        raise CheckpointError(f"{path} is damaged or not a torch file; use another.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}).") from error
 

@@ -101,7 +101,7 @@ class RunDirectory:
             return
         self._require_same_recipe(recipe, may_differ)
         if not resume:
-            hint = "add --resume to continue it" if not self.finished else "add --resume to have it confirmed"
+            hint = "add --resume to continue it" if not self.finished else "add --resume to print where its results are"
             state = "a finished run" if self.finished else "an unfinished run"
             raise UserError(f"{self.path} already holds {state} of this recipe; {hint}, or choose another --output.")
         if not self.finished:

@@ -108,4 +108,4 @@ def grounds(recipe: CompareRecipe, matrix: Matrix, rate: float | None) -> str:
             "images, NMS and the like are not counted)"
         )
     queue = ", as if nothing waited in the queue" if recipe.is_queued else ""
-    return f"It is reckoned from {' and '.join(reasons)}{queue}."
+    return f"It is estimated from {' and '.join(reasons)}{queue}."

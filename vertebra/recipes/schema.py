@@ -321,7 +321,7 @@ class BackboneRecipe(RunRecipe):
         refuse(
             (
                 self.weights is not None and self.shallow_weights is not None,
-                "--weights and --shallow-weights are two beginnings: give one of them",
+                "--weights and --shallow-weights both set the first weights: give one of them",
             ),
             (
                 self.compile and self.checkpoint_activations,
@@ -360,7 +360,7 @@ def require_length(solver: Solver, eval_period: int | None) -> None:
 def refuse_warmup_until_error(solver: Solver) -> None:
     """Raise ValueError for a warm-up that follows figures which a detector's or a localizer's training lacks."""
     if solver.warmup_until_error is not None:
-        raise ValueError("solver.warmup_until_error follows a classifier's error, which a detector has not")
+        raise ValueError("solver.warmup_until_error follows a classifier's error, which no other training measures")
 
 
 def check_positives(name: str, samples: int, share_name: str, share: float) -> None:

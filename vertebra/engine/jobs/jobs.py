@@ -29,7 +29,7 @@ class Job:
     name: no other job of the study has it.
     command: or a function that gives it when the job is about to start, where it depends on what came before; the
     function raises ValueError where it cannot.
-    kind: jobs of one kind take equally long a step (what is left of those that wait is reckoned from it).
+    kind: jobs of one kind take equally long a step (what is left of those that wait is estimated from it).
     after: names of jobs that must have finished; after_end: of jobs that must have ended, well or not.
     """
 
