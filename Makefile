@@ -1,6 +1,6 @@
 # Everything a newcomer types. Each target sets up what it needs; a second run starts at once.
 #   make demo    two backbones trained and compared on the sample set; ends with the report's path
-#   make test    the fast tests (about ten minutes on two cores at most)
+#   make test    the fast tests
 #   make lint    format, style, types, layers
 #   make bench   our speed side by side with the peers'
 PYTHON ?= python3
@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/python tools/prepare_data.py sample --data $(DEMO)/data
+	$(BIN)/python tools/prepare_data.py sample --data $(DEMO)/data --scenes 1200 200 --objects 2000 400
 	$(BIN)/python tools/compare.py --config configs/sample/demo.yaml --data $(DEMO)/data --output $(DEMO) --resume
 
 test: $(VENV)/.ready

@@ -31,6 +31,8 @@ SAMPLE_KINDS = {
     "mask_fpn": DetectionRecipe,
     "fpn": DetectionRecipe,
     "demo": CompareRecipe,
+    "demo_objects": BackboneRecipe,
+    "demo_detection": DetectionRecipe,
 }
 
 
