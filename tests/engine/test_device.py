@@ -1,10 +1,13 @@
-"""The memory that tensors free on a CPU stays with the process."""
+"""The cores and loader processes of a machine, and the memory that tensors free on a CPU, which stays."""
 
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from vertebra.engine import device
 
 # Of a map of 16 MB, how much lies in pages that go back to the system when it is freed: before the start and after.
 SCRIPT = """
@@ -31,3 +34,36 @@ def test_a_process_on_a_cpu_keeps_the_memory_that_its_maps_free():
     output = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, text=True).stdout
     before, after = map(int, output.split())
     assert before >= 16 << 20 and after == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"),
+    [(2, 1, 2), (1, 1, 2), (8, 1, 7), (64, 1, 16), (128, 8, 15), (224, 8, 16), (32, 8, 3), (8, 8, 2)],
+)
+def test_auto_workers_are_the_cores_that_the_nodes_processes_leave_over(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    assert device.loader_workers("auto", processes=processes) == workers
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert device.loader_workers("auto") == workers
+    assert device.loader_workers(0) == 0 and device.loader_workers(40) == 40, "a number is a number"
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "quota"),
+    [
+        ("0::/job/step", {"job/cpu.max": "400000 100000", "job/step/cpu.max": "max 100000"}, 4),
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/job", {}, 1e9),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 3),
+        ("4:cpu:/job", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 1e9),
+        ("4:memory:/job", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 1e9),
+    ],
+)
+def test_a_cgroups_quota_counts_as_cores(tmp_path: Path, monkeypatch, line, files, quota):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "groups").write_text(f"9:name=systemd:/\n{line}\n")
+    assert device.cgroup_quota(tmp_path / "groups", tmp_path) == quota
+    monkeypatch.setattr(device, "cgroup_quota", lambda: quota)
+    assert 1 <= device.usable_cores() <= max(1, quota)

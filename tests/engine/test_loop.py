@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -174,3 +175,40 @@ def test_a_checkpoint_of_another_architecture_is_a_sentence(train_toy, run):
     train_toy()
     with pytest.raises(CheckpointError, match="of another architecture or optimiser"):
         train_toy(model=ToyNet(), iterations=6, state=run.latest_state())
+
+
+class TimedLoader:
+    """The toy's batches, each after so many seconds."""
+
+    workers = 2
+
+    def __init__(self, iterations: int, seconds: float):
+        self.iterations, self.seconds = iterations, seconds
+
+    def __iter__(self):
+        for batch in batches(0, self.iterations):
+            time.sleep(self.seconds)
+            yield batch
+
+
+class SlowNet(ToyNet):
+    """The toy, for which a step takes a hundredth of a second."""
+
+    def forward(self, *inputs):
+        time.sleep(0.01)
+        return super().forward(*inputs)
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(0.03, 1), (0.0, 0)])
+def test_a_loader_that_starves_the_device_is_said_once_with_the_workers_that_would_do(
+    train_toy, caplog, monkeypatch, seconds, warned
+):
+    monkeypatch.setattr("vertebra.engine.session.loader_workers", lambda asked: 1000)
+    model = SlowNet(norm=False, dropout=0.0)
+    train_toy(loader=TimedLoader(12, seconds), iterations=12, model=model)
+    found = [m for m in caplog.messages if "waits for data" in m]
+    assert len(found) == warned
+    for message in found:
+        numbers = re.search(r"([\d.]+) of ([\d.]+) s a step. --workers (\d+) inst", message).groups()
+        waited, step, wanted = map(float, numbers)
+        assert waited >= 0.03 and wanted == pytest.approx(2 * step / (step - waited), abs=1.5)

@@ -1,10 +1,10 @@
-"""A loss that never falls is noticed, once, and one that falls is not."""
+"""What is noticed, once: a loss that never falls, and a device that waits for data."""
 
 from __future__ import annotations
 
 import pytest
 
-from vertebra.engine.meter import LossWatch
+from vertebra.engine.meter import LoaderWatch, LossWatch
 from vertebra.engine.schedule import Constant, Warmup
 
 
@@ -54,3 +54,20 @@ def test_a_rate_that_is_right_is_not_complained_of(train_toy, caplog):
     with caplog.at_level("WARNING", logger="vertebra.engine"):
         train_toy(iterations=160, lr=0.05, loader=iter(same_batch), log_period=10)
     assert "learning rate" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("workers", "most", "periods", "said"),
+    [
+        (2, 16, [(0.5, 0.3)] * 4, "0.3 of 0.5 s a step. --workers 5 instead of 2 would do."),
+        (0, 16, [(0.5, 0.3)] * 4, "0.3 of 0.5 s a step. --workers 2 instead of 0 would do."),
+        (2, 3, [(0.5, 0.3)] * 4, "It would take --workers 5 instead of 2, and the machine has cores for 3"),
+        (2, 16, [(0.5, 0.3), (0.5, 0.05)] * 4, None),
+        (2, 16, [(0.5, 0.09)] * 8, None),
+        (None, 16, [(0.5, 0.3)] * 4, None),
+    ],
+)
+def test_a_device_that_waits_for_data_over_two_periods_is_said_once(workers, most, periods, said):
+    watch = LoaderWatch(workers, most)
+    found = [sentence for seconds in periods if (sentence := watch.observe(*seconds))]
+    assert len(found) == (said is not None) and all(said in sentence for sentence in found)

@@ -15,6 +15,7 @@ from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
 from vertebra.lab.estimate import cost_of, makespan_s
 from vertebra.lab.matrix import exchange_body
+from vertebra.lab.run import place_of
 from vertebra.lab.sweep import Undecided, choose, write_choices
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import DEFAULT_RECIPES
@@ -377,3 +378,13 @@ def test_the_estimate_counts_what_the_layers_compute():
     region = 64 * 7 * 7 * 256 + 256 * 256 + 256 * (21 + 80)  # two linear layers, the classes of VOC and their boxes
     assert with_regions.step - without.step == 3 * recipe.solver.batch_size * recipe.model.rois * region
     assert with_regions.test - without.test == recipe.model.proposals[1] * region
+
+
+@pytest.mark.parametrize(("workers", "cores"), [("auto", 4 * (15 + 1)), (3, 4 * (3 + 1))])
+def test_a_queued_job_asks_for_the_cores_of_its_processes_and_their_workers(monkeypatch, tmp_path, workers, cores):
+    asked = []
+    monkeypatch.setattr("vertebra.engine.device.usable_cores", lambda: 64)
+    monkeypatch.setattr("vertebra.engine.jobs.slurm.Cluster", lambda *_, **options: asked.append(options))
+    recipe = CompareRecipe(slurm=("time=60",), gpus=4, workers=workers, output=tmp_path)
+    place_of(recipe)
+    assert asked[0]["cores"] == cores

@@ -11,11 +11,11 @@ from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
-from vertebra.build.training import training_share
+from vertebra.build.training import share_of_test, training_share
 from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
-from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.loading.sampling import evenly
 from vertebra.data.loading.views import Crops, View, Whole
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
@@ -96,7 +96,7 @@ def describe_view(recipe: LocalisationRecipe) -> str:
 
 def location_test_loader(recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World) -> Any:
     """Return batches of every image once, in the views of the test."""
-    share = Share(batch=recipe.test.batch_size, rank=world.rank, world_size=world.size, workers=recipe.workers)
+    share = share_of_test(recipe, world, recipe.test.batch_size)
     return localisation_test_loader(dataset, views_of(recipe), share)
 
 

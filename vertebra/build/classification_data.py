@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from backbones.chain import PIXEL_MEAN
-from vertebra.build.training import training_share
+from vertebra.build.training import share_of_test, training_share
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
@@ -20,7 +20,7 @@ from vertebra.data.loading.resident import (
     resident_test_loader,
     resident_train_loader,
 )
-from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.loading.sampling import evenly
 from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
@@ -89,14 +89,7 @@ def class_test_loader(
     """
     view = recipe.input
     size = view.test_size or view.size
-    share = Share(
-        batch=min(recipe.solver.batch_size, 64),
-        rank=world.rank,
-        world_size=world.size,
-        seed=recipe.seed,
-        workers=recipe.workers,
-        limit=limit,
-    )
+    share = share_of_test(recipe, world, min(recipe.solver.batch_size, 64), limit)
     if is_resident(recipe, dataset):
         images = resident_images(dataset, size, view.resize, world.device)
         return resident_test_loader(images, share, replace_bad=replace_bad)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.build.training import training_share
+from vertebra.build.training import share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
 from vertebra.data.loading.detection import TruthPolicy, at_several_sizes
 from vertebra.data.loading.loaders import Loader
-from vertebra.data.loading.sampling import Share, evenly
+from vertebra.data.loading.sampling import evenly
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
@@ -106,20 +106,14 @@ def detection_test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, wo
     own = recipe.input.test_shorter_side
     first = _test_loader(recipe, dataset, world, own)
     others = [_test_loader(recipe, dataset, world, side) for side in sorted({*recipe.test.multi_scale} - {own})]
-    return at_several_sizes([first, *others], workers=recipe.workers) if others else first
+    return at_several_sizes([first, *others]) if others else first
 
 
 def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: World, side: int) -> Loader:
     """Return batches of images with that shorter side; the longer side's bound keeps its ratio to it."""
     view = recipe.input
-    share = Share(
-        batch=recipe.test.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        seed=recipe.seed,
-        workers=recipe.workers,
-    )
     longer = round(view.longer_side * side / view.test_shorter_side)
+    share = share_of_test(recipe, world, recipe.test.batch_size)
     return detection.detection_test_loader(dataset, FixedView(side, longer), share)
 
 

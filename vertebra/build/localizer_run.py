@@ -13,9 +13,8 @@ from detectors.localizer import Localizer
 from vertebra.build import build_localisation, detector
 from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.run import TrainingJob
-from vertebra.build.training import autocast_of
+from vertebra.build.training import autocast_of, share_of_test
 from vertebra.data.datasets.localisation import LocalisationDataset
-from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import view_loader
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
@@ -167,7 +166,7 @@ class PredictedClasses:
             return None
         _, plan = self._loaded
         world = self._world
-        share = Share(batch=64, rank=world.rank, world_size=world.size, workers=self._recipe.workers)
+        share = share_of_test(self._recipe, world, 64)
         loader = view_loader(self._test_set.images, plan.sources, share)
         return predict_scores(
             scorer(plan.results),

@@ -20,6 +20,7 @@ from vertebra.build.training import (
 )
 from vertebra.engine import loop, precision, provenance, rng
 from vertebra.engine.average import WeightAverage
+from vertebra.engine.device import loader_workers
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import setup_logging
 from vertebra.engine.rundir import RunDirectory
@@ -176,11 +177,15 @@ def train(job: TrainingJob[Any, Any]) -> int:
 
 
 def completed(recipe: AnyRecipe, world: World, *, kind: str, data: str) -> AnyRecipe:
-    """Return the recipe with its precision and run directory, which it may leave open. From here on log lines show."""
+    """Return the recipe with its precision, workers and run directory, which it may leave open.
+
+    From here on log lines show.
+    """
     setup_logging(is_main=world.is_main)
     precise = precision.resolve(recipe.precision, world.device)
     default = Path("runs") / f"{kind}_{path_part(recipe.backbone)}_{data}_{recipe.seed}"
-    return recipe.model_copy(update={"precision": precise, "output": recipe.output or default})
+    workers = loader_workers(recipe.workers)
+    return recipe.model_copy(update={"precision": precise, "workers": workers, "output": recipe.output or default})
 
 
 def is_finished(recipe: RunRecipe, world: World, train_set: Images) -> bool:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from vertebra.data.loading.sampling import Share
 from vertebra.engine import precision as precisions
+from vertebra.engine.device import loader_workers
 from vertebra.engine.distributed import World
 from vertebra.engine.optim import OPTIMIZERS
 from vertebra.engine.schedule import Schedule, create_schedule
@@ -96,9 +97,21 @@ def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: in
         rank=world.rank,
         world_size=world.size,
         seed=recipe.seed,
-        workers=recipe.workers,
+        workers=loader_workers(recipe.workers),
         start=start * solver.accumulate,
         stop=iterations * solver.accumulate,
+    )
+
+
+def share_of_test(recipe: RunRecipe, world: World, batch: int, limit: int | None = None) -> Share:
+    """Return this process's share of a test set, in batches of that many images."""
+    return Share(
+        batch=batch,
+        rank=world.rank,
+        world_size=world.size,
+        seed=recipe.seed,
+        workers=loader_workers(recipe.workers),
+        limit=limit,
     )
 
 

@@ -49,10 +49,14 @@ def main(arguments: list[str]) -> int:
     check(recipe, overrides)
     if not recipe.backbones:
         return report(recipe, list(recipe.runs), [])
+    from vertebra.engine.device import loader_workers
     from vertebra.lab import forecast
     from vertebra.lab.matrix import check_predictions, plan
     from vertebra.lab.run import failures, lock_output, place_of, run, stopped
 
+    if not recipe.is_queued:  # its jobs share this machine; those of a queue find out what they got
+        workers = loader_workers(recipe.workers, processes=recipe.processes * recipe.at_once)
+        recipe = recipe.model_copy(update={"workers": workers})
     if recipe.output.is_dir() and not recipe.dry_run:
         lock_output(recipe.output)
     matrix = plan(recipe, overrides)

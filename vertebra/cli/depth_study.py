@@ -36,9 +36,12 @@ def main(arguments: list[str]) -> int:
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
     if recipe.runs and overrides:
         raise RecipeError("what follows -- goes to trainings, but runs that exist are only reported on")
+    from vertebra.engine.device import loader_workers
     from vertebra.evaluation.study import write_study
     from vertebra.evaluation.study.runs import read_study_run
 
+    workers = loader_workers(recipe.workers, processes=recipe.jobs * recipe.gpus)  # its jobs share this machine
+    recipe = recipe.model_copy(update={"workers": workers})
     runs, code = list(recipe.runs), 0
     if not runs:
         from vertebra.lab import depth

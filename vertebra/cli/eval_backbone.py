@@ -52,7 +52,7 @@ class Settings(Recipe):
     size: int | None = Field(None, ge=1, description="Side of the crop, pixels; default: as in training.")
     resize: int | None = Field(None, ge=1, description="Shorter side before the crop; default: as in training.")
     batch_size: int = Field(64, ge=1, description="Crops in a forward; whole images: as many as have their pixels.")
-    workers: Workers = 2
+    workers: Workers = "auto"
     device: Device = "auto"
     gpus: Gpus = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: as in training.")
@@ -128,6 +128,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.data.loading.sampling import Share
     from vertebra.data.loading.views import view_loader
     from vertebra.engine import provenance
+    from vertebra.engine.device import loader_workers
     from vertebra.engine.logs import progress, setup_logging
     from vertebra.evaluation.metrics.class_results import read_synsets
     from vertebra.evaluation.predict.classes import predict_scores
@@ -152,7 +153,8 @@ def evaluate(settings: Settings, world: World) -> int:
     )
     if plan.reads_whole_images:
         torch.backends.cudnn.benchmark = False  # images of many sizes, each of which it would measure anew
-    share = Share(batch=settings.batch_size, rank=world.rank, world_size=world.size, workers=settings.workers)
+    workers = loader_workers(settings.workers)
+    share = Share(batch=settings.batch_size, rank=world.rank, world_size=world.size, workers=workers)
     loader = view_loader(dataset, plan.sources, share)
     started, seconds = time.perf_counter(), [0.0] * len(plan.results)
     found = predict_scores(

@@ -69,7 +69,7 @@ class Settings(Recipe):
         "report.",
     )
     gpus: Gpus = 1
-    workers: Workers = 2
+    workers: Workers = "auto"
     device: Device = "auto"
     precision: TestPrecision = "recipe"
 

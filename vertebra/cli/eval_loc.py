@@ -47,7 +47,7 @@ class Settings(Recipe):
         None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
     )
     gpus: Gpus = 1
-    workers: Workers = 2
+    workers: Workers = "auto"
     device: Device = "auto"
     precision: TestPrecision = "recipe"
 

@@ -57,7 +57,7 @@ class Settings(Recipe):
     ensemble: tuple[str, ...] = Field((), description="Run directories or weights of the other detectors.")
     data: Path | None = Field(None, description="Directory of the data set; default: the runs'.")
     gpus: Gpus = 1
-    workers: Workers = 2
+    workers: Workers = "auto"
     device: Device = "auto"
     precision: TestPrecision = "recipe"
 

@@ -28,7 +28,7 @@ from pydantic import Field
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import parse_recipe, validated
-from vertebra.recipes.schema import Device, Recipe, TestPrecision
+from vertebra.recipes.schema import Device, Recipe, TestPrecision, Workers
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Settings(Recipe):
     classes: tuple[str, ...] = Field((), description="Only these classes, drawn and in the JSON [all].")
     json_only: bool = Field(False, description="Draw nothing.")
     batch_size: int | None = Field(None, ge=1, description="Images at a time, instead of the recipe's at test.")
-    workers: int = Field(2, ge=0, description="Processes that read images.")
+    workers: Workers = "auto"
     device: Device = "auto"
     precision: TestPrecision = "recipe"
 
@@ -180,6 +180,7 @@ def predict_images(
     """Add the results of all image files, whose ids count from 1, and draw each."""
     from vertebra.build import detection_data
     from vertebra.data.loading.pictures import picture_loader
+    from vertebra.engine.device import loader_workers
     from vertebra.evaluation.predict.pictures import encode_picture
     from vertebra.ground.files import write_atomically
 
@@ -189,7 +190,7 @@ def predict_images(
         paths,
         detection_data.picture_view(detector.recipe),
         batch_size=detector.recipe.test.batch_size,
-        workers=min(detector.recipe.workers, len(paths)),
+        workers=min(loader_workers(detector.recipe.workers), len(paths)),
         originals=painter is not None,
     )
     for found in detector.detect(loader, "images", len(paths)):

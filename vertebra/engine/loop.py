@@ -55,7 +55,8 @@ def train(
     """Train `model` in place up to `iterations` and return the run's record.
 
     model: on `world.device`, not wrapped. loader: gives this process's share of `accumulate` batches for each
-        iteration that is left; it begins at iteration `state["iteration"]`, counted from 0.
+        iteration that is left; it begins at iteration `state["iteration"]`, counted from 0. Its
+        `workers`, if it has that, are named where the device waits for them.
     precision: "fp32", "bf16" or "fp16". grad_clip: largest norm of the gradient.
     evaluate: called by all processes at every `eval_period`th iteration and at the end, with the model in eval
         mode; rank 0's figures count. best: name of the figure (higher is better) that chooses best.pt.
@@ -77,6 +78,7 @@ def train(
         best=best,
         average=average,
         iterations=iterations,
+        workers=getattr(loader, "workers", None),
     )
     start = session.restore(state)
     begin_step = compile_forward(model, world.device, accumulate=accumulate) if compile else None

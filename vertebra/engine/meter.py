@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 FALLEN = 0.98  # of its first value: a loss below this has come down
 SHARE = 0.05  # of the training that it may take for that, after the warm-up
 FEWEST_ITERATIONS = 100
+STARVED = 0.2  # of the time, spent waiting for data
+PERIODS = 2  # of the log in a row, before that is worth a warning
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -188,4 +191,35 @@ class LossWatch:
             f"The loss has not come below where it began ({self.first:.3g}) for {self.stretch} iterations; it is "
             f"{loss:.3g}. The learning rate of {lr:.3g} is probably too high: stop, and try a third of it "
             "(--solver.lr) or a longer warm-up (--solver.warmup-iterations)."
+        )
+
+
+@dataclass
+class LoaderWatch:
+    """Warns once that the device waits for data.
+
+    workers: loader processes of this process; None: the loader has none to give, its images are on the device.
+    most: of them, for which the machine has cores. periods: of the log in a row in which the device waited.
+    """
+
+    workers: int | None
+    most: int
+    periods: int = 0
+    warned: bool = False
+
+    def observe(self, time_s: float, data_s: float) -> str | None:
+        """Take the seconds of an iteration, and those of them spent waiting for data; return the warning where due."""
+        self.periods = self.periods + 1 if data_s > STARVED * time_s else 0
+        if self.workers is None or self.warned or self.periods < PERIODS:
+            return None
+        self.warned = True
+        # The loader is the slower side: so many workers make a batch in time_s (none of them: this process, in data_s).
+        # The device would use one up in the rest.
+        wanted = ceil((self.workers * time_s or data_s) / max(time_s - data_s, 0.01 * time_s))
+        sentence = f"The device waits for data: {data_s:.3g} of {time_s:.3g} s a step. "
+        if wanted <= self.most:
+            return f"{sentence}--workers {wanted} instead of {self.workers} would do."
+        return (
+            f"{sentence}It would take --workers {wanted} instead of {self.workers}, and the machine has cores for "
+            f"{self.most}: smaller image files, a lighter augmentation or more cores would help."
         )

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from vertebra.engine import rng
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.checkpoint import CheckpointError
-from vertebra.engine.device import peak_memory_mb
+from vertebra.engine.device import loader_workers, peak_memory_mb
 from vertebra.engine.distributed import World
 from vertebra.engine.guard import FiniteGuard, NonFiniteLoss
 from vertebra.engine.logs import figures_line, training_line
-from vertebra.engine.meter import Clock, LossMeter, LossWatch, SampleCounter, losses_in
+from vertebra.engine.meter import Clock, LoaderWatch, LossMeter, LossWatch, SampleCounter, losses_in
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.schedule import OBSERVE_PERIOD, Schedule
 from vertebra.ground.errors import UserError
@@ -64,6 +64,7 @@ class Session:
         best: str | None,
         average: WeightAverage | None = None,
         iterations: int,
+        workers: int | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -78,6 +79,7 @@ class Session:
         self.meter = LossMeter()
         self.window = LossMeter()  # what the schedule is shown next, if it follows the training
         self.watch = LossWatch(iterations)
+        self.loader_watch = LoaderWatch(workers, most=loader_workers("auto"))
         self._seconds_before = 0.0
         self.counter = SampleCounter()
 
@@ -184,6 +186,8 @@ class Session:
         self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
         warming_up = self.schedule.is_warming_up(iteration - 1)
         if warning := self.watch.observe(iteration, values["loss"], lr=lr, warming_up=warming_up):
+            logger.warning(warning)
+        if warning := self.loader_watch.observe(time_s, data_s):
             logger.warning(warning)
 
     def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:

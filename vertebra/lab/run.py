@@ -50,7 +50,7 @@ def place_of(recipe: CompareRecipe) -> Place:
             directory=recipe.output / "slurm",
             consoles=consoles,
             gpus=_gpus_of_a_job(recipe),
-            cores=recipe.processes * (recipe.workers + 1),
+            cores=recipe.processes * (device.loader_workers(recipe.workers, processes=recipe.processes) + 1),
             at_once=recipe.at_once,
         )
     gpus = device.visible_gpus(recipe.device)

@@ -67,7 +67,10 @@ Ratio = Annotated[float, Field(gt=0)]
 Body = Literal["c4", "dc5", "fpn"]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")]
 Gpus = Annotated[int, Field(ge=1, description="Processes to start on this machine (as torchrun does).")]
-Workers = Annotated[int, Field(ge=0, description="Loader processes for each process.")]
+Workers = Annotated[
+    Annotated[int, Field(ge=0)] | Literal["auto"],
+    Field(description="Loader processes for each process; auto: 2 to 16, as many as it has cores to spare."),
+]
 # Of a test: the precision of the training, or another.
 TestPrecision = Annotated[
     Literal["recipe", "auto", "fp32", "bf16", "fp16"], Field(description="recipe: as in training.")
@@ -209,7 +212,7 @@ class RunRecipe(Recipe):
         "auto", description="auto: bf16 where the device is fast at it, else fp32."
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
-    workers: Workers = 2
+    workers: Workers = "auto"
     log_period: int = Field(20, ge=1, description="Steps between log lines.")
     checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
     eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")

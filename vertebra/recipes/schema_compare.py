@@ -97,7 +97,7 @@ class CompareRecipe(Recipe):
         "any other of sbatch's options too. cluster=local: no queue, processes of this machine.",
     )
     device: Device = "auto"
-    workers: Workers = 2
+    workers: Workers = "auto"
     resume: bool = Field(False, description="Not needed: the same command again goes on by itself.")
     dry_run: bool = Field(False, description="Show the plan and an estimate of its time, and stop.")
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")

@@ -84,7 +84,7 @@ class DepthRecipe(Recipe):
     jobs: int = Field(1, ge=1, description="Trainings at a time; they share the cores, and the GPUs in turn.")
     gpus: int = Field(1, ge=1, description="Processes (on GPUs: devices) for each training.")
     device: Device = "auto"
-    workers: Workers = 2
+    workers: Workers = "auto"
     views: tuple[Literal["10crop", "dense", "multiscale"], ...] = Field(
         (), description="Test views beside the centre crop, for the paper's tables 2 to 4; see eval_backbone.py."
     )

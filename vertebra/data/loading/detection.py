@@ -236,9 +236,9 @@ class SeveralSizes:
         return replace(batch, inputs=(replace(images, other_scales=other_scales), targets))
 
 
-def at_several_sizes(loaders: Sequence[Loader], *, workers: int) -> Loader:
+def at_several_sizes(loaders: Sequence[Loader]) -> Loader:
     """One loader of several that give the same test images, each at a size of its own; the first one's truths."""
     first = loaders[0]
     if any(loader.requests != first.requests for loader in loaders):
         raise ValueError("Loaders of different images cannot be put together.")
-    return Loader(SeveralSizes(tuple(loader.reader for loader in loaders)), first.requests, workers)
+    return Loader(SeveralSizes(tuple(loader.reader for loader in loaders)), first.requests, first.workers)

@@ -60,7 +60,7 @@ class Loader:
     """An iterable of Batch with a length; iterating anew begins anew. Errors in workers come as they were."""
 
     def __init__(self, reader: Callable[[Request], Batch], requests: Sequence[Request], workers: int) -> None:
-        self.reader, self.requests = reader, requests
+        self.reader, self.requests, self.workers = reader, requests, workers
         self._loader: DataLoader[Any] = DataLoader(
             _Answers(reader),
             sampler=requests,  # type: ignore[arg-type]
