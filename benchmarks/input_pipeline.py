@@ -36,7 +36,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from vertebra.data.datasets.catalog import open_classification
-from vertebra.data.datasets.imagenet import is_image
+from vertebra.data.datasets.folders import is_image
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.classification_views import ClassificationTransform

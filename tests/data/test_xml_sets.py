@@ -1,5 +1,6 @@
 """VOC's XML as such, loose folders of it, and test sets whose annotations are not published."""
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.writers import records, write_picture, write_voc
+from tests.data.writers import records, write_picture, write_text, write_voc
 from vertebra.build import detection_data
-from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.catalog import find_sources, open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
 from vertebra.data.loading.detection import detection_test_loader
@@ -105,6 +106,47 @@ def test_a_real_file_keeps_all_that_it_says(shared_data: Path):
     assert flat(again) == flat(ET.parse(path).getroot())
 
 
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        *((name, name) for name in ("gbk", "gb18030", "big5", "shift_jis", "euc-kr", "utf-16", "utf-8")),
+        ("", "utf-8-sig"),
+        ("utf-16", "utf-8"),  # as tools write that encode a text of another declaration
+    ],
+)
+def test_whatever_python_decodes_is_read(tmp_path: Path, declared: str, encoding: str):
+    declaration = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
+    path = tmp_path / "a.xml"
+    path.write_bytes(f"{declaration}<annotation>{SIZE}<filename>\u65e5.jpg</filename></annotation>".encode(encoding))
+    assert read_xml(path).file_name == "\u65e5.jpg"
+
+
+LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "its encoding 'klingon' is not known"),
+        (b'<?xml version="1.0" encoding="zip"?><annotation/>', "its encoding 'zip' is not known"),
+        (b'<?xml version="1.0" encoding="utf-8"?><a>\xd6\xd0</a>', "'utf-8' codec can't decode byte 0xd6"),
+        (f'<!DOCTYPE a [<!ENTITY a0 "ha">{LAUGHS}]><a>&a9;</a>'.encode(), "it declares entities, which are not read"),
+        (b'<!DOCTYPE a [<!ENTITY f SYSTEM "file:///etc/passwd">]><a>&f;</a>', "it declares entities"),
+        (b'<!DOCTYPE a [<!ENTITY % f SYSTEM "http://127.0.0.1/f"> %f;]><a/>', "it declares entities"),
+        ('<!DOCTYPE a [<!ENTITY f "ha">]><a>&f;</a>'.encode("utf-16"), "it declares entities"),
+        (f"<a>{SIZE}<b>{'<c>' * 5000}{'</c>' * 5000}</b></a>".encode(), "maximum recursion depth exceeded"),
+    ],
+)
+def test_xml_that_is_not_read_is_named_with_the_reason(tmp_path: Path, content: bytes, reason: str):
+    write_text(tmp_path / "b.xml", "")
+    (tmp_path / "a.xml").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.xml: does not parse as VOC XML \({re.escape(reason)}.*; correct or"):
+        read_xml(tmp_path / "a.xml", extras=True)
+    write_picture(tmp_path / "a.jpg", 9, 9)
+    found = check_detection(tmp_path, f"vocxml:{tmp_path}")
+    assert tmp_path / "b.xml" in [fault.path for fault in found], "nor does it end a check"
+
+
 def loose(folder: Path, objects: dict[str, list], *, annotations: str = "", images: str = "") -> Path:
     """XML and images of a VOC set, put into `folder` as others lay them out."""
     made = write_voc(folder.parent / "made", objects)
@@ -126,6 +168,74 @@ def test_loose_xml_is_read_in_every_usual_layout(tmp_path: Path, annotations: st
     assert [record.path.is_file() for record in records(dataset)] == [True, True]
     assert records(dataset)[0].boxes_G4.tolist() == [[0, 0, 9, 9], [47, 19, 70, 31]]
     assert check_detection(tmp_path, f"vocxml:{folder}") == []
+
+
+@pytest.mark.parametrize("other", ["png", "bmp", "json", "txt", "npy", "jpg~"])
+@pytest.mark.parametrize("source", ["vocxml:VOC2007/trainval", "voc2007/trainval"])
+def test_of_several_files_of_one_name_the_photograph_is_meant(tmp_path: Path, other: str, source: str):
+    folder = write_voc(tmp_path, {"a": [DOG]})
+    write_text(folder / "JPEGImages" / f"a.{other}", "a mask, or a copy")
+    dataset = open_detection(tmp_path, source)
+    assert dataset.path(0) == folder / "JPEGImages" / "a.jpg"
+    said = ["a.jpg: 1 images lie beside others of the same name, which were left out, such as: lies beside a." + other]
+    assert [note.rpartition("/")[2] for note in dataset.notes] == said[: other in ("png", "bmp")]
+
+
+def test_of_several_images_of_one_name_the_xml_says_which_is_meant(tmp_path: Path):
+    folder = write_voc(tmp_path, {"a": [DOG]})
+    write_picture(folder / "JPEGImages" / "a.png", 60, 80)
+    path = folder / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<size>", "<filename>a.png</filename><size>"))
+    assert open_detection(tmp_path, "voc2007/trainval").path(0).name == "a.png"
+
+
+@pytest.mark.parametrize("stems", [("1_10", "11_0"), ("1", "001"), ("2008_000001", "2008000001", "x")])
+def test_images_whose_numbers_are_the_same_are_two_images(tmp_path: Path, stems: tuple[str, ...]):
+    write_voc(tmp_path, {stem: [DOG] for stem in stems})
+    ids = open_detection(tmp_path, "voc2007/trainval").image_ids_I.tolist()
+    assert len(set(ids)) == len(stems) and check_detection(tmp_path, "voc2007/trainval") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marks_of_an_encoding_are_no_part_of_a_name(tmp_path: Path, encoding: str):
+    folder = write_voc(tmp_path, {"a": [DOG], "b": [STAR]}).rename(tmp_path / "mine")
+    for path, content in ((folder / "ImageSets/Main/trainval.txt", "a\nb\n"), (folder / "classes.txt", "star\ndog\n")):
+        path.write_text(content, encoding=encoding)
+    dataset = open_detection(tmp_path, "vocxml:mine/trainval")
+    assert dataset.class_names == ("star", "dog") and dataset.labels_K.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("hidden", ["._a", ".ipynb_checkpoints/a", "@eaDir/a", "thumbnails/a", "__MACOSX/._a"])
+def test_hidden_files_are_no_part_of_a_set(tmp_path: Path, hidden: str):
+    folder = loose(tmp_path / "mine", {"a": [DOG]})
+    write_text(folder / f"{hidden}.xml", "Mac OS X")
+    write_text(folder / f"{hidden}.jpg", "Mac OS X")
+    (folder / "again").symlink_to(folder)
+    assert len(open_detection(tmp_path, "vocxml:mine")) == 1 and check_detection(tmp_path, "vocxml:mine") == []
+    assert find_sources(folder) == (f"vocxml:{folder}",)
+
+
+def test_corners_that_count_from_zero_are_said_and_read(tmp_path: Path):
+    loose(tmp_path / "mine", {"a": [("star", 0, 0, 80, 60, 0)], "b": [("star", 5, 5, 9, 9, 0)]})
+    dataset = open_detection(tmp_path, "vocxml:mine")
+    (note,) = dataset.notes
+    assert dataset.bbox_xywh_K4.tolist() == [[-1, -1, 81, 61], [4, 4, 5, 5]]
+    assert "a.xml: 1 boxes begin at pixel 0, but VOC's first is 1; read it as vocxml0:mine if its tool counts" in note
+    dataset = open_detection(tmp_path, "vocxml0:mine")
+    assert dataset.bbox_xywh_K4.tolist() == [[0, 0, 80, 60], [5, 5, 4, 4]] and dataset.notes == ()
+    recipe = DetectionRecipe(dataset="vocxml", train_source="vocxml0:/there/mine", test_source="vocxml0:x/mine")
+    assert protocol_fields(recipe)["train_source"] == protocol_fields(recipe)["test_source"] == "vocxml0:mine"
+
+
+def test_sets_of_other_classes_in_vocs_layout_have_their_own(tmp_path: Path):
+    hat = ("hat", 1, 1, 9, 9, 0)
+    write_voc(tmp_path, {"a": [DOG, hat]}, year="2028")
+    assert open_detection(tmp_path, "voc2028/trainval").class_names == ("dog", "hat")
+    folder = write_voc(tmp_path, {"a": [DOG, hat]})
+    hint = rf"correct the name, or read a set of other classes as vocxml:{folder}/trainval"
+    with pytest.raises(DataError, match=rf"'hat', which is not one of the 20 classes; {hint}"):
+        open_detection(tmp_path, "voc2007/trainval")
+    assert open_detection(tmp_path, f"vocxml:{folder}/trainval").class_names == ("dog", "hat")
 
 
 def test_splits_share_their_classes(tmp_path: Path):

@@ -20,6 +20,7 @@ from vertebra.ground.errors import DataError
 Write = Callable[..., Path]
 BOX = "1 0.5 0.25 0.2 0.1\n"  # of 80 x 60 px: centre 40, 15; 16 x 6 px
 GOOD = "train: images/train\nnames: [cat, dog]\n"
+LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(8))
 OUTLINE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"  # corners 8 6, 40 6, 40 30
 
 
@@ -52,8 +53,10 @@ def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set:
     assert dataset.labels_K.tolist() == [2, 1] and dataset.areas_K.tolist() == [96, 32 * 24 / 2]
     first, empty = records(dataset)
     assert first.segmentations == (None, [[8, 6, 40, 6, 40, 30]]) and first.image_id == 7
-    assert len(empty.labels_G) == 0 and first.path.is_file() and dataset.notes == ()
+    assert len(empty.labels_G) == 0 and first.path.is_file()
     assert list(dataset.file_names) == ["images/train/000007.jpg", "images/train/b.jpg"]
+    (note,) = dataset.notes
+    assert "1 objects are boxes among others with outlines; as masks they would be filled boxes" in note
     assert open_detection(dataset.root, "yolo:data.yaml/train", segmentations=False).segmentations is None
 
 
@@ -115,6 +118,55 @@ def test_images_without_a_label_file_are_negatives_and_said_once(yolo_set: Write
     assert "2 images without a label file were taken as without objects, such as: has no label file b.txt" in note
 
 
+def test_labels_may_lie_beside_their_images_in_a_folder_called_images(tmp_path: Path):
+    root = tmp_path / "images" / "pets"
+    for folder in ("images", "more", "a/images/b"):
+        write_picture(root / folder / "x.jpg", 60, 80)
+        write_text(root / folder / "x.txt", BOX)
+    write_labelled(root / "apart", "x.jpg")
+    (root / "data.yaml").write_text("train: [images, more, a/images/b, apart/images]\nnames: [cat, dog]\n")
+    dataset = open_detection(root, "yolo:train")
+    assert dataset.labels_K.tolist() == [2] * 4 and dataset.notes == () and len(set(dataset.image_ids_I.tolist())) == 4
+
+
+def test_of_images_that_would_share_a_label_file_the_photograph_is_taken(yolo_set: Write):
+    root = yolo_set({"a": BOX})
+    write_picture(root / "images" / "train" / "a.png", 60, 80)
+    (root / "list.txt").write_text("images/train/a.png\n")
+    (root / "data.yaml").write_text(f"{GOOD}listed: list.txt\n")
+    dataset = open_detection(root, "yolo:train")
+    assert list(dataset.file_names) == ["images/train/a.jpg"] and "such as: lies beside a.png" in dataset.notes[0]
+    assert list(open_detection(root, "yolo:listed").file_names) == ["images/train/a.png"], "as the list says"
+
+
+@pytest.mark.parametrize("stems", [("1_10", "11_0"), ("1", "001")])
+@pytest.mark.parametrize("place", ["images", "."])
+def test_images_whose_numbers_are_the_same_are_two_images(tmp_path: Path, stems: tuple[str, str], place: str):
+    for stem in stems:
+        write_picture(tmp_path / place / f"{stem}.jpg", 60, 80)
+        write_text(tmp_path / place / f"{stem}.txt", BOX)
+    (tmp_path / "data.yaml").write_text(f"train: {place}\nnames: [cat, dog]\n")
+    assert len(set(open_detection(tmp_path, "yolo:train").image_ids_I.tolist())) == 2
+    assert check_detection(tmp_path, "yolo:train") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marks_of_an_encoding_are_no_part_of_a_name(yolo_set: Write, encoding: str):
+    root = yolo_set({"a": BOX}, "")
+    (root / "classes.txt").write_text("cat\ndog\n", encoding=encoding)
+    assert open_detection(root, "yolo:train").class_names == ("cat", "dog")
+    (root / "list.txt").write_text("images/train/a.jpg\n", encoding=encoding)
+    (root / "data.yaml").write_text("train: list.txt\nnames: [cat, dog]\n", encoding=encoding)
+    assert list(open_detection(root, "yolo:train").file_names) == ["images/train/a.jpg"]
+
+
+@pytest.mark.parametrize("hidden", ["._a.jpg", ".ipynb_checkpoints/a.jpg", "@eaDir/a.jpg", "thumbnails/a.jpg"])
+def test_hidden_files_are_no_part_of_a_set(yolo_set: Write, hidden: str):
+    root = yolo_set({"a": BOX})
+    write_text(root / "images" / "train" / hidden, "Mac OS X")
+    assert len(open_detection(root, "yolo:train")) == 1 and check_detection(root, "yolo:train") == []
+
+
 def test_a_test_split_without_any_labels_is_images_without_truth(yolo_set: Write):
     root = yolo_set({"a": None}, "test: images/train\ntrain: images/train\nnames: [cat]\n")
     dataset = open_detection(root, "yolo:test")
@@ -163,6 +215,14 @@ def test_lines_that_are_wrong_are_named(yolo_set: Write, line: str, sentence: st
          r"there is no \S*nowhere; correct the entry, or put the images there"),
         ("train: [images/train\nnames: [cat", "data.yaml/train", r"is not YAML \("),
         ("- cat\n", "data.yaml/train", "is no YOLO data set's description"),
+        ("names: !!python/object/apply:os.system [ls]\n", "data.yaml/train", r"is not YAML \(could not determine"),
+        ("names: !!timestamp no\n", "data.yaml/train", r"is not YAML \("),
+        ("[" * 5000, "data.yaml/train", r"is not YAML \("),
+        (f"{LAUGHS}names: *a8\ntrain: images/train\n", "data.yaml/train", "its `names` are not texts"),
+        (f"{LAUGHS}names: [cat]\ntrain: [*a8]\n", "data.yaml/train", "has a list in the place of a folder of images"),
+        (f"{LAUGHS}names: [cat]\nnc: *a8\ntrain: images/train\n", "data.yaml/train", "says nc: a list, but names 1"),
+        (f"train: {'x' * 5000}\nnames: [cat]\n", "data.yaml/train", "there is no "),
+        ("train: list.txt\nnames: [cat]\n", "data.yaml/train", "there is no "),
         (GOOD, "data.yaml/val", r"data\.yaml: has no split 'val'; it has train"),
         (GOOD, "val", r"data\.yaml has train; no images in .*images/val"),
         (GOOD, "data.yaml", r"data\.yaml: names no split; write yolo:.*/train"),

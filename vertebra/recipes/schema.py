@@ -430,4 +430,4 @@ def follows_evaluations(recipe: Recipe) -> bool:
 
 def _without_directory(source: str) -> str:
     kind, colon, path = source.partition(":")
-    return f"{kind}:{Path(path).name}" if colon and kind in OWN_SOURCES else source
+    return f"{kind}:{Path(path).name}" if colon and kind.removesuffix("0") in OWN_SOURCES else source

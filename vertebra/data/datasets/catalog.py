@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vertebra.data.datasets import cifar, coco_layout, imagenet, imagenet_det, shards, voc, xml_folders, yolo_layout
+from vertebra.data.datasets import cifar, coco_layout, imagenet, imagenet_det, shards, voc, yolo_layout
 from vertebra.data.datasets.annotations import Parsed, parse_each, unite
 from vertebra.data.datasets.coco import parse_coco
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.yolo import parse_yolo
-from vertebra.data.prepare.shard_files import find_shards
 from vertebra.ground.errors import DataError
 
 KNOWN = (
@@ -37,7 +36,7 @@ def open_classification(root: Path | str, split: str) -> ClassificationDataset:
         root = root / SAMPLE_OBJECTS
     whole = FOLDER_PARTS.get(split, (split,))[0]
     if find_split(root, whole) is None:
-        if tar_files := find_shards(str(root), whole):
+        if tar_files := shards.find_shards(str(root), whole):
             command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
             raise DataError(tar_files[0], f"a shard, but there is no index of the {len(tar_files)}", f"run {command}")
         archives = sorted(p.name for p in root.iterdir() if ".tar" in p.suffixes or p.suffix in (".tgz", ".zip"))
@@ -99,8 +98,8 @@ def _parse_one(root: Path, source: str, segmentations: bool, extras: bool, thoro
         return voc.parse_voc(root, [source], source, extras=extras)
     if match := imagenet_det.SOURCE.fullmatch(source):
         return imagenet_det.parse_imagenet_det(root, match[1].lower(), source, extras=extras)
-    if source.startswith(xml_folders.PREFIX):
-        return xml_folders.parse_xml_folder(given_path(root, source), source, extras=extras)
+    if source.startswith(tuple(voc.ORIGINS)):
+        return voc.parse_xml_folder(given_path(root, source), source, extras=extras)
     if source.startswith(yolo_layout.PREFIX):
         return parse_yolo(given_path(root, source), source, segmentations=segmentations, extras=extras)
     if not source.startswith(coco_layout.JSON_PREFIX) and not coco_layout.JSON_SOURCE.fullmatch(source):
@@ -132,10 +131,10 @@ def find_sources(root: Path | str) -> tuple[str, ...]:
         raise DataError(shards.as_url(root), "nobody can list what lies there", "name the split to take, such as train")
     root = Path(root)
     check_root(root)
-    readers = (voc, coco_layout, imagenet_det, yolo_layout, xml_folders, shards, cifar)
+    readers = (voc, coco_layout, imagenet_det, yolo_layout, shards, cifar)
     found = [source for reader in readers for source in reader.find(root)]
     for place in (root, root / SAMPLE_OBJECTS):  # folders of classes, but for those that are a detection set's
-        found += [one for one in imagenet.find(place) if not {f"coco/{one}", f"{xml_folders.PREFIX}{one}"} & set(found)]
+        found += [one for one in imagenet.find(place) if not {f"coco/{one}", f"vocxml:{one}"} & set(found)]
     if not found:
         raise DataError(root, "no data set that is known", "name one with --source, such as json:ANNOTATIONS.json")
     return tuple(sorted(set(found)))

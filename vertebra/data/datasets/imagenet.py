@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vertebra.data.datasets.folders import is_hidden, is_image
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
 
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"])
 SPLIT_FOLDERS = {  # what a split may be called on disk, best first
     "train": ("train", "training"),
     "val": ("val", "validation", "valid", "test"),
@@ -92,17 +92,4 @@ def loose_images(folder: Path) -> list[str]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-
-
-def images_below(folder: Path) -> list[str]:
-    """Names of all images in a folder and below it, relative to it, with slashes, sorted folder by folder."""
-    found: list[tuple[str, ...]] = []
-    for place, _, names in os.walk(folder, followlinks=True):
-        inner = Path(place).relative_to(folder).parts
-        found += [(*inner, name) for name in names if is_image(name)]
-    return ["/".join(parts) for parts in sorted(found)]
-
-
-def is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_hidden(e.name))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vertebra.data.datasets.annotations import Classes, Parsed
 from vertebra.data.datasets.faults import Fault
+from vertebra.data.datasets.folders import files_below, is_xml, read_lines, stem_of
 from vertebra.data.datasets.xml_sets import Listed, read_images, xml_dataset
 from vertebra.ground.errors import DataError
 
@@ -59,7 +60,7 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
             if positive and folder == "train":
                 faults.append(Fault(picture, "is listed as having objects, but has no XML", "restore it", False, kind))
         name = f"Data/DET/{folder}/{stem}{EXTENSION}"
-        listed.append(Listed(stem, xml if has_xml else None, name, f"{split}.txt"))
+        listed.append(Listed(stem, xml if has_xml else None, [name], f"{split}.txt"))
     if not listed:
         raise DataError(pictures, f"holds none of the {len(stems)} images of {split}", "unpack the images there")
     found = read_images(home, listed, labelled=folder != "test", extras=extras)
@@ -77,7 +78,7 @@ def det_classes(home: Path) -> tuple[Classes, tuple[str, ...]]:
         if path.is_file():
             return _read_map(path)
     annotations = home / "Annotations" / "DET"
-    wnids = sorted(_names_in(path for split in ("train", "val") for path in (annotations / split).rglob("*.xml")))
+    wnids = sorted(_names_in(annotations / name for name in files_below(annotations, is_xml)))
     if not wnids:
         raise DataError(annotations, "no XML with an object", f"put the devkit's map_det.txt into {home}")
     return Classes(wnids), ()
@@ -99,18 +100,15 @@ def _list(home: Path, split: str, folder: str) -> dict[str, bool]:
         files = sorted(per_class, key=lambda path: int(path.stem.rpartition("_")[2]))
     if not files and split == folder:
         pictures = home / "Data" / "DET" / folder
-        found = (path.relative_to(pictures).as_posix() for path in pictures.rglob(f"*{EXTENSION}"))
-        return dict.fromkeys(sorted(name.removesuffix(EXTENSION) for name in found), False)
+        return {stem_of(name): False for name in files_below(pictures) if name.endswith(EXTENSION)}
     if not files:
         there = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))[:8]) or "nothing"
         raise DataError(whole, "no such list", f"the folder has {there}")
     positive: dict[str, bool] = {}
     for path in files:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if words:  # of train.txt and val.txt the second word is a number of the image
-                is_positive = files != [whole] and len(words) > 1 and words[1] != "-1"
-                positive[words[0]] = positive.get(words[0], False) or is_positive
+        for words in map(str.split, read_lines(path)):  # of train.txt and val.txt the second is the image's number
+            is_positive = files != [whole] and len(words) > 1 and words[1] != "-1"
+            positive[words[0]] = positive.get(words[0], False) or is_positive
     if not positive:
         raise DataError(files[0], "lists no images", "there is nothing to train or test on")
     return positive
@@ -118,9 +116,8 @@ def _list(home: Path, split: str, folder: str) -> dict[str, bool]:
 
 def _read_map(path: Path) -> tuple[Classes, tuple[str, ...]]:
     """Lines `wnid number name`, by number; names that occur twice bear their wnid."""
-    rows = [line.split(None, 2) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    rows = [row for row in rows if row]
-    whole = all(len(row) == 3 and row[1].isdigit() for row in rows)
+    rows = [line.split(None, 2) for line in read_lines(path, errors="replace")]
+    whole = all(len(row) == 3 and row[1].isdecimal() for row in rows)
     if not rows or not whole or len({row[0] for row in rows}) < len(rows):
         raise DataError(path, "is not the devkit's list of classes", "its lines are `wnid number name`")
     rows.sort(key=lambda row: int(row[1]))

@@ -16,6 +16,7 @@ Legend: I images of the data set, B of a batch.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -153,6 +154,28 @@ def find_index(root: Path | str, split: str) -> str | None:
             f"python tools/prepare_data.py shard --index-only --data {folder} --shards SHARD... --output DIR",
         )
     return None
+
+
+def find_shards(data: str, split: str, shards: Sequence[str] = ()) -> list[str]:
+    """Paths or URLs of a split's tar files, in order: by `shards`, else under the first of its names that has any."""
+    for patterns in [shards] if shards else split_patterns(split):
+        if found := {place for pattern in patterns for place in _matches(data.rstrip("/"), pattern)}:
+            return sorted(found)
+    return []
+
+
+def split_patterns(split: str) -> list[list[str]]:
+    names = SPLIT_FOLDERS.get(split, (split,))
+    return [[f"{name}-*.tar", f"*-{name}-*.tar", f"{name}/*.tar"] for name in names]
+
+
+def _matches(data: str, pattern: str) -> list[str]:
+    if not is_url(data):
+        return glob.glob(f"{glob.escape(data)}/{pattern}")
+    if "*" not in pattern:  # most web servers cannot list what they have
+        return [f"{data}/{pattern}"]
+    file_system = file_system_of(data)
+    return [file_system.unstrip_protocol(one) for one in file_system.glob(f"{data}/{pattern}")]
 
 
 def read_shards(path: str, split: str) -> ClassificationDataset:

@@ -2,14 +2,16 @@
 
 Corners in the files count pixels from 1 and include both ends; here they become edges, x0 = xmin - 1,
 y0 = ymin - 1, x1 = xmax, y1 = ymax, rounded to 1e-9 px so that decimals come back as they were written.
+Files of tools that count from 0 have edges already: origin 0.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from vertebra.ground.errors import DataError
 Json = Any
 _TOO_LARGE = 1 << 31  # a side, pixels
 _INT_DIGITS = 18
+_ENCODING = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([^"']+)["']""")
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's fields beyond what a detector needs; carried in conversions.
@@ -42,34 +45,67 @@ class XmlImage:
     """One file. extras: the image's other fields by tag, as JSON values."""
 
     size_hw: tuple[int, int]
-    objects: tuple[XmlObject, ...]
-    file_name: str
-    extras: dict[str, Json]
+    objects: tuple[XmlObject, ...] = ()
+    file_name: str = ""
+    extras: dict[str, Json] = field(default_factory=dict)
 
 
-def read_xml(path: Path, *, extras: bool = False) -> XmlImage:
-    """Read one file. Raises FileNotFoundError; DataError where it cannot be read, or is not VOC's XML."""
+def read_xml(path: Path, *, origin: int = 1, extras: bool = False) -> XmlImage:
+    """Read one file. origin: what it calls the first pixel. Raises FileNotFoundError; DataError."""
     try:
-        return parse_tree(ET.parse(path).getroot(), extras=extras)
+        return parse_tree(parse_xml(path.read_bytes()), origin=origin, extras=extras)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    except (ET.ParseError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"does not parse as VOC XML ({error})", "correct or restore it") from error
 
 
-def parse_tree(tree: ET.Element, *, extras: bool = False) -> XmlImage:
+def parse_xml(content: bytes) -> ET.Element:
+    """The XML in a file's bytes, in any encoding that Python knows. Raises ValueError, for entities as well.
+
+    Entities can name other files, and a few lines of them can fill the memory; no annotation needs them.
+    """
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif declared := _ENCODING.match(content):  # readable as ASCII, it is not one of UTF-16's, whatever it says
+        name = declared[1].decode("latin-1")
+        encoding = encoding if name.lower().startswith(("utf-16", "ucs-2")) else name
+    try:
+        text = content.decode(encoding)
+        if "<!ENTITY" in text:
+            raise ValueError("it declares entities, which are not read")
+        return ET.fromstring(text)
+    except LookupError:
+        raise ValueError(f"its encoding {encoding!r} is not known") from None
+    except ET.ParseError as error:
+        raise ValueError(str(error)) from error
+
+
+def parse_tree(tree: ET.Element, *, origin: int = 1, extras: bool = False) -> XmlImage:
     """Return the content of a file. Raises ValueError, which names what is missing or no number."""
     height, width = _number(tree, "size/height"), _number(tree, "size/width")
     if not (0 < height < _TOO_LARGE and 0 < width < _TOO_LARGE):
         raise ValueError(f"its size is {width:g} x {height:g}")
     size_hw = (int(height), int(width))
-    objects = tuple(_object(element, extras) for element in tree.findall("object"))
+    objects = tuple(_object(element, origin, extras) for element in tree.findall("object"))
     more = _fields(tree, ("object", "filename", "size")) if extras else {}
     if extras and (depth := tree.findtext("size/depth")) is not None:
         more["depth"] = _leaf(depth)
     return XmlImage(size_hw, objects, (tree.findtext("filename") or "").strip(), more)
+
+
+def names_in(files: Iterable[Path]) -> set[str]:
+    """All names that objects bear in these files; those that do not parse are passed over."""
+    names: set[str] = set()
+    for path in files:
+        try:
+            names |= {(one.findtext("name") or "").strip() for one in parse_xml(path.read_bytes()).iter("object")}
+        except (OSError, ValueError):
+            continue  # not of this image set, or among its faults already
+    return names - {""}
 
 
 Written = tuple[str, Sequence[float], bool, dict[str, Json]]  # name, box x y w h, difficult, fields of OBJECT_FIELDS
@@ -109,13 +145,13 @@ def _decimal(value: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def _object(element: ET.Element, extras: bool) -> XmlObject:
+def _object(element: ET.Element, origin: int, extras: bool) -> XmlObject:
     """Only the object's own box: its parts have boxes as well."""
     name = (element.findtext("name") or "").strip()
     if not name or element.find("bndbox") is None:
         raise ValueError(f"object {name!r} lacks a name or a bndbox")
     xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{corner}") for corner in CORNERS)
-    edges = (round(xmin - 1, 9), round(ymin - 1, 9), xmax, ymax)
+    edges = (round(xmin - origin, 9), round(ymin - origin, 9), xmax, ymax)
     difficult = (element.findtext("difficult") or "0").strip() == "1"
     return XmlObject(name, edges, difficult, _fields(element, ("name", "bndbox", "difficult")) if extras else {})
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
 from vertebra.data.datasets.faults import Fault, judge_boxes
+from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.image_sizes import image_sizes
-from vertebra.data.datasets.imagenet import images_below
-from vertebra.data.datasets.xml_objects import Json, XmlImage, XmlObject, read_xml
+from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
+from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
 
+__all__ = ["Listed", "XmlSet", "image_id", "image_ids", "read_images", "stem_of", "xml_dataset"]
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
 
@@ -28,12 +31,13 @@ _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 class Listed:
     """One image of a set. stem: what the set calls it; xml: its annotation, None: it has none and no objects.
 
-    file_name: relative to the set's root, with slashes. listing: the list that names it, for messages.
+    file_names: relative to the set's root, with slashes; of several the XML says which is meant, else it is the first.
+    listing: the list that names it, for messages.
     """
 
     stem: str
     xml: Path | None
-    file_name: str
+    file_names: Sequence[str]
     listing: str = ""
 
 
@@ -41,79 +45,98 @@ class Listed:
 class XmlSet:
     """The images that could be read, their objects, and all that is wrong with any.
 
-    root: what file names are relative to. labelled: False where the set's annotations are not published.
+    root: what file names are relative to. labelled: False where the set's annotations are not published. from_zero: the
+    source that reads it with corners that count from 0, where it may be such a one.
     """
 
     root: Path
-    images: list[Listed] = field(default_factory=list)
-    sizes_hw: list[tuple[int, int]] = field(default_factory=list)
-    objects_K: list[XmlObject] = field(default_factory=list)
-    owners_K: list[int] = field(default_factory=list)
-    image_extras: list[dict[str, Json]] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
     labelled: bool = True
+    from_zero: str = ""
+    images: list[Listed] = field(default_factory=list)
+    file_names: list[str] = field(default_factory=list)
+    contents: list[XmlImage] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
-    def xml_of(self, k: int) -> Path:
-        """The file of object k."""
-        listed = self.images[self.owners_K[k]]
-        return listed.xml or self.root / listed.file_name
 
-
-def read_images(root: Path, listed: Sequence[Listed], *, labelled: bool = True, extras: bool = False) -> XmlSet:
+def read_images(
+    root: Path,
+    listed: Sequence[Listed],
+    *,
+    origin: int = 1,
+    labelled: bool = True,
+    extras: bool = False,
+    from_zero: str = "",
+) -> XmlSet:
     """Read each one's XML; images without one get their size from their header."""
-    found = XmlSet(root, labelled=labelled)
+    found = XmlSet(root, labelled, from_zero)
     bare = [one for one in listed if one.xml is None]
-    sizes_hw_B2, faults = image_sizes([root / one.file_name for one in bare])
-    found.faults += faults
+    sizes_hw_B2, found.faults = image_sizes([root / one.file_names[0] for one in bare])
     size_of = {one.stem: (height, width) for one, (height, width) in zip(bare, sizes_hw_B2.tolist())}
     for one in listed:
-        if one.xml is None:
-            image = XmlImage(size_of[one.stem], (), "", {})
-            if not min(image.size_hw):
-                continue  # among the faults
-        else:
-            try:
-                image = read_xml(one.xml, extras=extras)
-            except FileNotFoundError:
-                reason = f"no such annotation, but {one.listing} lists {one.stem}"
-                found.faults.append(Fault(one.xml, reason, "restore it or unlist it"))
-                continue
-            except DataError as error:
-                found.faults.append(Fault.of(error))
-                continue
-        found.owners_K += [len(found.images)] * len(image.objects)
-        found.objects_K += image.objects
+        try:
+            image = XmlImage(size_of[one.stem]) if one.xml is None else read_xml(one.xml, origin=origin, extras=extras)
+        except FileNotFoundError:
+            reason = f"no such annotation, but {one.listing} lists {one.stem}"
+            found.faults.append(Fault(one.xml or root, reason, "restore it or unlist it"))
+            continue
+        except DataError as error:
+            found.faults.append(Fault.of(error))
+            continue
+        if not min(image.size_hw):
+            continue  # among the faults
+        meant = [name for name in one.file_names if os.path.basename(name) == image.file_name]
+        name = (meant or one.file_names)[0]
+        if one.file_names[1:]:
+            reason = f"lies beside {', '.join(os.path.basename(other) for other in one.file_names if other != name)}"
+            kind = "images lie beside others of the same name, which were left out"
+            found.faults.append(Fault(root / name, reason, "the others are left out", False, kind))
         found.images.append(one)
-        found.sizes_hw.append(image.size_hw)
-        found.image_extras.append(image.extras)
+        found.file_names.append(name)
+        found.contents.append(image)
     return found
 
 
 def xml_dataset(
-    found: XmlSet, source: str, classes: Classes, *, titles: Sequence[str] = (), extras: bool = False
+    found: XmlSet,
+    source: str,
+    classes: Classes,
+    *,
+    titles: Sequence[str] = (),
+    name_hint: str = "correct the name",
+    extras: bool = False,
 ) -> Parsed:
     """Return images and objects as a data set; objects of other classes are faults.
 
     classes: as the XML has them. titles: names for people instead, the former becoming supercategories.
     """
+    objects_K: list[XmlObject] = [one for image in found.contents for one in image.objects]
+    owners_K = np.repeat(np.arange(len(found.images)), [len(image.objects) for image in found.contents])
     labels = {name: label for label, name in enumerate(classes.names, start=1)}
-    labels_K = np.array([labels.get(one.name, 0) for one in found.objects_K], np.int64)
-    owners_K = np.array(found.owners_K, np.int64)
-    edges_K4 = np.array([one.edges for one in found.objects_K], np.float64).reshape(-1, 4)
+    labels_K = np.array([labels.get(one.name, 0) for one in objects_K], np.int64)
+    edges_K4 = np.array([one.edges for one in objects_K], np.float64).reshape(-1, 4)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is judged below
-        xywh_K4 = np.concatenate([edges_K4[:, :2], np.round(edges_K4[:, 2:] - edges_K4[:, :2], 9)], axis=1)
-    sizes_K2 = np.array(found.sizes_hw, np.int64).reshape(-1, 2)[owners_K]
+        xywh_K4 = np.concatenate([edges_K4[:, :2], np.round(corners_to_sizes(edges_K4)[:, 2:], 9)], axis=1)
+    sizes_hw_I2 = np.array([image.size_hw for image in found.contents], np.int64).reshape(-1, 2)
+
+    def xml_of(k: int) -> Path:
+        return found.images[owners_K[k]].xml or found.root / found.file_names[owners_K[k]]
 
     def name(k: int) -> str:
-        return f"object {found.objects_K[k].name!r}"
+        return f"object {objects_K[k].name!r}"
 
-    keep_K, box_faults = judge_boxes(xywh_K4, sizes_K2, name, found.xml_of)
+    keep_K, box_faults = judge_boxes(xywh_K4, sizes_hw_I2[owners_K], name, xml_of)
     strange = f"which is not one of the {len(classes.names)} classes"
     name_faults = [
-        Fault(found.xml_of(k), f"has an {name(k)}, {strange}", "correct the name")
-        for k in np.flatnonzero(labels_K == 0).tolist()
+        Fault(xml_of(k), f"has an {name(k)}, {strange}", name_hint) for k in np.flatnonzero(labels_K == 0).tolist()
     ]
-    ids = [image_id(one.stem) for one in found.images]
+    at_zero_K = (edges_K4[:, :2] == -1).any(axis=1) if found.from_zero else np.zeros(len(edges_K4), bool)
+    hint = f"read it as {found.from_zero} if its tool counts from 0 (as CVAT, Roboflow and others)"
+    kind = f"boxes begin at pixel 0, but VOC's first is 1; {hint}"
+    zero_faults = [
+        Fault(xml_of(k), f"{name(k)} begins at pixel 0, but VOC's first is 1", hint, False, kind)
+        for k in np.flatnonzero(at_zero_K).tolist()
+    ]
+    ids = image_ids([one.stem for one in found.images], found.file_names)
     if titles:
         classes = Classes(titles, classes.ids, classes.names)
     dataset = build_dataset(
@@ -122,21 +145,31 @@ def xml_dataset(
         classes,
         Images(
             ids,
-            [one.file_name for one in found.images],
-            found.sizes_hw,
-            [json.dumps(more) for more in found.image_extras] if extras else None,
+            found.file_names,
+            sizes_hw_I2,
+            [json.dumps(image.extras) for image in found.contents] if extras else None,
         ),
         Objects(
             owners_K,
             xywh_K4,
             labels_K,
-            difficult_K=[one.difficult for one in found.objects_K],
-            extras=[json.dumps(one.extras) for one in found.objects_K] if extras else None,
+            difficult_K=[one.difficult for one in objects_K],
+            extras=[json.dumps(one.extras) for one in objects_K] if extras else None,
             keep_K=keep_K & (labels_K > 0),
         ),
         labelled=found.labelled,
     )
-    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *twice(ids, source)])
+    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *zero_faults, *twice(ids, source)])
+
+
+def image_ids(*spellings: Sequence[str]) -> list[int]:
+    """An id for each image, of its name: by the first spelling of all names that keeps every two images apart."""
+    ids: list[int] = []
+    for names in spellings:
+        ids = [image_id(name) for name in names]
+        if len(set(ids)) == len(ids):
+            break
+    return ids
 
 
 def image_id(stem: str) -> int:
@@ -150,16 +183,3 @@ def image_id(stem: str) -> int:
     if digits.isascii() and digits.isdigit() and len(digits) <= 15:
         return int(digits)
     return int.from_bytes(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:6], "big")
-
-
-def stem_of(file_name: str) -> str:
-    """A file's name without its extension, folders kept."""
-    return str(PurePosixPath(file_name).with_suffix(""))
-
-
-def images_by_stem(folder: Path) -> dict[str, str]:
-    """The images below a folder, by their names without extension; of two with one name the first, .jpg before .png."""
-    found: dict[str, str] = {}
-    for name in images_below(folder):
-        found.setdefault(stem_of(name), name)
-    return found

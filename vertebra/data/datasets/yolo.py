@@ -10,23 +10,24 @@ Legend: I images, K objects, P corners of a polygon.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
 from vertebra.data.datasets.faults import Fault, judge_boxes
+from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.image_sizes import image_sizes
-from vertebra.data.datasets.xml_sets import image_id, stem_of
-from vertebra.data.datasets.yolo_layout import YoloSet, find_yolo, label_path
+from vertebra.data.datasets.xml_sets import image_ids
+from vertebra.data.datasets.yolo_layout import YoloSet, find_label, find_yolo
 from vertebra.ground.errors import DataError
 
 DECIMALS_PX = 6
 _BEYOND = (-0.5, 1.5)  # a fraction outside of these is a pixel's number or a mistake
 _ONE_SET = "images without a label file were taken as without objects"
+_MIXED = "objects are boxes among others with outlines; as masks they would be filled boxes"
 
 
 @dataclass(frozen=True)
@@ -44,35 +45,33 @@ class YoloLine:
 def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: bool = False) -> Parsed:
     """Return the set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError where the set itself is not there."""
     found = find_yolo(given)
-    labels = [label_path(image) for image in found.images]
-    present = [path.is_file() for path in labels]
-    labelled = any(present)
+    labels = [find_label(image) for image in found.images]
+    labelled = any(is_there for _, is_there in labels)
     if not labelled and not found.split.startswith("test"):
-        raise DataError(labels[0], "no such label file, nor one of any other image", "put the labels there")
+        raise DataError(labels[0][0], "no such label file, nor one of any other image", "put the labels there")
     sizes_hw_I2, faults = image_sizes(found.images)
+    faults += found.faults
     images: list[Path] = []
     sizes_hw: list[tuple[int, int]] = []
-    owners: list[int] = []
+    places_K: list[tuple[int, Path, int]] = []  # image, label file, which of its objects
     lines_K: list[YoloLine] = []
-    for image, label, is_there, size_hw in zip(found.images, labels, present, sizes_hw_I2.tolist()):
+    for image, (label, is_there), size_hw in zip(found.images, labels, sizes_hw_I2.tolist()):
         if not size_hw[0]:
             continue
-        lines = _read_lines(label, found, faults) if is_there else []
+        lines = _read_label(label, found, faults) if is_there else []
         if labelled and not is_there:
             reason = f"has no label file {label.name}"
             faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
-        owners += [len(images)] * len(lines)
+        places_K += [(len(images), label, number) for number in range(1, len(lines) + 1)]
         lines_K += lines
         images.append(image)
         sizes_hw.append(tuple(size_hw))
-    owners_K = np.array(owners, np.int64)
-    in_pixels_K = [in_pixels(line, sizes_hw[owner]) for line, owner in zip(lines_K, owners)]
+    owners_K = np.array([owner for owner, *_ in places_K], np.int64)
+    in_pixels_K = [in_pixels(line, sizes_hw[owner]) for line, (owner, *_) in zip(lines_K, places_K)]
     xywh_K4 = np.array([box for box, _ in in_pixels_K], np.float64).reshape(-1, 4)
+    sizes_hw_K2 = np.array(sizes_hw, np.int64).reshape(-1, 2)[owners_K]
     keep_K, box_faults = judge_boxes(
-        xywh_K4,
-        np.array(sizes_hw, np.int64).reshape(-1, 2)[owners_K],
-        lambda k: f"object {k - int(np.searchsorted(owners_K, owners_K[k])) + 1}",
-        lambda k: label_path(images[owners[k]]),
+        xywh_K4, sizes_hw_K2, lambda k: f"object {places_K[k][2]}", lambda k: places_K[k][1]
     )
     areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
     polygons_K = [polygon if keep else None for (_, polygon), keep in zip(in_pixels_K, keep_K.tolist())]
@@ -82,18 +81,18 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
     objects = Objects(owners_K, xywh_K4, [line.label + 1 for line in lines_K], areas_K=areas_K, keep_K=keep_K)
     if segmentations and any(polygon is not None for polygon in polygons_K):
         objects.segmentations = ["" if polygon is None else json.dumps([polygon]) for polygon in polygons_K]
+        faults += [
+            Fault(label, f"object {number} is a box, others are outlines", "outline it to learn masks", False, _MIXED)
+            for (_, label, number), line in zip(places_K, lines_K)
+            if not line.is_polygon
+        ]
     names = [path.relative_to(found.home).as_posix() for path in images]
-    columns = Images(_image_ids(images, names), names, sizes_hw)
+    ids = image_ids([path.stem for path in images], [stem_of(name) for name in names], names)
+    columns = Images(ids, names, sizes_hw)
     if extras:  # there are none
         columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(lines_K)
     dataset = build_dataset(found.home, source, Classes(found.names), columns, objects, labelled=labelled)
-    return Parsed(dataset, [*faults, *box_faults])
-
-
-def _image_ids(images: Sequence[Path], names: Sequence[str]) -> list[int]:
-    """From the files' names; from their paths where two have one name."""
-    ids = [image_id(path.stem) for path in images]
-    return ids if len(set(ids)) == len(ids) else [image_id(stem_of(name)) for name in names]
+    return Parsed(dataset, [*faults, *box_faults, *twice(ids, source)])
 
 
 def parse_line(text: str, classes: int, keypoints: int = 0) -> YoloLine:
@@ -146,7 +145,7 @@ def polygon_area(polygon: list[float]) -> float:
     return round(abs(float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1))) / 2, DECIMALS_PX)
 
 
-def _read_lines(path: Path, found: YoloSet, faults: list[Fault]) -> list[YoloLine]:
+def _read_label(path: Path, found: YoloSet, faults: list[Fault]) -> list[YoloLine]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

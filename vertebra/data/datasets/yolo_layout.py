@@ -2,7 +2,7 @@
 
 `yolo:data.yaml/train` or `yolo:DIR/train`, where DIR holds a data.yaml, or images/train and labels/train, or
 train/images and train/labels; `yolo:DIR` where it holds images and labels of one set. A label file has its image's
-name with .txt, in the folder `labels` that stands where the image's path has `images`, else beside the image.
+name with .txt, in the folder `labels` that stands where the image's path has `images`, or beside the image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from vertebra.data.datasets.imagenet import images_below
+from vertebra.data.datasets.faults import Fault
+from vertebra.data.datasets.folders import by_stem, files_below, read_lines
 from vertebra.ground.errors import DataError
 
 PREFIX = "yolo:"
@@ -37,6 +38,7 @@ class YoloSet:
     named_in: Path
     images: tuple[Path, ...]
     keypoints: int = 0
+    faults: tuple[Fault, ...] = ()
 
 
 def find(root: Path) -> list[str]:
@@ -47,23 +49,24 @@ def find(root: Path) -> list[str]:
 
 def find_yolo(given: Path) -> YoloSet:
     """The set at DIR, DIR/SPLIT or FILE.yaml/SPLIT. Raises DataError saying what it looked for."""
+    home = given.parent
     if given.is_file():
-        splits = splits_of(given)
-        raise DataError(given, "names no split", f"write {PREFIX}{given}/{splits[0] if splits else 'train'}")
-    if given.parent.is_file():
-        return _from_yaml(given.parent, given.name)
-    if given.parent.suffix in (".yaml", ".yml"):
-        raise DataError(given.parent, "no such file", "check the path")
-    description = find_yaml(given.parent)
+        raise DataError(given, "names no split", f"write {PREFIX}{given}/{_first_split(given)}")
+    if home.is_file():
+        return _from_yaml(home, given.name)
+    if home.suffix in (".yaml", ".yml"):
+        raise DataError(home, "no such file", "check the path")
+    description = find_yaml(home)
     if description is not None and _key(_read(description), given.name) is not None:
         return _from_yaml(description, given.name)
-    for home, pictures in _folders(given):
+    folders = (home / "images" / given.name, given / "images")  # the layouts without a data.yaml
+    for pictures in folders:
         if pictures.is_dir():
-            return _from_folder(home, given, pictures)
-    if (own := find_yaml(given)) is not None and (splits := splits_of(own)):
-        raise DataError(given, "names no split", f"write {PREFIX}{given}/{splits[0]}")
-    looked = ", ".join(str(pictures) for _, pictures in _folders(given))
+            return _from_folder(given, pictures)
+    if (own := find_yaml(given)) is not None and splits_of(own):
+        raise DataError(given, "names no split", f"write {PREFIX}{given}/{_first_split(own)}")
     known = f"{description} has {', '.join(splits_of(description))}; " if description is not None else ""
+    looked = ", ".join(map(str, folders))
     raise DataError(given, f"{known}no images in {looked}", f"write {PREFIX}data.yaml/SPLIT or {PREFIX}DIR/SPLIT")
 
 
@@ -87,39 +90,38 @@ def splits_of(description: Path) -> list[str]:
     return [str(key) for key, value in _read(description).items() if key not in _NO_SPLITS and value]
 
 
-def label_path(image: Path) -> Path:
-    """The label file of an image."""
-    parts = list(image.parent.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts, image.stem + ".txt")
+def _first_split(description: Path) -> str:
+    return (splits_of(description) or ["train"])[0]
 
 
-def _folders(given: Path) -> list[tuple[Path, Path]]:
-    """Home and images of the layouts without a data.yaml."""
-    return [
-        (given.parent, given.parent / "images" / given.name),
-        (given.parent, given / "images"),
-    ]
+def find_label(image: Path) -> tuple[Path, bool]:
+    """The label file of an image, or the first place where it may be; and whether it is there."""
+    beside = Path(f"{os.path.splitext(image)[0]}.txt")
+    parts = list(beside.parts)
+    if "images" not in parts[:-1]:
+        return beside, os.path.isfile(beside)
+    parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    apart = Path(*parts)
+    found = next((path for path in (apart, beside) if os.path.isfile(path)), None)
+    return found or apart, found is not None
 
 
-def _from_folder(home: Path, given: Path, pictures: Path) -> YoloSet:
-    images = [pictures / name for name in images_below(pictures)]
-    if pictures == given / "images" and not any(path.parent == pictures for path in images):
-        inner = sorted({path.relative_to(pictures).parts[0] for path in images})
-        hint = f"name a split, such as {PREFIX}{given}/{inner[0]}" if inner else "put the images there"
+def _from_folder(given: Path, pictures: Path) -> YoloSet:
+    home = given.parent
+    images = files_below(pictures)
+    if pictures == given / "images" and all("/" in name for name in images):
+        split = images[0].partition("/")[0] if images else ""
+        hint = f"name a split, such as {PREFIX}{given}/{split}" if split else "put the images there"
         raise DataError(pictures, "no images in the folder itself", hint)
     if not images:
         raise DataError(pictures, "no images in it", "put them there")
+    paths = [pictures / name for name in images]
     for folder in (given, home):
-        description = find_yaml(folder)
-        if description is not None:
-            value = _read(description)
-            return _set(home, given.name, _names(value["names"], value, description), description, images, value)
+        if (description := find_yaml(folder)) is not None:
+            return _set(home, given.name, _read(description), description, paths)
         for path in (folder / name for name in CLASS_FILES):
             if path.is_file():
-                lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-                return _set(home, given.name, _names([one for one in lines if one], {}, path), path, images, {})
+                return _set(home, given.name, {"names": read_lines(path, errors="replace")}, path, paths)
     raise DataError(home, "no data.yaml in it", "write one with `names: [...]`, or classes.txt with a name a line")
 
 
@@ -128,50 +130,48 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
     key = _key(value, split)
     if key is None:
         raise DataError(path, f"has no split {split!r}", f"it has {', '.join(splits_of(path)) or 'none'}")
-    names = _names(value.get("names"), value, path)
     entries = value[key] if isinstance(value[key], list) else [value[key]]
     images = [image for entry in entries for image in _entry(path, value.get("path"), entry)]
     if not images:
         raise DataError(path, f"there are no images in {', '.join(map(str, entries))}", "put them there")
-    return _set(path.parent, split, names, path, images, value)
+    return _set(path.parent, split, value, path, images)
 
 
-def _set(
-    home: Path, split: str, names: tuple[str, ...], named_in: Path, images: Iterable[Path], value: dict[str, Any]
-) -> YoloSet:
-    absolute = [Path(os.path.abspath(image)) for image in images]
-    folders = {str(image.parent) for image in absolute}
-    root = Path(os.path.commonpath([os.path.abspath(home), *folders]))
+def _set(home: Path, split: str, value: dict[str, Any], named_in: Path, images: Iterable[Path]) -> YoloSet:
+    """value: the description, or what stands for it. Of images that would share a label file one is taken."""
+    names = _names(value, named_in)
+    unique = dict.fromkeys(os.path.abspath(image) for image in images)
+    same = [paths for paths in by_stem(unique).values() if paths[1:]]
+    kind = "images lie beside others of the same name, which were left out"
+    names_of = [", ".join(map(os.path.basename, paths[1:])) for paths in same]
+    hint = "the others are left out"
+    faults = [Fault(Path(paths[0]), f"lies beside {more}", hint, False, kind) for paths, more in zip(same, names_of)]
+    left_out = {path for paths in same for path in paths[1:]}
+    absolute = tuple(Path(path) for path in unique if path not in left_out)
+    root = Path(os.path.commonpath([os.path.abspath(home), *{str(image.parent) for image in absolute}]))
     shape = value.get("kpt_shape")
-    count = int(shape[0]) * int(shape[1]) if isinstance(shape, list) and len(shape) == 2 else 0
-    return YoloSet(root, split, names, named_in, tuple(dict.fromkeys(absolute)), count)
+    keypoints = 0
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(one, int) for one in shape):
+        keypoints = shape[0] * shape[1]
+    return YoloSet(root, split, names, named_in, absolute, keypoints, tuple(faults))
 
 
 def _entry(description: Path, base: Any, entry: Any) -> list[Path]:
     """The images of one entry: a folder, or a text file that lists images. Raises DataError."""
     if not isinstance(entry, str) or not entry.strip():
-        raise DataError(description, f"has {entry!r} in the place of a folder of images", "correct it")
+        raise DataError(description, f"has a {type(entry).__name__} in the place of a folder of images", "correct it")
     homes = [description.parent]
     if isinstance(base, str) and base:
         homes = [description.parent / base, Path(base), *homes]
     inner = (entry, entry.removeprefix("../"))  # some exporters write ../train/images for train/images
     for place in (home / one for one in inner for home in homes):
-        if place.is_dir():
-            return [place / name for name in images_below(place)]
-        if place.is_file() and place.suffix == ".txt":
-            return _listed(place, homes)
+        if os.path.isdir(place):
+            return [place / name for name in files_below(place)]
+        if place.suffix == ".txt" and os.path.isfile(place):
+            listed = ([base / line for base in (place.parent, *homes)] for line in read_lines(place))
+            return [next((path for path in paths if os.path.isfile(path)), paths[0]) for paths in listed]
     looked = " or ".join(dict.fromkeys(str(home / entry) for home in homes))
     raise DataError(description, f"there is no {looked}", "correct the entry, or put the images there")
-
-
-def _listed(path: Path, homes: list[Path]) -> list[Path]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
-    bases = [path.parent, *homes]
-    found = []
-    for line in filter(None, lines):
-        places = [base / line for base in bases]
-        found.append(next((place for place in places if place.is_file()), places[0]))
-    return found
 
 
 def _key(value: dict[str, Any], split: str) -> str | None:
@@ -180,27 +180,33 @@ def _key(value: dict[str, Any], split: str) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
+        value = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    except Exception as error:  # beside its own errors, PyYAML lets those of its constructors through
+        raise DataError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
     if not isinstance(value, dict):
         raise DataError(path, "is no YOLO data set's description", "it needs `train`, `val` and `names`")
     return value
 
 
-def _names(names: Any, value: dict[str, Any], path: Path) -> tuple[str, ...]:
+def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """The classes by number. Raises DataError."""
+    names = value.get("names")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise DataError(path, f"its `names` are not numbered 0 to {len(names) - 1}", "number all classes")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataError(path, "has no `names`", "list the classes there")
+    if any(isinstance(name, list | dict) for name in names):
+        raise DataError(path, "its `names` are not texts", "give each class a name of its own")
     classes = [str(name).strip() for name in names]
     if not all(classes) or len(set(classes)) < len(classes):
         twice = next((name for name in classes if classes.count(name) > 1), "")
         raise DataError(path, f"its `names` have {twice!r} twice or an empty one", "give each class a name of its own")
-    if "nc" in value and value["nc"] != len(classes):
-        raise DataError(path, f"says nc: {value['nc']}, but names {len(classes)} classes", "correct one of them")
+    count = value.get("nc", len(classes))
+    if count != len(classes):
+        said = count if isinstance(count, int | str) else f"a {type(count).__name__}"
+        raise DataError(path, f"says nc: {said}, but names {len(classes)} classes", "correct one of them")
     return tuple(classes)

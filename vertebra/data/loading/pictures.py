@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from vertebra.data.datasets.imagenet import is_image
+from vertebra.data.datasets.folders import is_image
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, sequential_requests

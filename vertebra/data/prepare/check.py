@@ -14,7 +14,8 @@ import numpy as np
 
 from vertebra.data.datasets.catalog import open_classification, parse_detection
 from vertebra.data.datasets.faults import Fault
-from vertebra.data.datasets.imagenet import find_split, is_image
+from vertebra.data.datasets.folders import is_image
+from vertebra.data.datasets.imagenet import find_split
 from vertebra.data.datasets.localisation import read_localisation
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.shards import find_index

@@ -6,7 +6,6 @@ shuffled before they are written, for readers that go through them from end to e
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import os
@@ -20,16 +19,17 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from vertebra.data.datasets.imagenet import EXTENSIONS, SPLIT_FOLDERS
+from vertebra.data.datasets.folders import EXTENSIONS
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.shards import (
     HINT,
-    file_system_of,
+    find_shards,
     index_path,
     is_url,
     open_place,
     read_index,
     read_shards,
+    split_patterns,
     write_index,
     write_whole,
 )
@@ -137,28 +137,6 @@ def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] =
     index = Path(index_path(str(output), split))
     write_index(index, class_names, lines)
     return index
-
-
-def find_shards(data: str, split: str, shards: Sequence[str] = ()) -> list[str]:
-    """Paths or URLs of a split's tar files, in order: by `shards`, else under the first of its names that has any."""
-    for patterns in [shards] if shards else split_patterns(split):
-        if found := {place for pattern in patterns for place in _matches(data.rstrip("/"), pattern)}:
-            return sorted(found)
-    return []
-
-
-def split_patterns(split: str) -> list[list[str]]:
-    names = SPLIT_FOLDERS.get(split, (split,))
-    return [[f"{name}-*.tar", f"*-{name}-*.tar", f"{name}/*.tar"] for name in names]
-
-
-def _matches(data: str, pattern: str) -> list[str]:
-    if not is_url(data):
-        return glob.glob(f"{glob.escape(data)}/{pattern}")
-    if "*" not in pattern:  # most web servers cannot list what they have
-        return [f"{data}/{pattern}"]
-    file_system = file_system_of(data)
-    return [file_system.unstrip_protocol(one) for one in file_system.glob(f"{data}/{pattern}")]
 
 
 def scan(place: str) -> dict[str, Any]:
