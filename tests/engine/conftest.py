@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -58,6 +59,33 @@ def toy_program() -> Callable[..., subprocess.CompletedProcess[str]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, str(ROOT / "tests" / "engine" / "toy.py"), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+
+    return start
+
+
+@pytest.fixture
+def toy_ranks() -> Callable[..., list[tuple[int, str]]]:
+    """Runs the toy job as processes of one group, each in a folder of its own; their exit codes and stderr."""
+
+    def start(folders: list[Path], *arguments: object) -> list[tuple[int, str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(folders))}
+        command = [sys.executable, str(ROOT / "tests" / "engine" / "toy.py"), *map(str, arguments)]
+        started = [
+            subprocess.Popen(
+                command, cwd=folder, env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+            )
+            for rank, folder in enumerate(folders)
+        ]
+        try:
+            said = [process.communicate(timeout=120)[1] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        return [(process.returncode, text) for process, text in zip(started, said)]
 
     return start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -14,6 +15,7 @@ from tests.engine.toy import ToyNet, job
 from vertebra.engine import device, distributed
 from vertebra.engine.checkpoint import load_checkpoint
 from vertebra.engine.distributed import World, wrap
+from vertebra.engine.jobs import lock
 from vertebra.engine.stop import Interrupted
 from vertebra.ground.errors import UserError
 
@@ -33,6 +35,29 @@ def test_two_gloo_processes_equal_one_at_double_batch_and_stop_together(tmp_path
     for alone, together in zip(*(map(json.loads, texts) for texts in lines)):
         for figure in ("iteration", "loss_cls", "top1", "AP", "lr"):
             assert together.get(figure, 0) == pytest.approx(alone.get(figure, 0), rel=1e-5)
+
+
+def test_a_rank_that_does_not_see_the_run_says_so_and_none_hangs(tmp_path, toy_ranks):
+    """A relative --output on two nodes with disks of their own: rank 0 has a run there, rank 1 nothing."""
+    nodes = [tmp_path / name for name in ("first", "second")]
+    for node in nodes:
+        node.mkdir()
+    with pytest.raises(Interrupted):
+        job(nodes[0] / "run", signal_at=7)
+    lock.release(nodes[0] / "run")
+    for code, said in toy_ranks(nodes, "run", "--resume"):
+        assert code == 1
+        assert f"does not see {nodes[1] / 'run'}: --output must be on a shared file system" in said
+        assert re.search(r"rank 1 on \S+ \(process \d+\) does not see", said)
+
+
+@pytest.mark.parametrize("error", [UserError("a", "b", "c"), PermissionError(13, "Permission denied", "run")])
+def test_what_rank_0_may_not_do_is_raised(error):
+    def refuse():
+        raise error
+
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        World().decide(refuse)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names a process's threads")

@@ -133,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--signal-at", type=int)

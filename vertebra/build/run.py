@@ -193,8 +193,9 @@ def is_finished(recipe: RunRecipe, world: World, train_set: Images) -> bool:
 
     Raises UserError where the directory holds a finished run of another recipe, or `resume` was not asked for.
     """
-    assert recipe.output is not None
-    return RunDirectory(recipe.output).finished and open_run(recipe, world, train_set) is None
+    run = RunDirectory(recipe.output or Path())
+    finished = world.decide(lambda: run.finished)  # a node may see another disk than rank 0's
+    return finished and open_run(recipe, world, train_set) is None
 
 
 def open_run(recipe: RunRecipe, world: World, train_set: Images, notes: Iterable[str] = ()) -> RunDirectory | None:
@@ -210,7 +211,7 @@ def open_run(recipe: RunRecipe, world: World, train_set: Images, notes: Iterable
     changed = run.record_data({"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()})
     if "classes" in changed:
         raise UserError(f"{run.path} holds a run on other classes than those of --data; choose another --output.")
-    if run.finished:
+    if world.decide(lambda: run.finished):
         if world.is_main:
             of = " (of a training on other images than those of --data)" if changed else ""
             print(f"{run.path} is finished: its weights are {run.weights}{of}, its figures {run.evaluation}")

@@ -7,12 +7,13 @@ import importlib
 import inspect
 import logging
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from vertebra.engine import device as devices
 from vertebra.engine.jobs.tied import tie_forks, tied
+from vertebra.ground.errors import UserError
+
+Value = TypeVar("Value")
 
 # Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
 TIMEOUT = timedelta(hours=1)
@@ -37,6 +41,11 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """`rank 3 on node7 (process 812)`."""
+        return f"rank {self.rank} on {socket.gethostname()} (process {os.getpid()})"
 
     def barrier(self) -> None:
         """Return once all processes are here."""
@@ -58,6 +67,28 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
         return box[0]
+
+    def decide(self, decision: Callable[[], Value]) -> Value:
+        """Return on every process what `decision` gives on rank 0, where alone it is called.
+
+        An error of a user's or the system's (UserError, OSError, ...) that it raises there is raised on every process.
+        """
+        made: tuple[Any, Exception | None] = (None, None)
+        if self.is_main:
+            try:
+                made = decision(), None
+            except (ValueError, OSError) as error:
+                made = None, error
+        value, refusal = self.broadcast_object(made)
+        if refusal is not None:
+            raise refusal
+        return value
+
+    def require(self, fault: str | None) -> None:
+        """Raise UserError on every process where one has a `fault`: the first's. `name` says whose it is."""
+        for sentence in self.gather_objects(fault):
+            if sentence:
+                raise UserError(sentence)
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Replace `tensor` by its sum over all processes, in place."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vertebra.engine.checkpoint import Checkpoints
+from vertebra.engine.checkpoint import CheckpointError, Checkpoints, load_checkpoint
 from vertebra.engine.distributed import World
 from vertebra.engine.jobs import lock
 from vertebra.engine.logs import MetricsWriter, is_training_line, keep_lines
@@ -19,6 +21,8 @@ from vertebra.ground import files
 from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_S = 10.0  # for a file to show up on another node
 
 
 class RunDirectory:
@@ -64,19 +68,13 @@ class RunDirectory:
         With `resume` and nothing there, a new run begins; check `finished` before going on with one.
         The directory is this process's alone until `finish`, or its end.
         Raises UserError, on every process, where the directory holds another recipe's run (naming the fields),
-        where it holds this one and `resume` was not asked for, where another process trains in it, and where it holds
-        something else.
+        where it holds this one and `resume` was not asked for, where another process trains in it, where it holds
+        something else, and where a process does not see what rank 0 does.
         """
         run = cls(Path(path), world=world, tensorboard=tensorboard)
-        refusal: str | None = None
-        if run.world.is_main:
-            try:
-                run._create_or_resume(plain(recipe), resume, may_differ)
-            except UserError as error:
-                refusal = str(error)
-        refusal = run.world.broadcast_object(refusal)
-        if refusal is not None:
-            raise UserError(refusal)
+        run.world.decide(lambda: run._create_or_resume(plain(recipe), resume, may_differ))
+        if run.world.size > 1:
+            run._require_shared()
         return run
 
     @classmethod
@@ -116,6 +114,19 @@ class RunDirectory:
                 "another --output."
             ) from None
 
+    def _require_shared(self) -> None:
+        """Raise UserError, on every process, where one does not see a file that rank 0 makes here."""
+        sign = self.path / self.world.decide(lambda: f".seen_{uuid.uuid4().hex}")  # a new name: no cache knows of it
+        self.world.decide(sign.touch)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (seen := sign.exists()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        fault = f"{self.world.name} does not see {self.path.absolute()}: --output must be on a shared file system"
+        try:
+            self.world.require(None if seen else fault)
+        finally:
+            self.world.decide(lambda: sign.unlink(missing_ok=True))
+
     def _require_empty(self) -> None:
         if self.path.is_file():
             raise UserError(f"{self.path} is a file; choose a directory as --output.")
@@ -154,9 +165,22 @@ class RunDirectory:
     def latest_state(self) -> dict[str, Any] | None:
         """Return the state to continue from, None at the beginning; cut off metrics beyond it, which will come again.
 
-        Every process reads the file; they must see the same directory.
+        Rank 0 chooses the checkpoint, and every process reads it. Raises UserError on all where one cannot.
         """
-        state = self.checkpoints.latest()
+        states: list[dict[str, Any] | None] = []
+
+        def newest() -> int | None:
+            states.append(self.checkpoints.latest())
+            return states[0]["iteration"] if states[0] else None
+
+        if (iteration := self.world.decide(newest)) is not None:
+            fault = None
+            try:
+                states = states or [load_checkpoint(self.checkpoints.path(iteration))]
+            except CheckpointError as error:
+                fault = f"{self.world.name}: {error}"
+            self.world.require(fault)
+        state = states[0] if states else None
         if self.world.is_main:
             done = state["iteration"] if state else 0
             evaluated = state["record"]["evaluated"] if state else 0
@@ -174,15 +198,17 @@ class RunDirectory:
 
         On every process. Nothing is known of older runs, which have no such file.
         """
-        differing: list[str] = []
-        if self.world.is_main:
+
+        def differing() -> list[str]:
             try:
                 found = json.loads(self.data.read_text(encoding="utf-8"))
-                differing = [name for name in facts if found.get(name) != facts[name]]
+                return [name for name in facts if found.get(name) != facts[name]]
             except (OSError, ValueError, AttributeError):
                 if not self.finished:
                     self.write_json(self.data, dict(facts))
-        return self.world.broadcast_object(differing)
+                return []
+
+        return self.world.decide(differing)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a result of this run, atomically, on rank 0."""
