@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -147,3 +148,56 @@ def test_cifars_own_archive_is_named_as_its_owner_names_it(tmp_path, split):
     (tmp_path / "cifar10_jpg.tar.xz").write_bytes(content.getvalue())
     assert f"{split}: no faults" in run("prepare_data", "cifar10", "--data", tmp_path).out
     assert len(open_classification(tmp_path, split)) == 1
+
+
+def spoilt(sample, root):
+    """A copy of the sample set with a picture cut off, one of the training pictures among the test set's, a bad box."""
+    shutil.copytree(sample, root)
+    pictures = root / "scenes" / "images"
+    train, (first, second, *_) = sorted((pictures / "train").iterdir()), sorted((pictures / "val").iterdir())
+    first.write_bytes(first.read_bytes()[:200])
+    second.write_bytes(train[3].read_bytes())
+    annotations = root / "scenes" / "annotations" / "instances_val.json"
+    value = json.loads(annotations.read_text())
+    value["annotations"][-1]["bbox"] = [1, 2, -3, 4]
+    annotations.write_text(json.dumps(value))
+    return train[3].name, first.name, second.name
+
+
+def test_check_compares_train_and_test_writes_json_and_a_set_without_the_faults(sample, tmp_path):
+    copied, cut, copy = spoilt(sample, tmp_path / "set")
+    flags = ("--data", tmp_path / "set", "--source", "sample/train", "sample/val", "--config", "sample/fpn")
+    places = ("--json", tmp_path / "out" / "report.json", "--fix", tmp_path / "clean")
+    text = run("prepare_data", "check", *flags, *places).out  # 0: what was written has no faults
+    assert "sample/val: 2 faults" in text and f"{cut}: truncated" in text and "has a box of negative size" in text
+    assert "1 pictures of sample/val look like one of sample/train" in text and f"{copy} is {copied}" in text
+    assert "as sample/fpn sees them (shorter side 224 px)" in text
+    assert f"sample/val: 8 images written; open them as coco/val with --data {tmp_path}/clean" in text
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["sources"]["sample/val"]["images"] == 9 and len(report["sources"]["sample/val"]["faults"]) == 2
+    assert report["comparisons"][0]["near_duplicates"][0]["test"].endswith(copy)
+    assert any("truncated" in change for change in report["sources"]["sample/val"]["fixed"]["changes"])
+    again = run("prepare_data", "check", "--data", tmp_path / "clean").out
+    assert "coco/train: no faults\n" in again and "coco/val: no faults\n" in again
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "sentence"),
+    [
+        (("--source", "sample/vla"), 1, "no annotations/instances_vla.json"),
+        (("--source", "voc2012"), 1, "no folder 'voc2012'"),
+        (("--source", "coco:val"), 1, "source 'coco:val': is not known; write voc2007/trainval"),
+        (("--sorce", "sample/val"), 2, "--source"),
+        (("--config", "sample/fpm"), 2, "no recipe sample/fpm; did you mean sample/fpn.yaml?"),
+        (("--config", "sample/objects"), 2, "there is no field input.size"),
+        (("--fix", "{sample}"), 1, "is the data set itself; give --fix a new directory"),
+        (("--fix", "{tmp}"), 1, "is there already; give --fix a new directory"),
+        (("--json", "{tmp}"), 2, "is a directory: name a file"),
+        (("--processes", "-1"), 2, "--processes -1: give 1 or more"),
+    ],
+)
+def test_a_check_that_cannot_be_is_a_sentence_before_any_work(sample, tmp_path, flags, code, sentence):
+    (tmp_path / "there").touch()
+    given = [flag.format(sample=sample, tmp=tmp_path) for flag in flags]
+    done = run("prepare_data", "check", "--data", sample, *given, expect=code)
+    assert sentence in done.out + done.err

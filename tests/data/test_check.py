@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.data.writers import write_folders, write_voc
-from vertebra.data.prepare.check import check_classification, check_detection
+from vertebra.data.prepare.check import check
 
 
 def sentences(faults) -> str:
@@ -12,10 +12,10 @@ def sentences(faults) -> str:
 
 
 def test_whole_data_sets_have_no_faults(shared_data: Path, tmp_path: Path, coco_set):
-    assert check_detection(shared_data, "voc2007/test") == []
-    assert check_detection(shared_data, "coco/train2017") == []
-    assert check_detection(coco_set().parent, "json:ann.json") == []
-    assert check_classification(write_folders(tmp_path / "folders", {"ant": 2}), "train") == []
+    assert check(shared_data, "voc2007/test").faults == []
+    assert check(shared_data, "coco/train2017").faults == []
+    assert check(coco_set().parent, "json:ann.json").faults == []
+    assert check(write_folders(tmp_path / "folders", {"ant": 2}), "train").faults == []
 
 
 def test_all_faults_of_a_json_and_its_images_come_at_once(coco_set, tmp_path: Path):
@@ -30,7 +30,7 @@ def test_all_faults_of_a_json_and_its_images_come_at_once(coco_set, tmp_path: Pa
 
     path = coco_set(spoil)
     (tmp_path / "images" / "a.jpg").write_bytes(b"")
-    faults = check_detection(path.parent, "json:ann.json")
+    faults = check(path.parent, "json:ann.json").faults
     text = sentences(faults)
     for part in (
         "annotation 1 of image 5 has a box of negative size",
@@ -55,29 +55,29 @@ def test_all_faults_of_a_voc_set_come_at_once(tmp_path: Path):
     (folder / "JPEGImages" / "4.jpg").unlink()
     cut = folder / "JPEGImages" / "5.jpg"
     cut.write_bytes(cut.read_bytes()[:-9])
-    faults = check_detection(tmp_path, "voc2007/trainval")
+    faults = check(tmp_path, "voc2007/trainval").faults
     names = sorted(fault.path.name for fault in faults)
     assert names == ["1.xml", "2.xml", "3.xml", "4.jpg", "5.jpg"], sentences(faults)
 
 
 def test_a_json_that_cannot_be_read_is_one_fault_with_its_hint(tmp_path: Path):
     (tmp_path / "ann.json").write_text("{")
-    (fault,) = check_detection(tmp_path, "json:ann.json")
+    (fault,) = check(tmp_path, "json:ann.json").faults
     assert fault.path == tmp_path / "ann.json" and fault.hint == "it may be cut off, fetch it again"
-    (fault,) = check_detection(tmp_path / "nowhere", "coco/train2017")
+    (fault,) = check(tmp_path / "nowhere", "coco/train2017").faults
     assert "no such directory" in fault.reason
 
 
 def test_the_same_image_in_both_parts_of_a_union_is_a_fault(tmp_path: Path):
     write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
-    (fault,) = check_detection(tmp_path, "voc2007/trainval+voc2007/trainval")
+    (fault,) = check(tmp_path, "voc2007/trainval+voc2007/trainval").faults
     assert fault.reason == "1 images are in it twice (id 1 is one)"
 
 
 def test_the_parts_of_a_union_are_checked_each_and_together(coco_set, tmp_path: Path):
     write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
     coco_set()
-    faults = check_detection(tmp_path, "voc2007/trainval+json:ann.json+json:gone.json")
+    faults = check(tmp_path, "voc2007/trainval+json:ann.json+json:gone.json").faults
     assert [fault.path.name for fault in faults] == ["gone.json", "trainval+json:ann.json+json:gone.json"]
     assert "no such annotation file" in faults[0].reason and "have different classes" in faults[1].reason
 
@@ -86,8 +86,8 @@ def test_all_faults_of_class_folders_come_at_once(tmp_path: Path):
     write_folders(tmp_path, {"ant": 3, "bee": 0})
     (tmp_path / "train" / "ant" / "000.jpg").write_bytes(b"")
     (tmp_path / "train" / "ant" / "notes.txt").write_text("hello")
-    text = sentences(check_classification(tmp_path, "train"))
+    text = sentences(check(tmp_path, "train").faults)
     assert "000.jpg: zero bytes long" in text and "bee: has no image; add some" in text
     assert "notes.txt: does not have an image's name; it is left out" in text
-    (fault,) = check_classification(tmp_path, "val")
+    (fault,) = check(tmp_path, "val").faults
     assert "no folder 'val'" in fault.reason

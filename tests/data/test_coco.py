@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.writers import records, write_text
 from vertebra.data.datasets.catalog import find_sources, open_detection
-from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.check import check
 from vertebra.ground.errors import DataError
 from vertebra.recipes.schema import DETECTION_SETS
 
@@ -210,7 +210,7 @@ def test_the_owners_lists_of_test_images_are_images_without_truth(coco_set: Writ
     dataset = open_detection(tmp_path, "coco/test-dev2017")
     assert not dataset.labelled and dataset.class_names == ("bird", "cat") and dataset.path(0).is_file()
     assert dataset.notes[0].endswith("2 images to predict on, and nothing to score against")
-    assert check_detection(tmp_path, "coco/test-dev2017") == []
+    assert check(tmp_path, "coco/test-dev2017").faults == []
     assert find_sources(tmp_path) == ("coco/test-dev2017",)
     given = open_detection(tmp_path, "json:coco/annotations/image_info_test-dev2017.json")
     assert given.fingerprint() == dataset.fingerprint() and not given.labelled

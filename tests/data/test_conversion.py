@@ -14,7 +14,7 @@ from tests.data.writers import records, write_coco, write_picture, write_voc
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.yolo import polygon_area
-from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.check import check
 from vertebra.data.prepare.conversion import Conversion, convert
 from vertebra.data.prepare.conversion_yolo import join
 from vertebra.ground.errors import DataError
@@ -27,7 +27,7 @@ def to(
 ) -> tuple[DetectionDataset, str]:
     """The set in another form, opened again with all that it carries, and the sentences on what was lost."""
     done: Conversion = convert(dataset, form, output, split, **{"images": "copy", **how})
-    assert check_detection(done.data, done.source) == []
+    assert check(done.data, done.source).faults == []
     return open_detection(done.data, done.source, extras=True), " ".join(done.sentences)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.writers import records, write_picture, write_text
 from vertebra.data.datasets.catalog import find_sources, open_detection
-from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.check import check
 from vertebra.ground.errors import DataError
 
 ANT, BEE = "n02219486", "n02206856"
@@ -55,7 +55,7 @@ def test_training_unites_the_lists_of_all_classes_and_keeps_negatives(det: Path)
     assert records(dataset)[0].boxes_G4.tolist() == [[10, 5, 20, 30]] and dataset.notes == ()
     assert all(record.path.is_file() for record in records(dataset))
     assert len(set(dataset.image_ids_I.tolist())) == 3 and dataset.sizes_hw_I2.tolist() == [[60, 80]] * 3
-    assert check_detection(det, "imagenet_det/train") == []
+    assert check(det, "imagenet_det/train").faults == []
 
 
 def test_splits_have_the_same_classes_and_the_owner_is_read_from_any_place(det: Path):

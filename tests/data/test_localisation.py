@@ -19,7 +19,7 @@ from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import Crops, Whole
-from vertebra.data.prepare.check import check_localisation
+from vertebra.data.prepare.check import check
 from vertebra.data.sample.locations import write_locations
 from vertebra.ground.errors import DataError
 
@@ -197,14 +197,14 @@ def test_mistakes_are_named(tmp_path: Path, change: Change, split: str, sentence
 def test_check_lists_all_faults_of_boxes_and_images_in_one_pass(tmp_path: Path) -> None:
     annotations = write_ilsvrc(tmp_path) / "Annotations" / "CLS-LOC"
     for split in ("train", "val"):
-        assert check_localisation(tmp_path, split) == []
+        assert check(tmp_path, f"loc/{split}").faults == []
     write_xml(annotations / "val" / "ILSVRC2012_val_00000001.xml", [("n01", 99, 1, 110, 9)])
     (annotations / "train" / "n01" / "n01_1.xml").write_text("<no")
     write_xml(annotations / "train" / "n02" / "n02_5.xml", [("n02", 1, 1, 9, 9)], (70, 80))
-    train, val = (check_localisation(tmp_path, split) for split in ("train", "val"))
+    train, val = (check(tmp_path, f"loc/{split}").faults for split in ("train", "val"))
     assert "does not parse" in train[0].reason and "its annotation says 80 x 70" in train[1].reason and len(train) == 2
     assert "wholly outside" in val[0].reason and len(val) == 1
-    assert "nowhere: no such" in str(check_localisation(tmp_path / "nowhere", "val")[0])
+    assert "nowhere: no such" in str(check(tmp_path / "nowhere", "loc/val").faults[0])
 
 
 def test_the_sample_set_is_the_same_in_both_layouts(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from vertebra.data.loading.classification import classification_test_loader, cla
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.sampling import Share
 from vertebra.data.loading.views import Crops, view_loader
-from vertebra.data.prepare.check import check_classification
+from vertebra.data.prepare.check import check
 from vertebra.data.prepare.shard_files import index_shards, write_shards
 from vertebra.data.transforms.classification_views import ClassificationTransform
 from vertebra.ground.errors import BadSample, DataError
@@ -168,7 +168,7 @@ def test_shards_on_a_web_server(shards: Path, server: FileServer, tmp_path: Path
     index_shards(server.url, tmp_path / "index", "train", shards=names)
     indexed = open_classification(tmp_path / "index", "train")
     assert len(indexed) == len(remote) and indexed.shards.places == remote.shards.places
-    assert not check_classification(tmp_path / "index", "train")
+    assert not check(tmp_path / "index", "train").faults
 
 
 def test_a_server_that_fails_stops_the_training_in_a_sentence(server: FileServer, monkeypatch):
@@ -227,7 +227,7 @@ def test_missing_cut_and_changed_shards_are_named(shards: Path):
     path = shards / "train-000001.tar"
     content = path.read_bytes()
     path.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
-    faults = [str(fault) for fault in check_classification(shards, "train")]
+    faults = [str(fault) for fault in check(shards, "train").faults]
     assert any("train-000001.tar" in fault and "its bytes are not those" in fault for fault in faults)
     path.write_bytes(content[:-512])
     with pytest.raises(DataError, match=r"train-000001.tar: has \d+ bytes where .*says \d+; fetch that shard again"):
@@ -235,7 +235,7 @@ def test_missing_cut_and_changed_shards_are_named(shards: Path):
     path.unlink()
     with pytest.raises(DataError, match=r"train-000001.tar: no such shard, though .*index.jsonl lists it; fetch"):
         open_classification(shards, "train")
-    assert "no such shard" in str(check_classification(shards, "train")[0])
+    assert "no such shard" in str(check(shards, "train").faults[0])
 
 
 def test_a_shard_that_vanishes_during_the_training_is_a_bad_sample(shards: Path):

@@ -15,7 +15,7 @@ from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_objects import inclusive_corners, parse_tree, read_xml, xml_text
 from vertebra.data.loading.detection import detection_test_loader
 from vertebra.data.loading.sampling import Share
-from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.check import check
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.ground.errors import DataError
 from vertebra.recipes.schema import DETECTION_SETS, protocol_fields
@@ -167,7 +167,7 @@ def test_loose_xml_is_read_in_every_usual_layout(tmp_path: Path, annotations: st
     assert dataset.class_names == ("dog", "star") and dataset.labels_K.tolist() == [2, 1]
     assert [record.path.is_file() for record in records(dataset)] == [True, True]
     assert records(dataset)[0].boxes_G4.tolist() == [[0, 0, 9, 9], [47, 19, 70, 31]]
-    assert check_detection(tmp_path, f"vocxml:{folder}") == []
+    assert check(tmp_path, f"vocxml:{folder}").faults == []
 
 
 @pytest.mark.parametrize("other", ["png", "bmp", "json", "txt", "npy", "jpg~"])
@@ -297,7 +297,7 @@ def test_a_test_set_whose_truth_is_not_published_is_images_alone(voc_without_tru
     assert len(dataset) == 5 and not dataset.labelled and len(dataset.labels_K) == 0
     assert dataset.sizes_hw_I2.tolist() == [[60, 80]] * 5 and dataset.class_names == tuple(CLASS_NAMES)
     assert "5 images to predict on, and nothing to score against" in dataset.notes[0]
-    assert dataset.coco_truth()["annotations"] == [] and check_detection(voc_without_truth, "voc2012/test") == []
+    assert dataset.coco_truth()["annotations"] == [] and check(voc_without_truth, "voc2012/test").faults == []
     (batch,) = detection_test_loader(dataset, FixedView(60, 100), Share(batch=5))
     assert batch.image_ids == (2008000001, 2008000002, 2008000003, 2008000004, 2008000005)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.data.writers import picture, records, write_picture, write_text, write_turned
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.yolo import in_pixels, parse_line, polygon_area
-from vertebra.data.prepare.check import check_detection
+from vertebra.data.prepare.check import check
 from vertebra.ground.errors import DataError
 
 Write = Callable[..., Path]
@@ -108,7 +108,7 @@ def test_fractions_are_of_the_image_as_it_is_seen(yolo_set: Write):
     assert cv2.imread(str(path)).shape[:2] == (80, 60)
     dataset = open_detection(root, "yolo:train")
     assert dataset.sizes_hw_I2.tolist() == [[80, 60]] and dataset.bbox_xywh_K4.tolist() == [[0, 20, 60, 40]]
-    assert check_detection(root, "yolo:train") == []
+    assert check(root, "yolo:train").faults == []
 
 
 def test_images_without_a_label_file_are_negatives_and_said_once(yolo_set: Write):
@@ -201,7 +201,7 @@ def test_lines_that_are_wrong_are_named(yolo_set: Write, line: str, sentence: st
     root = yolo_set({"a": BOX + line + "\n"})
     with pytest.raises(DataError, match=rf"a\.txt: {sentence}"):
         open_detection(root, "yolo:train")
-    assert sum(fault.fatal for fault in check_detection(root, "yolo:train")) == 1
+    assert sum(fault.fatal for fault in check(root, "yolo:train").faults) == 1
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_an_image_that_cannot_be_read_is_a_fault_where_it_is_one_of_few(yolo_set
     with pytest.raises(DataError, match=r"b\.jpg: zero bytes long; replace it"):
         open_detection(root, "yolo:train")
     (root / "images" / "train" / "b.jpg").write_bytes(b"no image at all")
-    (fault,) = check_detection(root, "yolo:train")
+    (fault,) = check(root, "yolo:train").faults
     assert "is not an image whose size can be read" in fault.reason
 
 

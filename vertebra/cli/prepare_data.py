@@ -12,7 +12,8 @@ python tools/prepare_data.py convert --data DIR --source coco/val2017 --to yolo 
 
 shard writes a set of classes as tar shards: python tools/prepare_data.py shard --data DIR --output SHARDS
 
-check lists all faults of any data set in one pass: python tools/prepare_data.py check --data DIR
+check lists all faults of any data set in one pass, and what else is worth knowing before a training; --fix writes it
+anew without them: python tools/prepare_data.py check --data DIR --fix CLEAN
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
+from vertebra.cli.check_data import check, check_one, split_name
 from vertebra.recipes.command_line import program
 
 Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
@@ -101,7 +103,7 @@ def _official(name: str, data: Path, download: bool, mirror: str) -> int:
     def bar(files: list[Path]) -> Any:
         return tqdm(files, desc="unpacking", disable=None if files else True, unit="archive", dynamic_ncols=True)
 
-    faults = sum([_check(data, source) for source in unpack_all(name, data, progress=bar)])
+    faults = sum(check_one(data, source)[0].fatal for source in unpack_all(name, data, progress=bar))
     archives = ARCHIVES[name]
     if faults and not any((data / file).is_file() for file in archives.names):
         how = "" if archives.account else ", or add --download"
@@ -198,29 +200,6 @@ def convert(
     return 0
 
 
-def split_name(source: str) -> str:
-    """Return the split that a source names, as a name for its copy: coco/val2017 is val2017, json:a/b.json is b."""
-    return Path(source.partition("+")[0].partition(":")[2] or source.partition("+")[0]).stem.removeprefix("instances_")
-
-
-def check(
-    data: Data,
-    source: Annotated[
-        str | None,
-        tyro.conf.arg(
-            help="voc2007/trainval, coco/val2017, sample/train, imagenet_det/val, json:FILE, yolo:data.yaml/train, "
-            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; "
-            "default: all that are found, without the latter."
-        ),
-    ] = None,
-) -> int:
-    """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates."""
-    from vertebra.data.datasets.catalog import find_sources
-
-    sources = find_sources(data) if source is None else (source,)
-    return 1 if sum([_check(data, one) for one in sources]) else 0
-
-
 def shard(
     data: Data,
     output: Annotated[
@@ -264,43 +243,6 @@ def shard(
         dataset = open_classification(output, one)
         print(f"{index}: {len(dataset)} images of {len(dataset.class_names)} classes")
     return 0
-
-
-def _check(data: Path, source: str) -> int:
-    from vertebra.data.prepare.check import check_classification, check_detection, check_localisation
-
-    of_boxes = source.startswith("loc/")
-    is_detection = ("/" in source or ":" in source) and not of_boxes
-    try:
-        if of_boxes:
-            faults = check_localisation(data, source.removeprefix("loc/"))
-        else:
-            faults = (check_detection if is_detection else check_classification)(data, source)
-    except (ValueError, OSError) as error:
-        print(f"{source}: {error}")
-        return 1
-    for fault in faults:
-        print(f"{source}: {fault}")
-    fatal = sum(fault.fatal for fault in faults)
-    fixed = f", {len(faults) - fatal} more that the reader fixes by itself" if len(faults) > fatal else ""
-    print(f"{source}: {fatal or 'no'} faults{fixed}")
-    if is_detection and not fatal:
-        print(_contents(data, source))
-    return fatal
-
-
-def _contents(data: Path, source: str) -> str:
-    """Return a line: images, and objects by class."""
-    import numpy as np
-
-    from vertebra.data.datasets.catalog import open_detection
-
-    dataset = open_detection(data, source, segmentations=False)
-    counts = np.bincount(dataset.labels_K, minlength=len(dataset.class_names) + 1)[1:]
-    by_class = ", ".join(f"{name} {count}" for name, count in zip(dataset.class_names, counts))
-    if not dataset.labelled:
-        return f"  {len(dataset)} images without annotations, to predict on; there is nothing to score against"
-    return f"  {len(dataset)} images, {counts.sum()} objects: {by_class}"
 
 
 FUNCTIONS = (sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10, convert, shard, check)

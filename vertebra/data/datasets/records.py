@@ -90,10 +90,10 @@ class DetectionDataset:
         columns |= {name: taken(getattr(self, name), chosen_K) for name in PER_OBJECT}
         return replace(self, starts=starts, **columns)
 
-    def without_crowd(self) -> DetectionDataset:
-        """All images, with their objects but for crowd regions."""
+    def with_objects(self, keep_K: np.ndarray) -> DetectionDataset:
+        """All images, with those of their objects that `keep_K` (bool) chooses."""
         owners_K = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        kept_K = np.flatnonzero(~self.crowd_K)
+        kept_K = np.flatnonzero(keep_K)
         counts_I = np.bincount(owners_K[kept_K], minlength=len(self))
         columns: dict[str, Any] = {name: taken(getattr(self, name), kept_K) for name in PER_OBJECT}
         return replace(self, starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)]), **columns)

@@ -5,9 +5,8 @@ Readers stop at the first thing they cannot use; this goes on and lists everythi
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,82 +15,94 @@ from vertebra.data.datasets.catalog import open_classification, parse_detection
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import is_image
 from vertebra.data.datasets.imagenet import find_split
-from vertebra.data.datasets.localisation import read_localisation
-from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.localisation import LocalisationDataset, read_localisation
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.shards import find_index
-from vertebra.data.loading.decode import decode_bytes, decode_image
+from vertebra.data.prepare.looks import Looks, Progress, look
 from vertebra.data.prepare.shard_files import damaged_shards
-from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.errors import DataError
 
-CHECKED_AT_ONCE = 4096  # images
+LOCALISATION = "loc/"  # before the split of images with boxes, such as loc/train
+Dataset = DetectionDataset | ClassificationDataset | LocalisationDataset
 
 
-def check_detection(root: Path | str, source: str) -> list[Fault]:
-    """Faults of a source as open_detection takes it, annotations first, then images; none: an empty list."""
+@dataclass(frozen=True)
+class Checked:
+    """A source's faults, its annotations' and its pictures'; none: an empty list.
+
+    dataset: what can be used of it, faulty pictures among it; None: nothing. looks: at its pictures, None without any.
+    """
+
+    source: str
+    faults: list[Fault] = field(default_factory=list)
+    dataset: Dataset | None = None
+    looks: Looks | None = None
+
+    @property
+    def fatal(self) -> int:
+        """How many of the faults readers refuse."""
+        return sum(fault.fatal for fault in self.faults)
+
+    @property
+    def pictures(self) -> DetectionDataset | ClassificationDataset | None:
+        """The data set as one of pictures, whose sizes are known where boxes need them."""
+        return self.dataset.objects if isinstance(self.dataset, LocalisationDataset) else self.dataset
+
+
+def check(
+    root: Path | str, source: str, *, processes: int = 0, progress: Progress = lambda done, total: None
+) -> Checked:
+    """Check a source as open_detection and open_classification take it, or loc/SPLIT as open_localisation does.
+
+    processes: that decode pictures; 0: as many as cores.
+    """
+    checked = Checked(source)
     try:
-        parsed = parse_detection(root, source, thorough=True)
+        checked = reader_of(source)(root, source)
+        if (pictures := checked.pictures) is None:
+            return checked
+        looks = look(pictures, processes=processes, progress=progress)
     except DataError as error:
-        return [Fault.of(error)]
-    if parsed.dataset is None:
-        return list(parsed.faults)
-    return [*parsed.faults, *_image_faults(parsed.dataset)]
+        return replace(checked, faults=[*checked.faults, Fault.of(error)])
+    return replace(checked, faults=[*checked.faults, *looks.faults], looks=looks)
 
 
-def check_classification(root: Path | str, split: str) -> list[Fault]:
-    """Faults of what open_classification(root, split) reads; none: an empty list."""
-    try:
-        dataset = open_classification(root, split)
-    except DataError as error:
-        return [Fault.of(error)]
-    folder = find_split(dataset.root, split)
+def reader_of(source: str) -> Callable[[Path | str, str], Checked]:
+    """Return what reads a source: one of objects, of images with a class each, or with boxes too."""
+    if source.startswith(LOCALISATION):
+        return _read_localisation
+    return _read_detection if is_detection(source) else _read_classification
+
+
+def is_detection(source: str) -> bool:
+    """Tell whether a source is images with objects of any class."""
+    return not source.startswith(LOCALISATION) and ("/" in source or ":" in source)
+
+
+def _read_detection(root: Path | str, source: str) -> Checked:
+    parsed = parse_detection(root, source, thorough=True)
+    return Checked(source, list(parsed.faults), parsed.dataset)
+
+
+def _read_localisation(root: Path | str, source: str) -> Checked:
+    dataset, faults = read_localisation(Path(root), source.removeprefix(LOCALISATION))
+    return Checked(source, faults, dataset)
+
+
+def _read_classification(root: Path | str, source: str) -> Checked:
+    dataset = open_classification(root, source)
+    folder = find_split(dataset.root, source)
     counts_C = np.bincount(dataset.labels_I, minlength=len(dataset.class_names))
     faults = [
         Fault((folder or dataset.root) / dataset.class_names[label], "has no image", "add some", fatal=False)
         for label in np.flatnonzero(counts_C == 0)
     ]
-    if dataset.pixels_IHW3 is not None:
-        return faults
-    if folder is not None:
+    if folder is not None and dataset.pixels_IHW3 is None:
         others = [p for p in sorted(folder.glob("*/*")) if not is_image(p.name) and not p.name.startswith(".")]
         faults += [
             Fault(path, "does not have an image's name", "it is left out; rename it if it is one", fatal=False)
             for path in others
         ]
-    if dataset.shards is not None and (index := find_index(root, split)) is not None:
+    if dataset.shards is not None and (index := find_index(root, source)) is not None:
         faults += [Fault.of(error) for error in damaged_shards(index)]
-    return faults + list(_bad_samples(lambda i: decode_bytes(dataset.read(i), dataset.name(i)), len(dataset)))
-
-
-def check_localisation(root: Path | str, split: str) -> list[Fault]:
-    """Faults of what open_localisation(root, split) reads, boxes first, then images; none: an empty list."""
-    try:
-        dataset, faults = read_localisation(Path(root), split)
-    except DataError as error:
-        return [Fault.of(error)]
-    if dataset is None:
-        return faults
-    return faults + list(_image_faults(dataset.objects))
-
-
-def _image_faults(dataset: DetectionDataset) -> Iterator[Fault]:
-    def decode(index: int) -> None:
-        height, width = dataset.sizes_hw_I2[index].tolist()
-        decode_image(dataset.path(index), size_hw=(height, width))
-
-    return _bad_samples(decode, len(dataset))
-
-
-def _bad_samples(decode: Callable[[int], object], images: int) -> Iterator[Fault]:
-    """Decode every image, on all cores (OpenCV lets go of Python's lock)."""
-
-    def fault_of(index: int) -> Fault | None:
-        try:
-            decode(index)
-        except BadSample as error:
-            return Fault(Path(error.where), error.reason, error.hint or "replace it")
-        return None
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for first in range(0, images, CHECKED_AT_ONCE):  # `map` keeps an object for each that waits
-            some = range(first, min(first + CHECKED_AT_ONCE, images))
-            yield from (fault for fault in pool.map(fault_of, some) if fault is not None)
+    return Checked(source, faults, dataset)

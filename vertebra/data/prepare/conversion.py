@@ -64,7 +64,7 @@ def convert(
     writer = FORMS[form](output, split, polygons=polygons)
     if crowd == "drop":
         writer.lost["crowd regions (left out, as --crowd drop says)"] = int(dataset.crowd_K.sum())
-        dataset = dataset.without_crowd()
+        dataset = dataset.with_objects(~dataset.crowd_K)
     names = list(dataset.file_names) if form == "coco" and images == "none" else image_names(dataset, split)
     if form != "coco" or images != "none":
         _refuse_clashes(dataset, names, writer)

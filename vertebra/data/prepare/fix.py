@@ -1,0 +1,168 @@
+"""A checked set written anew without what is wrong: in its own form, elsewhere, with a list of what was left out.
+
+    coco/SPLIT, sample/SPLIT, json:FILE       OUT/annotations/instances_SPLIT.json, OUT/SPLIT/<image>
+    voc2007/SPLIT, vocxml:DIR, imagenet_det   OUT/{Annotations,JPEGImages,ImageSets/Main/SPLIT.txt,classes.txt}
+    yolo:...                                  OUT/data.yaml, OUT/{images,labels}/SPLIT
+    train, val, test; loc/train               OUT/SPLIT/<class>/<image>, and an XML beside it
+
+Pictures are hard links where the file system has them, else copies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vertebra.data.datasets.catalog import parse_detection
+from vertebra.data.datasets.localisation import LocalisationDataset
+from vertebra.data.datasets.masks import segmentation_fault
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.datasets.xml_objects import Written, xml_text
+from vertebra.data.prepare.check import LOCALISATION, Checked, is_detection
+from vertebra.data.prepare.conversion import convert
+from vertebra.data.prepare.conversion_forms import write_new
+from vertebra.data.prepare.shard_files import write_shards
+from vertebra.ground.errors import DataError
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """source, data: the copy, and the directory that it is opened from. changes: a sentence each, on what is gone."""
+
+    source: str
+    data: Path
+    changes: tuple[str, ...]
+
+
+def write_fixed(checked: Checked, root: Path, output: Path, split: str, *, progress: Progress = iter) -> Fixed | None:
+    """Write what can be used of a source into `output`; None: nothing can. split: its name there. Raises DataError."""
+    if checked.pictures is None or checked.looks is None or not checked.looks.fine_I.any():
+        return None
+    fine_I = np.flatnonzero(checked.looks.fine_I)
+    changes = [f"left out: {fault}" for fault in checked.looks.faults]
+    if is_detection(checked.source):
+        return _objects(checked.source, fine_I, changes, root, output, split, progress)
+    if isinstance(checked.dataset, LocalisationDataset):
+        located = checked.dataset.subset(fine_I)
+        _place_all(located.images, output, progress)
+        _write_boxes(located, output)
+        return Fixed(f"{LOCALISATION}{split}", output, tuple(changes))
+    assert isinstance(checked.dataset, ClassificationDataset)
+    images = checked.dataset.subset(fine_I)
+    if images.shards is not None or images.pixels_IHW3 is not None:
+        write_shards(images, output, split, progress=progress)
+    else:
+        _place_all(images, output, progress)
+    return Fixed(split, output, tuple(changes))
+
+
+def _objects(
+    source: str, fine_I: np.ndarray, changes: list[str], root: Path, output: Path, split: str, progress: Progress
+) -> Fixed:
+    parsed = parse_detection(root, source, extras=True)
+    assert parsed.dataset is not None, "it was checked"
+    dataset = _with_own_ids(parsed.dataset.subset(fine_I), changes)
+    dataset = _clipped(_with_whole_masks(dataset, changes), changes)
+    changes += [f"{'left out' if fault.fatal else 'changed'}: {fault}" for fault in parsed.faults]
+    form = "yolo" if source.startswith("yolo:") else "coco" if source.startswith(("coco", "json:", "sample")) else "voc"
+    polygons = form == "yolo" and dataset.segmentations is not None
+    how = "link" if _can_link(dataset.path(0), output) else "copy"
+    done = convert(dataset, form, output, split, images=how, polygons=polygons, progress=progress)
+    return Fixed(done.source, done.data, (*changes, *done.sentences))
+
+
+def _with_own_ids(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
+    """Without images that share an id: nobody knows whose the objects are."""
+    _, inverse_I, counts = np.unique(dataset.image_ids_I, return_inverse=True, return_counts=True)
+    own_I = counts[inverse_I] == 1
+    changes += [f"left out: {dataset.path(i)}: another image has its id" for i in np.flatnonzero(~own_I).tolist()]
+    return dataset.subset(np.flatnonzero(own_I))
+
+
+def _with_whole_masks(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
+    """Without objects whose mask does not decode."""
+    if dataset.segmentations is None:
+        return dataset
+    owners_K = np.repeat(np.arange(len(dataset)), np.diff(dataset.starts))
+    sizes_hw_K2 = dataset.sizes_hw_I2[owners_K].tolist()
+    whole_K = np.ones(len(owners_K), bool)
+    for k, text in enumerate(dataset.segmentations):
+        if text and (reason := segmentation_fault(json.loads(text), tuple(sizes_hw_K2[k]))):
+            whole_K[k] = False
+            changes.append(f"left out: annotation {dataset.annotation_ids_K[k]}: its mask does not decode ({reason})")
+    return dataset.with_objects(whole_K)
+
+
+def _clipped(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
+    """With boxes cut to their images; areas that were their box's remain so."""
+    owners_K = np.repeat(np.arange(len(dataset)), np.diff(dataset.starts))
+    whole_K2 = dataset.sizes_hw_I2[owners_K, ::-1].astype(np.float64)
+    xywh_K4 = dataset.bbox_xywh_K4
+    low_K2, high_K2 = xywh_K4[:, :2].clip(0), np.minimum(xywh_K4[:, :2] + xywh_K4[:, 2:], whole_K2)
+    beyond_K = (low_K2 != xywh_K4[:, :2]).any(axis=1) | (xywh_K4[:, :2] + xywh_K4[:, 2:] > whole_K2).any(axis=1)
+    if not beyond_K.any():
+        return dataset
+    changes.append(f"changed: {beyond_K.sum()} boxes were clipped to their images")
+    clipped_K4 = np.where(beyond_K[:, None], np.concatenate([low_K2, high_K2 - low_K2], axis=1), xywh_K4)
+    of_box_K = np.isclose(dataset.areas_K, xywh_K4[:, 2:].prod(axis=1)) & beyond_K
+    areas_K = np.where(of_box_K, clipped_K4[:, 2:].prod(axis=1), dataset.areas_K)
+    return replace(dataset, bbox_xywh_K4=clipped_K4, areas_K=areas_K)
+
+
+def _place_all(images: ClassificationDataset, output: Path, progress: Progress) -> None:
+    """Each picture in its class's folder, under its own name."""
+    link = _can_link(images.path(0), output)
+    for index in progress(range(len(images))):
+        place = output / _placed(images, index)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            os.link(images.path(index).resolve(), place)
+        else:
+            shutil.copyfile(images.path(index), place)
+    for name in images.class_names:  # labels are folders' places in the alphabet
+        (output / images.split / name).mkdir(exist_ok=True)
+
+
+def _placed(images: ClassificationDataset, index: int) -> str:
+    name = PurePosixPath(images.file_names[index]).name
+    return f"{images.split}/{images.class_names[images.labels_I[index]]}/{name}"
+
+
+def _write_boxes(located: LocalisationDataset, output: Path) -> None:
+    """An XML beside each picture, with the boxes of its class."""
+    objects = located.objects
+    for index in range(len(located)):
+        these = range(int(objects.starts[index]), int(objects.starts[index + 1]))
+        name = located.class_names[located.images.labels_I[index]]
+        height, width = objects.sizes_hw_I2[index].tolist()
+        written: list[Written] = [(name, objects.bbox_xywh_K4[k].tolist(), False, {}) for k in these]
+        place = output / _placed(located.images, index)
+        write_new(place.with_suffix(".xml"), xml_text(place.name, (height, width), written, {}))
+
+
+def _can_link(picture: Path, output: Path) -> bool:
+    output.mkdir(parents=True, exist_ok=True)
+    trial = output / f".link.{os.getpid()}"
+    try:
+        os.link(picture.resolve(), trial)
+    except OSError:
+        return False
+    trial.unlink()
+    return True
+
+
+def refuse_in_place(output: Path, root: Path) -> None:
+    """Raise DataError where `output` has something in it, or is the data set's own directory."""
+    if output.resolve() == root.resolve():
+        raise DataError(output, "is the data set itself", "give --fix a new directory")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise DataError(output, "is there already", "give --fix a new directory")

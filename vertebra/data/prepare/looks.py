@@ -1,0 +1,137 @@
+"""One pass over the pictures of a set, in several processes: whether each decodes, and a print of it.
+
+Legend: I pictures. A print is a 64-bit hash and 8 x 8 grey means. The hash has the signs, about their median, of a
+32 x 32 copy's lowest 8 x 8 cosine frequencies: scaling, another JPEG quality and other brightness change a few bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vertebra.data.datasets.faults import Fault
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.loading.decode import decode_bytes, decode_image
+from vertebra.ground.errors import BadSample, DataError
+
+AT_ONCE = 64  # pictures that a process is handed
+FLAT = 3.0  # grey levels: pictures whose means differ less from one another have no print
+_SIDE = 8
+
+Progress = Callable[[int, int], None]  # pictures done, of how many
+Pixels = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """faults: of pictures that cannot be used. fine_I: those that can. hashes_I: uint64. means_ID: uint8, D = 64.
+
+    printed_I: those with a print: fine ones that are not of one colour.
+    """
+
+    faults: tuple[Fault, ...]
+    fine_I: np.ndarray
+    printed_I: np.ndarray
+    hashes_I: np.ndarray
+    means_ID: np.ndarray
+
+
+def look(pictures: DetectionDataset | ClassificationDataset, *, processes: int = 0, progress: Progress) -> Looks:
+    """Decode every picture as training would, and print it. processes: 0: as many as cores. Raises DataError."""
+    decode: Pixels
+    if isinstance(pictures, DetectionDataset):
+        decode = partial(_of_objects, pictures)
+    else:
+        decode = partial(_of_a_class, pictures)
+    starts = range(0, len(pictures), AT_ONCE)
+    chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in starts]
+    found: list[_Chunk] = []
+    with closing(_answers(decode, chunks, min(processes or os.cpu_count() or 1, len(chunks)))) as answers:
+        try:
+            for chunk, answer in zip(chunks, answers):
+                found.append(answer)
+                progress(chunk.stop, len(pictures))
+        except BrokenProcessPool as error:
+            first = pictures.path(chunks[len(found)].start)
+            reason = "a process that decoded it or one of the pictures after it was ended, as for want of memory"
+            raise DataError(first, reason, "look for huge pictures there, or give fewer --processes") from error
+    columns = zip(*((one.fine_I, one.printed_I, one.hashes_I, one.means_ID) for one in found))
+    joined = [np.concatenate(column) for column in columns] if found else [np.zeros(0, bool)] * 2 + [
+        np.zeros(0, np.uint64), np.zeros((0, _SIDE**2), np.uint8)
+    ]  # fmt: skip
+    return Looks(tuple(fault for one in found for fault in one.faults), *joined)
+
+
+_Chunk = Looks
+_decode_here: Pixels | None = None  # of a process of the pool
+
+
+def _answers(decode: Pixels, chunks: list[range], processes: int) -> Generator[_Chunk, None, None]:
+    if processes < 2:
+        yield from (_look_at(decode, chunk) for chunk in chunks)
+        return
+    context = get_context("fork" if os.name == "posix" and os.uname().sysname == "Linux" else None)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(decode,)) as pool:
+        try:
+            yield from pool.map(_look_here, chunks)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C is answered at once
+
+
+def _begin(decode: Pixels) -> None:
+    global _decode_here
+    _decode_here = decode
+    cv2.setNumThreads(0)  # one process, one core
+
+
+def _look_here(chunk: range) -> _Chunk:
+    assert _decode_here is not None
+    return _look_at(_decode_here, chunk)
+
+
+def _look_at(decode: Pixels, chunk: range) -> _Chunk:
+    faults: list[Fault] = []
+    fine_I, printed_I = np.zeros(len(chunk), bool), np.zeros(len(chunk), bool)
+    hashes_I, means_ID = np.zeros(len(chunk), np.uint64), np.zeros((len(chunk), _SIDE**2), np.uint8)
+    for place, index in enumerate(chunk):
+        try:
+            pixels_HW3 = decode(index)
+        except BadSample as error:
+            faults.append(Fault(Path(error.where), error.reason, error.hint or "replace it"))
+            continue
+        fine_I[place] = True
+        hashes_I[place], means_ID[place] = fingerprint(pixels_HW3)
+        printed_I[place] = means_ID[place].std() >= FLAT
+    return Looks(tuple(faults), fine_I, printed_I, hashes_I, means_ID)
+
+
+def fingerprint(pixels_HW3: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Return the hash (uint64) and the 64 means (uint8) of an RGB picture."""
+    small_HW3 = cv2.resize(pixels_HW3, (32, 32), interpolation=cv2.INTER_AREA)
+    grey_HW = cv2.cvtColor(small_HW3, cv2.COLOR_RGB2GRAY)
+    waves_D = cv2.dct(grey_HW.astype(np.float32))[:_SIDE, :_SIDE].ravel()
+    bits_D = waves_D > np.median(waves_D[1:])  # the first is the mean
+    means_HW = cv2.resize(grey_HW, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return np.packbits(bits_D).view(np.uint64)[0], means_HW.ravel()
+
+
+def _of_objects(dataset: DetectionDataset, index: int) -> np.ndarray:
+    height, width = dataset.sizes_hw_I2[index].tolist()
+    return decode_image(dataset.path(index), size_hw=(height, width))
+
+
+def _of_a_class(dataset: ClassificationDataset, index: int) -> np.ndarray:
+    if dataset.pixels_IHW3 is not None:
+        return dataset.pixels_IHW3[index]
+    return decode_bytes(dataset.read(index), dataset.name(index))
