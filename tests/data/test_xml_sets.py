@@ -143,7 +143,7 @@ def test_xml_that_is_not_read_is_named_with_the_reason(tmp_path: Path, content: 
     with pytest.raises(DataError, match=rf"a\.xml: does not parse as VOC XML \({re.escape(reason)}.*; correct or"):
         read_xml(tmp_path / "a.xml", extras=True)
     write_picture(tmp_path / "a.jpg", 9, 9)
-    found = check_detection(tmp_path, f"vocxml:{tmp_path}")
+    found = check(tmp_path, f"vocxml:{tmp_path}").faults
     assert tmp_path / "b.xml" in [fault.path for fault in found], "nor does it end a check"
 
 
@@ -193,7 +193,7 @@ def test_of_several_images_of_one_name_the_xml_says_which_is_meant(tmp_path: Pat
 def test_images_whose_numbers_are_the_same_are_two_images(tmp_path: Path, stems: tuple[str, ...]):
     write_voc(tmp_path, {stem: [DOG] for stem in stems})
     ids = open_detection(tmp_path, "voc2007/trainval").image_ids_I.tolist()
-    assert len(set(ids)) == len(stems) and check_detection(tmp_path, "voc2007/trainval") == []
+    assert len(set(ids)) == len(stems) and check(tmp_path, "voc2007/trainval").faults == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -211,7 +211,7 @@ def test_hidden_files_are_no_part_of_a_set(tmp_path: Path, hidden: str):
     write_text(folder / f"{hidden}.xml", "Mac OS X")
     write_text(folder / f"{hidden}.jpg", "Mac OS X")
     (folder / "again").symlink_to(folder)
-    assert len(open_detection(tmp_path, "vocxml:mine")) == 1 and check_detection(tmp_path, "vocxml:mine") == []
+    assert len(open_detection(tmp_path, "vocxml:mine")) == 1 and check(tmp_path, "vocxml:mine").faults == []
     assert find_sources(folder) == (f"vocxml:{folder}",)
 
 

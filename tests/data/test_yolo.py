@@ -147,7 +147,7 @@ def test_images_whose_numbers_are_the_same_are_two_images(tmp_path: Path, stems:
         write_text(tmp_path / place / f"{stem}.txt", BOX)
     (tmp_path / "data.yaml").write_text(f"train: {place}\nnames: [cat, dog]\n")
     assert len(set(open_detection(tmp_path, "yolo:train").image_ids_I.tolist())) == 2
-    assert check_detection(tmp_path, "yolo:train") == []
+    assert check(tmp_path, "yolo:train").faults == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -164,7 +164,7 @@ def test_marks_of_an_encoding_are_no_part_of_a_name(yolo_set: Write, encoding: s
 def test_hidden_files_are_no_part_of_a_set(yolo_set: Write, hidden: str):
     root = yolo_set({"a": BOX})
     write_text(root / "images" / "train" / hidden, "Mac OS X")
-    assert len(open_detection(root, "yolo:train")) == 1 and check_detection(root, "yolo:train") == []
+    assert len(open_detection(root, "yolo:train")) == 1 and check(root, "yolo:train").faults == []
 
 
 def test_a_test_split_without_any_labels_is_images_without_truth(yolo_set: Write):
