@@ -72,10 +72,13 @@ class PerClassHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features_NCHW: Tensor, classes_NQ: Tensor) -> tuple[Tensor, Tensor]:
-        """logits_NQA and deltas_NQA4 of the given classes, each image's own, in the order of the anchors."""
+        """logits_NQA and deltas_NQA4 of the given classes, each image's own, in the order of the anchors; float32, as
+        the best of all anchors is one of many equals in bf16."""
         hidden_NPM = self.conv(features_NCHW).relu_().flatten(2).mT
-        logits_NQPK = self._of_classes(self.cls, hidden_NPM, classes_NQ)
-        deltas_NQPJ = self._of_classes(self.reg, hidden_NPM, classes_NQ)
+        with torch.autocast(hidden_NPM.device.type, enabled=False):
+            hidden_NPM = hidden_NPM.float()
+            logits_NQPK = self._of_classes(self.cls, hidden_NPM, classes_NQ)
+            deltas_NQPJ = self._of_classes(self.reg, hidden_NPM, classes_NQ)
         return logits_NQPK.flatten(2), deltas_NQPJ.unflatten(3, (-1, 4)).flatten(2, 3)
 
     def _of_classes(self, sibling: nn.Conv2d, hidden_NPM: Tensor, classes_NQ: Tensor) -> Tensor:
@@ -181,7 +184,7 @@ class Localizer(nn.Module):
         rows, columns = features_nCHW.shape[-2:]
         anchors_A4 = self.anchors(rows, columns, features_nCHW.device)
         inside_n1A = centred_inside(anchors_A4, sizes_hw_n2)[:, None]
-        best = logits_nQA.float().masked_fill(~inside_n1A, float("-inf")).topk(min(self.candidates, len(anchors_A4)))
+        best = logits_nQA.masked_fill(~inside_n1A, float("-inf")).topk(min(self.candidates, len(anchors_A4)))
         deltas_nQD4 = deltas_nQA4.gather(2, best.indices[..., None].expand(*best.indices.shape, 4))
         boxes_nQD4 = decode(deltas_nQD4, anchors_A4[best.indices])
         return boxes_nQD4, best.values.sigmoid()

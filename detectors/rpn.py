@@ -28,8 +28,7 @@ MIN_SIDE_PX = 1e-3  # of a proposal
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """anchors_A4; objectness_NA: logits; deltas_NA4. The last two in the precision of the convolutions. level_sizes:
-    how many of the anchors are each level's."""
+    """anchors_A4; objectness_NA: logits; deltas_NA4; all float32. level_sizes: how many anchors are each level's."""
 
     anchors_A4: Tensor
     objectness_NA: Tensor
@@ -71,10 +70,13 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """objectness_NA and deltas_NA4, in the order of the anchors."""
+        """objectness_NA and deltas_NA4, in the order of the anchors and in float32: of the best 2,000 logits of an image
+        bf16 would leave some 600 different ones, and the place in the list would choose among equals."""
         hidden_NCHW = self.conv(features_NCHW).relu_()
-        objectness_NHWK = self.objectness(hidden_NCHW).permute(0, 2, 3, 1)
-        deltas_NHWK4 = self.deltas(hidden_NCHW).permute(0, 2, 3, 1)
+        with torch.autocast(hidden_NCHW.device.type, enabled=False):
+            hidden_NCHW = hidden_NCHW.float()
+            objectness_NHWK = self.objectness(hidden_NCHW).permute(0, 2, 3, 1)
+            deltas_NHWK4 = self.deltas(hidden_NCHW).permute(0, 2, 3, 1)
         return objectness_NHWK.flatten(1), deltas_NHWK4.reshape(len(features_NCHW), -1, 4)
 
 
@@ -165,7 +167,7 @@ class RPN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidates' boxes and logits; which of them are proposed, best first, and which places are filled."""
         anchors_A4 = output.anchors_A4
-        scores_NA = output.objectness_NA.float().masked_fill(~self.eligible(anchors_A4, images), float("-inf"))
+        scores_NA = output.objectness_NA.masked_fill(~self.eligible(anchors_A4, images), float("-inf"))
         scores_NK, index_NK, candidates = _best_of_levels(scores_NA, output.level_sizes, limits.before_nms)
         deltas_NK4 = take(output.deltas_NA4, index_NK)
         boxes_NK4 = clip(decode(deltas_NK4, anchors_A4[index_NK]), images.sizes_hw_N2)

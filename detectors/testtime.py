@@ -209,7 +209,9 @@ def vote(detections: Detections, candidates: Candidates, iou: float = VOTE_IOU) 
     near_NDT = box_iou(detections.boxes_ND4, candidates.boxes_NT4) >= iou
     weight_NDT = weight_NT.unsqueeze(1) * (near_NDT & same_class_NDT)
     total_ND1 = weight_NDT.sum(dim=2, keepdim=True)
-    mean_ND4 = (weight_NDT @ candidates.boxes_NT4) / total_ND1.clamp(min=torch.finfo(torch.float32).tiny)
+    # No matrix product: autocast or TF32 would round coordinates, by up to 4 px at 1000.
+    sums = [(weight_NDT * side_NT.unsqueeze(1)).sum(dim=2) for side_NT in candidates.boxes_NT4.unbind(2)]
+    mean_ND4 = torch.stack(sums, dim=2) / total_ND1.clamp(min=torch.finfo(torch.float32).tiny)
     return replace(detections, boxes_ND4=mean_ND4.where(detections.valid_ND.unsqueeze(2), 0))
 
 

@@ -92,9 +92,9 @@ class Moves(TorchDispatchMode):
         return result
 
 
-def c4_detector() -> FasterRCNN:
+def c4_detector(width: float = 1.0) -> FasterRCNN:
     """A ResNet-18 in two, with frozen norms and stages as a recipe would have them."""
-    backbone = create_backbone("r18")
+    backbone = create_backbone("r18", width=width)
     freeze_norms(backbone)
     backbone.freeze(4)
     trunk, head = backbone.cut(stride=16)

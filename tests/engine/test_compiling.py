@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from tests.engine.toy import ITERATIONS, batches, job
 from vertebra.engine.checkpoint import load_checkpoint
+from vertebra.engine.compiling import compile_forward
 from vertebra.ground.errors import UserError
+
+
+def test_a_small_net_compiles_for_real():
+    plain = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    compiled = copy.deepcopy(plain)
+    x_NC = torch.randn(3, 6)
+    begin_step = compile_forward(compiled, torch.device("cpu"))
+    begin_step()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled(x_NC).square().sum().backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
+    plain(x_NC).square().sum().backward()
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for one, other in zip(compiled.parameters(), plain.parameters()):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_without_a_compiler_there_is_a_sentence(monkeypatch, train_toy):

@@ -35,9 +35,8 @@ def compile_forward(model: nn.Module, device: torch.device, *, accumulate: int =
 
 
 def _try_compiler(device: torch.device) -> None:
-    trial = torch.compile(lambda x: (x * 2 + 1).sum(), options={"force_disable_caches": True})
     try:
-        trial(torch.ones(8, device=device))
+        torch.compile(lambda x: (x * 2 + 1).sum())(torch.ones(8, device=device))
     except Exception as error:  # whatever is missing on this machine says so in its own way
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
