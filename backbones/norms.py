@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 
 def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False) -> Tensor:
@@ -33,8 +35,57 @@ def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: 
     return F.relu(y, inplace=True) if relu else y
 
 
+# Of each convolution: what its folded weight and bias were made of, and these.
+_KEPT: WeakKeyDictionary[nn.Conv2d, tuple[tuple[Any, ...], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+
+
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals `conv` and then `norm` as a constant; differentiable."""
+    """Weight and bias of the convolution that equals `conv` and then `norm` as a constant.
+
+    Where no gradient passes they are kept, in autocast's format: to fold again takes eight kernels, which for one image
+    are half of the host's work. Whatever changes the tensors makes them anew, except a write through `.data`, of which
+    torch keeps no count.
+    """
+    if torch.compiler.is_compiling():
+        return _fold(conv, norm)
+    learnt = (conv.weight, conv.bias, norm.weight, norm.bias)
+    made_of = None
+    if not (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in learnt)):
+        made_of = _made_of(conv, norm)
+    if made_of is None:
+        _KEPT.pop(conv, None)
+        return _fold(conv, norm)
+    if conv not in _KEPT or _KEPT[conv][0] != made_of:
+        with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode cannot serve in training
+            weight, bias = (part.to(made_of[0]) for part in _fold(conv, norm))
+        if type(weight) is not Tensor:  # a fake one, of a trace
+            return weight, bias
+        _KEPT[conv] = made_of, (weight, bias)
+    return _KEPT[conv][1]
+
+
+def _made_of(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Any, ...] | None:
+    """Return the number format wanted, and what changes with any of the tensors; None where that cannot be told."""
+    tensors = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    counter = norm.num_batches_tracked  # a norm's own update of its statistics counts in this one alone
+    device = conv.weight.device.type
+    try:
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else conv.weight.dtype
+        states = [(one.data_ptr(), one._version) for one in (*tensors, counter) if one is not None]
+    except RuntimeError:  # tensors without storage (fake ones) or without a count of changes (made in inference mode)
+        return None
+    return (dtype, norm.eps, *states)
+
+
+def _count_changes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Count a step as a change of the parameters: torch's fused optimisers do not."""
+    torch.autograd.graph.increment_version([one for group in optimizer.param_groups for one in group["params"]])
+
+
+register_optimizer_step_post_hook(_count_changes)
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None and norm.running_mean is not None
     scale_C = norm.weight * (norm.running_var + norm.eps).rsqrt()
     mean_C = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias

@@ -70,8 +70,8 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """objectness_NA and deltas_NA4, in the order of the anchors and in float32: of the best 2,000 logits of an image
-        bf16 would leave some 600 different ones, and the place in the list would choose among equals."""
+        """objectness_NA and deltas_NA4, in the order of the anchors and in float32: bf16 would leave an image's best
+        2,000 logits some 600 different values, and the place in the list would choose among equals."""
         hidden_NCHW = self.conv(features_NCHW).relu_()
         with torch.autocast(hidden_NCHW.device.type, enabled=False):
             hidden_NCHW = hidden_NCHW.float()

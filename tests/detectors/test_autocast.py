@@ -28,7 +28,7 @@ ALL_TRICKS = {"refine": True, "mirror": True, "region_px": 40.0}
 
 
 class RoundedBoxes(TorchDispatchMode):
-    """Notes every operation that gives a bf16 tensor of four numbers a row; `rounded` counts bf16 tensors of any kind."""
+    """Notes every operation that gives a bf16 tensor of four numbers a row; `rounded` counts all bf16 tensors."""
 
     def __init__(self) -> None:
         super().__init__()
