@@ -183,10 +183,10 @@ class TimedLoader:
     workers = 2
 
     def __init__(self, iterations: int, seconds: float):
-        self.iterations, self.seconds = iterations, seconds
+        self.batches, self.seconds = list(batches(0, iterations)), seconds
 
     def __iter__(self):
-        for batch in batches(0, self.iterations):
+        for batch in self.batches:
             time.sleep(self.seconds)
             yield batch
 

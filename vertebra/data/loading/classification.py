@@ -16,7 +16,7 @@ import torch
 from detectors.structures import Size
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
-from vertebra.data.loading.loaders import FORK, Batch, Loader
+from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import (
     Request,
     Share,
@@ -28,6 +28,7 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
+from vertebra.data.loading.workers import FORK
 from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
 from vertebra.ground.errors import BadSample
 
@@ -119,6 +120,9 @@ class ClassificationReader:
         if self.mixing:
             inputs = (*inputs, self.mixing.draw(self.seed, request.iteration, height=size, width=size))
         return Batch(inputs, tuple(used), tuple(skipped), request.iteration)
+
+    def batch_bytes(self, images: int) -> int:
+        return images * 3 * max(self.transform.size, self.growth.size if self.growth else 0) ** 2
 
     def _view(self, transform: ClassificationTransform, place: int, index: int, rng: np.random.Generator) -> np.ndarray:
         if self.dataset.pixels_IHW3 is not None:

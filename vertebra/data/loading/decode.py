@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vertebra.data.loading.workers import at_file
 from vertebra.ground.errors import BadSample
 
 JPEG = b"\xff\xd8\xff"
@@ -59,6 +60,7 @@ def decode_bytes(
     content: bytes, path: Path | str, *, size_hw: tuple[int, int] | None = None, shrink: int = 1
 ) -> np.ndarray:
     """decode_image of a file that has been read; `path` is for messages."""
+    at_file(path)
     if not _header(content).complete:
         raise BadSample(path, "truncated: its end is missing", _REPLACE)
     # Of other formats OpenCV decodes all and keeps every n-th pixel: no faster, and full of aliasing.

@@ -6,8 +6,9 @@ image's resized height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -79,6 +80,12 @@ class DetectionReader:
         images = image_batch([sample.pixels_HW3 for sample in samples], canvas_hw)
         targets = padded_targets(self.dataset, samples, masks=self.masks)
         return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
+
+    def batch_bytes(self, images: int) -> int:
+        """Of a batch on the largest canvas, with as many masks as images have objects on average."""
+        pixels = max(height * width for height, width in self.canvases)
+        mask_bytes = pixels * len(self.dataset.labels_K) / len(self.dataset) if self.masks else 0
+        return int(images * (3 * pixels + mask_bytes))
 
     def _sample(self, index: int, iteration: int, repetition: int, canvas_hw: Size) -> DetectionSample:
         dataset = self.dataset
@@ -227,7 +234,10 @@ class SeveralSizes:
     Each reader decodes for itself: which part of a JPEG's detail is decoded at all depends on the size that is wanted.
     """
 
-    readers: tuple[Callable[[Request], Batch], ...]
+    readers: tuple[DetectionReader, ...]
+
+    def batch_bytes(self, images: int) -> int:
+        return sum(reader.batch_bytes(images) for reader in self.readers)
 
     def __call__(self, request: Request) -> Batch:
         batch, *others = (reader(request) for reader in self.readers)
@@ -241,4 +251,5 @@ def at_several_sizes(loaders: Sequence[Loader]) -> Loader:
     first = loaders[0]
     if any(loader.requests != first.requests for loader in loaders):
         raise ValueError("Loaders of different images cannot be put together.")
-    return Loader(SeveralSizes(tuple(loader.reader for loader in loaders)), first.requests, first.workers)
+    readers = tuple(cast(DetectionReader, loader.reader) for loader in loaders)
+    return Loader(SeveralSizes(readers), first.requests, first.workers)

@@ -9,21 +9,24 @@ batches ahead, and a cache of decoded images keeps to its megabytes.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import signal
-import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
 
-import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from detectors.structures import TensorStructure
 from vertebra.data.loading.sampling import Request
-from vertebra.ground.errors import DataError
-
-PREFETCH_BATCHES = 2  # a worker
-FORK = "fork" if sys.platform.startswith("linux") else None  # how workers are started; None: the default
+from vertebra.data.loading.workers import FORK, PREFETCH_BATCHES, Crew
+from vertebra.ground.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,33 +45,44 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with all tensors of its inputs changed."""
+        inputs = (one._map(change) if isinstance(one, TensorStructure) else change(one) for one in self.inputs)
+        return replace(self, inputs=tuple(inputs))
+
     def to(self, device: torch.device | str) -> Batch:
         """The inputs on `device`; copies from pinned memory do not wait."""
-        return replace(
-            self,
-            inputs=tuple(
-                one.to(device, non_blocking=True) if isinstance(one, torch.Tensor) else one.to(device)
-                for one in self.inputs
-            ),
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        return replace(self, inputs=tuple(one.pin_memory() for one in self.inputs))
+        return self.map(torch.Tensor.pin_memory)
+
+    def shared(self) -> Batch:
+        """The batch in memory that other processes see."""
+        return self.map(_shared)
+
+
+def _shared(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.share_memory_() if tensor.numel() else tensor
 
 
 class Loader:
-    """An iterable of Batch with a length; iterating anew begins anew. Errors in workers come as they were."""
+    """An iterable of Batch with a length; iterating anew begins anew. What goes wrong in a worker comes as UserError.
+
+    reader: may have `batch_bytes(images)`, the memory of a batch.
+    """
 
     def __init__(self, reader: Callable[[Request], Batch], requests: Sequence[Request], workers: int) -> None:
         self.reader, self.requests, self.workers = reader, requests, workers
+        self._crew = Crew(workers)
         self._loader: DataLoader[Any] = DataLoader(
-            _Answers(reader),
+            _Answers(reader, self._crew),
             sampler=requests,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=PREFETCH_BATCHES if workers else None,
-            worker_init_fn=_start_worker if workers else None,
+            worker_init_fn=self._crew.start if workers else None,
             multiprocessing_context=FORK if workers else None,
             generator=torch.Generator(),  # else torch draws from the global one at every start
         )
@@ -77,26 +91,63 @@ class Loader:
         return len(self.requests)
 
     def __iter__(self) -> Iterator[Batch]:
-        for answer in self._loader:
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
+        if not self.workers or not len(self.requests):
+            yield from self._loader
+            return
+        batch_bytes = getattr(self.reader, "batch_bytes", lambda images: 0)
+        self._crew.prepare(batch_bytes(len(self.requests[0].indices)))
+        with self._at_work() as answers:
+            while True:
+                try:
+                    answer = next(answers)
+                except StopIteration:
+                    return
+                except RuntimeError as error:  # within five seconds of a worker's end
+                    raise self._crew.ended(answers._workers) or error from None
+                if isinstance(answer, _Failure):
+                    raise answer.error from RuntimeError(answer.traceback)
+                yield answer
+
+    @contextmanager
+    def _at_work(self) -> Iterator[Any]:
+        """Start the workers, and end them whatever happens: they heed no SIGTERM, so that Python would wait for them.
+
+        Torch would raise, wherever the main thread is, when one dies: that is left to `next`.
+        """
+        before = signal.getsignal(signal.SIGCHLD)
+        answers: Any = iter(self._loader)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        kill = functools.partial(_kill, answers._workers)
+        atexit.register(kill)
+        try:
+            yield answers
+        finally:
+            answers._shutdown_workers()
+            kill()
+            atexit.unregister(kill)
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+
+
+class _Failure(NamedTuple):
+    error: UserError
+    traceback: str
 
 
 class _Answers(Dataset[Any]):
-    def __init__(self, reader: Callable[[Request], Batch]) -> None:
-        self._reader = reader
+    def __init__(self, reader: Callable[[Request], Batch], crew: Crew) -> None:
+        self._reader, self._crew = reader, crew
 
-    def __getitem__(self, request: Request) -> Batch | DataError:  # type: ignore[override]
-        try:
+    def __getitem__(self, request: Request) -> Batch | _Failure:  # type: ignore[override]
+        worker = get_worker_info()
+        if worker is None:
             return self._reader(request)
-        except DataError as error:  # raised in a worker, it would come home wrapped in a traceback
-            return error
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # one worker, one core
-    # Both may be sent to the whole group (a terminal's Ctrl-C, a cluster's SIGTERM): they are for the main process,
-    # which saves its state and then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            return self._reader(request).shared()  # here, not in the queue's thread, whose errors nobody hears of
+        except Exception as error:
+            return _Failure(self._crew.failure(error, worker.id), traceback.format_exc())

@@ -110,6 +110,9 @@ class LocalisationReader:
         targets = padded_targets(self.dataset.objects, samples)
         return Batch((images, targets, classes_N), targets.image_ids, tuple(skipped), request.iteration)
 
+    def batch_bytes(self, images: int) -> int:
+        return images * 3 * self.view.size**2
+
     def _sample(self, index: int, iteration: int) -> DetectionSample:
         objects, view = self.dataset.objects, self.view
         height, width = size_hw = tuple(objects.sizes_hw_I2[index].tolist())

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -43,6 +44,11 @@ class PictureBatch(Batch):
 
     sizes_hw: tuple[Size, ...] = ()
     originals: tuple[torch.Tensor, ...] = ()
+
+    def shared(self) -> PictureBatch:
+        for picture_HW3 in self.originals:
+            picture_HW3.share_memory_()
+        return cast(PictureBatch, super().shared())
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,10 @@ class PictureReader:
             sizes_hw=tuple(sizes_hw),
             originals=tuple(map(torch.from_numpy, pictures)) if self.originals else (),
         )
+
+    def batch_bytes(self, images: int) -> int:
+        """Without the originals, whose sizes nobody knows before they are read."""
+        return images * 3 * max(height * width for height, width in self.view.canvases)
 
     def _resized(self, path: Path, content: bytes, picture_HW3: np.ndarray, canvas_hw: Size) -> np.ndarray:
         size_hw: Size = (picture_HW3.shape[0], picture_HW3.shape[1])

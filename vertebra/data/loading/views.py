@@ -130,6 +130,9 @@ class ViewReader:
         labels_N = torch.from_numpy(self.dataset.labels_I[indices])
         return Batch((ViewBatch(groups, sizes_hw_N2), labels_N), request.indices, iteration=request.iteration)
 
+    def batch_bytes(self, images: int) -> int:
+        return int(images * 3 * sum(view.usual_pixels for view in self.views))
+
     def _views_of(self, index: int) -> list[_PlacedView]:
         if self.dataset.pixels_IHW3 is not None:
             return [_PlacedView(view(self.dataset.pixels_IHW3[index])) for view in self.views]
