@@ -16,14 +16,18 @@ from pathlib import Path
 import pytest
 
 from vertebra.engine.jobs.board import Board, latest, paces
-from vertebra.engine.jobs.jobs import Job
-from vertebra.engine.jobs.processes import run_jobs, shares
+from vertebra.engine.jobs.jobs import End, Job, Outcome, run_at
+from vertebra.engine.jobs.local import Local, shares
 
 ENVIRONMENT = {"MARK": "seen"}
 
 
 def job(tmp_path: Path, name: str, code: str, iterations: int = 10) -> Job:
     return Job(name, tmp_path / name, (sys.executable, "-c", textwrap.dedent(code)), iterations, kind=name[0])
+
+
+def run_jobs(jobs, *, at_once: int, consoles: Path, environments, done=(), stream=None) -> Outcome:
+    return run_at(Local(at_once, consoles, environments), jobs, done=done, stream=stream)
 
 
 def test_a_job_that_fails_leaves_the_others_alone_and_says_why(tmp_path):
@@ -85,9 +89,10 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
 from vertebra.engine.jobs.jobs import Job
-from vertebra.engine.jobs.processes import run_jobs
+from vertebra.engine.jobs.jobs import run_at
+from vertebra.engine.jobs.local import Local
 jobs = [Job(n, Path("x"), (sys.executable, "-c", {inner!r}), 1) for n in "ab"]
-outcome = run_jobs(jobs, at_once=1, consoles=Path({str(tmp_path / "out")!r}), environments=[{{}}])
+outcome = run_at(Local(1, Path({str(tmp_path / "out")!r}), [{{}}]), jobs)
 assert outcome.failed == {{}}, outcome
 sys.exit(128 + outcome.stopped_by)
 """
@@ -239,3 +244,26 @@ def test_an_error_of_ours_ends_the_jobs_first(tmp_path):
     with pytest.raises(KeyError, match="a fault of ours"):
         run_jobs(jobs, at_once=2, consoles=tmp_path / "out", environments=[{}], stream=io.StringIO())
     assert (tmp_path / "saved").exists()
+
+
+def test_a_job_whose_node_is_lost_is_started_again_but_not_for_ever(tmp_path):
+    class Lossy(Local):
+        """Loses a once, and b always."""
+
+        lost = 0
+
+        def poll(self):
+            ends = super().poll()
+            lost = [name for name in ends if name == "b" or not self.lost]
+            self.lost += "a" in lost
+            return {name: End(None, "its node was lost") if name in lost else end for name, end in ends.items()}
+
+    ran = f"open({str(tmp_path)!r} + '/' + sys.argv[1], 'a').write('+')"
+    jobs = [
+        replace(job(tmp_path, name, ""), command=(sys.executable, "-c", f"import sys; {ran}", name)) for name in "ab"
+    ]
+    stream = io.StringIO()
+    outcome = run_at(Lossy(1, tmp_path / "out", [{}]), jobs, stream=stream)
+    assert (tmp_path / "a").read_text() == "++" and (tmp_path / "b").read_text() == "++++"
+    assert outcome.failed == {"b": 1} and outcome.reasons["b"].startswith("ended with 1: its node was lost (")
+    assert "a: its node was lost; it is started again (1 of 3 times)" in stream.getvalue()

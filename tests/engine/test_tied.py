@@ -67,10 +67,10 @@ def test_jobs_and_their_loaders_die_with_a_study_that_is_killed(tmp_path):
     study = """
         import sys
         from pathlib import Path
-        from vertebra.engine.jobs.jobs import Job
-        from vertebra.engine.jobs.processes import run_jobs
+        from vertebra.engine.jobs.jobs import Job, run_at
+        from vertebra.engine.jobs.local import Local
         command = (sys.executable, "-c", sys.argv[2], sys.argv[1])
-        run_jobs([Job("a", Path("x"), command, 1)], at_once=1, consoles=Path(sys.argv[1]) / "out", environments=[{}])
+        run_at(Local(1, Path(sys.argv[1]) / "out", [{}]), [Job("a", Path("x"), command, 1)])
     """
     killed_with_its_starter(start(study, tmp_path, LINGERS), tmp_path, ("alone",))
 

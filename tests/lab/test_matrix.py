@@ -15,7 +15,7 @@ from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
 from vertebra.lab.estimate import cost_of, makespan_s
 from vertebra.lab.matrix import exchange_body
-from vertebra.lab.run import place_of
+from vertebra.lab.run import executor_of
 from vertebra.lab.sweep import Undecided, choose, write_choices
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import DEFAULT_RECIPES
@@ -177,6 +177,15 @@ def test_what_cannot_be_is_said_before_anything_is_run(tmp_path, fields, overrid
         ({"heads": ["a b=x.yaml"]}, "write NAME=RECIPE.yaml with a NAME of letters"),
         ({"dataset": "voc7"}, "dataset 'voc7' is not one of voc07"),
         ({"slurm": ["gpu"]}, "--slurm gpu: write KEY=VALUE"),
+        ({"slurm": ["time=240"], "ray": "auto"}, "--slurm and --ray are two places; give one"),
+        ({"ray": "auto", "jobs": 2}, "--jobs is for this machine; a cluster's queue decides"),
+        ({"slurm": ["cluster=cloud"]}, "--slurm cluster=cloud: it is slurm or local"),
+        ({"slurm": ["partition=gpu"]}, "--slurm lacks time=MINUTES, such as time=240"),
+        ({"slurm": ["time=4h"]}, "--slurm time=4h: in whole minutes, such as time=240"),
+        ({"slurm": ["cluster=local", "time=0"]}, "--slurm time=0: in whole minutes"),
+        ({"slurm": ["cluster=local", "mem=4G"]}, "--slurm mem=4G: cluster=local has no queue that could heed it"),
+        ({"slurm": ["time=240", "nodes=2"]}, "--slurm nodes=2: the whole command would run as often"),
+        ({"slurm": ["time=240", "ntasks-per-node=2"]}, "--slurm ntasks-per-node=2: the whole command"),
     ],
 )
 def test_a_faulty_command_line_is_a_sentence(tmp_path, fields, sentence):
@@ -314,10 +323,10 @@ def test_jobs_do_not_share_gpus_by_accident(tmp_path, monkeypatch):
     with pytest.raises(
         RecipeError, match=r"--jobs is for a CPU; with GPUs give --gpus-per-job, such as --gpus 4 --gpus"
     ):
-        run.place_of(compare(tmp_path, jobs=2, gpus=4))
-    assert run.place_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4
+        run.executor_of(compare(tmp_path, jobs=2, gpus=4))
+    assert run.executor_of(compare(tmp_path, gpus=4, gpus_per_job=1)).at_once == 4
     monkeypatch.setattr("vertebra.engine.device.visible_gpus", lambda device: [])
-    assert run.place_of(compare(tmp_path, jobs=2, gpus=4)).at_once == 2
+    assert run.executor_of(compare(tmp_path, jobs=2, gpus=4)).at_once == 2
 
 
 def test_the_plan_says_where_the_jobs_go(tmp_path, monkeypatch):
@@ -386,5 +395,5 @@ def test_a_queued_job_asks_for_the_cores_of_its_processes_and_their_workers(monk
     monkeypatch.setattr("vertebra.engine.device.usable_cores", lambda: 64)
     monkeypatch.setattr("vertebra.engine.jobs.slurm.Cluster", lambda *_, **options: asked.append(options))
     recipe = CompareRecipe(slurm=("time=60",), gpus=4, workers=workers, output=tmp_path)
-    place_of(recipe)
+    executor_of(recipe)
     assert asked[0]["cores"] == cores

@@ -49,14 +49,11 @@ def main(arguments: list[str]) -> int:
     check(recipe, overrides)
     if not recipe.backbones:
         return report(recipe, list(recipe.runs), [])
-    from vertebra.engine.device import loader_workers
     from vertebra.lab import forecast
     from vertebra.lab.matrix import check_predictions, plan
-    from vertebra.lab.run import failures, lock_output, place_of, run, stopped
+    from vertebra.lab.run import executor_of, failures, lock_output, run, stopped, with_workers
 
-    if not recipe.is_queued:  # its jobs share this machine; those of a queue find out what they got
-        workers = loader_workers(recipe.workers, processes=recipe.processes * recipe.at_once)
-        recipe = recipe.model_copy(update={"workers": workers})
+    recipe = with_workers(recipe)
     if recipe.output.is_dir() and not recipe.dry_run:
         lock_output(recipe.output)
     matrix = plan(recipe, overrides)
@@ -66,13 +63,13 @@ def main(arguments: list[str]) -> int:
         forecast.show(recipe, matrix, done)
         return 0
     lock_output(recipe.output)
-    place = place_of(recipe)
+    executor = executor_of(recipe)
     print(forecast.summary(recipe, matrix))
     print(f"{forecast.devices(recipe)} Consoles: {recipe.output / 'consoles'}", flush=True)
-    outcome = run(recipe, matrix, place, done)
-    if code := stopped(outcome, place):
+    outcome = run(recipe, matrix, executor, done)
+    if code := stopped(outcome, executor):
         return code
-    failed = failures(matrix.trainings(), outcome, place)
+    failed = failures(matrix.trainings(), outcome)
     runs = [cell.output for cell in in_order(recipe, finished(recipe, matrix))]
     return report(recipe, runs, failed)
 

@@ -23,7 +23,6 @@ from vertebra.recipes.schema import BackboneRecipe
 from vertebra.recipes.schema_study import DepthRecipe
 
 if TYPE_CHECKING:
-    from vertebra.engine.jobs.jobs import Place
     from vertebra.lab.training import Training
 
 Settings = DepthRecipe
@@ -36,19 +35,18 @@ def main(arguments: list[str]) -> int:
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
     if recipe.runs and overrides:
         raise RecipeError("what follows -- goes to trainings, but runs that exist are only reported on")
-    from vertebra.engine.device import loader_workers
     from vertebra.evaluation.study import write_study
     from vertebra.evaluation.study.runs import read_study_run
+    from vertebra.lab.run import with_workers
 
-    workers = loader_workers(recipe.workers, processes=recipe.jobs * recipe.gpus)  # its jobs share this machine
-    recipe = recipe.model_copy(update={"workers": workers})
+    recipe = with_workers(recipe)
     runs, code = list(recipe.runs), 0
     if not runs:
         from vertebra.lab import depth
 
         cells = depth.plan(recipe, overrides)
         if recipe.dry_run:
-            show(cells, recipe.jobs)
+            show(cells, recipe.at_once)
             return 0
         code = train(recipe, cells)
         runs = [cell.output for cell in cells if cell.is_finished()]
@@ -72,26 +70,20 @@ def show(cells: list[Training], jobs: int) -> None:
         print("    " + shlex.join(cell.command()))
 
 
-def place_of(study: DepthRecipe) -> Place:
-    from vertebra.lab.run import this_machine
-
-    return this_machine(study.jobs, study.gpus, study.device, study.output / "consoles")
-
-
 def train(study: DepthRecipe, cells: list[Training]) -> int:
     """Train what is not finished; returns the exit code, with a line for each training that failed."""
     from vertebra.engine.jobs.jobs import run_at
-    from vertebra.lab.run import failures, lock_output, stopped
+    from vertebra.lab.run import executor_of, failures, lock_output, stopped
 
     done = [cell for cell in cells if cell.is_finished()]
     if len(done) == len(cells):
         return 0
     lock_output(study.output)
-    place = place_of(study)
-    outcome = run_at(place, [cell.job() for cell in cells if cell not in done], done=[cell.job() for cell in done])
-    if code := stopped(outcome, place):
+    executor = executor_of(study)
+    outcome = run_at(executor, [cell.job() for cell in cells if cell not in done], done=[cell.job() for cell in done])
+    if code := stopped(outcome, executor):
         return code
-    sentences = failures(cells, outcome, place)
+    sentences = failures(cells, outcome)
     for sentence in sentences:
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if sentences else 0
@@ -100,7 +92,7 @@ def train(study: DepthRecipe, cells: list[Training]) -> int:
 def measure(study: DepthRecipe, runs: list[Path]) -> int:
     """Measure what the report shows of finished runs beside their training: other views, and the layers' responses."""
     from vertebra.engine.jobs.jobs import Job, run_at
-    from vertebra.lab.run import stopped
+    from vertebra.lab.run import executor_of, stopped
 
     jobs = []
     for run, name in zip(runs, names_of(runs)):
@@ -116,9 +108,9 @@ def measure(study: DepthRecipe, runs: list[Path]) -> int:
             jobs.append(Job(f"{name}_{view}", console, command, 1, kind=view))
     failed = False
     if jobs:
-        place = place_of(study)
-        outcome = run_at(place, jobs)
-        if code := stopped(outcome, place):
+        executor = executor_of(study)
+        outcome = run_at(executor, jobs)
+        if code := stopped(outcome, executor):
             return code
         failed = bool(outcome.failed or outcome.not_run)  # the board has a line on each
     if study.responses:

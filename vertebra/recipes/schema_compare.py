@@ -13,7 +13,8 @@ from typing import get_args
 import tyro
 from pydantic import Field
 
-from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, Device, Recipe, Workers, flag_of
+from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, flag_of
+from vertebra.recipes.schema_jobs import Jobs
 
 BODIES: tuple[str, ...] = get_args(Body)
 
@@ -60,7 +61,7 @@ class Sweep:
         return flag_of(self.field)
 
 
-class CompareRecipe(Recipe):
+class CompareRecipe(Jobs):
     """Finished runs to report on, or a matrix of backbones, heads and seeds under one protocol."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to compare.")
@@ -90,14 +91,6 @@ class CompareRecipe(Recipe):
     gpus_per_job: int | None = Field(
         None, ge=1, description="Devices of each job, GPUS/GPUS_PER_JOB at a time; none: all of --gpus for each job."
     )
-    jobs: int | None = Field(None, ge=1, description="Jobs at a time that share the cores of a CPU; none: 1.")
-    slurm: tuple[str, ...] = Field(
-        (),
-        description="KEY=VALUE ... of the cluster's queue, where the jobs then run: partition=gpu time=240 (minutes), "
-        "any other of sbatch's options too. cluster=local: no queue, processes of this machine.",
-    )
-    device: Device = "auto"
-    workers: Workers = "auto"
     resume: bool = Field(False, description="Not needed: the same command again goes on by itself.")
     dry_run: bool = Field(False, description="Show the plan and an estimate of its time, and stop.")
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
@@ -118,6 +111,7 @@ class CompareRecipe(Recipe):
         self._check_pairs()
         self._check_weights()
         self._check_names()
+        self.check_place()
         self._check_devices()
         self._check_sweep()
         self.all_heads()
@@ -148,9 +142,6 @@ class CompareRecipe(Recipe):
                     f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time"
                 )
 
-        if self.jobs is not None and self.is_queued:
-            raise ValueError("--jobs is for this machine; a cluster's queue decides how many run at a time")
-
     def _check_sweep(self) -> None:
         if not self.sweep and self.sweep_share != CompareRecipe.model_fields["sweep_share"].default:
             raise ValueError("--sweep-share is for a --sweep")
@@ -160,7 +151,7 @@ class CompareRecipe(Recipe):
             )
 
     def _check_pairs(self) -> None:
-        forms = (("predictions", "NAME=FILE"), ("slurm", "KEY=VALUE"), ("weights", "BACKBONE=FILE"))
+        forms = (("predictions", "NAME=FILE"), ("weights", "BACKBONE=FILE"))
         for field, form in forms:
             for entry in getattr(self, field):
                 name, _, value = entry.partition("=")
@@ -170,12 +161,7 @@ class CompareRecipe(Recipe):
     def matrix_fields(self) -> list[str]:
         """Return the fields that were set and have no effect on a report on runs that exist."""
         fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in REPORT_FIELDS}
-        return [name for name, field in fields.items() if getattr(self, name) != field.default]
-
-    @property
-    def is_queued(self) -> bool:
-        """True where the jobs go to a cluster's queue."""
-        return bool(self.slurm) and "cluster=local" not in self.slurm
+        return [name for name, field in sorted(fields.items()) if getattr(self, name) != field.default]
 
     @property
     def processes(self) -> int:

@@ -12,7 +12,8 @@ from typing import Literal
 import tyro
 from pydantic import Field
 
-from vertebra.recipes.schema import Device, Recipe, Workers, path_part
+from vertebra.recipes.schema import path_part
+from vertebra.recipes.schema_jobs import Jobs
 
 # The nets of the paper's section 4.2 and of its tables 2 and 3.
 STUDIES: dict[str, tuple[str, ...]] = {
@@ -66,7 +67,7 @@ class Net:
         )
 
 
-class DepthRecipe(Recipe):
+class DepthRecipe(Jobs):
     """Finished runs to report on, or the nets of a study of depth under one recipe."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to report on.")
@@ -81,10 +82,6 @@ class DepthRecipe(Recipe):
     data: Path | None = Field(None, description="Directory of the data set.")
     seeds: int = Field(1, ge=1, description="Runs of each net: seeds 0 to N-1.")
     output: Path = Field(Path("runs/depth"), description="Where the runs NET_sSEED and the report go.")
-    jobs: int = Field(1, ge=1, description="Trainings at a time; they share the cores, and the GPUs in turn.")
-    gpus: int = Field(1, ge=1, description="Processes (on GPUs: devices) for each training.")
-    device: Device = "auto"
-    workers: Workers = "auto"
     views: tuple[Literal["10crop", "dense", "multiscale"], ...] = Field(
         (), description="Test views beside the centre crop, for the paper's tables 2 to 4; see eval_backbone.py."
     )
@@ -95,7 +92,8 @@ class DepthRecipe(Recipe):
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
 
     def check(self) -> None:
-        """Raise ValueError with a sentence where a net is named twice."""
+        """Raise ValueError with a sentence where a net is named twice, or for a place that cannot be."""
+        self.check_place()
         directories = [net.directory for net in self.all_nets()]
         twice = sorted({name for name in directories if directories.count(name) > 1})
         if twice:

@@ -9,7 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from vertebra.engine.jobs.jobs import Job
 
 REDRAW_S = 1.0
 PLAIN_PERIOD_S = 60.0
@@ -17,23 +20,10 @@ TAIL_BYTES = 8192
 TO_COME = ("running", "queued", "waiting")  # the states of jobs that have not ended
 
 
-class Shown(Protocol):
-    """The part of a job that a board shows: see `vertebra.engine.jobs.jobs.Job`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def output(self) -> Path: ...
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def kind(self) -> str: ...
-
-
 class Board:
     """One line a job: on a terminal drawn again in place, elsewhere written once a minute for those that run."""
 
-    def __init__(self, jobs: Sequence[Shown], at_once: int, stream: TextIO, states: dict[str, str]):
+    def __init__(self, jobs: Sequence[Job], at_once: int, stream: TextIO, states: dict[str, str]):
         self.states = {job.name: states.get(job.name, "waiting") for job in jobs}
         self._jobs, self._at_once, self._stream = jobs, at_once, stream
         self._live = stream.isatty()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vertebra.engine.jobs.tied import tied
+from vertebra.engine.jobs.local import launch
 from vertebra.ground.errors import UserError
 
 POLL_S = 0.2
@@ -42,14 +42,7 @@ class Task:
     def __call__(self) -> None:
         # At the time limit the cluster signals all processes of a job, but this one decides what the training gets to
         # know.
-        with open(self.console, "ab") as output:
-            self._process = subprocess.Popen(
-                tied(self.command, ignoring=[signal.SIGUSR2]),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        self._process = launch(self.command, self.console, ignoring=[signal.SIGUSR2])
         signal.signal(signal.SIGTERM, self._end)  # scancel
         while (code := self._process.poll()) is None:
             time.sleep(POLL_S)
