@@ -20,7 +20,8 @@ from vertebra.ground.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
+has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install ray")
+needs_ray = lambda test: pytest.mark.slow(has_ray(test))  # noqa: E731  # a minute together, three on a busy machine
 
 # Two nodes on this machine. A line of standard input kills the second one.
 CLUSTER = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from backbones import BackboneError
 from vertebra.build.backbone import build_backbone
 from vertebra.data.datasets.shards import is_url
 from vertebra.ground.errors import RecipeError
-from vertebra.lab.training import Training, steps_of, with_flags
+from vertebra.lab.training import Training, common_flags, seeded, steps_of
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import BackboneRecipe, flag_of, protocol_fields
 from vertebra.recipes.schema_study import SET_BY_STUDY, WARM_DEPTH, WARM_START, DepthRecipe, Net
@@ -40,7 +39,8 @@ def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Training]:
         if facts in seen:
             raise RecipeError(f"{seen[facts].backbone}_s0 and {first.backbone}_s0 are one net; name it once")
         seen[facts] = first
-    return [_seeded(study, first, seed) for seed in range(study.seeds) for first in firsts]
+    seeds = range(study.seeds)
+    return [seeded(first, seed, study.output / f"{first.backbone}_s{seed}") for seed in seeds for first in firsts]
 
 
 def _training(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> Training:
@@ -49,8 +49,7 @@ def _training(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> Train
     is_cifar = net.backbone.startswith("cifar_")
     config = options.pop("config", study.config or ("cifar10/paper.yaml" if is_cifar else "imagenet/paper.yaml"))
     flags = (
-        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), "--resume"),
-        *("--device", study.device, "--gpus", str(study.gpus), "--workers", str(study.workers)),
+        *("--config", config, "--backbone", net.backbone, "--data", str(study.data), *common_flags(study)),
         *(part for name, value in options.items() for part in (flag_of(name), value)),
         *overrides,
     )
@@ -61,12 +60,6 @@ def _training(study: DepthRecipe, net: Net, overrides: tuple[str, ...]) -> Train
         flags += ("--eval-period", str(max(1, iterations // EVALUATIONS)))
     recipe = parse_recipe(BackboneRecipe, list(flags))
     return Training("train-backbone", net.backbone, net.directory, "", 0, study.output, flags, recipe, iterations)
-
-
-def _seeded(study: DepthRecipe, first: Training, seed: int) -> Training:
-    output = study.output / f"{first.backbone}_s{seed}"
-    one = replace(first, title=f"{first.title}, seed {seed}", seed=seed, output=output)
-    return with_flags(one, {"seed": str(seed), "output": str(output)})
 
 
 def identity_of(net: Net, recipe: BackboneRecipe) -> dict[str, Any]:

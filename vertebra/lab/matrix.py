@@ -6,7 +6,7 @@ command line means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.sweep import choose, trials_of, with_choice
-from vertebra.lab.training import Training, steps_of, with_flags
+from vertebra.lab.training import Training, common_flags, seeded, steps_of
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import BackboneRecipe, path_part
 from vertebra.recipes.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
@@ -88,7 +88,11 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
         check(first, is_pretrained=first.backbone not in recipe.weights_of())
     _check_bodies(firsts)
     trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
-    cells = tuple(_seeded(recipe, first, seed) for seed in range(recipe.seeds) for first in firsts.values())
+    cells = tuple(
+        seeded(first, seed, first.output.with_name(f"{first.output.name}_seed{seed}"))
+        for seed in range(recipe.seeds)
+        for first in firsts.values()
+    )
     return Matrix(cells, tuple(pretrainings), trials)
 
 
@@ -126,13 +130,6 @@ def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
             )
 
 
-def _common(recipe: CompareRecipe) -> tuple[str, ...]:
-    return (
-        *("--device", recipe.device, "--workers", str(recipe.workers), "--gpus", str(recipe.processes)),
-        "--resume",
-    )
-
-
 def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
     data = recipe.pretrain_data
     if data is None and recipe.dataset == "sample" and recipe.data is not None:
@@ -147,7 +144,7 @@ def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
     output = recipe.output / f"{path_part(backbone)}_backbone"
     flags = (
         *("--config", recipe.pretrain, "--backbone", backbone, "--data", str(data), "--output", str(output)),
-        *_common(recipe),
+        *common_flags(recipe),
     )
     parsed = parse_recipe(BackboneRecipe, list(flags), description="")
     title = f"pre-training of {backbone}"
@@ -161,7 +158,7 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
     stem = "_".join(part for part in (path_part(backbone), head.name) if part)
     flags = (
         *("--config", head.recipe, "--dataset", recipe.dataset, "--backbone", backbone),
-        *("--data", str(recipe.data), "--weights", weights, *_common(recipe)),
+        *("--data", str(recipe.data), "--weights", weights, *common_flags(recipe)),
         *(exchange_body(head.recipe, head.body) if head.body else ()),
         *overrides,
     )
@@ -177,12 +174,6 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
     title = f"{head.name or 'detector'} on {backbone}"
     output = recipe.output / stem
     return Training("train-det", title, backbone, head.name, 0, output, flags, parsed, iterations=steps_of(parsed))
-
-
-def _seeded(recipe: CompareRecipe, first: Training, seed: int) -> Training:
-    output = first.output.with_name(f"{first.output.name}_seed{seed}")
-    one = replace(first, title=f"{first.title}, seed {seed}", seed=seed, output=output)
-    return with_flags(one, {"seed": str(seed), "output": str(output)})
 
 
 def check(cell: Training, *, is_pretrained: bool) -> None:

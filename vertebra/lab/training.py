@@ -16,6 +16,7 @@ from vertebra.engine.rundir import RunDirectory
 from vertebra.recipes.command_line import drop_other_lengths, validated
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
 from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_jobs import Jobs
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ class Training:
         if self.recipe.precision == "auto":  # the machine that it ran on has decided
             free |= {"precision"}
         return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free)
+
+
+def common_flags(recipe: Jobs) -> tuple[str, ...]:
+    """Return the flags that a plan gives to all its trainings."""
+    devices = ("--device", recipe.device, "--gpus", str(recipe.processes))
+    return (*devices, "--workers", str(recipe.workers), "--resume")
+
+
+def seeded(first: Training, seed: int, output: Path) -> Training:
+    """Return a training like the first, with its seed and its directory."""
+    one = replace(first, title=f"{first.title}, seed {seed}", seed=seed, output=output)
+    return with_flags(one, {"seed": str(seed), "output": str(output)})
 
 
 def with_flags(training: Training, values: dict[str, str]) -> Training:

@@ -13,7 +13,7 @@ from typing import get_args
 import tyro
 from pydantic import Field
 
-from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, flag_of
+from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, flag_of, refuse
 from vertebra.recipes.schema_jobs import Jobs
 
 BODIES: tuple[str, ...] = get_args(Body)
@@ -108,55 +108,40 @@ class CompareRecipe(Jobs):
 
     def check(self) -> None:
         """Raise ValueError with a sentence for fields that do not go together."""
-        self._check_pairs()
-        self._check_weights()
-        self._check_names()
         self.check_place()
-        self._check_devices()
-        self._check_sweep()
+        self._check_entries()
+        share = CompareRecipe.model_fields["sweep_share"].default
+        per_job = self.gpus_per_job or 1
+        refuse(
+            (self.gpus % per_job, f"--gpus {self.gpus} is not a multiple of --gpus-per-job {per_job}"),
+            (
+                self.jobs and self.gpus_per_job,
+                f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time",
+            ),
+            (not self.sweep and self.sweep_share != share, "--sweep-share is for a --sweep"),
+            (
+                len(self.sweep) in (1, 2),
+                f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02",
+            ),
+        )
         self.all_heads()
 
-    def _check_weights(self) -> None:
-        for entry in self.weights:
-            if self.backbones and entry.partition("=")[0] not in self.backbones:
-                raise ValueError(
-                    f"--weights {entry}: write BACKBONE=FILE with one of the backbones {', '.join(self.backbones)}"
-                )
-
-    def _check_names(self) -> None:
-        lists = {"backbones": self.backbones, "sweep": self.sweep}
-        for field in ("heads", "weights", "slurm"):
-            lists[field] = tuple(entry.partition("=")[0] for entry in getattr(self, field))
-        for field, names in lists.items():
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
+    def _check_entries(self) -> None:
+        """Raise ValueError for entries that are no NAME=VALUE where they must be, of no backbone, or there twice."""
+        pairs = [("predictions", "NAME=FILE", entry) for entry in self.predictions]
+        for field, form, entry in [*pairs, *(("weights", "BACKBONE=FILE", entry) for entry in self.weights)]:
+            name, _, value = entry.partition("=")
+            if not name or not value:
+                raise ValueError(f"--{field} {entry}: write {form}")
+            if field == "weights" and self.backbones and name not in self.backbones:
+                known = ", ".join(self.backbones)
+                raise ValueError(f"--weights {entry}: write BACKBONE=FILE with one of the backbones {known}")
+        for field in ("backbones", "sweep", "heads", "weights", "slurm"):
+            is_plain = field in ("backbones", "sweep")
+            names = [entry if is_plain else entry.partition("=")[0] for entry in getattr(self, field)]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
                 hint = ", --seeds repeats them" if field in ("backbones", "heads") else ""
                 raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once{hint}")
-
-    def _check_devices(self) -> None:
-        if self.gpus_per_job is not None:
-            if self.gpus % self.gpus_per_job:
-                raise ValueError(f"--gpus {self.gpus} is not a multiple of --gpus-per-job {self.gpus_per_job}")
-            if self.jobs is not None:
-                raise ValueError(
-                    f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time"
-                )
-
-    def _check_sweep(self) -> None:
-        if not self.sweep and self.sweep_share != CompareRecipe.model_fields["sweep_share"].default:
-            raise ValueError("--sweep-share is for a --sweep")
-        if self.sweep and len(self.sweep) < 3:
-            raise ValueError(
-                f"--sweep {' '.join(self.sweep)}: name a field and at least two values, such as solver.lr 0.01 0.02"
-            )
-
-    def _check_pairs(self) -> None:
-        forms = (("predictions", "NAME=FILE"), ("weights", "BACKBONE=FILE"))
-        for field, form in forms:
-            for entry in getattr(self, field):
-                name, _, value = entry.partition("=")
-                if not name or not value:
-                    raise ValueError(f"--{field} {entry}: write {form}")
 
     def matrix_fields(self) -> list[str]:
         """Return the fields that were set and have no effect on a report on runs that exist."""
