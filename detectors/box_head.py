@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from detectors.bodies import MakeNorm, conv_layer
 from detectors.boxes import Weights, encode, of_class, take
-from detectors.losses import cross_entropy, global_count, masked_sum, smooth_l1
+from detectors.losses import GlobalCounts, cross_entropy, masked_sum, smooth_l1
 from detectors.matching import Matcher
 from detectors.postprocess import PostProcess
 from detectors.rpn import Proposals
@@ -210,11 +210,11 @@ class BoxHead(nn.Module):
             valid_NR=samples.valid_NS,
         )
 
-    def losses(self, regions: Regions, output: RegionOutput) -> dict[str, Tensor]:
-        """Both losses are divided by the number of sampled regions, background included (of the whole batch),
+    def losses(self, regions: Regions, output: RegionOutput, count: Tensor | None = None) -> dict[str, Tensor]:
+        """Both losses are divided by `count`, the number of sampled regions, background included (of the whole batch),
         so that a positive region weighs the same however many there are (Fast R-CNN, §2.3; detectron2)."""
         logits_NRK, deltas_NRQ4 = output.logits_NRK, output.deltas_NRQ4
-        count = global_count(regions.valid_NR)
+        count = GlobalCounts(regions.valid_NR)[0] if count is None else count
         deltas_NR4 = of_class(deltas_NRQ4, regions.labels_NR - 1)
         wanted_NR4 = encode(regions.truth_NR4, regions.boxes_NR4, self.delta_weights)
         class_loss_NR = cross_entropy(logits_NRK, regions.labels_NR)

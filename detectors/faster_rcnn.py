@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.box_head import BoxHead, RegionOutput, Regions
+from detectors.losses import GlobalCounts
 from detectors.mask_head import MaskHead
 from detectors.rpn import RPN
 from detectors.structures import Detections, ImageBatch, Targets
@@ -33,12 +34,18 @@ class FasterRCNN(nn.Module):
         maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)
         anchors = self.rpn(maps)
         proposals = self.rpn.propose(anchors, images, self.rpn.train_limits)
+        samples = self.rpn.sample(anchors, images, targets)
         regions = self.box_head.sample(proposals, targets)
+        # Processes exchange how many they have while the regions are read.
+        counts = GlobalCounts(samples.valid_NS, regions.valid_NR, regions.positive_NR)
         output = self.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
-        losses = {**self.rpn.losses(anchors, images, targets), **self.box_head.losses(regions, output)}
+        losses = {
+            **self.rpn.losses(anchors, samples, counts[0]),
+            **self.box_head.losses(regions, output, counts[1]),
+        }
         if self.mask_head is not None:
             regions, regions_MCHW = self._to_mask(maps, regions, output)
-            losses |= self.mask_head.losses(self.mask_head(regions_MCHW), regions, images, targets)
+            losses |= self.mask_head.losses(self.mask_head(regions_MCHW), regions, images, targets, counts[2])
         return losses
 
     @torch.no_grad()

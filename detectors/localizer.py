@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside
 from detectors.boxes import box_iou, clip, decode, of_class, take
-from detectors.losses import anchor_losses
+from detectors.losses import GlobalCounts, anchor_losses, sample_anchors
 from detectors.matching import Matcher
 from detectors.sampling import Sampler
 from detectors.structures import ImageBatch, Targets
@@ -129,16 +129,10 @@ class Localizer(nn.Module):
         logits_NA, deltas_NA4 = logits_N1A[:, 0], deltas_N1A4[:, 0]
         rows, columns = features_NCHW.shape[-2:]
         anchors_A4 = self.anchors(rows, columns, features_NCHW.device)
-        class_loss, box_loss = anchor_losses(
-            anchors_A4,
-            centred_inside(anchors_A4, images.sizes_hw_N2),
-            logits_NA,
-            deltas_NA4,
-            targets,
-            matcher=self.matcher,
-            sampler=self.sampler,
-            beta=self.beta,
-        )
+        eligible_NA = centred_inside(anchors_A4, images.sizes_hw_N2)
+        samples = sample_anchors(anchors_A4, eligible_NA, targets, matcher=self.matcher, sampler=self.sampler)
+        count = GlobalCounts(samples.valid_NS)[0]
+        class_loss, box_loss = anchor_losses(logits_NA, deltas_NA4, samples, count=count, beta=self.beta)
         located = self._located(logits_NA, deltas_NA4, anchors_A4, images, targets)
         return {"loss_loc_cls": class_loss, "loss_loc_box": box_loss, "located": located}
 

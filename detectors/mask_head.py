@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detectors.bodies import MakeNorm, conv_layer
 from detectors.box_head import Regions
 from detectors.boxes import of_class
-from detectors.losses import global_count, masked_sum
+from detectors.losses import GlobalCounts, masked_sum
 from detectors.pooling import in_cells, linear_samples
 from detectors.structures import Detections, ImageBatch, Masks, Targets
 
@@ -59,16 +59,24 @@ class MaskHead(nn.Module):
         x_MCHW = self.convs(regions_MCHW.contiguous(memory_format=torch.channels_last))
         return self.predictor(self.upsample(x_MCHW).relu_())
 
-    def losses(self, logits_MQBB: Tensor, regions: Regions, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """Binary cross entropy of the true class's mask: mean over its cells, then over the batch's positive regions
-        (§3: the other classes' masks do not compete, and learn nothing)."""
+    def losses(
+        self,
+        logits_MQBB: Tensor,
+        regions: Regions,
+        images: ImageBatch,
+        targets: Targets,
+        count: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Binary cross entropy of the true class's mask: mean over its cells, then over the whole batch's `count`
+        positive regions (§3: the other classes' masks do not compete, and learn nothing)."""
+        count = GlobalCounts(regions.positive_NR)[0] if count is None else count
         wanted_MBB = masks_of_regions(
             regions, images, targets, bins=logits_MQBB.shape[-1], samples=self.samples, aligned=self.aligned
         )
         own_MBB = of_class(logits_MQBB, regions.labels_NR.flatten() - 1)
         loss_MBB = F.binary_cross_entropy_with_logits(own_MBB.float(), wanted_MBB, reduction="none")
         loss_NR = loss_MBB.mean(dim=(1, 2)).view_as(regions.positive_NR)
-        return {"loss_mask": masked_sum(loss_NR, regions.positive_NR) / global_count(regions.positive_NR)}
+        return {"loss_mask": masked_sum(loss_NR, regions.positive_NR) / count}
 
     @staticmethod
     def probabilities(logits_MQBB: Tensor, detections: Detections) -> Tensor:

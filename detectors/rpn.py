@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside, wholly_inside
 from detectors.boxes import clip, decode, take, usable
-from detectors.losses import anchor_losses
+from detectors.losses import AnchorSamples, GlobalCounts, anchor_losses, sample_anchors
 from detectors.matching import Matcher
 from detectors.nms import nms_batch
 from detectors.sampling import Sampler
@@ -127,21 +127,18 @@ class RPN(nn.Module):
         anchors_A4 = torch.cat(grids_A4) if len(maps) > 1 else grids_A4[0]
         return RPNOutput(anchors_A4, objectness_NA, deltas_NA4, level_sizes)
 
-    def losses(self, output: RPNOutput, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """Return `loss_rpn_cls` and `loss_rpn_box`, see `anchor_losses`."""
-        anchors_A4 = output.anchors_A4
-        eligible_NA = self.eligible(anchors_A4, images)
+    def sample(self, output: RPNOutput, images: ImageBatch, targets: Targets) -> AnchorSamples:
+        """Draw the anchors to learn from, a fixed number an image."""
+        eligible_NA = self.eligible(output.anchors_A4, images)
         if not self.cross_border:
-            eligible_NA = eligible_NA & wholly_inside(anchors_A4, images.sizes_hw_N2)
+            eligible_NA = eligible_NA & wholly_inside(output.anchors_A4, images.sizes_hw_N2)
+        return sample_anchors(output.anchors_A4, eligible_NA, targets, matcher=self.matcher, sampler=self.sampler)
+
+    def losses(self, output: RPNOutput, samples: AnchorSamples, count: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `loss_rpn_cls` and `loss_rpn_box`, see `anchor_losses`. count: default all valid samples'."""
+        count = GlobalCounts(samples.valid_NS)[0] if count is None else count
         class_loss, box_loss = anchor_losses(
-            anchors_A4,
-            eligible_NA,
-            output.objectness_NA,
-            output.deltas_NA4,
-            targets,
-            matcher=self.matcher,
-            sampler=self.sampler,
-            beta=self.beta,
+            output.objectness_NA, output.deltas_NA4, samples, count=count, beta=self.beta
         )
         return {"loss_rpn_cls": class_loss, "loss_rpn_box": box_loss}
 

@@ -149,7 +149,7 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     anchors = detector.rpn(maps)
     proposals = detector.rpn.propose(anchors, images, detector.rpn.train_limits)
     regions = detector.box_head.sample(proposals, targets)
-    losses = detector.rpn.losses(anchors, images, targets)
+    losses = detector.rpn.losses(anchors, detector.rpn.sample(anchors, images, targets))
     output = detector.box_head(maps, regions.boxes_NR4, images.sizes_hw_N2)
     losses |= detector.box_head.losses(regions, output)
     first, pooled = detector._to_mask(maps, regions, output)

@@ -91,14 +91,6 @@ def test_sigterm_saves_and_exits_143(detector_flags, tmp_path):
     assert list((output / "checkpoints").iterdir())
 
 
-def test_two_processes_equal_one_at_the_same_global_batch(detectors, detector_flags, tmp_path):
-    frozen = (*detector_flags("r18"), "--model.norms", "frozen", "--solver.iterations", 4)
-    run("train_det", *frozen, "--output", tmp_path / "one")
-    run_process("train_det", *frozen, "--output", tmp_path / "two", "--gpus", 2)
-    one, two = losses_of(tmp_path / "one"), losses_of(tmp_path / "two")
-    assert len(one) == 4 and two == pytest.approx(one, rel=1e-4)
-
-
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_evaluation_on_several_processes_gives_the_same_detections(detectors, tmp_path, processes):
     """Two share the nine images unevenly, three evenly."""

@@ -1,5 +1,7 @@
 """The plan of batches: what an iteration holds depends on nothing but seed and iteration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,16 +63,18 @@ def test_a_far_iteration_is_reached_without_walking_there():
     assert (plan.groups_I[indices_B] == group).all()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_processes_share_each_global_batch_in_contiguous_parts(world_size: int):
+@pytest.mark.parametrize(("world_size", "parts"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2), (4, 2)])
+def test_processes_and_accumulated_parts_share_each_global_batch(world_size: int, parts: int):
     plan = TrainPlan(np.repeat([0, 1], [20, 13]), 8, seed=5)
-    ranks = [
-        TrainRequests(plan, Share(batch=8, rank=r, world_size=world_size, start=3, stop=9)) for r in range(world_size)
-    ]
-    for place, parts in enumerate(zip(*ranks)):
-        assert {part.iteration for part in parts} == {3 + place} and len(ranks[0]) == 6
-        assert [i for part in parts for i in part.indices] == plan.batch(3 + place)[1].tolist()
-        assert len({part.group for part in parts}) == 1
+    share = Share(batch=8, world_size=world_size, parts=parts, start=3, stop=9)
+    ranks = [list(TrainRequests(plan, replace(share, rank=rank))) for rank in range(world_size)]
+    assert {len(requests) for requests in ranks} == {6 * parts}
+    for step in range(6):
+        requests = [request for rank in ranks for request in rank[step * parts : (step + 1) * parts]]
+        assert {request.iteration for request in requests} == {3 + step}
+        assert [i for request in requests for i in request.indices] == plan.batch(3 + step)[1].tolist()
+        assert [request.first for request in requests] == list(range(0, 8, 8 // (world_size * parts)))
+        assert len({request.group for request in requests}) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 33])

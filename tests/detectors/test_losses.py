@@ -11,7 +11,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from detectors.anchors import centred_inside
 from detectors.box_head import RegionOutput, Regions
 from detectors.boxes import encode
-from detectors.losses import cross_entropy, global_count, masked_sum, smooth_l1
+from detectors.losses import GlobalCounts, cross_entropy, masked_sum, smooth_l1
 from detectors.rpn import RPNOutput
 from tests.detectors.test_boxes import random_boxes
 from tests.detectors.tiny import squares, tiny_detector
@@ -39,7 +39,8 @@ def test_rpn_losses_equal_torchvisions_on_the_same_samples() -> None:
     anchors = rpn.anchors[0](12, 12, torch.device("cpu"))
     logits = torch.randn(2, len(anchors), generator=generator)
     deltas = torch.randn(2, len(anchors), 4, generator=generator)
-    losses = rpn.losses(RPNOutput(anchors, logits, deltas, (len(anchors),)), images, targets)
+    output = RPNOutput(anchors, logits, deltas, (len(anchors),))
+    losses = rpn.losses(output, rpn.sample(output, images, targets))
 
     matches = rpn.matcher(anchors, centred_inside(anchors, images.sizes_hw_N2), targets)
     samples = rpn.sampler(matches, targets.draw_seeds_N)
@@ -115,8 +116,8 @@ def test_losses_are_float32_whatever_the_layers_computed_in() -> None:
 
 
 def test_a_count_is_at_least_one_and_what_is_not_selected_may_be_infinite() -> None:
-    assert global_count(torch.zeros(3, dtype=torch.bool)) == 1
-    assert global_count(torch.ones(3, dtype=torch.bool)) == 3
+    counts = GlobalCounts(torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool))
+    assert (counts[0], counts[1]) == (1, 3)
     losses = torch.tensor([1.0, float("inf"), float("nan")], requires_grad=True)
     total = masked_sum(losses, torch.tensor([True, False, False]))
     total.backward()

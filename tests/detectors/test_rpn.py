@@ -89,8 +89,9 @@ def test_anchors_on_the_padding_are_neither_proposed_nor_learnt_from() -> None:
     changed = output.objectness_NA.clone()
     changed[1, outside] = 50.0
     shouting = replace(output, objectness_NA=changed)
-    for name, value in rpn.losses(output, images, targets).items():
-        assert torch.equal(value, rpn.losses(shouting, images, targets)[name])
+    samples = rpn.sample(output, images, targets)
+    for name, value in rpn.losses(output, samples).items():
+        assert torch.equal(value, rpn.losses(shouting, rpn.sample(shouting, images, targets))[name])
     before, after = rpn.propose(output, images, LIMITS), rpn.propose(shouting, images, LIMITS)
     assert torch.equal(before.boxes_NP4, after.boxes_NP4)
 
@@ -103,7 +104,7 @@ def test_anchors_across_the_border_are_learnt_from_unless_the_paper_is_followed(
     logits = output.objectness_NA.requires_grad_()
 
     def learnt() -> torch.Tensor:
-        losses = rpn.losses(output, images, targets)
+        losses = rpn.losses(output, rpn.sample(output, images, targets))
         return torch.autograd.grad(losses["loss_rpn_cls"], logits)[0][0] != 0
 
     assert (learnt() & crossing).any()

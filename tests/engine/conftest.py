@@ -67,12 +67,13 @@ def toy_program() -> Callable[..., subprocess.CompletedProcess[str]]:
 def toy_ranks() -> Callable[..., list[tuple[int, str]]]:
     """Runs the toy job as processes of one group, each in a folder of its own; their exit codes and stderr."""
 
-    def start(folders: list[Path], *arguments: object) -> list[tuple[int, str]]:
+    def start(folders: list[Path], *arguments: object, **settings: str) -> list[tuple[int, str]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(folders))}
+        environment |= settings
         command = [sys.executable, str(ROOT / "tests" / "engine" / "toy.py"), *map(str, arguments)]
         started = [
             subprocess.Popen(
@@ -81,7 +82,7 @@ def toy_ranks() -> Callable[..., list[tuple[int, str]]]:
             for rank, folder in enumerate(folders)
         ]
         try:
-            said = [process.communicate(timeout=120)[1] for process in started]
+            said = [process.communicate(timeout=400)[1] for process in started]
         finally:
             for process in started:
                 process.kill()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -11,6 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.engine.conftest import ROOT
 from tests.engine.toy import ToyNet, job
 from vertebra.engine import device, distributed
 from vertebra.engine.checkpoint import load_checkpoint
@@ -49,6 +52,41 @@ def test_a_rank_that_does_not_see_the_run_says_so_and_none_hangs(tmp_path, toy_r
         assert code == 1
         assert f"does not see {nodes[1] / 'run'}: --output must be on a shared file system" in said
         assert re.search(r"rank 1 on \S+ \(process \d+\) does not see", said)
+
+
+def test_a_rank_that_is_stuck_ends_all_with_a_report_of_where_each_was(tmp_path, toy_ranks):
+    stuck = ("--plain", "--signal-at", 7, "--signal-name", "STUCK", "--from-rank", 1)
+    said = toy_ranks([tmp_path] * 2, tmp_path / "run", *stuck, VERTEBRA_PATIENCE_S="20")
+    assert [code for code, _ in said] == [1, 1]
+    (report,) = [text for _, text in said if "Where they were:" in text]
+    assert re.search(r"rank [01] on \S+ \(process \d+\) has waited 2\d s in iteration 7\. All processes end", report)
+    first, second = report.partition("Where they were:")[2].split("\nrank 1 on ")
+    assert "rank 0 on " in first and "backward()" in first, "it waits for the other's gradient"
+    assert "time.sleep" in second, "where it is stuck"
+
+
+def test_a_rank_that_is_killed_ends_the_others_with_a_sentence(tmp_path, toy_ranks):
+    killed = ("--plain", "--signal-at", 7, "--signal-name", "SIGKILL", "--from-rank", 1)
+    (code, said), (killed_code, _) = toy_ranks([tmp_path] * 2, tmp_path / "run", *killed)
+    assert (code, killed_code) == (1, -9)
+    assert re.search(r"UserError: rank 0 on \S+ \(process \d+\) has lost another process .*--resume$", said.strip())
+
+
+def test_a_rank_killed_under_torchrun_is_started_again_and_nothing_is_lost(tmp_path):
+    """The second start resumes by itself, from iteration 4; it ends as a run that nobody disturbed."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    toy = [str(ROOT / "tests" / "engine" / "toy.py"), str(tmp_path / "killed"), "--plain", "--signal-at", "7"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*torchrun, "--max-restarts", "1", *toy, "--signal-name", "SIGKILL", "--from-rank", "1"],
+        env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    whole = job(tmp_path / "whole", plain=True)
+    killed, alone = (load_checkpoint(tmp_path / name / "checkpoints" / "0000012.pt") for name in ("killed", "whole"))
+    for name, weight in alone["model"].items():
+        torch.testing.assert_close(killed["model"][name], weight, rtol=1e-5, atol=1e-6)
+    assert killed["record"]["samples"] == whole.samples
 
 
 @pytest.mark.parametrize("error", [UserError("a", "b", "c"), PermissionError(13, "Permission denied", "run")])

@@ -13,7 +13,7 @@ import torch
 from tests.engine.toy import Batch, ToyNet, batches
 from vertebra.engine import rng
 from vertebra.engine.checkpoint import CheckpointError, load_checkpoint
-from vertebra.engine.guard import NonFiniteLoss
+from vertebra.engine.guard import NonFiniteLoss, spoiling
 from vertebra.engine.schedule import Plateau
 from vertebra.ground.errors import UserError
 
@@ -74,6 +74,16 @@ def test_clipping_bounds_the_step(train_toy):
     moved = torch.cat([(after.state_dict()[n] - start[n]).flatten() for n in start]).norm()
     decay = 1e-4 * torch.cat([w.flatten() for w in start.values()]).norm()
     assert 0 < moved <= 1e-3 + decay + 1e-6
+
+
+def test_a_loss_that_is_not_finite_spoils_the_gradient_that_all_processes_share():
+    """Infinite, with a finite gradient: its process alone would skip the step, and the others would go on."""
+    weight = torch.ones(1, requires_grad=True)
+    for shift, is_finite in ((0.0, True), (float("inf"), False)):
+        loss = (3 * weight).sum()
+        (gradient,) = torch.autograd.grad(spoiling(loss, (loss + shift).detach()[None]), weight)
+        assert gradient.isfinite().all() == is_finite
+    assert torch.autograd.grad(spoiling((3 * weight).sum(), torch.ones(2)), weight)[0] == 3
 
 
 def test_a_nan_stops_the_run_with_iteration_images_and_the_last_good_state(train_toy, run):

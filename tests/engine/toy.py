@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,17 @@ def job(
     model = ToyNet(norm=not plain, dropout=0.0 if plain else 0.5)
     optimizer = sgd(model, lr=0.1) if plain else adamw(model, lr=0.01)
     rng.seed_all(0, rank=world.rank)
+    resume = resume or distributed.may_restart()
     run = RunDirectory.open(output, {"plain": plain}, resume=resume, world=world, tensorboard=False)
     state = run.latest_state()
     start = state["iteration"] if state else 0
 
     def loader() -> Iterator[Batch]:
         for iteration, batch in enumerate(batches(start, world=world), start=start + 1):
-            if iteration == signal_at and world.rank == from_rank:
+            is_first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+            if iteration == signal_at and world.rank == from_rank and is_first:
+                if signal_name == "STUCK":
+                    time.sleep(60)
                 os.kill(os.getpid(), getattr(signal, signal_name))
             yield batch
 

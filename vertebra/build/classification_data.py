@@ -69,7 +69,7 @@ def class_train_loader(
     )
     growth = None
     if view.start_size is not None:
-        growth = Growth(view.start_size, view.size, view.grow_until, iterations * recipe.solver.accumulate)
+        growth = Growth(view.start_size, view.size, view.grow_until, iterations)
     return classification_train_loader(
         dataset, transform, share, repeats=view.repeats, growth=growth, mixing=mixing, cache_mb=view.cache_mb
     )

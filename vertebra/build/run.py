@@ -16,12 +16,12 @@ from vertebra.build.training import (
     check_classes,
     describe_rate,
     iterations_of,
-    share_of_batch,
+    parts_of_batch,
 )
 from vertebra.engine import loop, precision, provenance, rng
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.device import loader_workers
-from vertebra.engine.distributed import World
+from vertebra.engine.distributed import World, may_restart
 from vertebra.engine.logs import setup_logging
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
@@ -124,7 +124,8 @@ def train(job: TrainingJob[Any, Any]) -> int:
     iterations = iterations_of(job.recipe, len(train_set))
     job.recipe = recipe = completed(job.recipe, world, kind=job.kind, data=job.data_name())
     schedule = build_schedule(recipe.solver, iterations, figure=job.figure, images=len(train_set))
-    share_of_batch(recipe.solver, world)
+    begun = world.decide(lambda: RunDirectory(recipe.output or Path()).read_data().get("processes", world.size))
+    parts = parts_of_batch(recipe.solver, world.size, begun)
     if is_finished(recipe, world, train_set):
         return 0
     job.prepare()
@@ -151,6 +152,14 @@ def train(job: TrainingJob[Any, Any]) -> int:
     }
     job.begin(run)
     state = run.latest_state()
+    if world.size != begun:
+        logger.info(
+            "%d processes instead of the %d that began: a step still takes %d images at the same rate, in %d part(s) of"
+            " %d images a process", world.size, begun, recipe.solver.batch_size, parts,
+            recipe.solver.batch_size // (parts * world.size),
+        )  # fmt: skip
+    solver = recipe.solver.model_copy(update={"accumulate": parts})
+    job.recipe = recipe = recipe.model_copy(update={"solver": solver})
     rng.seed_all(recipe.seed, rank=world.rank)  # draws that no image decides (dropout) differ between processes
     record = loop.train(
         model=model,
@@ -207,8 +216,10 @@ def open_run(recipe: RunRecipe, world: World, train_set: Images, notes: Iterable
     """
     assert recipe.output is not None
     fields = recipe.model_dump(mode="json")
-    run = RunDirectory.open(recipe.output, fields, resume=recipe.resume, may_differ=may_differ(recipe), world=world)
-    changed = run.record_data({"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()})
+    resume = recipe.resume or may_restart()  # torchrun's restarts go on by themselves
+    run = RunDirectory.open(recipe.output, fields, resume=resume, may_differ=may_differ(recipe), world=world)
+    images = {"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()}
+    changed = set(run.record_data({**images, "processes": world.size})) & images.keys()
     if "classes" in changed:
         raise UserError(f"{run.path} holds a run on other classes than those of --data; choose another --output.")
     if world.decide(lambda: run.finished):

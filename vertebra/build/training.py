@@ -76,30 +76,36 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
     )
 
 
-def share_of_batch(solver: Solver, world: World) -> int:
-    """Return the images of a step that are in memory at once, over all processes.
+def parts_of_batch(solver: Solver, processes: int, begun: int) -> int:
+    """Return the parts in which each of `processes` takes its images of a step.
 
-    Raises RecipeError where the batch does not divide by processes and accumulated parts.
+    begun: processes with which the run began. The batch is as large as ever; where fewer processes go on, each takes
+    its images in more parts, so that none has more of them in memory (and no norm sees more of them) at once.
+    Raises RecipeError where the batch does not divide.
     """
-    parts = solver.accumulate * world.size
-    if solver.batch_size % parts:
-        raise RecipeError(
-            f"solver.batch_size {solver.batch_size} does not divide by {world.size} processes x "
-            f"{solver.accumulate} accumulated parts = {parts}"
-        )
-    return solver.batch_size // solver.accumulate
+    batch, most = solver.batch_size, solver.batch_size // (solver.accumulate * begun)
+    for parts in range(solver.accumulate, solver.accumulate + 1 if processes == begun else batch + 1):
+        if batch % (processes * parts) == 0 and batch // (processes * parts) <= most:
+            return parts
+    fitting = ", ".join(str(n) for n in range(1, batch + 1) if batch % (n * solver.accumulate) == 0)
+    raise RecipeError(
+        f"solver.batch_size {batch} does not divide by {processes} processes x {solver.accumulate} accumulated parts = "
+        f"{processes * solver.accumulate}",
+        hint=f"start {fitting} processes, or a new run with another --solver.batch-size",
+    )
 
 
 def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> Share:
     """Return this process's share of the steps from `start` on."""
     return Share(
-        batch=share_of_batch(solver, world),
+        batch=solver.batch_size,
         rank=world.rank,
         world_size=world.size,
         seed=recipe.seed,
         workers=loader_workers(recipe.workers),
-        start=start * solver.accumulate,
-        stop=iterations * solver.accumulate,
+        parts=solver.accumulate,
+        start=start,
+        stop=iterations,
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes that train together: started by torchrun, over gloo on CPUs and NCCL on GPUs."""
+"""Processes that train together: started by torchrun, over gloo on CPUs, NCCL on GPUs, and gloo for Python objects."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import importlib
 import inspect
 import logging
 import os
-import socket
 import sys
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,22 +21,24 @@ from torch import Tensor, nn
 
 from vertebra.engine import device as devices
 from vertebra.engine.jobs.tied import tie_forks, tied
+from vertebra.engine.watch import LONG_PATIENCE_S, PATIENCE_S, Watch, process_name
 from vertebra.ground.errors import UserError
 
 Value = TypeVar("Value")
 
-# Scoring a large test set on rank 0 keeps the others waiting longer than the default ten minutes.
-TIMEOUT = timedelta(hours=1)
-
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, with a `device` of its own. Alone, no method does anything."""
+    """This process among all: `rank` of `size`, with a `device` of its own. Alone, no method does anything.
+
+    Sums and maxima have `watch`'s patience; objects and barriers a long one, as rank 0 may score and write meanwhile.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    watch: Watch | None = None
 
     @property
     def is_main(self) -> bool:
@@ -45,27 +47,37 @@ class World:
     @property
     def name(self) -> str:
         """`rank 3 on node7 (process 812)`."""
-        return f"rank {self.rank} on {socket.gethostname()} (process {os.getpid()})"
+        return process_name(self.rank)
+
+    def step(self, iteration: int | None) -> None:
+        """Say that an iteration begins, which must come to its end in the watch's patience; None: they are over."""
+        if self.watch is not None:
+            self.watch.step(f"iteration {iteration}" if iteration else None)
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Inside, what is no training step (an evaluation, a checkpoint) takes as long as it takes."""
+        with self._waiting("an evaluation or a checkpoint", LONG_PATIENCE_S):
+            yield
 
     def barrier(self) -> None:
         """Return once all processes are here."""
-        if self.size > 1:
-            dist.barrier()
+        self.gather_objects(None)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return every process's `value`, in the order of ranks, on every process."""
-        if self.size == 1:
-            return [value]
-        gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, value)
+        gathered: list[Any] = [value] * self.size
+        if self.size > 1:
+            with self._waiting("gather_objects", LONG_PATIENCE_S):
+                dist.all_gather_object(gathered, value)
         return gathered
 
     def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's `value` on every process."""
-        if self.size == 1:
-            return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+        if self.size > 1:
+            with self._waiting("broadcast_object", LONG_PATIENCE_S):
+                dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def decide(self, decision: Callable[[], Value]) -> Value:
@@ -92,21 +104,27 @@ class World:
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Replace `tensor` by its sum over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
-        return tensor
+        return self._reduce(tensor, dist.ReduceOp.SUM)
 
     def all_reduce_max(self, tensor: Tensor) -> Tensor:
         """Replace `tensor` by its maximum over all processes, in place."""
+        return self._reduce(tensor, dist.ReduceOp.MAX)
+
+    def _reduce(self, tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         if self.size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+            with self._waiting("all_reduce"):
+                dist.all_reduce(tensor, op=how)
         return tensor
 
     def broadcast_buffers(self, model: nn.Module) -> None:
         """Give all processes rank 0's buffers: running statistics that each process gathered on its own share."""
         if self.size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, src=0)
+            with self._waiting("broadcast_buffers"):
+                for buffer in model.buffers():
+                    dist.broadcast(buffer, src=0)
+
+    def _waiting(self, what: str, patience_s: float | None = None) -> AbstractContextManager[None]:
+        return nullcontext() if self.watch is None else self.watch.waiting(what, patience_s)
 
 
 def is_under_launcher() -> bool:
@@ -132,8 +150,27 @@ def start(device: str = "auto") -> World:
     if size > 1 and not dist.is_initialized():
         # Its functions take the group of the time of their import as a default and would hold it for good; see `stop`.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=TIMEOUT)
-    return World(rank=rank, size=size, local_rank=local_rank, device=here)
+        _join(here)
+    if size == 1:
+        return World(device=here)
+    key = World(rank=rank, size=size).broadcast_object(uuid.uuid4().hex)  # a restart's differs
+    watch = Watch(process_name(rank), rank=rank, size=size, key=key).start()
+    return World(rank=rank, size=size, local_rank=local_rank, device=here, watch=watch)
+
+
+def _join(here: torch.device) -> None:
+    """Join the group: tensors of the device's over its own backend, Python objects over gloo."""
+    long = timedelta(seconds=LONG_PATIENCE_S)
+    if here.type != "cuda":
+        dist.init_process_group("gloo", timeout=long)
+        return
+    # What each GPU was about is written down where NCCL gives up.
+    os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
+    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=long, device_id=here)
+    assert dist.group.WORLD is not None
+    # NCCL waits for a training's sums alone; a minute more than the watch, which says more.
+    dist.group.WORLD._get_backend(here)._set_default_timeout(timedelta(seconds=PATIENCE_S + 60))
 
 
 def stop() -> None:
@@ -149,13 +186,38 @@ def stop() -> None:
 
 @contextmanager
 def started(device: str = "auto") -> Iterator[World]:
-    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process."""
+    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process.
+
+    Raises UserError where the connection to another process is lost, which has ended then, or cannot be reached.
+    """
     tie_forks()
     world = start(device)
     try:
         yield world
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise UserError(
+            f"{world.name} has lost another process ({str(error).splitlines()[0][:200]})",
+            "that one has ended, and has said why if it could, or its host cannot be reached",
+            "what was saved stays: continue with --resume",
+        ) from error
     finally:
+        if world.watch is not None:
+            world.watch.stop()
         stop()
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Tell whether a collective has failed for want of another process."""
+    said = str(error)
+    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+    return isinstance(error, dist.DistError) or ("gloo" in said and any(words in said for words in lost))
+
+
+def may_restart() -> bool:
+    """Tell whether torchrun starts the processes again where one or a node is lost, or comes back (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:

@@ -28,6 +28,14 @@ class NonFiniteLoss(ArithmeticError, ValueError):
         self.names = names
 
 
+def spoiling(loss: Tensor, values: Tensor) -> Tensor:
+    """Return `loss` itself where all `values` are finite, else one whose gradient is NaN, which reaches all processes.
+
+    A value can be infinite with a finite gradient, on one process alone; all are to skip the step.
+    """
+    return loss * torch.where(values.isfinite().all(), 1.0, float("nan"))
+
+
 class FiniteGuard:
     """Watches each iteration's losses and gradient; the optimiser steps only while all were finite.
 
@@ -52,12 +60,16 @@ class FiniteGuard:
         self._on_device = getattr(optimizer, "_step_supports_amp_scaling", False) and world.device.type != "cpu"
 
     def watch(self, iteration: int, image_ids: tuple[int, ...], values: Tensor, norm: Tensor) -> None:
-        """Note whether all `values` (losses) and the gradient's `norm` are finite. No host wait."""
+        """Note whether all `values` (losses) and the gradient's `norm` are finite. No host wait.
+
+        The norm is of the gradient that all processes share, so it speaks for all of them, and for their losses if
+        these were `spoiling`. With loss scaling it may be infinite, and they ask each other.
+        """
         self._recent.append((iteration, image_ids))
-        finite = torch.isfinite(values).all()
-        if not self._scaler.is_enabled():
-            finite = finite & torch.isfinite(norm)
-        bad = self._world.all_reduce_max((~finite).float())
+        if self._scaler.is_enabled():
+            bad = self._world.all_reduce_max((~torch.isfinite(values).all()).float())
+        else:
+            bad = (~torch.isfinite(norm)).float()
         first = (bad > 0) & (self._tripped == 0)
         self._iteration = torch.where(first, iteration, self._iteration)
         self._values = torch.where(first | (self._values.ndim == 0), values, self._values)

@@ -21,7 +21,7 @@ from vertebra.engine import precision as precisions
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.compiling import compile_forward
 from vertebra.engine.distributed import World, wrap
-from vertebra.engine.guard import FiniteGuard
+from vertebra.engine.guard import FiniteGuard, spoiling
 from vertebra.engine.logs import progress
 from vertebra.engine.meter import losses_in
 from vertebra.engine.optim import fill_momentum, set_learning_rate, trained_parameters
@@ -96,6 +96,7 @@ def train(
             lr = set_learning_rate(optimizer, schedule(iteration - 1))
             if begin_step is not None:
                 begin_step()
+            world.step(iteration)
             seen, image_ids = [], []
             for micro in range(accumulate):
                 batch = _next_batch(session.clock.fetch, batches, iteration)
@@ -103,8 +104,9 @@ def train(
                 with _gradients_stay_here(parallel, micro + 1 < accumulate):
                     with precisions.autocast(world.device, precision):
                         values = parallel(*batch.to(world.device).inputs)
-                    scaler.scale(total_loss(values) / accumulate).backward()
-                seen.append(session.add(values))
+                    seen.append(session.add(values))
+                    loss = spoiling(total_loss(values), seen[-1])
+                    scaler.scale(loss / accumulate).backward()
                 image_ids += batch.image_ids
 
             scaler.unscale_(optimizer)
@@ -131,6 +133,7 @@ def train(
                 signal = stop.agreed()
             if signal:
                 raise Interrupted(iteration, signal)
+    world.step(None)
     run.metrics.flush()
     return session.record
 

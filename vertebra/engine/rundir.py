@@ -200,15 +200,19 @@ class RunDirectory:
         """
 
         def differing() -> list[str]:
-            try:
-                found = json.loads(self.data.read_text(encoding="utf-8"))
-                return [name for name in facts if found.get(name) != facts[name]]
-            except (OSError, ValueError, AttributeError):
-                if not self.finished:
-                    self.write_json(self.data, dict(facts))
-                return []
+            if not (found := self.read_data()) and not self.finished:
+                self.write_json(self.data, dict(facts))
+            return [name for name in facts if name in found and found[name] != facts[name]]
 
         return self.world.decide(differing)
+
+    def read_data(self) -> dict[str, Any]:
+        """Return what `record_data` wrote as the run began, nothing where there is no such file."""
+        try:
+            found = json.loads(self.data.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a result of this run, atomically, on rank 0."""

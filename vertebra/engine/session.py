@@ -134,7 +134,7 @@ class Session:
 
     def save(self) -> Path | None:
         """Write a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
-        with self.clock.paused():
+        with self.clock.paused(), self.world.patient():
             state = self.state()
             path = self.run.checkpoints.save(state) if self.world.is_main else None
             self.world.barrier()
@@ -197,7 +197,7 @@ class Session:
         Leaves no trace in the random states, so that training goes on as if it had not been.
         """
         record = self.record
-        with self.clock.paused():
+        with self.clock.paused(), self.world.patient():
             self.world.broadcast_buffers(self.model)
             figures = self._figures(evaluate)
             if self.average is not None:

@@ -174,9 +174,7 @@ class ResidentLoader:
     ) -> None:
         assert augment in ("none", "pad"), augment
         self.images, self.chosen_I, self.requests = images, chosen_I, requests
-        self.plan: TrainPlan | None = None
-        if isinstance(requests, TrainRequests):
-            self.plan, self.part = requests.plan, requests.part
+        self.plan = requests.plan if isinstance(requests, TrainRequests) else None
         self.substitutes = substitutes or self.plan
         self.augment, self.flip, self.mixing = augment, flip, mixing
 
@@ -215,8 +213,12 @@ class ResidentLoader:
         views_TB3 = draw_views(
             self.plan.seed, block, self.plan.global_batch, pad=pad, augment=self.augment, flip=self.flip
         )
-        places = [request.iteration % ITERATIONS_AT_ONCE for request in requests]
-        return views_TB3[places, self.part].reshape(-1, 3)
+        return np.concatenate(
+            [
+                views_TB3[request.iteration % ITERATIONS_AT_ONCE, request.first :][: len(request.indices)]
+                for request in requests
+            ]
+        )
 
     def _mixing_T5(self, requests: Sequence[Request]) -> Tensor | None:
         if self.plan is None or not self.mixing:

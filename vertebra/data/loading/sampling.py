@@ -33,9 +33,10 @@ def draw_seed(seed: int, iteration: int, image_id: int, repetition: int = 0) -> 
 class Share:
     """The images that one process reads, and when.
 
-    batch: images of a global batch, over all `world_size` processes, of which this is number `rank`. seed: of all
-    draws. workers: processes that read ahead; 0: none. start, stop: iterations start <= t < stop of a training (None:
-    one epoch). limit: only that many images, evenly spaced.
+    batch: images of a global batch, over all `world_size` processes, of which this is number `rank`. parts: pieces in
+    which each process gets its images of a training's batch, one after the other. seed: of all draws. workers:
+    processes that read ahead; 0: none. start, stop: iterations start <= t < stop of a training (None: one epoch).
+    limit: only that many images, evenly spaced.
     """
 
     batch: int
@@ -43,6 +44,7 @@ class Share:
     world_size: int = 1
     seed: int = 0
     workers: int = 0
+    parts: int = 1
     start: int = 0
     stop: int | None = None
     limit: int | None = None
@@ -50,7 +52,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Request:
-    """An order to a worker: one process's part of the global batch of `iteration`.
+    """An order to a worker: the images of the global batch of `iteration` from place `first` on.
 
     group: of the images, for detection the number of their canvas. repetitions: for each index, the number of its view
     in the batch; empty: all 0.
@@ -60,6 +62,7 @@ class Request:
     indices: tuple[int, ...]
     group: int
     repetitions: tuple[int, ...] = ()
+    first: int = 0
 
 
 class TrainPlan:
@@ -142,31 +145,36 @@ def one_group(count: int, share: Share, repeats: int = 1) -> TrainPlan:
 
 
 class TrainRequests(Sequence[Request]):
-    """One process's requests for iterations start <= t < stop: its equal part of each global batch of the plan.
+    """One process's requests for iterations start <= t < stop, `parts` each: its equal share of the plan's batches.
 
-    Raises DataError where a batch does not divide among the processes.
+    Which images are in a batch, and how they are drawn, does not depend on processes and parts. Raises DataError where
+    a batch does not divide among them.
     """
 
     def __init__(self, plan: TrainPlan, share: Share) -> None:
-        if share.batch % share.world_size:
+        if share.batch % (share.world_size * share.parts):
+            in_parts = f" in {share.parts} parts each" if share.parts > 1 else ""
             raise DataError(
-                f"a global batch of {share.batch} images does not divide among {share.world_size} processes; "
+                f"a global batch of {share.batch} images does not divide among {share.world_size} processes{in_parts}; "
                 "make it a multiple"
             )
         stop = share.start + -(-len(plan.groups_I) // share.batch) if share.stop is None else share.stop
-        self.plan, self.iterations = plan, range(share.start, max(share.start, stop))
-        count = share.batch // share.world_size
-        self.part = slice(share.rank * count, (share.rank + 1) * count)
+        self.plan, self.parts = plan, share.parts
+        self.iterations = range(share.start, max(share.start, stop))
+        self.at_once = share.batch // (share.world_size * share.parts)
+        self.first = share.rank * share.parts * self.at_once
 
     def __len__(self) -> int:
-        return len(self.iterations)
+        return len(self.iterations) * self.parts
 
     def __getitem__(self, place):  # type: ignore[override]
-        iteration = self.iterations[place]
+        iteration = self.iterations[place // self.parts]
+        first = self.first + place % self.parts * self.at_once
+        here = slice(first, first + self.at_once)
         group, indices_B = self.plan.batch(iteration)
         repeated = self.plan.repeats > 1 or self.plan.repeats_rare
         repetitions_B = self.plan.repetitions(iteration) if repeated else np.empty(0, int)
-        return Request(iteration, tuple(indices_B[self.part].tolist()), group, tuple(repetitions_B[self.part].tolist()))
+        return Request(iteration, tuple(indices_B[here].tolist()), group, tuple(repetitions_B[here].tolist()), first)
 
     def __iter__(self) -> Iterator[Request]:
         return (self[place] for place in range(len(self)))
