@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from tests.data.writers import picture, write_turned
-from vertebra.data.loading.decode import decode_image, shrink_factor, stored_size
-from vertebra.ground.errors import BadSample
+from vertebra.data.datasets.folders import is_image
+from vertebra.data.datasets.image_sizes import image_sizes
+from vertebra.data.loading.decode import BOUND, decode_image, shrink_factor, stored_size
+from vertebra.ground.errors import BadSample, DataError
 
 HEIGHT, WIDTH = 40, 64
 
@@ -52,6 +54,53 @@ def test_sixteen_bits_become_eight(tmp_path: Path):
     decoded = decode_image(tmp_path / "deep.png")
     assert decoded.dtype == np.uint8
     assert np.abs(decoded[..., 0].astype(int) - deep // 256).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_twelve_bits_in_sixteen_are_refused_and_dark_pictures_are_not(tmp_path: Path, suffix: str, channels: int):
+    path = tmp_path / f"deep{suffix}"
+    deep = np.linspace(0, 4095, HEIGHT * WIDTH * channels, dtype=np.uint16).reshape(HEIGHT, WIDTH, channels)
+    cv2.imwrite(str(path), deep)
+    with pytest.raises(BadSample, match=rf"deep\{suffix}: has 16-bit values up to 4095, as of a 12-bit .*; stretch"):
+        decode_image(path)
+    cv2.imwrite(str(path), deep * 16)
+    assert decode_image(path).max() == 255
+    for black in (deep * 0, (deep >> 8).astype(np.uint8)):
+        cv2.imwrite(str(path), black)
+        assert decode_image(path).max() < 16
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".png", ".webp", ".bmp", ".tiff", ".ppm", ".avif"])
+def test_every_kind_of_image_is_read_and_none_beyond_the_bound(
+    tmp_path: Path, rgb: np.ndarray, suffix: str, monkeypatch: pytest.MonkeyPatch
+):
+    if suffix == ".avif" and not cv2.haveImageWriter("a.avif"):
+        pytest.skip("OpenCV was built without AVIF")
+    content = cv2.imencode(suffix.replace("jfif", "jpg"), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+    path = tmp_path / f"image{suffix}"
+    content.tofile(path)
+    monkeypatch.setenv(BOUND, str(HEIGHT * WIDTH))
+    assert is_image(path.name) and np.abs(decode_image(path).astype(int) - rgb).mean() < 6
+    assert image_sizes([path])[0].tolist() == [[HEIGHT, WIDTH]]
+    monkeypatch.setenv(BOUND, str(HEIGHT * WIDTH - 1))
+    sentence = f"is {WIDTH} x {HEIGHT} pixels, more than the {HEIGHT * WIDTH - 1} of {BOUND}"
+    with pytest.raises(BadSample, match=rf"image\{suffix}: {sentence}; remove it, or set {BOUND} in the environment"):
+        decode_image(path)
+    assert image_sizes([path])[1][0].reason == sentence
+    monkeypatch.setenv(BOUND, "many")
+    for read in (decode_image, lambda path: image_sizes([path])):
+        with pytest.raises(DataError, match=f"{BOUND}: is 'many'; give the most pixels"):
+            read(path)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path):
+    """40,000 x 40,000 pixels, 4.8 GB in RGB, in 200 kB."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (40_000, 40_000)).save(path)
+    with pytest.raises(BadSample, match=rf"bomb\.png: is 40000 x 40000 pixels, more than the {1 << 28} of {BOUND}"):
+        decode_image(path)
+    assert "is 40000 x 40000 pixels" in image_sizes([path])[1][0].reason
 
 
 def test_exif_rotation_is_applied_unless_annotations_were_made_on_the_stored_pixels(tmp_path: Path, rgb: np.ndarray):

@@ -6,7 +6,6 @@ For annotations that do not say for which size they were made: YOLO's fractions,
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets.faults import Fault
-from vertebra.data.loading.decode import stored_size
+from vertebra.data.loading.decode import open_header, refuse_huge
+from vertebra.ground.errors import BadSample, DataError
 
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # EXIF's orientations that exchange height and width
@@ -23,8 +23,7 @@ TOLERATED = 0.01  # the share of unreadable images above which a set is refused,
 
 def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
     """sizes_hw_I2 int64, (0, 0) where a file gives none, and a fault for each of these; by many threads."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
-        warnings.simplefilter("ignore")  # of large images, which are not decoded here
+    with ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
         found = list(pool.map(_size, paths))
     sizes_hw_I2 = np.array([size for size, _ in found], np.int64).reshape(-1, 2)
     reasons = [(path, reason) for path, (_, reason) in zip(paths, found) if reason]
@@ -35,20 +34,21 @@ def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
 
 
 def _size(path: Path) -> tuple[tuple[int, int], str]:
-    from PIL import Image  # comes with torchvision; opening a file decodes nothing
-
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-    except Image.DecompressionBombError:  # too large for Pillow, not for headers
-        size_hw = stored_size(path.read_bytes())
-        return (size_hw, "") if size_hw else ((0, 0), "is too large an image")
+        refuse_huge((height, width), path)
     except FileNotFoundError:
         return (0, 0), "no such image"
-    except Image.UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        return (0, 0), "zero bytes long" if empty else "is not an image whose size can be read"
-    except (OSError, ValueError, SyntaxError) as error:
-        return (0, 0), f"its size cannot be read ({getattr(error, 'strerror', None) or error})"
+    except BadSample as error:
+        return (0, 0), error.reason
+    except DataError:  # the bound itself is wrong
+        raise
+    except Exception as error:  # of a damaged file Pillow raises anything
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            return (0, 0), "zero bytes long"
+        if isinstance(error, OSError) and error.strerror:
+            return (0, 0), f"its size cannot be read ({error.strerror})"
+        return (0, 0), "is not an image whose size can be read"
     return ((width, height) if turned else (height, width)), ""

@@ -6,11 +6,13 @@ And folders of images without classes, as ILSVRC's test images come.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.folders import is_hidden, is_image
+from vertebra.data.datasets.faults import Fault, summarise
+from vertebra.data.datasets.folders import is_hidden, is_image, is_xml
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
@@ -66,16 +68,35 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         )
     files: list[str] = []
     labels: list[int] = []
+    others: list[str] = []
     for name in found:
-        images = sorted(entry.name for entry in os.scandir(folder / name) if is_image(entry.name))
+        entries = sorted(os.listdir(folder / name))
+        others += [f"{name}/{entry}" for entry in entries if not is_image(entry)]  # of millions, the few
+        images = list(filter(is_image, entries))
         images = images[len(images) * first_tenth // 10 : len(images) * end_tenth // 10]
         files += [f"{folder.name}/{name}/{image}" for image in images]
         labels += [names.index(name)] * len(images)
     if not files:
         raise DataError(folder, f"no images in its {len(found)} class folders", "put some there")
     empty = len(names) - len(set(labels))
-    notes = (f"{folder}: {empty} of {len(names)} classes have no image",) if empty else ()
-    return ClassificationDataset(root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=notes)
+    notes = list(summarise(not_images(folder, others)))
+    if empty:
+        notes.append(f"{folder}: {empty} of {len(names)} classes have no image")
+    return ClassificationDataset(
+        root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=tuple(notes)
+    )
+
+
+def not_images(folder: Path, names: Iterable[str]) -> list[Fault]:
+    """A fault for each of these CLASS/NAME that may be meant to be an image or to hold some, and is left out."""
+    hint = "it is left out; rename it if it is an image, and put images into the class's folder itself"
+    kind = "files and folders among the classes' images are left out, not having an image's name"
+    others = (
+        name
+        for name, base in ((name, os.path.basename(name)) for name in names)
+        if not (is_image(base) or is_hidden(base) or is_xml(base))
+    )
+    return [Fault(folder / name, "does not have an image's name", hint, False, kind) for name in others]
 
 
 def read_loose(folder: Path, split: str) -> ClassificationDataset:

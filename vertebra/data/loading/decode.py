@@ -1,23 +1,36 @@
-"""From a file to RGB uint8 pixels, whatever camera or tool wrote it; files cut off or undecodable are named.
+"""From a file to RGB uint8 pixels, whatever camera or tool wrote it; files cut off, undecodable or huge are named.
 
 OpenCV turns CMYK, grey, palette, 16-bit and transparent images into 8-bit colour, and applies EXIF
 orientation. But it does not notice that half a JPEG is missing: it paints the rest grey without an
 error. So the JPEG's own markers are read here, which also gives its size without decoding.
+
+A few kilobytes can unpack to gigabytes, so the size in the header is bounded: by the environment's variable
+VERTEBRA_MAX_PIXELS, for worker processes too; where it is not set, by 2^28, which is 0.8 GB in RGB.
 """
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import cv2
 import numpy as np
 
 from vertebra.data.loading.workers import at_file
-from vertebra.ground.errors import BadSample
+from vertebra.ground.errors import BadSample, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
+BOUND = "VERTEBRA_MAX_PIXELS"
+DEFAULT_BOUND = 1 << 28
+_WEBP_MOST = 0x3FFF**2  # its format's own bound
+_NEARLY_BLACK = 16  # of 255: what 4095 becomes where 65535 was meant
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 _REPLACE = "replace it, or remove it from the data set"
@@ -61,8 +74,10 @@ def decode_bytes(
 ) -> np.ndarray:
     """decode_image of a file that has been read; `path` is for messages."""
     at_file(path)
-    if not _header(content).complete:
+    header = _header(content)
+    if not header.complete:
         raise BadSample(path, "truncated: its end is missing", _REPLACE)
+    refuse_huge(header.size_hw or _size_by_pillow(content), path)
     # Of other formats OpenCV decodes all and keeps every n-th pixel: no faster, and full of aliasing.
     by_decoder = shrink if content.startswith(JPEG) else 1
     flags = {1: cv2.IMREAD_COLOR_RGB, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -78,6 +93,12 @@ def decode_bytes(
                 "correct the annotation, whose boxes may be wrong as well",
             )
         pixels = as_stored
+    if not content.startswith(JPEG) and 0 < pixels.max() <= _NEARLY_BLACK and _is_deep(content, path):
+        raise BadSample(
+            path,
+            "has 16-bit values up to 4095, as of a 12-bit camera, which makes a nearly black picture",
+            "stretch them over all 16 bits, or write it with 8",
+        )
     if by_decoder > 1:  # these flags have no RGB form
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if shrink > 1:
@@ -91,10 +112,48 @@ def stored_size(content: bytes) -> tuple[int, int] | None:
     return _header(content).size_hw
 
 
+def refuse_huge(size_hw: tuple[int, int] | None, path: Path | str) -> None:
+    """Raise BadSample for an image of more pixels than are decoded. None: its size is not known."""
+    if size_hw is not None and size_hw[0] * size_hw[1] > (bound := _bound()):
+        reason = f"is {size_hw[1]} x {size_hw[0]} pixels, more than the {bound} of {BOUND}"
+        raise BadSample(path, reason, f"remove it, or set {BOUND} in the environment if it is no mistake")
+
+
+def _bound() -> int:
+    text = os.environ.get(BOUND) or str(DEFAULT_BOUND)
+    if not text.isdecimal():
+        raise DataError(BOUND, f"is {text!r}", "give the most pixels that an image may have, such as 268435456")
+    return int(text)
+
+
+def open_header(file: Path | BinaryIO) -> Image:
+    """The image by Pillow, which decodes nothing yet. Pillow's own bound, which no setting here raises, is lifted."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    return Image.open(file)
+
+
 def shrink_factor(size_hw: tuple[float, float], wanted_hw: tuple[float, float]) -> int:
     """The strongest of 1, 2, 4, 8 that leaves `size_hw` at least as large as what is wanted of it."""
     spare = min(size_hw[0] / max(wanted_hw[0], 1), size_hw[1] / max(wanted_hw[1], 1))
     return next((factor for factor in (8, 4, 2) if spare >= factor), 1)
+
+
+def _size_by_pillow(content: bytes) -> tuple[int, int] | None:
+    """Height and width; None where Pillow does not know the format."""
+    if content[8:12] == b"WEBP" and _bound() >= _WEBP_MOST:
+        return None  # never too large, and Pillow takes long for it
+    try:
+        with open_header(io.BytesIO(content)) as image:
+            return image.height, image.width
+    except Exception:  # of a damaged file Pillow raises anything; OpenCV then says whether it can be decoded
+        return None
+
+
+def _is_deep(content: bytes, path: Path | str) -> bool:
+    """True for pixels of 16 bits."""
+    return _decode(content, cv2.IMREAD_UNCHANGED, path).dtype == np.uint16
 
 
 def _decode(content: bytes, flags: int, path: Path | str) -> np.ndarray:

@@ -13,8 +13,7 @@ import numpy as np
 
 from vertebra.data.datasets.catalog import open_classification, parse_detection
 from vertebra.data.datasets.faults import Fault
-from vertebra.data.datasets.folders import is_image
-from vertebra.data.datasets.imagenet import find_split
+from vertebra.data.datasets.imagenet import find_split, not_images
 from vertebra.data.datasets.localisation import LocalisationDataset, read_localisation
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.shards import find_index
@@ -98,11 +97,7 @@ def _read_classification(root: Path | str, source: str) -> Checked:
         for label in np.flatnonzero(counts_C == 0)
     ]
     if folder is not None and dataset.pixels_IHW3 is None:
-        others = [p for p in sorted(folder.glob("*/*")) if not is_image(p.name) and not p.name.startswith(".")]
-        faults += [
-            Fault(path, "does not have an image's name", "it is left out; rename it if it is one", fatal=False)
-            for path in others
-        ]
+        faults += not_images(folder, (path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*"))))
     if dataset.shards is not None and (index := find_index(root, source)) is not None:
         faults += [Fault.of(error) for error in damaged_shards(index)]
     return Checked(source, faults, dataset)
