@@ -19,6 +19,7 @@ from vertebra.engine.logs import MetricsWriter, is_training_line, keep_lines
 from vertebra.engine.provenance import differing_fields, flatten, plain
 from vertebra.ground import files
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +158,8 @@ class RunDirectory:
     def read_config(self) -> dict[str, Any]:
         """Return the recipe as it was written. Raises UserError where it does not parse."""
         try:
-            found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+            found = parse_yaml(self.config.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise UserError(f"{self.config} is not valid YAML; choose another --output.") from error
         return found if isinstance(found, dict) else {}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
-import yaml
 from pydantic import BaseModel, ValidationError
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.parse import parse_yaml
 from vertebra.recipes.schema import ONE_LENGTH, Recipe, flag_of
 
 _ROOM = Path(__file__).resolve().parent.parent
@@ -59,9 +59,9 @@ def find_recipe(name: str | Path) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file. Raises RecipeError with the file's name when it is something else."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -22,6 +22,7 @@ from vertebra.data.datasets.coco_layout import UNLABELLED, find_images
 from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.masks import segmentation_fault
 from vertebra.ground.errors import DataError
+from vertebra.ground.parse import parse_json
 
 Json = dict[str, Any]
 _NO_BOX = (float("nan"),) * 4
@@ -155,7 +156,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _load(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            value = json.load(file)
+            value = parse_json(file.read())
     except FileNotFoundError as error:
         raise DataError(path, "no such annotation file", "check the path") from error
     except OSError as error:

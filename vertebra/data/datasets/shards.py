@@ -32,6 +32,7 @@ from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import BadSample, DataError
 from vertebra.ground.files import write_atomically
+from vertebra.ground.parse import parse_json
 
 FORMAT = "vertebra shards 1"
 INDEX_SUFFIX = ".index.jsonl"
@@ -239,7 +240,7 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         with open_place(path) as file:
             texts = (raw.decode("utf-8", "surrogateescape") for raw in file)
-            head, *lines = [_columns(json.loads(text)) for text in texts if text.strip()]
+            head, *lines = [_columns(parse_json(text)) for text in texts if text.strip()]
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']!r}, not {FORMAT!r}")
         for line in lines:

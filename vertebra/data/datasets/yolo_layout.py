@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import by_stem, files_below, read_lines
 from vertebra.ground.errors import DataError
+from vertebra.ground.parse import parse_yaml
 
 PREFIX = "yolo:"
 CLASS_FILES = ("classes.txt", "labels/classes.txt", "obj.names", "names.txt")
@@ -180,11 +179,11 @@ def _key(value: dict[str, Any], split: str) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_bytes())
+        value = parse_yaml(path.read_bytes())
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    except Exception as error:  # beside its own errors, PyYAML lets those of its constructors through
-        raise DataError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
+    except ValueError as error:
+        raise DataError(path, f"is not YAML ({error})", "correct it") from error
     if not isinstance(value, dict):
         raise DataError(path, "is no YOLO data set's description", "it needs `train`, `val` and `names`")
     return value

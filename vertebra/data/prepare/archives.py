@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra.data.prepare.download import Progress, download, md5_of
+from vertebra.data.prepare.download import Progress, download, md5_of, need_room
 from vertebra.ground.errors import DataError
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
@@ -179,6 +180,11 @@ def _how_checked(path: Path, archive: Archive) -> str:
 
 def _unpack_zip(file: Path, into: Path) -> None:
     with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        for member in members:
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            _refuse_outside(file, into, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+        need_room(file, into, sum(member.file_size for member in members))
         archive.extractall(into)
 
 
@@ -187,7 +193,12 @@ def _unpack_tar(file: Path, into: Path) -> None:
     guard: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(file) as archive:
         for member in archive:
-            place = (into / member.name).resolve()
-            if not place.is_relative_to(into.resolve()) or not (member.isfile() or member.isdir()):
-                raise DataError(file, f"holds {member.name}, which leads out of {into}", "fetch the archive again")
+            _refuse_outside(file, into, member.name, member.isfile() or member.isdir())
+            need_room(file, into, member.size)
             archive.extract(member, into, **guard)
+
+
+def _refuse_outside(file: Path, into: Path, name: str, is_plain: bool) -> None:
+    """Raise DataError for what would be written elsewhere, now or through a link, and for what is no plain file."""
+    if not is_plain or not (into / name).resolve().is_relative_to(into.resolve()):
+        raise DataError(file, f"holds {name}, which leads out of {into}", "fetch the archive again")

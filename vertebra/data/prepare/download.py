@@ -91,7 +91,7 @@ def _attempt(url: str, path: Path, part: Path, progress: Progress) -> None:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
             start, total = _begin(answer, part, url, start)
-            _need_room(path, None if total is None else total - start)
+            need_room(path, path.parent, None if total is None else total - start)
             _receive(answer, part, start, total, progress)
     except DataError:
         raise
@@ -159,9 +159,9 @@ def _no_room(part: Path, error: OSError) -> DataError:
     return DataError(part, f"cannot be written ({error.strerror})", f"make room or give another --data, and {_AGAIN}")
 
 
-def _need_room(path: Path, needed: int | None) -> None:
-    """Raise DataError before the download rather than after most of it."""
-    free = shutil.disk_usage(path.parent).free
+def need_room(path: Path, folder: Path, needed: int | None) -> None:
+    """Raise DataError where so many bytes do not fit, before they come rather than after most of them."""
+    free = shutil.disk_usage(folder).free
     if needed is not None and needed > free:
         raise DataError(
             path,

@@ -143,6 +143,8 @@ def _load(source: Any, name: str) -> Any:
         raise UserError(name, f"does not parse as JSON ({place})", "it may be cut short: write it again") from None
     except UnicodeDecodeError:
         raise UserError(name, "is not a text file", "give a JSON file") from None
+    except RecursionError:
+        raise UserError(name, "is nested too deeply", "give a file of predictions or truth") from None
     except ValueError as error:  # numbers of thousands of digits
         raise UserError(name, f"has a number that Python does not read ({error})", "correct it") from None
 

@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from vertebra.evaluation.report.content import Content, Outcome, SideFacts
@@ -34,6 +33,7 @@ from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import parse_yaml
 
 FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
 MET, MISSED, NOT_HERE = "met", "missed", "not here"
@@ -98,10 +98,11 @@ class ExpectationFile(BaseModel):
 
 def read_expectations(path: Path) -> list[Expectation]:
     """Read the file's expectations; UserError names the file, the entry and what is wrong with it."""
+    text = read_text(path, "give a YAML or JSON file of published numbers")
     try:
-        content = yaml.safe_load(read_text(path, "give a YAML or JSON file of published numbers"))  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise UserError(path, f"it is not valid YAML ({' '.join(str(error).split())})") from None
+        content = parse_yaml(text)  # JSON is YAML
+    except ValueError as error:
+        raise UserError(path, f"it is not valid YAML ({error})") from None
     try:
         file = ExpectationFile.model_validate({"expectations": content} if isinstance(content, list) else content)
     except ValidationError as error:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import parse_json, parse_yaml
 
 MOST_NAMED = 8  # in a sentence
 
@@ -39,8 +37,8 @@ def read_json(path: Path, hint: str) -> Any:
     """Return the file's JSON. Raises UserError with the hint where it is missing or broken."""
     text = read_text(path, hint)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         raise UserError(path, f"it is not valid JSON ({error})", hint) from None
 
 
@@ -71,10 +69,11 @@ def read_provenance(directory: Path) -> dict[str, Any]:
 def read_recipe(path: Path) -> dict[str, Any]:
     """Return the recipe in a run's config.yaml."""
     hint = "it is the run's recipe: restore it or run again"
+    text = read_text(path, hint)
     try:
-        recipe = yaml.safe_load(read_text(path, hint))
-    except yaml.YAMLError as error:
-        raise UserError(path, f"it is not valid YAML ({' '.join(str(error).split())})", hint) from None
+        recipe = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(path, f"it is not valid YAML ({error})", hint) from None
     return recipe if isinstance(recipe, dict) else {}
 
 
@@ -83,8 +82,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     latest: dict[tuple[int, bool], dict[str, Any]] = {}
     for number, line in enumerate(read_text(path, "it holds the training curves: run again").splitlines(), 1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = parse_json(line)
+        except ValueError:
             continue
         if isinstance(entry, dict) and "iteration" in entry:
             iteration = entry["iteration"]
