@@ -8,7 +8,8 @@ python tools/train_det.py --config detection/coco_mask_fpn_1x.yaml --backbone r5
 
 python tools/train_det.py --dataset json --train-source json:A.json --test-source json:B.json --data IMAGES ...
 
-The data set chooses the recipe unless --config does.
+The data set chooses the recipe unless --config does. Large JSON files are parsed once a machine and kept as arrays in
+~/.cache/vertebra (XDG_CACHE_HOME, or VERTEBRA_CACHE=DIR; empty: parsed each time).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vertebra.data.datasets import cifar, coco_layout, imagenet, imagenet_det, shards, voc, yolo_layout
 from vertebra.data.datasets.annotations import Parsed, parse_each, unite
+from vertebra.data.datasets.cache import kept
 from vertebra.data.datasets.coco import parse_coco
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
@@ -68,9 +69,20 @@ def open_detection(
     "yolo:data.yaml/train", "yolo:DIR/train", "vocxml:DIR" (paths, from the current directory or `root`), or several
     joined by "+", of the same classes. segmentations: False leaves out polygons and RLE, most of a large set's
     memory. extras: True keeps what the files say beyond what is used. A test set whose truth is not published, such
-    as "voc2012/test" or "coco/test-dev2017", is images without truth (`labelled` is False). Raises DataError.
+    as "voc2012/test" or "coco/test-dev2017", is images without truth (`labelled` is False). Large JSON files are parsed
+    once a machine (vertebra.data.datasets.cache). Raises DataError.
     """
-    dataset = parse_detection(root, source, segmentations=segmentations, extras=extras).opened()
+
+    def read() -> DetectionDataset:
+        return parse_detection(root, source, segmentations=segmentations, extras=extras).opened()
+
+    check_root(Path(root))
+    parts = source.split("+")
+    if extras or not all(map(coco_layout.is_json, parts)):
+        dataset = read()
+    else:
+        files = [coco_layout.find_json(Path(root), part)[0] for part in parts]
+        dataset = kept(files, (source, root, "" if Path(root).is_absolute() else Path.cwd(), segmentations), read)
     if dataset.labelled:
         return dataset
     note = f"{source}: its annotations are not here; {len(dataset)} images to predict on, and nothing to score against"
@@ -102,7 +114,7 @@ def _parse_one(root: Path, source: str, segmentations: bool, extras: bool, thoro
         return voc.parse_xml_folder(given_path(root, source), source, extras=extras)
     if source.startswith(yolo_layout.PREFIX):
         return parse_yolo(given_path(root, source), source, segmentations=segmentations, extras=extras)
-    if not source.startswith(coco_layout.JSON_PREFIX) and not coco_layout.JSON_SOURCE.fullmatch(source):
+    if not coco_layout.is_json(source):
         raise DataError(f"source {source!r}", "is not known", f"write {KNOWN}")
     annotations, base, folder = coco_layout.find_json(root, source)
     return parse_coco(annotations, base, folder, source, segmentations=segmentations, extras=extras, thorough=thorough)

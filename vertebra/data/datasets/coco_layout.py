@@ -13,6 +13,11 @@ HOMES = {"coco": "coco", "sample": "scenes"}  # where in the data directory a se
 LABELLED, UNLABELLED = "instances_", "image_info_"  # how names of annotation files begin, and of test images' lists
 
 
+def is_json(source: str) -> bool:
+    """Tell sources of such a file from others."""
+    return source.startswith(JSON_PREFIX) or JSON_SOURCE.fullmatch(source) is not None
+
+
 def find(root: Path) -> list[str]:
     """The sources that lie in `root`."""
     bases = (("sample", root / HOMES["sample"]), ("coco", root / HOMES["coco"]), ("coco", root))

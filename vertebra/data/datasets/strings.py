@@ -53,11 +53,21 @@ class Strings(Sequence[str]):
             taken._bytes[start:stop] = self._bytes[np.arange(start, stop) + shifts]
         return taken
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each string starts, and their end (int64); the bytes of all."""
+        return self._starts, self._bytes
+
+    @classmethod
+    def of(cls, starts: np.ndarray, content: np.ndarray) -> Strings:
+        """The strings of `arrays`."""
+        made = cls(())
+        made._starts, made._bytes = starts, content
+        return made
+
     @classmethod
     def _of(cls, lengths: np.ndarray, content: np.ndarray) -> Strings:
-        made = cls(())
-        made._starts, made._bytes = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), content
-        return made
+        return cls.of(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), content)
 
     def update_hash(self, digest: Any) -> None:
         digest.update(self._starts.tobytes())
