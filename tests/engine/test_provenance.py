@@ -87,6 +87,32 @@ def test_bf16_is_chosen_where_the_processor_has_it(monkeypatch, tmp_path):
         assert precision.resolve("fp32", cpu) == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "capability", "bf16", "auto", "float32"),
+    [
+        ("Pascal", (6, 1), False, "fp32", "all in full"),
+        ("Volta", (7, 0), False, "fp16", "all in full"),
+        ("Turing", (7, 5), False, "fp16", "all in full"),
+        ("Ampere", (8, 0), True, "bf16", "convolutions in TF32 (10 bits of mantissa), all else in full"),
+        ("Hopper", (9, 0), True, "bf16", "convolutions in TF32 (10 bits of mantissa), all else in full"),
+    ],
+)
+def test_auto_is_the_format_that_a_gpu_has_tensor_cores_for(monkeypatch, gpu, capability, bf16, auto, float32):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation)
+    assert (precision.resolve("auto", cuda), precision.float32_on(cuda)) == (auto, float32), gpu
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert precision.float32_on(cuda) == "all in full"
+
+
+def test_products_of_float32_keep_their_digits_whatever_a_container_has_set():
+    torch.set_float32_matmul_precision("high")
+    precision.resolve("fp32", torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert provenance.machine()["float32"]
+
+
 def test_random_states_come_back_and_an_evaluation_leaves_no_trace():
     import random
 

@@ -192,6 +192,9 @@ def completed(recipe: AnyRecipe, world: World, *, kind: str, data: str) -> AnyRe
     """
     setup_logging(is_main=world.is_main)
     precise = precision.resolve(recipe.precision, world.device)
+    if world.device.type == "cuda" and precise != "bf16":
+        what = precision.float32_on(world.device) if precise == "fp32" else "with a loss scale"
+        logger.info("precision %s: %s", precise, what)
     default = Path("runs") / f"{kind}_{path_part(recipe.backbone)}_{data}_{recipe.seed}"
     workers = loader_workers(recipe.workers)
     return recipe.model_copy(update={"precision": precise, "workers": workers, "output": recipe.output or default})

@@ -11,15 +11,28 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(name: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16. auto: bf16 where the hardware multiplies it natively, else fp32.
+    """Return fp32, bf16 or fp16. auto: bf16 where the hardware multiplies it natively, fp16 on GPUs that have tensor
+    cores for that alone (Volta, Turing), else fp32.
 
-    Raises ValueError for an unknown name.
+    Products of float32 matrices keep all their digits from now on: a container may have set them to TF32, and what is
+    left in float32 under autocast (scores, deltas) is there for its digits. Raises ValueError for an unknown name.
     """
     if name not in NAMES:
         raise ValueError(f"There is no precision {name!r}; choose one of {', '.join(NAMES)}.")
+    torch.set_float32_matmul_precision("highest")
     if name != "auto":
         return name
-    return "bf16" if has_fast_bf16(device) else "fp32"
+    if has_fast_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+
+
+def float32_on(device: torch.device) -> str:
+    """Return what float32 means on `device`: a GPU from Ampere on rounds what convolutions read to TF32's 10 bits."""
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if has_tf32 and torch.backends.cudnn.allow_tf32:
+        return "convolutions in TF32 (10 bits of mantissa), all else in full"
+    return "all in full"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vertebra.engine.device import usable_cores
+from vertebra.engine.precision import float32_on
 
 LIBRARIES = (
     "torch",
@@ -57,13 +58,14 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores and GPUs; no host name, nothing that identifies a person."""
+    """Return processor, cores, GPUs and what float32 means on them; no host name, nothing that identifies a person."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
+        "float32": float32_on(torch.device("cuda" if gpus else "cpu")),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

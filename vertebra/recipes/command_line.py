@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 from pydantic import BaseModel, ValidationError
@@ -110,7 +110,7 @@ def _sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
 def _fields_at(kind: type[BaseModel], place: list[str]) -> list[str]:
     for part in place:
         inner = kind.model_fields[part].annotation if part in kind.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        if get_origin(inner) is not None or not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         kind = inner
     return list(kind.model_fields)
@@ -174,7 +174,8 @@ _WHOLE = ConstructorRegistry()
 @_WHOLE.struct_rule
 def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Let tyro put recipes together unchecked: `validated` checks the whole, and names all that is wrong at once."""
-    if not (isinstance(info.type, type) and issubclass(info.type, Recipe)):
+    # For Python 3.10 tuple[int, ...] is a class as well.
+    if get_origin(info.type) is not None or not (isinstance(info.type, type) and issubclass(info.type, Recipe)):
         return None
     hints = get_type_hints(info.type, include_extras=True)
     fields = tuple(

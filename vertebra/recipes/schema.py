@@ -209,7 +209,9 @@ class RunRecipe(Recipe):
     device: Device = "auto"
     gpus: Gpus = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device is fast at it, else fp32."
+        "auto",
+        description="auto: bf16 where the device is fast at it, fp16 on Volta and Turing, else fp32. fp32 leaves "
+        "convolutions in TF32 on GPUs that have it.",
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     workers: Workers = "auto"
