@@ -31,8 +31,20 @@ def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: 
     else:
         y = conv(x_NCHW)
         if norm is not None:
-            y = norm(y)
+            y = _normalised(y, norm)
     return F.relu(y, inplace=True) if relu else y
+
+
+def _normalised(x_NCHW: Tensor, norm: nn.Module) -> Tensor:
+    try:
+        return norm(x_NCHW)  # type: ignore[no-any-return]
+    except ValueError as error:
+        if x_NCHW.numel() > x_NCHW.shape[1]:
+            raise
+        raise ValueError(
+            "a batch norm in training has a single value a channel to take statistics of: one image, of which a map of "
+            "1x1 is left; give each process 2 images or more a step, or larger images, or freeze the norms"
+        ) from error
 
 
 # Of each convolution: what its folded weight and bias were made of, and these.

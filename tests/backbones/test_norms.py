@@ -143,6 +143,13 @@ def test_a_last_batch_of_one_image_counts_where_its_map_is_a_single_value():
     assert net.training and all(m.training for m in net.modules())
 
 
+def test_a_norm_that_has_a_single_value_to_learn_from_says_what_to_do():
+    net = small()
+    with pytest.raises(ValueError, match=r"one image, of which a map of 1x1 is left; give each process 2 images"):
+        net.train()(images(1)[:, :, :32, :32])
+    assert net.train()(images(2)[:, :, :32, :32]).isfinite().all()
+
+
 def test_one_image_alone_gives_finite_statistics():
     net = create_backbone("r18", num_classes=5, width=0.25)
     assert recompute_statistics(net, [images(1)[:, :, :32, :32]]) == 1

@@ -246,14 +246,18 @@ def test_crowds_are_what_the_recipe_says(coco_set, crowd: str, count: int, ignor
     assert int(targets.ignore_NG.sum()) == ignored and int(targets.valid_NG[1].sum()) == 2
 
 
-def test_empty_images_are_kept_or_left_out_as_asked(voc):
+def test_empty_images_are_kept_or_left_out_as_asked(voc, caplog):
+    caplog.set_level("INFO")
+
     def seen(difficult: str = "train", **options: bool) -> set[int]:
         policy = TruthPolicy(difficult=difficult)
         loader = detection_train_loader(voc, VIEWS, policy, Share(batch=4, stop=40, seed=7), **options)
         return {image_id for batch in loader for image_id in batch.image_ids}
 
     assert seen() == set(range(13))
+    assert not caplog.messages
     assert seen(keep_empty=False) == set(range(13)) - {0, 4, 8, 12}
+    assert caplog.messages[0].startswith("4 of 13 training images have no object to learn and are left out")
     assert seen(keep_empty=False, difficult="drop") == set(range(13)) - {0, 1, 4, 8, 12}
 
 

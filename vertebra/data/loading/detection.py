@@ -6,6 +6,7 @@ image's resized height and width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -34,6 +35,8 @@ from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, 
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pixels import photometric
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -178,7 +181,14 @@ def detection_train_loader(
     normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K)
     if not keep_empty:
         normal_before = np.concatenate([[0], np.cumsum(normal_K)])[dataset.starts]
-        chosen_I = chosen_I[(np.diff(normal_before) > 0)[chosen_I]]
+        learnt_I = chosen_I[(np.diff(normal_before) > 0)[chosen_I]]
+        if empty := len(chosen_I) - len(learnt_I):
+            logger.info(
+                "%d of %d training images have no object to learn and are left out; --input.keep-empty keeps them",
+                empty,
+                len(chosen_I),
+            )
+        chosen_I = learnt_I
     need_images(chosen_I, dataset.source)
     factors_I = repeat_factors(dataset, chosen_I, normal_K, repeat_threshold) if repeat_threshold > 0 else None
     shorter, longer = max(views.shorter_sides), views.longer_side
