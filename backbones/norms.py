@@ -76,6 +76,11 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return _KEPT[conv][1]
 
 
+def forget_folded() -> None:
+    """Give back the memory of what `folded` keeps, of all networks; the next call makes it anew."""
+    _KEPT.clear()
+
+
 def _made_of(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Any, ...] | None:
     """Return the number format wanted, and what changes with any of the tensors; None where that cannot be told."""
     tensors = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones import norms
 from backbones.norms import conv_norm, freeze_norms
 from tests.backbones.test_norms import images, small
+from vertebra.engine.measure import memory_growth
 
 IN_BF16 = torch.autocast("cpu", torch.bfloat16)
 
@@ -49,6 +50,17 @@ def test_the_second_call_folds_nothing_and_says_the_same():
         with Folds() as in_bf16, IN_BF16:
             net(images())
         assert in_bf16.count == 20
+
+
+def test_the_memory_of_what_is_kept_is_measured_and_can_be_given_back():
+    net = small().eval()
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad():
+        net(images(1))
+        warm_mb = memory_growth(lambda: net(images(1)), torch.device("cpu"))
+        norms.forget_folded()
+        cold_mb = memory_growth(lambda: net(images(1)), torch.device("cpu"))
+    assert cold_mb - warm_mb > 0.9 * sum(conv.weight.nbytes for conv in convolutions) / 2**20
 
 
 def step(conv: nn.Conv2d, norm: nn.BatchNorm2d, make: Any) -> None:

@@ -9,7 +9,8 @@ latency_n         calls behind that median
 time_per_image_s  median over the test set's batches, in the recipe's size, of seconds an image: to the device and back
                   to the host, masks in full size
 images_per_s      one over that
-peak_memory_mb    memory of the weights, and what a single image needs on top of it: see measure.memory_growth
+peak_memory_mb    memory of the weights, and what a single image needs on top of it, folded norms among it: see
+                  measure.memory_growth
 peak_memory_of    device: all that torch allocates there; tensors: of a CPU, those alive at once (older runs: process)
 device, threads   what it was measured on; threads of a CPU alone
 precision         of convolutions and linear layers in all these times
@@ -28,7 +29,7 @@ from torch import nn
 
 from backbones import create_backbone
 from backbones.cost import count_flops, count_parameters, image_flops
-from backbones.norms import evaluating
+from backbones.norms import evaluating, forget_folded
 from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detection_data
 from vertebra.build.training import autocast_of
@@ -65,6 +66,7 @@ def cost(
     with evaluating(model):
         flops = count_flops(model, images, method="detect")
         latencies_s = timed_calls(detect, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
+        forget_folded()  # so that what the call keeps counts
         memory_mb = weights_mb(model) + memory_growth(detect, device)
     figures = {
         "parameters": count_parameters(model),

@@ -74,6 +74,7 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
     import torch
 
     from backbones.cost import count_flops, count_parameters
+    from backbones.norms import forget_folded
     from detectors.structures import ImageBatch
     from vertebra.build.backbone import build_backbone, make_detector_backbone
     from vertebra.build.detector import make_detector
@@ -118,5 +119,6 @@ def profile(settings: Settings, name: str) -> dict[str, Any]:
         times_s = timed_calls(call, device, enough=settings.repeats, warmup=2)
         per_image = [1000 * seconds / settings.batch_size for seconds in times_s]
         row |= {"ms": statistics.median(per_image), "ms_min": min(per_image), "ms_max": max(per_image)}
+        forget_folded()  # so that what a call keeps counts
         row |= {"n": settings.repeats, "memory_mb": weights_mb(model) + memory_growth(call, device)}
     return row
