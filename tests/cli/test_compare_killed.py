@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 
 from tests.cli.conftest import ENVIRONMENT, TINY_BACKBONE, TOOLS, run
 from tests.cli.test_compare import ON_CPU, TINY
+from tests.engine import test_on_ray
 from vertebra.engine.weights import load_weights
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -29,10 +30,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 TIMES = re.compile(r"_s$|time|cost|ratio|latency|memory|second|commit|command|directory|machine|front|origin", re.I)
 
 
-def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen:
+def start(*arguments: object, cwd: Path | None = None, environment: Mapping[str, str] | None = None):
     command = [sys.executable, str(TOOLS / "compare.py"), *map(str, arguments)]
+    environment = {**ENVIRONMENT, **(environment or {})}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=cwd
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd
     )
 
 
@@ -122,6 +124,26 @@ def test_killed_with_a_job_and_as_a_whole_it_ends_as_an_undisturbed_one(detector
         assert_same(detectors[name], cell)
     run("compare", detectors["plain18"], detectors["r18"], "--report", tmp_path / "undisturbed")
     assert report_of(tmp_path / "undisturbed") == report_of(output / "report") != {}
+
+
+@test_on_ray.needs_ray
+def test_a_matrix_on_ray_whose_node_is_killed_ends_as_an_undisturbed_one(detectors, sample, weights, tmp_path):
+    """Three minutes. One job goes on from its checkpoint on the node that is left, the other is not disturbed."""
+    output = tmp_path / "runs"
+    given = [f"{name}={weights[name]}" for name in ("plain18", "r18")]
+    cells = [output / f"{name}_seed0" for name in ("plain18", "r18")]
+    with test_on_ray.two_nodes() as (address, second):
+        matrix = start(
+            *("--backbones", "plain18", "r18", "--data", sample, "--weights", *given, "--output", output),
+            *("--ray", address, "--device", "cpu", "--workers", 1, "--", *TINY),
+            environment=test_on_ray.LOOPBACK,
+        )
+        wait_for(lambda: all(lines_of(cell) >= 3 for cell in cells), matrix)
+        os.kill(second, signal.SIGKILL)
+        out, err = matrix.communicate(timeout=400)
+    assert matrix.returncode == 0 and "2 of 2 finished" in out and out.count("is started again") == 1, (out, err)
+    for name, cell in zip(("plain18", "r18"), cells):
+        assert_same(detectors[name], cell)
 
 
 @pytest.mark.slow

@@ -333,6 +333,7 @@ def test_the_plan_says_where_the_jobs_go(tmp_path, monkeypatch):
     from vertebra.lab import forecast
 
     assert "the cluster's queue" in forecast.devices(compare(tmp_path, slurm=["time=240"]))
+    assert "All go to Ray, each with 4 process" in forecast.devices(compare(tmp_path, ray="auto", gpus=4))
     here = compare(tmp_path, slurm=["cluster=local"], gpus=2, gpus_per_job=1)
     assert forecast.devices(here) == "2 jobs at a time, each in 1 process."
 

@@ -8,7 +8,8 @@ Backbones without weights are pre-trained first; what follows a lone -- goes to 
 
 python tools/compare.py --backbones plain18 r18 --data SAMPLE --pretrain sample/objects.yaml --jobs 2 -- --solver.iterations 300
 
-The same learning rates for every backbone, the best by images held out of the training set; on a SLURM cluster:
+The same learning rates for every backbone, the best by images held out of the training set; on a SLURM cluster (on a Ray
+cluster with --ray auto):
 
 python tools/compare.py --backbones vgg16 timm:resnet50d --weights ... --sweep solver.lr 0.01 0.02 0.04 --slurm partition=gpu time=240 ...
 

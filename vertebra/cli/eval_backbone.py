@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from vertebra.cli.common import JsonFile, in_processes, make_room
 from vertebra.recipes.command_line import parse_recipe
-from vertebra.recipes.schema import Count, Device, Gpus, Recipe, Workers, refuse
+from vertebra.recipes.schema import Count, OnDevices, refuse
 
 if TYPE_CHECKING:
     from vertebra.data.datasets.records import ClassificationDataset
@@ -30,7 +30,7 @@ Kind = Literal["1crop", "10crop", "dense", "multiscale"]
 KINDS = get_args(Kind)
 
 
-class Settings(Recipe):
+class Settings(OnDevices):
     """What to test, on which images, and how."""
 
     weights: tuple[Path, ...] = Field(description="Files written by train_backbone.py; each is tested.")
@@ -52,9 +52,6 @@ class Settings(Recipe):
     size: int | None = Field(None, ge=1, description="Side of the crop, pixels; default: as in training.")
     resize: int | None = Field(None, ge=1, description="Shorter side before the crop; default: as in training.")
     batch_size: int = Field(64, ge=1, description="Crops in a forward; whole images: as many as have their pixels.")
-    workers: Workers = "auto"
-    device: Device = "auto"
-    gpus: Gpus = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: as in training.")
     json_file: JsonFile = Field(None, description="Write the figures to this file too.")
     predictions: Path | None = Field(

@@ -26,14 +26,14 @@ from pydantic import Field, model_validator
 
 from vertebra.cli.common import in_processes
 from vertebra.recipes.command_line import parse_recipe, validated
-from vertebra.recipes.schema import Device, Gpus, Recipe, TestPrecision, Workers, protocol_fields, refuse
+from vertebra.recipes.schema import OfTest, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
-class Settings(Recipe):
+class Settings(OfTest):
     """Which detector, on which images."""
 
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_det.py.")
@@ -68,10 +68,6 @@ class Settings(Recipe):
         description="Write the RPN's proposals to this file too: for explain.py, and as RUN_DIR/proposals.json for the "
         "report.",
     )
-    gpus: Gpus = 1
-    workers: Workers = "auto"
-    device: Device = "auto"
-    precision: TestPrecision = "recipe"
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:

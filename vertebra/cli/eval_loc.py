@@ -16,14 +16,14 @@ from pydantic import Field, model_validator
 from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
-from vertebra.recipes.schema import Device, Gpus, Recipe, TestPrecision, Workers, refuse
+from vertebra.recipes.schema import OfTest, refuse
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
-class Settings(Recipe):
+class Settings(OfTest):
     """Which localizer, on which images, and how it looks at them."""
 
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_loc.py.")
@@ -46,10 +46,6 @@ class Settings(Recipe):
     synsets: Path | None = Field(
         None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
     )
-    gpus: Gpus = 1
-    workers: Workers = "auto"
-    device: Device = "auto"
-    precision: TestPrecision = "recipe"
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:

@@ -22,11 +22,7 @@ from vertebra.cli.common import in_processes
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe
 from vertebra.recipes.schema import (
-    Device,
-    Gpus,
-    Recipe,
-    TestPrecision,
-    Workers,
+    OfTest,
     flatten,
     protocol_fields,
     refuse,
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
 SAME_NETWORK = ("backbone", "width", "shortcut", "stride_in")
 
 
-class Settings(Recipe):
+class Settings(OfTest):
     """Which runs of train_det.py, and which improvements."""
 
     run: tyro.conf.Positional[Path] = Field(description="The baseline's run directory.")
@@ -56,10 +52,6 @@ class Settings(Recipe):
     )
     ensemble: tuple[str, ...] = Field((), description="Run directories or weights of the other detectors.")
     data: Path | None = Field(None, description="Directory of the data set; default: the runs'.")
-    gpus: Gpus = 1
-    workers: Workers = "auto"
-    device: Device = "auto"
-    precision: TestPrecision = "recipe"
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:

@@ -72,7 +72,8 @@ def summary(recipe: CompareRecipe, matrix: Matrix) -> str:
 def devices(recipe: CompareRecipe) -> str:
     """Return a sentence: how many run at a time, and on what."""
     if recipe.is_queued:
-        return f"All go to the cluster's queue, each with {recipe.processes} process(es) or GPU(s)."
+        where = "Ray" if recipe.ray else "the cluster's queue"
+        return f"All go to {where}, each with {recipe.processes} process(es) or GPU(s)."
     jobs = "1 job" if recipe.at_once == 1 else f"{recipe.at_once} jobs"
     sentence = f"{jobs} at a time, each in {recipe.processes} process{'es' * (recipe.processes > 1)}"
     if recipe.gpus > 1 and recipe.gpus_per_job is None:

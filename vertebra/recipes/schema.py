@@ -196,6 +196,20 @@ class Solver(Recipe):
         return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
 
 
+class OnDevices(Recipe):
+    """Where a command's work runs."""
+
+    device: Device = "auto"
+    gpus: Gpus = 1
+    workers: Workers = "auto"
+
+
+class OfTest(OnDevices):
+    """Where a trained network is tested, and in which precision."""
+
+    precision: TestPrecision = "recipe"
+
+
 class RunRecipe(Recipe):
     """Settings of every training: the network, where it runs, where it writes."""
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vertebra.recipes.schema import Device, Recipe, Workers, refuse
+from vertebra.recipes.schema import OnDevices, refuse
 
 TASKS = ("nodes", "ntasks", "ntasks_per_node", "tasks_per_node", "array")  # of --slurm: how often a command runs
 
 
-class Jobs(Recipe):
+class Jobs(OnDevices):
     """Several trainings: how many at a time, each in how many processes, and where."""
 
     output: Path = Field(description="Where the runs and the report go.")
@@ -30,8 +30,6 @@ class Jobs(Recipe):
         description="ADDRESS of a Ray cluster on which the jobs then run, such as auto or 10.0.0.1:6379; on it, each "
         "gets its GPUs and cores on one node. local: Ray on this machine alone.",
     )
-    device: Device = "auto"
-    workers: Workers = "auto"
 
     @property
     def processes(self) -> int:

@@ -146,8 +146,8 @@ class RayCluster(Executor):
             answer = self._ray.get(reference)
         except errors.ActorUnavailableError:  # for a while: the network
             return None
-        except errors.RayError as error:
-            return End(None, "it was lost with its node" if "node" in str(error).lower() else "its process was killed")
+        except errors.RayError:
+            return End(None, "its node was lost, or its process killed there")
         return End(1, answer) if isinstance(answer, str) else None if answer is None else End(answer)
 
 
