@@ -34,10 +34,10 @@ def test_all_faults_of_a_json_and_its_images_come_at_once(coco_set, tmp_path: Pa
     text = sentences(faults)
     for part in (
         "annotation 1 of image 5 has a box of negative size",
-        "annotation 2 of image 11 has a segmentation that does not decode (an RLE of 10 pixels",
+        "annotation 1 (counted from 0, image_id 11): RLE counts that cover 10 pixels in an image of [60, 80]",
         "annotation 4 of image 5 has a box of zero size",
-        "annotation 9 refers to image 77",
-        "annotation 10 has category 8, not one of `categories`",
+        "annotation 3 (counted from 0, image_id 77): image_id 77 is not in `images`",
+        "annotation 4 (counted from 0, image_id 5): category_id 8 is not in `categories`",
         "a.jpg: zero bytes long; replace it",
         "b.jpg: is 60 x 80 pixels, its annotation says 61 x 80; correct the annotation",
         "gone.jpg: no such image; restore it",

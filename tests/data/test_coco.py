@@ -10,7 +10,13 @@ import pytest
 
 from tests.data.writers import records, write_text
 from vertebra.data.datasets.catalog import find_sources, open_detection
+from vertebra.data.loading.detection import detection_train_loader
+from vertebra.data.loading.sampling import Share
+from vertebra.data.loading.targets import TruthPolicy
 from vertebra.data.prepare.check import check
+from vertebra.data.transforms.detection_views import ViewDraw
+from vertebra.evaluation.metrics.coco import coco_figures
+from vertebra.evaluation.metrics.files import read_truth
 from vertebra.ground.errors import DataError
 from vertebra.recipes.schema import DETECTION_SETS
 
@@ -75,18 +81,25 @@ def bbox(*numbers: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value["annotations"][0].__setitem__("bbox", list(numbers))
 
 
-def test_zero_size_boxes_are_left_out_and_said_once(coco_set: Write):
-    dataset = opened(coco_set(bbox(3, 4, 0, 10)))
-    assert len(dataset.labels_K) == 2
+def test_zero_size_boxes_are_scored_never_trained_on_and_said_once(coco_set: Write):
+    path = coco_set(bbox(3, 4, 0, 10))
+    dataset = opened(path)
+    assert [one["bbox"] for one in dataset.coco_truth()["annotations"]][1] == [3, 4, 0, 10]
+    assert coco_figures(dataset.coco_truth(), [])["AP"] == coco_figures(path, [])["AP"] == 0
+    assert sum(coco_figures(path, []).truths.values()) == 2 == len(dataset.labels_K) - 1, "the third is a crowd"
+    loader = detection_train_loader(dataset, ViewDraw((64,), 96), TruthPolicy(), Share(batch=2, stop=1))
+    (batch,) = loader
+    assert batch.inputs[1].valid_NG.sum() == 2
     (note,) = dataset.notes
-    assert "1 boxes of zero size were left out, such as: annotation 1 of image 5 has a box of zero size" in note
+    assert "1 boxes of zero size: no training sees them, evaluations count them" in note
+    assert "such as: annotation 1 of image 5 has a box of zero size" in note
 
 
 def test_boxes_beyond_the_edge_are_clipped_where_used_and_whole_in_the_truth(coco_set: Write):
     dataset = opened(coco_set(bbox(-5, 20, 100, 40)))
     assert records(dataset)[1].boxes_G4[0].tolist() == [0, 20, 60, 60]
     assert dataset.coco_truth()["annotations"][1]["bbox"] == [-5, 20, 100, 40]
-    assert "1 boxes beyond the edge were clipped" in dataset.notes[0]
+    assert "1 boxes beyond the edge: training clips them" in dataset.notes[0]
 
 
 def test_missing_optional_fields_get_their_natural_values(coco_set: Write):
@@ -105,6 +118,10 @@ def negative_sizes(value: dict[str, Any]) -> None:
         one["bbox"][2] = -1
 
 
+SECOND = r"image 1 \(counted from 0, b.jpg\): "
+FIRST = r"annotation 0 \(counted from 0, image_id 5\): "
+
+
 def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value[key][place].update(fields)
 
@@ -113,16 +130,51 @@ def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]
     ("change", "sentence"),
     [
         (bbox(1, 2, -3, 4), r"annotation 1 of image 5 has a box of negative size .*boxes are x, y, width, height"),
-        (bbox(1, 2, float("nan"), 4), r"annotation 1 of image 5 has a box that is not four finite numbers"),
-        (bbox(1, 2, 3), r"annotation 1 of image 5 has a box that is not four finite numbers"),
-        (bbox(1, 2, None, 4), r"annotation 1 of image 5 has a box that is not four finite numbers"),
+        (bbox(1, 2, float("nan"), 4), rf"{FIRST}bbox \[1, 2, nan, 4\] is not four finite numbers; give x, y, width"),
+        (bbox(1, 2, 3), rf"{FIRST}bbox \[1, 2, 3\] is not four finite numbers"),
+        (bbox(1, 2, None, 4), rf"{FIRST}bbox \[1, 2, None, 4\] is not four finite numbers"),
+        *(
+            (
+                put("annotations", 0, area=value),
+                rf"{FIRST}area .* is not a number of square pixels; correct it, or leave",
+            )
+            for value in (-1.0, float("nan"), float("inf"), [99], "big")
+        ),
+        *(
+            (put("annotations", 0, **{flag: value}), rf"{FIRST}{flag} .* is neither 0 nor 1; correct it")
+            for flag in ("iscrowd", "difficult")
+            for value in (2, [0], "maybe")
+        ),
+        (put("annotations", 0, segmentation=[[1, 2, 3, 4]]), rf"{FIRST}none of its polygons has 3 corners; correct"),
+        (put("annotations", 1, segmentation={"size": [60, 80], "counts": [5, 5]}), r"annotation 1 .*cover 10 pixels"),
+        (
+            put("images", 1, id=2**63),
+            rf"{SECOND}id 9223372036854775808 is not a whole number of 64",
+        ),
+        (
+            put("images", 1, width=2**32),
+            rf"{SECOND}width 4294967296 is not a whole number of",
+        ),
+        (
+            put("images", 1, width=60.5),
+            rf"{SECOND}width 60.5 is not a whole number of pixels",
+        ),
+        (put("categories", 1, id=-(2**64)), r"category 1 \(counted from 0\): id -18446744073709551616 is not a whole"),
+        (
+            put("images", 0, file_name="images\\a.jpg"),
+            r"its first image .* has backslashes; write / in",
+        ),
         (bbox(70, 2, 30, 4), r"annotation 1 of image 5 has a box wholly outside the image .*in 60 x 80.*correct"),
-        (put("annotations", 0, image_id=99), r"annotation 1 refers to image 99, which `images` does not list; add"),
-        (put("annotations", 0, category_id=2), r"annotation 1 has category 2, not one of `categories`; add"),
-        (put("images", 1, id=11), r"image id 11 occurs 2 times \(a.jpg and b.jpg\); give each image its own id"),
-        (put("images", 1, width=0), r"image 5 \(b.jpg\) lacks a positive `width` or `height`; add them"),
-        (put("images", 1, id="x"), r"image number 1 lacks an integer `id`"),
-        (put("categories", 1, id=7), r"category id 7 occurs 2 times; make it unique"),
+        (put("annotations", 0, image_id=99), r"annotation 0 .*: image_id 99 is not in `images`; add it, or remove"),
+        (put("annotations", 0, category_id=2), rf"{FIRST}category_id 2 is not in `categories`; add it, or correct"),
+        (put("images", 1, id=11), rf"{SECOND}another image has the id 11 too; give each its"),
+        (put("images", 1, width=0), r"image 1 .*: width 0 is not a whole number of pixels from 1 to"),
+        (put("images", 1, height=None), rf"{SECOND}has no height; correct it$"),
+        (put("images", 1, id="x"), rf"{SECOND}id 'x' is not a whole number"),
+        (
+            put("categories", 1, id=7),
+            r"category 1 \(counted from 0\): another category has the id 7 too; give",
+        ),
         (put("categories", 1, name="cat"), r"category name 'cat' occurs 2 times; make it unique"),
         (lambda value: value.update(images=[], annotations=[]), r"lists no images; there is nothing to train"),
         (lambda value: value.pop("categories"), r"has no list `categories`; COCO annotations need"),
@@ -133,6 +185,52 @@ def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]
 def test_what_is_refused_names_file_fault_and_hint(coco_set: Write, change: Any, sentence: str):
     with pytest.raises(DataError, match=rf"ann\.json: {sentence}"):
         opened(coco_set(change))
+
+
+PLAIN = [
+    (put("annotations", 0, iscrowd="0", difficult="no"), put("annotations", 1, iscrowd="True")),
+    (put("images", 1, width=60.0, height="80", id="5"), put("annotations", 0, image_id=5.0, category_id="7")),
+    (put("annotations", 0, bbox=["10.5", 20.25, 30.125, "40"], area="99.5"), put("categories", 0, id=7.0)),
+]
+
+
+@pytest.mark.parametrize("changes", PLAIN)
+def test_numbers_and_flags_written_otherwise_are_read_as_they_are_meant(coco_set: Write, changes: Any):
+    expected = opened(coco_set()).coco_truth()
+    changed = opened(coco_set(lambda value: [change(value) for change in changes]))
+    assert changed.coco_truth() == expected and changed.notes == ()
+
+
+def test_a_category_may_be_named_by_a_number_and_huge_annotation_ids_are_numbered_anew(coco_set: Write):
+    changes = put("categories", 0, name=7), put("annotations", 0, id=2**63), put("annotations", 1, id="2")
+    dataset = opened(coco_set(lambda value: [change(value) for change in changes]))
+    assert dataset.class_names == ("bird", "7") and dataset.annotation_ids_K.tolist() == [2, 1, 3]
+    assert (
+        "annotation ids are missing, repeated, not positive or no numbers; they were numbered anew" in dataset.notes[0]
+    )
+
+
+def test_a_fault_is_said_once_and_not_again_by_what_follows_from_it(coco_set: Write):
+    def spoil(value: dict[str, Any]) -> None:
+        for image in value["images"]:
+            image["width"] = 80.5
+        for one in value["annotations"]:
+            one["area"] = -1
+
+    (fault,) = check(coco_set(spoil).parent, "json:ann.json").faults
+    assert "width 80.5 is not a whole number of pixels from 1 to 2147483647 (2 of 2 images are so)" in str(fault)
+
+
+def test_a_missing_area_is_the_masks_with_masks_or_without(coco_set: Write):
+    def bare(value: dict[str, Any]) -> None:
+        for one in value["annotations"]:
+            del one["area"]
+
+    path = coco_set(bare)
+    dataset = opened(path)
+    assert sorted(dataset.areas_K.tolist()) == sorted(one["area"] for one in read_truth(path)["annotations"])
+    assert dataset.areas_K[0] == 600 and 580 < dataset.areas_K[1] < 640 and dataset.areas_K[2] == 12
+    assert open_detection(path.parent, "json:ann.json", segmentations=False).fingerprint() == dataset.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,9 +11,9 @@ from pycocotools import mask as rle
 from tests.evaluation.cases import guess, thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import class_names, read_predictions, read_truth
-from vertebra.evaluation.metrics.segmentations import first_fault
 from vertebra.evaluation.why.explain import explain, require_same_truth
 from vertebra.ground.errors import UserError
+from vertebra.ground.segmentations import faults
 
 BOX, SQUARE = [0, 0, 10, 10], [[10, 10, 50, 10, 50, 50, 10, 50]]
 TRUTH = truth_of(
@@ -91,25 +92,27 @@ TRUTH_FAULTS = [  # the truth, where its fault is, what the message says
     ({**TRUTH, "categories": [{"id": 1}, {"id": 1}]}, "the truth: category 1 (counted from 0)",
      "another category has the id 1 too"),
     (images({"id": "a"}), IMAGE, "id 'a' is not a whole number"),
-    (images({"id": 1, "width": "100"}), IMAGE, "width '100' is not a number of pixels"),
+    (images({"id": 2**63}), IMAGE, "id 9223372036854775808 is not a whole number of 64 bits; number them anew"),
+    (images({"id": 1, "width": 64.5}), IMAGE, "width 64.5 is not a whole number of pixels from 1 to"),
+    (images({"id": 1, "width": 2**32}), IMAGE, "width 4294967296 is not a whole number of pixels"),
     (images({"id": 1, "height": -3}), IMAGE, "height -3 is not"),
     ({**TRUTH, "annotations": ["x"]}, "the truth: annotation 0 (counted from 0)", "is a string, not an object"),
     (changed(1, image_id=7), "the truth: annotation 1 (counted from 0, image_id 7)",
-     "image_id 7 is not in the truth (1 of 2"),
+     "image_id 7 is not in the truth; list the image"),
     (changed(0, category_id=9), ANNOTATION, "category_id 9 is not in the truth"),
     (changed(0, category_id=None), ANNOTATION, "has no category_id"),
-    (changed(0, bbox=None), ANNOTATION, "bbox None is not four numbers; give x, y, width, height"),
-    (changed(0, bbox=[1, 2, 3]), ANNOTATION, "bbox [1, 2, 3] is not four numbers"),
+    (changed(0, bbox=None), ANNOTATION, "has no bbox; give x, y, width, height"),
+    (changed(0, bbox=[1, 2, 3]), ANNOTATION, "bbox [1, 2, 3] is not four finite numbers"),
     (changed(0, bbox=[5, 5, -1, 3]), ANNOTATION, "bbox [5, 5, -1, 3] has a negative width or height"),
-    (changed(0, bbox=[5, 5, float("nan"), 3]), ANNOTATION, "is not finite; remove it"),
+    (changed(0, bbox=[5, 5, float("nan"), 3]), ANNOTATION, "bbox [5, 5, nan, 3] is not four finite numbers"),
     (changed(0, bbox=[0, 0, 10**400, 1]), ANNOTATION, "bbox [0, 0, 1000"),
-    (changed(0, difficult="0"), ANNOTATION,
-     "difficult '0' is neither 0 nor 1; correct it (a text such as '0' would count as a yes)"),
-    (changed(1, iscrowd="0"), "the truth: annotation 1 (counted from 0, image_id 2)", "iscrowd '0' is neither 0 nor 1"),
+    (changed(0, difficult="maybe"), ANNOTATION, "difficult 'maybe' is neither 0 nor 1; correct it, or leave it out"),
+    (changed(1, iscrowd=[0]), "the truth: annotation 1 (counted from 0, image_id 2)", "iscrowd [0] is neither 0 nor 1"),
     (changed(0, iscrowd=2), ANNOTATION, "iscrowd 2 is neither 0 nor 1"),
-    (changed(0, area="100"), ANNOTATION, "area '100' is not a number of square pixels; correct it, or leave it out"),
+    (changed(0, area="big"), ANNOTATION, "area 'big' is not a number of square pixels; correct it, or leave it out"),
     (changed(0, area=-1), ANNOTATION, "area -1 is not"),
     (changed(0, area=float("nan")), ANNOTATION, "area nan is not"),
+    (changed(0, area=[100]), ANNOTATION, "area [100] is not"),
 ]  # fmt: skip
 
 
@@ -118,7 +121,7 @@ def test_faults_of_the_truth(truth, where, sentence):
     assert_says(error_of(read_truth, truth), where, sentence)
 
 
-CORNERS, NUMBERS = "its first polygon has fewer than 3 corners", "its polygons are not lists of finite numbers"
+CORNERS, NUMBERS = "none of its polygons has 3 corners", "its polygons are not lists of finite numbers"
 TRUTH_MASK_FAULTS = [  # the segmentation of an annotation, what the message says
     (None, "has no segmentation in polygons or RLE; use boxes instead"),
     ("abc", "has no segmentation in polygons or RLE"),
@@ -128,7 +131,6 @@ TRUTH_MASK_FAULTS = [  # the segmentation of an annotation, what the message say
     ([[10, 10, 50, 10, 50, float("inf")]], NUMBERS),
     ([[10, 10]], f"{CORNERS}; correct or remove it"),
     ([[10, 10, 50, 10]], CORNERS),
-    ([[10, 10, 50, 10], *SQUARE], CORNERS),
     ({"size": [100, 100], "counts": [5, 10, 5]}, "cover 20 pixels"),
 ]
 
@@ -157,16 +159,16 @@ def runs(counts, size=(100, 100)):
 
 COUNTS = "RLE counts that are neither a text nor a list of whole numbers"
 PREDICTION_FAULTS = [  # needed for boxes or masks, the prediction, what the message says
-    ("bbox", guess(BOX, 0.5, image=7), "image_id 7 is not in the truth (1 of 2"),
-    ("bbox", guess(BOX, 0.5, image="1"), "image_id '1' is not a whole number; write it as in the truth"),
+    ("bbox", guess(BOX, 0.5, image=7), "image_id 7 is not in the truth; score each file"),
+    ("bbox", guess(BOX, 0.5, image="a1"), "image_id 'a1' is not a whole number of 64 bits"),
     ("bbox", guess(BOX, float("nan")), "score nan is not a finite number"),
-    ("bbox", guess(BOX, "0.5"), "score '0.5' is not"),
+    ("bbox", guess(BOX, "good"), "score 'good' is not"),
     ("bbox", guess(BOX, 10**400), "score 1000"),
     ("bbox", {"image_id": 1, "category_id": 1, "bbox": BOX}, "has no score; each prediction needs one"),
     ("bbox", guess([5, 5, -1, 3], 0.5),
      "bbox [5, 5, -1, 3] has a negative width or height; a bbox is x, y, width, height"),
-    ("bbox", guess([float("inf"), 5, 1, 3], 0.5), "is not finite; remove it"),
-    ("bbox", {"image_id": 1, "category_id": 1, "score": 0.5}, "bbox None is not four numbers"),
+    ("bbox", guess([float("inf"), 5, 1, 3], 0.5), "bbox [inf, 5, 1, 3] is not four finite numbers"),
+    ("bbox", {"image_id": 1, "category_id": 1, "score": 0.5}, "has no bbox"),
     ("segm", masked(SQUARE), "has no segmentation in RLE (size and counts)"),
     ("segm", runs("abc", None), "has no segmentation in RLE (size and counts)"),
     ("segm", runs(None), COUNTS),
@@ -176,6 +178,9 @@ PREDICTION_FAULTS = [  # needed for boxes or masks, the prediction, what the mes
     ("segm", runs([5000, 5000, 50000]), "cover 60000 pixels"),
     ("segm", runs("04"), "cover 4 pixels"),
     ("segm", runs("!"), "RLE counts that cannot be decoded"),
+    ("segm", runs("abc"), "RLE counts that cannot be decoded"),
+    ("segm", runs("o" * 40 + "1"), "RLE counts that cannot be decoded"),
+    ("segm", runs(7), COUNTS),
     ("segm", runs("\\"), "RLE counts that cannot be decoded"),
     ("segm", runs("04", (50, 100)), "a mask of height x width [50, 100] in an image of [100, 100]"),
 ]  # fmt: skip
@@ -219,6 +224,48 @@ def test_what_says_nothing_is_as_what_is_not_there(values):
     require_same_truth(with_values, plain, ("with", "without"))
 
 
+PLAIN = [  # changes of the truth's first annotation, of its first image, of the predictions: read as they are meant
+    ({"iscrowd": "0", "difficult": "False"}, {}, {}),
+    ({"iscrowd": "no", "difficult": 0.0}, {}, {}),
+    ({"area": "100"}, {"width": 100.0, "height": "100"}, {}),
+    ({"image_id": "1", "category_id": 1.0}, {"id": "1"}, {"image_id": 1.0, "category_id": "1"}),
+    ({"bbox": ["0", "0", "10", 10.0]}, {}, {"score": "0.9", "bbox": ["0", 0, 10, 9]}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "image", "guessed"), PLAIN)
+def test_numbers_written_as_texts_are_read_and_the_files_are_not_changed(annotation, image, guessed):
+    found = [guess([0, 0, 10, 9], 0.9)]
+    (first, second), (one, other) = TRUTH["annotations"], TRUTH["images"]
+    truth = {**TRUTH, "images": [{**one, **image}, other], "annotations": [{**first, **annotation}, second]}
+    mine = [{**found[0], **guessed}]
+    before = copy.deepcopy((truth, mine))
+    for iou in ("bbox", "segm") if not guessed else ("bbox",):
+        some = [{**entry, "segmentation": MASK} for entry in mine]
+        expected = coco_figures(TRUTH, [{**found[0], "segmentation": MASK}], iou_type=iou)
+        assert str(coco_figures(truth, some, iou_type=iou)) == str(expected)
+    assert (truth, mine) == before
+
+
+def test_a_missing_area_is_the_masks_and_without_one_the_boxes():
+    triangle = [[0, 0, 40, 0, 0, 40]]
+    objects = [thing([0, 0, 40, 40], segmentation=triangle), thing([0, 0, 40, 40]), thing([0, 0, 40, 40], area=7)]
+    for entry in objects[:2]:
+        del entry["area"]
+    areas = [entry["area"] for entry in read_truth(truth_of(objects))["annotations"]]
+    assert areas == [float(rle.area(rle.frPyObjects(triangle, 100, 100))[0]), 1600, 7]
+
+
+def test_predictions_without_a_box_are_left_out_and_counted_where_that_is_asked_for():
+    said = []
+    found = [guess(BOX, 0.5), guess([5, 5, 3, -1], 0.5), guess(BOX, float("nan")), guess([5, 5, -3, 1], 0.4)]
+    assert read_predictions(found, TRUTH, dropped=said.append) == found[:1]
+    assert [sentence.partition("(counted")[2] for sentence in said] == [
+        " from 0, image_id 1): score nan is not a finite number",
+        " from 0, image_id 1): bbox [5, 5, 3, -1] has a negative width or height (2 of 4 predictions are so)",
+    ]
+
+
 def by_size_figures(truth, found):
     return explain(truth, found)["size"]["coco"]
 
@@ -238,19 +285,20 @@ def test_classes_of_one_name_or_none_are_distinguished():
     assert class_names({"categories": categories}) == {1: "cat (1)", 2: "cat (2)", 5: "5"}
 
 
-@pytest.mark.parametrize("polygons", [SQUARE, [*SQUARE, [5, 5]], [*SQUARE, [60, 60, 70, 70]]])
-def test_what_pycocotools_reads_is_taken_as_it_reads_it(polygons):
-    """Official files have polygons of one or two corners among others."""
-    truth = truth_of([thing([10, 10, 40, 40], segmentation=polygons)])
-    mask = rle.merge(rle.frPyObjects(polygons, 100, 100))
+@pytest.mark.parametrize("short", [[], [[5, 5]], [[60, 60, 70, 70]]])
+@pytest.mark.parametrize("first", [False, True])
+def test_polygons_of_one_or_two_corners_enclose_nothing(short, first):
+    """Official files have such among others; where one comes first, pycocotools takes all for boxes, and fails."""
+    truth = truth_of([thing([10, 10, 40, 40], segmentation=[*short, *SQUARE] if first else [*SQUARE, *short])])
+    mask = rle.merge(rle.frPyObjects([*SQUARE, *short], 100, 100))
     found = masked({**mask, "counts": mask["counts"].decode()})
     assert coco_figures(truth, [found], iou_type="segm")["AP"] == pytest.approx(100)
 
 
 def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
-    monkeypatch.setattr("vertebra.evaluation.metrics.segmentations.CHUNK", 3)
+    monkeypatch.setattr("vertebra.ground.segmentations.CHUNK", 3)
     good = {"size": [2, 2], "counts": "04"}
     values = [good] * 7 + [{"size": [2, 2], "counts": "05"}] + [good]
-    place, reason, _ = first_fault(values, [(2, 2)] * 9, polygons=False)
+    ((place, reason, _),) = faults(values, [(2, 2)] * 9, polygons=False)
     assert place == 7 and "cover 5 pixels" in reason
-    assert first_fault([good] * 9, [(2, 2)] * 9, polygons=False) is None
+    assert not list(faults([good] * 9, [(2, 2)] * 9, polygons=False))

@@ -21,6 +21,9 @@ Size = tuple[int, int]  # height, width, in pixels
 
 _OFFSET, _BITS, _MORE, _SIGN = 48, 5, 0x20, 0x10  # 48 makes a character printable
 _MOST_CHARACTERS = 12  # of one number, which is 60 bits
+SHORTEST = (
+    6  # coordinates of a polygon: fewer than three corners enclose nothing; official files have such among others
+)
 
 
 def run_lengths(texts: Sequence[str | bytes]) -> tuple[IntArray, IntArray, NDArray[np.bool_]]:
@@ -78,8 +81,9 @@ def encode(value: Any, size_hw: Size) -> Any:
     """Return pycocotools' compressed RLE of polygons, a list of runs, or compressed RLE, none of which has a fault."""
     from pycocotools import mask
 
-    if isinstance(value, list):
-        return mask.merge(mask.frPyObjects(value, *size_hw))
+    if isinstance(value, list):  # by a shorter one in the first place pycocotools takes all for boxes, and fails
+        polygons = [polygon for polygon in value if len(polygon) >= SHORTEST]
+        return mask.merge(mask.frPyObjects(polygons, *size_hw))
     return mask.frPyObjects(value, *size_hw) if isinstance(value["counts"], list) else value
 
 

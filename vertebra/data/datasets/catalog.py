@@ -89,10 +89,8 @@ def open_detection(
     return replace(dataset, notes=(note, *dataset.notes))
 
 
-def parse_detection(
-    root: Path | str, source: str, *, segmentations: bool = True, extras: bool = False, thorough: bool = False
-) -> Parsed:
-    """Return the data set that open_detection opens, and all its faults. thorough: decode every mask too.
+def parse_detection(root: Path | str, source: str, *, segmentations: bool = True, extras: bool = False) -> Parsed:
+    """Return the data set that open_detection opens, and all its faults.
 
     Raises DataError where `root` is no directory.
     """
@@ -101,11 +99,11 @@ def parse_detection(
     parts = source.split("+")
     if all(map(voc.SOURCE.fullmatch, parts)):
         return voc.parse_voc(root, parts, source, extras=extras)
-    parsed, faults = parse_each(parts, lambda part: _parse_one(root, part, segmentations, extras, thorough))
+    parsed, faults = parse_each(parts, lambda part: _parse_one(root, part, segmentations, extras))
     return unite(parsed, source, faults)
 
 
-def _parse_one(root: Path, source: str, segmentations: bool, extras: bool, thorough: bool) -> Parsed:
+def _parse_one(root: Path, source: str, segmentations: bool, extras: bool) -> Parsed:
     if voc.SOURCE.fullmatch(source):
         return voc.parse_voc(root, [source], source, extras=extras)
     if match := imagenet_det.SOURCE.fullmatch(source):
@@ -117,7 +115,7 @@ def _parse_one(root: Path, source: str, segmentations: bool, extras: bool, thoro
     if not coco_layout.is_json(source):
         raise DataError(f"source {source!r}", "is not known", f"write {KNOWN}")
     annotations, base, folder = coco_layout.find_json(root, source)
-    return parse_coco(annotations, base, folder, source, segmentations=segmentations, extras=extras, thorough=thorough)
+    return parse_coco(annotations, base, folder, source, segmentations=segmentations, extras=extras)
 
 
 def given_path(root: Path, source: str) -> Path:

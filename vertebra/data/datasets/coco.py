@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,121 +20,143 @@ import numpy as np
 from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset
 from vertebra.data.datasets.coco_layout import UNLABELLED, find_images
 from vertebra.data.datasets.faults import Fault, judge_boxes
-from vertebra.data.datasets.masks import segmentation_fault
+from vertebra.ground import rules
+from vertebra.ground.entries import MASKS, Entries
 from vertebra.ground.errors import DataError
 from vertebra.ground.parse import parse_json
 
 Json = dict[str, Any]
-_NO_BOX = (float("nan"),) * 4
 # What is used of a file, an image and an object; all else is carried in conversions alone.
-_LISTS = ("images", "annotations", "categories")
+_LISTS = frozenset({"images", "annotations", "categories"})
 _IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})
 _OBJECT_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult", "segmentation"})
 
 
 def parse_coco(
-    path: Path,
-    root: Path,
-    folder: Path | None,
-    source: str,
-    *,
-    segmentations: bool = True,
-    extras: bool = False,
-    thorough: bool = False,
+    path: Path, root: Path, folder: Path | None, source: str, *, segmentations: bool = True, extras: bool = False
 ) -> Parsed:
-    """The data set of one annotation file; objects of an unknown image or category are left out as faults.
+    """The data set of one annotation file; what breaks a rule (see `ground.rules`) is left out as a fault.
 
     folder: that of the images, which becomes the data set's root; None: it is looked for beside the annotations and
-    in `root`. segmentations: keep polygons and RLE (without them a large set takes a fraction of the memory). extras:
-    keep what is not used as well. thorough: decode every mask. Raises DataError where nothing can be read at all.
+    in `root`. segmentations: keep polygons and RLE, and judge them (without them a large set takes a fraction of the
+    memory). extras: keep what is not used as well. Raises DataError where nothing can be read at all.
     """
+    faults: list[Fault] = []
+
+    def add(entry: str, reason: str, hint: str) -> None:
+        faults.append(Fault(path, f"{entry}: {reason}", hint))
+
     with _no_garbage_collection():
         value = _load(path)
-        faults: list[Fault] = []
-        categories = _categories(value["categories"], path, faults)
-        images = _images(value["images"], path, faults)
-        sizes_hw_I2 = np.array([(one["height"], one["width"]) for one in images], np.int32).reshape(-1, 2)
-        kept, objects = _objects(value.get("annotations", ()), categories, images, sizes_hw_I2, path, faults)
-        ids, notes = _annotation_ids(kept, path)
-        objects.ids_K = ids
-        if segmentations and any("segmentation" in one for one in kept):
-            objects.segmentations = [json.dumps(s) if (s := one.get("segmentation")) else "" for one in kept]
-        if thorough:
-            faults += _mask_faults(kept, sizes_hw_I2[objects.owners_K], path)
+        categories, images = Entries("category", value["categories"], add), Entries("image", value["images"], add)
+        annotations = Entries("annotation", value.get("annotations", []), add)
+        classes, listed = _classes(categories, path, faults), _images(images, path, faults)
+        objects, kept, notes = _objects(
+            annotations, (categories, classes), (images, listed), path, faults, segmentations
+        )
         if extras:
+            listed.extras = [_rest(one, _IMAGE_KEYS) for one in images.good(images.entries)]
             objects.extras = [_rest(one, _OBJECT_KEYS) for one in kept]
+        first = next(iter(listed.file_names), None)
         dataset = build_dataset(
-            (folder or find_images(path, root, images[0]["file_name"])) if images else root,
+            root if first is None else folder or find_images(path, root, first),
             source,
-            Classes(
-                [one["name"] for one in categories],
-                [one["id"] for one in categories],
-                [str(one.get("supercategory", "")) for one in categories],
-            ),
-            Images(
-                [one["id"] for one in images],
-                [one["file_name"] for one in images],
-                sizes_hw_I2,
-                [_rest(one, _IMAGE_KEYS) for one in images] if extras else None,
-            ),
+            classes,
+            listed,
             objects,
             notes=notes,
             labelled="annotations" in value,
-            header=_rest(value, frozenset(_LISTS)) if extras else "{}",
+            header=_rest(value, _LISTS) if extras else "{}",
         )
     return Parsed(dataset, faults)
 
 
+def _classes(categories: Entries, path: Path, faults: list[Fault]) -> Classes:
+    """Labels 1, 2, ... are the categories by ascending id."""
+    ids, names = categories.ids(), categories.column("name", rules.texts, required=True)
+    supercategories = [str(one.get("supercategory", "")) for one in categories.entries]
+    good = sorted(categories.good(list(zip(ids, names, supercategories))))
+    for twice, count in Counter(name for _, name, _ in good).items():
+        if count > 1:
+            faults.append(Fault(path, f"category name {twice!r} occurs {count} times", "make it unique"))
+    if not categories.entries:
+        faults.append(Fault(path, "`categories` is empty", "list the classes there"))
+    return Classes(*([one[field] for one in good] for field in (1, 0, 2)))
+
+
+def _images(images: Entries, path: Path, faults: list[Fault]) -> Images:
+    columns = images.ids(), images.column("file_name", rules.texts, required=True)
+    sides = (images.column(side, rules.sides, required=True) for side in ("height", "width"))
+    ids, names, sizes_hw = (images.good(column) for column in (*columns, list(zip(*sides))))
+    again = "images are listed more than once"
+    for name, count in Counter(names).items():
+        if count > 1:
+            faults.append(Fault(path, f"{name} is listed {count} times", "list each image once", False, again))
+    if not images.entries:
+        faults.append(Fault(path, "lists no images", "there is nothing to train or test on"))
+    return Images(ids, names, sizes_hw)
+
+
 def _objects(
-    values: Sequence[Any],
-    categories: Sequence[Json],
-    images: Sequence[Json],
-    sizes_hw_I2: np.ndarray,
+    annotations: Entries,
+    categories: tuple[Entries, Classes],
+    images: tuple[Entries, Images],
     path: Path,
     faults: list[Fault],
-) -> tuple[list[Json], Objects]:
-    """The annotations that can be used, and their columns."""
-    labels = {one["id"]: place + 1 for place, one in enumerate(categories)}
-    places = {one["id"]: place for place, one in enumerate(images)}
-    known: list[Json] = []
-    for number, one in enumerate(values):
-        if not isinstance(one, dict):
-            faults.append(Fault(path, f"annotation number {number} is not an object", "remove it"))
-        elif _hashable(one.get("image_id")) not in places:
-            reason = f"{_name(one, number)} refers to image {one.get('image_id')!r}, which `images` does not list"
-            faults.append(Fault(path, reason, "add the image or remove the annotation"))
-        elif _hashable(one.get("category_id")) not in labels:
-            reason = f"{_name(one, number)} has category {one.get('category_id')!r}, not one of `categories`"
-            faults.append(Fault(path, reason, "add the category or correct the annotation"))
-        else:
-            known.append(one)
-    owners_K = np.array([places[one["image_id"]] for one in known], np.int64)
-    xywh_K4 = np.array([_box(one.get("bbox")) for one in known], np.float64).reshape(-1, 4)
+    segmentations: bool,
+) -> tuple[Objects, list[Json], list[str]]:
+    """The columns of the annotations that can be used, these annotations, and notes on what was fixed."""
+    category_ids = annotations.known(
+        "category_id", categories[0], "`categories`", lambda _: "add it, or correct the id"
+    )
+    image_ids = annotations.known("image_id", images[0], "`images`", lambda _: "add it, or remove the annotation")
+    xywh_K4 = annotations.column("bbox", rules.boxes, required=True)
+    flags = {flag: annotations.column(flag, rules.flags) for flag in rules.FLAGS}
+    size_of = dict(zip(images[1].ids, images[1].sizes_hw))
+    sizes_hw = [size_of.get(image_id, (None, None)) for image_id in image_ids]
+    if segmentations:
+        annotations.masks(sizes_hw)
+    areas_K = annotations.areas(xywh_K4, sizes_hw)
+
+    good_K = np.flatnonzero(annotations.good_K)
+    places = {image_id: place for place, image_id in enumerate(images[1].ids)}
+    labels = {category_id: label for label, category_id in enumerate(categories[1].ids, start=1)}
+    owners_K = np.array([places[one] for one in annotations.good(image_ids)], np.int64)
+    labels_K = np.array([labels[one] for one in annotations.good(category_ids)], np.int64)
+    sizes_hw_I2 = np.array(images[1].sizes_hw, np.int32).reshape(-1, 2)
 
     def name(k: int) -> str:
-        return f"{_name(known[k], k)} of image {known[k]['image_id']}"
+        one = annotations.entries[good_K[k]]
+        known = f"annotation {one['id']}" if "id" in one else f"annotation number {good_K[k]}"
+        return f"{known} of image {one['image_id']}"
 
-    keep_K, box_faults = judge_boxes(xywh_K4, sizes_hw_I2[owners_K], name, path)
+    keep_K, box_faults = judge_boxes(xywh_K4[good_K], sizes_hw_I2[owners_K], name, path, keep_empty=True)
     faults += box_faults
-    kept = [one for one, keep in zip(known, keep_K.tolist()) if keep]
-    owners_K, xywh_K4 = owners_K[keep_K], xywh_K4[keep_K]
-    areas = zip([one.get("area") for one in kept], (xywh_K4[:, 2] * xywh_K4[:, 3]).tolist())
-    return kept, Objects(
-        owners_K,
-        xywh_K4,
-        np.array([labels[one["category_id"]] for one in kept], np.int64),
-        crowd_K=[bool(one.get("iscrowd", 0)) for one in kept],
-        difficult_K=[bool(one.get("difficult", 0)) for one in kept],
-        areas_K=np.array([of_box if area is None else area for area, of_box in areas], np.float64),
+    kept_K = good_K[keep_K]
+    kept = [annotations.entries[k] for k in kept_K.tolist()]
+    ids_K, notes = _annotation_ids(kept, path)
+    objects = Objects(
+        owners_K[keep_K],
+        xywh_K4[kept_K],
+        labels_K[keep_K],
+        crowd_K=flags["iscrowd"][kept_K],
+        difficult_K=flags["difficult"][kept_K],
+        areas_K=areas_K[kept_K],
+        ids_K=ids_K,
     )
+    if segmentations and any(one.get(MASKS) for one in kept):
+        objects.segmentations = [json.dumps(mask) if (mask := one.get(MASKS)) else "" for one in kept]
+    return objects, kept, notes
 
 
-def _mask_faults(kept: Sequence[Json], sizes_hw_K2: np.ndarray, path: Path) -> Iterator[Fault]:
-    for one, (height, width) in zip(kept, sizes_hw_K2.tolist()):
-        value = one.get("segmentation")
-        if value and (reason := segmentation_fault(value, (height, width))):
-            name = f"annotation {one.get('id')} of image {one['image_id']}"
-            yield Fault(path, f"{name} has a segmentation that does not decode ({reason})", "correct it")
+def _annotation_ids(objects: list[Json], path: Path) -> tuple[np.ndarray, list[str]]:
+    """The file's ids where they are unique and positive (pycocotools takes 0 for 'unmatched'), else 1..K."""
+    ids = [one.get("id") for one in objects]
+    read = rules.ids(ids)
+    if None not in ids and not read.wrong and min(read.values, default=1) > 0 and len(set(read.values)) == len(ids):
+        return np.array(read.values, np.int64), []
+    note = f"{path}: annotation ids are missing, repeated, not positive or no numbers; they were numbered anew"
+    return np.arange(1, len(ids) + 1), [note]
 
 
 def _rest(value: Json, known: frozenset[str]) -> str:
@@ -169,7 +191,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"holds a JSON {type(value).__name__}, not COCO annotations",
             "give the file with `images`, `annotations` and `categories` (a list of results is not truth)",
         )
-    for key in _LISTS:
+    for key in ("images", "annotations", "categories"):
         if key == "annotations" and key not in value and path.name.startswith(UNLABELLED):
             continue
         if not isinstance(value.get(key), list):
@@ -178,69 +200,3 @@ def _load(path: Path) -> dict[str, Any]:
                 path, f"has no list `{key}`", f"COCO annotations need images, annotations, categories{hint}"
             )
     return value
-
-
-def _categories(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str, Any]]:
-    good = []
-    for number, one in enumerate(values):
-        if isinstance(one, dict) and _is_id(one.get("id")) and isinstance(one.get("name"), str) and one["name"]:
-            good.append(one)
-        else:
-            faults.append(Fault(path, f"category number {number} lacks an integer `id` or a `name`", "add them"))
-    for key in ("id", "name"):
-        for twice, count in Counter(one[key] for one in good).items():
-            if count > 1:
-                faults.append(Fault(path, f"category {key} {twice!r} occurs {count} times", "make it unique"))
-    if not values:
-        faults.append(Fault(path, "`categories` is empty", "list the classes there"))
-    return sorted(good, key=lambda one: one["id"])
-
-
-def _images(values: list[Any], path: Path, faults: list[Fault]) -> list[dict[str, Any]]:
-    good = []
-    for number, one in enumerate(values):
-        if not (isinstance(one, dict) and _is_id(one.get("id")) and isinstance(one.get("file_name"), str)):
-            faults.append(Fault(path, f"image number {number} lacks an integer `id` or a `file_name`", "add them"))
-        elif not all(_is_id(one.get(key)) and one[key] > 0 for key in ("height", "width")):
-            reason = f"image {one['id']} ({one['file_name']}) lacks a positive `width` or `height`"
-            faults.append(Fault(path, reason, "add them"))
-        else:
-            good.append(one)
-    for twice, count in Counter(one["id"] for one in good).items():
-        if count > 1:
-            names = " and ".join([one["file_name"] for one in good if one["id"] == twice][:2])
-            faults.append(Fault(path, f"image id {twice} occurs {count} times ({names})", "give each image its own id"))
-    again = "images are listed more than once"
-    for name, count in Counter(one["file_name"] for one in good).items():
-        if count > 1:
-            faults.append(Fault(path, f"{name} is listed {count} times", "list each image once", False, again))
-    if not values:
-        faults.append(Fault(path, "lists no images", "there is nothing to train or test on"))
-    return good
-
-
-def _annotation_ids(objects: Sequence[dict[str, Any]], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The file's ids where they are unique and positive (pycocotools takes 0 for 'unmatched'), else 1..K."""
-    ids = [one.get("id") for one in objects]
-    if all(_is_id(one) and one > 0 for one in ids) and len(set(ids)) == len(ids):  # type: ignore[operator]
-        return np.array(ids, np.int64), ()
-    note = f"{path}: annotation ids are missing, repeated or not positive; they were numbered anew"
-    return np.arange(1, len(ids) + 1), (note,)
-
-
-def _box(value: Any) -> Sequence[float]:
-    if isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) for v in value):
-        return value
-    return _NO_BOX
-
-
-def _name(one: dict[str, Any], number: int) -> str:
-    return f"annotation {one['id']}" if "id" in one else f"annotation number {number}"
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _hashable(value: Any) -> Any:
-    return value if _is_id(value) else None

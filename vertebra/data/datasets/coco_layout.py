@@ -63,6 +63,8 @@ def find_images(path: Path, root: Path, first: str) -> Path:
     for folder in folders:
         if (folder / first).is_file():
             return folder
+    if "\\" in first:
+        raise DataError(path, f"its first image {first} has backslashes", "write / in every `file_name`")
     looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise DataError(path, f"its first image {first} is in none of {looked}", "put the images into one of them")
 

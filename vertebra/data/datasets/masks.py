@@ -13,7 +13,6 @@ import numpy as np
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.transforms.geometry import Box
 from vertebra.ground import rle
-from vertebra.ground.errors import BadSample
 
 Size = rle.Size
 
@@ -30,7 +29,6 @@ def decode_masks(
 
     size_hw may be a fraction of the image's own size, where it was decoded to one. An object without a
     segmentation is its box, boxes_G4 being in pixels of `size_hw`. part: only what lies there, in pixels of `size_hw`.
-    Raises BadSample.
     """
     import cv2
 
@@ -42,13 +40,7 @@ def decode_masks(
     for place, k in enumerate(objects_G.tolist()):
         text = dataset.segmentations[k] if dataset.segmentations is not None else ""
         if text:
-            try:
-                codes.append(encode(json.loads(text), annotated_hw, size_hw))
-            except ValueError as error:
-                name = f"annotation {dataset.annotation_ids_K[k]}"
-                raise BadSample(
-                    dataset.path(index), f"{name} has a segmentation that does not decode ({error})", "correct it"
-                ) from error
+            codes.append(_encode(json.loads(text), annotated_hw, size_hw))
             places.append(place)
         else:
             corners = np.round(boxes_G4[place]).astype(int) - [part.left, part.top] * 2
@@ -63,41 +55,12 @@ def decode_masks(
     return masks_GHW
 
 
-def encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
-    """Compressed RLE: of polygons at `size_hw` at once, of RLE at the annotation's size. Raises ValueError."""
-    scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
-    try:
-        if isinstance(value, list):
-            # fewer than three corners enclose nothing; official files have such polygons among others
-            polygons = [np.reshape(polygon, (-1, 2)) * scale_xy for polygon in value if len(polygon) >= 6]
-            if not polygons:
-                raise ValueError("no polygon of three corners")
-            return rle.encode([polygon.reshape(-1).tolist() for polygon in polygons], size_hw)
-        if tuple(value["size"]) != annotated_hw:
-            raise ValueError(f"an RLE of size {value['size']} in an image of {list(annotated_hw)}")
-        counts = value["counts"]
-        if isinstance(counts, list):
-            pixels = int(np.sum(counts)) if min(counts, default=0) >= 0 else -1
-        elif isinstance(counts, str):
-            pixels = int(rle.pixels([counts])[0])
-        else:
-            raise ValueError("an RLE whose counts are neither a text nor a list of run lengths")
-        if pixels < 0:
-            raise ValueError("an RLE that is cut short or damaged")
-        if pixels != annotated_hw[0] * annotated_hw[1]:
-            raise ValueError(f"an RLE of {pixels} pixels in an image of {list(annotated_hw)}")
+def _encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
+    """Compressed RLE: of polygons at `size_hw` at once, of RLE at the annotation's size."""
+    if not isinstance(value, list):
         return rle.encode(value, annotated_hw)
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(str(error)) from error
-
-
-def segmentation_fault(value: Any, size_hw: Size) -> str:
-    """Return why a segmentation does not decode; empty if it does."""
-    try:
-        encode(value, size_hw, size_hw)
-    except ValueError as error:
-        return str(error) or type(error).__name__
-    return ""
+    scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
+    return rle.encode([(np.reshape(polygon, (-1, 2)) * scale_xy).reshape(-1).tolist() for polygon in value], size_hw)
 
 
 def _nearest(mask_HW: np.ndarray, size_hw: Size) -> np.ndarray:

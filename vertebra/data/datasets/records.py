@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.decode import read_bytes
 
@@ -137,7 +138,12 @@ class DetectionDataset:
         return {**header, "images": images, "annotations": annotations, "categories": categories}
 
     def fingerprint(self) -> str:
-        """sha256 over classes, image list and annotations; the same wherever the files lie, with masks or not."""
+        """sha256 over classes, image list and annotations; the same wherever the files lie, with masks or not.
+
+        Boxes of zero size, which nothing is learnt from, are not in it.
+        """
+        if (empty_K := are_empty(self.bbox_xywh_K4)).any():
+            return self.with_objects(~empty_K).fingerprint()
         digest = hashlib.sha256(json.dumps([self.class_names, self.category_ids]).encode())
         self.file_names.update_hash(digest)
         for array, kind in (

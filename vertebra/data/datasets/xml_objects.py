@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.ground.errors import DataError
+from vertebra.ground.rules import LARGEST_SIDE, flag
 
 Json = Any
-_TOO_LARGE = 1 << 31  # a side, pixels
 _INT_DIGITS = 18
 _ENCODING = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([^"']+)["']""")
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -87,7 +87,7 @@ def parse_xml(content: bytes) -> ET.Element:
 def parse_tree(tree: ET.Element, *, origin: int = 1, extras: bool = False) -> XmlImage:
     """Return the content of a file. Raises ValueError, which names what is missing or no number."""
     height, width = _number(tree, "size/height"), _number(tree, "size/width")
-    if not (0 < height < _TOO_LARGE and 0 < width < _TOO_LARGE):
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         raise ValueError(f"its size is {width:g} x {height:g}")
     size_hw = (int(height), int(width))
     objects = tuple(_object(element, origin, extras) for element in tree.findall("object"))
@@ -152,7 +152,7 @@ def _object(element: ET.Element, origin: int, extras: bool) -> XmlObject:
         raise ValueError(f"object {name!r} lacks a name or a bndbox")
     xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{corner}") for corner in CORNERS)
     edges = (round(xmin - origin, 9), round(ymin - origin, 9), xmax, ymax)
-    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    difficult = flag("difficult", element.findtext("difficult") or "")
     return XmlObject(name, edges, difficult, _fields(element, ("name", "bndbox", "difficult")) if extras else {})
 
 

@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.masks import decode_masks
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
@@ -96,7 +97,9 @@ class DetectionReader:
         key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]), repetition)
         rng = np.random.default_rng(key)
         places_G = np.arange(dataset.starts[index], dataset.starts[index + 1])
-        boxes_G4, (crowd_G, difficult_G) = dataset.boxes_G4(index), self._flags(places_G)
+        has_size_G = ~are_empty(dataset.bbox_xywh_K4[places_G])
+        places_G, boxes_G4 = places_G[has_size_G], dataset.boxes_G4(index)[has_size_G]
+        crowd_G, difficult_G = self._flags(places_G)
         view = self.views(size_hw, canvas_hw, boxes_G4[self.policy.normal(crowd_G, difficult_G)], rng)
         part = view.part
         path = dataset.path(index)
@@ -178,7 +181,7 @@ def detection_train_loader(
     repeat_factors); 0: all come equally often. masks: with instance masks. Raises DataError.
     """
     chosen_I = evenly(len(dataset), share.limit)
-    normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K)
+    normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K) & ~are_empty(dataset.bbox_xywh_K4)
     if not keep_empty:
         normal_before = np.concatenate([[0], np.cumsum(normal_K)])[dataset.starts]
         learnt_I = chosen_I[(np.diff(normal_before) > 0)[chosen_I]]

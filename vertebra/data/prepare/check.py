@@ -79,7 +79,7 @@ def is_detection(source: str) -> bool:
 
 
 def _read_detection(root: Path | str, source: str) -> Checked:
-    parsed = parse_detection(root, source, thorough=True)
+    parsed = parse_detection(root, source)
     return Checked(source, list(parsed.faults), parsed.dataset)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.xml_objects import IMAGE_FIELDS, OBJECT_FIELDS, xml_text
 from vertebra.data.datasets.xml_sets import image_id, stem_of
@@ -53,9 +54,20 @@ class Form:
     def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         """The list, and what it is that did not come along."""
 
-    def objects(self, dataset: DetectionDataset, index: int) -> range:
-        """The places of an image's objects."""
-        return range(int(dataset.starts[index]), int(dataset.starts[index + 1]))
+    def objects(self, dataset: DetectionDataset, index: int) -> Iterator[tuple[int, list[float]]]:
+        """Yield the place of each object of an image, and its box x y w h, clipped to the image."""
+        start, stop = dataset.starts[index : index + 2].tolist()
+        xywh_G4, (height, width) = dataset.bbox_xywh_K4[start:stop], dataset.sizes_hw_I2[index].tolist()
+        for k, box, is_empty in zip(range(start, stop), xywh_G4.tolist(), are_empty(xywh_G4).tolist()):
+            if is_empty:
+                self.lost["objects of zero size"] += 1
+                continue
+            x, y, w, h = box
+            x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+            if (x0, y0, x1, y1) != (x, y, x + w, y + h):
+                self.lost["parts of boxes beyond the image's edge (they are clipped)"] += 1
+                box = [x0, y0, x1 - x0, y1 - y0]
+            yield k, box
 
     def extras(self, texts: Sequence[str] | None, place: int, known: Sequence[str], what: str) -> dict[str, Any]:
         """Those of an image or object; what is not known is counted as lost. what: "images" or "objects"."""
@@ -134,14 +146,14 @@ class VocForm(Form):
         height, width = dataset.sizes_hw_I2[index].tolist()
         extras = self.extras(dataset.image_extras, index, (*IMAGE_FIELDS, "depth"), "images")
         objects = []
-        for k in self.objects(dataset, index):
+        for k, box in self.objects(dataset, index):
             more = self.extras(dataset.object_extras, k, OBJECT_FIELDS, "objects")
             if dataset.segmentations is not None and dataset.segmentations[k]:
                 self.lost["masks"] += 1
             self.lost["crowd regions (written as difficult objects)"] += bool(dataset.crowd_K[k])
             hard = bool(dataset.difficult_K[k] or dataset.crowd_K[k])
             class_name = dataset.class_names[dataset.labels_K[k] - 1]
-            objects.append((class_name, dataset.bbox_xywh_K4[k].tolist(), hard, more))
+            objects.append((class_name, box, hard, more))
         path = self.output / "Annotations" / f"{stem_of(name)}.xml"
         write_new(path, xml_text(os.path.basename(name), (height, width), objects, extras))
 

@@ -45,13 +45,13 @@ class YoloForm(Form):
     def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
         height, width = dataset.sizes_hw_I2[index].tolist()
         lines = []
-        for k in self.objects(dataset, index):
+        for k, box in self.objects(dataset, index):
             self.lost["crowd flags (such regions become ordinary objects; --crowd drop leaves them out)"] += bool(
                 dataset.crowd_K[k]
             )
             self.lost["difficult flags"] += bool(dataset.difficult_K[k])
             self.extras(dataset.object_extras, k, (), "objects")
-            numbers = self._outline(dataset, k, (height, width)) if self.polygons else self._box(dataset, k)
+            numbers = self._outline(dataset, k, box, (height, width)) if self.polygons else self._box(dataset, k, box)
             scales = (width, height) * (len(numbers) // 2)
             fractions = (f"{number / scale:.{_DECIMALS}f}" for number, scale in zip(numbers, scales))
             lines.append(" ".join([str(dataset.labels_K[k] - 1), *map(_short, fractions)]) + "\n")
@@ -82,16 +82,18 @@ class YoloForm(Form):
             raise DataError(found, "describes a set of other classes", "give another --output")
         return {self.split: f"images/{self.split}", **value}
 
-    def _box(self, dataset: DetectionDataset, k: int) -> list[float]:
+    def _box(self, dataset: DetectionDataset, k: int, box: Sequence[float]) -> list[float]:
         if dataset.segmentations is not None and dataset.segmentations[k]:
             self.lost["masks (--polygons writes outlines)"] += 1
-        x, y, w, h = dataset.bbox_xywh_K4[k].tolist()
+        x, y, w, h = box
         return [x + w / 2, y + h / 2, w, h]
 
-    def _outline(self, dataset: DetectionDataset, k: int, size_hw: tuple[int, int]) -> list[float]:
+    def _outline(
+        self, dataset: DetectionDataset, k: int, box: Sequence[float], size_hw: tuple[int, int]
+    ) -> list[float]:
         text = dataset.segmentations[k] if dataset.segmentations is not None else ""
         value = json.loads(text) if text else None
-        x, y, w, h = dataset.bbox_xywh_K4[k].tolist()
+        x, y, w, h = box
         polygons = [one for one in value if len(one) >= 6] if isinstance(value, list) else []
         if not polygons:
             kind = "objects without a mask" if value is None else "run-length masks"
@@ -99,7 +101,7 @@ class YoloForm(Form):
             return [x, y, x + w, y, x + w, y + h, x, y + h]
         if len(polygons) > 1:
             self.lost["masks of several polygons as such (they are joined by lines without width)"] += 1
-        outline = join(polygons)
+        outline = np.clip(np.reshape(join(polygons), (-1, 2)), 0, size_hw[::-1]).reshape(-1).tolist()
         x0, y0, width, height = polygon_bounds(outline)
         off_px = max(abs(x0 - x), abs(y0 - y), abs(x0 + width - x - w), abs(y0 + height - y - h))
         if off_px > _SAME_PX:

@@ -1,29 +1,26 @@
 """Truth and predictions on disk: COCO JSON and COCO results JSON, read and checked.
 
 Everything that scores goes through here, so that a file with a fault ends in one sentence that names the file, what
-was found and how to fix it, and never in a figure that is quietly wrong. A file has millions of numbers, so each
-column is checked as a whole, and its entries one by one only where that finds a fault or numbers of unusual types.
+was found and how to fix it, and never in a figure that is quietly wrong. The rules are those of the readers of data
+sets (`ground.rules`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from numbers import Integral, Real
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from vertebra.evaluation.metrics.segmentations import are_finite, first_fault, is_finite
+import numpy as np
+
+from vertebra.ground import rules
+from vertebra.ground.entries import MASKS, Entries, Entry, Report
 from vertebra.ground.errors import UserError
 
-Entry = dict[str, Any]
 Truth = dict[str, Any]  # COCO JSON: images, annotations, categories
-FLAGS = ("iscrowd", "difficult")
-MASKS = "segmentation"
 IouType = Literal["bbox", "segm"]
 Difficult = Literal["ignore", "count"]  # difficult objects: neither to be found nor wrong to find, or as all others
 NEEDS: dict[str, str] = {"bbox": "bbox", "segm": MASKS}  # what files must have of each object, by what the IoU is of
@@ -34,12 +31,13 @@ _EXCHANGED = " (were truth and predictions exchanged?)"
 
 
 def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
-    """Return the truth as a COCO JSON dict, checked; a path is read, a dict is taken as it is and never changed.
+    """Return the truth as a COCO JSON dict, checked; a path is read, a dict is never changed.
 
     Asked for: `images` (id), `categories` (id, name), `annotations` (image_id, category_id, bbox xywh);
     `iscrowd` and `difficult` (0 or 1), `area` and images' `width` and `height` may be missing or null. needs:
-    "segmentation" asks for a mask of every object too. Raises UserError on anything else, OSError where the file
-    is not readable.
+    "segmentation" asks for a mask of every object too. A missing area is the mask's, else the box's. What was written
+    otherwise than it was read (numbers as texts) is corrected. Raises UserError on anything else, OSError where the
+    file is not readable.
     """
     name = _label(source, "the truth")
     truth = _load(source, name)
@@ -49,52 +47,64 @@ def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
         if not isinstance(truth.get(key), list):
             raise UserError(name, f"has no list '{key}'", _TRUTH)
     images, categories, annotations = (
-        _Entries(name, what, truth[key])
+        Entries(what, truth[key], _raising(name))
         for what, key in (("image", "images"), ("category", "categories"), ("annotation", "annotations"))
     )
-    image_ids, category_ids = images.ids(), categories.ids()
-    for side in ("width", "height"):
-        images.check_numbers(side, least=0, wanted="a number of pixels", hint="correct it, or leave it out")
-    annotations.check_known("image_id", image_ids, "list the image or remove the annotation")
-    annotations.check_known("category_id", category_ids, "list the category or correct the id")
-    annotations.check_boxes()
-    annotations.check_flags()
-    annotations.check_numbers("area", least=0, wanted="a number of square pixels", hint="correct it, or leave it out")
+    image_ids = images.ids()
+    categories.ids()
+    categories.column("name", rules.texts)
+    sizes = zip(images.column("height", rules.sides), images.column("width", rules.sides))
+    size_of = dict(zip(image_ids, sizes))
+    owners = annotations.known("image_id", images, "the truth", lambda _: "list the image or remove the annotation")
+    hint = "list the category or correct the id"
+    annotations.known("category_id", categories, "the truth", lambda used: hint + _off_by_one(used, categories.id_K))
+    xywh_K4 = annotations.boxes()
+    for flag in rules.FLAGS:
+        annotations.column(flag, rules.flags)
     if needs == MASKS:
-        annotations.check_masks(truth, polygons=True)
-    return truth
+        _check_masks(annotations, owners, size_of, name, polygons=True)
+    annotations.areas(xywh_K4, [size_of[image_id] for image_id in owners])
+    tables = {"images": images, "categories": categories, "annotations": annotations}
+    corrected = {key: table.corrected() for key, table in tables.items() if table.read}
+    return {**truth, **corrected} if corrected else truth
 
 
 def read_predictions(
-    source: Sequence[Entry] | str | Path, truth: Truth, *, needs: str = "bbox", classes: bool = True
+    source: Sequence[Entry] | str | Path,
+    truth: Truth,
+    *,
+    needs: str = "bbox",
+    classes: bool = True,
+    dropped: Callable[[str], None] | None = None,
 ) -> list[Entry]:
     """Return predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
 
     source: a list or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals, whose
-    category_id is not read. Raises UserError, OSError.
+    category_id is not read. dropped: those whose score, box or mask is none are left out, and this is told why and how
+    many. Raises UserError, OSError.
     """
     name = _label(source, "the list of predictions")
     found = _load(source, name)
     if not isinstance(found, list):
         raise UserError(name, f"is a {_kind(found)}", _RESULTS + _EXCHANGED)
-    predictions = _Entries(name, "prediction", found)
-    image_ids, category_ids = ({entry["id"] for entry in truth[key]} for key in ("images", "categories"))
-    predictions.check_known("image_id", image_ids, "score each file against the truth of its images")
+    predictions = Entries("prediction", found, _raising(name))
+    images, categories = (Entries(key, truth[key], _raising(name)) for key in ("images", "categories"))
+    images.ids()
+    owners = predictions.known("image_id", images, "the truth", lambda _: "score each file against its images' truth")
     if classes:
-        predictions.check_known("category_id", category_ids, "use the ids of the truth's categories")
-    hint = "each prediction needs one (was the truth given in place of the predictions?)"
-    predictions.check_numbers("score", wanted="a finite number", hint=hint, optional=False)
-    if needs == "bbox":
-        predictions.check_boxes()
+        hint = "use the ids of the truth's categories"
+        known = categories.ids()
+        predictions.known("category_id", categories, "the truth", lambda used: hint + _off_by_one(used, known))
+    if dropped is not None:
+        predictions.report = lambda entry, reason, _: dropped(f"{name}: left out, as asked for: {entry}: {reason}")
+    predictions.column("score", rules.scores, required=True)
+    if needs == MASKS:
+        size_of = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
+        _check_masks(predictions, owners, size_of, name, polygons=False)
     else:
-        predictions.check_masks(truth, polygons=False)
-    return found
-
-
-def area_of(annotation: Entry) -> float:
-    """Return an object's area as the file has it, else its box's."""
-    area = annotation.get("area")
-    return annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
+        predictions.boxes()
+    corrected = predictions.corrected()
+    return corrected if predictions.good_K.all() else [corrected[k] for k in np.flatnonzero(predictions.good_K)]
 
 
 def class_names(truth: Truth) -> dict[int, str]:
@@ -154,117 +164,30 @@ def _kind(value: object) -> str:
     return {"dict": "single object", "str": "string"}.get(kind, kind)
 
 
-class _Entries:
-    """A list of objects in a file. Faults name the file, the entry's place and its image."""
+def _raising(name: str) -> Report:
+    def report(entry: str, reason: str, hint: str) -> None:
+        raise UserError(f"{name}: {entry}", reason, hint)
 
-    def __init__(self, name: str, what: str, entries: list[Any]):
-        self.name, self.what, self.entries = name, what, entries
-        for place, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                raise UserError(f"{name}: {what} {place} (counted from 0)", f"is a {_kind(entry)}, not an object")
-
-    def refuse(self, place: int, reason: str, hint: str = "") -> NoReturn:
-        """Raise UserError about one entry."""
-        image_id = self.entries[place].get("image_id")
-        image = f", image_id {image_id}" if _is_integer(image_id) else ""
-        raise UserError(f"{self.name}: {self.what} {place} (counted from 0{image})", reason, hint)
-
-    def values(self, key: str) -> list[Any]:
-        return [entry.get(key) for entry in self.entries]
-
-    def ids(self) -> set[int]:
-        """Return the entries' ids, each of which is a whole number of its own."""
-        seen: set[int] = set()
-        for place, id_ in enumerate(self.values("id")):
-            if not _is_integer(id_):
-                self.refuse(place, f"id {id_!r} is not a whole number")
-            if id_ in seen:
-                self.refuse(place, f"another {self.what} has the id {id_} too", "give each its own")
-            seen.add(id_)
-        return seen
-
-    def check_known(self, key: str, known: set[int], hint: str) -> None:
-        values = self.values(key)
-        if set(map(type, values)) <= {int} and known.issuperset(values):
-            return
-        wrong = [place for place, value in enumerate(values) if not (_is_integer(value) and value in known)]
-        if not wrong:
-            return
-        value = values[wrong[0]]
-        if value is None:
-            self.refuse(wrong[0], f"has no {key}", hint)
-        if not _is_integer(value):
-            self.refuse(wrong[0], f"{key} {value!r} is not a whole number", "write it as in the truth")
-        if key == "category_id":
-            hint += _off_by_one({value for value in values if _is_integer(value)}, known)
-        share = f"{len(wrong)} of {len(values)} {self.what}s have such an id"
-        self.refuse(wrong[0], f"{key} {value} is not in the truth ({share})", hint)
-
-    def check_numbers(
-        self, key: str, *, wanted: str, hint: str, least: float = -math.inf, optional: bool = True
-    ) -> None:
-        """Refuse what is no finite number of `least` or more; `optional`: nor missing, nor null."""
-        values = self.values(key)
-        if are_finite([value for value in values if value is not None or not optional], least):
-            return
-        for place, value in enumerate(values):
-            if value is None and not optional:
-                self.refuse(place, f"has no {key}", hint)
-            if value is not None and not (is_finite(value) and value >= least):
-                self.refuse(place, f"{key} {reprlib.repr(value)} is not {wanted}", hint)
-
-    def check_flags(self) -> None:
-        for flag in FLAGS:
-            for place, value in enumerate(self.values(flag)):
-                if value is not None and not (isinstance(value, Real) and value in (0, 1)):
-                    self.refuse(
-                        place,
-                        f"{flag} {reprlib.repr(value)} is neither 0 nor 1",
-                        "correct it (a text such as '0' would count as a yes)",
-                    )
-
-    def check_boxes(self) -> None:
-        boxes = self.values("bbox")
-        plain = set(map(type, boxes)) <= {list, tuple} and set(map(len, boxes)) <= {4}
-        sides = [side for box in boxes for side in box[2:]] if plain else []
-        if plain and are_finite(list(chain.from_iterable(boxes))) and are_finite(sides, least=0):
-            return
-        for place, box in enumerate(boxes):
-            if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(_is_number, box)):
-                self.refuse(place, f"bbox {box!r} is not four numbers", "give x, y, width, height in pixels")
-            if not all(map(is_finite, box)):
-                hint = "remove it, or find the cause in what wrote it"
-                self.refuse(place, f"bbox {reprlib.repr(list(box))} is not finite", hint)
-            if box[2] < 0 or box[3] < 0:
-                hint = "a bbox is x, y, width, height, not two corners"
-                self.refuse(place, f"bbox {list(box)} has a negative width or height", hint)
-
-    def check_masks(self, truth: Truth, *, polygons: bool) -> None:
-        """polygons: may stand in place of RLE."""
-        sizes = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
-        image_ids = self.values("image_id")
-        for image_id in dict.fromkeys(image_ids):
-            if not all(map(_is_integer, sizes[image_id])):
-                reason = f"height x width {list(sizes[image_id])} of the truth's image {image_id} are not whole numbers"
-                raise UserError(self.name, reason, "masks need both, in pixels")
-        fault = first_fault(self.values(MASKS), [sizes[image_id] for image_id in image_ids], polygons=polygons)
-        if fault is not None:
-            self.refuse(*fault)
+    return report
 
 
-def _off_by_one(used: set[int], known: set[int]) -> str:
+def _check_masks(
+    entries: Entries, owners: Sequence[int], size_of: dict[int, tuple[Any, Any]], name: str, *, polygons: bool
+) -> None:
+    """polygons: may stand in place of RLE."""
+    for image_id in dict.fromkeys(owners):
+        if not all(map(rules.is_whole, size_of[image_id])):
+            reason = f"height x width {list(size_of[image_id])} of the truth's image {image_id} are not whole numbers"
+            raise UserError(name, reason, "masks need both, in pixels")
+    entries.masks([size_of[image_id] for image_id in owners], required=True, polygons=polygons)
+
+
+def _off_by_one(used: set[int], listed: Sequence[int]) -> str:
     """Return a hint where all ids would fit after one step up or down: the commonest reason for an mAP of 0."""
+    known = set(listed)
     for step, reason in ((1, "counted from 0"), (-1, "counted one too high")):
         if {id_ + step for id_ in used} <= known:
             return f": all of them fit after adding {step}, so the ids look {reason} (off by one)"
     if len(used) <= len(known) and used <= set(range(len(known) + 1)):
         return ": these look like places in the list of classes, which are to be mapped back to the ids"
     return ""
-
-
-def _is_integer(value: object) -> bool:
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, IouType, Truth, area_of, class_names
+from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, IouType, Truth, class_names
 from vertebra.ground import boxes, rle
 
 _PAIRS_AT_ONCE = 1 << 18  # a few arrays of so many numbers stay in a processor's cache
@@ -127,7 +127,7 @@ def measure(
     shapes_D, shapes_G = _shapes(truth, predictions, iou_type, pixel)
     shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
     keys = (key_D, key_G) if same_class else (image_D, image_G)
-    area_G = np.array([area_of(entry) for entry in truths], dtype=np.float64)
+    area_G = np.array([entry["area"] for entry in truths], dtype=np.float64)
     return Overlaps(
         names=["any"] if classless else list(names.values()),
         images=len(image_place),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vertebra.evaluation.metrics.files import area_of, class_names
+from vertebra.evaluation.metrics.files import class_names
 from vertebra.evaluation.report import origins, sentences
 from vertebra.evaluation.report.browser.images import is_aside
 from vertebra.evaluation.report.content import (
@@ -196,7 +196,7 @@ def per_class(scores: Scores, pair: Comparison | None) -> list[ClassRow]:
 
 def per_size(truth: Mapping[str, Any], described: Sequence[SideFacts], pair: Comparison | None) -> list[SizeRow]:
     """Return AP by COCO's three sizes."""
-    areas = [area_of(annotation) for annotation in truth["annotations"] if not is_aside(annotation)]
+    areas = [annotation["area"] for annotation in truth["annotations"] if not is_aside(annotation)]
     return [
         SizeRow(
             name=name,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.evaluation.metrics.files import (
-    FLAGS,
     NEEDS,
     Difficult,
     Entry,
@@ -24,6 +23,7 @@ from vertebra.evaluation.why.operating import best_score
 from vertebra.evaluation.why.proposals import proposal_recall
 from vertebra.evaluation.why.slices import by_crowding, by_size
 from vertebra.ground.errors import UserError
+from vertebra.ground.rules import FLAGS
 
 Explanation = dict[str, Any]
 OF_THE_TRUTH = ("images", "truths", "iou", "background_iou", "low", "high")  # what no detector changes
