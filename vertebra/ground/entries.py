@@ -6,6 +6,7 @@ Legend: K entries.
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any
@@ -77,9 +78,10 @@ class Entries:
     def ids(self) -> list[Any]:
         """Return the entries' ids, each of which is its own."""
         values = self.column("id", rules.ids, required=True)
-        first: dict[Any, int] = {}
-        again = [place for place, one in enumerate(values) if first.setdefault(one, place) != place]
-        self.refuse(again, lambda k: f"another {self.what} has the id {values[k]} too", "give each its own")
+        if len(set(values)) < len(values):
+            uses = Counter(values)
+            again = [place for place, one in enumerate(values) if uses[one] > 1]
+            self.refuse(again, lambda k: f"another {self.what} has the id {values[k]} too", "give each its own")
         self.id_K = values
         return values
 

@@ -10,7 +10,6 @@ Pictures are hard links where the file system has them, else copies.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.datasets.catalog import parse_detection
+from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.localisation import LocalisationDataset
-from vertebra.data.datasets.masks import segmentation_fault
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.xml_objects import Written, xml_text
 from vertebra.data.prepare.check import LOCALISATION, Checked, is_detection
@@ -71,7 +70,7 @@ def _objects(
     parsed = parse_detection(root, source, extras=True)
     assert parsed.dataset is not None, "it was checked"
     dataset = _with_own_ids(parsed.dataset.subset(fine_I), changes)
-    dataset = _clipped(_with_whole_masks(dataset, changes), changes)
+    dataset = _clipped(_with_size(dataset, changes), changes)
     changes += [f"{'left out' if fault.fatal else 'changed'}: {fault}" for fault in parsed.faults]
     form = "yolo" if source.startswith("yolo:") else "coco" if source.startswith(("coco", "json:", "sample")) else "voc"
     polygons = form == "yolo" and dataset.segmentations is not None
@@ -88,18 +87,12 @@ def _with_own_ids(dataset: DetectionDataset, changes: list[str]) -> DetectionDat
     return dataset.subset(np.flatnonzero(own_I))
 
 
-def _with_whole_masks(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
-    """Without objects whose mask does not decode."""
-    if dataset.segmentations is None:
+def _with_size(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
+    """Without boxes of zero size, which nothing is learnt from."""
+    if not (empty_K := are_empty(dataset.bbox_xywh_K4)).any():
         return dataset
-    owners_K = np.repeat(np.arange(len(dataset)), np.diff(dataset.starts))
-    sizes_hw_K2 = dataset.sizes_hw_I2[owners_K].tolist()
-    whole_K = np.ones(len(owners_K), bool)
-    for k, text in enumerate(dataset.segmentations):
-        if text and (reason := segmentation_fault(json.loads(text), tuple(sizes_hw_K2[k]))):
-            whole_K[k] = False
-            changes.append(f"left out: annotation {dataset.annotation_ids_K[k]}: its mask does not decode ({reason})")
-    return dataset.with_objects(whole_K)
+    changes.append(f"left out: {empty_K.sum()} boxes of zero size")
+    return dataset.with_objects(~empty_K)
 
 
 def _clipped(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
