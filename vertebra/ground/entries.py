@@ -9,6 +9,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,10 @@ class Entries:
         return f"{self.what} {place} (counted from 0{of})"
 
     def values(self, key: str) -> list[Any]:
-        return [entry.get(key) for entry in self.entries]
+        try:
+            return list(map(itemgetter(key), self.entries))  # a third of the time, where all have it
+        except KeyError:
+            return [entry.get(key) for entry in self.entries]
 
     def column(self, key: str, rule: rules.Rule, *, required: bool = False) -> Any:
         """Return the values of one field; refuse the wrong ones, and where it is `required` the missing ones."""
