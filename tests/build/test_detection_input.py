@@ -97,6 +97,20 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         detection_data.open_train(recipe)
 
 
+def test_masks_of_a_set_in_which_some_objects_have_none_are_refused(json_set: Path):
+    path = json_set / "train.json"
+    value = json.loads(path.read_text())
+    value["annotations"][0]["segmentation"] = []
+    path.write_text(json.dumps(value))
+    with pytest.raises(
+        RecipeError, match=r"no segmentations for 1 of 4 objects, such as one of .*train0.png, which --model"
+    ):
+        detection_data.open_train(parse(*sources(json_set), "--model.masks"))
+    value["annotations"][0]["iscrowd"] = 1  # which no mask head learns
+    path.write_text(json.dumps(value))
+    assert len(detection_data.open_train(parse(*sources(json_set), "--model.masks"))) > 0
+
+
 def test_a_mask_detector_is_run_on_images_whose_truth_is_not_published(tmp_path: Path):
     write_picture(tmp_path / "test2017" / "1.png", 60, 80, 1)
     image = {"id": 1, "file_name": "1.png", "width": 80, "height": 60}

@@ -106,7 +106,10 @@ def test_what_is_missing_is_named(det: Path, tmp_path: Path):
     (det / "ILSVRC" / "Data" / "DET" / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
     with pytest.raises(DataError, match=r"val_00000002\.JPEG: neither this image nor its XML is there, but val lists"):
         open_detection(det, "imagenet_det/val")
-    with pytest.raises(DataError, match=r"trainx\.txt: no such list; the folder has test, train_1, train_2, val"):
+    write_text(det / "ILSVRC" / "ImageSets" / "DET" / "odd.txt", f"{'x' * 500}\n\0\n../../y\n")
+    with pytest.raises(DataError, match="holds none of the 3 images of odd"):
+        open_detection(det, "imagenet_det/odd")
+    with pytest.raises(DataError, match=r"trainx\.txt: no such list; the folder has odd, test, train_1, train_2, val"):
         open_detection(det, "imagenet_det/trainx")
     with pytest.raises(DataError, match=r"no ILSVRC/Data/DET in it; unpack ILSVRC2017_DET\.tar\.gz there"):
         open_detection(det / "ILSVRC" / "Data", "imagenet_det/val")

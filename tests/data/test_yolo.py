@@ -56,7 +56,7 @@ def test_fractions_become_pixels_and_outlines_have_their_bounds_as_box(yolo_set:
     assert len(empty.labels_G) == 0 and first.path.is_file()
     assert list(dataset.file_names) == ["images/train/000007.jpg", "images/train/b.jpg"]
     (note,) = dataset.notes
-    assert "1 objects are boxes among others with outlines; as masks they would be filled boxes" in note
+    assert "1 objects are boxes among others with outlines, so masks cannot be learnt" in note
     assert open_detection(dataset.root, "yolo:data.yaml/train", segmentations=False).segmentations is None
 
 

@@ -64,12 +64,25 @@ def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
 def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:
     masks = recipe.model.masks
     dataset = open_detection(recipe.data_directory(), source, segmentations=masks)
-    if masks and dataset.segmentations is None and len(dataset.labels_K):  # without objects there is none to mask
-        raise RecipeError(
-            f"{source}: its annotations have no segmentations, which --model.masks learns from and is measured by; "
-            "take a data set that has them, or leave --model.masks out"
-        )
+    if masks and len(dataset.labels_K):  # without objects there is none to mask
+        some = _without_mask(dataset)
+        if some is not None:
+            raise RecipeError(
+                f"{source}: its annotations have no segmentations{some}, which --model.masks learns from and is "
+                "measured by; take a data set that has them, or leave --model.masks out"
+            )
     return dataset
+
+
+def _without_mask(dataset: DetectionDataset) -> str | None:
+    """Say which objects have no mask: their number and one of them; empty: all; None: none but crowds."""
+    if dataset.segmentations is None:
+        return ""
+    bare = np.flatnonzero(dataset.segmentations.empty() & ~dataset.crowd_K)
+    if not len(bare):
+        return None
+    image = int(np.searchsorted(dataset.starts, bare[0], side="right")) - 1
+    return f" for {len(bare)} of {len(dataset.labels_K)} objects, such as one of {dataset.path(image)}"
 
 
 def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:

@@ -16,7 +16,7 @@ from vertebra.ground.errors import DataError
 
 KNOWN = (
     "voc2007/trainval, coco/train2017, sample/train, imagenet_det/val, "
-    "json:FILE, yolo:data.yaml/SPLIT or vocxml:DIR/SPLIT"
+    "json:FILE, yolo:data.yaml/SPLIT or vocxml:DIR/SPLIT (vocxml0: where corners count from 0)"
 )
 SAMPLE_OBJECTS = "objects"  # the sample set's single-object images, beside its scenes
 
@@ -66,11 +66,11 @@ def open_detection(
     """Images with boxes.
 
     source: "voc2007/trainval", "coco/train2017", "sample/train", "imagenet_det/val", "json:ANNOTATIONS.json",
-    "yolo:data.yaml/train", "yolo:DIR/train", "vocxml:DIR" (paths, from the current directory or `root`), or several
-    joined by "+", of the same classes. segmentations: False leaves out polygons and RLE, most of a large set's
-    memory. extras: True keeps what the files say beyond what is used. A test set whose truth is not published, such
-    as "voc2012/test" or "coco/test-dev2017", is images without truth (`labelled` is False). Large JSON files are parsed
-    once a machine (vertebra.data.datasets.cache). Raises DataError.
+    "yolo:data.yaml/train", "yolo:DIR/train", "vocxml:DIR", "vocxml0:DIR" (paths, from the current directory or `root`),
+    or several joined by "+", of the same classes. segmentations: False leaves out polygons and RLE, most of a large
+    set's memory. extras: True keeps what the files say beyond what is used. A test set whose truth is not published,
+    such as "voc2012/test" or "coco/test-dev2017", is images without truth (`labelled` is False). Large JSON files are
+    parsed once a machine (vertebra.data.datasets.cache). Raises DataError.
     """
 
     def read() -> DetectionDataset:

@@ -46,7 +46,7 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
     folder = find_split(root, whole)
     if folder is None:
         raise DataError(root / split, "no such folder", f"expected {root}/{split}/<class>/<image>")
-    found = _class_folders(folder)
+    found = class_folders(folder)
     if not found:
         if any(entry.name.endswith(".tar") for entry in os.scandir(folder)):
             command = f"python tools/prepare_data.py shard --index-only --data {root} --split {whole}"
@@ -58,7 +58,7 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         seen = "images that lie in no class folder" if loose_images(folder) else "no class folders"
         raise DataError(folder, f"holds {seen}", f"sort the images into {folder}/<class>/")
     train = find_split(root, "train")
-    names = found if train is None or train == folder else _class_folders(train)
+    names = found if train is None or train == folder else class_folders(train)
     unknown = sorted(set(found) - set(names))
     if unknown:
         raise DataError(
@@ -112,5 +112,6 @@ def loose_images(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if is_image(entry.name) and entry.is_file())
 
 
-def _class_folders(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in it, sorted."""
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_hidden(e.name))

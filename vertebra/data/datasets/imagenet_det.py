@@ -8,6 +8,7 @@ taken to be VOC's, as the owner's readme says.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,9 +53,9 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
     kind = "images listed as having objects have no XML and were taken as without"
     for stem, positive in stems.items():
         xml, picture = annotations / f"{stem}.xml", pictures / f"{stem}{EXTENSION}"
-        has_xml = folder != "test" and xml.is_file()
+        has_xml = folder != "test" and os.path.isfile(xml)
         if not has_xml and folder != "test":
-            if not picture.is_file():
+            if not os.path.isfile(picture):
                 faults.append(_absent(picture, split, fatal=folder != "train"))
                 continue
             if positive and folder == "train":

@@ -24,7 +24,8 @@ from detectors.structures import Size
 from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset
 from vertebra.data.datasets.catalog import check_root
 from vertebra.data.datasets.faults import Fault, judge_boxes, refuse, summarise
-from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders
+from vertebra.data.datasets.folders import read_lines
+from vertebra.data.datasets.imagenet import FOLDER_PARTS, class_folders, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.datasets.xml_objects import XmlObject, read_xml
@@ -117,9 +118,9 @@ def _open_images(root: Path, pictures: Path, split: str) -> ClassificationDatase
     train = find_split(pictures, "train")
     mapping = _first_file(place / "LOC_synset_mapping.txt" for place in (root, root.parent))
     if train is not None and train != folder:
-        names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir()))
+        names = tuple(class_folders(train))
     elif mapping is not None:
-        names = tuple(sorted(line.split()[0] for line in mapping.read_text().splitlines() if line.strip()))
+        names = tuple(sorted(line.split()[0] for line in read_lines(mapping, errors="replace")))
     else:
         raise DataError(
             folder,
@@ -138,7 +139,7 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
     path = _first_file(lists / f"{name}.txt" for name in LISTS.get(split, ()))
     if path is None:
         return images
-    wanted = {line.split()[0].rpartition("/")[2] for line in path.read_text().splitlines() if line.strip()}
+    wanted = {line.split()[0].rpartition("/")[2] for line in read_lines(path)}
     stems = [Path(name).stem for name in images.file_names]
     chosen = [place for place, stem in enumerate(stems) if stem in wanted]
     absent = wanted - set(stems)
@@ -193,20 +194,23 @@ def _from_xml(paths: Sequence[Path]) -> Annotation | None:
 def _read_solution(path: Path) -> dict[str, tuple[XmlObject, ...]]:
     """Objects by image of a LOC_*_solution.csv: ImageId, and `class xmin ymin xmax ymax` for each. Raises DataError."""
     boxes: dict[str, tuple[XmlObject, ...]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        next(lines, None)
-        for number, line in enumerate(lines, start=2):
-            words = line[1].split() if len(line) == 2 else []
-            try:
+    number = 0
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for number, line in enumerate(csv.reader(file), start=1):
+                words = line[1].split() if len(line) == 2 else []
+                if number == 1:  # the names of the columns
+                    continue
                 if not words or len(words) % 5:
                     raise ValueError
-                objects = tuple(_object(*words[at : at + 5]) for at in range(0, len(words), 5))
-            except ValueError:
-                raise DataError(
-                    path, f"line {number} is not `image,class xmin ymin xmax ymax ...`", "correct or restore it"
-                ) from None
-            boxes[line[0]] = objects
+                boxes[line[0]] = tuple(_object(*words[at : at + 5]) for at in range(0, len(words), 5))
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"is not text ({error})", "restore it") from None
+    except (ValueError, csv.Error):
+        reason = f"line {number} is not `image,class xmin ymin xmax ymax ...`"
+        raise DataError(path, reason, "correct or restore it") from None
     return boxes
 
 

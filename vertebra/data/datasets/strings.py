@@ -36,6 +36,10 @@ class Strings(Sequence[str]):
         encoded = self._bytes[self._starts[index] : self._starts[index + 1]].tobytes()
         return encoded.decode("utf-8", "surrogateescape")
 
+    def empty(self) -> np.ndarray:
+        """Which of the strings are empty, bool."""
+        return np.diff(self._starts) == 0
+
     @classmethod
     def joined(cls, parts: Sequence[Strings]) -> Strings:
         """All strings of the parts, one part after the other."""

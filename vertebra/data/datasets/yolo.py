@@ -27,7 +27,7 @@ from vertebra.ground.errors import DataError
 DECIMALS_PX = 6
 _BEYOND = (-0.5, 1.5)  # a fraction outside of these is a pixel's number or a mistake
 _ONE_SET = "images without a label file were taken as without objects"
-_MIXED = "objects are boxes among others with outlines; as masks they would be filled boxes"
+_MIXED = "objects are boxes among others with outlines, so masks cannot be learnt from them"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
     if segmentations and any(polygon is not None for polygon in polygons_K):
         objects.segmentations = ["" if polygon is None else json.dumps([polygon]) for polygon in polygons_K]
         faults += [
-            Fault(label, f"object {number} is a box, others are outlines", "outline it to learn masks", False, _MIXED)
+            Fault(
+                label,
+                f"object {number} is a box, others are outlines",
+                "outline it to learn masks from the set",
+                False,
+                _MIXED,
+            )
             for (_, label, number), line in zip(places_K, lines_K)
             if not line.is_polygon
         ]
