@@ -82,13 +82,17 @@ def test_processes_of_a_launcher_and_their_loaders_die_with_it(tmp_path):
     killed_with_its_starter(launcher, tmp_path, ("0", "1"))
 
 
-def test_what_a_training_forks_is_tied(monkeypatch):
+def test_what_a_training_forks_is_tied_to_it_and_a_training_to_torchrun(monkeypatch):
     from vertebra.engine import distributed
 
     tied = []
-    monkeypatch.setattr(distributed, "tie_forks", lambda: tied.append(True))
-    with distributed.started("cpu"):
-        assert tied
+    monkeypatch.setattr(distributed, "tie_forks", lambda: tied.append("forks"))
+    monkeypatch.setattr(distributed, "die_with", tied.append)
+    for with_torchrun in ([], [os.getppid()]):
+        with distributed.started("cpu"):
+            assert tied == ["forks", *with_torchrun]
+        tied.clear()
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
 
 
 def test_a_tied_command_is_the_command_itself(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,11 +19,10 @@ from tests.engine.conftest import ROOT
 IP = shutil.which("ip") or "/usr/sbin/ip"
 HOSTS = {f"va{os.getpid()}": "10.77.0.1", f"vb{os.getpid()}": "10.77.0.2"}
 FIRST, SECOND = HOSTS
-ITERATIONS = 400
 TINY = (
     *("--config", "sample/objects.yaml", "--backbone", "r18", "--width", "0.25", "--device", "cpu"),
     *("--input.size", "32", "--input.resize", "32", "--solver.batch-size", "8", "--workers", "0"),
-    *("--solver.iterations", str(ITERATIONS), "--log-period", "5", "--checkpoint-period", "20"),
+    *("--solver.iterations", "100000", "--log-period", "5", "--checkpoint-period", "20"),
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")]
@@ -54,6 +54,8 @@ def start_node(host: str, output: Path, data: Path, consoles: Path) -> subproces
     """`torchrun` of one worker on that host; the first host keeps the meeting point."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"GLOO_SOCKET_IFNAME": host, "VERTEBRA_PATIENCE_S": "30"}
+    # Else a node that joins later waits for an address that torch 2.14's first node has told in the first round alone.
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"]
     torchrun += ["--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", "job", "--local-addr", HOSTS[host]]
     meeting = f"is_host={host == FIRST},last_call_timeout=5"  # a namespace's name does not tell its address
@@ -91,16 +93,19 @@ def test_a_host_that_is_cut_off_is_done_without_and_comes_back(hosts, tmp_path):
         wait_for(lambda: lines()[-1:] > [25])
         ip("-n", SECOND, "link", "set", SECOND, "down")
         alone_s = wait_for(lambda: said("1 processes instead of the 2 that began") == 1)
-        nodes[1].wait(timeout=300)  # it cannot reach the meeting point
-        assert "has waited" in (tmp_path / f"{SECOND}.txt").read_text()
+        wait_for(lambda: "The other processes cannot be asked" in (tmp_path / f"{SECOND}.txt").read_text())
+        nodes[1].kill()  # as a host that is started again
         ip("-n", SECOND, "link", "set", SECOND, "up")
         nodes[1] = start_node(SECOND, run, tmp_path / "objects", tmp_path)
         together_s = wait_for(lambda: said("Continuing at iteration") == 2)
-        assert [node.wait(timeout=900) for node in nodes] == [0, 0]
+        seen = lines()[-1]
+        wait_for(lambda: lines()[-1] > seen + 20)
+        for node in nodes:
+            node.send_signal(signal.SIGTERM)
+        assert 0 not in [node.wait(timeout=300) for node in nodes]
     finally:
         for node in nodes:
             node.kill()
     assert said("1 processes instead of the 2") == 1, "at the end they were two again"
-    iterations = [iteration for iteration in lines() if iteration % 5 == 0]
-    assert sorted(set(iterations)) == list(range(5, ITERATIONS + 1, 5)) and iterations[:-1] == sorted(iterations[:-1])
+    assert lines() == list(range(5, lines()[-1] + 1, 5)), "each line once, none left out"
     print(f"alone {alone_s:.0f} s after the cut, of which 30 s are patience; together again after {together_s:.0f} s")

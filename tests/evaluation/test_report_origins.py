@@ -17,7 +17,7 @@ FULL = {
     "training_data": {"name": "ImageNet", "images": 1_281_167},
     "epochs": 90.0,
     "iterations": 450_000,
-    "protocol": {"solver.batch_size": 256, "solver.lr": 0.1},
+    "protocol": {"solver.batch_size": 256, "solver.lr": 0.1, "solver.accumulate": 2},  # two parts of 128
 }
 
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vertebra.engine import device as devices
-from vertebra.engine.jobs.tied import tie_forks, tied
+from vertebra.engine.jobs.tied import die_with, tie_forks, tied
 from vertebra.engine.watch import LONG_PATIENCE_S, PATIENCE_S, Watch, process_name
 from vertebra.ground.errors import UserError
 
@@ -159,18 +159,18 @@ def start(device: str = "auto") -> World:
 
 
 def _join(here: torch.device) -> None:
-    """Join the group: tensors of the device's over its own backend, Python objects over gloo."""
-    long = timedelta(seconds=LONG_PATIENCE_S)
-    if here.type != "cuda":
-        dist.init_process_group("gloo", timeout=long)
-        return
-    # What each GPU was about is written down where NCCL gives up.
+    """Join the group: tensors go over the device's own backend, Python objects over gloo, which waits for long."""
+    # A minute more than the watch, which says more. What each GPU was about is written down where NCCL gives up.
+    patience = timedelta(seconds=PATIENCE_S + 60)
     os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
-    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=long, device_id=here)
+    if here.type == "cuda":
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=patience, device_id=here)
+    else:
+        dist.init_process_group("gloo", timeout=patience)
     assert dist.group.WORLD is not None
-    # NCCL waits for a training's sums alone; a minute more than the watch, which says more.
-    dist.group.WORLD._get_backend(here)._set_default_timeout(timedelta(seconds=PATIENCE_S + 60))
+    gloo: Any = dist.group.WORLD._get_backend(torch.device("cpu"))
+    gloo._set_default_timeout(timedelta(seconds=LONG_PATIENCE_S))
 
 
 def stop() -> None:
@@ -186,11 +186,14 @@ def stop() -> None:
 
 @contextmanager
 def started(device: str = "auto") -> Iterator[World]:
-    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process.
+    """`start` and, however the work ends, `stop`. What is forked meanwhile (loader workers) dies with this process,
+    which dies with torchrun's.
 
     Raises UserError where the connection to another process is lost, which has ended then, or cannot be reached.
     """
     tie_forks()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with(os.getppid())
     world = start(device)
     try:
         yield world

@@ -77,7 +77,7 @@ def _training_speed(run: Run) -> float | None:
     if not steps_s or not isinstance(batch, (int, float)):
         return None
     step_s = statistics.median(steps_s)
-    return batch * (first_of(run.recipe, "solver.accumulate") or 1) / step_s if step_s > 0 else None
+    return batch / step_s if step_s > 0 else None
 
 
 def ratios(first: SideCost, second: SideCost) -> dict[str, float]:

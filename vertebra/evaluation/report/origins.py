@@ -73,7 +73,7 @@ def pretraining(run: Run) -> Pretraining:
     batch = recipe.get("solver.batch_size")
     seen: float | None = None
     if isinstance(iterations, (int, float)) and isinstance(batch, (int, float)):
-        seen = iterations * batch * (recipe.get("solver.accumulate") or 1)
+        seen = iterations * batch
     elif isinstance(epochs, (int, float)) and isinstance(images, (int, float)):
         seen = epochs * images
     if epochs is None and seen and isinstance(images, (int, float)) and images:
