@@ -56,7 +56,10 @@ def test_every_command_is_a_tool_and_every_tool_a_command():
         ),
         (["train-loc"], "error: --weights is missing"),
         (["train-backbone"], "error: --data is missing"),
-        (["train-backbone", "--data", ".", "--solver.schedule", "plateau"], "error: --solver.schedule plateau follows"),
+        (
+            ["train-backbone", "--config", "imagenet/fast.yaml", "--data", ".", "--solver.schedule", "plateau"],
+            "error: --solver.schedule plateau follows",
+        ),
         (["train-backbone", "--compile", "--checkpoint-activations"], "do not go together: leave one of them out"),
         (["train-det", "--solver.warmup-until-error", "80"], "error: solver.warmup_until_error follows a classifier's"),
         (["train-det", "--dataset", "voc7"], "error: dataset 'voc7' is not one of voc07"),
