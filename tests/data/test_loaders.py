@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from detectors.structures import ImageBatch, Targets
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same, tensors
 from tests.data.writers import paths, records, write_picture, write_turned, write_voc
+from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.classification import (
@@ -196,6 +198,45 @@ def test_detection_batches_are_what_detectors_take(voc):
             assert int(targets.valid_NG[n].sum()) == targets.image_ids[n] % 4
             assert (targets.labels_NG[n] > 0).equal(targets.valid_NG[n])
     assert shapes == {(64, 96), (96, 64)}  # 60 x 80 and 60 x 90 both go onto the first
+
+
+def test_one_side_a_batch_is_drawn_by_seed_and_iteration_alone(voc):
+    def make(**share: Any) -> Loader:
+        options = Share(**{"batch": 4, "seed": 7, **share})
+        return detection_train_loader(voc, replace(VIEWS, per_batch=True), TruthPolicy(), options)
+
+    batches = assert_forks_and_resumes(make, start=5, stop=16)
+    assert_processes_share(make, stop=6)
+    assert len({len({min(size) for size in batch.inputs[0].sizes_hw}) for batch in batches}) == 1
+    assert {min(batch.inputs[0].sizes_hw[0]) for batch in batches} == {48, 64}
+    canvases = {tuple(batch.inputs[0].pixels_N3HW.shape[2:]) for batch in batches}
+    assert canvases <= {(64, 96), (96, 64), (64, 64)} and {(64, 64)} < canvases  # of 48 x 64 and 48 x 72, or 64 x 48
+
+
+@pytest.mark.parametrize(("per_batch", "least", "most"), [(False, 0.17, 0.23), (True, 0.0, 0.08)])
+def test_the_share_of_padding_in_batches_like_cocos(tmp_path: Path, per_batch: bool, least: float, most: float):
+    """Made-up sizes with the shares that COCO's have."""
+    shares = {(480, 640): 30, (427, 640): 24, (640, 480): 14, (640, 427): 7, (425, 640): 5, (426, 640): 4}
+    shares |= {(640, 640): 2, (360, 640): 2, (333, 500): 4, (375, 500): 5, (500, 375): 2, (612, 612): 1, (320, 640): 1}
+    sizes = [size for size, count in shares.items() for _ in range(count)]
+    ids = list(range(1, len(sizes) + 1))
+    objects = Objects(range(len(ids)), np.tile([10.0, 10, 50, 50], (len(ids), 1)), [1] * len(ids))
+    dataset = build_dataset(tmp_path, "made up", Classes(["a"]), Images(ids, map(str, ids), sizes), objects)
+    views = ViewDraw((640, 672, 704, 736, 768, 800), 1333, per_batch=per_batch)
+    loader = detection_train_loader(dataset, views, TruthPolicy(), Share(batch=16, stop=300))
+    reader: Any = loader.reader
+    seen = full = 0
+    for request in loader.requests:
+        side = reader._side(request.iteration)
+        canvas_hw = reader.canvases[side][request.group]
+        for index in request.indices:
+            view = views(sizes[index], canvas_hw, np.zeros((0, 4)), np.random.default_rng([full, index]), side)
+            seen += view.size_hw[0] * view.size_hw[1]
+            full += canvas_hw[0] * canvas_hw[1]
+            if side:
+                scale = min(side / min(sizes[index]), 1333 / max(sizes[index]))
+                assert view.size_hw == tuple(round(one * scale) for one in sizes[index]), "no smaller for its canvas"
+    assert least < 1 - seen / full < most
 
 
 def test_unflipped_boxes_are_the_files_boxes_scaled(voc):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from vertebra.build.training import share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
@@ -94,6 +95,8 @@ def detection_train_loader(
 ) -> Any:
     """Return the batches of the steps from `start` on."""
     view = recipe.input
+    if view.sides == "batch":
+        torch.backends.cudnn.benchmark = False  # canvases of many sizes, each of which it would measure anew
     augmentation = DetectionAugmentation(
         any_side=view.sides == "range",
         crop=view.crop,
@@ -104,7 +107,7 @@ def detection_train_loader(
     )
     return detection.detection_train_loader(
         dataset,
-        ViewDraw(view.shorter_side, view.longer_side, view.flip, augmentation),
+        ViewDraw(view.shorter_side, view.longer_side, view.flip, augmentation, per_batch=view.sides == "batch"),
         TruthPolicy(view.crowd, view.difficult),
         training_share(recipe, recipe.solver, world, start=start, iterations=iterations),
         canvases=view.canvases,

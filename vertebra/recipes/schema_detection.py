@@ -52,7 +52,7 @@ class DetectionInput(Recipe):
     """Sizes and augmentation of detection images, in pixels."""
 
     shorter_side: tuple[Side, ...] = Field(
-        (600,), min_length=1, description="Shorter side; several: drawn for each image."
+        (600,), min_length=1, description="Shorter side; several: one is drawn, see sides."
     )
     test_shorter_side: int = Field(600, ge=16, description="Shorter side at test.")
     longer_side: int = Field(1000, ge=16, description="Upper bound of the longer side.")
@@ -63,8 +63,10 @@ class DetectionInput(Recipe):
     crowd: Literal["drop", "ignore"] = Field("ignore", description="Crowd regions in training.")
     difficult: Literal["train", "drop", "ignore"] = Field("train", description="VOC's difficult objects in training.")
     keep_empty: bool = Field(True, description="Keep images without objects as negatives.")
-    sides: Literal["choice", "range"] = Field(
-        "choice", description="choice: one of shorter_side is drawn; range: any from its least to its greatest."
+    sides: Literal["choice", "range", "batch"] = Field(
+        "choice",
+        description="choice: one of shorter_side is drawn for each image; range: any from its least to its greatest; "
+        "batch: one of them for a whole batch, which pads a twentieth of its pixels instead of a fifth.",
     )
     photometric: float = Field(
         0.0,
@@ -102,6 +104,12 @@ class DetectionInput(Recipe):
                 f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
                 "e.g. 640 800"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_choose_their_canvases(self) -> DetectionInput:
+        if self.sides == "batch" and self.canvases:
+            raise ValueError("input.sides batch chooses canvases by the drawn side: leave input.canvases out")
         return self
 
     @model_validator(mode="after")

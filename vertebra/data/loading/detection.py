@@ -7,7 +7,7 @@ image's resized height and width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -32,12 +32,13 @@ from vertebra.data.loading.sampling import (
     try_samples,
 )
 from vertebra.data.loading.targets import DetectionSample, TruthPolicy, image_batch, padded_targets
-from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases
+from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases, fitting_canvases
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pixels import photometric
 
 logger = logging.getLogger(__name__)
+NO_IMAGE = -1  # in the place of an image's id, keys what is drawn for a whole batch
 
 
 @dataclass
@@ -57,13 +58,14 @@ class _Truths:
 class DetectionReader:
     """Answers requests.
 
-    chosen_I: the indices of the data set that are used; requests count along it. canvases: by a request's group.
+    chosen_I: the indices of the data set that are used; requests count along it. canvases: by the batch's side, or
+    None where each image draws its own, and by a request's group.
     plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw.
     """
 
     dataset: DetectionDataset
     chosen_I: np.ndarray
-    canvases: Sequence[Size]
+    canvases: Mapping[int | None, Mapping[int, Size]]
     views: ViewDraw
     policy: TruthPolicy
     masks: bool
@@ -71,27 +73,37 @@ class DetectionReader:
     plan: TrainPlan | None
 
     def __call__(self, request: Request) -> Batch:
-        canvas_hw = self.canvases[request.group]
+        side = self._side(request.iteration)
+        canvas_hw = self.canvases[side][request.group]
         repetitions = request.repetitions or (0,) * len(request.indices)
         samples: list[DetectionSample] = []
         skipped: list[str] = []
         for wanted, repetition in zip(request.indices, repetitions):
 
             def read(place: int, repetition: int = repetition) -> DetectionSample:
-                return self._sample(int(self.chosen_I[place]), request.iteration, repetition, canvas_hw)
+                return self._sample(int(self.chosen_I[place]), request.iteration, repetition, canvas_hw, side)
 
             samples.append(try_samples(read, wanted, request, self.plan, skipped))
         images = image_batch([sample.pixels_HW3 for sample in samples], canvas_hw)
         targets = padded_targets(self.dataset, samples, masks=self.masks)
         return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
 
+    def _side(self, iteration: int) -> int | None:
+        """The side of all images of a global batch; None where each draws its own."""
+        if not self.views.per_batch:
+            return None
+        sides = self.views.shorter_sides
+        return sides[draw_seed(self.seed, iteration, NO_IMAGE) % len(sides)]
+
     def batch_bytes(self, images: int) -> int:
         """Of a batch on the largest canvas, with as many masks as images have objects on average."""
-        pixels = max(height * width for height, width in self.canvases)
+        pixels = max(height * width for by_group in self.canvases.values() for height, width in by_group.values())
         mask_bytes = pixels * len(self.dataset.labels_K) / len(self.dataset) if self.masks else 0
         return int(images * (3 * pixels + mask_bytes))
 
-    def _sample(self, index: int, iteration: int, repetition: int, canvas_hw: Size) -> DetectionSample:
+    def _sample(
+        self, index: int, iteration: int, repetition: int, canvas_hw: Size, side: int | None
+    ) -> DetectionSample:
         dataset = self.dataset
         size_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
         key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]), repetition)
@@ -100,7 +112,7 @@ class DetectionReader:
         has_size_G = ~are_empty(dataset.bbox_xywh_K4[places_G])
         places_G, boxes_G4 = places_G[has_size_G], dataset.boxes_G4(index)[has_size_G]
         crowd_G, difficult_G = self._flags(places_G)
-        view = self.views(size_hw, canvas_hw, boxes_G4[self.policy.normal(crowd_G, difficult_G)], rng)
+        view = self.views(size_hw, canvas_hw, boxes_G4[self.policy.normal(crowd_G, difficult_G)], rng, side)
         part = view.part
         path = dataset.path(index)
         shrink = shrink_factor((part.height, part.width), view.size_hw)
@@ -177,6 +189,7 @@ def detection_train_loader(
     """Batches whose inputs are (ImageBatch, Targets); every global batch has one canvas.
 
     canvases: (height, width), of which each image takes the smallest on which it is largest; none: default_canvases.
+    Where a batch has one side they only group the images, and each group's canvas fits its images at that side.
     keep_empty: keep images without a normal truth. repeat_threshold: images of rarer classes come more often (see
     repeat_factors); 0: all come equally often. masks: with instance masks. Raises DataError.
     """
@@ -196,12 +209,16 @@ def detection_train_loader(
     factors_I = repeat_factors(dataset, chosen_I, normal_K, repeat_threshold) if repeat_threshold > 0 else None
     shorter, longer = max(views.shorter_sides), views.longer_side
     canvases = tuple(canvases) or default_canvases(shorter, longer)
-    groups_I = choose_canvases(dataset.sizes_hw_I2[chosen_I], shorter, longer, canvases)
+    sizes_hw_I2 = dataset.sizes_hw_I2[chosen_I]
+    groups_I = choose_canvases(sizes_hw_I2, shorter, longer, canvases)
+    by_side: dict[int | None, dict[int, Size]] = {None: dict(enumerate(canvases))}
+    if views.per_batch:
+        by_side = {side: fitting_canvases(sizes_hw_I2, groups_I, side, longer) for side in views.shorter_sides}
     plan = TrainPlan(groups_I, share.batch, share.seed, factors_I=factors_I)
     reader = DetectionReader(
         dataset=dataset,
         chosen_I=chosen_I,
-        canvases=canvases,
+        canvases=by_side,
         views=views,
         policy=policy,
         masks=masks,
@@ -230,7 +247,7 @@ def detection_test_loader(
     reader = DetectionReader(
         dataset=dataset,
         chosen_I=chosen_I,
-        canvases=canvases,
+        canvases={None: dict(enumerate(canvases))},
         views=ViewDraw((view.shorter,), view.longer),
         policy=policy or TruthPolicy(),
         masks=masks,

@@ -37,6 +37,15 @@ def choose_canvases(sizes_hw_I2: np.ndarray, shorter: int, longer: int, canvases
     return np.where(best_IC, canvases_C2.prod(axis=1), np.inf).argmin(axis=1)
 
 
+def fitting_canvases(sizes_hw_I2: np.ndarray, groups_I: np.ndarray, shorter: int, longer: int) -> dict[int, Size]:
+    """The smallest canvas, by group, with room for each of its images when their shorter side becomes `shorter`."""
+    sizes_I2 = np.asarray(sizes_hw_I2, np.float64)
+    scale_I = np.minimum(shorter / sizes_I2.min(axis=1), longer / sizes_I2.max(axis=1))
+    resized_I2 = np.maximum(1, np.round(sizes_I2 * scale_I[:, None])).astype(int)
+    room = {int(group): resized_I2[groups_I == group].max(axis=0).tolist() for group in np.unique(groups_I)}
+    return {group: (_up(height), _up(width)) for group, (height, width) in room.items()}
+
+
 def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
     """Return the size of an image whose shorter side becomes `shorter`, or less to keep to `longer` and the canvas."""
     height, width = size_hw

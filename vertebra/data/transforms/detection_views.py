@@ -54,16 +54,22 @@ class DrawnView:
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """shorter_sides: one is drawn; longer_side bounds the other. flip: a chance."""
+    """shorter_sides: one is drawn; longer_side bounds the other. flip: a chance.
+
+    per_batch: the side is drawn once for all images of a global batch, instead of for each.
+    """
 
     shorter_sides: Sequence[int]
     longer_side: int
     flip: float = 0.0
     augmentation: DetectionAugmentation = DetectionAugmentation()
+    per_batch: bool = False
 
-    def __call__(self, size_hw: Size, canvas_hw: Size, boxes_G4: np.ndarray, rng: np.random.Generator) -> DrawnView:
-        """boxes_G4: the objects that a crop is to show, in pixels of `size_hw`."""
-        shorter = self._side(rng)
+    def __call__(
+        self, size_hw: Size, canvas_hw: Size, boxes_G4: np.ndarray, rng: np.random.Generator, side: int | None = None
+    ) -> DrawnView:
+        """boxes_G4: objects that a crop is to show, in pixels of `size_hw`. side: the batch's; None: one is drawn."""
+        shorter = self._side(rng) if side is None else side
         flip = bool(rng.random() < self.flip)
         part = self._crop(size_hw, boxes_G4, rng)
         resized_hw = resized((part.height, part.width), shorter, self.longer_side, canvas_hw)
