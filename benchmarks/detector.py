@@ -98,7 +98,7 @@ def batch_of(size: tuple[int, int], images: int, device: torch.device) -> tuple[
         mask_HW[(y0 + y1) // 2 : y1, x0:x1] = 1
     place_K = torch.arange(images * TRUTHS)
     offsets = tuple(range(0, (len(place_K) + 1) * height * width, height * width))
-    masks = Masks(masks_KHW.flatten(), place_K // TRUTHS, place_K % TRUTHS, offsets)
+    masks = Masks.of(masks_KHW.flatten(), place_K // TRUTHS, place_K % TRUTHS, offsets)
     labels_NG = torch.randint(1, CLASSES + 1, shape, generator=generator)
     sizes = (size,) * images
     targets = Targets(
@@ -164,7 +164,9 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         one: dict[str, Tensor] = {"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]}
         if args.masks:
             assert targets.masks is not None
-            one["masks"] = targets.masks.bits_M.view(args.batch, TRUTHS, *args.size)[n]
+            one["masks"] = targets.masks.bits(
+                torch.arange(targets.masks.offsets[-1], device=targets.boxes_NG4.device)
+            ).view(args.batch, TRUTHS, *args.size)[n]
         truth.append(one)
     ours = our_detector(args.masks).to(device).train(args.train)
     theirs, theirs_last = (

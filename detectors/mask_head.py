@@ -107,15 +107,15 @@ def masks_of_regions(
     row_MX, row_weight_MX = (part.flatten(1) for part in linear_samples(y0_M, down_M, height_M, bins, samples))
     column_MY, column_weight_MY = (part.flatten(1) for part in linear_samples(x0_M, across_M, width_M, bins, samples))
     first_MX = start_M.unsqueeze(1) + row_MX * width_M.unsqueeze(1)
-    last = max(len(targets.masks.bits_M) - 1, 0)
+    last = max(targets.masks.offsets[-1] - 1, 0)
     index_MXY = (first_MX.unsqueeze(2) + column_MY.unsqueeze(1)).clamp_(0, last)
-    bits_MXY = targets.masks.bits_M[index_MXY].float() if last else torch.zeros_like(index_MXY, dtype=torch.float32)
+    bits_MXY = targets.masks.bits(index_MXY).float() if last else torch.zeros_like(index_MXY, dtype=torch.float32)
     covered_MBY = (bits_MXY * row_weight_MX.unsqueeze(2)).unflatten(1, (bins, -1)).sum(2)
     return (covered_MBY * column_weight_MY.unsqueeze(1)).unflatten(2, (bins, -1)).sum(3)
 
 
 def _places(masks: Masks, images: ImageBatch, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Return the number of each truth's mask (NG, -1: none), and where each mask begins in `bits_M` (K)."""
+    """Return the number of each truth's mask (NG, -1: none), and at which of all pixels each mask begins (K)."""
     area_K = images.sizes_hw_N2.prod(dim=1)[masks.image_index_K]
     start_K = area_K.cumsum(0) - area_K
     places = targets.valid_NG.shape[1]

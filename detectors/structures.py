@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # height, width, in pixels
@@ -68,17 +69,29 @@ class ImageBatch(TensorStructure):
 
 @dataclass(frozen=True)
 class Masks(TensorStructure):
-    """Instance masks of a whole batch in one flat array, never padded to G.
+    """Instance masks of a whole batch in one flat array of bits, never padded to G.
 
-    bits_M: uint8 0/1, all masks row by row, one after the other, each of its image's size (h x w).
+    packed_B: uint8, eight of M pixels each, the first in the highest bit; all masks row by row, one after the other,
+    each of its image's size (h x w).
     image_index_K: int64, image of each mask; truth_index_K: int64, its place among that image's truths.
-    offsets: host, start of each of the K masks in `bits_M`, and the end.
+    offsets: host, pixel at which each of the K masks begins, and M.
     """
 
-    bits_M: Tensor
+    packed_B: Tensor
     image_index_K: Tensor
     truth_index_K: Tensor
     offsets: tuple[int, ...]
+
+    @classmethod
+    def of(cls, bits_M: Tensor, image_index_K: Tensor, truth_index_K: Tensor, offsets: tuple[int, ...]) -> Masks:
+        """The masks whose pixels are these, 0 or 1."""
+        padded_B8 = F.pad(bits_M.to(torch.uint8), (0, -len(bits_M) % 8)).view(-1, 8)
+        packed_B = sum((padded_B8[:, place] << (7 - place) for place in range(8)), torch.zeros_like(padded_B8[:, 0]))
+        return cls(packed_B, image_index_K, truth_index_K, offsets)
+
+    def bits(self, index: Tensor) -> Tensor:
+        """Return the pixels (uint8 0/1) at those places of M (int64, any shape)."""
+        return (self.packed_B[index >> 3] >> (7 - (index & 7)).to(torch.uint8)) & 1
 
 
 @dataclass(frozen=True)

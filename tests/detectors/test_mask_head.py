@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -28,7 +29,9 @@ def batch() -> tuple[ImageBatch, Targets, dict[tuple[int, int], Tensor]]:
     }
     bits = torch.cat([mask.flatten() for mask in masks.values()])
     image, truth = (torch.tensor(part) for part in zip(*masks))
-    flat = Masks(bits, image, truth, tuple(torch.tensor([0, *(m.numel() for m in masks.values())]).cumsum(0).tolist()))
+    flat = Masks.of(
+        bits, image, truth, tuple(torch.tensor([0, *(m.numel() for m in masks.values())]).cumsum(0).tolist())
+    )
     images = make_images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), SIZES)
     return images, replace(targets, masks=flat), masks
 
@@ -89,7 +92,7 @@ def test_the_loss_is_the_mean_over_positive_regions_and_cells() -> None:
 
 def test_a_batch_without_any_mask_gives_a_loss_of_nothing() -> None:
     images, targets, _ = batch()
-    none = Masks(torch.zeros(0, dtype=torch.uint8), *(torch.zeros(0, dtype=torch.int64) for _ in range(2)), (0,))
+    none = Masks.of(torch.zeros(0, dtype=torch.uint8), *(torch.zeros(0, dtype=torch.int64) for _ in range(2)), (0,))
     targets = replace(targets, masks=none, valid_NG=torch.zeros_like(targets.valid_NG))
     logits = torch.zeros(6, 3, 4, 4, requires_grad=True)
     loss = MaskHead(8, 3).losses(logits, regions_of(BOXES, TRUTH, [[0] * 3] * 2), images, targets)["loss_mask"]
@@ -101,3 +104,12 @@ def test_targets_without_masks_are_refused() -> None:
     images, targets, _ = batch()
     with pytest.raises(ValueError, match="learns masks, and the batch has none"):
         masks_of_regions(regions_of(BOXES, TRUTH, TRUTH), images, replace(targets, masks=None), bins=4, samples=2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
+def test_masks_are_bits_and_give_their_pixels_back(count: int):
+    bits_M = torch.randint(0, 2, (count,), generator=torch.Generator().manual_seed(count), dtype=torch.uint8)
+    none = torch.zeros(0, dtype=torch.int64)
+    masks = Masks.of(bits_M, none, none, (0, count))
+    assert masks.packed_B.numpy().tobytes() == np.packbits(bits_M.numpy()).tobytes(), "as a loader packs them"
+    assert len(masks.packed_B) == -(-count // 8) and torch.equal(masks.bits(torch.arange(count)), bits_M)

@@ -191,7 +191,7 @@ def with_masks(images: ImageBatch, targets: Targets, counts: list[int]) -> Targe
     image_K = torch.tensor([n for n, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
     truth_K = torch.tensor([g for count in counts for g in range(count)], dtype=torch.int64)
     offsets = tuple(sum(sizes[:k]) for k in range(len(sizes) + 1))
-    return replace(targets, masks=Masks(torch.ones(sum(sizes), dtype=torch.uint8), image_K, truth_K, offsets))
+    return replace(targets, masks=Masks.of(torch.ones(sum(sizes), dtype=torch.uint8), image_K, truth_K, offsets))
 
 
 @pytest.mark.gpu

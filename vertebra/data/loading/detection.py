@@ -98,7 +98,7 @@ class DetectionReader:
     def batch_bytes(self, images: int) -> int:
         """Of a batch on the largest canvas, with as many masks as images have objects on average."""
         pixels = max(height * width for by_group in self.canvases.values() for height, width in by_group.values())
-        mask_bytes = pixels * len(self.dataset.labels_K) / len(self.dataset) if self.masks else 0
+        mask_bytes = pixels / 8 * len(self.dataset.labels_K) / len(self.dataset) if self.masks else 0
         return int(images * (3 * pixels + mask_bytes))
 
     def _sample(

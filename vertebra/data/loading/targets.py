@@ -101,13 +101,13 @@ def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
 
 
 def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
-    """All masks of the batch in one row; see detectors.structures.Masks."""
+    """All masks of the batch in one row of bits: they cross to this process, and to the device, at an eighth."""
     all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
     lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
     counts = [len(sample.truths_G) for sample in samples]
     truths = [np.arange(count) for count in counts]
     return Masks(
-        bits_M=torch.from_numpy(np.concatenate([masks.reshape(-1) for masks in all_masks])),
+        packed_B=torch.from_numpy(np.packbits(np.concatenate([masks.reshape(-1) for masks in all_masks]))),
         image_index_K=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
         truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
         offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
