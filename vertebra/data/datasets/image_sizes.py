@@ -6,6 +6,7 @@ For annotations that do not say for which size they were made: YOLO's fractions,
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,8 @@ TOLERATED = 0.01  # the share of unreadable images above which a set is refused,
 
 def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
     """sizes_hw_I2 int64, (0, 0) where a file gives none, and a fault for each of these; by many threads."""
-    with ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
+        warnings.simplefilter("ignore")  # of odd EXIF, which matters only where it turns an image
         found = list(pool.map(_size, paths))
     sizes_hw_I2 = np.array([size for size, _ in found], np.int64).reshape(-1, 2)
     reasons = [(path, reason) for path, (_, reason) in zip(paths, found) if reason]

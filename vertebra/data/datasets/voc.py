@@ -73,7 +73,7 @@ def find_devkit(root: Path, year: str) -> Path:
 def parse_voc(root: Path, parts: Sequence[str], source: str, *, extras: bool = False) -> Parsed:
     """One image set or a union, such as voc2007/trainval and voc2012/trainval; they share their classes."""
     found, faults = parse_each(parts, lambda part: (part, *_read_image_set(root, part, extras)))
-    own = class_names_of([one for _, one, _ in found], all(folder_year(part) in YEARS for part, *_ in found))
+    own = class_names_of([one for _, one, _ in found], all(int(part[3:7]) in YEARS for part, *_ in found))
     parsed = [
         xml_dataset(
             one,
@@ -87,14 +87,9 @@ def parse_voc(root: Path, parts: Sequence[str], source: str, *, extras: bool = F
     return unite(parsed, source, faults)
 
 
-def folder_year(part: str) -> int:
-    """2007 of voc2007/trainval."""
-    return int(part[3:7])
-
-
 def _read_image_set(root: Path, part: str, extras: bool) -> tuple[XmlSet, Path]:
     """The images of vocYEAR/SPLIT, and that set's place. Raises DataError where the set itself is not there."""
-    year, split = folder_year(part), part.partition("/")[2]
+    year, split = int(part[3:7]), part[8:]
     devkit = find_devkit(root, str(year))
     place = devkit / f"VOC{year}" / split
     listed = list_image_set(place.parent, split, f"VOC{year}/")
