@@ -37,11 +37,12 @@ TINY_DETECTOR = (
 
 @dataclass(frozen=True)
 class Done:
-    """A command's exit status and what it printed."""
+    """A command's exit status and what it printed; of one that was sent a signal, the seconds from there to its end."""
 
     code: int
     out: str
     err: str
+    took_s: float = 0.0
 
 
 def run(tool: str, *arguments: object, expect: int = 0) -> Done:
@@ -99,8 +100,9 @@ def run_until(tool: str, *arguments: object, when: Callable[[], bool], send: sig
     while not when() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(send)
+    sent = time.monotonic()
     out, err = process.communicate(timeout=120)
-    return Done(process.returncode, out, err)
+    return Done(process.returncode, out, err, time.monotonic() - sent)
 
 
 @pytest.fixture(scope="session")

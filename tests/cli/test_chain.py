@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from backbones import create_backbone
 from backbones.cost import count_parameters, image_flops
-from tests.cli.conftest import TINY_BACKBONE, run, run_process, run_until
+from tests.cli.conftest import TINY_BACKBONE, run, run_process
 from vertebra.engine.weights import load_weights
 
 
@@ -23,11 +21,6 @@ def lines_of(run_dir: Path) -> list[dict]:
 
 def losses_of(run_dir: Path) -> list[float]:
     return [line["loss"] for line in lines_of(run_dir) if "loss" in line]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = (load_weights(run_dir / "model.safetensors")[0] for run_dir in (one, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_directory_holds_all_that_was_promised(detectors):
@@ -67,28 +60,6 @@ def test_a_directory_with_another_recipes_run_is_refused(detectors, detector_fla
     other = (*detector_flags("r18"), "--output", detectors["r18"], "--resume", "--solver.lr", "0.5")
     done = run("train_det", *other, expect=1)
     assert "solver.lr" in done.err and "--output" in done.err
-
-
-def test_killed_in_mid_training_and_resumed_equals_uninterrupted_to_the_bit(detectors, detector_flags, tmp_path):
-    output = tmp_path / "killed"
-    flags = (*detector_flags("r18"), "--output", output, "--resume")
-
-    def has_saved() -> bool:
-        return len(lines_of(output)) >= 5 if (output / "metrics.jsonl").exists() else False
-
-    assert run_until("train_det", *flags, when=has_saved, send=signal.SIGKILL).code == -signal.SIGKILL
-    assert not (output / "provenance.json").exists()
-    run("train_det", *flags)
-    assert losses_of(output) == losses_of(detectors["r18"])
-    assert same_weights(output, detectors["r18"])
-
-
-def test_sigterm_saves_and_exits_143(detector_flags, tmp_path):
-    output = tmp_path / "stopped"
-    flags = (*detector_flags("r18"), "--output", output, "--solver.iterations", 500, "--checkpoint-period", 500)
-    done = run_until("train_det", *flags, when=lambda: (output / "metrics.jsonl").exists(), send=signal.SIGTERM)
-    assert done.code == 143 and "--resume" in done.err and "Traceback" not in done.err
-    assert list((output / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])

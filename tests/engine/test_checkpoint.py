@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,44 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(checkpoints, caplo
         path.write_bytes(content)
         assert checkpoints.latest()["iteration"] == 1
     assert "0000002.pt" in caplog.text and "Reading the one before it" in caplog.text
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_changes_a_value(checkpoints):
+    """torch.load itself passes over most of them."""
+    checkpoints.save(state(1))
+    path = checkpoints.save(state(2))
+    content, before = path.read_bytes(), 0
+    for place in range(0, len(content), 41):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        found = checkpoints.latest()
+        before += found["iteration"] == 1
+        assert torch.equal(found["model"]["w"], state(found["iteration"])["model"]["w"]), place
+    assert before > len(content) // 41 * 0.8, "all but those in padding and dates"
+
+
+def test_saving_behind_writes_the_state_of_the_call(checkpoints):
+    now = state(7)
+    with checkpoints:
+        checkpoints.save_behind(now, best=True)
+        now["model"]["w"].zero_()
+    for found in (checkpoints.latest(), checkpoints.best()):
+        assert found["iteration"] == 7 and torch.equal(found["model"]["w"], state(7)["model"]["w"])
+
+
+def test_one_write_is_in_flight_at_a_time(checkpoints, monkeypatch):
+    running, most = [], []
+
+    def write(state, file):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+
+    monkeypatch.setattr(torch, "save", write)
+    with checkpoints:
+        for iteration in (1, 2, 3):
+            checkpoints.save_behind(state(iteration))
+    assert most == [1, 1, 1] and len(checkpoints.paths()) == 2
 
 
 def test_checkpoints_that_are_all_damaged_are_a_sentence(checkpoints):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import time
@@ -12,10 +13,11 @@ import torch
 
 from tests.engine.toy import Batch, ToyNet, batches
 from vertebra.engine import rng
-from vertebra.engine.checkpoint import CheckpointError, load_checkpoint
+from vertebra.engine.checkpoint import CheckpointError, Checkpoints, load_checkpoint
 from vertebra.engine.guard import NonFiniteLoss, spoiling
 from vertebra.engine.schedule import Plateau
 from vertebra.ground.errors import UserError
+from vertebra.ground.files import DiskFull
 
 LOG_LINE = re.compile(
     r"^eta: \d+:\d\d:\d\d  iter: 4/4  loss: [\d.]+  loss_cls: [\d.]+  loss_size: [\d.]+  top1: [\d.]+  "
@@ -127,6 +129,18 @@ def test_more_than_one_percent_of_bad_samples_stops_the_run(train_toy, run):
     with pytest.raises(UserError, match="16 of 16 samples could not be used by iteration 4, more than 1%"):
         train_toy(loader=bad)
     assert run.checkpoints.latest()["iteration"] == 4
+
+
+def test_a_disk_that_fills_up_behind_the_loop_stops_it_at_the_next_step(train_toy, run, monkeypatch):
+    def full(self, state, **_):
+        raise DiskFull(errno.ENOSPC, "The disk is full: 0000002.pt could not be written")
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    seen = []
+    watched = (seen.append(i) or time.sleep(0.1) or batch for i, batch in enumerate(batches(0, 8), start=1))
+    with pytest.raises(DiskFull, match=r"0000002\.pt could not be written"):
+        train_toy(iterations=8, loader=watched, checkpoint_period=2)
+    assert seen == [1, 2, 3]
 
 
 def test_evaluations_choose_the_best_checkpoint(train_toy, run):

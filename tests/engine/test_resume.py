@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.engine.conftest import same
-from tests.engine.toy import job
+from tests.engine.toy import draw_figure, job
 from vertebra.engine.checkpoint import Checkpoints, load_checkpoint
 from vertebra.engine.stop import Interrupted
 
@@ -43,7 +45,7 @@ def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been(uninterrupted, tmp
     assert curve(tmp_path / "run") == curve(uninterrupted)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
 def test_a_signal_lets_the_step_finish_saves_and_gives_the_exit_code(uninterrupted, tmp_path, name, code):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="stopped at iteration 7, state saved; continue with --resume") as stopped:
@@ -59,6 +61,41 @@ def test_a_run_stopped_before_its_evaluation_makes_up_for_it(uninterrupted, tmp_
     with pytest.raises(Interrupted):
         job(tmp_path / "run", signal_at=6)
     assert [line for line in curve(tmp_path / "run") if "AP" in line] == []
+    job(tmp_path / "run", resume=True)
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+
+
+def test_a_signal_ends_an_evaluation_at_once_and_the_resumption_does_it_again(uninterrupted, tmp_path):
+    def endless(iteration: int) -> dict[str, float]:
+        draw_figure(iteration)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            time.sleep(1)
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="SIGTERM: stopped in the evaluation at iteration 6, state saved") as stopped:
+        job(tmp_path / "run", evaluate=endless)
+    assert stopped.value.exit_code == 143 and time.monotonic() - began < 5
+    assert [line for line in curve(tmp_path / "run") if "AP" in line] == []
+    job(tmp_path / "run", resume=True)
+    assert curve(tmp_path / "run") == curve(uninterrupted)
+    assert same(final_state(tmp_path / "run"), final_state(uninterrupted))
+
+
+def test_a_signal_in_a_save_waits_for_it_and_saves_the_step_too(uninterrupted, tmp_path, monkeypatch):
+    save, saved = Checkpoints.save, []
+
+    def slow(self, state, **options):
+        if not saved:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.3)
+        saved.append(save(self, state, **options).name)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=r"SIGUSR1: stopped at iteration [45], state"):
+        patch.setattr(Checkpoints, "save", slow)
+        job(tmp_path / "run")
+    assert saved in (["0000004.pt"] * 2, ["0000004.pt", "0000005.pt"])
     job(tmp_path / "run", resume=True)
     assert curve(tmp_path / "run") == curve(uninterrupted)
     assert same(final_state(tmp_path / "run"), final_state(uninterrupted))

@@ -33,7 +33,7 @@ def test_a_second_signal_after_a_while_is_obeyed(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(("received", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("received", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
 def test_the_exit_code_is_the_shells(received, code):
     assert Interrupted(5, received).exit_code == code
     assert str(Interrupted(5, received)).startswith(f"{received.name}: stopped at iteration 5")

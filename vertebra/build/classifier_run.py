@@ -51,7 +51,8 @@ class ClassifierTraining(TrainingJob[BackboneRecipe, ClassificationDataset]):
         self.model.to(self.world.device)
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
         self.evaluates = recipe.eval_period is not None
-        self.best = ("ema_top1" if recipe.ema else "top1") if self.evaluates else None
+        if recipe.ema and self.best:
+            self.best = "ema_top1"
         return self.model
 
     def title(self) -> str:

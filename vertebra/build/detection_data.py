@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from vertebra.data.transforms.detection_views import DetectionAugmentation, View
 from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema_detection import DetectionRecipe
+
+logger = logging.getLogger(__name__)
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
@@ -88,6 +91,23 @@ def _without_mask(dataset: DetectionDataset) -> str | None:
 
 def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def require_files(train_set: DetectionDataset, test_set: DetectionDataset, world: World) -> None:
+    """Raise UserError where a test picture is missing or empty; warn of training pictures, which others replace."""
+    if world.is_main and (sentence := _absent_files(train_set)):
+        logger.warning(sentence)
+    world.require(_absent_files(test_set) if world.is_main else None)
+
+
+def _absent_files(dataset: DetectionDataset) -> str | None:
+    names = dataset.absent()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    sentence = (
+        f"{dataset.source}: {len(names)} of its {len(dataset)} pictures are missing or empty in {dataset.root} "
+        f"({', '.join(names[:3])}{more}); restore them, or take them out of the annotations"
+    )
+    return sentence if names else None
 
 
 def detection_train_loader(

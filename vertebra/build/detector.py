@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,19 @@ from detectors.postprocess import PostProcess
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.testtime import ImprovedDetector
-from vertebra.engine.weights import load_into
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.session import Record
+from vertebra.engine.weights import load_into, save_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest, Detector
+
+logger = logging.getLogger(__name__)
 
 PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
 FLAT_ROI_SIZE = 7  # of regions that two linear layers read
 MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al. 2017, fig. 4 right)
+# A detector's layers that tell classes apart.
+CLASS_LAYERS = ("box_head.predictor", "mask_head.predictor")
 # Equal in all detectors of an ensemble: they see the same pixels.
 TEST_INPUT = ("test_shorter_side", "longer_side")
 
@@ -210,19 +217,45 @@ def check_member(
             )
 
 
-def file_state(model: nn.Module) -> dict[str, torch.Tensor]:
+def save_detector(
+    run: RunDirectory, model: nn.Module, record: Record, facts: dict[str, Any], *, best: str | None
+) -> None:
+    """Write a detector's or localizer's weights on rank 0; also the best evaluated, where they are other ones.
+
+    best: the figure that chose them.
+    """
+    facts["figures"] = record.figures
+    if not run.world.is_main:
+        return
+    save_weights(run.weights, file_state(model), facts)
+    if best and record.best is not None and record.best_iteration != record.iteration:
+        checkpoint = run.checkpoints.best()
+        assert checkpoint is not None, "an evaluation marks its checkpoint"
+        origin = {"iterations": record.best_iteration, "figures": {best: record.best}, "chosen_by": best}
+        save_weights(run.best_weights, file_state(model, checkpoint["model"]), {**facts, **origin})
+        logger.info(
+            "the best evaluation was at iteration %d (%s %.2f, at the end %.2f): its weights are %s",
+            record.best_iteration, best, record.best, record.figures[best], run.best_weights,
+        )  # fmt: skip
+
+
+def file_state(model: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """Return the tensors of a detector or localizer, its backbone's under the names of the uncut network.
 
     "body.trunk.layer1.0..." and "box_head.head.layer4.0..." are `backbone.layer1.0...` and `backbone.layer4.0...`.
+    state: a state dict of the model's; default: that of now.
     """
     names = _file_names(model)
-    return {names[name]: tensor for name, tensor in model.state_dict().items()}
+    return {names[name]: tensor for name, tensor in (state or model.state_dict()).items()}
 
 
-def load_file_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """The inverse of `file_state`; every key must be there."""
+def load_file_state(
+    model: nn.Module, state: Mapping[str, torch.Tensor], path: Path, *, anew: Collection[str] = ()
+) -> None:
+    """The inverse of `file_state`; every key must be there. anew: beginnings of names that keep the model's values."""
     names = {in_file: name for name, in_file in _file_names(model).items()}
-    load_into(model, {names.get(name, name): tensor for name, tensor in state.items()}, path)
+    given = {names.get(name, name): tensor for name, tensor in state.items()}
+    load_into(model, given, path, allow_missing=anew, ignore=anew)
 
 
 def _file_names(model: nn.Module) -> dict[str, str]:

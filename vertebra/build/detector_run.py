@@ -14,13 +14,13 @@ from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.detector import make_tested
 from vertebra.build.detector_cost import cost
 from vertebra.build.run import TrainingJob
+from vertebra.build.trained_detector import is_detector, read_detector
 from vertebra.build.training import autocast_of
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
-from vertebra.engine.weights import save_weights
 from vertebra.evaluation.metrics.summary import log_figures, summarise
 from vertebra.evaluation.predict.detections import predict_detections, predict_proposals
 from vertebra.ground.files import write_json
@@ -46,9 +46,18 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
     def data_name(self) -> str:
         return self.recipe.dataset
 
+    def check_files(self) -> None:
+        detection_data.require_files(self.train_set, self.test_set, self.world)
+
     def make_model(self) -> FasterRCNN:
-        self._backbone, self._origin = pretrained_backbone(self.recipe)
-        model = detector.make_detector(self.recipe, self._backbone, len(self.train_set.class_names))
+        classes, weights = self.train_set.class_names, self.recipe.weights
+        if is_detector(weights):
+            trained = read_detector(weights)
+            self._backbone, model = trained.start(self.recipe, classes)
+            self._origin = {"source": weights, "detector": trained.facts["detector"], "classes": trained.class_names}
+        else:
+            self._backbone, self._origin = pretrained_backbone(self.recipe)
+            model = detector.make_detector(self.recipe, self._backbone, len(classes))
         self.model = model.to(self.world.device)
         return self.model
 
@@ -84,9 +93,7 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
     def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
         if self.recipe.write_proposals:
             write_proposals(self.recipe, self.model, self.test_set, self.world, run.path / "proposals.json")
-        facts["figures"] = record.figures
-        if self.world.is_main:
-            save_weights(run.weights, detector.file_state(self.model), facts)
+        detector.save_detector(run, self.model, record, facts, best=self.best)
         run.finish(facts)
         logger.info("predictions, figures and weights: %s", run.path)
 
@@ -119,13 +126,13 @@ def evaluate_detector(
     )
     if predictions is None:
         return {}
+    run.write_json(run.predictions, predictions)  # before they are scored: whatever goes wrong there, they are not lost
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
     summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
     summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
-    run.write_json(run.predictions, predictions)
     run.write_json(run.evaluation, summary)
     if "note" in summary:
         logger.warning(summary["note"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from detectors.localizer import Localizer
-from vertebra.build import build_localisation, detector
+from vertebra.build import build_localisation, detection_data, detector
 from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.run import TrainingJob
 from vertebra.build.training import autocast_of, share_of_test
@@ -20,7 +20,7 @@ from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
-from vertebra.engine.weights import load_weights, save_weights
+from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.location_results import coco_rows, sentence, summarise
 from vertebra.evaluation.predict.classes import ClassPredictions, predict_scores
 from vertebra.evaluation.predict.ensembles import scorer
@@ -43,6 +43,9 @@ class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
 
     def source(self, dataset: LocalisationDataset) -> str:
         return dataset.objects.source
+
+    def check_files(self) -> None:
+        detection_data.require_files(self.train_set.objects, self.test_set.objects, self.world)
 
     def prepare(self) -> None:
         self._classifier = PredictedClasses(self.recipe, self.test_set, self.world)
@@ -90,9 +93,7 @@ class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
         return figures_of(self._summary)
 
     def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
-        facts["figures"] = record.figures
-        if self.world.is_main:
-            save_weights(run.weights, detector.file_state(self.model), facts)
+        detector.save_detector(run, self.model, record, facts, best=self.best)
         run.finish(facts)
         if self.world.is_main and self._summary is not None:
             print(sentence(self._summary))
@@ -127,14 +128,14 @@ def evaluate_localizer(
         times_s=times_s,
     )
     oracle, predicted = _part(found, slice(0, 1)), None if classes is None else _part(found, slice(1, None))
-    summary = summarise(oracle, predicted, truth, test_set.class_names, usual_share_hw=usual_share_hw)
-    summary["view"] = build_localisation.describe_view(recipe)
-    summary["time_per_image_s"] = statistics.median(times_s) if times_s else None
     image_ids = test_set.objects.image_ids_I.tolist()
     run.write_json(run.truth, test_set.objects.coco_truth())
     run.write_json(run.path / "oracle.json", coco_rows(oracle, image_ids))
     if predicted is not None and classes is not None:
         run.write_json(run.predictions, coco_rows(predicted, image_ids, classes.probabilities_NK))
+    summary = summarise(oracle, predicted, truth, test_set.class_names, usual_share_hw=usual_share_hw)
+    summary["view"] = build_localisation.describe_view(recipe)
+    summary["time_per_image_s"] = statistics.median(times_s) if times_s else None
     run.write_json(run.evaluation, summary)
     return summary, predicted
 

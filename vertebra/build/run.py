@@ -20,7 +20,7 @@ from vertebra.build.training import (
 )
 from vertebra.engine import loop, precision, provenance, rng
 from vertebra.engine.average import WeightAverage
-from vertebra.engine.device import loader_workers
+from vertebra.engine.device import loader_workers, memory_in_words
 from vertebra.engine.distributed import World, may_restart
 from vertebra.engine.logs import setup_logging
 from vertebra.engine.rundir import RunDirectory
@@ -52,8 +52,8 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
     """One kind of training. `train` calls its methods in the order in which they stand here.
 
     kind: run directories are named KIND_BACKBONE_DATA_SEED. figure: of the evaluations, for a plateau schedule.
-    best: the figure that chooses the best checkpoint. average: of the weights, evaluated beside them.
-    evaluates: in training, not only after it.
+    best: the figure that chooses the best checkpoint, None: it is not kept. average: of the weights, evaluated beside
+    them. evaluates: in training, not only after it.
     """
 
     kind: ClassVar[str]
@@ -64,6 +64,7 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
 
     def __init__(self, recipe: AnyRecipe, world: World) -> None:
         self.recipe: AnyRecipe = recipe
+        self.best = self.figure if recipe.keep_best and recipe.eval_period is not None else None
         self.world = world
         self.train_set, self.test_set = self.open_data()
 
@@ -78,6 +79,9 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
     def data_name(self) -> str:
         """Return the word for the data in the name of the run directory."""
         return self.recipe.data_directory().resolve().name
+
+    def check_files(self) -> None:
+        """Raise UserError where the evaluation would, after the training, for a picture that is not there."""
 
     def prepare(self) -> None:
         """Read what else is needed before random numbers are seeded."""
@@ -115,10 +119,24 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
 
 
 def train(job: TrainingJob[Any, Any]) -> int:
-    """Train, evaluate and write a job's run; return the command's exit status.
+    """Train, evaluate and write a job's run; return the command's exit status."""
+    with memory_in_words(job.world.device, memory_savers(job.recipe)):
+        return _train(job)
 
-    Whatever can be wrong with the command is found before a directory is made: it would be in the way of the next try.
-    """
+
+def memory_savers(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe) -> str:
+    """Return the flags with which a training needs less memory."""
+    tested = recipe.test.batch_size if not isinstance(recipe, BackboneRecipe) else 1
+    flags = {
+        f"--solver.accumulate {2 * recipe.solver.accumulate} (the same steps, in smaller parts)": True,
+        f"--test.batch-size {tested // 2} (where an evaluation fails)": tested > 1,
+        "--checkpoint-activations": isinstance(recipe, BackboneRecipe) and not recipe.checkpoint_activations,
+    }
+    return ", ".join(flag for flag, helps in flags.items() if helps)
+
+
+def _train(job: TrainingJob[Any, Any]) -> int:
+    """Whatever can be wrong with the command is found before a directory is made, in the way of the next try."""
     world, train_set, test_set = job.world, job.train_set, job.test_set
     check_classes(train_set.class_names, job.source(train_set), test_set.class_names, job.source(test_set))
     iterations = iterations_of(job.recipe, len(train_set))
@@ -128,6 +146,7 @@ def train(job: TrainingJob[Any, Any]) -> int:
     parts = parts_of_batch(recipe.solver, world.size, begun)
     if is_finished(recipe, world, train_set):
         return 0
+    job.check_files()
     job.prepare()
     rng.seed_all(recipe.seed)
     model = job.make_model()
@@ -221,6 +240,7 @@ def open_run(recipe: RunRecipe, world: World, train_set: Images, notes: Iterable
     fields = recipe.model_dump(mode="json")
     resume = recipe.resume or may_restart()  # torchrun's restarts go on by themselves
     run = RunDirectory.open(recipe.output, fields, resume=resume, may_differ=may_differ(recipe), world=world)
+    run.checkpoints.keep = recipe.keep_checkpoints
     images = {"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()}
     changed = set(run.record_data({**images, "processes": world.size})) & images.keys()
     if "classes" in changed:

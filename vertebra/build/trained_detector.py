@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from backbones import Backbone
 from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detector
 from vertebra.build.backbone import check_identity, make_detector_backbone
@@ -23,6 +25,8 @@ from vertebra.build.results import weights_file
 from vertebra.engine.weights import load_weights
 from vertebra.recipes.command_line import validated
 from vertebra.recipes.schema_detection import DetectionRecipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,28 @@ class TrainedDetector:
         model = detector.make_detector(recipe, backbone, len(self.names))
         detector.load_file_state(model, self.state, self.path)
         return model.eval()
+
+    def start(self, recipe: DetectionRecipe, class_names: Sequence[str]) -> tuple[Backbone, FasterRCNN]:
+        """Return a detector of `recipe` to be trained on from these weights, and its backbone.
+
+        Where it is to know other classes, the layers that tell them apart begin anew. Raises UserError where the others
+        do not fit.
+        """
+        backbone = make_detector_backbone(recipe)
+        check_identity(self.facts, backbone, self.path)
+        model = detector.make_detector(recipe, backbone, len(class_names))
+        known = self.class_names == tuple(class_names)
+        anew = [layer for layer in detector.CLASS_LAYERS if not known and any(n.startswith(layer) for n in self.state)]
+        detector.load_file_state(model, self.state, self.path, anew=anew)
+        layers = f"; new, for {len(class_names)} classes: {', '.join(anew)}" if anew else ""
+        logger.info("the training goes on from the detector %s%s", self.path, layers)
+        return backbone, model
+
+
+def is_detector(weights: str) -> bool:
+    """Tell whether that is a file of train_det.py's, and not one of a backbone."""
+    path = Path(weights)
+    return path.suffix == ".safetensors" and path.is_file() and "detector" in load_weights(path)[1]
 
 
 def read_detector(weights: str) -> TrainedDetector:

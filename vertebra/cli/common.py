@@ -56,24 +56,28 @@ def make_room(flag: str, path: Path | None) -> None:
 def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:
     """Do `work` in this process, or run this whole command in `gpus` processes; returns the exit status."""
     from vertebra.engine import distributed
+    from vertebra.engine.device import memory_in_words
 
     if gpus > 1 and not distributed.is_under_launcher():
         return distributed.relaunch(gpus, device=device)
-    with distributed.started(device) as world:
+    with (
+        distributed.started(device) as world,
+        memory_in_words(world.device, "fewer or smaller images at a time, or a device with more memory"),
+    ):
         return work(world)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run a command and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/143 interrupted.
+    """Run a command and exit: 0 done, 1 the work failed, 2 the command line is wrong, 130/138/143 interrupted.
 
     Errors that a user can fix (ValueError, OSError and their kin) are printed as one sentence; others are bugs and keep
     their traceback. VERTEBRA_TRACEBACK=1 shows it for all.
     """
     try:
         code = main()
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:  # stop.Interrupted says where, and how to go on
+        print(str(stopped) or "\nInterrupted.", file=sys.stderr)
+        sys.exit(getattr(stopped, "exit_code", 130))
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
@@ -81,7 +85,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
         if os.environ.get("VERTEBRA_TRACEBACK") or not is_fixable:
             raise
         code = getattr(error, "exit_code", 1)
-        print(error if code in (130, 143) else f"error: {_sentence(error)}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
     sys.exit(code or 0)
 
 

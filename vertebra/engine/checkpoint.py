@@ -1,4 +1,7 @@
-"""Training state on disk: whole files only, the last few and the best, read without running code in them."""
+"""Training state on disk: whole files only, the last few and the best, read without running code in them.
+
+A file holds a checksum of each of its parts: torch.save writes zip files, with CRC-32, which torch.load never looks at.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import logging
 import os
 import pickle
 import re
+import struct
 import warnings
+import zipfile
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +35,51 @@ class Checkpoints:
     """The checkpoints of one run: `0000379.pt` by iteration, and `best.pt`.
 
     `keep` of the newest are kept, two at least by default, so that a damaged one costs a period and not the run.
+    Leaving the context waits for the write in flight.
     """
 
     def __init__(self, directory: Path, *, keep: int = 2):
         self.directory = directory
         self.keep = keep
+        self._thread: ThreadPoolExecutor | None = None
+        self._write: Future[Path] | None = None
 
-    def save(self, state: State) -> Path:
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+    def save_behind(self, state: State, *, best: bool = False) -> None:
+        """Copy `state` and `save` the copy while the caller goes on; a write that is still in flight is waited for.
+
+        The caller learns of an error from the next call of `wait`, `raise_failure` or this.
+        """
+        self.wait()
+        self._thread = self._thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._write = self._thread.submit(self.save, _copy(state), best=best)
+
+    def wait(self) -> None:
+        """Return once nothing is being written any more; raise what went wrong in the last write."""
+        if self._write is not None:
+            self._write.result()
+            self._write = None
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the last write, without waiting for one in flight."""
+        if self._write is not None and self._write.done():
+            self.wait()
+
+    def save(self, state: State, *, best: bool = False) -> Path:
         """Write `state` (which names its `iteration`), then remove what is older than the newest `keep`.
 
-        Raises files.DiskFull, with all earlier checkpoints in their place.
+        best: also as best.pt. Raises files.DiskFull, with all earlier checkpoints in their place.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.path(state["iteration"])
         write_atomically(path, lambda file: torch.save(state, file))
+        if best:
+            self.mark_best(path)
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
         for abandoned in self.directory.glob(".*.tmp"):  # by a process that was killed while it wrote
@@ -84,7 +122,7 @@ class Checkpoints:
         paths = self.paths()
         for path in reversed(paths):
             try:
-                return load_checkpoint(path)
+                return _load_intact(path)
             except UnsafeCheckpoint:
                 raise
             except CheckpointError as error:
@@ -99,7 +137,16 @@ class Checkpoints:
     def best(self) -> State | None:
         """Return the checkpoint with the best figure so far, None before the first evaluation."""
         path = self.directory / "best.pt"
-        return load_checkpoint(path) if path.exists() else None
+        return _load_intact(path) if path.exists() else None
+
+
+def _copy(value: Any) -> Any:
+    """Return nested values with a copy of each tensor in host memory, which training does not change."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    return type(value)(map(_copy, value)) if isinstance(value, (list, tuple)) else value
 
 
 class UnsafeCheckpoint(CheckpointError):
@@ -126,6 +173,20 @@ def load_checkpoint(path: Path) -> State:
         raise CheckpointError(f"{path} is damaged or not a torch file; use another.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}).") from error
+
+
+def _load_intact(path: Path) -> State:
+    """`load_checkpoint`, and CheckpointError where a checksum in the file does not hold: asked first, as damage can
+    look like code."""
+    try:
+        with open(path, "rb") as file:
+            part = zipfile.ZipFile(file).testzip() if file.read(2) == b"PK" else None
+        damage = part and f"the checksum of {part} does not hold"
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        damage = _first_line(error)
+    if damage:
+        raise CheckpointError(f"{path} is truncated or damaged ({damage}).")
+    return load_checkpoint(path)
 
 
 def _asks_for_more_than_values(path: Path, reason: str) -> bool:

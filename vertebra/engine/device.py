@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,22 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes on Linux
+
+
+@contextlib.contextmanager
+def memory_in_words(device: torch.device, hint: str) -> Iterator[None]:
+    """Raise UserError for a device or a host that has no memory left inside. hint: what to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is among them
+        words = " ".join(str(error).split())
+        is_full = any(sign in words.lower() for sign in ("out of memory", "allocate memory", "not enough memory"))
+        if not is_full and not isinstance(error, MemoryError):
+            raise
+        raise UserError(
+            f"There is no memory left on {device}: {words[:200]} (the most in use so far: "
+            f"{peak_memory_mb(device):.0f} MB). Try {hint}."
+        ) from error
 
 
 def keep_freed_memory() -> None:

@@ -259,6 +259,7 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # a step and a checkpoint must fit
     config = LaunchConfig(
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",  # handed on to the processes
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,

@@ -63,8 +63,8 @@ def train(
     average: of the model's weights; it follows every step, and is evaluated beside them.
     state: `run.latest_state()`, from which to go on to the bit; None to begin.
     compile: the model's forward and backward are compiled, see `compiling`.
-    Raises stop.Interrupted after SIGINT or SIGTERM, guard.NonFiniteLoss and UserError, each with the
-    state saved; ValueError where the loader ends too early.
+    Raises stop.Interrupted after a signal, guard.NonFiniteLoss and UserError, each with the state saved;
+    ValueError where the loader ends too early; files.DiskFull in the step after a checkpoint that had no room.
     """
     world = world or World()
     scaler = precisions.grad_scaler(world.device, precision)
@@ -87,9 +87,9 @@ def train(
     fill_momentum(optimizer)
     guard = FiniteGuard(optimizer, scaler, world, [*model.buffers(), *(average.buffers if average else ())])
 
-    with StopSignals(world) as stop:
+    with StopSignals(world) as stop, run.checkpoints:
         if evaluate is not None and session.record.evaluated < start and _is_due(start, eval_period, iterations):
-            session.evaluate(evaluate)  # the run ended between a checkpoint and its evaluation
+            session.evaluate(evaluate, stop)  # the run ended between a checkpoint and its evaluation
         batches = iter(loader) if start < iterations else iter(())
         steps = range(start + 1, iterations + 1)
         for iteration in progress(steps, description="train", total=iterations, initial=start, plain_lines=False):
@@ -129,11 +129,14 @@ def train(
             if saves or signal:
                 session.save()
             if evaluate is not None and evaluates and not signal:
-                session.evaluate(evaluate)
+                session.evaluate(evaluate, stop)
                 signal = stop.agreed()
             if signal:
-                raise Interrupted(iteration, signal)
-    world.step(None)
+                break
+        world.step(None)
+        session.settle()
+        if signal := stop.agreed():
+            raise Interrupted(session.record.iteration, signal)
     run.metrics.flush()
     return session.record
 

@@ -30,8 +30,8 @@ class RunDirectory:
     """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
 
     config.yaml data.json log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json
-    model.safetensors provenance.json, and TensorBoard events; of a classifier also model_best.safetensors (the best
-    evaluated) and model_raw.safetensors (where model.safetensors holds the weights' average).
+    model.safetensors provenance.json, and TensorBoard events; model_best.safetensors (the best evaluated) where
+    training evaluates; of a classifier also model_raw.safetensors (where model.safetensors holds the weights' average).
     """
 
     def __init__(self, path: Path, *, world: World | None = None, tensorboard: bool = True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from vertebra.engine.logs import figures_line, training_line
 from vertebra.engine.meter import Clock, LoaderWatch, LossMeter, LossWatch, SampleCounter, losses_in
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.schedule import OBSERVE_PERIOD, Schedule
+from vertebra.engine.stop import StopSignals
 from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -132,13 +132,18 @@ class Session:
             "record": asdict(self.record),
         }
 
-    def save(self) -> Path | None:
-        """Write a checkpoint (rank 0, which alone gets its path); nobody goes on, or exits, before it is written."""
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint on rank 0, in the background. best: also as best.pt."""
         with self.clock.paused(), self.world.patient():
             state = self.state()
-            path = self.run.checkpoints.save(state) if self.world.is_main else None
+            if self.world.is_main:
+                self.run.checkpoints.save_behind(state, best=best)
+
+    def settle(self) -> None:
+        """Return, on all processes, once the last checkpoint is written: none may leave before."""
+        with self.world.patient():
+            self.run.checkpoints.wait()
             self.world.barrier()
-        return path
 
     # Logging and evaluating
 
@@ -149,7 +154,11 @@ class Session:
         return self.meter.add(values)
 
     def step(self) -> None:
-        """Count another iteration. The host waits after the first, and where the schedule observes the training."""
+        """Count another iteration. The host waits after the first, and where the schedule observes the training.
+
+        Raises what went wrong in writing the last checkpoint.
+        """
+        self.run.checkpoints.raise_failure()
         self.record.iteration += 1
         self.clock.tick()
         if self.average is not None:
@@ -190,28 +199,29 @@ class Session:
         if warning := self.loader_watch.observe(time_s, data_s):
             logger.warning(warning)
 
-    def evaluate(self, evaluate: Callable[[int], dict[str, float]]) -> None:
+    def evaluate(self, evaluate: Callable[[int], dict[str, float]], stop: StopSignals) -> None:
         """Evaluate, log the figures, show them to the schedule, and save; the best so far stays as best.pt.
 
         The figures of the weights' average come beside those of the weights, as "ema_" and their name.
         Leaves no trace in the random states, so that training goes on as if it had not been.
+        Raises stop.Interrupted as soon as a signal comes: the last checkpoint is that of before the evaluation.
         """
         record = self.record
         with self.clock.paused(), self.world.patient():
-            self.world.broadcast_buffers(self.model)
-            figures = self._figures(evaluate)
-            if self.average is not None:
-                with self.average.lent():
-                    self.world.broadcast_buffers(self.model)
-                    figures |= {f"ema_{name}": value for name, value in self._figures(evaluate).items()}
+            self.run.checkpoints.wait()  # nor do loaders fork while it is being written
+            with stop.at_once(record.iteration):
+                self.world.broadcast_buffers(self.model)
+                figures = self._figures(evaluate)
+                if self.average is not None:
+                    with self.average.lent():
+                        self.world.broadcast_buffers(self.model)
+                        figures |= {f"ema_{name}": value for name, value in self._figures(evaluate).items()}
         record.evaluated, record.figures = record.iteration, dict(figures)
         self.schedule.observe(figures)
         is_best = self._is_best(figures)
         logger.info(figures_line(record.iteration, figures))
         self.run.metrics.write(record.iteration, figures, section="evaluation")
-        path = self.save()
-        if is_best and path is not None:
-            self.run.checkpoints.mark_best(path)
+        self.save(best=is_best)
 
     def _figures(self, evaluate: Callable[[int], dict[str, float]]) -> dict[str, float]:
         self.model.eval()
@@ -221,7 +231,7 @@ class Session:
         return dict(figures)
 
     def _is_best(self, figures: dict[str, float]) -> bool:
-        if self.best is None:
+        if self.best is None or not figures:  # a test set without truth gives none
             return False
         if self.best not in figures:
             raise ValueError(
@@ -264,6 +274,7 @@ class Session:
         if skipped <= LARGEST_SKIPPED_SHARE * max(samples, FEWEST_SAMPLES):
             return
         self.save()
+        self.settle()
         raise UserError(
             f"{skipped} of {samples} samples could not be used by iteration {self.record.iteration}, more "
             f"than {LARGEST_SKIPPED_SHARE:.0%}; they are named in {self.run.log}. Fix or remove these files "

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave. All processes of a group leave at the same iteration."""
+"""Ctrl-C, SIGTERM, and SLURM's warning SIGUSR1: finish the step, save, leave, all processes at the same iteration.
+
+An evaluation, before which all is saved, is left at once; a resumed run does it again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -16,28 +21,33 @@ from vertebra.engine.distributed import World
 PATIENCE_S = 3.0
 
 
-class Interrupted(Exception):
-    """A training was asked to stop and has saved its state. `exit_code`: 130 for SIGINT, 143 for SIGTERM."""
+class Interrupted(KeyboardInterrupt):
+    """A training was asked to stop and has saved its state.
 
-    def __init__(self, iteration: int, received: int):
-        name = signal.Signals(received).name
-        super().__init__(f"{name}: stopped at iteration {iteration}, state saved; continue with --resume.")
+    exit_code: a shell's for the signal, 130 for SIGINT, 138 for SIGUSR1, 143 for SIGTERM: queue the command again.
+    """
+
+    def __init__(self, iteration: int, received: int, *, evaluating: bool = False):
+        name, place = signal.Signals(received).name, "in the evaluation at" if evaluating else "at"
+        super().__init__(f"{name}: stopped {place} iteration {iteration}, state saved; continue with --resume.")
         self.iteration = iteration
         self.exit_code = 128 + received
 
 
 class StopSignals:
-    """Inside, the first SIGINT or SIGTERM is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
+    """Inside, the first such signal is noted instead of obeyed; one that comes PATIENCE_S later is obeyed.
 
     Only the main thread can catch signals; in another one nothing is caught.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self, world: World):
         self._world = world
         self._received = 0
         self._received_at = 0.0
+        self._evaluating: int | None = None  # the iteration
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -60,6 +70,20 @@ class StopSignals:
         flag = torch.tensor(float(self._received), device=self._world.device)
         return int(self._world.all_reduce_max(flag).item())
 
+    @contextmanager
+    def at_once(self, iteration: int) -> Iterator[None]:
+        """Raise Interrupted wherever inside a signal finds this process: for an evaluation, with all state saved."""
+        self._evaluating = iteration
+        try:
+            self._obey()
+            yield
+        finally:
+            self._evaluating = None
+
+    def _obey(self) -> None:
+        if self._received and self._evaluating is not None and os.getpid() == self._process:
+            raise Interrupted(self._evaluating, self._received, evaluating=True)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         # Launchers and terminals often send the same signal twice within a moment, so a second one counts only
         # after a while. Loader workers are forked with this handler: they let the first pass, too, as the training
@@ -67,6 +91,7 @@ class StopSignals:
         now = time.monotonic()
         if not self._received:
             self._received, self._received_at = number, now
+            self._obey()
         elif now - self._received_at >= PATIENCE_S:
             self._restore()
             os.kill(os.getpid(), number)

@@ -49,12 +49,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
                 write(cast(BinaryIO, watched))
                 file.flush()
                 os.fsync(file.fileno())
-            except Exception:
+            except BaseException:
                 failure = watched.failure
                 raise
         os.replace(temporary, path)
         _sync_directory(path.parent)
-    except Exception as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
         if is_full(failure or error):
             raise _disk_full(path) from error

@@ -81,7 +81,7 @@ NO_EFFECT = frozenset(
     {
         *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
         *("compile", "checkpoint_activations", "write_proposals"),
-        *("log_period", "checkpoint_period", "eval_period"),
+        *("log_period", "checkpoint_period", "eval_period", "keep_checkpoints", "keep_best"),
     }
 )
 # Fields that came later than the first runs, and the value with which all is as before.
@@ -231,6 +231,12 @@ class RunRecipe(Recipe):
     workers: Workers = "auto"
     log_period: int = Field(20, ge=1, description="Steps between log lines.")
     checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay on disk.")
+    keep_best: bool = Field(
+        True,
+        description="Keep what was best by the evaluations that eval_period asks for (top-1, AP, located): its "
+        "checkpoint as best.pt, its weights as model_best.safetensors.",
+    )
     eval_period: int | None = Field(None, ge=1, description="Steps between evaluations; none: at the end.")
 
     def data_directory(self) -> Path:

@@ -249,7 +249,9 @@ class DetectionRecipe(RunRecipe):
     test_source: str | None = Field(
         None, description="Instead of the data set's: e.g. voc2007/test, json:B.json, yolo:data.yaml/val."
     )
-    weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
+    weights: str = Field(
+        "", description="A file of a backbone's weights or of a detector's, torchvision, or none (random)."
+    )
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     validation: float = Field(
         0.0,

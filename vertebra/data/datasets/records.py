@@ -74,6 +74,17 @@ class DetectionDataset:
     def path(self, index: int) -> Path:
         return self.root / self.file_names[index]
 
+    def absent(self) -> list[str]:
+        """Return the names of files that are missing or empty."""
+
+        def size(index: int) -> int:
+            try:
+                return self.path(index).stat().st_size
+            except OSError:
+                return 0
+
+        return [self.file_names[index] for index in range(len(self)) if not size(index)]
+
     def boxes_G4(self, index: int) -> np.ndarray:
         """float32 x0 y0 x1 y1 of image `index`, clipped to it."""
         xywh_G4 = self.bbox_xywh_K4[self.starts[index] : self.starts[index + 1]]

@@ -56,8 +56,8 @@ class Crew:
         cv2.setNumThreads(0)
         # Both may be sent to the whole group (a terminal's Ctrl-C, a cluster's SIGTERM): they are for the main process,
         # which saves its state and then ends its workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         _slot = self._slot_of(worker)
 
     def _slot_of(self, worker: int) -> memoryview:
