@@ -255,6 +255,8 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from vertebra.engine.loopback import LOOPBACK, stores_on_loopback
+
     devices.resolve(device, local_rank=processes - 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # a step and a checkpoint must fit
@@ -264,8 +266,8 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
         max_nodes=1,
         nproc_per_node=processes,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
+        rdzv_endpoint=f"{LOOPBACK}:0",
+        local_addr=LOOPBACK,
         max_restarts=0,
         run_id=f"vertebra_{os.getpid()}",
     )
@@ -273,7 +275,8 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         program, *arguments = tied([sys.executable, "-u", *_this_command()])
-        elastic_launch(config, entrypoint=program)(*arguments)
+        with stores_on_loopback():
+            elastic_launch(config, entrypoint=program)(*arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

@@ -249,7 +249,8 @@ def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             if len({len(line[key]) for key in (*NUMBERS, "names")}) > 1:
                 raise ValueError(f"lists of different lengths for {line['shard']}")
         places_I, labels_I = (np.concatenate([line[key] for line in lines]) for key in ("places", "labels"))
-        if not len(places_I) or not np.array_equal(np.sort(places_I), np.arange(head["images"])):
+        everywhere = len(places_I) and np.array_equal(np.sort(places_I), np.arange(len(places_I)))
+        if not everywhere or len(places_I) != head["images"]:
             raise ValueError(f"{len(places_I)} of {head['images']} images, or one of them twice")
         named = len(head["class_names"])
         if labels_I.min() < 0 or labels_I.max() >= named:
