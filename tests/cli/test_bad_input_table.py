@@ -412,7 +412,9 @@ def test_predictions(tmp_path: Path, content, reason, hint):
         written = content if isinstance(content, bytes) else json.dumps(content).encode()
         (tmp_path / "found.json").write_bytes(written)
     flags = ("--truth", truth, "--predictions", tmp_path / "found.json", "--metric", "coco")
-    told(run("score", *flags, expect=1).err, ("found.json", reason, hint))
+    printed = run("score", *flags, expect=1).err
+    told(printed, ("error: ", "found.json", reason, hint))
+    assert len(printed.splitlines()) == 1
 
 
 RECIPES = {

@@ -75,26 +75,6 @@ def test_empty_predictions_score_0(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ('[{"image_id": 1', "found.json: does not parse as JSON"),
-        (json.dumps([{**FOUND[0], "category_id": 0}]), "so the ids look counted from 0 (off by one)"),
-        (json.dumps([{**FOUND[0], "image_id": 9}]), "image_id 9 is not in the truth"),
-        (json.dumps([{**FOUND[0], "score": float("nan")}]), "score nan is not a finite number"),
-    ],
-)
-def test_a_bad_file_ends_in_a_sentence_and_exit_1(files, tmp_path, content, sentence):
-    (tmp_path / "found.json").write_text(content)
-    printed = score(*files, "--metric", "coco", expect=1)
-    assert sentence in printed and printed.startswith("error: ") and len(printed.splitlines()) == 1
-
-
-def test_a_missing_file_ends_in_a_sentence_and_exit_1(files, tmp_path):
-    (tmp_path / "found.json").unlink()
-    assert "found.json: does not exist; give the path of a JSON file" in score(*files, "--metric", "coco", expect=1)
-
-
-@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--metric", "voc12"], "voc12"),
