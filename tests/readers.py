@@ -22,7 +22,6 @@ from tests.data.writers import picture, write_coco, write_picture, write_text, w
 from vertebra.data.datasets.catalog import open_detection, parse_detection
 from vertebra.data.datasets.cifar import read_batches
 from vertebra.data.datasets.localisation import read_localisation
-from vertebra.data.datasets.masks import segmentation_fault
 from vertebra.data.datasets.shards import FORMAT, read_shards
 from vertebra.data.datasets.xml_objects import read_xml
 from vertebra.data.loading.decode import decode_bytes
@@ -30,6 +29,7 @@ from vertebra.engine.checkpoint import load_checkpoint
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.report.reading import read_metrics, read_provenance, read_recipe
 from vertebra.ground.parse import parse_json
+from vertebra.ground.segmentations import area, faults
 from vertebra.recipes.command_line import load_recipe
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -167,11 +167,13 @@ def _read_rle(path: Path) -> object:
         values = parse_json(path.read_bytes())
     except ValueError:
         return None
-    return [segmentation_fault(value, (60, 80)) for value in (values if isinstance(values, list) else [values])]
+    values = values if isinstance(values, list) else [values]
+    wrong = {place for place, *_ in faults(values, [(60, 80)] * len(values), polygons=True)}
+    return [area(value, (60, 80)) for place, value in enumerate(values) if place not in wrong]
 
 
 READERS = {
-    "COCO JSON": Reader(_coco, lambda path: parse_detection(path.parent, f"json:{path}", thorough=True).opened()),
+    "COCO JSON": Reader(_coco, lambda path: parse_detection(path.parent, f"json:{path}").opened()),
     "VOC XML": Reader(_xml, lambda path: read_xml(path, extras=True)),
     "VOC set": Reader(_xml, lambda path: open_detection(path.parents[2], "voc2007/trainval", extras=True)),
     "ImageSets list": Reader(_list, lambda path: open_detection(path.parents[3], "voc2007/trainval")),

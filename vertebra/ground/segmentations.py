@@ -18,6 +18,8 @@ from vertebra.ground import rle
 Size = tuple[Any, Any]  # height, width in pixels, as the file has it
 Fault = tuple[str, str]  # what is wrong, how to fix it
 CHUNK = 2000  # masks whose characters and coordinates are read together
+# pycocotools walks along an outline in memory, a fifth of a pixel in 8 bytes and more, and counts in 32 bits.
+FARTHEST_PX, LONGEST_PX = 1e7, 4e6
 
 
 def faults(values: Sequence[Any], sizes_hw: Sequence[Size], *, polygons: bool) -> Iterator[tuple[int, str, str]]:
@@ -47,27 +49,30 @@ def area(value: Any, size_hw: Size) -> float:
 
 
 def _are_polygons(values: Sequence[list[Any]]) -> bool:
-    """Return True if all are without a fault; False may also mean unusual types of number."""
+    """Return True if all are without a fault; False may also mean unusual numbers, or many large polygons."""
     parts = list(chain.from_iterable(values))
     if not set(map(type, parts)) <= {list} or not all(any(len(part) >= rle.SHORTEST for part in one) for one in values):
         return False
-    return all(length and length % 2 == 0 for length in set(map(len, parts))) and _are_finite(parts)
+    return all(length and length % 2 == 0 for length in set(map(len, parts))) and _are_numbers(parts)
 
 
-def _are_finite(parts: Sequence[list[Any]]) -> bool:
+def _are_numbers(parts: Sequence[list[Any]]) -> bool:
+    """Tell whether an outline through all corners can be walked along."""
     coordinates = list(chain.from_iterable(parts))
     if not set(map(type, coordinates)) <= {int, float}:
         return False
     try:
-        return bool(np.isfinite(np.array(coordinates, np.float64)).all())
+        corners_P2 = np.array(coordinates, np.float64).reshape(-1, 2)
     except OverflowError:
         return False
+    are_near = bool((np.abs(corners_P2) <= FARTHEST_PX).all())  # what is not a number is not near
+    return are_near and bool(np.abs(np.diff(corners_P2, axis=0)).sum() <= LONGEST_PX)
 
 
 def _polygon_fault(value: list[Any]) -> Fault | None:
     are_lists = value and all(isinstance(part, list) and part and len(part) % 2 == 0 for part in value)
-    if not are_lists or not _are_finite(value):
-        return "its polygons are not lists of finite numbers x, y, x, y ...", "correct them"
+    if not are_lists or not all(_are_numbers([part]) for part in value):
+        return "its polygons are not lists of finite numbers x, y, x, y ... in pixels of an image", "correct them"
     if max(map(len, value)) < rle.SHORTEST:
         return "none of its polygons has 3 corners", "correct or remove it"
     return None
