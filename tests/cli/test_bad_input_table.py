@@ -66,29 +66,31 @@ def again(key: str, **fields: Any) -> Callable[[Json], None]:
     return lambda value: value[key].append({**value[key][0], **fields})
 
 
+FIRST, BARE = "annotation 0 (counted from 0, image_id 1): ", "annotation 0 (counted from 0): "
+IMAGE = "image 0 (counted from 0, a.jpg): "
 COCO = {
-    "not a number": (bbox(1, 2, float("nan"), 4), "annotation 0 (counted from 0, image_id 1): bbox [1, 2, nan, 4] is not four finite numbers", "give x, y, width, height"),
-    "infinite": (bbox(1, 2, float("inf"), 4), "annotation 0 (counted from 0, image_id 1): bbox [1, 2, inf, 4] is not four finite", "give x, y, width, height"),
-    "three numbers": (bbox(1, 2, 3), "annotation 0 (counted from 0, image_id 1): bbox [1, 2, 3] is not four finite numbers", "give x, y, width, height"),
-    "null in a box": (bbox(1, 2, None, 4), "annotation 0 (counted from 0, image_id 1): bbox [1, 2, None, 4] is not four finite", "give x, y, width, height"),
-    "no box": (drop("annotations", "bbox"), "annotation 0 (counted from 0, image_id 1): has no bbox", "give x, y, width, height"),
+    "not a number": (bbox(1, 2, float("nan"), 4), FIRST + "bbox [1, 2, nan, 4] is not four finite", "give x, y"),
+    "infinite": (bbox(1, 2, float("inf"), 4), FIRST + "bbox [1, 2, inf, 4] is not four finite", "give x, y"),
+    "three numbers": (bbox(1, 2, 3), FIRST + "bbox [1, 2, 3] is not four finite", "give x, y"),
+    "null in a box": (bbox(1, 2, None, 4), FIRST + "bbox [1, 2, None, 4] is not four finite", "give x, y"),
+    "no box": (drop("annotations", "bbox"), FIRST + "has no bbox", "give x, y, width, height"),
     "negative size": (bbox(1, 2, -3, 4), "annotation 1 of image 1 has a box of negative size", "boxes are x, y, width"),
     "outside": (bbox(90, 2, 30, 4), "a box wholly outside the image (x y w h 90, 2, 30, 4 in 80 x 60)", "correct or"),
     "far away": (bbox(1e300, 2, 30, 4), "a box wholly outside the image", "correct or remove it"),
     "unknown image": (put("annotations", image_id=99), "image_id 99 is not in `images`", "add it, or remove"),
-    "no image": (drop("annotations", "image_id"), "annotation 0 (counted from 0): has no image_id", "number them anew"),
-    "list as image": (put("annotations", image_id=[1]), "annotation 0 (counted from 0): image_id [1] is not a whole number", "number them anew"),
-    "unknown category": (put("annotations", category_id=9), "category_id 9 is not in `categories`", "add it, or correct"),
-    "no category": (drop("annotations", "category_id"), "annotation 0 (counted from 0, image_id 1): has no category_id", "number them"),
-    "a text": (lambda value: value["annotations"].append("cat"), "annotation 2 (counted from 0): is a", "not an object"),
-    "null": (lambda value: value["annotations"].append(None), "annotation 2 (counted from 0): is a", "not an object"),
-    "image id twice": (again("images", file_name="b.jpg"), "image 0 (counted from 0, a.jpg): another image has the id 1", "its own"),
-    "no height": (drop("images", "height"), "image 0 (counted from 0, a.jpg): has no height", "correct it"),
+    "no image": (drop("annotations", "image_id"), BARE + "has no image_id", "number them anew"),
+    "list as image": (put("annotations", image_id=[1]), BARE + "image_id [1] is not a whole", "number them anew"),
+    "unknown category": (put("annotations", category_id=9), "category_id 9 is not in `categories`", "add it, or"),
+    "no category": (drop("annotations", "category_id"), FIRST + "has no category_id", "number them"),
+    "a text": (lambda value: value["annotations"].append("cat"), "annotation 2 (counted from 0): is a", "not an"),
+    "null": (lambda value: value["annotations"].append(None), "annotation 2 (counted from 0): is a", "not an"),
+    "image id twice": (again("images", file_name="b.jpg"), IMAGE + "another image has the id 1", "its"),
+    "no height": (drop("images", "height"), IMAGE + "has no height", "correct it"),
     "width 0": (put("images", width=0), "a.jpg): width 0 is not a whole number of pixels", "correct it"),
     "no file name": (drop("images", "file_name"), "image 0 (counted from 0): has no file_name", "correct it"),
-    "null as image id": (put("images", id=None), "image 0 (counted from 0, a.jpg): has no id", "number them anew"),
-    "image is a text": (lambda value: value["images"].append("a.jpg"), "image 1 (counted from 0): is a string", "not an object"),
-    "category id twice": (again("categories", name="b"), "category 0 (counted from 0): another category has the id 1", "its own"),
+    "null as image id": (put("images", id=None), IMAGE + "has no id", "number them anew"),
+    "image is a text": (lambda value: value["images"].append("a.jpg"), "image 1 (counted from 0): is a", "not an"),
+    "category id twice": (again("categories", name="b"), "another category has the id 1", "its own"),
     "category name twice": (again("categories", id=9), "category name 'kind 1' occurs 2 times", "make it unique"),
     "category without name": (drop("categories", "name"), "category 0 (counted from 0): has no name", "correct it"),
     "no categories": (lambda value: value.update(categories=[]), "`categories` is empty", "list the classes there"),
@@ -99,7 +101,7 @@ COCO = {
     "first image gone": (put("images", file_name="gone.jpg"), "its first image gone.jpg is in none of", "put the"),
     "RLE too short": (
         put("annotations", segmentation={"size": [60, 80], "counts": [5, 5]}),
-        "annotation 0 (counted from 0, image_id 1): RLE counts that cover 10 pixels", "encode the mask again",
+        FIRST + "RLE counts that cover 10 pixels", "encode the mask again",
     ),
     "RLE of another size": (
         put("annotations", segmentation={"size": [6, 8], "counts": [48]}),
@@ -111,17 +113,17 @@ COCO = {
     ),
     "polygon of nan": (
         put("annotations", segmentation=[[float("nan"), 2, 31, 2, 31, 42]]),
-        "annotation 0 (counted from 0, image_id 1): its polygons are not lists of", "correct them",
+        FIRST + "its polygons are not lists of", "correct them",
     ),
     "polygon to the moon": (
-        put("annotations", segmentation=[[1e9, 2, 31, 2, 31, 42]]), "annotation 0 (counted from 0, image_id 1): its polygons are not lists of", "correct them",
+        put("annotations", segmentation=[[1e9, 2, 31, 2, 31, 42]]), FIRST + "its polygons are not", "correct them",
     ),
     "polygon of endless length": (
-        put("annotations", segmentation=[[1e6, 2, 31, 2] * 9]), "annotation 0 (counted from 0, image_id 1): its polygons are not lists of", "correct them",
+        put("annotations", segmentation=[[1e6, 2, 31, 2] * 9]), FIRST + "its polygons are not lists of", "correct them",
     ),
     "polygon of texts": (
         put("annotations", segmentation=[["a", "b"]]),
-        "annotation 0 (counted from 0, image_id 1): its polygons are not lists of", "correct them",
+        FIRST + "its polygons are not lists of", "correct them",
     ),
 }  # fmt: skip
 
@@ -409,7 +411,7 @@ PREDICTIONS = {
     "score of nan": ([{**FOUND, "score": float("nan")}], "score nan is not a finite number", "; "),
     "no score": ([{key: FOUND[key] for key in ("image_id", "category_id", "bbox")}], "has no score", "; "),
     "negative box": ([{**FOUND, "bbox": [1, 2, -3, 4]}], "has a negative width or height", "not two corners"),
-    "infinite box": ([{**FOUND, "bbox": [1, 2, float("inf"), 4]}], "inf, 4] is not four finite numbers", "give x, y, width, height"),
+    "infinite box": ([{**FOUND, "bbox": [1, 2, float("inf"), 4]}], "inf, 4] is not four finite", "give x, y"),
     "box of three": ([{**FOUND, "bbox": [1, 2, 3]}], "bbox", "; "),
     "absent": (None, "does not exist", "give the path of a JSON file"),
 }  # fmt: skip
