@@ -25,11 +25,13 @@ needs_ray = lambda test: pytest.mark.slow(has_ray(test))  # noqa: E731  # a minu
 
 # Two nodes on this machine; it prints the address and the process to kill that is the second node.
 CLUSTER = """
-import sys
+import sys, threading
 from ray.cluster_utils import Cluster
 size = dict(node_ip_address="127.0.0.1", object_store_memory=80 << 20, num_cpus=2, num_gpus=2, include_dashboard=False)
 cluster = Cluster(initialize_head=True, head_node_args=size)
-print(cluster.address, cluster.add_node(**size).all_processes["raylet"][0].process.pid, flush=True)
+second = cluster.add_node(**size).all_processes["raylet"][0].process
+threading.Thread(target=second.wait, daemon=True).start()  # to Ray's workers a dead process that nobody asks for lives
+print(cluster.address, second.pid, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
