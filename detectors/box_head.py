@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.bodies import MakeNorm, conv_layer
-from detectors.boxes import Weights, encode, of_class, take
+from detectors.boxes import Weights, encode, in_float32, of_class, take
 from detectors.losses import GlobalCounts, cross_entropy, masked_sum, smooth_l1
 from detectors.matching import Matcher
 from detectors.postprocess import PostProcess
@@ -71,7 +71,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, vectors_XV: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits XK and box deltas XQ4, in float32: bf16 would give many regions the same score."""
-        with torch.autocast(vectors_XV.device.type, enabled=False):
+        with in_float32(vectors_XV.device):
             vectors_XV = vectors_XV.float()
             return self.scores(vectors_XV), self.deltas(vectors_XV).unflatten(-1, (-1, 4))
 

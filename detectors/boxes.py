@@ -7,6 +7,7 @@ that a box from 3 to 5 is 2 px wide.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)  # of anchors' deltas; a box head's differ
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 # Sides below this (padding, zero-size boxes) count as this in the regression code, so that it stays finite.
 MIN_SIDE_PX = 1e-3
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which float32 stays float32, whatever autocast stands around it."""
+    has_autocast = torch.amp.is_autocast_available(device.type)  # meta, on which costs are counted, has none
+    return torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
 
 
 def box_area(boxes_X4: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside
-from detectors.boxes import box_iou, clip, decode, of_class, take
+from detectors.boxes import box_iou, clip, decode, in_float32, of_class, take
 from detectors.losses import GlobalCounts, anchor_losses, sample_anchors
 from detectors.matching import Matcher
 from detectors.sampling import Sampler
@@ -75,7 +75,7 @@ class PerClassHead(nn.Module):
         """logits_NQA and deltas_NQA4 of the given classes, each image's own, in the order of the anchors; float32, as
         the best of all anchors is one of many equals in bf16."""
         hidden_NPM = self.conv(features_NCHW).relu_().flatten(2).mT
-        with torch.autocast(hidden_NPM.device.type, enabled=False):
+        with in_float32(hidden_NPM.device):
             hidden_NPM = hidden_NPM.float()
             logits_NQPK = self._of_classes(self.cls, hidden_NPM, classes_NQ)
             deltas_NQPJ = self._of_classes(self.reg, hidden_NPM, classes_NQ)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside, wholly_inside
-from detectors.boxes import clip, decode, take, usable
+from detectors.boxes import clip, decode, in_float32, take, usable
 from detectors.losses import AnchorSamples, GlobalCounts, anchor_losses, sample_anchors
 from detectors.matching import Matcher
 from detectors.nms import nms_batch
@@ -73,7 +73,7 @@ class RPNHead(nn.Module):
         """objectness_NA and deltas_NA4, in the order of the anchors and in float32: bf16 would leave an image's best
         2,000 logits some 600 different values, and the place in the list would choose among equals."""
         hidden_NCHW = self.conv(features_NCHW).relu_()
-        with torch.autocast(hidden_NCHW.device.type, enabled=False):
+        with in_float32(hidden_NCHW.device):
             hidden_NCHW = hidden_NCHW.float()
             objectness_NHWK = self.objectness(hidden_NCHW).permute(0, 2, 3, 1)
             deltas_NHWK4 = self.deltas(hidden_NCHW).permute(0, 2, 3, 1)

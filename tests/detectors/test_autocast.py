@@ -117,3 +117,9 @@ def test_scores_of_anchors_differ_under_autocast() -> None:
         logits = PerClassHead(64, 2, 9)(maps, torch.tensor([[1]]))[0].flatten(1)
     for scores in (objectness, logits):
         assert scores.topk(2000).values.unique().numel() > 1950
+
+
+def test_costs_are_counted_on_a_device_without_autocast() -> None:
+    with torch.device("meta"):
+        objectness, deltas = RPNHead(8, 3)(torch.zeros(1, 8, 4, 5))
+    assert objectness.shape == (1, 60) and deltas.shape == (1, 60, 4)
