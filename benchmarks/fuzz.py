@@ -55,7 +55,8 @@ def main() -> int:
 
 def _run(name: str, settings: argparse.Namespace) -> dict[str, Any]:
     """Fuzz one reader in a process of its own, and print and return how it went."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
+    folder = Path(tempfile.mkdtemp(prefix="fuzz_")) / "in" / "most"  # a description may name the folders above
+    folder.mkdir(parents=True)
     flags = ["--one", name, "--folder", folder, "--minutes", settings.minutes, "--seed", settings.seed]
     flags += ["--engine", settings.engine, "--memory-mb", settings.memory_mb]
     command = [sys.executable, __file__, *map(str, flags)]

@@ -476,6 +476,7 @@ WEIGHTS = {
     "pickle of a module": (torch.nn.Linear(1, 1), "reading it could run code; it is refused"),
     "cut off": (b"PK\x03\x04", "truncated or damaged"),
     "no torch file": (b"<html>404", "damaged"),
+    "bytes that torch stumbles over": (b"NaN\x00\x03\x04\x00\x08\x01" + bytes(6), "damaged"),
     "empty": (b"", "damaged"),
 }  # fmt: skip
 
