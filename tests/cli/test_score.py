@@ -151,3 +151,35 @@ def test_a_difference_needs_resamples_and_may_be_none(many):
     same = score(*flags, "--resamples", 50, "--against", many / "nothing.json")
     assert same.rstrip().endswith("+0.00 to +0.00 (image sampling only; not distinguishable)")
     assert "--resamples" in score(*flags, "--against", many / "found.json", expect=2)
+
+
+def test_predictions_that_are_none_are_left_out_where_that_is_asked_for(files, tmp_path):
+    (tmp_path / "found.json").write_text(json.dumps([*FOUND, {**FOUND[0], "bbox": [5, 5, 3, -1]}]))
+    refused = score(*files, "--metric", "coco", expect=1)
+    assert "prediction 1 (counted from 0, image_id 1): bbox [5, 5, 3, -1] has a negative" in refused
+    assert "score.py --drop-invalid leaves such out" in refused
+    printed = score(*files, "--metric", "coco", "--drop-invalid")
+    assert "left out, as asked for: prediction 1" in printed and rows(printed)["AP"][0] == "100.00"
+
+
+ODD = [  # changes of every object of the truth, what is said
+    ({"difficult": 1}, "Note: all 2 objects are crowd regions or difficult"),
+    ({"bbox": [0.1, 0.2, 0.3, 0.4], "area": 0.12}, "Note: all 2 boxes lie between 0 and 1"),
+    ({"bbox": [0, 0, 200, 160], "area": 1}, "Note: 2 of 2 areas are not near their box's, such as 1 in a box of 32000"),
+    ({}, "Note: 1 difficult objects are neither to be found nor punished"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), ODD)
+def test_what_is_odd_in_a_truth_is_said_beside_the_figures(files, tmp_path, change, sentence):
+    truth = {**TRUTH, "annotations": [{**entry, **change} for entry in TRUTH["annotations"]]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert sentence in score(*files, "--metric", "coco")
+
+
+def test_a_cap_that_hides_objects_is_said(files, tmp_path):
+    many = [{**TRUTH["annotations"][0], "id": place} for place in range(1, 151)]
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "annotations": many}))
+    assert "Note: an image has 150 objects of one class; COCO's figures look at its first 100" in score(
+        *files, "--metric", "coco"
+    )

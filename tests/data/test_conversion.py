@@ -27,7 +27,7 @@ def to(
 ) -> tuple[DetectionDataset, str]:
     """The set in another form, opened again with all that it carries, and the sentences on what was lost."""
     done: Conversion = convert(dataset, form, output, split, **{"images": "copy", **how})
-    assert check(done.data, done.source).faults == []
+    assert not check(done.data, done.source).fatal
     return open_detection(done.data, done.source, extras=True), " ".join(done.sentences)
 
 

@@ -54,6 +54,10 @@ class Settings(Recipe):
     difficult: Literal["ignore", "count"] = Field(
         "ignore", description="Difficult objects: neither found nor punished, or as all others."
     )
+    drop_invalid: bool = Field(
+        False,
+        description="Leave out, and count, predictions whose score, box or mask is none; else they are refused.",
+    )
     classes: tuple[str, ...] = Field((), description="Score these classes alone [all].")
     against: Path | None = Field(
         None, description="Other predictions on the same truth: the paired difference to them, with --resamples."
@@ -100,11 +104,14 @@ def main(arguments: list[str]) -> int:
     make_room("--json", options.json_file)
     truth, predictions = _read(options, options.predictions)
     result = (_score_voc if voc else _score_coco)(options, truth, predictions)
-    if not truth["annotations"]:
-        from vertebra.evaluation.metrics.summary import nothing_to_score
+    from vertebra.evaluation.metrics.summary import nothing_to_score, words
 
+    if not truth["annotations"]:
         result["note"] = nothing_to_score(truth)
         print(result["note"])
+    elif not voc and (notes := words(truth, difficult=options.difficult)):
+        result["notes"] = notes
+        print(*(f"Note: {note}" for note in notes), sep="\n")
     if options.classes:
         result["classes"] = list(options.classes)
     if options.json_file:
@@ -126,7 +133,7 @@ def _read(options: Settings, file: Path) -> tuple[dict[str, Any], list[dict[str,
 
     needs = "segmentation" if options.metric == "coco-segm" else "bbox"
     truth = read_truth(options.truth, needs=needs)
-    predictions = read_predictions(file, truth, needs=needs)
+    predictions = read_predictions(file, truth, needs=needs, dropped=print if options.drop_invalid else None)
     return restrict(truth, predictions, options.classes) if options.classes else (truth, predictions)
 
 

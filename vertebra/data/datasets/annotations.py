@@ -16,6 +16,7 @@ import numpy as np
 from vertebra.data.datasets.faults import Fault, refuse, summarise
 from vertebra.data.datasets.records import PER_IMAGE, PER_OBJECT, DetectionDataset, joined, taken
 from vertebra.data.datasets.strings import Strings
+from vertebra.ground.doubts import ObjectColumns, doubts
 from vertebra.ground.errors import DataError
 
 Floats = Sequence[float] | np.ndarray
@@ -120,6 +121,16 @@ class Parsed:
 
     dataset: DetectionDataset | None
     faults: Sequence[Fault]
+
+    def doubted(self) -> Parsed:
+        """The same, with a word on what is odd in the set as a whole."""
+        if self.dataset is None:
+            return self
+        one = self.dataset
+        image_K = np.repeat(np.arange(len(one)), np.diff(one.starts))
+        objects = ObjectColumns(image_K, one.labels_K, one.bbox_xywh_K4, one.areas_K, one.crowd_K | one.difficult_K)
+        odd = [Fault(Path(one.source), reason, hint, fatal=False) for reason, hint in doubts(objects)]
+        return replace(self, faults=[*self.faults, *odd])
 
     def opened(self) -> DetectionDataset:
         """The data set, with notes on what was fixed. Raises DataError where a fault is fatal, or nothing is there."""

@@ -98,9 +98,9 @@ def parse_detection(root: Path | str, source: str, *, segmentations: bool = True
     check_root(root)
     parts = source.split("+")
     if all(map(voc.SOURCE.fullmatch, parts)):
-        return voc.parse_voc(root, parts, source, extras=extras)
+        return voc.parse_voc(root, parts, source, extras=extras).doubted()
     parsed, faults = parse_each(parts, lambda part: _parse_one(root, part, segmentations, extras))
-    return unite(parsed, source, faults)
+    return unite(parsed, source, faults).doubted()
 
 
 def _parse_one(root: Path, source: str, segmentations: bool, extras: bool) -> Parsed:

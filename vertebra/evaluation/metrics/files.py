@@ -97,6 +97,9 @@ def read_predictions(
         predictions.known("category_id", categories, "the truth", lambda used: hint + _off_by_one(used, known))
     if dropped is not None:
         predictions.report = lambda entry, reason, _: dropped(f"{name}: left out, as asked for: {entry}: {reason}")
+    else:
+        invalid = "; score.py --drop-invalid leaves such out"
+        predictions.report = lambda entry, reason, hint: _raising(name)(entry, reason, hint + invalid)
     predictions.column("score", rules.scores, required=True)
     if needs == MASKS:
         size_of = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import MASKS, Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, Truth, none_for_nan
 from vertebra.evaluation.metrics.voc import Metric, voc_figures
+from vertebra.ground.doubts import ObjectColumns, doubts
 
 MASK_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # those of the masks that go into the log
 
@@ -49,6 +52,36 @@ def nothing_to_score(truth: Truth) -> str:
         f"There is nothing to score against: the truth of these {len(truth['images'])} images has no object "
         "(a test set's annotations may not be published); the predictions are whole, and can be sent to its server."
     )
+
+
+def words(truth: Truth, *, difficult: Difficult = "ignore") -> list[str]:
+    """Return what to know of COCO's figures on a checked truth: what is odd in it, and where pycocotools' differ."""
+    objects = truth["annotations"]
+    aside_K = np.array([is_aside(entry) for entry in objects], bool)
+    image_K, class_K = (
+        np.unique([entry[key] for entry in objects], return_inverse=True)[1] for key in ("image_id", "category_id")
+    )
+    xywh_K4 = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
+    area_K = np.array([entry["area"] for entry in objects], np.float64)
+    columns = ObjectColumns(image_K.astype(np.int64), class_K.astype(np.int64), xywh_K4, area_K, aside_K)
+    found = [f"{reason}; {hint}" for reason, hint in doubts(columns)]
+    return [*found, *filter(None, [ignored(truth) if difficult == "ignore" else ""])]
+
+
+def ignored(truth: Truth) -> str:
+    """Return a sentence where difficult objects make COCO's figures differ from pycocotools'; else ''."""
+    count = sum(bool(entry.get("difficult")) and not entry.get("iscrowd") for entry in truth["annotations"])
+    if not count:
+        return ""
+    return (
+        f"{count} difficult objects are neither to be found nor punished, also in COCO's figures: pycocotools, which "
+        "does not know VOC's flag, counts them and gives other ones (score.py --difficult count gives its)"
+    )
+
+
+def is_aside(entry: Mapping[str, Any]) -> bool:
+    """Return True for crowd and difficult objects: neither finding nor missing them counts."""
+    return bool(entry.get("iscrowd")) or bool(entry.get("difficult"))
 
 
 def have_masks(truth: Truth, predictions: Sequence[Entry]) -> bool:

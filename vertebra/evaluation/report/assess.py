@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from vertebra.evaluation.metrics.files import class_names
+from vertebra.evaluation.metrics.summary import ignored, is_aside
 from vertebra.evaluation.report import origins, sentences
-from vertebra.evaluation.report.browser.images import is_aside
 from vertebra.evaluation.report.content import (
     ClassRow,
     Comparison,
@@ -60,6 +60,7 @@ def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str
         notes=sentences.notes(
             described,
             images=len(truth["images"]),
+            ignored=ignored(truth),
             sample_hash=equal.sample_hash,
             machines=[run.machine for run in runs if run.name is None],
         ),

@@ -129,9 +129,17 @@ def _cost(worse: SideFacts, best: SideFacts, lead: Comparison) -> list[str]:
 
 
 def notes(
-    sides: Sequence[SideFacts], *, images: int, sample_hash: str | None, machines: Sequence[str | None]
+    sides: Sequence[SideFacts],
+    *,
+    images: int,
+    ignored: str,
+    sample_hash: str | None,
+    machines: Sequence[str | None],
 ) -> list[str]:
-    """Return how to read the figures: what intervals cover, unequal seeds and machines, where the images come from."""
+    """Return how to read the figures: what intervals cover, unequal seeds and machines, where the images come from.
+
+    ignored: a sentence on objects that COCO's figures leave aside here and nowhere else, or ''.
+    """
     counts = [len(side.seeds) for side in sides]
     drawn = f"{images} images, {RESAMPLES} resamples"
     lines = []
@@ -160,6 +168,8 @@ def notes(
         )
     if len(set(machines)) > 1:
         lines.append("The runs were made on different machines, so compare times and memory with care.")
+    if ignored:
+        lines.append(f"{ignored[0].upper()}{ignored[1:]}.")
     if sample_hash:
         lines.append(f"The images are the generated sample set (generator {sample_hash[:12]}).")
     return lines

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth, class_names
+from vertebra.evaluation.metrics.summary import is_aside
 from vertebra.evaluation.report.browser import stills
 from vertebra.evaluation.report.browser.images import (
     KINDS,
@@ -26,7 +27,6 @@ from vertebra.evaluation.report.browser.images import (
     Shown,
     choose,
     gather,
-    is_aside,
     mark_detections,
 )
 from vertebra.evaluation.report.browser.photos import thumbnails

@@ -9,7 +9,7 @@ the file's order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,6 @@ class Shown:
     height: float
     truths: Sequence[Entry]
     found: Sequence[Sequence[Detection]]
-
-
-def is_aside(truth: Mapping[str, Any]) -> bool:
-    """Return True for crowd and difficult objects: neither finding nor missing them counts."""
-    return bool(truth.get("iscrowd")) or bool(truth.get("difficult"))
 
 
 def choose(difference_I: FloatArray, objects_I: IntArray, most: int) -> IntArray:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from vertebra.evaluation.metrics.summary import is_aside
 from vertebra.evaluation.plots.svg import element
-from vertebra.evaluation.report.browser.images import EXCUSED, KINDS, RIGHT, Shown, is_aside
+from vertebra.evaluation.report.browser.images import EXCUSED, KINDS, RIGHT, Shown
 from vertebra.ground.formats import TIMES
 
 SIGNS = {
