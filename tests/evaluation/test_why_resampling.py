@@ -8,7 +8,7 @@ import pytest
 from tests.evaluation.cases import guess, random_case, repeated, thing, truth_of
 from tests.evaluation.test_resampling import untied_within_images
 from vertebra.evaluation.metrics.overlaps import measure
-from vertebra.evaluation.report.browser.images import is_aside
+from vertebra.evaluation.metrics.summary import is_aside
 from vertebra.evaluation.statistics.comparison import compare_sides
 from vertebra.evaluation.statistics.resampling import draw_counts
 from vertebra.evaluation.why.errors import KINDS, SPECIAL, tide_errors
