@@ -251,3 +251,19 @@ def test_a_joined_outline_has_the_sum_of_the_areas():
     square, away = [0, 0, 2, 0, 2, 2, 0, 2], [10, 10, 10, 13, 13, 13, 13, 10]  # the other way round
     assert polygon_area(join([square, away])) == 4 + 9
     assert join([square]) == square
+
+
+def test_what_lies_beyond_the_edge_is_clipped_and_what_has_no_size_stays_behind(coco_set: Write, tmp_path: Path):
+    def change(value: dict[str, Any]) -> None:
+        value["annotations"][0] |= {"bbox": [-6, 20, 70, 70], "segmentation": [[-6, 20, 64, 20, 64, 90]]}
+        value["annotations"][2]["bbox"] = [1, 2, 0, 4]
+
+    path = coco_set(change)
+    dataset = open_detection(path.parent, "json:ann.json", extras=True)
+    for form, how in (("voc", {}), ("yolo", {}), ("yolo", {"polygons": True})):
+        again, sentences = to(form, dataset, tmp_path / f"{form}{len(how)}", **how)
+        assert sorted(again.bbox_xywh_K4.tolist()) == [[0, 0, 8, 9], [0, 20, 60, 60]]
+        assert "1 parts of boxes beyond the image's edge (they are clipped)" in sentences
+        assert "1 objects of zero size" in sentences
+    again, sentences = to("coco", dataset, tmp_path / "coco")
+    assert again.bbox_xywh_K4.tolist() == dataset.bbox_xywh_K4.tolist() and sentences == ""

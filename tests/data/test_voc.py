@@ -13,6 +13,7 @@ from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.voc import CLASS_NAMES
 from vertebra.data.datasets.xml_sets import image_id
 from vertebra.ground.errors import DataError
+from vertebra.ground.rules import flag
 
 DOG = ("dog", 48, 20, 70, 31, 0)
 CAT = ("cat", 1, 1, 80, 60, 1)
@@ -135,3 +136,18 @@ def test_the_real_sets_have_their_known_counts(shared_data: Path):
     assert official and all(images_with[name] == count for name, count in official.items())
     assert sum(per_class.values()) == len(test.labels_K)
     assert np.isfinite(test.bbox_xywh_K4).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"), [("0", False), ("1", True), ("False", False), ("true", True), (" no ", False), ("", False)]
+)
+def test_the_flag_of_an_xml_is_read_by_its_meaning(text: str, difficult: bool):
+    assert flag("difficult", text) == difficult
+
+
+def test_a_flag_of_no_meaning_is_refused(tmp_path: Path):
+    folder = write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
+    xml = folder / "Annotations" / "1.xml"
+    xml.write_text(xml.read_text().replace("<difficult>0", "<difficult>2"))
+    with pytest.raises(DataError, match=r"1\.xml: does not parse as VOC XML \(difficult '2' is neither 0 nor 1\)"):
+        open_detection(tmp_path, "voc2007/trainval")
