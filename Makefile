@@ -1,6 +1,8 @@
 # Everything a newcomer types. Each target sets up what it needs; a second run starts at once.
 #   make demo    two backbones trained and compared on the sample set; ends with the report's path
 #   make test    the fast tests
+#   make slow    the slow ones
+#   make oldest  the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
 #   make lint    format, style, types, layers
 #   make bench   our speed side by side with the peers'
 PYTHON ?= python3
@@ -9,8 +11,9 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Processes that share the tests, a file at a time, each with one thread of torch.
 TEST_PROCESSES ?= 2
+OLDEST = $(shell sed -n '/^dependencies/,/^]/s/^ *"\([^">]*\)>=\([^"]*\)".*/\1==\2.*/p' pyproject.toml)
 
-.PHONY: demo test slow lint bench setup clean
+.PHONY: demo test slow oldest lint bench setup clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -30,7 +33,13 @@ test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile
 
 slow: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile --durations=0
+
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q $(OLDEST:%="%") pytest pytest-xdist hypothesis "fsspec[http]"
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -42,4 +51,4 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/backbone.py
 
 clean:
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache
