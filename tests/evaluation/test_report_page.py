@@ -15,7 +15,7 @@ import pytest
 from markupsafe import Markup
 
 from tests.evaluation.chromium import chromium_or_skip, playwright_or_skip
-from vertebra.evaluation.metrics.files import Entry, Truth
+from vertebra.evaluation.metrics.files import Entry, Truth, read_truth
 from vertebra.evaluation.report import Written
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.browser.images import mark_detections
@@ -72,6 +72,7 @@ class Made:
 
 
 def make_page(directory: Path, truth: Truth, sides: list[tuple[str, list[Entry]]], **asked: Any) -> Made:
+    truth = read_truth(truth)
     browser = build_browser(truth, sides, **{"image_roots": [directory], "max_images": 500, **asked})
     page = environment().from_string(PAGE)
     style = text_of("style.css") + Markup("\n") + browser.style
@@ -325,7 +326,7 @@ def test_the_score_slider_reaches_scores_in_percent(open_page: Any, tmp_path: Pa
     visit.page.locator("input[name=fromB]").focus()
     visit.page.keyboard.press("ArrowRight")
     assert visit.page.locator("output[name=scoreB]").inner_text() == "70.10"
-    counts = mark_detections("percent", truth, percent).counts_3I(70.1)
+    counts = mark_detections("percent", made.truth, percent).counts_3I(70.1)
     captions = visit.page.locator("#cases figure:nth-child(3) span").all_text_contents()
     expected = [f"{counts[0, i]} found, {counts[1, i]} false, {counts[2, i]} missed" for i in range(20)]
     assert [caption.split(": ")[1] for caption in captions] == expected

@@ -8,15 +8,13 @@ same truth. Each head (the protocol's `model.body`) is a comparison of its own.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.files import read_predictions, read_truth
+from vertebra.evaluation.metrics.files import Truth, read_predictions, read_truth
 from vertebra.evaluation.report.reading import (
     read_json,
     read_metrics,
@@ -39,19 +37,18 @@ class Run:
     """The files of one finished run, or one file of predictions.
 
     `path` is the run's directory, or the file; `name` what the file's side is called, None for a run. `predictions`
-    are COCO results in pixels of the original images; `metrics` the lines of metrics.jsonl, the last one of each
-    iteration and kind; `truth_digest` is the SHA-256 of the truth that the predictions were scored on. Of a file
-    nothing is known but its predictions.
+    are COCO results in pixels of the original images, scored on `truth`; `metrics` the lines of metrics.jsonl, the
+    last one of each iteration and kind. Of a file nothing is known but its predictions and the truth.
     """
 
     path: Path
     predictions: list[dict[str, Any]]
+    truth: Truth
     name: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluation: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    truth_digest: str = ""
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -90,11 +87,14 @@ class HeadRuns:
 
     head: str | None
     runs: list[Run]
-    truth: dict[str, Any]
+    truth: Truth
 
 
-def read_run(directory: Path) -> Run:
-    """Read one run directory; UserError where it is no detector's, or something is missing, broken, unfinished."""
+def read_run(directory: Path, others: Sequence[Run] = ()) -> Run:
+    """Read one run directory; UserError where it is no detector's, or something is missing, broken, unfinished.
+
+    others: runs read before; one of the same truth shares it.
+    """
     require_run(directory)
     recipe = read_recipe(directory / "config.yaml")
     for name, tool in OF_OTHER_TOOLS.items():
@@ -103,17 +103,20 @@ def read_run(directory: Path) -> Run:
             raise UserError(directory, f"it is a run of {tool}", hint)
     provenance = read_provenance(directory)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
-    predictions = read_json(directory / "predictions.json", score_it)
-    if not isinstance(predictions, list):
-        raise UserError(directory / "predictions.json", "it is not a list of COCO results", score_it)
+    files = [directory / name for name in ("predictions.json", "truth.json")]
+    for path in files:
+        if not path.is_file():
+            raise UserError(path, "it is missing", score_it)
+    truth = read_truth(files[1])
+    truth = next((other.truth for other in others if other.truth == truth), truth)
     return Run(
         path=directory,
+        predictions=read_predictions(files[0], truth),
+        truth=truth,
         recipe=recipe,
         metrics=read_metrics(directory / "metrics.jsonl"),
         evaluation=read_json(directory / "evaluation.json", score_it),
         provenance=provenance,
-        predictions=predictions,
-        truth_digest=_truth_digest(directory / "truth.json", score_it),
     )
 
 
@@ -132,7 +135,7 @@ def read(
         raise UserError("the same run directory was given twice", hint="name each run once")
     by_head: dict[str | None, list[Run]] = {}
     for path in paths:
-        run = read_run(path)
+        run = read_run(path, [other for same in by_head.values() for other in same])
         head = run.protocol.get(HEAD)
         for others in by_head.values():
             _check_data(others[0], run)
@@ -152,24 +155,18 @@ def _of_head(
         raise UserError("there is nothing to report on", hint="give the directories of finished runs, or predictions")
     if not runs and truth is None:
         raise UserError("predictions alone cannot be scored", hint="give the truth as well: COCO JSON")
-    annotations = read_truth(runs[0].path / "truth.json") if runs else read_truth(Path(str(truth)))
+    annotations = runs[0].truth if runs else read_truth(Path(str(truth)))
     if runs and truth is not None:
         require_same_truth(annotations, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
-    for run in runs:
-        read_predictions(run.path / "predictions.json", annotations)
-    files = [run for name, given in predictions.items() for run in _read_files(name, _listed(given), annotations)]
+    files = [run for name, given in predictions.items() for run in _read_files(name, given, annotations)]
     return HeadRuns(head, [*runs, *files], annotations)
 
 
-def _listed(given: Path | Sequence[Path]) -> list[Path]:
-    return [Path(given)] if isinstance(given, (str, Path)) else list(given)
-
-
-def _read_files(name: str, paths: Sequence[Path], truth: dict[str, Any]) -> list[Run]:
+def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[Run]:
     """Read a side's files, one for each seed; no two may be the same file or have the same content."""
     read: list[Run] = []
-    for path in paths:
-        run = Run(path=path, name=name, predictions=read_predictions(path, truth))
+    for path in [Path(given)] if isinstance(given, (str, Path)) else given:
+        run = Run(path, read_predictions(path, truth), truth, name)
         for other in read:
             if path.resolve() == other.path.resolve():
                 raise UserError(path, f"it is given twice as {name}", EACH_SEED)
@@ -193,7 +190,7 @@ def check_comparable(first: Run, other: Run) -> None:
     if samples[0] != samples[1]:
         reason = f"their sample sets come from different generators ({samples[0]} against {samples[1]})"
         raise UserError(where, reason, "make the sample set anew and train both on it")
-    if first.truth_digest != other.truth_digest:
+    if first.truth != other.truth:
         reason = "their truth.json differ, so they were scored on different annotations"
         raise UserError(where, reason, "score both on one data set with tools/eval_det.py")
 
@@ -202,7 +199,7 @@ def _check_data(first: Run, other: Run) -> None:
     """Raise UserError for runs of different heads that do not share their data: they would stand side by side."""
     heads = [run.protocol.get(HEAD) for run in (first, other)]
     fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
-    if heads[0] != heads[1] and (first.truth_digest != other.truth_digest or fingerprints[0] != fingerprints[1]):
+    if heads[0] != heads[1] and (first.truth != other.truth or fingerprints[0] != fingerprints[1]):
         reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
         raise UserError(f"{first.path} and {other.path}", reason, "report on each data set by itself")
 
@@ -214,9 +211,3 @@ def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[
         for name in sorted(first.keys() | other.keys())
         if first.get(name) != other.get(name)
     ]
-
-
-def _truth_digest(path: Path, hint: str) -> str:
-    """Return the SHA-256 of the truth's content: the order of keys and the white space do not count."""
-    content = json.dumps(read_json(path, hint), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()
