@@ -73,7 +73,8 @@ class Made:
 
 def make_page(directory: Path, truth: Truth, sides: list[tuple[str, list[Entry]]], **asked: Any) -> Made:
     truth = read_truth(truth)
-    browser = build_browser(truth, sides, **{"image_roots": [directory], "max_images": 500, **asked})
+    pair = (0, min(1, len(sides) - 1))
+    browser = build_browser(truth, sides, image_roots=[directory], pair=pair, note="", **{"max_images": 500, **asked})
     page = environment().from_string(PAGE)
     style = text_of("style.css") + Markup("\n") + browser.style
     path = directory / "page.html"
@@ -96,7 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     truth, sides = make_case(IMAGES)
     write_photos(directory, truth)
     (directory / truth["images"][4]["file_name"]).unlink()
-    return make_page(directory, truth, sides, pair=(0, 1))
+    return make_page(directory, truth, sides)
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +461,6 @@ def test_fewer_images_are_those_that_differ_most(tmp_path: Path) -> None:
     truth, sides = make_case(20)
     made = make_page(tmp_path, truth, sides, max_images=7)
     assert len(made.images) == 7 and "The 7 shown here differ most" in made.browser.markup
-    assert made.browser.gallery.pair == ["first", "third"]
     nothing = make_page(tmp_path, truth, sides, max_images=0)
     assert nothing.images == []
 

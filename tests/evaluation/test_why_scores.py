@@ -29,7 +29,7 @@ def test_each_detection_and_each_object_has_its_cell():
     ]
     found = confusion(measure(truth, predictions), 0.5)
     assert found.counts.tolist() == [[1, 0, 0], [1, 0, 1], [1, 1, 0]]
-    assert found.most_confused() == [("dog", "cat", 1)]
+    assert found.to_dict()["most_confused"] == [["dog", "cat", 1]]
     as_json = found.to_dict()
     assert (as_json["right"], as_json["wrong_class"], as_json["background"], as_json["missed"]) == (1, 1, 2, 1)
 

@@ -117,7 +117,7 @@ def describe(side: Side, scores: Scores) -> SideFacts:
         file=side.is_file,
         backbone=first.backbone,
         seeds=side.seeds,
-        figures={name: Spread.over(scores.values(side, name)) for name in scores.names},
+        figures={name: scores.spread(side, name) for name in scores.names},
         cost=side_cost(side),
         weights=origins.weights_text(first),
         pretraining=replace(origins.pretraining(first), same_for_all_seeds=origins.is_one_pretraining(side.runs)),
@@ -181,7 +181,7 @@ def per_class(scores: Scores, pair: Comparison | None) -> list[ClassRow]:
     """Return AP and AP50 of each class and side, the number of objects, and the pair's difference."""
 
     def spreads(figure: str, name: str) -> list[Spread]:
-        return [Spread.over(scores.class_values(side, figure, name)) for side in scores.sides]
+        return [scores.spread(side, figure, name) for side in scores.sides]
 
     return [
         ClassRow(

@@ -11,33 +11,28 @@ from markupsafe import Markup
 from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report.assess import without_result
 from vertebra.evaluation.report.charts import front_chart
-from vertebra.evaluation.report.content import Content, Front, Outcome, SideCost, SideFacts
+from vertebra.evaluation.report.content import Content, Front, SideFacts
 from vertebra.evaluation.report.costs import fronts
-from vertebra.evaluation.report.spread import Spread
 from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
-
-@dataclass(frozen=True)
-class HeadSide:
-    label: str
-    seeds: Sequence[Any]
-    figures: Mapping[str, Spread]
-    cost: SideCost
-    file: bool
+REPEATED = ("headline", "caveat", "first", "expectations")  # of a head's report
+OF_SIDES = ("label", "seeds", "figures", "cost", "file")
 
 
 @dataclass(frozen=True)
 class Head:
-    """The parts of a head's report that the overview repeats; page: relative path of the whole."""
+    """A head's name, the relative path of its page, and its report."""
 
     head: str
     page: str
-    headline: str
-    caveat: str
-    first: Sequence[str]
-    sides: Sequence[HeadSide]
-    expectations: Sequence[Outcome]
+    report: Content
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parts of the head's report that the overview repeats."""
+        sides = [{name: getattr(side, name) for name in OF_SIDES} for side in self.report.sides]
+        repeated = {name: getattr(self.report, name) for name in REPEATED}
+        return {"head": self.head, "page": self.page, **repeated, "sides": sides}
 
 
 @dataclass(frozen=True)
@@ -51,37 +46,26 @@ class Overview:
     @property
     def caveats(self) -> list[str]:
         """Each caveat once."""
-        return list(dict.fromkeys(head.caveat for head in self.heads if head.caveat))
+        return list(dict.fromkeys(head.report.caveat for head in self.heads if head.report.caveat))
 
 
 def assess_heads(reports: Sequence[tuple[str, Content]], *, title: str | None, failed: Sequence[str]) -> Overview:
     """Return the overview of (folder, that head's report)."""
-    heads = [
-        Head(
-            head=content.head or folder,
-            page=f"{folder}/report.html",
-            headline=content.headline,
-            caveat=content.caveat,
-            first=content.first,
-            sides=[HeadSide(side.label, side.seeds, side.figures, side.cost, side.file) for side in content.sides],
-            expectations=content.expectations,
-        )
-        for folder, content in reports
-    ]
-    first = [line for head in heads for line in head.first] + without_result(failed)
+    heads = [Head(content.head or folder, f"{folder}/report.html", content) for folder, content in reports]
+    first = [line for head in heads for line in head.report.first] + without_result(failed)
     return Overview(
         title=title or f"Backbones in {len(heads)} heads: {formats.joined([head.head for head in heads])}",
         first=list(dict.fromkeys(first)),
         heads=heads,
-        fronts=_fronts([(head.head, content.sides) for head, (_, content) in zip(heads, reports)]),
+        fronts=_fronts(heads),
         failed=list(failed),
     )
 
 
-def _fronts(heads: Sequence[tuple[str, Sequence[SideFacts]]]) -> dict[str, Front]:
+def _fronts(heads: Sequence[Head]) -> dict[str, Front]:
     """Return AP against cost over the sides of all heads; a point's style tells its head."""
-    sides = [replace(side, label=f"{side.label}, {head}") for head, of_head in heads for side in of_head]
-    styles = [place % STYLES for place, (_, of_head) in enumerate(heads) for _ in of_head]
+    sides = [replace(side, label=f"{side.label}, {head.head}") for head in heads for side in head.report.sides]
+    styles = [place % STYLES for place, head in enumerate(heads) for _ in head.report.sides]
     return {
         name: replace(front, points=[replace(point, style=styles[point.side]) for point in front.points])
         for name, front in fronts(sides).items()
@@ -90,11 +74,11 @@ def _fronts(heads: Sequence[tuple[str, Sequence[SideFacts]]]) -> dict[str, Front
 
 def table(overview: Overview) -> Table:
     """Backbones by heads: AP, mean ± standard deviation over seeds, with the number of seeds where it varies."""
-    labels = list(dict.fromkeys(side.label for head in overview.heads for side in head.sides))
-    by_label = [{side.label: side for side in head.sides} for head in overview.heads]
-    counts = {len(side.seeds) for head in overview.heads for side in head.sides}
+    by_label = [{side.label: side for side in head.report.sides} for head in overview.heads]
+    labels = list(dict.fromkeys(label for sides in by_label for label in sides))
+    counts = {len(side.seeds) for sides in by_label for side in sides.values()}
 
-    def cell(side: HeadSide | None) -> Cell:
+    def cell(side: SideFacts | None) -> Cell:
         if side is None:
             return Cell(formats.NONE)
         return Cell(str(side.figures["AP"]), f"n = {len(side.seeds)}" if len(counts) > 1 else "")

@@ -12,7 +12,7 @@ from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
 from vertebra.evaluation.why.explain import Explanation, explain
-from vertebra.evaluation.why.tables import MEANINGS, OUTCOMES, most_confused
+from vertebra.evaluation.why.tables import MEANINGS, OUTCOMES, confused_pairs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Reasons:
             "calibration": [one["calibration"] for one in sides],
             "confused": [
                 {"truth": truth, "detection": detection, "counts": counts}
-                for truth, detection, counts in most_confused(sides)
+                for truth, detection, counts in confused_pairs(sides)
             ],
             "size": _slices([one["size"]["quantiles"] for one in sides]),
             "crowding": {

@@ -22,6 +22,7 @@ from vertebra.evaluation.metrics.voc import match_voc
 from vertebra.evaluation.report.reading import first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
+from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import (
     COCO_FIGURES,
@@ -69,39 +70,28 @@ class Scores:
         self.classes = list(self.runs[0].truths)
         self.truths = self.runs[0].truths
 
-    def values(self, side: Side, figure: str) -> list[float]:
-        """Return a figure of each of the side's runs on the images as they are."""
-        return [float(self.runs[place].figures[figure].mean_S[0]) for place in side.places]
-
-    def class_values(self, side: Side, figure: str, name: str) -> list[float]:
-        """Return a class's figure of each of the side's runs."""
-        return [float(self.runs[place].figures[figure].of(name)[0]) for place in side.places]
+    def spread(self, side: Side, figure: str, of: str | None = None) -> Spread:
+        """Return a figure, or that of one class, over the side's runs on the images as they are."""
+        found = [self.runs[place].figures[figure] for place in side.places]
+        return Spread.over([float((one.mean_S if of is None else one.of(of))[0]) for one in found])
 
     def curve(self, side: Side, name: str) -> list[float]:
         """Return a class's precision at 101 recalls, mean over the runs."""
         return np.mean([self.runs[place].curves[name] for place in side.places], axis=0).tolist()
 
-    def difference(self, a: Side, b: Side, figure: str) -> Difference | None:
-        """Return side b less side a; None where there is nothing to measure."""
-        return _compared(a, b, self._figure(figure))
+    def difference(self, a: Side, b: Side, figure: str, of: str | None = None) -> Difference | None:
+        """Return side b less side a in a figure, or in that of one class; None where there is nothing to measure."""
+        first, second = ([self.runs[place].figures[figure] for place in side.places] for side in (a, b))
+        return compare(first, second, of=of)
 
     def class_differences(self, a: Side, b: Side, figure: str) -> dict[str, Difference | None]:
         """Return side b less side a for each class, with p-values corrected over the classes."""
-        runs = self._figure(figure)
-        return corrected({name: _compared(a, b, runs, name) for name in runs[0].classes})
+        return corrected({name: self.difference(a, b, figure, name) for name in self.classes})
 
     def error_differences(self, a: Side, b: Side) -> dict[str, Difference | None]:
         """Return the AP lost to each kind of error by b less that by a, with p-values corrected over the kinds."""
         first, second = ([self.runs[place].errors for place in side.places] for side in (a, b))
         return compare_errors(first, second)
-
-    def _figure(self, figure: str) -> list[Resampled]:
-        return [run.figures[figure] for run in self.runs]
-
-
-def _compared(a: Side, b: Side, runs: Sequence[Resampled], name: str | None = None) -> Difference | None:
-    """Return side b less side a in a figure of all runs, or in that of one class."""
-    return compare([runs[place] for place in a.places], [runs[place] for place in b.places], of=name)
 
 
 def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:

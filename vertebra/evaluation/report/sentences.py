@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.evaluation.report.content import Comparison, SideFacts
+from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.scores import RESAMPLES
 from vertebra.evaluation.report.spread import change, plus_minus
 from vertebra.evaluation.statistics.comparison import Difference
@@ -17,12 +18,7 @@ COVERS = {
     "images": "the choice of test images, but not another training seed",
     "seeds and images": "other training seeds and other test images",
 }
-COSTS = (  # measure, its name in a sentence, how its values are written
-    ("flops", "FLOPs", formats.count),
-    ("latency_s", "latency", formats.seconds),
-    ("time_per_image_s", "time per image", formats.seconds),
-    ("parameters", "parameters", formats.count),
-)
+NEEDS = ("flops", "latency_s", "time_per_image_s", "parameters")  # of a detector, that a sentence compares
 
 
 def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
@@ -109,13 +105,13 @@ def _with_p(difference: Difference | None) -> str:
     """Return '+6.0 (+5.6 to +6.4, p < 0.001)'."""
     if difference is None:
         return formats.NONE
-    p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
-    return f"{change(difference)[:-1]}, p {formats.p_text(p_value)})"
+    return f"{change(difference)[:-1]}, p {formats.p_text(difference.p)})"
 
 
 def _cost(worse: SideFacts, best: SideFacts, lead: Comparison) -> list[str]:
     parts = []
-    for name, what, write in COSTS:
+    for name in NEEDS:
+        what, write = COSTS[name].within, COSTS[name].write
         mine, other = best.cost.measures[name], worse.cost.measures[name]
         if name not in lead.ratios or not mine or not other or (name[:4] == "time" and "latency_s" in lead.ratios):
             continue

@@ -84,9 +84,14 @@ class Difference:
         return "seeds and images" if min(self.seeds) > 1 else "images"
 
     @property
+    def p(self) -> float:
+        """Return the p-value, corrected where it was one of many."""
+        return self.p_value if self.adjusted_p is None else self.adjusted_p
+
+    @property
     def distinguishable(self) -> bool:
-        """Return whether the p-value, corrected where it was one of many, is below 1 - level."""
-        return (self.p_value if self.adjusted_p is None else self.adjusted_p) < 1 - self.level
+        """Return whether `p` is below 1 - level."""
+        return self.p < 1 - self.level
 
     def to_dict(self) -> dict[str, Any]:
         """Fit for JSON: infinite freedom is null."""

@@ -66,9 +66,5 @@ def difference_cells(
         return [formats.NONE, formats.NONE]
     write = formats.signed_points if detailed else formats.signed
     text = f"{write(difference.estimate)} ({formats.interval(difference.low, difference.high, write)})"
-    p_value = difference.p_value if difference.adjusted_p is None else difference.adjusted_p
     note = NOT_DISTINGUISHABLE if verdict and not difference.distinguishable else ""
-    return [
-        Cell(text, note, value=difference.estimate),
-        Cell(formats.p_value(p_value), value=p_value),
-    ]
+    return [Cell(text, note, value=difference.estimate), Cell(formats.p_value(difference.p), value=difference.p)]

@@ -10,10 +10,12 @@ each background.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vertebra.evaluation.metrics.average_precision import IntArray
 from vertebra.evaluation.metrics.matching import take
@@ -30,14 +32,6 @@ class Confusion:
     iou: float
     counts: IntArray
 
-    def most_confused(self, most: int = 10) -> list[tuple[str, str, int]]:
-        """Return (truth's class, detection's class, how often) of different classes, the most frequent first."""
-        off = self.counts[:-1, :-1].copy()
-        np.fill_diagonal(off, 0)
-        order = np.argsort(-off, axis=None, kind="stable")[:most]
-        rows, columns = np.unravel_index(order, off.shape)
-        return [(self.names[r], self.names[c], int(off[r, c])) for r, c in zip(rows, columns) if off[r, c]]
-
     def to_dict(self) -> dict[str, Any]:
         diagonal = int(np.trace(self.counts[:-1, :-1]))
         return {
@@ -51,8 +45,23 @@ class Confusion:
             "wrong_class": int(self.counts[:-1, :-1].sum()) - diagonal,
             "background": int(self.counts[-1].sum()),
             "missed": int(self.counts[:, -1].sum()),
-            "most_confused": [list(row) for row in self.most_confused()],
+            "most_confused": [
+                [truth, detection, *counts] for truth, detection, counts in most_confused(self.names, self.counts[None])
+            ],
         }
+
+
+def most_confused(names: Sequence[str], counts_SKK: ArrayLike, most: int = 10) -> list[tuple[str, str, list[Any]]]:
+    """Return (truth's class, detection's class, each side's count) of the pairs with the greatest count of any side.
+
+    counts_SKK: each side's matrix, with or without the background; means over seeds may stand in it.
+    """
+    off_SKK = np.array(counts_SKK)[:, : len(names), : len(names)]
+    off_SKK[:, np.eye(len(names), dtype=bool)] = 0
+    greatest_KK = off_SKK.max(axis=0)
+    order = np.argsort(-greatest_KK, axis=None, kind="stable")[:most]
+    rows, columns = np.unravel_index(order, greatest_KK.shape)
+    return [(names[r], names[c], off_SKK[:, r, c].tolist()) for r, c in zip(rows, columns) if greatest_KK[r, c]]
 
 
 def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.columns import Columns, difference_cells, written_change
+from vertebra.evaluation.why.confusion import most_confused
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
 from vertebra.evaluation.why.explain import Explanation
 from vertebra.ground import formats
@@ -33,7 +34,6 @@ OUTCOMES = {
     "background": "on none, or on one already found",
     "missed": "objects missed",
 }
-CONFUSED = 10
 
 
 def reason_tables(
@@ -214,19 +214,12 @@ def _outcomes(explanations: Sequence[Explanation], columns: Columns) -> Table:
 def _confused(explanations: Sequence[Explanation], columns: Columns) -> Table:
     rows = [
         Row(f"{truth} taken for {found}", columns.counts(counts))
-        for truth, found, counts in most_confused(explanations)
+        for truth, found, counts in confused_pairs(explanations)
     ]
     return Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection")
 
 
-def most_confused(explanations: Sequence[Explanation]) -> list[tuple[str, str, list[float]]]:
+def confused_pairs(explanations: Sequence[Explanation]) -> list[tuple[str, str, list[float]]]:
     """Return (truth's class, detection's class, each detector's count) of the pairs with the greatest count of any."""
     confusions = [one["confusion"] for one in explanations]
-    names = confusions[0]["classes"]
-    pairs = [
-        (truth, detection, [one["counts"][t][d] for one in confusions])
-        for t, truth in enumerate(names)
-        for d, detection in enumerate(names)
-        if t != d
-    ]
-    return sorted((pair for pair in pairs if any(pair[2])), key=lambda pair: -max(pair[2]))[:CONFUSED]
+    return most_confused(confusions[0]["classes"], [one["counts"] for one in confusions])

@@ -55,17 +55,17 @@ def build_browser(
     *,
     image_roots: Sequence[Path],
     max_images: int,
-    pair: tuple[int, int] | None = None,
-    note: str = "",
+    pair: tuple[int, int],
+    note: str,
 ) -> Browser:
     """Return the browser over checked truth and predictions; sides: names, each once, with COCO results.
 
     image_roots: directories to search for the truth's files, in turn. pair: places of the two sides that are shown
-    first and by whose difference the `max_images` images are chosen (None: the first, and of the others the one with
-    the highest F1). note: a sentence about the runs that are shown.
+    first and by whose difference the `max_images` images are chosen (equal for one side alone). note: a sentence about
+    the runs that are shown.
     """
     marked = [mark_detections(name, truth, predictions) for name, predictions in sides]
-    first, second = pair or _default_pair(marked)
+    first, second = pair
     f1_SI = np.stack([side.f1_I() for side in marked])
     difference_I = f1_SI[second] - f1_SI[first]
     objects_I = _objects(truth)
@@ -73,7 +73,7 @@ def build_browser(
     tops = [max([1.0, *side.score_D.tolist()]) for side in marked]  # scores may be percent
     floors = _floors(marked, places_N, tops)
     shown = gather(truth, marked, places_N, floors, image_roots)
-    photos = thumbnails([image.path for image in shown], [_whole_size(image) for image in shown])
+    photos = thumbnails([image.path for image in shown], [(round(image.width), round(image.height)) for image in shown])
     gallery = Gallery(
         note=note,
         measure=f"F1 at IoU {MATCH_IOU}, each side from its own best score on",
@@ -86,8 +86,8 @@ def build_browser(
         images=_described(shown, marked, f1_SI, difference_I),
     )
     names = class_names(truth)
-    data = _data(shown, marked, floors, tops, (first, second), names)
-    drawn = [_stills(image, photo, marked, (first, second), names) for image, photo in zip(shown[:STILLS], photos)]
+    data = _data(shown, marked, floors, tops, pair, names)
+    drawn = [_stills(image, photo, marked, pair, names) for image, photo in zip(shown[:STILLS], photos)]
     markup = environment().get_template("browser.html.j2").render(
         gallery=gallery,
         sides=marked,
@@ -99,12 +99,6 @@ def build_browser(
     )  # fmt: skip
     scripts = text_of("model.js", "boxes.js", "viewer.js", "browser.js")
     return Browser(gallery, Markup(markup), text_of("browser.css"), scripts)
-
-
-def _default_pair(marked: Sequence[Detections]) -> tuple[int, int]:
-    if len(marked) == 1:
-        return 0, 0
-    return 0, max(range(1, len(marked)), key=lambda place: marked[place].f1())
 
 
 def _objects(truth: Truth) -> IntArray:
@@ -123,10 +117,6 @@ def _floors(marked: Sequence[Detections], places_N: IntArray, tops: Sequence[flo
         if sum(int((score_N >= low).sum()) for score_N, low in zip(scores, floors)) <= MOST_DETECTIONS:
             break
     return floors
-
-
-def _whole_size(image: Shown) -> tuple[int, int]:
-    return round(image.width), round(image.height)
 
 
 def _described(

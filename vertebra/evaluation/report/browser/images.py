@@ -69,11 +69,6 @@ class Detections:
         asked_I = 2 * found_I + false_I + missed_I
         return np.where(asked_I > 0, 200.0 * found_I / np.maximum(asked_I, 1), 100.0)
 
-    def f1(self) -> float:
-        """F1 over all images together, at the side's own threshold."""
-        found, false, missed = self.counts_3I().sum(axis=1)
-        return float(200.0 * found / max(1, 2 * found + false + missed))
-
     def _per_image(self, chosen_D: BoolArray) -> IntArray:
         return np.bincount(self.image_D[chosen_D], minlength=len(self.wanted_I))
 
