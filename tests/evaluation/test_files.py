@@ -55,7 +55,7 @@ UNREADABLE = [  # content of the file, None for no file; what the message says
     (b'[{"image_id": 1, "categ', "does not parse as JSON (line 1, column 18"),
     (b"", "does not parse as JSON (line 1, column 1"),
     (b"\xff\xd8\xff\xe0", "is not a text file"),
-    (b"[1" + b"0" * 5000 + b"]", "has a number that Python does not read"),
+    (b"[1" + b"0" * 5000 + b"]", "cannot be read (Exceeds the limit"),
     (None, "does not exist; give the path of a JSON file"),
 ]
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
 
 
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Make millions of objects, none of them garbage: to look for it time and again would double the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return the text's value. Raises ValueError."""
     try:
-        return json.loads(text)
+        with no_garbage_collection():
+            return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -7,11 +7,8 @@ annotations, as COCO's test sets come, is images without truth.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.ground import rules
 from vertebra.ground.entries import MASKS, Entries
 from vertebra.ground.errors import DataError
-from vertebra.ground.parse import parse_json
+from vertebra.ground.parse import no_garbage_collection, parse_json
 
 Json = dict[str, Any]
 # What is used of a file, an image and an object; all else is carried in conversions alone.
@@ -46,7 +43,7 @@ def parse_coco(
     def add(entry: str, reason: str, hint: str) -> None:
         faults.append(Fault(path, f"{entry}: {reason}", hint))
 
-    with _no_garbage_collection():
+    with no_garbage_collection():
         value = _load(path)
         categories, images = Entries("category", value["categories"], add), Entries("image", value["images"], add)
         annotations = Entries("annotation", value.get("annotations", []), add)
@@ -161,18 +158,6 @@ def _annotation_ids(objects: list[Json], path: Path) -> tuple[np.ndarray, list[s
 
 def _rest(value: Json, known: frozenset[str]) -> str:
     return json.dumps({key: more for key, more in value.items() if key not in known})
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of young objects, none of them garbage: looking for it would double the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _load(path: Path) -> dict[str, Any]:

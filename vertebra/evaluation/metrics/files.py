@@ -19,6 +19,7 @@ import numpy as np
 from vertebra.ground import rules
 from vertebra.ground.entries import MASKS, Entries, Entry, Report
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import parse_json
 
 Truth = dict[str, Any]  # COCO JSON: images, annotations, categories
 IouType = Literal["bbox", "segm"]
@@ -145,8 +146,7 @@ def _load(source: Any, name: str) -> Any:
     if not isinstance(source, (str, Path)):
         return list(source) if isinstance(source, tuple) else source
     try:
-        with open(source, encoding="utf-8-sig") as file:  # some editors begin a file with a mark of its encoding
-            return json.load(file)
+        return parse_json(Path(source).read_bytes())
     except FileNotFoundError:
         raise UserError(name, "does not exist", "give the path of a JSON file") from None
     except IsADirectoryError:
@@ -156,10 +156,8 @@ def _load(source: Any, name: str) -> Any:
         raise UserError(name, f"does not parse as JSON ({place})", "it may be cut short: write it again") from None
     except UnicodeDecodeError:
         raise UserError(name, "is not a text file", "give a JSON file") from None
-    except RecursionError:
-        raise UserError(name, "is nested too deeply", "give a file of predictions or truth") from None
-    except ValueError as error:  # numbers of thousands of digits
-        raise UserError(name, f"has a number that Python does not read ({error})", "correct it") from None
+    except ValueError as error:  # nested too deeply, or a number of thousands of digits
+        raise UserError(name, f"cannot be read ({error})", "give a file of predictions or truth") from None
 
 
 def _kind(value: object) -> str:
