@@ -10,7 +10,6 @@ import numpy as np
 
 from vertebra.evaluation.report.curves import Point, smoothed, thinned
 from vertebra.evaluation.statistics.comparison import mean_and_spread
-from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.protocols import Group
 
 SMOOTHING = 0.02  # share of a training curve over which its mean is taken
@@ -19,35 +18,34 @@ Span = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Curves:
-    """Training and test error over the iterations, means over seeds; test_band: (iteration, mean - and + deviation)."""
+    """A net's training and test error over the iterations, means over seeds; test_band: (iteration, mean - and +
+    deviation)."""
 
-    net: Net
+    label: str
+    family: str
+    depth: int
     train: list[Point]
     test: list[Point]
     test_band: list[Span]
 
-    def to_dict(self) -> dict[str, Any]:
-        return self.net.facts | {name: value for name, value in vars(self).items() if name != "net"}
-
 
 @dataclass(frozen=True)
 class Responses:
-    """Standard deviation of what each 3x3 layer gives, in their order: means over the runs that were measured."""
+    """Standard deviation of what each 3x3 layer of a net gives, in their order: means over the runs that were measured."""
 
-    net: Net
+    label: str
+    family: str
+    depth: int
     runs: int
     images: int
     deviations: list[float]
     mean: float
 
-    def to_dict(self) -> dict[str, Any]:
-        return self.net.facts | {name: value for name, value in vars(self).items() if name != "net"}
-
 
 def mean_curves(group: Group) -> Curves:
     train, _ = mean_curve([thinned(smoothed(run.train_curve, SMOOTHING)) for run in group.runs])
     test, band = mean_curve([run.test_curve for run in group.runs])
-    return Curves(group.net, _rounded(train), _rounded(test), _rounded(band))
+    return Curves(**group.net.facts, train=_rounded(train), test=_rounded(test), test_band=_rounded(band))
 
 
 def mean_curve(lines: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
@@ -78,4 +76,5 @@ def mean_responses(group: Group) -> Responses | None:
     layers = zip(*(one["layers"] for one in measured))
     deviations = [mean_and_spread([layer["deviation"] for layer in same])[0] for same in layers]
     rounded, mean = [round(value, 5) for value in deviations], round(mean_and_spread(deviations)[0], 4)
-    return Responses(group.net, len(measured), measured[0]["images"], rounded, mean)
+    images = measured[0]["images"]
+    return Responses(**group.net.facts, runs=len(measured), images=images, deviations=rounded, mean=mean)

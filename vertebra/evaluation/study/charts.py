@@ -24,7 +24,7 @@ FIRST_STEPS = 0.12  # of a training: their errors would flatten all that follows
 FAMILY_NAMES = {"plain": "Plain nets", "residual": "Residual nets", "vgg": "VGG", "other": "Other nets"}
 
 
-def styles_by_depth(nets: Iterable[Net]) -> dict[int, int]:
+def styles_by_depth(nets: Iterable[Net | Curves]) -> dict[int, int]:
     """Return a style for each depth, in their order."""
     return {depth: place % STYLES for place, depth in enumerate(sorted({net.depth for net in nets}))}
 
@@ -34,26 +34,26 @@ def curve_charts(curves: Sequence[Curves]) -> list[Captioned]:
     drawn = [one for one in curves if one.train or one.test]
     if not drawn:
         return []
-    styles = styles_by_depth(one.net for one in drawn)
+    styles = styles_by_depth(drawn)
     x = Axis("iteration", 0.0, max(at for one in drawn for at, _ in (*one.train, *one.test)))
     y = _error_axis(drawn, x.high)
     panels = []
     for family, name in FAMILY_NAMES.items():
-        members = [one for one in drawn if one.net.family == family]
+        members = [one for one in drawn if one.family == family]
         if not members:
             continue
-        series = [line for one in members for line in _train_and_test(one, styles[one.net.depth], y.high, members)]
-        ends = [f"{one.net.label} ends at {formats.points(one.test[-1][1])}" for one in members if one.test]
+        series = [line for one in members for line in _train_and_test(one, styles[one.depth], y.high, members)]
+        ends = [f"{one.label} ends at {formats.points(one.test[-1][1])}" for one in members if one.test]
         label = f"Error over the iterations, {name}: {'; '.join(ends)}"
         panels.append((name, line_chart(series, x, y, label=label, width=540)))
     return panels
 
 
 def _train_and_test(one: Curves, style: int, high: float, members: Sequence[Curves]) -> list[Series]:
-    label = one.net.label
+    label = one.label
     band = [(at, min(lower, high), min(upper, high)) for at, lower, upper in one.test_band]
-    is_alone = sum(other.net.depth == one.net.depth for other in members) == 1 and one.net.depth
-    end = f"{one.net.depth} layers" if is_alone else label  # as the paper writes
+    is_alone = sum(other.depth == one.depth for other in members) == 1 and one.depth
+    end = f"{one.depth} layers" if is_alone else label  # as the paper writes
     return [
         Series(f"{label}, training", _below(one.train, high), style, kind="thin"),
         Series(f"{label}, test", _below(one.test, high), style, kind="bold", band=band, end=end),
@@ -124,7 +124,7 @@ def response_charts(responses: Sequence[Responses], styles: Mapping[int, int]) -
     """Figure 7: the layers' deviations in the order of the layers, and sorted."""
     if not responses:
         return []
-    means = "; ".join(f"{one.net.label}: mean {one.mean:.3f}" for one in responses)
+    means = "; ".join(f"{one.label}: mean {one.mean:.3f}" for one in responses)
     layers = float(max(len(one.deviations) for one in responses))
     y = Axis("std", 0.0, 1.06 * max(value for one in responses for value in one.deviations), "{:.3f}")
     charts = []
@@ -136,7 +136,7 @@ def response_charts(responses: Sequence[Responses], styles: Mapping[int, int]) -
         for one in responses:
             values = sorted(one.deviations, reverse=True) if is_sorted else one.deviations
             points = [(float(place), value) for place, value in enumerate(values, 1)]
-            series.append(Series(one.net.label, points, styles[one.net.depth], kind=one.net.family))
+            series.append(Series(one.label, points, styles[one.depth], kind=one.family))
         label = f"Standard deviation of the layers' responses, {caption.lower()}. {means}"
         charts.append((caption, line_chart(series, Axis(name, 1.0, layers), y, label=label)))
     return charts
@@ -144,4 +144,4 @@ def response_charts(responses: Sequence[Responses], styles: Mapping[int, int]) -
 
 def legend(responses: Sequence[Responses], styles: Mapping[int, int]) -> list[Captioned]:
     """Return name and line of each net whose responses are drawn."""
-    return [(one.net.label, swatch(styles[one.net.depth], kind=one.net.family, dot=False)) for one in responses]
+    return [(one.label, swatch(styles[one.depth], kind=one.family, dot=False)) for one in responses]

@@ -35,7 +35,7 @@ class Net:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a report's figures are of."""
+        """Return what tells a report's figures apart."""
         return {"label": self.label, "family": self.family, "depth": self.depth}
 
     @property

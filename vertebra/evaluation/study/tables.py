@@ -102,7 +102,7 @@ def response_table(responses: Sequence[Responses]) -> Table:
     rows = []
     for one in responses:
         figures = (one.mean, min(one.deviations), max(one.deviations))
-        rows.append(Row(one.net.label, [str(len(one.deviations)), *(f"{value:.3f}" for value in figures)]))
+        rows.append(Row(one.label, [str(len(one.deviations)), *(f"{value:.3f}" for value in figures)]))
     note = (
         "Standard deviation of what each 3x3 layer gives, after its norm and before the ReLU or the addition, over "
         f"{responses[0].images if responses else 0} test images (figure 7)."
