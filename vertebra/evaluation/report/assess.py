@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vertebra.evaluation.metrics.files import class_names
+from vertebra.evaluation.metrics.matching import SIZES
 from vertebra.evaluation.metrics.summary import ignored, is_aside
 from vertebra.evaluation.report import origins, sentences
 from vertebra.evaluation.report.content import (
@@ -30,7 +31,6 @@ from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import corrected
 from vertebra.ground.formats import known
 
-SIZES = (("APs", "small", 0.0, 32.0**2), ("APm", "medium", 32.0**2, 96.0**2), ("APl", "large", 96.0**2, 1e10))
 IOU = 0.5  # of the curves
 
 
@@ -206,7 +206,7 @@ def per_size(truth: Mapping[str, Any], described: Sequence[SideFacts], pair: Com
             AP=[side.figures[figure] for side in described],
             difference=pair.differences[figure] if pair else None,
         )
-        for figure, name, low, high in SIZES
+        for figure, (name, (low, high)) in zip(("APs", "APm", "APl"), list(SIZES.items())[1:])
     ]
 
 

@@ -20,7 +20,6 @@ from vertebra.evaluation.report.reading import (
     read_metrics,
     read_provenance,
     read_recipe,
-    require_run,
 )
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import UserError
@@ -95,13 +94,12 @@ def read_run(directory: Path, others: Sequence[Run] = ()) -> Run:
 
     others: runs read before; one of the same truth shares it.
     """
-    require_run(directory)
+    provenance = read_provenance(directory)
     recipe = read_recipe(directory / "config.yaml")
     for name, tool in OF_OTHER_TOOLS.items():
         if name in recipe:
             hint = "a report compares detectors, which train_det.py trains"
             raise UserError(directory, f"it is a run of {tool}", hint)
-    provenance = read_provenance(directory)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
     files = [directory / name for name in ("predictions.json", "truth.json")]
     for path in files:

@@ -31,7 +31,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Responses:
-    """Standard deviation of what each 3x3 layer of a net gives, in their order: means over the runs that were measured."""
+    """Standard deviation of what each 3x3 layer of a net gives, in order: means over the runs that were measured."""
 
     label: str
     family: str

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from vertebra.evaluation.report.content import as_json
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.render import write_all
@@ -24,8 +22,6 @@ from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import APOSTROPHE
 from vertebra.ground.table import Table
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def write_study(run_dirs: Sequence[Path], out: Path) -> Path:
         raise UserError("a run directory was given twice", hint="name each once: it would count as two seeds")
     study = assemble(sort_runs([read_study_run(directory) for directory in directories]))
     styles = charts.styles_by_depth(one.net for one in study.nets)
-    templates = environment(HERE)
+    templates = environment()
     shared = {
         "report": study,
         "f": formats,
@@ -79,7 +75,7 @@ def write_study(run_dirs: Sequence[Path], out: Path) -> Path:
         curve_charts=charts.curve_charts(study.curves),
         response_charts=charts.response_charts(study.responses, styles),
         legend=charts.legend(study.responses, styles),
-        style=text_of("style.css") + Markup((HERE / "study.css").read_text(encoding="utf-8")),
+        style=text_of("style.css", "study.css"),
     )
     return write_all(Path(out), as_json(study), markdown, page)
 

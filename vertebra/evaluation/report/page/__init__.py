@@ -1,4 +1,4 @@
-"""The templates, styles and scripts of a report's files; the browser of images has its own beside its code."""
+"""The templates, styles and scripts of reports; the browser of images has its own beside its code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ HERE = Path(__file__).parent
 PLACES = (HERE, HERE.parent / "browser")
 
 
-def environment(*places: Path) -> Environment:
-    """Return the templates of the directories `places`, then of the report; HTML is escaped, unknown names fail."""
+def environment() -> Environment:
+    """Return the templates; HTML is escaped, unknown names fail."""
     made = Environment(
-        loader=FileSystemLoader([*places, *PLACES]),
+        loader=FileSystemLoader(PLACES),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
