@@ -64,7 +64,8 @@ def write_page(directory: Path, truth: dict[str, Any], images: Path, sides: int)
     random = np.random.default_rng(1)
     found = [(f"side {place}", detections(truth, 100, random)) for place in range(sides)]
     start = time.perf_counter()
-    browser = build_browser(truth, found, image_roots=[images], max_images=len(truth["images"]))
+    asked = {"max_images": len(truth["images"]), "pair": (0, min(1, sides - 1)), "note": ""}
+    browser = build_browser(truth, found, image_roots=[images], **asked)
     template = environment().from_string(PAGE)
     style = text_of("style.css", "browser.css")
     text = template.render(browser=browser, style=style, report={"title": "Benchmark"})
