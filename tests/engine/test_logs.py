@@ -136,6 +136,14 @@ def test_metrics_are_one_object_a_line_with_the_iteration_first(tmp_path):
     assert text == '{"iteration": 10, "loss": 1.5, "lr": null}\n{"iteration": 10, "AP": 30.25}\n'
 
 
+def test_an_evaluation_that_is_made_again_after_a_kill_is_written_once(tmp_path):
+    for _ in range(2):
+        MetricsWriter(tmp_path, tensorboard=False).write(4, {"top1": 10.0}, section="evaluation")
+    MetricsWriter(tmp_path, tensorboard=False).write(4, {"top1": 20.0}, section="evaluation")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["top1"] for line in lines] == [10.0, 20.0]
+
+
 def test_tensorboard_reads_the_same_numbers(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     writer = MetricsWriter(tmp_path)

@@ -172,7 +172,10 @@ class MetricsWriter:
         if not self._enabled:
             return
         finite = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-        append_line(self._path, json.dumps({"iteration": iteration, **finite}))
+        line = json.dumps({"iteration": iteration, **finite})
+        if section == "evaluation" and self._path.exists() and self._path.read_text().endswith(f"{line}\n"):
+            return  # a run that was killed after its last evaluation has made that again
+        append_line(self._path, line)
         if self._tensorboard:
             self._write_events(iteration, values, section)
 
