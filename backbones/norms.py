@@ -5,7 +5,7 @@ Legend of shape suffixes: N images, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -47,33 +47,37 @@ def _normalised(x_NCHW: Tensor, norm: nn.Module) -> Tensor:
         ) from error
 
 
-# Of each convolution: what its folded weight and bias were made of, and these.
-_KEPT: WeakKeyDictionary[nn.Conv2d, tuple[tuple[Any, ...], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+# Of each convolution: what its folded weight and bias were made of, these, and the memory of what they were made of.
+# While that is held, no other tensor can come to lie at the place of one that is gone, and be taken for it.
+_KEPT: WeakKeyDictionary[nn.Conv2d, tuple[tuple[Any, ...], tuple[Tensor, Tensor], list[Any]]] = WeakKeyDictionary()
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals `conv` and then `norm` as a constant.
 
     Where no gradient passes they are kept, in autocast's format: to fold again takes eight kernels, which for one image
-    are half of the host's work. Whatever changes the tensors makes them anew, except a write through `.data`, of which
-    torch keeps no count.
+    are half of the host's work. Whatever changes the tensors makes them anew, except a write through `.data` or by a
+    collective, of which torch keeps no count.
     """
     if torch.compiler.is_compiling():
         return _fold(conv, norm)
-    learnt = (conv.weight, conv.bias, norm.weight, norm.bias)
+    learnt = [one for one in (conv.weight, conv.bias, norm.weight, norm.bias) if one is not None]
+    # A norm's own update of its statistics counts in its counter alone.
+    fixed = [one for one in (norm.running_mean, norm.running_var, norm.num_batches_tracked) if one is not None]
     made_of = None
-    if not (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in learnt)):
-        made_of = _made_of(conv, norm)
+    if not (torch.is_grad_enabled() and any(one.requires_grad for one in learnt)):
+        made_of = _made_of([*learnt, *fixed], norm.eps)
     if made_of is None:
         _KEPT.pop(conv, None)
         return _fold(conv, norm)
-    if conv not in _KEPT or _KEPT[conv][0] != made_of:
+    kept = _KEPT.get(conv)
+    if kept is None or kept[0] != made_of:
         with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode cannot serve in training
             weight, bias = (part.to(made_of[0]) for part in _fold(conv, norm))
         if type(weight) is not Tensor:  # a fake one, of a trace
             return weight, bias
-        _KEPT[conv] = made_of, (weight, bias)
-    return _KEPT[conv][1]
+        kept = _KEPT[conv] = made_of, (weight, bias), [one.untyped_storage() for one in (*learnt, *fixed)]
+    return kept[1]
 
 
 def forget_folded() -> None:
@@ -81,17 +85,16 @@ def forget_folded() -> None:
     _KEPT.clear()
 
 
-def _made_of(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Any, ...] | None:
-    """Return the number format wanted, and what changes with any of the tensors; None where that cannot be told."""
-    tensors = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    counter = norm.num_batches_tracked  # a norm's own update of its statistics counts in this one alone
-    device = conv.weight.device.type
+def _made_of(tensors: Sequence[Tensor], eps: float) -> tuple[Any, ...] | None:
+    """Return the number format wanted, and what changes with any of the tensors, of which the first is the
+    convolution's weight; None where that cannot be told."""
+    dtype, device = tensors[0].dtype, tensors[0].device.type
     try:
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else conv.weight.dtype
-        states = [(one.data_ptr(), one._version) for one in (*tensors, counter) if one is not None]
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return (dtype, eps, *((one.data_ptr(), one._version) for one in tensors))
     except RuntimeError:  # tensors without storage (fake ones) or without a count of changes (made in inference mode)
         return None
-    return (dtype, norm.eps, *states)
 
 
 def _count_changes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -110,6 +110,17 @@ def test_every_change_is_seen(change):
     assert torch.equal(found, expected) and not torch.equal(found, before)
 
 
+def test_no_new_tensor_is_taken_for_one_that_is_gone():
+    """Allocators give the address of what was freed to the next of its size, which may have been changed as often."""
+    conv, norm = nn.Conv2d(256, 256, 3, bias=False), nn.BatchNorm2d(256).eval()
+    x = torch.randn(1, 256, 3, 3)
+    with torch.no_grad():
+        for factor in range(1, 20):
+            conv.weight = None
+            conv.weight = nn.Parameter(torch.full((256, 256, 3, 3), float(factor)))
+            assert torch.equal(conv_norm(x, conv, norm), conv._conv_forward(x, *norms._fold(conv, norm)))
+
+
 @pytest.mark.parametrize("context", [nullcontext(), IN_BF16], ids=["fp32", "bf16"])
 def test_it_is_what_folding_anew_gives_in_every_format(context):
     conv, norm = pair()

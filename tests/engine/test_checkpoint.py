@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +115,33 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(checkpoints, caplo
         path.write_bytes(content)
         assert checkpoints.latest()["iteration"] == 1
     assert "0000002.pt" in caplog.text and "Reading the one before it" in caplog.text
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, ["0000250.pt"]), (2, ["0000200.pt", "0000250.pt"])])
+def test_damaged_checkpoints_take_no_place_of_those_that_the_resumed_run_writes(checkpoints, keep, left):
+    for iteration in (200, 300):
+        path = checkpoints.save(state(iteration))
+    path.write_bytes(b"PK")
+    assert checkpoints.latest()["iteration"] == 200
+    checkpoints.keep = keep
+    checkpoints.save(state(250))
+    assert [one.name for one in checkpoints.paths()] == left and checkpoints.latest()["iteration"] == 250
+
+
+def test_a_write_behind_clears_away_nothing_that_is_being_written_aside(checkpoints, monkeypatch):
+    """It ends while the other, of what was not finite, is on its way."""
+    aside, write = threading.Event(), files.write_atomically
+
+    def slow(path: Path, fill: Any) -> None:
+        if path.name.startswith("not"):
+            write(path, lambda file: (fill(file), aside.set(), checkpoints.wait()))
+        else:
+            write(path, fill)
+            aside.wait(1)
+
+    monkeypatch.setattr("vertebra.engine.checkpoint.write_atomically", slow)
+    checkpoints.save_behind(state(1))
+    assert checkpoints.save_aside(state(2), "not_finite").exists()
 
 
 def test_a_flipped_bit_is_noticed_wherever_it_changes_a_value(checkpoints):

@@ -72,6 +72,47 @@ def test_a_rank_that_is_killed_ends_the_others_with_a_sentence(tmp_path, toy_ran
     assert re.search(r"UserError: rank 0 on \S+ \(process \d+\) has lost another process .*--resume$", said.strip())
 
 
+FAILED_ON_GPUS = """
+import sys, torch
+from vertebra.cli.common import run_tool
+from vertebra.engine import distributed
+from vertebra.engine.stop import Interrupted
+from vertebra.ground.errors import RecipeError
+
+def left():
+    print("LEFT")
+
+distributed.start = lambda device: distributed.World(rank=1, size=2, device=torch.device(device))
+distributed.stop = left
+error = eval(sys.argv[2])
+
+def main():
+    with distributed.started(sys.argv[1]):
+        if error:
+            raise error
+
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "code", "said"),
+    [
+        ("cuda:0", "None", 0, "LEFT"),
+        ("cuda:0", "RecipeError('bad flag')", 2, "error: bad flag"),
+        ("cuda:0", "KeyError('a bug')", 1, "KeyError: 'a bug'"),
+        ("cuda:0", "Interrupted(7, 15, evaluating=True)", 143, "stopped in the evaluation"),
+        ("cpu", "RecipeError('bad flag')", 2, "LEFT"),
+    ],
+)
+def test_a_process_that_fails_among_gpus_ends_without_the_others_consent(device, error, code, said):
+    """NCCL's group is left by all together, and they wait for this process in another collective."""
+    command = [sys.executable, "-c", FAILED_ON_GPUS, device, error]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert ("LEFT" in done.stdout) == (device == "cpu" or code == 0)
+
+
 def test_a_rank_killed_under_torchrun_is_started_again_and_nothing_is_lost(tmp_path):
     """The second start resumes by itself, from iteration 4; it ends as a run that nobody disturbed."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

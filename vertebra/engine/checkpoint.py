@@ -71,8 +71,9 @@ class Checkpoints:
             self.wait()
 
     def save(self, state: State, *, best: bool = False) -> Path:
-        """Write `state` (which names its `iteration`), then remove what is older than the newest `keep`.
+        """Write `state` (which names its `iteration`); of all up to it, keep the newest `keep`.
 
+        What there is of later iterations goes: damaged ones, over which `latest` passed to continue from before them.
         best: also as best.pt. Raises files.DiskFull, with all earlier checkpoints in their place.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -80,14 +81,17 @@ class Checkpoints:
         write_atomically(path, lambda file: torch.save(state, file))
         if best:
             self.mark_best(path)
-        for old in self.paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
+        paths = self.paths()
+        kept = [one for one in paths if one <= path][-self.keep :]
+        for one in set(paths) - set(kept):
+            one.unlink(missing_ok=True)
         for abandoned in self.directory.glob(".*.tmp"):  # by a process that was killed while it wrote
             abandoned.unlink(missing_ok=True)
         return path
 
     def save_aside(self, state: State, reason: str) -> Path:
         """Write `state` under a name that `latest` passes over, to find out later what went wrong."""
+        self.wait()  # at its end that write clears away what looks half-written
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{reason}_{state['iteration']:07d}.pt"
         write_atomically(path, lambda file: torch.save(state, file))

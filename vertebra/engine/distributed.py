@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import inspect
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -195,10 +197,16 @@ def started(device: str = "auto") -> Iterator[World]:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with(os.getppid())
     world = start(device)
+    leave: Callable[[], Any] = stop
     try:
         yield world
-    except RuntimeError as error:
-        if not is_lost_connection(error):
+    except (Exception, KeyboardInterrupt) as error:
+        if world.size > 1 and world.device.type == "cuda":
+            # NCCL's group is left by all together, and the others may wait in it for this process: it ends without,
+            # once it has said why.
+            code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            leave = partial(atexit.register, _end, code)
+        if not isinstance(error, RuntimeError) or not is_lost_connection(error):
             raise
         raise UserError(
             f"{world.name} has lost another process ({str(error).splitlines()[0][:200]})",
@@ -208,7 +216,13 @@ def started(device: str = "auto") -> Iterator[World]:
     finally:
         if world.watch is not None:
             world.watch.stop()
-        stop()
+        leave()
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

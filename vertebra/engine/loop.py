@@ -90,6 +90,7 @@ def train(
     with StopSignals(world) as stop, run.checkpoints:
         if evaluate is not None and session.record.evaluated < start and _is_due(start, eval_period, iterations):
             session.evaluate(evaluate, stop)  # the run ended between a checkpoint and its evaluation
+            session.settle()  # before loaders fork
         batches = iter(loader) if start < iterations else iter(())
         steps = range(start + 1, iterations + 1)
         for iteration in progress(steps, description="train", total=iterations, initial=start, plain_lines=False):
@@ -120,12 +121,12 @@ def train(
             evaluates = evaluate is not None and _is_due(iteration, eval_period, iterations)
             saves = evaluates or _is_due(iteration, checkpoint_period, iterations)
             waits = logs or saves or world.device.type == "cpu" or iteration == start + 1
-            if waits:
+            signal = stop.agreed() if waits or world.size == 1 else 0
+            if waits or signal:
                 session.require_finite(guard)
             if logs:
                 session.log(lr=lr, iterations=iterations)
                 session.require_few_skipped()
-            signal = stop.agreed() if waits or world.size == 1 else 0
             if saves or signal:
                 session.save()
             if evaluate is not None and evaluates and not signal:

@@ -208,7 +208,7 @@ class Session:
         """
         record = self.record
         with self.clock.paused(), self.world.patient():
-            self.run.checkpoints.wait()  # nor do loaders fork while it is being written
+            self.settle()  # nor do loaders fork while rank 0 writes
             with stop.at_once(record.iteration):
                 self.world.broadcast_buffers(self.model)
                 figures = self._figures(evaluate)
