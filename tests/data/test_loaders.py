@@ -263,15 +263,17 @@ def test_draw_seeds_follow_seed_iteration_and_image(voc):
     assert not set(one.values()) & set(other.values())
 
 
+def targets_by(dataset: DetectionDataset, policy: TruthPolicy) -> Targets:
+    loader = detection_test_loader(dataset, VIEW, Share(batch=99))
+    return replace(loader.reader, policy=policy)(loader.requests[0]).inputs[1]
+
+
 @pytest.mark.parametrize(
     ("difficult", "kept", "ignored"), [("train", True, False), ("drop", False, False), ("ignore", True, True)]
 )
 def test_difficult_objects_are_what_the_recipe_says(voc, difficult: str, kept: bool, ignored: bool):
-    policy = TruthPolicy(difficult=difficult)
-    loader = detection_test_loader(voc, VIEW, Share(batch=99), policy=policy)
-    (batch,) = loader
-    targets = batch.inputs[1]
-    place = batch.image_ids.index(1)
+    targets = targets_by(voc, TruthPolicy(difficult=difficult))
+    place = targets.image_ids.index(1)
     assert bool(targets.valid_NG[place].any()) == kept == bool(targets.difficult_NG[place].any())
     assert bool(targets.ignore_NG.any()) == ignored
     assert not (targets.ignore_NG & ~targets.valid_NG).any()
@@ -279,10 +281,7 @@ def test_difficult_objects_are_what_the_recipe_says(voc, difficult: str, kept: b
 
 @pytest.mark.parametrize(("crowd", "count", "ignored"), [("drop", 0, 0), ("ignore", 1, 1)])
 def test_crowds_are_what_the_recipe_says(coco_set, crowd: str, count: int, ignored: int):
-    path = coco_set()
-    dataset = open_detection(path.parent, "json:ann.json")
-    (batch,) = detection_test_loader(dataset, FixedView(60, 80), Share(batch=2), policy=TruthPolicy(crowd))
-    targets = batch.inputs[1]
+    targets = targets_by(open_detection(coco_set().parent, "json:ann.json"), TruthPolicy(crowd))
     assert int(targets.valid_NG[0].sum()) == int(targets.crowd_NG.sum()) == count
     assert int(targets.ignore_NG.sum()) == ignored and int(targets.valid_NG[1].sum()) == 2
 

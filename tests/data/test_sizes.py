@@ -70,4 +70,4 @@ def test_two_processes_together_see_each_image_once_at_all_sizes(voc) -> None:
 def test_loaders_of_different_images_are_not_put_together(voc) -> None:
     few, all_ = (detection_test_loader(voc, FixedView(64, 96), Share(batch=3, limit=limit)) for limit in (2, None))
     with pytest.raises(ValueError, match="different images"):
-        at_several_sizes([few, all_], workers=0)
+        at_several_sizes([few, all_])

@@ -127,8 +127,9 @@ class Parsed:
         if self.dataset is None:
             return self
         one = self.dataset
-        image_K = np.repeat(np.arange(len(one)), np.diff(one.starts))
-        objects = ObjectColumns(image_K, one.labels_K, one.bbox_xywh_K4, one.areas_K, one.crowd_K | one.difficult_K)
+        objects = ObjectColumns(
+            one.owners_K, one.labels_K, one.bbox_xywh_K4, one.areas_K, one.crowd_K | one.difficult_K
+        )
         odd = [Fault(Path(one.source), reason, hint, fatal=False) for reason, hint in doubts(objects)]
         return replace(self, faults=[*self.faults, *odd])
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from vertebra.data.datasets.folders import read_lines
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, class_folders, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.strings import Strings
-from vertebra.data.datasets.xml_objects import XmlObject, read_xml
+from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
 from vertebra.data.loading.decode import decode_bytes, read_bytes, stored_size
 from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
@@ -36,7 +37,6 @@ from vertebra.ground.errors import DataError
 CLS_LOC = "CLS-LOC"
 LISTS = {"train": ("train_loc",), "val": ("val",), "test": ("test",)}  # of the images that have boxes
 HEADER_BYTES = 1 << 16  # of an image file, which mostly have its size
-Annotation = tuple[Size, tuple[XmlObject, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class LocalisationDataset:
 
     def boxes_K4(self) -> np.ndarray:
         """float32 x0 y0 x1 y1 of all objects, in the order of objects.starts, clipped to their images."""
-        whole_K4 = np.repeat(self.objects.sizes_hw_I2[:, [1, 0, 1, 0]], np.diff(self.objects.starts), axis=0)
+        whole_K4 = self.objects.sizes_hw_I2[self.objects.owners_K][:, [1, 0, 1, 0]]
         corners_K4 = self.objects.bbox_xywh_K4.copy()
         corners_K4[:, 2:] += corners_K4[:, :2]
         return np.clip(corners_K4, 0, whole_K4).astype(np.float32)
@@ -154,7 +154,7 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
 
 def _reader(
     root: Path, base: Path | None, images: ClassificationDataset, split: str
-) -> Callable[[int], Annotation | None]:
+) -> Callable[[int], XmlImage | None]:
     """Return what reads an image's size and objects by its place, from XML or Kaggle's list; None: it has none.
 
     It raises DataError.
@@ -180,14 +180,11 @@ def _first_file(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _from_xml(paths: Sequence[Path]) -> Annotation | None:
+def _from_xml(paths: Sequence[Path]) -> XmlImage | None:
     """The first of these files that is there."""
-    for path in dict.fromkeys(paths):
-        try:
-            image = read_xml(path)
-        except FileNotFoundError:
-            continue
-        return image.size_hw, image.objects
+    for path in paths:
+        with suppress(FileNotFoundError):
+            return read_xml(path)
     return None
 
 
@@ -220,7 +217,7 @@ def _object(name: str, *corners: str) -> XmlObject:
     return XmlObject(name, (x0 - 1, y0 - 1, x1, y1), False, {})
 
 
-def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation | None:
+def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> XmlImage | None:
     """The list has no sizes: the image's header has."""
     if objects is None:
         return None
@@ -233,11 +230,11 @@ def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> Annotation
         content = read_bytes(image)
         height, width = stored_size(content) or decode_bytes(content, image).shape[:2]
         size_hw = height, width
-    return size_hw, objects
+    return XmlImage(size_hw, objects)
 
 
 def _annotations(
-    images: ClassificationDataset, read: Callable[[int], Annotation | None]
+    images: ClassificationDataset, read: Callable[[int], XmlImage | None]
 ) -> Iterator[_Labelled | Fault | None]:
     """Yield for each image with an annotation the boxes of its class, or its fault, or None without such a box."""
     label_of = {name: label for label, name in enumerate(images.class_names)}
@@ -245,14 +242,13 @@ def _annotations(
         try:
             if (annotation := read(place)) is None:
                 continue
-            size_hw, objects = annotation
-            if label < 0 and objects:
-                label = _label_of_objects(objects, label_of, images.path(place))
+            if label < 0 and annotation.objects:
+                label = _label_of_objects(annotation.objects, label_of, images.path(place))
         except DataError as error:
             yield Fault.of(error)
             continue
-        edges_K4 = [one.edges for one in objects if label_of.get(one.name) == label]
-        yield _Labelled(place, label, size_hw, edges_K4) if edges_K4 else None
+        edges_K4 = [one.edges for one in annotation.objects if label_of.get(one.name) == label]
+        yield _Labelled(place, label, annotation.size_hw, edges_K4) if edges_K4 else None
 
 
 def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int], image: Path) -> int:

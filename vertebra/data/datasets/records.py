@@ -18,7 +18,7 @@ import numpy as np
 
 from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.strings import Strings
-from vertebra.data.loading.decode import read_bytes
+from vertebra.data.loading.decode import decode_bytes, decode_image, read_bytes
 
 if TYPE_CHECKING:
     from vertebra.data.datasets.shards import Shards
@@ -74,6 +74,20 @@ class DetectionDataset:
     def path(self, index: int) -> Path:
         return self.root / self.file_names[index]
 
+    def name(self, index: int) -> str:
+        """The place of image `index`, for messages."""
+        return str(self.path(index))
+
+    def decode(self, index: int) -> np.ndarray:
+        """The pixels of image `index`, uint8 RGB HW3. Raises BadSample."""
+        height, width = self.sizes_hw_I2[index].tolist()
+        return decode_image(self.path(index), size_hw=(height, width))
+
+    @property
+    def owners_K(self) -> np.ndarray:
+        """The place of each object's image, int64."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
     def absent(self) -> list[str]:
         """Return the names of files that are missing or empty."""
 
@@ -104,9 +118,8 @@ class DetectionDataset:
 
     def with_objects(self, keep_K: np.ndarray) -> DetectionDataset:
         """All images, with those of their objects that `keep_K` (bool) chooses."""
-        owners_K = np.repeat(np.arange(len(self)), np.diff(self.starts))
         kept_K = np.flatnonzero(keep_K)
-        counts_I = np.bincount(owners_K[kept_K], minlength=len(self))
+        counts_I = np.bincount(self.owners_K[kept_K], minlength=len(self))
         columns: dict[str, Any] = {name: taken(getattr(self, name), kept_K) for name in PER_OBJECT}
         return replace(self, starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts_I)]), **columns)
 
@@ -121,7 +134,7 @@ class DetectionDataset:
         ]
         if self.image_extras is not None:
             images = [{**json.loads(more), **image} for more, image in zip(self.image_extras, images)]
-        image_ids_K = np.repeat(self.image_ids_I, np.diff(self.starts))
+        image_ids_K = self.image_ids_I[self.owners_K]
         annotations: list[dict[str, Any]] = []
         for k in range(len(self.labels_K)):
             annotation = {
@@ -213,6 +226,12 @@ class ClassificationDataset:
     def read(self, index: int) -> bytes:
         """The file of image `index` as it is. Raises BadSample."""
         return read_bytes(self.path(index)) if self.shards is None else self.shards.read(index)
+
+    def decode(self, index: int) -> np.ndarray:
+        """The pixels of image `index`, uint8 RGB HW3. Raises BadSample."""
+        if self.pixels_IHW3 is not None:
+            return self.pixels_IHW3[index]
+        return decode_bytes(self.read(index), self.name(index))
 
     def fetch(self, indices: Sequence[int]) -> None:
         """Get these at once where that is faster than one by one: those of remote shards."""

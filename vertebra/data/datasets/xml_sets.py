@@ -17,13 +17,11 @@ import numpy as np
 
 from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
 from vertebra.data.datasets.faults import Fault, judge_boxes
-from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
 from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
 
-__all__ = ["Listed", "XmlSet", "image_id", "image_ids", "read_images", "stem_of", "xml_dataset"]
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
 

@@ -10,6 +10,7 @@ Legend: I images, K objects, P corners of a polygon.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -145,10 +146,15 @@ def polygon_bounds(polygon: list[float]) -> tuple[float, float, float, float]:
 
 def polygon_area(polygon: list[float]) -> float:
     """The area that the polygon encloses (the shoelace formula)."""
+    return round(abs(signed_area(polygon)), DECIMALS_PX)
+
+
+def signed_area(polygon: Sequence[float]) -> float:
+    """The area, negative for one way round."""
     corners_P2 = np.reshape(polygon, (-1, 2))
     corners_P2 = corners_P2 - corners_P2[0]  # smaller numbers, smaller rounding
     x_P, y_P = corners_P2.T
-    return round(abs(float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1))) / 2, DECIMALS_PX)
+    return float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1)) / 2
 
 
 def _read_label(path: Path, found: YoloSet, faults: list[Fault]) -> list[YoloLine]:

@@ -228,14 +228,7 @@ def detection_train_loader(
     return Loader(reader, TrainRequests(plan, share), share.workers)
 
 
-def detection_test_loader(
-    dataset: DetectionDataset,
-    view: FixedView,
-    share: Share,
-    *,
-    policy: TruthPolicy | None = None,
-    masks: bool = False,
-) -> Loader:
+def detection_test_loader(dataset: DetectionDataset, view: FixedView, share: Share, *, masks: bool = False) -> Loader:
     """Every image once over all processes, as (ImageBatch, Targets), on the smallest canvas with room for its batch.
 
     Raises DataError.
@@ -249,7 +242,7 @@ def detection_test_loader(
         chosen_I=chosen_I,
         canvases={None: dict(enumerate(canvases))},
         views=ViewDraw((view.shorter,), view.longer),
-        policy=policy or TruthPolicy(),
+        policy=TruthPolicy(),
         masks=masks,
         seed=share.seed,
         plan=None,

@@ -82,7 +82,7 @@ def repeat_factors(
     """
     places_I = np.full(len(dataset), -1)
     places_I[chosen_I] = np.arange(len(chosen_I))
-    owners_K = np.repeat(places_I, np.diff(dataset.starts))
+    owners_K = places_I[dataset.owners_K]
     counted_K = normal_K & (owners_K >= 0)
     owners_P, labels_P = np.unique(np.stack([owners_K, dataset.labels_K])[:, counted_K], axis=1)  # P: image and class
     shares_C = np.bincount(labels_P, minlength=len(dataset.class_names) + 1) / max(1, len(chosen_I))

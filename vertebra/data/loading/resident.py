@@ -20,7 +20,6 @@ from torch import Tensor
 
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import PROBES, header_sizes
-from vertebra.data.loading.decode import decode_bytes
 from vertebra.data.loading.loaders import Batch
 from vertebra.data.loading.sampling import (
     Request,
@@ -120,11 +119,7 @@ def read_resident(
 
     def read(index: int) -> None:
         try:
-            if dataset.pixels_IHW3 is not None:
-                image_HW3 = dataset.pixels_IHW3[index]
-            else:
-                image_HW3 = decode_bytes(dataset.read(index), dataset.name(index))
-            inner_IHW3[index] = centre_crop(image_HW3, size, resize or size)
+            inner_IHW3[index] = centre_crop(dataset.decode(index), size, resize or size)
         except BadSample as error:
             unusable[index] = error
 

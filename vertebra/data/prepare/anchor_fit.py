@@ -94,7 +94,7 @@ def _seen(dataset: DetectionDataset, view: FixedView) -> tuple[np.ndarray, np.nd
     """Return x0 y0 x1 y1 of boxes as the detector sees them, and their images' h w, K 4 and K 2."""
     chosen_K = np.flatnonzero(~dataset.crowd_K)
     chosen_K = chosen_K[:: max(1, -(-len(chosen_K) // AT_MOST))]
-    owners_K = np.repeat(np.arange(len(dataset)), np.diff(dataset.starts))[chosen_K]
+    owners_K = dataset.owners_K[chosen_K]
     true_K2 = dataset.sizes_hw_I2[owners_K].astype(float)
     scale_K1 = np.minimum(view.shorter / true_K2.min(axis=1), view.longer / true_K2.max(axis=1))[:, None]
     xywh_K4 = dataset.bbox_xywh_K4[chosen_K]

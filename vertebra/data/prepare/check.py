@@ -5,7 +5,6 @@ Readers stop at the first thing they cannot use; this goes on and lists everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def check(
     """
     checked = Checked(source)
     try:
-        checked = reader_of(source)(root, source)
+        checked = _read(root, source)
         if (pictures := checked.pictures) is None:
             return checked
         looks = look(pictures, processes=processes, progress=progress)
@@ -66,29 +65,18 @@ def check(
     return replace(checked, faults=[*checked.faults, *looks.faults], looks=looks)
 
 
-def reader_of(source: str) -> Callable[[Path | str, str], Checked]:
-    """Return what reads a source: one of objects, of images with a class each, or with boxes too."""
-    if source.startswith(LOCALISATION):
-        return _read_localisation
-    return _read_detection if is_detection(source) else _read_classification
-
-
 def is_detection(source: str) -> bool:
     """Tell whether a source is images with objects of any class."""
     return not source.startswith(LOCALISATION) and ("/" in source or ":" in source)
 
 
-def _read_detection(root: Path | str, source: str) -> Checked:
-    parsed = parse_detection(root, source)
-    return Checked(source, list(parsed.faults), parsed.dataset)
-
-
-def _read_localisation(root: Path | str, source: str) -> Checked:
-    dataset, faults = read_localisation(Path(root), source.removeprefix(LOCALISATION))
-    return Checked(source, faults, dataset)
-
-
-def _read_classification(root: Path | str, source: str) -> Checked:
+def _read(root: Path | str, source: str) -> Checked:
+    if source.startswith(LOCALISATION):
+        located, faults = read_localisation(Path(root), source.removeprefix(LOCALISATION))
+        return Checked(source, faults, located)
+    if is_detection(source):
+        parsed = parse_detection(root, source)
+        return Checked(source, list(parsed.faults), parsed.dataset)
     dataset = open_classification(root, source)
     folder = find_split(dataset.root, source)
     counts_C = np.bincount(dataset.labels_I, minlength=len(dataset.class_names))

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vertebra.data.datasets.coco_layout import JSON_PREFIX, JSON_SOURCE
+from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.xml_sets import stem_of
 from vertebra.data.prepare.conversion_forms import CocoForm, Form, VocForm
 from vertebra.data.prepare.conversion_yolo import YoloForm
 from vertebra.ground.errors import DataError
@@ -73,7 +73,7 @@ def convert(
         for index in progress(range(len(dataset))):
             writer.add(dataset, index, names[index])
             if images != "none":
-                _place(dataset.path(index), writer.image_path(names[index]), images)
+                place(dataset.path(index), writer.image_path(names[index]), images)
         writer.finish(dataset, names)
     except OSError as error:
         where = error.filename or output
@@ -117,18 +117,19 @@ def _refuse_clashes(dataset: DetectionDataset, names: list[str], writer: Form) -
             raise DataError(dataset.source, f"{twice} would have one annotation file", "rename one of them")
 
 
-def _place(image: Path, place: Path, how: str) -> None:
+def place(image: Path, there: Path, how: str) -> None:
+    """Make the picture a hard link ("link") or a copy. Raises DataError, as where another picture is there."""
     if not image.is_file():
         raise DataError(image, "no such image", "restore it, or convert the annotations alone with --images none")
-    if place.exists():
-        if place.samefile(image) or place.read_bytes() == image.read_bytes():
+    if there.exists():
+        if there.samefile(image) or there.read_bytes() == image.read_bytes():
             return
-        raise DataError(place, "is there already and is another image", "give another --output")
-    place.parent.mkdir(parents=True, exist_ok=True)
+        raise DataError(there, "is there already and is another image", "give another --output")
+    there.parent.mkdir(parents=True, exist_ok=True)
     if how == "copy":
-        shutil.copyfile(image, place)
+        shutil.copyfile(image, there)
         return
     try:
-        os.link(image.resolve(), place)
+        os.link(image.resolve(), there)
     except OSError as error:
-        raise DataError(place, f"cannot be a hard link ({error.strerror})", "use --images copy") from error
+        raise DataError(there, f"cannot be a hard link ({error.strerror})", "use --images copy") from error

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.datasets.faults import are_empty
+from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.xml_objects import IMAGE_FIELDS, OBJECT_FIELDS, xml_text
-from vertebra.data.datasets.xml_sets import image_id, stem_of
+from vertebra.data.datasets.xml_sets import image_id
 from vertebra.ground.errors import DataError
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.datasets.xml_sets import stem_of
-from vertebra.data.datasets.yolo import polygon_bounds
+from vertebra.data.datasets.yolo import polygon_bounds, signed_area
 from vertebra.data.datasets.yolo_layout import find_yaml
 from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new, write_over
 from vertebra.ground.errors import DataError
@@ -114,18 +114,13 @@ def join(polygons: Sequence[Sequence[float]]) -> list[float]:
     """One outline of several polygons: out to each and back on the same line, which encloses nothing."""
     first = list(polygons[0])
     joined = first if len(polygons) == 1 else [*first, *first[:2]]
-    turn = _signed_area(first) < 0
+    turn = signed_area(first) < 0
     for polygon in polygons[1:]:
         corners = [list(polygon[i : i + 2]) for i in range(0, len(polygon) - 1, 2)]
-        if (_signed_area(polygon) < 0) != turn:  # all one way round, so that their areas add up
+        if (signed_area(polygon) < 0) != turn:  # all one way round, so that their areas add up
             corners.reverse()
         joined += [value for corner in (*corners, corners[0]) for value in corner] + first[:2]
     return joined
-
-
-def _signed_area(polygon: Sequence[float]) -> float:
-    x_P, y_P = np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)).T
-    return float(x_P @ np.roll(y_P, -1) - y_P @ np.roll(x_P, -1))
 
 
 def _short(number: str) -> str:

@@ -105,7 +105,7 @@ def comparison(train: Checked, test: Checked) -> Json:
     """
     one, other = train.pictures, test.pictures
     assert one is not None and other is not None and train.looks is not None and test.looks is not None
-    names, others = (list(map(_name_of(pictures), range(len(pictures)))) for pictures in (one, other))
+    names, others = (list(map(pictures.name, range(len(pictures)))) for pictures in (one, other))
     known = set(map(os.path.realpath, names))
     same = {place for place, name in enumerate(others) if os.path.realpath(name) in known}
     alike = near_duplicates(train.looks, test.looks)
@@ -154,10 +154,6 @@ def comparison_in_words(found: Json) -> Iterator[str]:
         yield f"classes {OTHER_SHARE:g} times as frequent in one as in the other: " + some(
             [f"{name} {a:.1%} of {train}, {b:.1%} of {test}" for name, (a, b) in shares.items()]
         )
-
-
-def _name_of(pictures: DetectionDataset | ClassificationDataset) -> Any:
-    return pictures.name if isinstance(pictures, ClassificationDataset) else lambda place: str(pictures.path(place))
 
 
 def some(names: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ Pictures are hard links where the file system has them, else copies.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from vertebra.data.datasets.localisation import LocalisationDataset
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.xml_objects import Written, xml_text
 from vertebra.data.prepare.check import LOCALISATION, Checked, is_detection
-from vertebra.data.prepare.conversion import convert
+from vertebra.data.prepare.conversion import convert, place
 from vertebra.data.prepare.conversion_forms import write_new
 from vertebra.data.prepare.shard_files import write_shards
 from vertebra.ground.errors import DataError
@@ -70,11 +69,14 @@ def _objects(
     parsed = parse_detection(root, source, extras=True)
     assert parsed.dataset is not None, "it was checked"
     dataset = _with_own_ids(parsed.dataset.subset(fine_I), changes)
-    dataset = _clipped(_with_size(dataset, changes), changes)
+    if (empty_K := are_empty(dataset.bbox_xywh_K4)).any():  # nothing is learnt from them
+        changes.append(f"left out: {empty_K.sum()} boxes of zero size")
+        dataset = dataset.with_objects(~empty_K)
+    dataset = _clipped(dataset, changes)
     changes += [f"{'left out' if fault.fatal else 'changed'}: {fault}" for fault in parsed.faults]
     form = "yolo" if source.startswith("yolo:") else "coco" if source.startswith(("coco", "json:", "sample")) else "voc"
     polygons = form == "yolo" and dataset.segmentations is not None
-    how = "link" if _can_link(dataset.path(0), output) else "copy"
+    how = _how(dataset.path(0), output)
     done = convert(dataset, form, output, split, images=how, polygons=polygons, progress=progress)
     return Fixed(done.source, done.data, (*changes, *done.sentences))
 
@@ -87,21 +89,13 @@ def _with_own_ids(dataset: DetectionDataset, changes: list[str]) -> DetectionDat
     return dataset.subset(np.flatnonzero(own_I))
 
 
-def _with_size(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
-    """Without boxes of zero size, which nothing is learnt from."""
-    if not (empty_K := are_empty(dataset.bbox_xywh_K4)).any():
-        return dataset
-    changes.append(f"left out: {empty_K.sum()} boxes of zero size")
-    return dataset.with_objects(~empty_K)
-
-
 def _clipped(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
     """With boxes cut to their images; areas that were their box's remain so."""
-    owners_K = np.repeat(np.arange(len(dataset)), np.diff(dataset.starts))
-    whole_K2 = dataset.sizes_hw_I2[owners_K, ::-1].astype(np.float64)
+    whole_K2 = dataset.sizes_hw_I2[dataset.owners_K, ::-1].astype(np.float64)
     xywh_K4 = dataset.bbox_xywh_K4
-    low_K2, high_K2 = xywh_K4[:, :2].clip(0), np.minimum(xywh_K4[:, :2] + xywh_K4[:, 2:], whole_K2)
-    beyond_K = (low_K2 != xywh_K4[:, :2]).any(axis=1) | (xywh_K4[:, :2] + xywh_K4[:, 2:] > whole_K2).any(axis=1)
+    start_K2, end_K2 = xywh_K4[:, :2], xywh_K4[:, :2] + xywh_K4[:, 2:]
+    low_K2, high_K2 = start_K2.clip(0), np.minimum(end_K2, whole_K2)
+    beyond_K = (low_K2 != start_K2).any(axis=1) | (high_K2 != end_K2).any(axis=1)
     if not beyond_K.any():
         return dataset
     changes.append(f"changed: {beyond_K.sum()} boxes were clipped to their images")
@@ -113,14 +107,9 @@ def _clipped(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
 
 def _place_all(images: ClassificationDataset, output: Path, progress: Progress) -> None:
     """Each picture in its class's folder, under its own name."""
-    link = _can_link(images.path(0), output)
+    how = _how(images.path(0), output)
     for index in progress(range(len(images))):
-        place = output / _placed(images, index)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if link:
-            os.link(images.path(index).resolve(), place)
-        else:
-            shutil.copyfile(images.path(index), place)
+        place(images.path(index), output / _placed(images, index), how)
     for name in images.class_names:  # labels are folders' places in the alphabet
         (output / images.split / name).mkdir(exist_ok=True)
 
@@ -138,19 +127,20 @@ def _write_boxes(located: LocalisationDataset, output: Path) -> None:
         name = located.class_names[located.images.labels_I[index]]
         height, width = objects.sizes_hw_I2[index].tolist()
         written: list[Written] = [(name, objects.bbox_xywh_K4[k].tolist(), False, {}) for k in these]
-        place = output / _placed(located.images, index)
-        write_new(place.with_suffix(".xml"), xml_text(place.name, (height, width), written, {}))
+        picture = output / _placed(located.images, index)
+        write_new(picture.with_suffix(".xml"), xml_text(picture.name, (height, width), written, {}))
 
 
-def _can_link(picture: Path, output: Path) -> bool:
+def _how(picture: Path, output: Path) -> str:
+    """What `place` is to do with pictures: "link" where that can be done, else "copy"."""
     output.mkdir(parents=True, exist_ok=True)
     trial = output / f".link.{os.getpid()}"
     try:
         os.link(picture.resolve(), trial)
     except OSError:
-        return False
+        return "copy"
     trial.unlink()
-    return True
+    return "link"
 
 
 def refuse_in_place(output: Path, root: Path) -> None:

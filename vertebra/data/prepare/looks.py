@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
-from vertebra.data.loading.decode import decode_bytes, decode_image
 from vertebra.ground.errors import BadSample, DataError
 
 AT_ONCE = 64  # pictures that a process is handed
@@ -49,15 +47,10 @@ class Looks:
 
 def look(pictures: DetectionDataset | ClassificationDataset, *, processes: int = 0, progress: Progress) -> Looks:
     """Decode every picture as training would, and print it. processes: 0: as many as cores. Raises DataError."""
-    decode: Pixels
-    if isinstance(pictures, DetectionDataset):
-        decode = partial(_of_objects, pictures)
-    else:
-        decode = partial(_of_a_class, pictures)
     starts = range(0, len(pictures), AT_ONCE)
     chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in starts]
     found: list[_Chunk] = []
-    with closing(_answers(decode, chunks, min(processes or os.cpu_count() or 1, len(chunks)))) as answers:
+    with closing(_answers(pictures.decode, chunks, min(processes or os.cpu_count() or 1, len(chunks)))) as answers:
         try:
             for chunk, answer in zip(chunks, answers):
                 found.append(answer)
@@ -124,14 +117,3 @@ def fingerprint(pixels_HW3: np.ndarray) -> tuple[Any, np.ndarray]:
     bits_D = waves_D > np.median(waves_D[1:])  # the first is the mean
     means_HW = cv2.resize(grey_HW, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return np.packbits(bits_D).view(np.uint64)[0], means_HW.ravel()
-
-
-def _of_objects(dataset: DetectionDataset, index: int) -> np.ndarray:
-    height, width = dataset.sizes_hw_I2[index].tolist()
-    return decode_image(dataset.path(index), size_hw=(height, width))
-
-
-def _of_a_class(dataset: ClassificationDataset, index: int) -> np.ndarray:
-    if dataset.pixels_IHW3 is not None:
-        return dataset.pixels_IHW3[index]
-    return decode_bytes(dataset.read(index), dataset.name(index))
