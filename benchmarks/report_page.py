@@ -27,6 +27,7 @@ import numpy as np  # isort: skip
 
 from resampling import detections, truth_like_coco
 
+from vertebra.evaluation.metrics.files import read_truth
 from vertebra.evaluation.report.browser import build_browser
 from vertebra.evaluation.report.page import environment, text_of
 
@@ -63,6 +64,7 @@ def write_page(directory: Path, truth: dict[str, Any], images: Path, sides: int)
     """The page, and the seconds that it took to make."""
     random = np.random.default_rng(1)
     found = [(f"side {place}", detections(truth, 100, random)) for place in range(sides)]
+    truth = read_truth(truth)
     start = time.perf_counter()
     asked = {"max_images": len(truth["images"]), "pair": (0, min(1, sides - 1)), "note": ""}
     browser = build_browser(truth, found, image_roots=[images], **asked)

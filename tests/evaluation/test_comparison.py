@@ -234,9 +234,5 @@ def test_mean_and_spread_over_seeds():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(UserError, match="level"):
-        compare_sides(side(1), side(2), level=1.0)
-    with pytest.raises(UserError, match="level"):
-        figure_interval(side(1)[0], images=5, level=0)
     with pytest.raises(UserError, match="same resamples"):
         compare_sides(side(1), side(2, resamples=7))

@@ -188,23 +188,20 @@ def test_a_class_without_objects_is_shown_without_a_figure(content: Content) -> 
 
 
 def test_images_that_differ_most_come_first_and_both_sides_are_there(
-    content: Content, pair: list[Path], tmp_path: Path
+    content: Content,
 ) -> None:
     gallery = content.gallery
     assert gallery and gallery.better_first + gallery.better_second + gallery.equal == 12
     sizes = [abs(image.difference) for image in gallery.images]
     assert sizes == sorted(sizes, reverse=True)
     assert gallery.images_not_found == 0
-    (fewer,) = write_report(pair, tmp_path / "few", max_images=3).contents
-    assert fewer.gallery and len(fewer.gallery.images) == 3
-    assert not gallery.better_first or any(image.difference < 0 for image in fewer.gallery.images)
 
 
 def test_training_curves_come_from_the_metrics(content: Content) -> None:
     curve = content.training[0]
-    assert list(curve.runs[0].loss[0]) == [1.0, 2.0] and curve.runs[0].loss[-1][0] == 39.0
+    assert curve.runs[0].loss[0] == (1.0, 2.0) and curve.runs[0].loss[-1][0] == 39.0
     assert curve.loss[-1][0] == 39.0
-    assert as_json(curve.AP) == [[20.0, 10.0], [39.0, 19.5]]
+    assert curve.AP == [(20.0, 10.0), (39.0, 19.5)]
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
@@ -297,17 +294,9 @@ def test_equal_detectors_cannot_be_told_apart(tmp_path: Path) -> None:
     assert "could not be read" in page
 
 
-def test_a_small_difference_within_its_interval_is_not_called_better(tmp_path: Path) -> None:
-    runs = [trained_run(tmp_path, "r18", 0.7, 11), trained_run(tmp_path, "r34", 0.7, 12)]
-    (content,) = write_report(runs, tmp_path / "out").contents
-    difference = content.lead and content.lead.differences["AP"]
-    assert difference and difference.low < 0 < difference.high
-    assert "cannot be told apart" in content.headline
-
-
 def test_three_sides_are_ranked_against_the_best_and_the_baseline(pair: list[Path], tmp_path: Path) -> None:
     third = trained_run(tmp_path, "vgg16", 0.6, 4, weights={"source": "none"})
-    report = write_report([*pair, third], tmp_path / "out", title="Three")
+    report = write_report([*pair, third], tmp_path / "out")
     (content,) = report.contents
     assert content.best == "r18" and content.baseline == "plain18" and content.pair == ["plain18", "r18"]
     assert [one.b for one in content.differences_to_baseline] == ["r18", "vgg16"]
@@ -324,7 +313,7 @@ def test_three_sides_are_ranked_against_the_best_and_the_baseline(pair: list[Pat
     assert [one.adjusted_p for one in to_baseline if one] == pytest.approx(holm(baseline_p))
     assert any("against the best all 3 pairs of sides" in note for note in content.notes)
     assert content.headline.startswith("r18 beats the runner-up, vgg16, by ")
-    assert "<title>Three</title>" in report.page.read_text()
+    assert "<title>plain18 against r18 against vgg16</title>" in report.page.read_text()
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "## Each side against plain18, the baseline" in markdown
     assert "## r18, the best, against each other side" in markdown

@@ -207,7 +207,7 @@ def test_errors_and_curves_of_a_side_are_means_over_its_seeds(several):
     curves = [coco_figures(run / "truth.json", run / "predictions.json").curves["ring"] for run in runs[:3]]
     expected = [statistics.fmean(values) for values in zip(*curves)]
     assert content.precision_recall.per_class["ring"][0] == pytest.approx(expected, abs=1e-4)
-    assert content.training[0].AP == [[20.0, 10.0], [39.0, 19.5]] and len(content.training[0].runs) == 3
+    assert content.training[0].AP == [(20.0, 10.0), (39.0, 19.5)] and len(content.training[0].runs) == 3
 
 
 def test_means_of_trees_and_curves():
@@ -248,12 +248,6 @@ def test_with_one_seed_on_a_side_there_is_no_verdict(tmp_path):
     assert content.headline.startswith("r18 beats plain18 by ") and "2 seeds against 1" in content.headline
     assert content.caveat.endswith("plain18 has only one seed.")
     assert "not another training seed" in content.sentences[0] and "Where a side has one seed" in markdown
-
-
-def test_seeds_of_one_backbone_are_one_side_without_a_comparison(tmp_path):
-    content, _ = report_on(runs_of(tmp_path, "r18", 0.9, 3), tmp_path / "out")
-    (side,) = content.sides
-    assert content.headline == f"r18 reaches {side.figures['AP']!s}\u00a0AP over 3 seeds"
 
 
 def test_the_same_seed_again_is_no_second_draw(tmp_path):

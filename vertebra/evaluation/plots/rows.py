@@ -106,9 +106,9 @@ def group_chart(
     return drawing(parts, width, base + 44, label)
 
 
-def bar_limit(estimates: Iterable[float], least: float = 1.0) -> float:
+def bar_limit(estimates: Iterable[float]) -> float:
     """Return the difference at the ends of one table's bars, so that they compare; whiskers may be cut off there."""
-    return max([1.15 * abs(estimate) for estimate in estimates] + [least])
+    return max([1.15 * abs(estimate) for estimate in estimates] + [1.0])
 
 
 def difference_bar(estimate: float, low: float, high: float, limit: float, style: int) -> Markup:

@@ -34,7 +34,7 @@ from vertebra.ground.formats import known
 IOU = 0.5  # of the curves
 
 
-def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str] = ()) -> Content:
+def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
     """Return the report on one head, without its images and expectations."""
     runs, truth = compared.runs, compared.truth
     sides = group_runs(runs)
@@ -51,7 +51,7 @@ def assess(compared: HeadRuns, *, title: str | None = None, failed: Sequence[str
     lead = _lead(scores, described, order, against_best)
     equal = protocol(runs)
     return Content(
-        title=title or _title(sides),
+        title=_title(sides),
         head=compared.head,
         first=warnings(sides, failed),
         headline=sentences.headline(described, lead),

@@ -12,7 +12,7 @@ from vertebra.evaluation.plots.axes import Axis
 from vertebra.evaluation.plots.lines import Series, line_chart, small_curve
 from vertebra.evaluation.plots.rows import Interval, bar_limit, difference_bar, group_chart, interval_chart
 from vertebra.evaluation.plots.scatter import Dot, scatter
-from vertebra.evaluation.plots.svg import STYLES, Point, swatch
+from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report.content import Content, Front
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.curves import RunCurves
@@ -123,20 +123,16 @@ def _sizes(content: Content) -> Markup:
     return group_chart(groups, content.labels, empty="no objects of this size", label=f"AP by object size: {listed}")
 
 
-def _points(line: Sequence[Sequence[float]]) -> list[Point]:
-    return [(x, y) for x, y in line]
-
-
 def _traces(runs: Sequence[RunCurves], name: str, style: int) -> list[Series]:
     """Return the single runs of a side, faint."""
-    return [Series("", (), style, faint=_points(getattr(run, name))) for run in runs]
+    return [Series("", (), style, faint=getattr(run, name)) for run in runs]
 
 
 def _loss(content: Content) -> Markup | None:
     series = []
     for place, side in enumerate(content.training):
         style = place % STYLES
-        series += [*_traces(side.runs, "loss", style), Series(side.label, _points(side.loss), style)]
+        series += [*_traces(side.runs, "loss", style), Series(side.label, side.loss, style)]
     points = [point for line in series for point in line.points]
     if not points:
         return None
@@ -153,7 +149,7 @@ def _ap(content: Content) -> Markup | None:
     for place, side in enumerate(content.training):
         style = place % STYLES
         series += _traces(side.runs, "AP", style) if len(side.runs) > 1 else []
-        series.append(Series(side.label, _points(side.AP), style, markers=True))
+        series.append(Series(side.label, side.AP, style, markers=True))
     points = [point for line in series for point in (*line.points, *line.faint)]
     if not points:
         return None

@@ -9,8 +9,9 @@ from typing import Any
 
 from vertebra.evaluation.report.sides import Side
 
+MOST = 240  # points of a curve
 Point = tuple[float, float]
-Line = Sequence[Sequence[float]]  # points (iteration, value)
+Line = Sequence[Point]  # (iteration, value)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
     return smooth
 
 
-def thinned(points: Sequence[Point], most: int = 240) -> list[Point]:
-    """Return about `most` points at most, evenly picked, with the last one."""
-    step = max(1, math.ceil(len(points) / most))
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """Return about MOST points at most, evenly picked, with the last one."""
+    step = max(1, math.ceil(len(points) / MOST))
     kept = list(points[::step])
     if points and kept[-1] != points[-1]:
         kept.append(points[-1])
@@ -102,5 +103,5 @@ def side_curves(side: Side) -> SideCurves:
     )
 
 
-def _rounded(points: Sequence[Point], digits: int) -> list[list[float]]:
-    return [[x, round(y, digits)] for x, y in points]
+def _rounded(points: Sequence[Point], digits: int) -> Line:
+    return [(x, round(y, digits)) for x, y in points]

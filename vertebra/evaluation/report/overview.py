@@ -49,12 +49,12 @@ class Overview:
         return list(dict.fromkeys(head.report.caveat for head in self.heads if head.report.caveat))
 
 
-def assess_heads(reports: Sequence[tuple[str, Content]], *, title: str | None, failed: Sequence[str]) -> Overview:
+def assess_heads(reports: Sequence[tuple[str, Content]], failed: Sequence[str]) -> Overview:
     """Return the overview of (folder, that head's report)."""
     heads = [Head(content.head or folder, f"{folder}/report.html", content) for folder, content in reports]
     first = [line for head in heads for line in head.report.first] + without_result(failed)
     return Overview(
-        title=title or f"Backbones in {len(heads)} heads: {formats.joined([head.head for head in heads])}",
+        title=f"Backbones in {len(heads)} heads: {formats.joined([head.head for head in heads])}",
         first=list(dict.fromkeys(first)),
         heads=heads,
         fronts=_fronts(heads),

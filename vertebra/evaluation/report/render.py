@@ -21,6 +21,8 @@ from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.ground import formats
 from vertebra.ground.files import write_text
 
+MOST_IMAGES = 500  # in the browser of images
+
 
 @dataclass(frozen=True)
 class Written:
@@ -42,15 +44,13 @@ def write_report(
     images: Path | None = None,
     expect: Path | None = None,
     failed: Sequence[str] = (),
-    max_images: int = 500,
-    title: str | None = None,
 ) -> Written:
     """Compare finished detection runs and files of predictions; report.html, .md, .json and .tex go into `out`.
 
     Runs of several heads are a comparison each, in `out`/HEAD, with an overview in `out`. The first side is the
     baseline. predictions: COCO results by the name of their side, several files being several seeds, scored on
     `truth` (None: the runs'), whose pictures lie in `images`. expect: published numbers (`expect.py`). failed: what
-    has no result and why, in sentences. `max_images` bounds the browser of images.
+    has no result and why, in sentences.
     Raises UserError where runs are unfinished, or protocols or truths of one head differ.
     """
     expected = [] if expect is None else read_expectations(Path(expect))
@@ -60,15 +60,15 @@ def write_report(
     only = len(compared) == 1
     contents = []
     for one in compared:
-        content = assess(one, title=title if only else None, failed=failed if only else ())
+        content = assess(one, failed if only else ())
         content = replace(content, expectations=compare(expected, content, heads))
-        browser = _browse(one, content, images, max_images)
+        browser = _browse(one, content, images)
         content = replace(content, gallery=browser.gallery)
         contents.append(content)
         page = render(content, browser, out if only else out / folder(one.head))
     if not only:
         reports = [(folder(content.head), content) for content in contents]
-        page = render_overview(overview.assess_heads(reports, title=title, failed=failed), out)
+        page = render_overview(overview.assess_heads(reports, failed), out)
     not_met = [sentence for one in contents for sentence in missed(one.expectations, one.head)]
     return Written(page, tuple(contents), tuple(not_met), tuple(other_heads_notes(expected, heads)))
 
@@ -78,14 +78,14 @@ def folder(head: str | None) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in head or "unknown")
 
 
-def _browse(compared: HeadRuns, content: Content, images: Path | None, max_images: int) -> Browser:
+def _browse(compared: HeadRuns, content: Content, images: Path | None) -> Browser:
     sides = group_runs(compared.runs)
     pair = [content.labels.index(label) for label in content.pair]
     return build_browser(
         compared.truth,
         [(side.label, side.runs[0].predictions) for side in sides],
         image_roots=_image_roots(sides, images),
-        max_images=max_images,
+        max_images=MOST_IMAGES,
         pair=(pair[0], pair[-1]),
         note=sentences.shown_runs(content.sides),
     )

@@ -44,6 +44,7 @@ from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.ground.errors import UserError
 
 Covers = Literal["seeds and images", "images"]
+LEVEL = 0.95  # of every interval
 
 
 @dataclass(frozen=True)
@@ -109,32 +110,28 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def figure_interval(figure_S: FloatArray, *, images: int, level: float = 0.95) -> Interval:
+def figure_interval(figure_S: FloatArray, *, images: int) -> Interval:
     """Return the interval of one run's figure: image sampling only, by Student's t, within 0..100.
 
     images: how many of them the figure rests on. With one image, or with fewer than two resamples that have a figure,
     the ends are NaN.
     """
-    _check_level(level)
     known_S = figure_S[1:][~np.isnan(figure_S[1:])]
     estimate = float(figure_S[0])
     if math.isnan(estimate) or images < 2 or len(known_S) < 2:
-        return Interval(estimate, math.nan, math.nan, level)
+        return Interval(estimate, math.nan, math.nan, LEVEL)
     variance, freedom = _image_variance(known_S, images)
-    half = t_of_p(1 - level, freedom) * math.sqrt(variance)
-    return Interval(estimate, max(0.0, estimate - half), min(100.0, estimate + half), level)
+    half = t_of_p(1 - LEVEL, freedom) * math.sqrt(variance)
+    return Interval(estimate, max(0.0, estimate - half), min(100.0, estimate + half), LEVEL)
 
 
-def compare_sides(
-    first_KS: FloatArray, second_KS: FloatArray, *, level: float = 0.95, images: int | None = None
-) -> Difference | None:
+def compare_sides(first_KS: FloatArray, second_KS: FloatArray, *, images: int | None = None) -> Difference | None:
     """Return second side less first. Both were scored on the same resamples; their K may differ.
 
     images: how many of them the figure rests on, those with a truth of the class or size (None: enough not to matter).
     None where a side has no figure (a class or size without truths), or one image is all there is. Resamples without
     a figure are left out.
     """
-    _check_level(level)
     if first_KS.shape[1] != second_KS.shape[1] or first_KS.shape[1] < 3:
         raise UserError("two sides are compared on the same resamples of the images, two at least")
     if images is not None and images < 2:
@@ -155,12 +152,7 @@ def compare_sides(
         variance += sum(extra)
         # The images' part holds both sides' taste in images: that gives K - 1 at least, but for the resamples' luck.
         freedom = max(variance**2 / doubt, min(freedom, min(seeds) - 1)) if doubt else freedom
-    return _difference(float(change_S[0]), math.sqrt(variance), freedom, seeds, level, least_p)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise UserError(f"a level is between 0 and 1, not {level}")
+    return _difference(float(change_S[0]), math.sqrt(variance), freedom, seeds, least_p)
 
 
 def _image_variance(values_S: FloatArray, images: int | None) -> tuple[float, float]:
@@ -191,9 +183,7 @@ def _doubt(all_: float, more: float) -> float:
     return all_**2 * min(1.0, 4 * more / all_) if all_ > 0 else 0.0
 
 
-def _difference(
-    estimate: float, error: float, freedom: float, seeds: tuple[int, int], level: float, least_p: float
-) -> Difference:
+def _difference(estimate: float, error: float, freedom: float, seeds: tuple[int, int], least_p: float) -> Difference:
     """least_p: the smallest p-value that there can be; the error is raised to what it takes."""
     if error > 0:
         p_value = two_sided_p(estimate / error, freedom)
@@ -201,8 +191,8 @@ def _difference(
         p_value = 1.0 if estimate == 0 else 0.0
     if p_value < least_p:
         p_value, error = least_p, abs(estimate) / t_of_p(least_p, freedom)
-    half = t_of_p(1 - level, freedom) * error
-    return Difference(estimate, estimate - half, estimate + half, level, p_value, error, freedom, seeds)
+    half = t_of_p(1 - LEVEL, freedom) * error
+    return Difference(estimate, estimate - half, estimate + half, LEVEL, p_value, error, freedom, seeds)
 
 
 def two_sided_p(t: float, freedom: float) -> float:

@@ -72,16 +72,14 @@ class Resampled:
         return int(self.shown_CI[self.classes.index(name)].sum())
 
 
-def compare(
-    first: Sequence[Resampled], second: Sequence[Resampled], *, of: str | None = None, level: float = 0.95
-) -> Difference | None:
+def compare(first: Sequence[Resampled], second: Sequence[Resampled], *, of: str | None = None) -> Difference | None:
     """Return second side less first in one figure, with its interval; None where there is nothing to measure.
 
     A Resampled for each run of the two sides, all on the same counts. of: a class, in place of the mean over classes.
     """
     sides = (np.stack([one.mean_S if of is None else one.of(of) for one in side]) for side in (first, second))
     images = first[0].images if of is None else first[0].images_of(of)
-    return compare_sides(*sides, level=level, images=images)
+    return compare_sides(*sides, images=images)
 
 
 def class_mean(values_SC: FloatArray) -> FloatArray:

@@ -14,6 +14,8 @@ from vertebra.evaluation.study.runs import StudyRun
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 
+MOST_NAMED = 4  # fields in which a protocol differs
+
 
 @dataclass(frozen=True)
 class Group:
@@ -84,10 +86,10 @@ def sort_runs(runs: Sequence[StudyRun]) -> list[Protocol]:
     return protocols
 
 
-def _differing(fields: Mapping[str, Any], main: Mapping[str, Any], most: int = 4) -> str:
+def _differing(fields: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     found = [(name, value) for name, value, _ in differing(fields, main) if not name.endswith("fingerprint")]
-    shown = ", ".join(f"{name} {formats.plain(value)}" for name, value in found[:most])
-    return shown + (f" and {len(found) - most} more" if len(found) > most else "")
+    shown = ", ".join(f"{name} {formats.plain(value)}" for name, value in found[:MOST_NAMED])
+    return shown + (f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else "")
 
 
 def _by_seed(runs: Sequence[StudyRun]) -> tuple[StudyRun, ...]:

@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 from vertebra.evaluation.metrics.average_precision import IntArray
 from vertebra.evaluation.metrics.matching import take
 from vertebra.evaluation.metrics.overlaps import Overlaps
-from vertebra.evaluation.why.operating import hits
+from vertebra.evaluation.why.operating import IOU, hits
+
+MOST = 10  # pairs of classes that are confused
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,13 @@ class Confusion:
 
     names: list[str]
     score: float
-    iou: float
     counts: IntArray
 
     def to_dict(self) -> dict[str, Any]:
         diagonal = int(np.trace(self.counts[:-1, :-1]))
         return {
             "score": self.score,
-            "iou": self.iou,
+            "iou": IOU,
             "classes": self.names,
             "rows": "truth, last row: background",
             "columns": "detection, last column: missed",
@@ -51,7 +52,7 @@ class Confusion:
         }
 
 
-def most_confused(names: Sequence[str], counts_SKK: ArrayLike, most: int = 10) -> list[tuple[str, str, list[Any]]]:
+def most_confused(names: Sequence[str], counts_SKK: ArrayLike) -> list[tuple[str, str, list[Any]]]:
     """Return (truth's class, detection's class, each side's count) of the pairs with the greatest count of any side.
 
     counts_SKK: each side's matrix, with or without the background; means over seeds may stand in it.
@@ -59,25 +60,25 @@ def most_confused(names: Sequence[str], counts_SKK: ArrayLike, most: int = 10) -
     off_SKK = np.array(counts_SKK)[:, : len(names), : len(names)]
     off_SKK[:, np.eye(len(names), dtype=bool)] = 0
     greatest_KK = off_SKK.max(axis=0)
-    order = np.argsort(-greatest_KK, axis=None, kind="stable")[:most]
+    order = np.argsort(-greatest_KK, axis=None, kind="stable")[:MOST]
     rows, columns = np.unravel_index(order, greatest_KK.shape)
     return [(names[r], names[c], off_SKK[:, r, c].tolist()) for r, c in zip(rows, columns) if greatest_KK[r, c]]
 
 
-def confusion(overlaps: Overlaps, score: float, iou: float = 0.5) -> Confusion:
+def confusion(overlaps: Overlaps, score: float) -> Confusion:
     """Return the confusions of the detections with a score of `score` or more."""
     shown = overlaps.only(overlaps.score_D >= score)
     detections, truths, classes = len(shown.score_D), len(shown.class_G), len(shown.names)
-    taken_D, counted_D = hits(shown, iou)
+    taken_D, counted_D = hits(shown)
     free_G = ~shown.aside_G
     free_G[taken_D[taken_D >= 0]] = False
     left_D = counted_D & (taken_D < 0)
     pairs = shown.pairs
-    others = pairs.where((pairs.iou_P >= iou) & free_G[pairs.truth_P] & left_D[pairs.detection_P])
+    others = pairs.where((pairs.iou_P >= IOU) & free_G[pairs.truth_P] & left_D[pairs.detection_P])
     taken_D = np.where(left_D, take(others, detections, truths), taken_D)
     free_G[taken_D[taken_D >= 0]] = False
     true_D = np.append(shown.class_G, classes)[taken_D]  # -1, no truth, is background
     counts = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     np.add.at(counts, (true_D[counted_D], shown.class_D[counted_D]), 1)
     counts[:classes, classes] = shown.truths_by_class(free_G)
-    return Confusion(shown.names, score, iou, counts)
+    return Confusion(shown.names, score, counts)

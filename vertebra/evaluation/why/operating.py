@@ -8,10 +8,12 @@ from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray,
 from vertebra.evaluation.metrics.matching import take_wanted_first
 from vertebra.evaluation.metrics.overlaps import Overlaps
 
+IOU = 0.5
 
-def hits(overlaps: Overlaps, iou: float = 0.5) -> tuple[IntArray, BoolArray]:
+
+def hits(overlaps: Overlaps) -> tuple[IntArray, BoolArray]:
     """Return taken_D, each detection's truth or -1, and counted_D: not on a crowd or an ignored difficult object."""
-    taken_D, overlooked_D = take_wanted_first(overlaps, overlaps.matchable(iou), ~overlaps.aside_G)
+    taken_D, overlooked_D = take_wanted_first(overlaps, overlaps.matchable(IOU), ~overlaps.aside_G)
     return taken_D, ~overlooked_D
 
 
