@@ -115,11 +115,12 @@ def flag(name: str, text: str) -> bool:
 
 def numbers(raw: list[Any]) -> tuple[FloatArray, bool]:
     """Return float64, NaN where there is no finite number, and whether they are all plain numbers."""
-    if set(map(type, raw)) <= {int, float}:
-        with suppress(OverflowError):  # whole numbers beyond floating point
+    types = set(map(type, raw))
+    if bool not in types and all(issubclass(one, (int, float, np.number)) for one in types):
+        with suppress(OverflowError, TypeError):  # whole numbers beyond floating point, complex numbers
             values = np.array(raw, np.float64)
             values[np.isinf(values)] = np.nan
-            return values, True
+            return values, types <= {int, float, np.float64}
     return np.array([_number(one) for one in raw], np.float64), False
 
 
