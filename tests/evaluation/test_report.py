@@ -30,7 +30,7 @@ from vertebra.evaluation.report.content import ClassRow, Content, as_json
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sides import label_runs
-from vertebra.evaluation.report.spread import Spread, change
+from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import holm
 from vertebra.evaluation.why.errors import KINDS
 from vertebra.evaluation.why.explain import explain
@@ -70,15 +70,17 @@ def test_every_file_shows_the_same_figures(content: Content, written: Path, pair
         cells = re.search(rf'<th scope="row">{name}<.*?</tr>', page, re.S)
         line = next(line for line in tex.splitlines() if line.startswith(f"{name} "))
         assert cells
+        difference = content.differences_to_baseline[0].differences[name]
         texts = [str(side.figures[name]) for side in content.sides]
-        for text in (*texts, change(content.differences_to_baseline[0].differences[name])):
+        for text in (*texts, difference.text() if difference else formats.NONE):
             assert f">{text}<" in cells[0]
             assert text in rows[name]
             assert latex.escape(text) in line
     for row in content.per_class:
-        if row.truths:
-            assert change(row.difference) in rows[row.name]
-            assert f">{change(row.difference)}<" in page
+        if row.difference:
+            assert row.difference.text() in rows[row.name]
+            assert f">{row.difference.text()}<" in page
+    assert sum(bool(row.difference) for row in content.per_class) == 2
 
 
 def test_classes_sizes_recall_and_curves_are_pycocotools_own(content: Content, pair: list[Path]) -> None:
@@ -317,8 +319,9 @@ def test_three_sides_are_ranked_against_the_best_and_the_baseline(pair: list[Pat
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "## Each side against plain18, the baseline" in markdown
     assert "## r18, the best, against each other side" in markdown
-    text = change(content.best_against_others[1].differences["AP50"])
-    assert any(line.startswith("| plain18 |") and text in line for line in markdown.splitlines())
+    difference = content.best_against_others[1].differences["AP50"]
+    text = difference and difference.text()
+    assert text and any(line.startswith("| plain18 |") and text in line for line in markdown.splitlines())
 
 
 def test_one_backbone_twice_is_distinguished_by_what_differs(tmp_path: Path) -> None:

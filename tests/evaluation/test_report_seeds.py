@@ -19,7 +19,7 @@ from vertebra.evaluation.report.reasons import mean_of
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sentences import caveat, details, headline
 from vertebra.evaluation.report.sides import group_runs
-from vertebra.evaluation.report.spread import Spread, change
+from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.explain import explain
 from vertebra.ground import formats
@@ -72,7 +72,7 @@ def test_with_seeds_on_both_sides_there_is_a_verdict(several):
         f"r18 beats plain18 by {difference.estimate:.1f} ± {half:.1f} AP (3 seeds each)"
     )
     assert content.title == "plain18 against r18" and content.first == [] and content.caveat == ""
-    assert change(difference)[:-1] in content.sentences[0]
+    assert difference.text()[:-1] in content.sentences[0]
     assert content.sentences[0].endswith("they cover other training seeds and other test images.")
     assert content.notes[0] == "Figures are means over seeds, ± their standard deviation."
     assert set(one.differences) == set(content.figures)

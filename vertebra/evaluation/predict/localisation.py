@@ -125,8 +125,7 @@ def location_error(guesses: Guesses, truth: LocationTruth, count: int) -> Locati
     images = len(truth)
     if not images:
         raise UserError("there are no images to localise in; is the split empty?")
-    of_class_IQ = guesses.classes_IQ[:, :count] == truth.labels_I[:, None]
-    right_IQ = of_class_IQ & (overlaps(guesses.boxes_IQ4[:, :count], truth) >= RIGHT_IOU)
+    of_class_IQ, right_IQ = _judged(guesses, truth, count)
     has_class_I = of_class_IQ.any(axis=1)
     class_wrong, wrong = int((~has_class_I).sum()), int((~right_IQ.any(axis=1)).sum())
     return LocationError(
@@ -139,6 +138,12 @@ def location_error(guesses: Guesses, truth: LocationTruth, count: int) -> Locati
         class_wrong=class_wrong,
         box_wrong=wrong - class_wrong,
     )
+
+
+def _judged(guesses: Guesses, truth: LocationTruth, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return of_class_IQ and right_IQ of the first `count` guesses: those of the image's class, and with its box."""
+    of_class_IQ = guesses.classes_IQ[:, :count] == truth.labels_I[:, None]
+    return of_class_IQ, of_class_IQ & (overlaps(guesses.boxes_IQ4[:, :count], truth) >= RIGHT_IOU)
 
 
 def with_true_class(boxes_I4: NDArray[np.float32], truth: LocationTruth) -> Guesses:
@@ -162,9 +167,7 @@ def mean_share(truth: LocationTruth) -> tuple[float, float]:
 
 def errors_by_class(guesses: Guesses, truth: LocationTruth, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return for each class that occurs its images, and the per cent of them that the first guess gets wrong."""
-    right_I = (guesses.classes_IQ[:, 0] == truth.labels_I) & (
-        overlaps(guesses.boxes_IQ4[:, :1], truth)[:, 0] >= RIGHT_IOU
-    )
+    right_I = _judged(guesses, truth, 1)[1][:, 0]
     images_C = np.bincount(truth.labels_I, minlength=len(names))
     right_C = np.bincount(truth.labels_I[right_I], minlength=len(names))
     return {

@@ -16,7 +16,7 @@ from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report.content import Content, Front
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.curves import RunCurves
-from vertebra.evaluation.report.spread import Spread, change
+from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.report.tables import measured_on
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
@@ -100,7 +100,7 @@ def _intervals(content: Content) -> Markup | None:
             difference.estimate,
             difference.low,
             difference.high,
-            change(difference),
+            difference.text(),
             style=labels.index(comparison.b) % STYLES,
         )
         for comparison in content.differences_to_baseline

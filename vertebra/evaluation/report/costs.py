@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts
 from vertebra.evaluation.report.reading import first_of
@@ -44,7 +44,6 @@ COSTS = {
 }
 # The measures that each front may be drawn over, the best first; old runs have the second alone.
 FRONTS = {"flops": ("flops",), "latency_s": ("latency_s", "time_per_image_s"), "parameters": ("parameters",)}
-CONDITIONS = ("input_hw", "proposals", "device", "threads", "precision", "peak_memory_of")  # of the measurement
 
 
 def side_cost(side: Side) -> SideCost:
@@ -54,7 +53,7 @@ def side_cost(side: Side) -> SideCost:
         values = [value for run in side.runs if (value := _cost(run, name)) is not None]
         measures[name] = None if len(values) < len(side.runs) else Spread.over(values)
     conditions = {}
-    for name in CONDITIONS:
+    for name in (one.name for one in fields(SideCost) if one.name != "measures"):
         found = [first_of(run.evaluation, f"cost.{name}") for run in side.runs]
         conditions[name] = found[0] if all(value == found[0] for value in found) else None
     return SideCost(measures, **conditions)

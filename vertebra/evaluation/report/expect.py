@@ -28,7 +28,7 @@ from vertebra.evaluation.report.content import Content, Outcome, SideFacts
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.reading import read_text
 from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
-from vertebra.evaluation.report.spread import Spread, change, with_unit
+from vertebra.evaluation.report.spread import Spread, with_unit
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 from vertebra.ground import formats
@@ -215,9 +215,9 @@ def _found_text(one: Expectation, sides: Sequence[SideFacts | None], content: Co
     for pair in (*content.differences_to_baseline, *content.best_against_others):
         difference = pair.differences.get(one.figure)
         if difference and [pair.b, pair.a] == labels:
-            return change(difference)
+            return difference.text()
         if difference and [pair.a, pair.b] == labels:
-            return change(_turned(difference))
+            return _turned(difference).text()
     return _write(one, found)
 
 

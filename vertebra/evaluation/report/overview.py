@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from markupsafe import Markup
-
 from vertebra.evaluation.plots.svg import STYLES, swatch
 from vertebra.evaluation.report.assess import without_result
 from vertebra.evaluation.report.charts import front_chart
@@ -91,5 +89,5 @@ def draw(overview: Overview) -> dict[str, Any]:
     """Return the fronts over all heads, and each head's mark."""
     return {
         "charts": {name: front_chart(front) for name, front in overview.fronts.items()},
-        "swatches": [Markup(swatch(place % STYLES)) for place in range(len(overview.heads))],
+        "swatches": [swatch(place % STYLES) for place in range(len(overview.heads))],
     }

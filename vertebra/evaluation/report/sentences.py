@@ -9,7 +9,6 @@ from typing import Any
 from vertebra.evaluation.report.content import Comparison, SideFacts
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.scores import RESAMPLES
-from vertebra.evaluation.report.spread import change, plus_minus
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
@@ -29,7 +28,8 @@ def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
     difference = lead.differences["AP"]
     if difference is None:
         return f"{best.label} and {worse.label} cannot be compared: only one test image has objects"
-    by, seeds = f"{plus_minus(difference)}{NBSP}AP", _seeds(worse, best)
+    size, half = formats.ap(abs(difference.estimate)), formats.ap(difference.high - difference.estimate)
+    by, seeds = f"{size}{NBSP}±{NBSP}{half}{NBSP}AP", _seeds(worse, best)
     if len(sides) == 2:
         if difference.distinguishable:
             return f"{best.label} beats {worse.label} by {by} ({seeds})"
@@ -105,7 +105,7 @@ def _with_p(difference: Difference | None) -> str:
     """Return '+6.0 (+5.6 to +6.4, p < 0.001)'."""
     if difference is None:
         return formats.NONE
-    return f"{change(difference)[:-1]}, p {formats.p_text(difference.p)})"
+    return f"{difference.text()[:-1]}, p {formats.p_text(difference.p)})"
 
 
 def _cost(worse: SideFacts, best: SideFacts, lead: Comparison) -> list[str]:

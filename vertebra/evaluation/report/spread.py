@@ -1,4 +1,4 @@
-"""A figure over a side's seeds, and how such figures and differences are written."""
+"""A figure over a side's seeds, and how it is written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vertebra.evaluation.statistics.comparison import Difference, mean_and_spread
-from vertebra.ground.formats import NBSP, NONE, ap, interval, known, signed
+from vertebra.evaluation.statistics.comparison import mean_and_spread
+from vertebra.ground.formats import NBSP, NONE, ap, known
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,6 @@ class Spread:
     def __str__(self) -> str:
         """Return '45.0 ± 0.6' of an AP figure, without the spread where there is one run."""
         return ap(self.mean) + ("" if self.std is None else f" ± {ap(self.std)}")
-
-
-def plus_minus(difference: Difference) -> str:
-    """Return '6.0 ± 0.4' of a difference: its size, and half its interval."""
-    return f"{ap(abs(difference.estimate))}{NBSP}±{NBSP}{ap(difference.high - difference.estimate)}"
-
-
-def change(difference: Difference | None) -> str:
-    """Return '+6.0 (+5.6 to +6.4)' of a difference with its interval."""
-    if difference is None:
-        return NONE
-    return f"{signed(difference.estimate)} ({interval(difference.low, difference.high)})"
 
 
 def with_unit(figure: Spread | None, write: Callable[[float | None], str]) -> str:

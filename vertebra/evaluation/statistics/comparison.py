@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
 from vertebra.evaluation.metrics.files import none_for_nan
+from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 
 Covers = Literal["seeds and images", "images"]
@@ -78,6 +79,10 @@ class Difference:
     freedom: float
     seeds: tuple[int, int]
     adjusted_p: float | None = None
+
+    def text(self, write: Callable[[float], str] = formats.signed) -> str:
+        """Return '+6.0 (+5.6 to +6.4)': the difference with its interval, each number as `write` has it."""
+        return f"{write(self.estimate)} ({formats.interval(self.low, self.high, write)})"
 
     @property
     def covers(self) -> Covers:

@@ -65,6 +65,8 @@ def difference_cells(
     if difference is None:
         return [formats.NONE, formats.NONE]
     write = formats.signed_points if detailed else formats.signed
-    text = f"{write(difference.estimate)} ({formats.interval(difference.low, difference.high, write)})"
     note = NOT_DISTINGUISHABLE if verdict and not difference.distinguishable else ""
-    return [Cell(text, note, value=difference.estimate), Cell(formats.p_value(difference.p), value=difference.p)]
+    return [
+        Cell(difference.text(write), note, value=difference.estimate),
+        Cell(formats.p_value(difference.p), value=difference.p),
+    ]
