@@ -15,7 +15,7 @@ import torch
 from torchvision.ops import box_iou
 
 from detectors.anchors import AnchorGrid
-from tests.data.writers import picture, write_coco, write_folders, write_picture, write_text, write_voc
+from tests.data.writers import picture, write_coco, write_folders, write_picture, write_text, write_voc, write_xml
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.prepare import looks
 from vertebra.data.prepare.anchor_fit import MATCH, Anchors, best_iou, fit
@@ -137,10 +137,11 @@ def test_boxes_are_compared_at_the_recipes_size_and_better_sizes_are_better(tmp_
     dataset = _boxes(tmp_path, [24.0] * 90 + [130.0] * 110)
     anchors = Anchors((64, 128), (1.0,), (4,), 0.5, FixedView(240, 320))
     found = fit(dataset, anchors)
-    assert found is not None and found.boxes == 200 and found.sides_px[0] == pytest.approx(12) and found.better
+    assert found is not None and found.boxes_tried == 200 and found.better_sizes
+    assert found.box_sides_px["10%"] == pytest.approx(12)
     assert found.unmatched == pytest.approx(0.45) and found.better_unmatched < 0.05
-    again = fit(dataset, Anchors(found.better, (1.0,), (4,), 0.5, FixedView(240, 320)))
-    assert again is not None and again.unmatched == found.better_unmatched and again.better == ()
+    again = fit(dataset, Anchors(found.better_sizes, (1.0,), (4,), 0.5, FixedView(240, 320)))
+    assert again is not None and again.unmatched == found.better_unmatched and again.better_sizes == ()
     words = " ".join(contents_in_words(contents(check(tmp_path, "json:ann.json"), anchors), "my.yaml"))
     assert f"45% of them have no anchor with IoU {MATCH} (sizes 64 128): try --model.anchor-sizes" in words
 
@@ -207,12 +208,7 @@ def spoilt_classes(root: Path) -> str:
 def spoilt_boxes(root: Path) -> str:
     spoilt_classes(root)
     for path in root.glob("train/*/*.jpg"):
-        box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
-        size = "<size><width>64</width><height>48</height></size>"
-        write_text(
-            path.with_suffix(".xml"),
-            f"<annotation>{size}<object><name>{path.parent.name}</name>{box}</object></annotation>",
-        )
+        write_xml(path.with_suffix(".xml"), [(path.parent.name, 2, 3, 20, 30)], (48, 64))
     return "loc/train"
 
 
@@ -233,13 +229,13 @@ def test_a_set_written_anew_has_no_faults_and_lists_what_is_gone(tmp_path: Path,
     assert again.faults == [] and again.pictures is not None and len(again.pictures) == images
     assert objects is None or len(again.pictures.labels_K) == objects
     fatal = [str(fault) for fault in checked.faults if fault.fatal]
-    assert all(any(sentence in change for change in fixed.changes) for sentence in fatal), fixed.changes
+    assert all(any(sentence in change for change in fixed.sentences) for sentence in fatal), fixed.sentences
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}, "never in place"
 
 
 def test_boxes_beyond_the_edge_are_clipped_with_their_areas(tmp_path: Path):
     fixed = write_fixed(check(tmp_path, spoilt_coco(tmp_path)), tmp_path, tmp_path / "new", "train")
-    assert fixed is not None and "changed: 1 boxes were clipped to their images" in fixed.changes
+    assert fixed is not None and "changed: 1 boxes were clipped to their images" in fixed.sentences
     value = json.loads((tmp_path / "new" / "annotations" / "instances_train.json").read_text())
     assert [(one["bbox"], one["area"]) for one in value["annotations"]] == [
         ([1, 2, 30, 40], 1200), ([60, 40, 20, 20], 400)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share, extent
-from tests.data.writers import VOC_OBJECT, write_picture, write_text
+from tests.data.writers import write_picture, write_text, write_xml
 from vertebra.data.datasets.localisation import open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.sampling import Share
@@ -26,15 +26,6 @@ from vertebra.ground.errors import DataError
 Object = tuple[str, int, int, int, int]
 Change = Callable[[Path], Any]
 PICTURE_HW = (60, 80)
-
-
-def write_xml(path: Path, objects: list[Object], size_hw: tuple[int, int] = PICTURE_HW) -> None:
-    texts = [
-        VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=0, parts="")
-        for n, x0, y0, x1, y1 in objects
-    ]
-    size = f"<size><width>{size_hw[1]}</width><height>{size_hw[0]}</height></size>"
-    write_text(path, f"<annotation>{size}{''.join(texts)}</annotation>")
 
 
 def write_ilsvrc(root: Path) -> Path:

@@ -93,11 +93,6 @@ def test_batches_have_the_worker_loaders_images_and_a_resumed_run_the_same_views
     assert_same(whole[70:], resumed)
 
 
-def test_an_epoch_has_each_image_once():
-    ids = [i for batch in train_loader(in_memory(48), Share(batch=8), augment="pad") for i in batch.image_ids]
-    assert sorted(ids) == list(range(48))
-
-
 @pytest.mark.parametrize("train", [True, False])
 def test_two_processes_together_have_what_one_has(train: bool):
     images = read_resident(in_memory(22), size=SIZE)

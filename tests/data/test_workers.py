@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -165,9 +164,3 @@ def test_a_full_dev_shm_ends_in_a_sentence(mb, known, sentence):
     )
     assert sentence in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and done.returncode == 0
-
-
-def test_batches_are_those_of_one_process():
-    reader = Reader(mb=0.5)
-    for one, other in zip(loader(reader, 2), loader(reader, 0), strict=True):
-        assert one.image_ids == other.image_ids and np.array_equal(*(b.inputs[0].numpy() for b in (one, other)))

@@ -115,9 +115,19 @@ def write_coco(
     return path
 
 
-VOC_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>
+_OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>
 <ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>{parts}</object>"""
-PART = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+_PART = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+
+
+def write_xml(path: Path, objects: list[Any], size_hw: tuple[int, int] = (60, 80), *, parts: str = "") -> None:
+    """VOC's XML. objects: (name, xmin, ymin, xmax, ymax), and difficult where it is not 0."""
+    texts = [
+        _OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=d[0] if d else 0, parts=parts)
+        for n, x0, y0, x1, y1, *d in objects
+    ]
+    size = f"<size><width>{size_hw[1]}</width><height>{size_hw[0]}</height></size>"
+    write_text(path, f"<annotation>{size}{''.join(texts)}</annotation>")
 
 
 def write_voc(
@@ -137,12 +147,7 @@ def write_voc(
     for seed, (stem, objects) in enumerate(images.items()):
         height, width = sizes_hw[seed % len(sizes_hw)]
         write_picture(folder / "JPEGImages" / f"{stem}.jpg", height, width, seed)
-        texts = [
-            VOC_OBJECT.format(name=n, xmin=x0, ymin=y0, xmax=x1, ymax=y1, difficult=d, parts=PART)
-            for n, x0, y0, x1, y1, d in objects
-        ]
-        size = f"<size><width>{width}</width><height>{height}</height></size>"
-        write_text(folder / "Annotations" / f"{stem}.xml", f"<annotation>{size}{''.join(texts)}</annotation>")
+        write_xml(folder / "Annotations" / f"{stem}.xml", objects, (height, width), parts=_PART)
     write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(images) + "\n")
     return folder
 

@@ -194,10 +194,10 @@ def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str,
             print(f"{one.source}: nothing in it can be used, so that nothing was written")
             left += one.fatal
             continue
-        for change in fixed.changes[:ALIKE_SHOWN]:
+        for change in fixed.sentences[:ALIKE_SHOWN]:
             print(f"{one.source}: {change}")
-        if len(fixed.changes) > ALIKE_SHOWN:
-            print(f"{one.source}: {len(fixed.changes) - ALIKE_SHOWN} more changes; --json FILE lists all")
+        if len(fixed.sentences) > ALIKE_SHOWN:
+            print(f"{one.source}: {len(fixed.sentences) - ALIKE_SHOWN} more changes; --json FILE lists all")
         again = check(fixed.data, fixed.source)
         for fault in again.faults:
             if fault.fatal:
@@ -206,6 +206,6 @@ def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str,
         pictures = 0 if again.pictures is None else len(again.pictures)
         print(f"{one.source}: {pictures} images written; open them as {fixed.source} with --data {fixed.data}")
         report["sources"][one.source]["fixed"] = {
-            "source": fixed.source, "data": str(fixed.data), "changes": fixed.changes, "images": pictures
+            "source": fixed.source, "data": str(fixed.data), "changes": fixed.sentences, "images": pictures
         }  # fmt: skip
     return left

@@ -67,7 +67,7 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
     found = read_images(home, listed, labelled=folder != "test", extras=extras)
     found.faults[:0] = faults
     classes, titles = det_classes(home)
-    return xml_dataset(found, source, classes, titles=titles, extras=extras)
+    return xml_dataset(found, source, classes, titles=titles)
 
 
 def det_classes(home: Path) -> tuple[Classes, tuple[str, ...]]:

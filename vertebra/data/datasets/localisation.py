@@ -14,7 +14,7 @@ their own class (more than half of ImageNet's training images) left out.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from detectors.structures import Size
-from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset
+from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset, parse_each
 from vertebra.data.datasets.catalog import check_root
 from vertebra.data.datasets.faults import Fault, judge_boxes, refuse, summarise
 from vertebra.data.datasets.folders import read_lines
@@ -107,7 +107,7 @@ def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | Non
     whole = FOLDER_PARTS.get(split, (split,))[0]
     if base is not None:
         images = _listed(images, base / "ImageSets" / CLS_LOC, whole)
-    return _build(images, _annotations(images, _reader(root, base, images, whole)))
+    return _build(images, _reader(root, base, images, whole))
 
 
 def _open_images(root: Path, pictures: Path, split: str) -> ClassificationDataset:
@@ -233,22 +233,13 @@ def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> XmlImage |
     return XmlImage(size_hw, objects)
 
 
-def _annotations(
-    images: ClassificationDataset, read: Callable[[int], XmlImage | None]
-) -> Iterator[_Labelled | Fault | None]:
-    """Yield for each image with an annotation the boxes of its class, or its fault, or None without such a box."""
-    label_of = {name: label for label, name in enumerate(images.class_names)}
-    for place, label in enumerate(images.labels_I.tolist()):
-        try:
-            if (annotation := read(place)) is None:
-                continue
-            if label < 0 and annotation.objects:
-                label = _label_of_objects(annotation.objects, label_of, images.path(place))
-        except DataError as error:
-            yield Fault.of(error)
-            continue
-        edges_K4 = [one.edges for one in annotation.objects if label_of.get(one.name) == label]
-        yield _Labelled(place, label, annotation.size_hw, edges_K4) if edges_K4 else None
+def _labelled(images: ClassificationDataset, place: int, label_of: Mapping[str, int], image: XmlImage) -> _Labelled:
+    """An image with the boxes of its class, perhaps none. Raises DataError."""
+    label = int(images.labels_I[place])
+    if label < 0 and image.objects:
+        label = _label_of_objects(image.objects, label_of, images.path(place))
+    edges_K4 = [one.edges for one in image.objects if label_of.get(one.name) == label]
+    return _Labelled(place, label, image.size_hw, edges_K4)
 
 
 def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int], image: Path) -> int:
@@ -261,11 +252,17 @@ def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int],
 
 
 def _build(
-    images: ClassificationDataset, annotations: Iterable[_Labelled | Fault | None]
+    images: ClassificationDataset, read: Callable[[int], XmlImage | None]
 ) -> tuple[LocalisationDataset | None, list[Fault]]:
-    annotated = list(annotations)
-    faults = [one for one in annotated if isinstance(one, Fault)]
-    found = [one for one in annotated if isinstance(one, _Labelled)]
+    label_of = {name: label for label, name in enumerate(images.class_names)}
+
+    def parse(place: int) -> _Labelled | None:
+        image = read(place)
+        return None if image is None else _labelled(images, place, label_of, image)
+
+    parsed, faults = parse_each(range(len(images)), parse)
+    annotated = [one for one in parsed if one is not None]
+    found = [one for one in annotated if one.edges_K4]
     places_I = np.array([one.place for one in found], np.int64)
     labels_I = np.array([one.label for one in found], np.int64)
     sizes_I2 = np.array([one.size_hw for one in found], np.int64).reshape(-1, 2)

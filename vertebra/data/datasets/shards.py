@@ -17,13 +17,12 @@ Legend: I images of the data set, B of a batch.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,7 +30,6 @@ from vertebra.data.datasets.imagenet import FOLDER_PARTS, SPLIT_FOLDERS
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import BadSample, DataError
-from vertebra.ground.files import write_atomically
 from vertebra.ground.parse import parse_json
 
 FORMAT = "vertebra shards 1"
@@ -213,23 +211,6 @@ def read_shards(path: str, split: str) -> ClassificationDataset:
     _, first, end = FOLDER_PARTS[split]
     parts = [np.flatnonzero(whole.labels_I == label) for label in range(len(whole.class_names))]
     return whole.subset(np.concatenate([part[len(part) * first // 10 : len(part) * end // 10] for part in parts]))
-
-
-def write_index(path: Path, class_names: Sequence[str], lines: Sequence[dict[str, Any]]) -> None:
-    """Write the index of these shards, whole or not at all. Raises DataError on a full disk."""
-    head = {"format": FORMAT, "images": sum(len(line["places"]) for line in lines), "class_names": list(class_names)}
-    texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *lines))
-    write_whole(path, lambda file: file.writelines(text.encode("utf-8", "surrogateescape") for text in texts))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file, which stands at `path` once it is whole. Raises DataError on a full disk."""
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        hint = "make room there, or give another --output"
-        raise DataError(path, f"cannot be written ({cause.strerror})", hint) from error
 
 
 def read_index(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -80,7 +80,6 @@ def parse_voc(root: Path, parts: Sequence[str], source: str, *, extras: bool = F
             part,
             Classes(own),
             name_hint=f"correct the name, or read a set of other classes as vocxml:{folder}",
-            extras=extras,
         )
         for part, one, folder in found
     ]
@@ -148,7 +147,7 @@ def parse_xml_folder(folder: Path, source: str, *, extras: bool = False) -> Pars
     found = read_images(root, listed, origin=origin, extras=extras, from_zero=f"vocxml0:{place}" if origin else "")
     found.faults += faults
     hint = f"correct the name, or the list of classes in {folder}"
-    return xml_dataset(found, source, Classes(folder_classes(folder)), name_hint=hint, extras=extras)
+    return xml_dataset(found, source, Classes(folder_classes(folder)), name_hint=hint)
 
 
 def _list(folder: Path) -> tuple[Path, list[Listed], list[Fault]]:

@@ -43,12 +43,14 @@ class Listed:
 class XmlSet:
     """The images that could be read, their objects, and all that is wrong with any.
 
-    root: what file names are relative to. labelled: False where the set's annotations are not published. from_zero: the
-    source that reads it with corners that count from 0, where it may be such a one.
+    root: what file names are relative to. labelled: False where the set's annotations are not published. extras: True
+    where further fields were read. from_zero: the source that reads it with corners that count from 0, where it may be
+    such a one.
     """
 
     root: Path
     labelled: bool = True
+    extras: bool = False
     from_zero: str = ""
     images: list[Listed] = field(default_factory=list)
     file_names: list[str] = field(default_factory=list)
@@ -66,7 +68,7 @@ def read_images(
     from_zero: str = "",
 ) -> XmlSet:
     """Read each one's XML; images without one get their size from their header."""
-    found = XmlSet(root, labelled, from_zero)
+    found = XmlSet(root, labelled, extras, from_zero)
     bare = [one for one in listed if one.xml is None]
     sizes_hw_B2, found.faults = image_sizes([root / one.file_names[0] for one in bare])
     size_of = {one.stem: (height, width) for one, (height, width) in zip(bare, sizes_hw_B2.tolist())}
@@ -101,7 +103,6 @@ def xml_dataset(
     *,
     titles: Sequence[str] = (),
     name_hint: str = "correct the name",
-    extras: bool = False,
 ) -> Parsed:
     """Return images and objects as a data set; objects of other classes are faults.
 
@@ -145,14 +146,14 @@ def xml_dataset(
             ids,
             found.file_names,
             sizes_hw_I2,
-            [json.dumps(image.extras) for image in found.contents] if extras else None,
+            [json.dumps(image.extras) for image in found.contents] if found.extras else None,
         ),
         Objects(
             owners_K,
             xywh_K4,
             labels_K,
             difficult_K=[one.difficult for one in objects_K],
-            extras=[json.dumps(one.extras) for one in objects_K] if extras else None,
+            extras=[json.dumps(one.extras) for one in objects_K] if found.extras else None,
             keep_K=keep_K & (labels_K > 0),
         ),
         labelled=found.labelled,

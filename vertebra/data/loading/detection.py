@@ -20,6 +20,7 @@ from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.repeats import repeat_factors
 from vertebra.data.loading.sampling import (
+    NO_IMAGE,
     Request,
     Share,
     TrainPlan,
@@ -38,7 +39,6 @@ from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pixels import photometric
 
 logger = logging.getLogger(__name__)
-NO_IMAGE = -1  # in the place of an image's id, keys what is drawn for a whole batch
 
 
 @dataclass

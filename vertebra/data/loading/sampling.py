@@ -17,6 +17,7 @@ import numpy as np
 from vertebra.data.loading.repeats import RepeatingStream, Stream, occurrences
 from vertebra.ground.errors import BadSample, DataError
 
+NO_IMAGE = -1  # in the place of an image's id, keys what is drawn for a whole batch
 RETRIES = 10  # other images tried in the place of a bad one before the loader gives up
 _MASK = (1 << 64) - 1
 _Sample = TypeVar("_Sample")

@@ -35,15 +35,18 @@ class Anchors:
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """unmatched: share of the boxes without an anchor of IoU 0.5. better: sizes with fewer such, if any are found.
+    """unmatched: share of the boxes without an anchor of IoU 0.5. better_sizes: with fewer such, if any are found.
 
-    boxes: that were tried. sides_px: 10th, 50th and 90th of 100 of roots of boxes' areas, as the detector sees them.
+    sizes, shorter_side: the recipe's. box_sides_px: 10th, 50th and 90th of 100 of roots of boxes' areas, as the
+    detector sees them.
     """
 
-    boxes: int
-    sides_px: tuple[float, float, float]
+    sizes: tuple[float, ...]
+    shorter_side: int
+    boxes_tried: int
+    box_sides_px: dict[str, float]
     unmatched: float
-    better: tuple[float, ...]
+    better_sizes: tuple[float, ...]
     better_unmatched: float
 
 
@@ -64,9 +67,9 @@ def fit(dataset: DetectionDataset, anchors: Anchors) -> AnchorFit | None:
         sizes, share = _searched(roots_K, count, unmatched)
         if better_unmatched - share >= BETTER:
             better, better_unmatched = sizes, share
-    tenth, half, most = np.quantile(roots_K, (0.1, 0.5, 0.9)).tolist()
+    sides_px = dict(zip(("10%", "50%", "90%"), np.quantile(roots_K, (0.1, 0.5, 0.9)).tolist()))
     gained = better if better_unmatched < now else ()
-    return AnchorFit(len(boxes_K4), (tenth, half, most), now, gained, better_unmatched)
+    return AnchorFit(anchors.sizes, anchors.view.shorter, len(boxes_K4), sides_px, now, gained, better_unmatched)
 
 
 def best_iou(boxes_K4: np.ndarray, sizes_K2: np.ndarray, anchors: Anchors, sizes: Sequence[float]) -> np.ndarray:

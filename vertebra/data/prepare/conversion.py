@@ -34,7 +34,7 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """source, data: the copy as open_detection takes it, and from which directory; sentences: what it cannot carry."""
+    """source, data: the copy, and the directory that it is opened from. sentences: on what is lost or was changed."""
 
     source: str
     data: Path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,7 @@ def contents(checked: Checked, anchors: Anchors | None = None) -> Json:
         found["images_without_objects"] = int((np.diff(pictures.starts) == 0).sum())
         found["crowd_regions"] = int(pictures.crowd_K.sum())
         if anchors is not None and (boxes := fit(pictures, anchors)) is not None:
-            found["anchors"] = {
-                "sizes": list(anchors.sizes),
-                "shorter_side": anchors.view.shorter,
-                "boxes_tried": boxes.boxes,
-                "box_sides_px": {"10%": boxes.sides_px[0], "50%": boxes.sides_px[1], "90%": boxes.sides_px[2]},
-                "unmatched": boxes.unmatched,
-                "better_sizes": list(boxes.better),
-                "better_unmatched": boxes.better_unmatched,
-            }
+            found["anchors"] = asdict(boxes)
     return found
 
 

@@ -11,10 +11,8 @@ Pictures are hard links where the file system has them, else copies.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -24,24 +22,15 @@ from vertebra.data.datasets.localisation import LocalisationDataset
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.xml_objects import Written, xml_text
 from vertebra.data.prepare.check import LOCALISATION, Checked, is_detection
-from vertebra.data.prepare.conversion import convert, place
+from vertebra.data.prepare.conversion import Conversion, Progress, convert, place
 from vertebra.data.prepare.conversion_forms import write_new
 from vertebra.data.prepare.shard_files import write_shards
 from vertebra.ground.errors import DataError
 
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
-
-@dataclass(frozen=True)
-class Fixed:
-    """source, data: the copy, and the directory that it is opened from. changes: a sentence each, on what is gone."""
-
-    source: str
-    data: Path
-    changes: tuple[str, ...]
-
-
-def write_fixed(checked: Checked, root: Path, output: Path, split: str, *, progress: Progress = iter) -> Fixed | None:
+def write_fixed(
+    checked: Checked, root: Path, output: Path, split: str, *, progress: Progress = iter
+) -> Conversion | None:
     """Write what can be used of a source into `output`; None: nothing can. split: its name there. Raises DataError."""
     if checked.pictures is None or checked.looks is None or not checked.looks.fine_I.any():
         return None
@@ -53,19 +42,19 @@ def write_fixed(checked: Checked, root: Path, output: Path, split: str, *, progr
         located = checked.dataset.subset(fine_I)
         _place_all(located.images, output, progress)
         _write_boxes(located, output)
-        return Fixed(f"{LOCALISATION}{split}", output, tuple(changes))
+        return Conversion(f"{LOCALISATION}{split}", output, tuple(changes))
     assert isinstance(checked.dataset, ClassificationDataset)
     images = checked.dataset.subset(fine_I)
     if images.shards is not None or images.pixels_IHW3 is not None:
         write_shards(images, output, split, progress=progress)
     else:
         _place_all(images, output, progress)
-    return Fixed(split, output, tuple(changes))
+    return Conversion(split, output, tuple(changes))
 
 
 def _objects(
     source: str, fine_I: np.ndarray, changes: list[str], root: Path, output: Path, split: str, progress: Progress
-) -> Fixed:
+) -> Conversion:
     parsed = parse_detection(root, source, extras=True)
     assert parsed.dataset is not None, "it was checked"
     dataset = _with_own_ids(parsed.dataset.subset(fine_I), changes)
@@ -78,7 +67,7 @@ def _objects(
     polygons = form == "yolo" and dataset.segmentations is not None
     how = _how(dataset.path(0), output)
     done = convert(dataset, form, output, split, images=how, polygons=polygons, progress=progress)
-    return Fixed(done.source, done.data, (*changes, *done.sentences))
+    return replace(done, sentences=(*changes, *done.sentences))
 
 
 def _with_own_ids(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:

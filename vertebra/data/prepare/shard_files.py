@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 from vertebra.data.datasets.folders import EXTENSIONS
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.shards import (
+    FORMAT,
     HINT,
     find_shards,
     index_path,
@@ -30,10 +32,9 @@ from vertebra.data.datasets.shards import (
     read_index,
     read_shards,
     split_patterns,
-    write_index,
-    write_whole,
 )
 from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.files import write_atomically
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -103,6 +104,23 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
+
+
+def write_index(path: Path, class_names: Sequence[str], lines: Sequence[dict[str, Any]]) -> None:
+    """Write the index of these shards, whole or not at all. Raises DataError on a full disk."""
+    head = {"format": FORMAT, "images": sum(len(line["places"]) for line in lines), "class_names": list(class_names)}
+    texts = (json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *lines))
+    write_whole(path, lambda file: file.writelines(text.encode("utf-8", "surrogateescape") for text in texts))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write` fill a file, which stands at `path` once it is whole. Raises DataError on a full disk."""
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        hint = "make room there, or give another --output"
+        raise DataError(path, f"cannot be written ({cause.strerror})", hint) from error
 
 
 def index_shards(data: str, output: Path, split: str, *, shards: Sequence[str] = (), progress: Progress = iter) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from vertebra.data.loading.sampling import draw_seed
+from vertebra.data.loading.sampling import NO_IMAGE, draw_seed
 from vertebra.data.transforms.geometry import (
     PAPER_SCALES,
     Box,
@@ -26,7 +26,6 @@ from vertebra.data.transforms.geometry import (
 from vertebra.data.transforms.pixels import PixelChange
 
 AUGMENTS = ("none", "crop", "pad", "scale")
-_BATCH = -1  # in the place of the image's number in the key: drawn once for all images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ class Mixing:
         """mixing_5, float32: the own share 0..1 of each pixel, and x0 y0 x1 y1 of the box that is wholly the
         partner's. With mixup the box is empty, with CutMix the own share outside of it is 1. The same for all
         processes."""
-        rng = np.random.default_rng(draw_seed(seed, iteration, _BATCH))
+        rng = np.random.default_rng(draw_seed(seed, iteration, NO_IMAGE))
         cuts = self.cutmix > 0 and (self.mixup == 0 or rng.random() < 0.5)
         alpha = self.cutmix if cuts else self.mixup
         own = rng.beta(alpha, alpha)
