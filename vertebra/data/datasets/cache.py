@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from vertebra.data.datasets.strings import Strings
 
 SMALLEST = 8 << 20  # bytes; what is smaller is parsed within a second
 VARIABLE = "VERTEBRA_CACHE"
+_USED: dict[Path, BinaryIO] = {}  # what this process has mapped, with a shared lock that ends with it
 
 
 def cache_folder() -> Path | None:
@@ -60,7 +61,7 @@ def kept(files: Sequence[Path], asked: Sequence[object], read: Callable[[], Dete
         with suppress(OSError):  # a full disk
             _store(dataset, place)
         for older in folder.glob(f"{subject}-*"):
-            if older != place:
+            if older != place and not _is_used(older):
                 shutil.rmtree(older, ignore_errors=True)
         return _load(place) or dataset
 
@@ -97,7 +98,12 @@ def _load(place: Path) -> DetectionDataset | None:
             else:
                 values[name] = Strings.of(*(_mapped(place / f"{name}.{part}.npy") for part in ("starts", "bytes")))
         dataset = DetectionDataset(**values)
-        return dataset if dataset.path(0).is_file() else None
+        if not dataset.path(0).is_file():
+            return None
+        _USED[place] = use = open(place / "plain.json", "rb")  # noqa: SIM115 - for the life of this process
+        with suppress(OSError):
+            fcntl.flock(use, fcntl.LOCK_SH)
+        return dataset
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -111,6 +117,14 @@ def _mapped(file: Path) -> np.ndarray:
         if array.size:
             raise
         return array
+
+
+def _is_used(place: Path) -> bool:
+    """Tell whether a process may have that mapped: over a network, what is removed would end it (SIGBUS)."""
+    with suppress(OSError), open(place / "plain.json", "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return (place / "plain.json").exists()
 
 
 @contextmanager
