@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vertebra.engine import device
+from vertebra.ground import cores
 
 # Of a map of 16 MB, how much lies in pages that go back to the system when it is freed: before the start and after.
 SCRIPT = """
@@ -37,11 +38,11 @@ def test_a_process_on_a_cpu_keeps_the_memory_that_its_maps_free():
 
 
 @pytest.mark.parametrize(
-    ("cores", "processes", "workers"),
+    ("usable", "processes", "workers"),
     [(2, 1, 2), (1, 1, 2), (8, 1, 7), (64, 1, 16), (128, 8, 15), (224, 8, 16), (32, 8, 3), (8, 8, 2)],
 )
-def test_auto_workers_are_the_cores_that_the_nodes_processes_leave_over(monkeypatch, cores, processes, workers):
-    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+def test_auto_workers_are_the_cores_that_the_nodes_processes_leave_over(monkeypatch, usable, processes, workers):
+    monkeypatch.setattr(device, "usable_cores", lambda: usable)
     assert device.loader_workers("auto", processes=processes) == workers
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert device.loader_workers("auto") == workers
@@ -64,6 +65,6 @@ def test_a_cgroups_quota_counts_as_cores(tmp_path: Path, monkeypatch, line, file
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "groups").write_text(f"9:name=systemd:/\n{line}\n")
-    assert device.cgroup_quota(tmp_path / "groups", tmp_path) == quota
-    monkeypatch.setattr(device, "cgroup_quota", lambda: quota)
-    assert 1 <= device.usable_cores() <= max(1, quota)
+    assert cores.cgroup_quota(tmp_path / "groups", tmp_path) == quota
+    monkeypatch.setattr(cores, "cgroup_quota", lambda: quota)
+    assert 1 <= cores.usable_cores() <= max(1, quota)

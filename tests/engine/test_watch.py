@@ -48,4 +48,4 @@ def test_gpus_speak_over_nccl_for_ten_minutes_and_objects_go_over_gloo_for_hours
         "timeout": timedelta(seconds=PATIENCE_S + 60),
         "gloo": timedelta(seconds=LONG_PATIENCE_S),
     }
-    assert os.environ == {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+    assert os.environ == {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_FR_BUFFER_SIZE": "2000"}

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +169,11 @@ def main() -> int:
 
 def thread_names() -> list[str]:
     """Of all threads of this process, C++'s included; none where the system does not tell."""
-    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    names = []
+    for task in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text().strip())
+    return names
 
 
 if __name__ == "__main__":

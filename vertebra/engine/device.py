@@ -8,11 +8,11 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
 
 NAMES = ("auto", "cpu", "cuda")
@@ -87,41 +87,6 @@ def visible_gpus(name: str = "auto") -> list[str]:
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
-
-
-def usable_cores() -> int:
-    """Return the processor cores that this process may use: those it may run on, or its cgroups' quota if smaller."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(cgroup_quota())))
-
-
-def cgroup_quota(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the cores whose time the process's cgroups (v2 or v1) grant it, those above it included.
-
-    Infinite where none is limited.
-    """
-    quota = 1e9
-    with contextlib.suppress(OSError):
-        for line in groups.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            top = mounted / ("cpu" if controllers else "")
-            inner = top / path.strip("/")
-            for place in (inner, *inner.parents):
-                with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-                    quota = min(quota, _granted(place))
-                if place == top:
-                    break
-    return quota
-
-
-def _granted(place: Path) -> float:
-    if (place / "cpu.max").exists():  # v2
-        time, period = map(float, (place / "cpu.max").read_text().split())
-    else:
-        time, period = (float((place / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-    return time / period if time > 0 and period > 0 else 1e9
 
 
 def loader_workers(asked: int | Literal["auto"] = "auto", *, processes: int | None = None) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vertebra.engine import device as devices
 from vertebra.engine.jobs.tied import die_with, tie_forks, tied
 from vertebra.engine.watch import LONG_PATIENCE_S, PATIENCE_S, Watch, process_name
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
 
 Value = TypeVar("Value")
@@ -164,7 +165,7 @@ def _join(here: torch.device) -> None:
     """Join the group: tensors go over the device's own backend, Python objects over gloo, which waits for long."""
     # A minute more than the watch, which says more. What each GPU was about is written down where NCCL gives up.
     patience = timedelta(seconds=PATIENCE_S + 60)
-    os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
     if here.type == "cuda":
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=patience, device_id=here)
@@ -272,7 +273,7 @@ def relaunch(processes: int, *, device: str = "auto") -> int:
     from vertebra.engine.loopback import LOOPBACK, stores_on_loopback
 
     devices.resolve(device, local_rank=processes - 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # a step and a checkpoint must fit
     config = LaunchConfig(
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",  # handed on to the processes

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from vertebra.engine.device import usable_cores
 from vertebra.engine.precision import float32_on
+from vertebra.ground.cores import usable_cores
 
 LIBRARIES = (
     "torch",

@@ -12,6 +12,7 @@ from vertebra.engine import device
 from vertebra.engine.jobs import lock
 from vertebra.engine.jobs.jobs import Executor, Job, Outcome, run_at
 from vertebra.engine.jobs.local import Local, shares
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.matrix import Matrix
 from vertebra.lab.sweep import write_choices
@@ -71,7 +72,7 @@ def executor_of(recipe: Jobs) -> Executor:
         from vertebra.engine.jobs.on_ray import RayCluster  # so is ray
 
         return RayCluster(recipe.ray, consoles, processes=processes, gpus=gpus, cores=cores, wanted=recipe.device)
-    here, own_cores = device.visible_gpus(recipe.device), device.usable_cores()
+    here, own_cores = device.visible_gpus(recipe.device), usable_cores()
     return Local(recipe.at_once, consoles, shares(recipe.at_once, processes, cores=own_cores, devices=here))
 
 

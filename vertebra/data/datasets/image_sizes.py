@@ -15,6 +15,7 @@ import numpy as np
 
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.loading.decode import open_header, refuse_huge
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import BadSample, DataError
 
 _ORIENTATION = 0x0112
@@ -24,7 +25,7 @@ TOLERATED = 0.01  # the share of unreadable images above which a set is refused,
 
 def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
     """sizes_hw_I2 int64, (0, 0) where a file gives none, and a fault for each of these; by many threads."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(32, 4 * (os.cpu_count() or 1))) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(32, 4 * usable_cores())) as pool:
         warnings.simplefilter("ignore")  # of odd EXIF, which matters only where it turns an image
         found = list(pool.map(_size, paths))
     sizes_hw_I2 = np.array([size for size, _ in found], np.int64).reshape(-1, 2)

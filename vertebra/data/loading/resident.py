@@ -8,7 +8,6 @@ Legend: I images of the set, B images of a global batch, N of this process's sha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from vertebra.data.loading.sampling import (
 )
 from vertebra.data.transforms.classification_views import Mixing
 from vertebra.data.transforms.geometry import centre_crop, padding
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import BadSample, DataError
 
 RESIDENT = "the images on the device"
@@ -128,7 +128,7 @@ def read_resident(
             read(index)
 
     parts = range(0, len(dataset), IMAGES_AT_ONCE)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, usable_cores())) as threads:
         for _ in zip(progress(parts), threads.map(read_some, parts)):
             pass
     labels_I = torch.from_numpy(dataset.labels_I)

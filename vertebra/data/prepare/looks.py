@@ -21,6 +21,7 @@ import numpy as np
 
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import BadSample, DataError
 
 AT_ONCE = 64  # pictures that a process is handed
@@ -50,7 +51,7 @@ def look(pictures: DetectionDataset | ClassificationDataset, *, processes: int =
     starts = range(0, len(pictures), AT_ONCE)
     chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in starts]
     found: list[_Chunk] = []
-    with closing(_answers(pictures.decode, chunks, min(processes or os.cpu_count() or 1, len(chunks)))) as answers:
+    with closing(_answers(pictures.decode, chunks, min(processes or usable_cores(), len(chunks)))) as answers:
         try:
             for chunk, answer in zip(chunks, answers):
                 found.append(answer)

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import DataError
 
 from .formats import Record, coco_document, encode_jpeg, scene_record, voc_xml
@@ -226,7 +227,7 @@ def _start_worker() -> None:
 
 def _count_workers(asked: int | None) -> int:
     if asked is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
     if asked < 1:
         raise DataError("workers", f"the sample set cannot be drawn by {asked} processes", "give 1 or more")
     return asked

@@ -20,6 +20,7 @@ from typing import Any
 
 from vertebra.engine.jobs.jobs import End, Executor, Job
 from vertebra.engine.jobs.local import launch
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
 
 NAMESPACE = "vertebra"
@@ -187,7 +188,7 @@ def _connect(address: str) -> Any:
     if address == "local":
         from vertebra.engine import device  # torch, which the nodes' runners can do without
 
-        options |= {"num_cpus": device.usable_cores(), "num_gpus": len(device.visible_gpus())}
+        options |= {"num_cpus": usable_cores(), "num_gpus": len(device.visible_gpus())}
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
         ray.init(address=address, **options)

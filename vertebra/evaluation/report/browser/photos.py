@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from vertebra.ground.cores import usable_cores
 
 # Longer side in pixels and JPEG quality, tried in turn until all thumbnails fit into the page.
 THUMBNAILS = ((800, 82), (640, 80), (512, 76), (400, 74), (320, 68), (224, 60), (160, 50))
@@ -32,7 +33,7 @@ def thumbnails(paths: Sequence[Path | None], sizes_wh: Sequence[Size | None]) ->
     """
     wanted = list(zip(paths, sizes_wh))
     tried = [wanted[place * len(wanted) // TRIED] for place in range(TRIED)] if len(wanted) > TRIED else wanted
-    with _single_threaded_cv2(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with _single_threaded_cv2(), ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for form in THUMBNAILS:
             small = partial(_small_jpeg, form=form)
             if form != THUMBNAILS[-1] and _bytes(pool.map(small, tried)) * len(wanted) > THUMBNAIL_BYTES * len(tried):
