@@ -97,10 +97,11 @@ def test_masks_of_a_set_without_them_are_refused(tmp_path: Path):
         detection_data.open_train(recipe)
 
 
-def test_masks_of_a_set_in_which_some_objects_have_none_are_refused(json_set: Path):
+@pytest.mark.parametrize("nothing", [[], {}, None])
+def test_masks_of_a_set_in_which_some_objects_have_none_are_refused(json_set: Path, nothing: Any):
     path = json_set / "train.json"
     value = json.loads(path.read_text())
-    value["annotations"][0]["segmentation"] = []
+    value["annotations"][0]["segmentation"] = nothing
     path.write_text(json.dumps(value))
     with pytest.raises(
         RecipeError, match=r"no segmentations for 1 of 4 objects, such as one of .*train0.png, which --model"

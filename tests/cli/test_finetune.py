@@ -37,7 +37,7 @@ def test_other_classes_get_new_layers_and_the_rest_is_kept(detectors, sample, tm
     own = ("--dataset", "json", "--train-source", source, "--test-source", source, "--test.limit", 2)
     weights, out = begin(detectors, images, tmp_path / "run", *own)
     given, _ = load_weights(detectors["r18"] / "model.safetensors")
-    assert "; new, for 1 classes: box_head.predictor" in out
+    assert "; new, for 1 class: box_head.predictor" in out
     assert weights["box_head.predictor.scores.weight"].shape[0] == 2
     kept = [name for name in given if name.endswith("weight") and "predictor" not in name]
     assert all(torch.allclose(weights[name], given[name], atol=1e-6) for name in kept)

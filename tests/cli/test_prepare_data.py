@@ -124,7 +124,7 @@ def test_a_detector_predicts_on_a_test_set_without_truth_and_says_so(detectors, 
     done = run(
         "eval_det", detectors["r18"], *flags, "--output", output, "--score", 0, "--device", "cpu", "--workers", 0
     )
-    assert "nothing to score against: the truth of these 3 images has no object" in done.out + done.err
+    assert "nothing to score against: the truth of 3 images has no object" in done.out + done.err
     written = json.loads((output / "evaluation.json").read_text())
     assert written["coco"]["AP"] is None and written["images"] == 3 and "nothing to score" in written["note"]
     scored = ("--truth", output / "truth.json", "--predictions", output / "predictions.json", "--metric", "voc10")
@@ -170,7 +170,7 @@ def test_check_compares_train_and_test_writes_json_and_a_set_without_the_faults(
     places = ("--json", tmp_path / "out" / "report.json", "--fix", tmp_path / "clean")
     text = run("prepare_data", "check", *flags, *places).out  # 0: what was written has no faults
     assert "sample/val: 2 faults" in text and f"{cut}: truncated" in text and "has a box of negative size" in text
-    assert "1 pictures of sample/val look like one of sample/train" in text and f"{copy} is {copied}" in text
+    assert "1 picture of sample/val like one of sample/train, so" in text and f"{copy} is {copied}" in text
     assert "as sample/fpn sees them (shorter side 224 px)" in text
     assert f"sample/val: 8 images written; open them as coco/val with --data {tmp_path}/clean" in text
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.data.writers import write_folders, write_voc
-from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.prepare.check import check
 
 
@@ -90,19 +87,3 @@ def test_all_faults_of_class_folders_come_at_once(tmp_path: Path):
     assert "notes.txt: does not have an image's name; it is left out" in text
     (fault,) = check(tmp_path, "val").faults
     assert "no folder 'val'" in fault.reason
-
-
-ODD = [  # changes of every object, what is said of the set
-    ({"iscrowd": 1}, "all 3 objects are crowd regions or difficult; there is nothing to score"),
-    ({"bbox": [0.1, 0.2, 0.3, 0.4], "area": 0.1}, "all 3 boxes lie between 0 and 1; boxes are in pixels"),
-    ({"area": 1000000}, "3 of 3 areas are not near their box's, such as 1e+06 in a box of"),
-]
-
-
-@pytest.mark.parametrize(("change", "sentence"), ODD)
-def test_what_is_odd_in_a_set_is_said_and_does_not_stop_a_training(coco_set, change, sentence):
-    path = coco_set(lambda value: [one.update(change) for one in value["annotations"]])
-    (fault,) = check(path.parent, "json:ann.json").faults
-    assert sentence in str(fault) and not fault.fatal
-    (note,) = open_detection(path.parent, "json:ann.json").notes
-    assert sentence in note

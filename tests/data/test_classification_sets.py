@@ -26,7 +26,7 @@ def test_a_class_missing_in_val_does_not_shift_the_labels(tmp_path: Path):
     write_folders(tmp_path, {"cow": 2, "ant": 1}, "val")
     dataset = open_classification(tmp_path, "val")
     assert dataset.class_names == ("ant", "bee", "cow") and dataset.labels_I.tolist() == [0, 2, 2]
-    assert "1 of 3 classes have no image" in dataset.notes[0]
+    assert "no image in 1 of 3 classes" in dataset.notes[0]
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.heic", "more/a.jpg", "a.jpg.bak", "._a.jpg", "@eaDir/a.jpg", "a.xml"])
@@ -34,11 +34,9 @@ def test_what_is_left_out_of_a_class_is_said(tmp_path: Path, name: str):
     write_folders(tmp_path, {"ant": 1})
     write_text(tmp_path / "train" / "ant" / name, "a picture")
     dataset = open_classification(tmp_path, "train")
-    said = [
-        f"{tmp_path}/train/ant/{name.partition('/')[0]}: 1 files and folders among the classes' images are left out"
-    ]
+    said = [f"{tmp_path}/train/ant/{name.partition('/')[0]}: does not have an image's name; it is left out"]
     hidden = name in ("._a.jpg", "@eaDir/a.jpg", "a.xml")
-    assert len(dataset) == 1 and [note.partition(",")[0] for note in dataset.notes] == said[hidden:]
+    assert len(dataset) == 1 and [note.partition("; rename")[0] for note in dataset.notes] == said[hidden:]
 
 
 def test_the_fingerprint_names_the_images_and_not_their_place(tmp_path: Path):

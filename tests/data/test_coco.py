@@ -91,15 +91,16 @@ def test_zero_size_boxes_are_scored_never_trained_on_and_said_once(coco_set: Wri
     (batch,) = loader
     assert batch.inputs[1].valid_NG.sum() == 2
     (note,) = dataset.notes
-    assert "1 boxes of zero size: no training sees them, evaluations count them" in note
-    assert "such as: annotation 1 of image 5 has a box of zero size" in note
+    assert "ann.json: annotation 1 of image 5 has a box of zero size" in note
+    assert "; no training sees such boxes, evaluations count them" in note
 
 
 def test_boxes_beyond_the_edge_are_clipped_where_used_and_whole_in_the_truth(coco_set: Write):
     dataset = opened(coco_set(bbox(-5, 20, 100, 40)))
     assert records(dataset)[1].boxes_G4[0].tolist() == [0, 20, 60, 60]
     assert dataset.coco_truth()["annotations"][1]["bbox"] == [-5, 20, 100, 40]
-    assert "1 boxes beyond the edge: training clips them" in dataset.notes[0]
+    said = "has a box that reaches beyond the image (x y w h -5, 20, 100, 40 in 60 x 80); training clips such boxes"
+    assert said in dataset.notes[0]
 
 
 def test_missing_optional_fields_get_their_natural_values(coco_set: Write):
@@ -113,78 +114,14 @@ def test_missing_optional_fields_get_their_natural_values(coco_set: Write):
     assert len(records(dataset)[0].boxes_G4) == 0  # an image without objects stays
 
 
-def negative_sizes(value: dict[str, Any]) -> None:
-    for one in value["annotations"]:
-        one["bbox"][2] = -1
-
-
-SECOND = r"image 1 \(counted from 0, b.jpg\): "
-FIRST = r"annotation 0 \(counted from 0, image_id 5\): "
-
-
 def put(key: str, place: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value[key][place].update(fields)
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (bbox(1, 2, -3, 4), r"annotation 1 of image 5 has a box of negative size .*boxes are x, y, width, height"),
-        (bbox(1, 2, float("nan"), 4), rf"{FIRST}bbox \[1, 2, nan, 4\] is not four finite numbers; give x, y, width"),
-        (bbox(1, 2, 3), rf"{FIRST}bbox \[1, 2, 3\] is not four finite numbers"),
-        (bbox(1, 2, None, 4), rf"{FIRST}bbox \[1, 2, None, 4\] is not four finite numbers"),
-        *(
-            (
-                put("annotations", 0, area=value),
-                rf"{FIRST}area .* is not a number of square pixels; correct it, or leave",
-            )
-            for value in (-1.0, float("nan"), float("inf"), [99], "big")
-        ),
-        *(
-            (put("annotations", 0, **{flag: value}), rf"{FIRST}{flag} .* is neither 0 nor 1; correct it")
-            for flag in ("iscrowd", "difficult")
-            for value in (2, [0], "maybe")
-        ),
-        (put("annotations", 0, segmentation=[[1, 2, 3, 4]]), rf"{FIRST}none of its polygons has 3 corners; correct"),
-        (put("annotations", 1, segmentation={"size": [60, 80], "counts": [5, 5]}), r"annotation 1 .*cover 10 pixels"),
-        (
-            put("images", 1, id=2**63),
-            rf"{SECOND}id 9223372036854775808 is not a whole number of 64",
-        ),
-        (
-            put("images", 1, width=2**32),
-            rf"{SECOND}width 4294967296 is not a whole number of",
-        ),
-        (
-            put("images", 1, width=60.5),
-            rf"{SECOND}width 60.5 is not a whole number of pixels",
-        ),
-        (put("categories", 1, id=-(2**64)), r"category 1 \(counted from 0\): id -18446744073709551616 is not a whole"),
-        (
-            put("images", 0, file_name="images\\a.jpg"),
-            r"its first image .* has backslashes; write / in",
-        ),
-        (bbox(70, 2, 30, 4), r"annotation 1 of image 5 has a box wholly outside the image .*in 60 x 80.*correct"),
-        (put("annotations", 0, image_id=99), r"annotation 0 .*: image_id 99 is not in `images`; add it, or remove"),
-        (put("annotations", 0, category_id=2), rf"{FIRST}category_id 2 is not in `categories`; add it, or correct"),
-        (put("images", 1, id=11), r"image 0 \(counted from 0, a.jpg\): another image has the id 11 too \(2 of 2"),
-        (put("images", 1, width=0), r"image 1 .*: width 0 is not a whole number of pixels from 1 to"),
-        (put("images", 1, height=None), rf"{SECOND}has no height; correct it$"),
-        (put("images", 1, id="x"), rf"{SECOND}id 'x' is not a whole number"),
-        (
-            put("categories", 1, id=7),
-            r"category 0 \(counted from 0\): another category has the id 7 too \(2 of 2",
-        ),
-        (put("categories", 1, name="cat"), r"category name 'cat' occurs 2 times; make it unique"),
-        (lambda value: value.update(images=[], annotations=[]), r"lists no images; there is nothing to train"),
-        (lambda value: value.pop("categories"), r"has no list `categories`; COCO annotations need"),
-        (negative_sizes, r".* \(2 more; `python tools/prepare_data.py check` lists all\)"),
-        (put("images", 0, file_name="gone.jpg"), r"its first image gone.jpg is in none of .*; put the images"),
-    ],
-)
-def test_what_is_refused_names_file_fault_and_hint(coco_set: Write, change: Any, sentence: str):
-    with pytest.raises(DataError, match=rf"ann\.json: {sentence}"):
-        opened(coco_set(change))
+def test_the_first_fault_is_refused_with_the_number_of_the_others(coco_set: Write):
+    path = coco_set(lambda value: [one["bbox"].__setitem__(2, -1) for one in value["annotations"]])
+    with pytest.raises(DataError, match=r"annotation 1 .*; boxes are .* \(2 more; `python .* check` lists all\)"):
+        opened(path)
 
 
 PLAIN = [
@@ -234,27 +171,14 @@ def test_a_missing_area_is_the_masks_with_masks_or_without(coco_set: Write):
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "source", "sentence"),
+    ("place", "source", "sentence"),
     [
-        (
-            b'{"images": [',
-            "",
-            "json:ann.json",
-            r"ann\.json: does not parse as JSON .*; it may be cut off, fetch it again",
-        ),
-        (b"", "", "json:ann.json", r"ann\.json: does not parse as JSON"),
-        (b"[]", "", "json:ann.json", r"ann\.json: holds a JSON list, not COCO annotations"),
-        (b"\xff", "", "json:ann.json", r"ann\.json: does not parse as JSON"),
-        (b"", "", "json:no.json", r"no.json: no such annotation file; check the path"),
-        (b"", "nowhere", "coco/train2017", "nowhere: no such directory; give the data's place with --data"),
-        (b"", "", "coco/train2017", r"no annotations/instances_train2017.json .* run python tools/prepare_data"),
-        (b"", "", "imagenet", r"source 'imagenet': is not known; write voc2007/trainval"),
+        ("nowhere", "coco/train2017", "nowhere: no such directory; give the data's place with --data"),
+        ("", "coco/train2017", r"no annotations/instances_train2017.json .* run python tools/prepare_data"),
+        ("", "imagenet", r"source 'imagenet': is not known; write voc2007/trainval"),
     ],
 )
-def test_files_and_sources_that_are_no_coco_are_refused(
-    tmp_path: Path, content: bytes, place: str, source: str, sentence: str
-):
-    (tmp_path / "ann.json").write_bytes(content)
+def test_sources_that_are_no_coco_are_refused(tmp_path: Path, place: str, source: str, sentence: str):
     with pytest.raises(DataError, match=sentence):
         open_detection(tmp_path / place, source)
 
@@ -270,7 +194,7 @@ def test_a_union_keeps_all_images_and_refuses_the_same_image_twice(shared_data: 
             np.testing.assert_array_equal(one.boxes_G4, other.boxes_G4)
             assert one.segmentations == other.segmentations
     assert union.fingerprint() == open_detection(shared_data / "coco", union.source).fingerprint()
-    with pytest.raises(DataError, match="80 images are in it twice"):
+    with pytest.raises(DataError, match="80 images in it twice"):
         open_detection(shared_data, "coco/train2017+coco/train2017")
 
 

@@ -158,12 +158,12 @@ def test_classes_that_only_one_set_has_and_copies_are_named(tmp_path: Path):
         {"test": str(pictures / "5.jpg"), "train": str(pictures / "2.jpg"), "likeness": 1.0}
     ]
     words = " ".join(comparison_in_words(found))
-    assert "1 pictures of voc2007/test look like one of voc2007/trainval" in words and "5.jpg is 2.jpg" in words
+    assert "1 picture of voc2007/test like one of voc2007/trainval, so" in words and "5.jpg is 2.jpg" in words
     assert found["only_in_test"] == ["cat"] and found["only_in_train"] == ["dog"] and found["same_files"] == 0
     assert comparison(train, train)["same_files"] == 4 and comparison(train, train)["near_duplicates"] == []
     counted = " ".join(contents_in_words(contents(train)))
-    assert "4 images, 4 objects: " in counted and "19 of 20 classes have no objects: aeroplane" in counted
-    assert "1 of 20 classes have fewer than 10 objects: dog" in counted
+    assert "4 images, 4 objects: " in counted and "19 of 20 classes without objects: aeroplane" in counted
+    assert "1 of 20 classes with fewer than 10 objects: dog" in counted
 
 
 def spoilt_coco(root: Path) -> str:
@@ -235,7 +235,7 @@ def test_a_set_written_anew_has_no_faults_and_lists_what_is_gone(tmp_path: Path,
 
 def test_boxes_beyond_the_edge_are_clipped_with_their_areas(tmp_path: Path):
     fixed = write_fixed(check(tmp_path, spoilt_coco(tmp_path)), tmp_path, tmp_path / "new", "train")
-    assert fixed is not None and "changed: 1 boxes were clipped to their images" in fixed.sentences
+    assert fixed is not None and "changed: boxes clipped to their images (1)" in fixed.sentences
     value = json.loads((tmp_path / "new" / "annotations" / "instances_train.json").read_text())
     assert [(one["bbox"], one["area"]) for one in value["annotations"]] == [
         ([1, 2, 30, 40], 1200), ([60, 40, 20, 20], 400)

@@ -90,7 +90,7 @@ def test_a_subset_of_training_is_what_there_is_of_it(det: Path):
     (det / "ILSVRC" / "Annotations" / "DET" / "train" / f"{stem}.xml").unlink()
     dataset = open_detection(det, "imagenet_det/train")
     assert len(dataset) == 2
-    assert "1 listed images that are not there were left out, such as: neither" in dataset.notes[0]
+    assert "neither this image nor its XML is there, but train lists it; it is left out" in dataset.notes[0]
     for path in (det / "ILSVRC" / "ImageSets" / "DET").glob("train_*.txt"):
         path.unlink()
     assert len(open_detection(det, "imagenet_det/train")) == 2, "without lists, the images that are there"
@@ -99,14 +99,15 @@ def test_a_subset_of_training_is_what_there_is_of_it(det: Path):
 def test_a_positive_without_xml_is_said(det: Path):
     (det / "ILSVRC" / "Annotations" / "DET" / "train" / f"{next(iter(TRAIN))}.xml").unlink()
     dataset = open_detection(det, "imagenet_det/train")
-    assert len(dataset) == 3 and "1 images listed as having objects have no XML" in dataset.notes[0]
+    said = "is listed as having objects, but has no XML and was taken as without; restore it"
+    assert len(dataset) == 3 and said in dataset.notes[0]
 
 
 def test_what_is_missing_is_named(det: Path, tmp_path: Path):
     (det / "ILSVRC" / "Data" / "DET" / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
     with pytest.raises(DataError, match=r"val_00000002\.JPEG: neither this image nor its XML is there, but val lists"):
         open_detection(det, "imagenet_det/val")
-    write_text(det / "ILSVRC" / "ImageSets" / "DET" / "odd.txt", f"{'x' * 500}\n\0\n../../y\n")
+    write_text(det / "ILSVRC" / "ImageSets" / "DET" / "odd.txt", f"{'x' * 500}\n../z\n../../y\n")
     with pytest.raises(DataError, match="holds none of the 3 images of odd"):
         open_detection(det, "imagenet_det/odd")
     with pytest.raises(DataError, match=r"trainx\.txt: no such list; the folder has odd, test, train_1, train_2, val"):

@@ -65,7 +65,7 @@ def test_the_challenges_layout_gives_the_boxes_of_each_images_own_class(tmp_path
     for root in (tmp_path, base):
         train, val = (open_localisation(root, split) for split in ("train", "val"))
         assert as_lists(train) == TRAIN and as_lists(val) == VAL
-        assert "1 of 3 images have no box of their class" in train.notes[0] and not val.notes
+        assert "images without a box of their class are left out: 1 of 3" in train.notes[0] and not val.notes
         assert train.objects.labels_K.tolist() == [1, 2, 2]
         assert train.boxes_K4().tolist() == [box for _, _, boxes in TRAIN for box in boxes]
 
@@ -168,7 +168,7 @@ def plain(objects: list[Object], content: str | None = None) -> Change:
         (val_objects(("n01", 1, 1, 9, 9), ("n02", 1, 1, 9, 9)), "val", "00000001.JPEG: has objects of n01 and n02"),
         (val_objects(("n77", 1, 1, 9, 9)), "val", "00000001.JPEG: has the unknown class n77"),
         (challenge(lambda base: write_text(base / "ImageSets/CLS-LOC/train_loc.txt", "n02/n02_5 1\nn02/n02_6 2\n")),
-         "train", r"train_loc.txt: lists 1 images .* such as n02_6"),
+         "train", r"train_loc.txt: lists 1 image absent from .*, such as n02_6"),
         (challenge(lambda base: (base / "Data/CLS-LOC/train").rename(base / "elsewhere")), "val",
          "LOC_synset_mapping.txt"),
         (val_lists(""), "val", "no LOC_val_solution.csv"),
@@ -176,7 +176,7 @@ def plain(objects: list[Object], content: str | None = None) -> Change:
         (plain([("ant", 200, 5, 220, 20)]), "train", "a.jpg: its annotation has a box wholly outside"),
         (plain([("ant", 5, 5, 20, 20)], "<annotation>"), "train", "a.xml: does not parse as VOC XML"),
         (plain([("bee", 1, 1, 9, 9)]), "train", "no image has a box of its own class; give objects the names"),
-        (plain([], ""), "train", "none of its 2 images has an annotation; put an XML file beside each"),
+        (plain([], ""), "train", "none of its images .2. has an annotation; put an XML file beside each"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, change: Change, split: str, sentence: str) -> None:

@@ -50,7 +50,7 @@ def test_a_union_has_unique_ids_over_the_years(tmp_path: Path):
     assert names == [f"VOC{year}/JPEGImages/{stem}.jpg" for year, stem in (
         (2007, "000027"), (2007, "000028"), (2012, "2007_000027"))]  # fmt: skip
     assert all((dataset.root / name).is_file() for name in names)
-    with pytest.raises(DataError, match="2 images are in it twice"):
+    with pytest.raises(DataError, match="2 images in it twice"):
         open_detection(tmp_path, "voc2007/trainval+voc2007/trainval")
 
 

@@ -177,7 +177,7 @@ def test_of_several_files_of_one_name_the_photograph_is_meant(tmp_path: Path, ot
     write_text(folder / "JPEGImages" / f"a.{other}", "a mask, or a copy")
     dataset = open_detection(tmp_path, source)
     assert dataset.path(0) == folder / "JPEGImages" / "a.jpg"
-    said = ["a.jpg: 1 images lie beside others of the same name, which were left out, such as: lies beside a." + other]
+    said = [f"a.jpg: lies beside a.{other}; the others are left out"]
     assert [note.rpartition("/")[2] for note in dataset.notes] == said[: other in ("png", "bmp")]
 
 
@@ -220,7 +220,8 @@ def test_corners_that_count_from_zero_are_said_and_read(tmp_path: Path):
     dataset = open_detection(tmp_path, "vocxml:mine")
     (note,) = dataset.notes
     assert dataset.bbox_xywh_K4.tolist() == [[-1, -1, 81, 61], [4, 4, 5, 5]]
-    assert "a.xml: 1 boxes begin at pixel 0, but VOC's first is 1; read it as vocxml0:mine if its tool counts" in note
+    said = "begins at pixel 0, but VOC's first is 1; read it as vocxml0:mine if its tool counts from 0"
+    assert f"a.xml: object 'star' {said}" in note
     dataset = open_detection(tmp_path, "vocxml0:mine")
     assert dataset.bbox_xywh_K4.tolist() == [[0, 0, 80, 60], [5, 5, 4, 4]] and dataset.notes == ()
     recipe = DetectionRecipe(dataset="vocxml", train_source="vocxml0:/there/mine", test_source="vocxml0:x/mine")
@@ -247,7 +248,7 @@ def test_splits_share_their_classes(tmp_path: Path):
     (tmp_path / "classes.txt").write_text("star\nhole\narrow\n")
     assert open_detection(tmp_path, "vocxml:valid").class_names == ("star", "hole", "arrow")
     (tmp_path / "classes.txt").write_text("arrow\n")
-    with pytest.raises(DataError, match=r"c\.xml: has an object 'star', which is not one of the 1 classes"):
+    with pytest.raises(DataError, match=r"c\.xml: has an object 'star', which is not one of the 1 class"):
         open_detection(tmp_path, "vocxml:valid")
 
 
@@ -265,7 +266,7 @@ def test_images_without_xml_are_left_out_and_said(tmp_path: Path):
     folder = loose(tmp_path / "mine", {"a": [DOG]})
     write_picture(folder / "b.png", 60, 80)
     dataset = open_detection(tmp_path, "vocxml:mine")
-    assert len(dataset) == 1 and "1 images without an annotation were left out" in dataset.notes[0]
+    assert len(dataset) == 1 and "b.png: has no XML; it is left out" in dataset.notes[0]
 
 
 def test_a_folder_without_xml_is_named(tmp_path: Path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.engine.toy import ToyNet
-from vertebra.engine.checkpoint import UnsafeCheckpoint
+from vertebra.engine.checkpoint import CheckpointError, UnsafeCheckpoint, load_checkpoint
 from vertebra.engine.weights import check_provenance, load_into, load_weights, save_weights
 from vertebra.ground import files
 from vertebra.ground.errors import UserError
@@ -141,3 +141,16 @@ def test_a_full_disk_keeps_the_old_weights(tmp_path, monkeypatch):
     with pytest.raises(files.DiskFull):
         save_weights(path, {"w": torch.zeros(1)}, {})
     assert load_weights(path)[0]["w"] == 1
+
+
+def test_a_small_file_that_asks_for_more_memory_than_there_is_is_damaged(tmp_path, monkeypatch):
+    def read(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    (tmp_path / "w.pth").write_bytes(b"X" * 46 + b"PV")  # torch's reader: a text of 1.5 GB
+    monkeypatch.setattr(torch, "load", read)
+    with pytest.raises(CheckpointError, match=r"w\.pth is truncated or damaged \(MemoryError\); fetch it again"):
+        load_checkpoint(tmp_path / "w.pth")
+    os.truncate(tmp_path / "w.pth", 1 << 27)
+    with pytest.raises(MemoryError):
+        load_checkpoint(tmp_path / "w.pth")

@@ -86,7 +86,7 @@ def test_what_the_server_could_not_read_is_refused(tmp_path: Path, change: dict,
 
 def test_without_truth_the_figures_are_none_and_a_sentence_says_why():
     summary = summarise(TRUTH, FOUND)
-    assert "nothing to score against: the truth of these 2 images has no object" in summary["note"]
+    assert "nothing to score against: the truth of 2 images has no object" in summary["note"]
     assert summary["coco"]["AP"] is None and summary["voc"]["mAP"] is None
     json.dumps(summary, allow_nan=False)
     some = [{"id": 1, "image_id": 2008000001, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}]

@@ -77,7 +77,7 @@ def test_a_flag_gives_an_effect_to_what_a_file_alone_would_not_have(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "text", "flags", "sentence"),
     [
-        (BackboneRecipe, "solver: [1, 2", (), r"mine\.yaml is not YAML"),
+        (BackboneRecipe, "solver: [1, 2", (), r"mine\.yaml: is not YAML .*; correct it$"),
         (
             BackboneRecipe,
             "solver: {weight_decai: 1}",

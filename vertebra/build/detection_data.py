@@ -21,6 +21,7 @@ from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.formats import counted
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionD
     chosen = np.flatnonzero(is_held_out(dataset.image_ids_I.tolist(), recipe.validation) == held_out)
     if not len(chosen):
         raise ValueError(
-            f"{dataset.source}: --validation {recipe.validation:g} of its {len(dataset)} images leaves none to "
-            f"{'test' if held_out else 'train'} on; choose another share"
+            f"{dataset.source}: --validation {recipe.validation:g} of its {counted(len(dataset), 'image')} leaves none "
+            f"to {'test' if held_out else 'train'} on; choose another share"
         )
     return dataset.subset(chosen)
 
@@ -86,7 +87,7 @@ def _without_mask(dataset: DetectionDataset) -> str | None:
     if not len(bare):
         return None
     image = int(np.searchsorted(dataset.starts, bare[0], side="right")) - 1
-    return f" for {len(bare)} of {len(dataset.labels_K)} objects, such as one of {dataset.path(image)}"
+    return f" for {len(bare)} of {counted(len(dataset.labels_K), 'object')}, such as one of {dataset.path(image)}"
 
 
 def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
@@ -104,7 +105,7 @@ def _absent_files(dataset: DetectionDataset) -> str | None:
     names = dataset.absent()
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     sentence = (
-        f"{dataset.source}: {len(names)} of its {len(dataset)} pictures are missing or empty in {dataset.root} "
+        f"{dataset.source}: pictures are missing or empty in {dataset.root}: {len(names)} of {len(dataset)} "
         f"({', '.join(names[:3])}{more}); restore them, or take them out of the annotations"
     )
     return sentence if names else None

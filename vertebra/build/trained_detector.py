@@ -23,6 +23,7 @@ from vertebra.build.outside_detectors import (
 )
 from vertebra.build.results import weights_file
 from vertebra.engine.weights import load_weights
+from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import validated
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -64,7 +65,7 @@ class TrainedDetector:
         known = self.class_names == tuple(class_names)
         anew = [layer for layer in detector.CLASS_LAYERS if not known and any(n.startswith(layer) for n in self.state)]
         detector.load_file_state(model, self.state, self.path, anew=anew)
-        layers = f"; new, for {len(class_names)} classes: {', '.join(anew)}" if anew else ""
+        layers = f"; new, for {counted(len(class_names), 'class')}: {', '.join(anew)}" if anew else ""
         logger.info("the training goes on from the detector %s%s", self.path, layers)
         return backbone, model
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vertebra.cli.common import make_room
+from vertebra.ground.formats import counted
 
 if TYPE_CHECKING:
     from vertebra.data.datasets.faults import Fault
@@ -118,8 +119,8 @@ def _print_faults(source: str, faults: Sequence[Fault]) -> None:
         if count > ALIKE_SHOWN:
             print(f"{source}: {count - ALIKE_SHOWN} more like these ({hint}); --json FILE lists all")
     fatal = sum(fault.fatal for fault in faults)
-    fixed = f", {len(faults) - fatal} more that the reader fixes by itself" if len(faults) > fatal else ""
-    print(f"{source}: {fatal or 'no'} faults{fixed}")
+    notes = f", {counted(len(faults) - fatal, 'note')}" if len(faults) > fatal else ""
+    print(f"{source}: {counted(fatal, 'fault') if fatal else 'no faults'}{notes}")
 
 
 def _anchors(name: str) -> Anchors:
@@ -204,7 +205,9 @@ def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str,
                 print(f"{fixed.source}: still wrong: {fault}")
         left += again.fatal
         pictures = 0 if again.pictures is None else len(again.pictures)
-        print(f"{one.source}: {pictures} images written; open them as {fixed.source} with --data {fixed.data}")
+        print(
+            f"{one.source}: {counted(pictures, 'image')} written; open them as {fixed.source} with --data {fixed.data}"
+        )
         report["sources"][one.source]["fixed"] = {
             "source": fixed.source, "data": str(fixed.data), "changes": fixed.sentences, "images": pictures
         }  # fmt: skip

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from vertebra.cli.check_data import check, check_one, split_name
+from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import program
 
 Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
@@ -195,8 +196,8 @@ def convert(
     done = convert_set(dataset, to, output, name, images=images, polygons=polygons, crowd=crowd, progress=progress)
     for sentence in done.sentences:
         print(sentence)
-    objects = len(dataset.labels_K)
-    print(f"{len(dataset)} images, {objects} objects: open it as {done.source} with --data {done.data}")
+    held = f"{counted(len(dataset), 'image')}, {counted(len(dataset.labels_K), 'object')}"
+    print(f"{held}: open it as {done.source} with --data {done.data}")
     return 0
 
 
@@ -241,7 +242,7 @@ def shard(
         else:
             index = write_shards(open_classification(data, one), output, one, size_mb=size_mb, progress=progress)
         dataset = open_classification(output, one)
-        print(f"{index}: {len(dataset)} images of {len(dataset.class_names)} classes")
+        print(f"{index}: {counted(len(dataset), 'image')} of {counted(len(dataset.class_names), 'class')}")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from vertebra.cli.common import JsonFile, Resamples, make_room
+from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, refuse
@@ -142,7 +143,7 @@ def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict
 
     iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
     figures = coco_figures(truth, predictions, iou_type=iou_type, difficult=options.difficult)
-    title = f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {len(truth['images'])} images (-: no truth)"
+    title = f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {counted(len(truth['images']), 'image')} (-: no truth)"
     rows = [Row(name, [_number(value), MEANINGS[name]]) for name, value in figures.figures.items()]
     print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
     if options.per_class:
@@ -165,10 +166,10 @@ def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[
     reading = "11-point" if metric == "voc07" else "area under the curve"
     print(
         f"VOC AP, {reading}, IoU >= {figures.iou:g}, pixels {figures.pixels}, difficult objects "
-        f"{'ignored' if figures.difficult == 'ignore' else 'counted'}, {len(truth['images'])} images (-: no truth)"
+        f"{figures.difficult.removesuffix('e')}ed, {counted(len(truth['images']), 'image')} (-: no truth)"
     )
     with_truth = sum(count > 0 for count in figures.truths.values())
-    print(f"mAP  {_number(figures.mAP)}  mean over {with_truth} classes with truths")
+    print(f"mAP  {_number(figures.mAP)}  mean over {counted(with_truth, 'class')} with truths")
     if options.per_class:
         rows = [Row(name, [_number(value), str(figures.truths[name])]) for name, value in figures.per_class.items()]
         print("\n" + Table("", ["AP", "truths"], rows, corner="class").text())

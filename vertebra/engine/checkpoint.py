@@ -25,6 +25,8 @@ from vertebra.ground.files import write_atomically
 logger = logging.getLogger(__name__)
 
 State = dict[str, Any]  # plain values, lists, dicts and tensors only
+_SMALL_BYTES = 1 << 26  # a file below this that asks for more memory than there is, is damaged
+AGAIN = "fetch it again, or use another"
 
 
 class CheckpointError(UserError):
@@ -174,11 +176,11 @@ def load_checkpoint(path: Path) -> State:
                 f"{path} holds more than tensors and plain values, and reading it could run code; it is "
                 "refused. Save its state_dict alone, as safetensors or with torch.save."
             ) from error
-        raise CheckpointError(f"{path} is damaged or not a torch file; use another.") from error
-    except MemoryError:
-        raise
+        raise CheckpointError(f"{path} is damaged or not a torch file; {AGAIN}") from error
     except Exception as error:  # torch reads a damaged pickle with errors of any kind
-        raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}).") from error
+        if isinstance(error, MemoryError) and path.stat().st_size > _SMALL_BYTES:
+            raise
+        raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}); {AGAIN}") from error
 
 
 def _load_intact(path: Path) -> State:
@@ -191,7 +193,7 @@ def _load_intact(path: Path) -> State:
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         damage = _first_line(error)
     if damage:
-        raise CheckpointError(f"{path} is truncated or damaged ({damage}).")
+        raise CheckpointError(f"{path} is truncated or damaged ({damage}); {AGAIN}")
     return load_checkpoint(path)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.ground import rules, segmentations
+from vertebra.ground.formats import counted
 
 Entry = dict[str, Any]
 Size = tuple[Any, Any]  # height, width
@@ -35,16 +36,16 @@ class Entries:
         self.good_K = np.ones(len(values), bool)
         self.id_K: list[Any] = []  # by `ids`
         self.read: dict[str, list[Any]] = {}  # columns that do not stand in the file as they were read
-        kinds: dict[type, str] = {list: "list", str: "string"}
+        kinds: dict[type, str] = {list: "a list", str: "a string", type(None): "null", bool: "true or false"}
         wrong = [place for place, one in enumerate(values) if not isinstance(one, dict)]
-        self.refuse(wrong, lambda k: f"is a {kinds.get(type(values[k]), type(values[k]).__name__)}, not an object", "")
+        self.refuse(wrong, lambda k: f"is {kinds.get(type(values[k]), 'a number')}, not an object", "remove it")
 
     def refuse(self, places: Sequence[int], reason: Callable[[int], str], hint: str) -> None:
         """Report those of these entries that are good yet."""
         places = [place for place in places if self.good_K[place]]
         if places:
             self.good_K[places] = False
-            more = f" ({len(places)} of {len(self.entries)} {self.what}s are so)" if places[1:] else ""
+            more = f" ({len(places)} of {counted(len(self.entries), self.what)} are so)" if places[1:] else ""
             self.report(self.name(places[0]), reason(places[0]) + more, hint)
 
     def name(self, place: int) -> str:

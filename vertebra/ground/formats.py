@@ -55,6 +55,12 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 class', '2 classes', '3 categories'."""
+    ends = {"y": noun[:-1] + "ies", "s": noun + "es", "x": noun + "es"}
+    return f"{number} {noun if number == 1 else ends.get(noun[-1], noun + 's')}"
+
+
 def interval(low: float, high: float, write: Callable[[float], str] = signed) -> str:
     """'+5.6 to +6.4' of a difference."""
     return f"{write(low)} to {write(high)}"

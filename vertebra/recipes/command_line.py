@@ -61,11 +61,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from None
+        raise RecipeError(path, f"is not YAML ({error})", "correct it") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds a {type(values).__name__}, not `field: value` lines")
+        raise RecipeError(path, f"holds a {type(values).__name__}", "write `field: value` lines")
     return values
 
 

@@ -18,6 +18,7 @@ from vertebra.data.datasets.records import PER_IMAGE, PER_OBJECT, DetectionDatas
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.doubts import ObjectColumns, doubts
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 Floats = Sequence[float] | np.ndarray
 Ints = Sequence[int] | np.ndarray
@@ -176,7 +177,7 @@ def twice(image_ids: Ints, source: str) -> list[Fault]:
     unique, counts = np.unique(np.asarray(image_ids), return_counts=True)
     if not (counts > 1).any():
         return []
-    some = f"{(counts > 1).sum()} images are in it twice (id {unique[counts > 1][0]} is one)"
+    some = f"{counted((counts > 1).sum(), 'image')} in it twice (such as id {unique[counts > 1][0]})"
     return [Fault(Path(source), some, "unite disjoint sets")]
 
 

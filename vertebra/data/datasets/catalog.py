@@ -13,6 +13,7 @@ from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_imag
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.yolo import parse_yolo
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 KNOWN = (
     "voc2007/trainval, coco/train2017, sample/train, imagenet_det/val, "
@@ -85,7 +86,8 @@ def open_detection(
         dataset = kept(files, (source, root, "" if Path(root).is_absolute() else Path.cwd(), segmentations), read)
     if dataset.labelled:
         return dataset
-    note = f"{source}: its annotations are not here; {len(dataset)} images to predict on, and nothing to score against"
+    images = counted(len(dataset), "image")
+    note = f"{source}: its annotations are not here; {images} to predict on, and nothing to score against"
     return replace(dataset, notes=(note, *dataset.notes))
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from vertebra.ground.errors import DataError
 from vertebra.ground.rules import have_negative_sides
 
-CLIPPED = "training clips them; if there are many, see whether they are corners instead of x, y, width, height"
-EMPTY = ("they are left out", "no training sees them, evaluations count them, as COCO's do")  # by keep_empty
+CLIPPED = "training clips such boxes; if there are many, see whether they are corners instead of x, y, width, height"
+EMPTY = ("such are left out", "no training sees such boxes, evaluations count them, as COCO's do")  # by keep_empty
 TINY_PX = 1e-3  # a side below this is no side
 EDGE_PX = 1.0  # boxes may reach this far beyond the image without a word: annotators round
 
@@ -53,13 +53,13 @@ def refuse(faults: Sequence[Fault]) -> None:
 
 
 def summarise(faults: Iterable[Fault]) -> tuple[str, ...]:
-    """One sentence for each kind of fault that was fixed, with its count and an example."""
+    """One sentence for each kind of fault that was fixed: where there are several, their number and one of them."""
     kinds: dict[str, list[Fault]] = {}
     for fault in faults:
         if not fault.fatal:
             kinds.setdefault(fault.kind or str(fault), []).append(fault)
     return tuple(
-        f"{alike[0].path}: {len(alike)} {kind}, such as: {alike[0].reason}" if alike[0].kind else kind
+        f"{alike[0].path}: {len(alike)} {kind}, such as: {alike[0].reason}" if alike[1:] else str(alike[0])
         for kind, alike in kinds.items()
     )
 

@@ -85,4 +85,6 @@ def read_lines(path: Path, *, errors: str = "surrogateescape") -> list[str]:
         text = content.decode("utf-16", "replace")
     else:
         text = content.decode("utf-8-sig", errors)
+    if "\0" in text:
+        raise DataError(path, "is not text", "restore it")
     return [line for line in map(str.strip, text.splitlines()) if line]

@@ -16,6 +16,7 @@ from vertebra.data.datasets.folders import is_hidden, is_image, is_xml
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 SPLIT_FOLDERS = {  # what a split may be called on disk, best first
     "train": ("train", "training"),
@@ -77,11 +78,11 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
         files += [f"{folder.name}/{name}/{image}" for image in images]
         labels += [names.index(name)] * len(images)
     if not files:
-        raise DataError(folder, f"no images in its {len(found)} class folders", "put some there")
+        raise DataError(folder, f"no images in its {counted(len(found), 'class folder')}", "put some there")
     empty = len(names) - len(set(labels))
     notes = list(summarise(not_images(folder, others)))
     if empty:
-        notes.append(f"{folder}: {empty} of {len(names)} classes have no image")
+        notes.append(f"{folder}: no image in {empty} of {counted(len(names), 'class')}")
     return ClassificationDataset(
         root, split, tuple(names), Strings(files), np.asarray(labels, np.int64), notes=tuple(notes)
     )

@@ -51,6 +51,7 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
     listed: list[Listed] = []
     faults: list[Fault] = []
     kind = "images listed as having objects have no XML and were taken as without"
+    reason = "is listed as having objects, but has no XML and was taken as without"
     for stem, positive in stems.items():
         xml, picture = annotations / f"{stem}.xml", pictures / f"{stem}{EXTENSION}"
         has_xml = folder != "test" and os.path.isfile(xml)
@@ -59,7 +60,7 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
                 faults.append(_absent(picture, split, fatal=folder != "train"))
                 continue
             if positive and folder == "train":
-                faults.append(Fault(picture, "is listed as having objects, but has no XML", "restore it", False, kind))
+                faults.append(Fault(picture, reason, "restore it", False, kind))
         name = f"Data/DET/{folder}/{stem}{EXTENSION}"
         listed.append(Listed(stem, xml if has_xml else None, [name], f"{split}.txt"))
     if not listed:

@@ -33,6 +33,7 @@ from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
 from vertebra.data.loading.decode import decode_bytes, read_bytes, stored_size
 from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 CLS_LOC = "CLS-LOC"
 LISTS = {"train": ("train_loc",), "val": ("val",), "test": ("test",)}  # of the images that have boxes
@@ -146,7 +147,7 @@ def _listed(images: ClassificationDataset, lists: Path, split: str) -> Classific
     if absent:
         raise DataError(
             path,
-            f"lists {len(absent)} images that are not in {images.root}, such as {min(absent)}",
+            f"lists {counted(len(absent), 'image')} absent from {images.root}, such as {min(absent)}",
             "restore them, or unlist them",
         )
     return images.subset(chosen)
@@ -281,7 +282,7 @@ def _build(
     notes = list(summarise(faults))
     if left_out := len(images) - int(has_box_I.sum()):
         where = images.root / images.split
-        notes.append(f"{where}: {left_out} of {len(images)} images have no box of their class and are left out")
+        notes.append(f"{where}: images without a box of their class are left out: {left_out} of {len(images)}")
     objects = build_dataset(
         images.root,
         f"{images.split} of {images.root.name}",
@@ -300,6 +301,6 @@ def _without_boxes(images: ClassificationDataset, annotated: bool) -> Fault:
         return Fault(where, "no image has a box of its own class", "give objects the names of their images' folders")
     return Fault(
         where,
-        f"none of its {len(images)} images has an annotation",
+        f"none of its images ({len(images)}) has an annotation",
         "put an XML file beside each, or give the directory that holds ILSVRC's Data and Annotations",
     )

@@ -105,7 +105,7 @@ def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         there = image_sets(folder)
-        raise DataError(path, "no such image set", f"it has {', '.join(there)}" if there else "there are none")
+        raise DataError(path, "no such image set", f"it has {', '.join(there)}" if there else "put them there")
     stems = list(dict.fromkeys(_stem(folder, line) for line in read_lines(path)))
     if not stems:
         raise DataError(path, "lists no images", "there is nothing to train or test on")

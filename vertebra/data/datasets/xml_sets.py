@@ -21,6 +21,7 @@ from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
 from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
@@ -124,7 +125,7 @@ def xml_dataset(
         return f"object {objects_K[k].name!r}"
 
     keep_K, box_faults = judge_boxes(xywh_K4, sizes_hw_I2[owners_K], name, xml_of)
-    strange = f"which is not one of the {len(classes.names)} classes"
+    strange = f"which is not one of the {counted(len(classes.names), 'class')}"
     name_faults = [
         Fault(xml_of(k), f"has an {name(k)}, {strange}", name_hint) for k in np.flatnonzero(labels_K == 0).tolist()
     ]

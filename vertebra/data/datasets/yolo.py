@@ -61,7 +61,7 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
             continue
         lines = _read_label(label, found, faults) if is_there else []
         if labelled and not is_there:
-            reason = f"has no label file {label.name}"
+            reason = f"has no label file {label.name} and was taken as without objects"
             faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
         places_K += [(len(images), label, number) for number in range(1, len(lines) + 1)]
         lines_K += lines

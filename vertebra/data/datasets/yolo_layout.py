@@ -16,6 +16,7 @@ from typing import Any
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import by_stem, files_below, read_lines
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 from vertebra.ground.parse import parse_yaml
 
 PREFIX = "yolo:"
@@ -207,5 +208,5 @@ def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
     count = value.get("nc", len(classes))
     if count != len(classes):
         said = count if isinstance(count, int | str) else f"a {type(count).__name__}"
-        raise DataError(path, f"says nc: {said}, but names {len(classes)} classes", "correct one of them")
+        raise DataError(path, f"says nc: {said}, but names {counted(len(classes), 'class')}", "correct one of them")
     return tuple(classes)

@@ -16,6 +16,7 @@ from vertebra.data.datasets.records import ClassificationDataset, DetectionDatas
 from vertebra.data.prepare.anchor_fit import MATCH, Anchors, fit
 from vertebra.data.prepare.check import Checked
 from vertebra.data.prepare.near_duplicates import near_duplicates
+from vertebra.ground.formats import counted
 
 FEW = 10  # objects, or images, of a class
 OTHER_SHARE = 5.0  # times as frequent in one set as in the other
@@ -52,13 +53,13 @@ def contents_in_words(found: Json, recipe: str = "") -> Iterator[str]:
         return
     classes, things = found["classes"], "objects" if "objects" in found else "images"
     if not found.get("labelled", True):
-        yield f"{found['images']} images without annotations, to predict on; there is nothing to score against"
+        yield f"{counted(found['images'], 'image')} without annotations, to predict on; nothing to score against"
         return
-    head = f"{found['images']} images"
+    head = counted(found["images"], "image")
     if "objects" in found:
-        head += f", {found['objects']} objects"
+        head += f", {counted(found['objects'], 'object')}"
         if empty := found["images_without_objects"]:
-            head += f" ({empty} images have none)"
+            head += f" (none in {counted(empty, 'image')})"
     ordered = sorted(classes.items(), key=lambda one: -one[1])
     if len(classes) <= _LISTED:
         yield f"{head}: {', '.join(f'{name} {count}' for name, count in classes.items())}"
@@ -69,9 +70,9 @@ def contents_in_words(found: Json, recipe: str = "") -> Iterator[str]:
             f"fewest of {', '.join(f'{name} {count}' for name, count in least)}"
         )
     if none := [name for name, count in classes.items() if not count]:
-        yield f"{len(none)} of {len(classes)} classes have no {things}: {some(none)}"
+        yield f"{len(none)} of {counted(len(classes), 'class')} without {things}: {some(none)}"
     if few := [name for name, count in classes.items() if 0 < count < FEW]:
-        yield f"{len(few)} of {len(classes)} classes have fewer than {FEW} {things}: {some(few)}"
+        yield f"{len(few)} of {counted(len(classes), 'class')} with fewer than {FEW} {things}: {some(few)}"
     if "anchors" in found:
         yield _anchors_in_words(found["anchors"], recipe)
 
@@ -132,17 +133,17 @@ def comparison_in_words(found: Json) -> Iterator[str]:
     """Yield sentences on comparison()."""
     train, test = found["train"], found["test"]
     if found["same_files"]:
-        yield f"{found['same_files']} pictures of {test} are the same files as in {train}: do not test on them"
+        yield f"{counted(found['same_files'], 'picture')} of {test} also in {train}: do not test on the same files"
     if alike := found["near_duplicates"]:
         pairs = [f"{os.path.basename(one['test'])} is {os.path.basename(one['train'])}" for one in alike]
         yield (
-            f"{len(alike)} pictures of {test} look like one of {train}, so that a test would reward learning by "
+            f"{counted(len(alike), 'picture')} of {test} like one of {train}, so that a test would reward learning by "
             f"heart: {some(pairs)}"
         )
     if absent := found.get("only_in_test"):
-        yield f"{len(absent)} classes of {test} have nothing to learn from in {train}: {some(absent)}"
+        yield f"{counted(len(absent), 'class')} of {test} without anything to learn from in {train}: {some(absent)}"
     if absent := found.get("only_in_train"):
-        yield f"{len(absent)} classes of {train} have nothing to be tested on in {test}: {some(absent)}"
+        yield f"{counted(len(absent), 'class')} of {train} without anything to be tested on in {test}: {some(absent)}"
     if shares := found.get("other_shares"):
         yield f"classes {OTHER_SHARE:g} times as frequent in one as in the other: " + some(
             [f"{name} {a:.1%} of {train}, {b:.1%} of {test}" for name, (a, b) in shares.items()]

@@ -87,7 +87,7 @@ def _clipped(dataset: DetectionDataset, changes: list[str]) -> DetectionDataset:
     beyond_K = (low_K2 != start_K2).any(axis=1) | (high_K2 != end_K2).any(axis=1)
     if not beyond_K.any():
         return dataset
-    changes.append(f"changed: {beyond_K.sum()} boxes were clipped to their images")
+    changes.append(f"changed: boxes clipped to their images ({beyond_K.sum()})")
     clipped_K4 = np.where(beyond_K[:, None], np.concatenate([low_K2, high_K2 - low_K2], axis=1), xywh_K4)
     of_box_K = np.isclose(dataset.areas_K, xywh_K4[:, 2:].prod(axis=1)) & beyond_K
     areas_K = np.where(of_box_K, clipped_K4[:, 2:].prod(axis=1), dataset.areas_K)

@@ -21,6 +21,7 @@ from vertebra.evaluation.predict.localisation import (
     placed_boxes,
     with_true_class,
 )
+from vertebra.ground.formats import counted
 
 CONVENTION = "right: IoU >= 0.5 with any box of the class; a box 1-based and inclusive is x0 = xmin - 1 .. x1 = xmax"
 
@@ -106,7 +107,7 @@ def ilsvrc_lines(guesses: Guesses, ids_C: Sequence[int], file_names: Sequence[st
 def sentence(summary: dict[str, Any]) -> str:
     """Return the figures in a few lines for people."""
     oracle, baselines = summary["oracle"], summary["baselines"]
-    lines = [f"{summary['images']} images, {summary['view']}", f"true class given    {_error_text(oracle)}"]
+    lines = [f"{counted(summary['images'], 'image')}, {summary['view']}", f"true class given    {_error_text(oracle)}"]
     lines += [f"  {name.replace('_', ' '):<17} {_error_text(baseline)}" for name, baseline in baselines.items()]
     for name, figures in summary.get("predicted", {}).items():
         low, high = figures["class_error_interval"]

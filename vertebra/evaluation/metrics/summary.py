@@ -11,6 +11,7 @@ from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, Truth, none_for_nan
 from vertebra.evaluation.metrics.voc import Metric, voc_figures
 from vertebra.ground.doubts import ObjectColumns, doubts
+from vertebra.ground.formats import counted
 
 MASK_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # those of the masks that go into the log
 
@@ -49,7 +50,7 @@ def summarise(truth: Truth, predictions: Sequence[Entry], *, voc_metric: Metric 
 def nothing_to_score(truth: Truth) -> str:
     """Return the note on a truth without objects."""
     return (
-        f"There is nothing to score against: the truth of these {len(truth['images'])} images has no object "
+        f"There is nothing to score against: the truth of {counted(len(truth['images']), 'image')} has no object "
         "(a test set's annotations may not be published); the predictions are whole, and can be sent to its server."
     )
 
@@ -74,7 +75,7 @@ def ignored(truth: Truth) -> str:
     if not count:
         return ""
     return (
-        f"{count} difficult objects are neither to be found nor punished, also in COCO's figures: pycocotools, which "
+        f"difficult objects ({count}) are neither to be found nor punished, also in COCO's figures: pycocotools, which "
         "does not know VOC's flag, counts them and gives other ones (score.py --difficult count gives its)"
     )
 

@@ -71,10 +71,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     hint = "it is the run's recipe: restore it or run again"
     text = read_text(path, hint)
     try:
-        recipe = parse_yaml(text)
+        recipe = parse_yaml(text) or {}
     except ValueError as error:
         raise UserError(path, f"it is not valid YAML ({error})", hint) from None
-    return recipe if isinstance(recipe, dict) else {}
+    if not isinstance(recipe, dict):
+        raise UserError(path, "it does not hold `field: value` lines", hint)
+    return recipe
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
