@@ -59,7 +59,7 @@ def _objects(
     assert parsed.dataset is not None, "it was checked"
     dataset = _with_own_ids(parsed.dataset.subset(fine_I), changes)
     if (empty_K := are_empty(dataset.bbox_xywh_K4)).any():  # nothing is learnt from them
-        changes.append(f"left out: {empty_K.sum()} boxes of zero size")
+        changes.append(f"left out: boxes of zero size ({empty_K.sum()})")
         dataset = dataset.with_objects(~empty_K)
     dataset = _clipped(dataset, changes)
     changes += [f"{'left out' if fault.fatal else 'changed'}: {fault}" for fault in parsed.faults]
