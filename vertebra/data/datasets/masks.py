@@ -51,7 +51,8 @@ def decode_masks(
         if tuple(code["size"]) == size_hw:
             cv2.transpose(np.ascontiguousarray(mask_WH[columns, rows]), dst=masks_GHW[place])
         else:
-            masks_GHW[place] = _nearest(cv2.transpose(mask_WH), size_hw)[rows, columns]
+            resized_HW = cv2.resize(cv2.transpose(mask_WH), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            masks_GHW[place] = resized_HW[rows, columns]
     return masks_GHW
 
 
@@ -61,9 +62,3 @@ def _encode(value: Any, annotated_hw: Size, size_hw: Size) -> dict[str, Any]:
         return rle.encode(value, annotated_hw)
     scale_xy = (size_hw[1] / annotated_hw[1], size_hw[0] / annotated_hw[0])
     return rle.encode([(np.reshape(polygon, (-1, 2)) * scale_xy).reshape(-1).tolist() for polygon in value], size_hw)
-
-
-def _nearest(mask_HW: np.ndarray, size_hw: Size) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(mask_HW, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -201,9 +201,5 @@ def _append(parent: ET.Element, tag: str, value: Json) -> None:
         for inner, one in value.items():
             _append(child, inner, one)
     else:
-        child.text = _text(value)
-
-
-def _text(value: Json) -> str:
-    """The value as XML 1.0 allows it: control characters, which no parser takes back, become spaces."""
-    return _NO_XML.sub(" ", str(int(value)) if isinstance(value, bool) else str(value))
+        text = str(int(value)) if isinstance(value, bool) else str(value)
+        child.text = _NO_XML.sub(" ", text)  # control characters, which no parser takes back

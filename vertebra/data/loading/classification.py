@@ -101,7 +101,8 @@ class ClassificationReader:
         size = transform.size
         repetitions = request.repetitions or (0,) * len(request.indices)
         pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
-        not_kept = [place for place in dict.fromkeys(request.indices) if not self._is_kept(place)]
+        places = dict.fromkeys(request.indices)
+        not_kept = [place for place in places if self.cache is None or self.cache.get(place) is None]
         self.dataset.fetch(self.chosen_I[not_kept].tolist())
         used: list[int] = []
         skipped: list[str] = []
@@ -137,9 +138,6 @@ class ClassificationReader:
         if self.cache is not None:
             self.cache.put(place, image_HW3)
         return transform(image_HW3, rng)
-
-    def _is_kept(self, place: int) -> bool:
-        return self.cache is not None and self.cache.get(place) is not None
 
     def _shrink(self, size_hw: Size | None) -> int:
         """Return the divisor of the size at which an image is decoded; the same with a cache and without."""
