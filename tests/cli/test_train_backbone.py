@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from backbones import norms
 from tests.data.writers import write_folders
 from vertebra.build import classifier_run
 from vertebra.cli import train_backbone
@@ -140,6 +141,7 @@ def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, f
     changes = {"backbone": "cifar_r8", "ema": 0.5, "eval_period": 2, "recompute_norms": 0}
     solver = {"iterations": 4, "lr_batch": None, "warmup_epochs": None}
     tool.train(small(recipe, folders, run, **changes, solver=solver), World())
+    assert not norms._KEPT, "no folded weights beside those that are trained"
     averaged, facts = load_weights(run / "model.safetensors")
     raw, raw_facts = load_weights(run / "model_raw.safetensors")
     assert facts["weights"] == "moving average, decay 0.5 a step" and raw_facts["weights"] == "last step"

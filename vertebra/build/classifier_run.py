@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backbones.classifier import Classifier
 from backbones.dense import map_side
-from backbones.norms import recompute_statistics
+from backbones.norms import forget_folded, recompute_statistics
 from vertebra.build.backbone import build_classifier
 from vertebra.build.classification_data import class_test_loader, class_train_loader, open_classes
 from vertebra.build.run import TrainingJob
@@ -162,4 +162,5 @@ def evaluate_classifier(
         autocast=autocast_of(world.device, recipe.precision),
         image_order=range(len(test_set)),
     )
+    forget_folded()  # training has no use for them, but for their memory
     return {"top1": topk.top1, "top5": topk.top5}
