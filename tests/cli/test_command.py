@@ -44,6 +44,8 @@ def test_every_command_is_a_tool_and_every_tool_a_command():
     ("words", "sentence"),
     [
         (["train_dat"], "error: there is no command train_dat; did you mean train-det?"),
+        (["check"], "error: there is no command check; did you mean prepare-data check?"),
+        (["prepare-data", "chek"], "error: there is no prepare-data chek; did you mean check?"),
         (["bake"], "error: there is no command bake; the commands are prepare-data, "),
         (["train-det", "--solver.lrr", "1"], "--solver.lr"),
         (["prepare-data", "sample"], "Missing from vertebra prepare-data sample"),

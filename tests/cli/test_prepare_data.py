@@ -187,8 +187,12 @@ def test_check_compares_train_and_test_writes_json_and_a_set_without_the_faults(
         (("--source", "sample/vla"), 1, "no annotations/instances_vla.json"),
         (("--source", "voc2012"), 1, "no folder 'voc2012'"),
         (("--source", "coco:val"), 1, "source 'coco:val': is not known; write voc2007/trainval"),
+        (("--source", "{tmp}/a.json"), 1, "is not known; write json:{tmp}/a.json"),
+        (("--source", "json:{tmp}"), 1, "is a directory; name the JSON file in it\n"),
         (("--sorce", "sample/val"), 2, "--source"),
         (("--config", "sample/fpm"), 2, "no recipe sample/fpm; did you mean sample/fpn.yaml?"),
+        (("--config", "fpm.yaml"), 2, "no recipe fpm.yaml; did you mean sample/fpn.yaml?"),
+        (("--config", "nothere.yaml"), 2, "no recipe nothere.yaml; known recipes: cifar10/"),
         (("--config", "sample/objects"), 2, "there is no field input.size"),
         (("--fix", "{sample}"), 1, "is the data set itself; give --fix a new directory"),
         (("--fix", "{tmp}"), 1, "is there already; give --fix a new directory"),
@@ -200,4 +204,4 @@ def test_a_check_that_cannot_be_is_a_sentence_before_any_work(sample, tmp_path, 
     (tmp_path / "there").touch()
     given = [flag.format(sample=sample, tmp=tmp_path) for flag in flags]
     done = run("prepare_data", "check", "--data", sample, *given, expect=code)
-    assert sentence in done.out + done.err
+    assert sentence.format(tmp=tmp_path) in done.out + done.err

@@ -80,6 +80,9 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
         return {**protocol_fields(self.recipe), "test_fingerprint": self.test_set.fingerprint()}
 
     def begin(self, run: RunDirectory) -> None:
+        source, recipe = self.recipe.test_source, self.recipe
+        if source and source == recipe.train_source and not recipe.validation:
+            logger.warning("trains and tests on the same images (%s): the figures reward learning by heart", source)
         run.write_json(run.truth, self.test_set.coco_truth())
 
     def train_loader(self, *, start: int, iterations: int) -> Any:

@@ -40,6 +40,7 @@ STEPS: dict[str, dict[str, str]] = {
     },
 }
 COMMANDS = {name: summary for commands in STEPS.values() for name, summary in commands.items()}
+DATA_STEPS = ("sample", "convert", "shard", "check")  # of prepare-data, as is often forgotten
 COMPLETION = "--tyro-print-completion"
 
 
@@ -61,6 +62,8 @@ def main() -> None:
 
         near = get_close_matches(command.replace("_", "-"), COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        if command in DATA_STEPS:
+            hint = f"did you mean prepare-data {command}?"
         print(f"error: there is no command {command}; {hint}", file=sys.stderr)
         sys.exit(2)
 

@@ -114,7 +114,7 @@ def _print_faults(source: str, faults: Sequence[Fault]) -> None:
     for fault in faults:
         alike[fault.hint] = alike.get(fault.hint, 0) + 1
         if alike[fault.hint] <= ALIKE_SHOWN:
-            print(f"{source}: {fault}")
+            print(fault if str(fault.path) in source else f"{source}: {fault}")
     for hint, count in alike.items():
         if count > ALIKE_SHOWN:
             print(f"{source}: {count - ALIKE_SHOWN} more like these ({hint}); --json FILE lists all")

@@ -18,12 +18,14 @@ anew without them: python tools/prepare_data.py check --data DIR --fix CLEAN
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import tyro
 
 from vertebra.cli.check_data import check, check_one, split_name
+from vertebra.ground.errors import RecipeError
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import program
 
@@ -93,7 +95,6 @@ def _official(name: str, data: Path, download: bool, mirror: str) -> int:
     from tqdm import tqdm
 
     from vertebra.data.prepare.archives import ARCHIVES, fetch, unpack_all
-    from vertebra.ground.errors import RecipeError
 
     if mirror and not download:
         raise RecipeError("--mirror is where to download from: add --download, or leave --mirror out")
@@ -181,7 +182,6 @@ def convert(
 
     from vertebra.data.datasets.catalog import open_detection
     from vertebra.data.prepare.conversion import convert as convert_set
-    from vertebra.ground.errors import RecipeError
 
     if polygons and to != "yolo":
         raise RecipeError(f"--polygons is for --to yolo; {to} has masks where it can")
@@ -221,7 +221,6 @@ def shard(
     from vertebra.data.datasets.catalog import find_sources, open_classification
     from vertebra.data.datasets.shards import as_url, is_url
     from vertebra.data.prepare.shard_files import index_shards, write_shards
-    from vertebra.ground.errors import RecipeError
 
     output = output or (data if index_only and not is_url(data) else None)
     if output is None or (index_only and split is None):
@@ -257,6 +256,10 @@ def Settings(command: Annotated[_Command, tyro.conf.arg(name="")]) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        near = get_close_matches(arguments[0].replace("_", "-"), COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise RecipeError(f"there is no prepare-data {arguments[0]}", hint=hint)
     return tyro.cli(
         Settings, prog=program(), description=__doc__, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)
     )

@@ -51,8 +51,10 @@ def find_recipe(name: str | Path) -> Path:
     known = sorted(
         str(file.relative_to(INSTALLED)) for file in INSTALLED.rglob("*.yaml") if file.parent.name != "published"
     )
-    near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"known recipes: {', '.join(known)}"
+    # Names are compared without .yaml, which would make all of them alike; the folder may be left out.
+    names = {stem: file for file in known for stem in (Path(file).stem, file.removesuffix(".yaml"))}
+    near = difflib.get_close_matches(str(path).removesuffix(".yaml"), names, n=1)
+    hint = f"did you mean {names[near[0]]}?" if near else f"known recipes: {', '.join(known)}"
     raise RecipeError(f"no recipe {name}", hint=hint)
 
 

@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from vertebra.ground.errors import RecipeError
 
@@ -62,13 +62,20 @@ def refuse(*faults: tuple[object, str]) -> None:
             raise ValueError(sentence)
 
 
+def _not_negative(workers: int | str) -> int | str:
+    if isinstance(workers, int) and workers < 0:
+        raise ValueError(f"give 0 or more, or auto, not {workers}")
+    return workers
+
+
 Count = Annotated[int, Field(ge=1)]  # in tuples
 Ratio = Annotated[float, Field(gt=0)]
 Body = Literal["c4", "dc5", "fpn"]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")]
 Gpus = Annotated[int, Field(ge=1, description="Processes to start on this machine (as torchrun does).")]
 Workers = Annotated[
-    Annotated[int, Field(ge=0)] | Literal["auto"],
+    int | Literal["auto"],  # a bound on the int alone would be spelt out in the command line's message
+    AfterValidator(_not_negative),
     Field(description="Loader processes for each process; auto: 2 to 16, as many as it has cores to spare."),
 ]
 # Of a test: the precision of the training, or another.

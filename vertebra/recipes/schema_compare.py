@@ -129,7 +129,10 @@ class CompareRecipe(Jobs):
     def _check_entries(self) -> None:
         """Raise ValueError for entries that are no NAME=VALUE where they must be, of no backbone, or there twice."""
         pairs = [("predictions", "NAME=FILE", entry) for entry in self.predictions]
-        for field, form, entry in [*pairs, *(("weights", "BACKBONE=FILE", entry) for entry in self.weights)]:
+        for field, form, entry in [
+            *pairs,
+            *(("weights", "BACKBONE=FILE (or =torchvision, =none)", entry) for entry in self.weights),
+        ]:
             name, _, value = entry.partition("=")
             if not name or not value:
                 raise ValueError(f"--{field} {entry}: write {form}")

@@ -166,6 +166,8 @@ def _load(path: Path) -> dict[str, Any]:
             value = parse_json(file.read())
     except FileNotFoundError as error:
         raise DataError(path, "no such annotation file", "check the path") from error
+    except IsADirectoryError as error:
+        raise DataError(path, "is a directory", "name the JSON file in it") from error
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
     except ValueError as error:  # JSON or UTF-8

@@ -58,15 +58,15 @@ def find_json(root: Path, source: str) -> tuple[Path, Path, Path | None]:
 def find_images(path: Path, root: Path, first: str) -> Path:
     """The folder that holds the image `first`: beside the annotations, in the root, or where COCO would have it."""
     split = image_folder(path.stem.rpartition("_")[2])
-    bases = (path.parent, path.parent.parent, root)
-    folders = [base / inner for base in bases for inner in ("", "images", split, f"images/{split}", f"{split}/images")]
-    for folder in folders:
+    bases = dict.fromkeys((path.parent, path.parent.parent, root))
+    inner = ("", "images", split, f"images/{split}", f"{split}/images")
+    for folder in (base / part for base in bases for part in inner):
         if (folder / first).is_file():
             return folder
     if "\\" in first:
         raise DataError(path, f"its first image {first} has backslashes", "write / in every `file_name`")
-    looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise DataError(path, f"its first image {first} is in none of {looked}", "put the images into one of them")
+    looked = f"{', '.join(map(str, bases))}, nor in their {', '.join(inner[1:])}"
+    raise DataError(path, f"its first image {first} is in none of {looked}", "put the images there, or correct --data")
 
 
 def image_folder(split: str) -> str:
