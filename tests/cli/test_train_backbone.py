@@ -135,13 +135,21 @@ def test_a_run_that_goes_on_with_other_images_says_so_and_with_other_classes_doe
         tool.train(recipe, World())
 
 
-def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, folders, tmp_path):
+def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, folders, tmp_path, monkeypatch):
+    kept, evaluate = [], classifier_run.evaluate_classifier
+
+    def counted(*parts: Any) -> dict[str, float]:
+        figures = evaluate(*parts)
+        kept.append(len(norms._KEPT))
+        return figures
+
+    monkeypatch.setattr(classifier_run, "evaluate_classifier", counted)
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
     run = tmp_path / "run"
     changes = {"backbone": "cifar_r8", "ema": 0.5, "eval_period": 2, "recompute_norms": 0}
     solver = {"iterations": 4, "lr_batch": None, "warmup_epochs": None}
     tool.train(small(recipe, folders, run, **changes, solver=solver), World())
-    assert not norms._KEPT, "no folded weights beside those that are trained"
+    assert kept == [0] * 6, "no folded weights beside those that are trained"
     averaged, facts = load_weights(run / "model.safetensors")
     raw, raw_facts = load_weights(run / "model_raw.safetensors")
     assert facts["weights"] == "moving average, decay 0.5 a step" and raw_facts["weights"] == "last step"
