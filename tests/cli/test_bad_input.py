@@ -71,16 +71,6 @@ def test_a_bad_training_image_is_skipped_and_named(sample, detector_flags, tmp_p
     assert victim.name in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_check_lists_all_faults_in_one_pass(sample, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sample, copy)
-    first, second = sorted((copy / "scenes" / "images" / "val").iterdir())[:2]
-    first.write_bytes(first.read_bytes()[:200])
-    second.write_bytes(b"")
-    done = run("prepare_data", "check", "--data", copy, "--source", "sample/val", expect=1)
-    assert first.name in done.out and second.name in done.out and "2 faults" in done.out
-
-
 def test_check_finds_the_data_sets_by_itself(sample, tmp_path):
     printed = run("prepare_data", "check", "--data", sample).out
     assert printed.count("no faults") == 6 and "sample/train: " in printed and "\ntrain: " in printed

@@ -72,7 +72,7 @@ def test_the_parts_of_a_union_are_checked_each_and_together(coco_set, tmp_path: 
     write_voc(tmp_path, {"1": [("dog", 1, 1, 9, 9, 0)]})
     coco_set()
     (fault,) = check(tmp_path, "voc2007/trainval+voc2007/trainval").faults
-    assert fault.reason == "1 images are in it twice (id 1 is one)"
+    assert fault.reason == "1 image in it twice (such as id 1)"
     faults = check(tmp_path, "voc2007/trainval+json:ann.json+json:gone.json").faults
     assert [fault.path.name for fault in faults] == ["gone.json", "trainval+json:ann.json+json:gone.json"]
     assert "no such annotation file" in faults[0].reason and "have different classes" in faults[1].reason

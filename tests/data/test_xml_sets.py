@@ -74,22 +74,6 @@ def test_any_file_is_an_image_or_a_sentence(tmp_path_factory: pytest.TempPathFac
 SIZE = "<size><width>9</width><height>9</height></size>"
 
 
-@pytest.mark.parametrize(
-    ("inner", "sentence"),
-    [
-        (SIZE.replace("9", "inf", 1), "its size is inf x 9"),
-        (SIZE.replace("9", "nan", 1), "its size is nan x 9"),
-        (SIZE.replace("t>9", "t>nine"), "size/height is 'nine', not a number"),
-        ("<size><width>9</width></size>", "size/height is missing"),
-        (f"{SIZE}<object><name/><bndbox/></object>", "object '' lacks"),
-        (f"{SIZE}<object><name>a</name><bndbox/></object>", "bndbox/xmin is"),
-    ],
-)
-def test_fields_that_are_missing_or_no_numbers_are_named(inner: str, sentence: str):
-    with pytest.raises(ValueError, match=sentence):
-        parse_tree(ET.fromstring(f"<annotation>{inner}</annotation>"))
-
-
 def test_a_real_file_keeps_all_that_it_says(shared_data: Path):
     path = shared_data / "VOCdevkit" / "VOC2012" / "Annotations" / "2007_000027.xml"
     image = read_xml(path, extras=True)
@@ -127,9 +111,7 @@ LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "its encoding 'klingon' is not known"),
         (b'<?xml version="1.0" encoding="zip"?><annotation/>', "its encoding 'zip' is not known"),
-        (b'<?xml version="1.0" encoding="utf-8"?><a>\xd6\xd0</a>', "'utf-8' codec can't decode byte 0xd6"),
         (f'<!DOCTYPE a [<!ENTITY a0 "ha">{LAUGHS}]><a>&a9;</a>'.encode(), "it declares entities, which are not read"),
         (b'<!DOCTYPE a [<!ENTITY f SYSTEM "file:///etc/passwd">]><a>&f;</a>', "it declares entities"),
         (b'<!DOCTYPE a [<!ENTITY % f SYSTEM "http://127.0.0.1/f"> %f;]><a/>', "it declares entities"),
