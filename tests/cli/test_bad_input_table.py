@@ -261,7 +261,7 @@ VOC = {
     "size 0": (edited("<width>80", "<width>0"), "1.xml: ", "its size is 0 x 60", "correct or restore it"),
     "endless size": (edited("<width>80", "<width>inf"), "1.xml: ", "its size is inf x 60", "correct or restore it"),
     "size that is none": (edited("<width>80", "<width>nan"), "1.xml: ", "its size is nan x 60", "correct or restore"),
-    "size of a word": (edited("<width>80", "<width>wide"), "1.xml: ", "(size/width is 'wide', not a number)", "correct or"),
+    "size of a word": (edited("<width>80", "<width>wide"), "1.xml: ", "size/width is 'wide', not a number", "correct"),
     "huge size": (
         edited("<width>80", "<width>99999999999"), "1.xml: ", "its size is 1e+11 x 60", "correct or restore it",
     ),
@@ -272,7 +272,7 @@ VOC = {
         edited("dog", "dgo"), "1.xml: ", "has an object 'dgo', which is not one of the 20", "correct the name, or read",
     ),
     "no corner": (edited("<xmin>1</xmin>", ""), "1.xml: ", "(bndbox/xmin is missing)", "correct or restore it"),
-    "corner of a word": (edited("<xmin>1<", "<xmin>left<"), "1.xml: ", "(bndbox/xmin is 'left', not a number)", "correct or"),
+    "corner of a word": (edited("<xmin>1<", "<xmin>left<"), "1.xml: ", "xmin is 'left', not a number", "correct"),
     "not a number": (
         edited("<xmin>1<", "<xmin>nan<"), "1.xml: ", "object 'dog' has a box that is not four", "correct or remove",
     ),
