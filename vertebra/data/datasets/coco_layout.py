@@ -66,7 +66,9 @@ def find_images(path: Path, root: Path, first: str) -> Path:
     if "\\" in first:
         raise DataError(path, f"its first image {first} has backslashes", "write / in every `file_name`")
     looked = f"{', '.join(map(str, bases))}, nor in their {', '.join(inner[1:])}"
-    raise DataError(path, f"its first image {first} is in none of {looked}", "put the images there, or correct --data")
+    raise DataError(
+        path, f"its first image {first} is in none of {looked}", "put the images into one of them, or correct --data"
+    )
 
 
 def image_folder(split: str) -> str:
