@@ -39,11 +39,15 @@ def test_gpus_speak_over_nccl_for_ten_minutes_and_objects_go_over_gloo_for_hours
     asked = {}
     gloo = SimpleNamespace(_set_default_timeout=lambda timeout: asked.update(gloo=timeout))
     monkeypatch.setattr(os, "environ", {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0"})
+    monkeypatch.setattr(dist, "rendezvous", lambda url, timeout: iter([("the store", 3, 8)]))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: asked.update(options, backend=backend))
     monkeypatch.setattr(dist, "group", SimpleNamespace(WORLD=SimpleNamespace(_get_backend={CPU: gloo}.get)))
     distributed._join(torch.device("cuda", 3))
     assert asked == {
         "backend": "cpu:gloo,cuda:nccl",
+        "store": "the store",
+        "rank": 3,
+        "world_size": 8,
         "device_id": torch.device("cuda", 3),
         "timeout": timedelta(seconds=PATIENCE_S + 60),
         "gloo": timedelta(seconds=LONG_PATIENCE_S),

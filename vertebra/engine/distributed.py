@@ -167,10 +167,16 @@ def _join(here: torch.device) -> None:
     patience = timedelta(seconds=PATIENCE_S + 60)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+    store, rank, size = next(dist.rendezvous("env://", timeout=patience))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun may keep one store over its restarts, with addresses of processes that are gone. On several nodes
+        # their counts differ; see README.
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    group: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": patience}
     if here.type == "cuda":
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=patience, device_id=here)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=here, **group)
     else:
-        dist.init_process_group("gloo", timeout=patience)
+        dist.init_process_group("gloo", **group)
     assert dist.group.WORLD is not None
     gloo: Any = dist.group.WORLD._get_backend(torch.device("cpu"))
     gloo._set_default_timeout(timedelta(seconds=LONG_PATIENCE_S))
