@@ -1,7 +1,7 @@
 # Everything a newcomer types. Each target sets up what it needs; a second run starts at once.
 #   make demo    two backbones trained and compared on the sample set; ends with the report's path
 #   make test    the fast tests
-#   make slow    the slow ones
+#   make slow    the slow ones; SLOW="FILE ..." some of them
 #   make oldest  the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
 #   make lint    format, style, types, layers
 #   make bench   our speed side by side with the peers'
@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Processes that share the tests, a file at a time, each with one thread of torch.
 TEST_PROCESSES ?= 2
+SLOW ?= tests
 OLDEST = $(shell sed -n '/^dependencies/,/^]/s/^ *"\([^">]*\)>=\([^"]*\)".*/\1==\2.*/p' pyproject.toml)
 
 .PHONY: demo test slow oldest lint bench setup clean
@@ -33,7 +34,7 @@ test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile
 
 slow: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile --durations=0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu" $(SLOW) -n $(TEST_PROCESSES) --dist loadfile --durations=0
 
 oldest:
 	$(PYTHON) -m venv .venv-oldest

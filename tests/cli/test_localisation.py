@@ -115,4 +115,5 @@ def test_a_classifier_can_be_trained_on_the_plain_layout(tmp_path: Path) -> None
     run("train_backbone", *tiny, "--backbone", "r18", "--data", tmp_path / "set", "--output", tmp_path / "run")
     _, facts = load_weights(tmp_path / "run" / "model.safetensors")
     assert facts["training_data"]["images"] == 10 and len(facts["class_names"]) == 10
-    assert "train_loc.py do" in run("eval_loc", "--weights", tmp_path / "run" / "model.safetensors", expect=1).err
+    weights = ("--weights", tmp_path / "run" / "model.safetensors")
+    assert "train_loc.py do" in run("eval_loc", *weights, "--output", tmp_path / "out", expect=1).err
