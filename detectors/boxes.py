@@ -19,7 +19,8 @@ PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)  # of anchors' deltas; a box head's differ
 # A region may grow by this factor at most in one regression step; keeps exp() finite. As in Detectron: a 16
 # px anchor reaches 1000 px.
 MAX_LOG_SCALE = math.log(1000.0 / 16)
-# Sides below this (padding, zero-size boxes) count as this in the regression code, so that it stays finite.
+# Sides below this (padding, zero-size boxes) count as this in the regression code, so that it stays finite; the RPN
+# proposes none of them.
 MIN_SIDE_PX = 1e-3
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.anchors import AnchorGrid, centred_inside, wholly_inside
-from detectors.boxes import clip, decode, in_float32, take, usable
+from detectors.boxes import MIN_SIDE_PX, clip, decode, in_float32, take, usable
 from detectors.losses import AnchorSamples, GlobalCounts, anchor_losses, sample_anchors
 from detectors.matching import Matcher
 from detectors.nms import nms_batch
@@ -23,7 +23,6 @@ from detectors.sampling import Sampler
 from detectors.structures import Detections, ImageBatch, Targets
 
 RPN_STREAM = 1  # keeps the RPN's random draws apart from the box head's
-MIN_SIDE_PX = 1e-3  # of a proposal
 
 
 @dataclass(frozen=True)

@@ -168,13 +168,20 @@ COCO = {
 }  # fmt: skip
 
 
+def changed_coco(place: Path, *changes: Callable[[Any], object]) -> Path:
+    """Write a picture with two objects in `ann.json`, changed; return that file."""
+    write_picture(place / "a.jpg", 60, 80)
+    path = write_coco(place, {"a.jpg": (60, 80)}, [{"bbox": [1, 2, 30, 40]}, {"bbox": [5, 6, 7, 8]}])
+    value = json.loads(path.read_text())
+    for change in changes:
+        change(value)
+    path.write_text(json.dumps(value))
+    return path
+
+
 @pytest.mark.parametrize(("change", "reason", "hint"), COCO.values(), ids=COCO)
 def test_coco_json(tmp_path: Path, change, reason, hint):
-    write_picture(tmp_path / "a.jpg", 60, 80)
-    path = write_coco(tmp_path, {"a.jpg": (60, 80)}, [{"bbox": [1, 2, 30, 40]}, {"bbox": [5, 6, 7, 8]}])
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value))
+    changed_coco(tmp_path, change)
     checked(tmp_path, "json:ann.json", ("ann.json", reason, hint))
 
 
@@ -222,12 +229,7 @@ ODD = {  # of the whole set: what is said, and stops nothing
 
 @pytest.mark.parametrize(("change", "reason", "hint"), ODD.values(), ids=ODD)
 def test_what_is_odd_is_said_by_the_check_a_training_and_the_scorer(tmp_path: Path, change, reason, hint):
-    write_picture(tmp_path / "a.jpg", 60, 80)
-    path = write_coco(tmp_path, {"a.jpg": (60, 80)}, [{"bbox": [1, 2, 30, 40]}, {"bbox": [5, 6, 7, 8]}])
-    value = json.loads(path.read_text())
-    every(area=None)(value)
-    change(value)
-    path.write_text(json.dumps(value))
+    path = changed_coco(tmp_path, every(area=None), change)
     (tmp_path / "found.json").write_text("[]")
     checked(tmp_path, "json:ann.json", ("json:ann.json: ", reason, hint), expect=0)
     (note,) = open_detection(tmp_path, "json:ann.json").notes

@@ -119,12 +119,8 @@ class ClassifierTraining(TrainingJob[BackboneRecipe, ClassificationDataset]):
             state = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
             kind = f"best of the evaluations, by {self.best} on {split}"
             save_weights(run.best_weights, state, {**facts, **best, "weights": kind})
-        if record.best_iteration != record.iteration:
-            assert self.best is not None
-            logger.info(
-                "the best evaluation was at iteration %d (%s %.2f, at the end %.2f): its weights are %s",
-                record.best_iteration, self.best, record.best, record.figures[self.best], run.best_weights,
-            )  # fmt: skip
+        assert self.best is not None
+        record.say_best(self.best, run.best_weights)
         return best
 
 

@@ -21,7 +21,7 @@ from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
-from vertebra.ground.formats import counted
+from vertebra.ground.formats import counted, first_few
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 logger = logging.getLogger(__name__)
@@ -103,10 +103,9 @@ def require_files(train_set: DetectionDataset, test_set: DetectionDataset, world
 
 def _absent_files(dataset: DetectionDataset) -> str | None:
     names = dataset.absent()
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     sentence = (
         f"{dataset.source}: pictures are missing or empty in {dataset.root}: {len(names)} of {len(dataset)} "
-        f"({', '.join(names[:3])}{more}); restore them, or take them out of the annotations"
+        f"({first_few(names, 3)}); restore them, or take them out of the annotations"
     )
     return sentence if names else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,6 @@ from vertebra.engine.session import Record
 from vertebra.engine.weights import load_into, save_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest, Detector
-
-logger = logging.getLogger(__name__)
 
 PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
 FLAT_ROI_SIZE = 7  # of regions that two linear layers read
@@ -233,10 +230,7 @@ def save_detector(
         assert checkpoint is not None, "an evaluation marks its checkpoint"
         origin = {"iterations": record.best_iteration, "figures": {best: record.best}, "chosen_by": best}
         save_weights(run.best_weights, file_state(model, checkpoint["model"]), {**facts, **origin})
-        logger.info(
-            "the best evaluation was at iteration %d (%s %.2f, at the end %.2f): its weights are %s",
-            record.best_iteration, best, record.best, record.figures[best], run.best_weights,
-        )  # fmt: skip
+        record.say_best(best, run.best_weights)
 
 
 def file_state(model: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
-from vertebra.engine.weights import load_weights
+from vertebra.engine.weights import read_provenance
 from vertebra.evaluation.metrics.location_results import coco_rows, sentence, summarise
 from vertebra.evaluation.predict.classes import ClassPredictions, predict_scores
 from vertebra.evaluation.predict.ensembles import scorer
@@ -183,5 +183,5 @@ class PredictedClasses:
         if self._loaded is None:
             return None
         net, plan = self._loaded
-        _, origin = load_weights(net.path)
+        origin = read_provenance(net.path)
         return {**plan.facts[0], "protocol_hash": origin.get("protocol_hash"), "figures": origin.get("figures")}

@@ -22,7 +22,7 @@ from vertebra.build.outside_detectors import (
     torchvision_state,
 )
 from vertebra.build.results import weights_file
-from vertebra.engine.weights import load_weights
+from vertebra.engine.weights import load_weights, read_provenance
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import validated
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -73,7 +73,7 @@ class TrainedDetector:
 def is_detector(weights: str) -> bool:
     """Tell whether that is a file of train_det.py's, and not one of a backbone."""
     path = Path(weights)
-    return path.suffix == ".safetensors" and path.is_file() and "detector" in load_weights(path)[1]
+    return path.suffix == ".safetensors" and path.is_file() and "detector" in read_provenance(path)
 
 
 def read_detector(weights: str) -> TrainedDetector:

@@ -44,6 +44,7 @@ def check(
 
     Also counts classes, compares boxes with anchors, and finds pictures of the test set in the training set.
     """
+    from vertebra.data.datasets.catalog import find_sources
     from vertebra.ground.errors import RecipeError
 
     if processes < 0:
@@ -55,7 +56,7 @@ def check(
         refuse_in_place(fix, data)
     if config is not None:
         _anchors(config)  # a wrong name is known before the pass
-    sources = source or _found_in(data)
+    sources = source or find_sources(data)
     checked: list[Checked] = []
     report: dict[str, Any] = {"data": str(data), "sources": {}, "comparisons": []}
     for one in sources:
@@ -72,12 +73,6 @@ def check(
 
         write_json(json, report)
     return 1 if fatal else 0
-
-
-def _found_in(data: Path) -> tuple[str, ...]:
-    from vertebra.data.datasets.catalog import find_sources
-
-    return find_sources(data)
 
 
 def check_one(data: Path, source: str, config: str | None = None, processes: int = 0) -> tuple[Checked, dict[str, Any]]:
@@ -99,7 +94,7 @@ def check_one(data: Path, source: str, config: str | None = None, processes: int
     anchors, recipe = None, ""
     if is_detection(source):
         kind = source.partition("/")[0].partition(":")[0].lower()
-        recipe = config or DEFAULT_RECIPES[_VOC.get(kind, kind) if _VOC.get(kind, kind) in DEFAULT_RECIPES else "voc12"]
+        recipe = config or DEFAULT_RECIPES.get(_VOC.get(kind, kind), DEFAULT_RECIPES["voc12"])
         anchors = _anchors(recipe)
     found = contents(checked, anchors)
     for sentence in contents_in_words(found, recipe):

@@ -19,6 +19,7 @@ from vertebra.engine.logs import MetricsWriter, is_training_line, keep_lines
 from vertebra.engine.provenance import differing_fields, flatten, plain
 from vertebra.ground import files
 from vertebra.ground.errors import UserError
+from vertebra.ground.formats import first_few
 from vertebra.ground.parse import parse_yaml
 
 logger = logging.getLogger(__name__)
@@ -139,10 +140,9 @@ class RunDirectory:
         differing = differing_fields(found, recipe, ignore=may_differ)
         if differing:
             flat_found, flat_asked = flatten(found), flatten(recipe)
-            shown = [f"{n} ({flat_found.get(n)!r} there, {flat_asked.get(n)!r} asked)" for n in differing[:8]]
-            more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+            fields = [f"{n} ({flat_found.get(n)!r} there, {flat_asked.get(n)!r} asked)" for n in differing]
             raise UserError(
-                f"{self.path} holds a run of another recipe; it differs in {', '.join(shown)}{more}. "
+                f"{self.path} holds a run of another recipe; it differs in {first_few(fields, 8)}. "
                 "Choose another --output, or the same values."
             )
 

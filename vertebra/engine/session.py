@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,14 @@ class Record:
     figures: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_iteration: int = 0
+
+    def say_best(self, figure: str, path: Path) -> None:
+        """Log that the best evaluation by `figure` was not the last, and that `path` has its weights."""
+        if self.best_iteration != self.iteration:
+            logger.info(
+                "the best evaluation was at iteration %d (%s %.2f, at the end %.2f): its weights are %s",
+                self.best_iteration, figure, self.best, self.figures[figure], path,
+            )  # fmt: skip
 
 
 class Session:

@@ -19,6 +19,7 @@ from vertebra.engine.checkpoint import load_checkpoint
 from vertebra.engine.provenance import plain
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically
+from vertebra.ground.formats import first_few
 
 METADATA_KEY = "provenance"
 
@@ -76,6 +77,14 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _state_dict_of(load_checkpoint(path), path), {}
 
 
+def read_provenance(path: Path | str) -> dict[str, Any]:
+    """Return the provenance of a file of weights, of safetensors by their header alone. Raises as `load_weights`."""
+    path = Path(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _load_safetensors(path, only_provenance=True)[1]
+    return load_weights(path)[1]
+
+
 def check_provenance(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path | str) -> None:
     """Compare what `path` says of its network with the network it is meant for.
 
@@ -119,7 +128,7 @@ def load_into(
         if name in wanted and tensor.shape != wanted[name].shape
     ]
     faults = [("lacks", refused), ("has, unknown to this network,", unexpected), ("has other shapes for", shapes)]
-    sentences = [f"{what} {_some(names)}" for what, names in faults if names]
+    sentences = [f"{what} {first_few(names, 5)}" for what, names in faults if names]
     if sentences:
         raise UserError(
             f"{path} does not fit this network: it {'; it '.join(sentences)}. "
@@ -129,11 +138,12 @@ def load_into(
     return tuple(missing)
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _load_safetensors(path: Path, *, only_provenance: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = [] if only_provenance else file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         provenance = json.loads(metadata.get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error}); fetch or train it again.") from error
@@ -166,7 +176,3 @@ def _show(value: Any) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -55,6 +55,12 @@ def joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
+def first_few(names: Sequence[str], most: int) -> str:
+    """'a, b and 3 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def counted(number: int, noun: str) -> str:
     """'1 class', '2 classes', '3 categories'."""
     ends = {"y": noun[:-1] + "ies", "s": noun + "es", "x": noun + "es"}

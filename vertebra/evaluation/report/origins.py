@@ -160,8 +160,7 @@ def _recipe_differences(runs: Sequence[Run]) -> str:
     fields = [f"{name}: {formats.plain(a)} against {formats.plain(b)}" for name, a, b in differing(first, rest)]
     if not fields:
         return "; their recipes' hashes differ"
-    more = f" and {len(fields) - LISTED} more" if len(fields) > LISTED else ""
-    return f"; recipes differ in {', '.join(fields[:LISTED])}{more}"
+    return f"; recipes differ in {formats.first_few(fields, LISTED)}"
 
 
 def unknown_protocol(labels: Sequence[str]) -> str | None:

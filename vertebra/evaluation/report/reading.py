@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.ground.errors import UserError
+from vertebra.ground.formats import first_few
 from vertebra.ground.parse import parse_json, parse_yaml
 
 MOST_NAMED = 8  # in a sentence
@@ -49,8 +50,7 @@ def require_run(directory: Path) -> None:
     if any((directory / name).is_file() for name in ("config.yaml", "provenance.json")):
         return
     below = sorted(child.name for child in directory.iterdir() if (child / "config.yaml").is_file())
-    more = f" and {len(below) - MOST_NAMED} more" if len(below) > MOST_NAMED else ""
-    listed = f"name the runs in it: {', '.join(below[:MOST_NAMED])}{more}"
+    listed = f"name the runs in it: {first_few(below, MOST_NAMED)}"
     raise UserError(
         directory, "it holds no run (no config.yaml)", listed if below else "name a training's output directory"
     )

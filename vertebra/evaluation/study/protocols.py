@@ -88,8 +88,7 @@ def sort_runs(runs: Sequence[StudyRun]) -> list[Protocol]:
 
 def _differing(fields: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     found = [(name, value) for name, value, _ in differing(fields, main) if not name.endswith("fingerprint")]
-    shown = ", ".join(f"{name} {formats.plain(value)}" for name, value in found[:MOST_NAMED])
-    return shown + (f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else "")
+    return formats.first_few([f"{name} {formats.plain(value)}" for name, value in found], MOST_NAMED)
 
 
 def _by_seed(runs: Sequence[StudyRun]) -> tuple[StudyRun, ...]:
