@@ -202,6 +202,7 @@ ODD = (
     *(b"[]", b"{}", b"[[]]", b'""', b'"\\ud800"', b'"\\u0000"', b'"../../x"', b'"\xff"', b"[" * 2000),
     *(b"", b"<", b"&a;", b"<!DOCTYPE a [", b"\x00", b"\xff\xfe", b"!!python/name:os.system", b"*a", b": ", b"\n"),
     *(b"1.5", b"2147483648", b"&a", b"nan", b"inf", b"1_0", b"\xd9\xa3"),
+    *(b"[" * 900 + b"]" * 900, b"- " * 900),
     *(b"/dev/zero", b"..", b"%s{}", b"size", b"counts", b"id", b"iscrowd"),
 )  # fmt: skip
 Edit = tuple[int, int, bytes]  # which word or byte, how many go, what comes

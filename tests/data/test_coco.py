@@ -17,6 +17,7 @@ from vertebra.data.prepare.check import check
 from vertebra.data.transforms.detection_views import ViewDraw
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import read_truth
+from vertebra.ground import segmentations
 from vertebra.ground.errors import DataError
 from vertebra.recipes.schema import DETECTION_SETS
 
@@ -158,13 +159,19 @@ def test_a_fault_is_said_once_and_not_again_by_what_follows_from_it(coco_set: Wr
     assert "width 80.5 is not a whole number of pixels from 1 to 2147483647 (2 of 2 images are so)" in str(fault)
 
 
-def test_a_missing_area_is_the_masks_with_masks_or_without(coco_set: Write):
+def test_a_missing_area_is_the_masks_with_masks_or_without(coco_set: Write, monkeypatch):
     def bare(value: dict[str, Any]) -> None:
         for one in value["annotations"]:
             del one["area"]
 
     path = coco_set(bare)
+    judged: list[Any] = []
+    faults = segmentations.faults
+    monkeypatch.setattr(
+        segmentations, "faults", lambda masks, *rest, **more: judged.extend(masks) or faults(masks, *rest, **more)
+    )
     dataset = opened(path)
+    assert len(judged) == sum("segmentation" in one for one in json.loads(path.read_text())["annotations"]) > 1
     assert sorted(dataset.areas_K.tolist()) == sorted(one["area"] for one in read_truth(path)["annotations"])
     assert dataset.areas_K[0] == 600 and 580 < dataset.areas_K[1] < 640 and dataset.areas_K[2] == 12
     assert open_detection(path.parent, "json:ann.json", segmentations=False).fingerprint() == dataset.fingerprint()

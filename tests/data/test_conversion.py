@@ -215,6 +215,9 @@ def test_files_in_the_way_are_named_and_left_alone(mixed: DetectionDataset, tmp_
     ):
         with pytest.raises(DataError, match=sentence):
             convert(mixed, form, tmp_path / form, "val")
+    (tmp_path / "yolo" / "data.yaml").write_text("names: 5\n")
+    with pytest.raises(DataError, match="has no `names`"):
+        convert(mixed, "yolo", tmp_path / "yolo", "val")
     assert (tmp_path / "voc" / "Annotations" / "a.xml").read_text() == "<mine/>"
 
 

@@ -128,7 +128,7 @@ def load_into(
         if name in wanted and tensor.shape != wanted[name].shape
     ]
     faults = [("lacks", refused), ("has, unknown to this network,", unexpected), ("has other shapes for", shapes)]
-    sentences = [f"{what} {first_few(names, 5)}" for what, names in faults if names]
+    sentences = [f"{what} {first_few(names)}" for what, names in faults if names]
     if sentences:
         raise UserError(
             f"{path} does not fit this network: it {'; it '.join(sentences)}. "

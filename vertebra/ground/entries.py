@@ -36,6 +36,7 @@ class Entries:
         self.good_K = np.ones(len(values), bool)
         self.id_K: list[Any] = []  # by `ids`
         self.read: dict[str, list[Any]] = {}  # columns that do not stand in the file as they were read
+        self._masks_are_judged = False
         kinds: dict[type, str] = {list: "a list", str: "a string", type(None): "null", bool: "true or false"}
         wrong = [place for place, one in enumerate(values) if not isinstance(one, dict)]
         self.refuse(wrong, lambda k: f"is {kinds.get(type(values[k]), 'a number')}, not an object", "remove it")
@@ -126,6 +127,7 @@ class Entries:
         some, sizes = [values[k] for k in places], [sizes_hw[k] for k in places]
         for k, reason, hint in segmentations.faults(some, sizes, polygons=polygons):
             self.refuse([places[k]], lambda _, reason=reason: reason, hint)  # type: ignore[misc]
+        self._masks_are_judged = True
 
     def areas(self, xywh_K4: rules.FloatArray, sizes_hw: Sequence[Size]) -> rules.FloatArray:
         """Return the file's areas; a missing one is that of the mask, else (no mask, or a faulty one) of the box."""
@@ -136,8 +138,8 @@ class Entries:
             masks = self.values(MASKS)
             places = [k for k in missing.tolist() if masks[k] and None not in sizes_hw[k]]
             some, sizes = [masks[k] for k in places], [sizes_hw[k] for k in places]
-            faulty = {k for k, _, _ in segmentations.faults(some, sizes, polygons=True)}
-            for k in set(range(len(places))) - faulty:
+            judged = () if self._masks_are_judged else segmentations.faults(some, sizes, polygons=True)
+            for k in set(range(len(places))) - {k for k, *_ in judged}:
                 areas_K[places[k]] = segmentations.area(some[k], sizes[k])
             self.read["area"] = areas_K.tolist()
         return areas_K

@@ -57,7 +57,7 @@ def find_yolo(given: Path) -> YoloSet:
     if home.suffix in (".yaml", ".yml"):
         raise DataError(home, "no such file", "check the path")
     description = find_yaml(home)
-    if description is not None and _key(_read(description), given.name) is not None:
+    if description is not None and _key(read_description(description), given.name) is not None:
         return _from_yaml(description, given.name)
     folders = (home / "images" / given.name, given / "images")  # the layouts without a data.yaml
     for pictures in folders:
@@ -77,7 +77,7 @@ def find_yaml(folder: Path) -> Path | None:
     files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")), key=lambda path: (path.stem != "data", path.name))
     for path in files:
         try:
-            if "names" in _read(path):
+            if "names" in read_description(path):
                 return path
         except DataError:
             if path.stem == "data":
@@ -87,7 +87,7 @@ def find_yaml(folder: Path) -> Path | None:
 
 def splits_of(description: Path) -> list[str]:
     """The splits that a data.yaml names. Raises DataError."""
-    return [str(key) for key, value in _read(description).items() if key not in _NO_SPLITS and value]
+    return [str(key) for key, value in read_description(description).items() if key not in _NO_SPLITS and value]
 
 
 def _first_split(description: Path) -> str:
@@ -118,7 +118,7 @@ def _from_folder(given: Path, pictures: Path) -> YoloSet:
     paths = [pictures / name for name in images]
     for folder in (given, home):
         if (description := find_yaml(folder)) is not None:
-            return _set(home, given.name, _read(description), description, paths)
+            return _set(home, given.name, read_description(description), description, paths)
         for path in (folder / name for name in CLASS_FILES):
             if path.is_file():
                 return _set(home, given.name, {"names": read_lines(path, errors="replace")}, path, paths)
@@ -126,7 +126,7 @@ def _from_folder(given: Path, pictures: Path) -> YoloSet:
 
 
 def _from_yaml(path: Path, split: str) -> YoloSet:
-    value = _read(path)
+    value = read_description(path)
     key = _key(value, split)
     if key is None:
         raise DataError(path, f"has no split {split!r}", f"it has {', '.join(splits_of(path)) or 'none'}")
@@ -139,7 +139,7 @@ def _from_yaml(path: Path, split: str) -> YoloSet:
 
 def _set(home: Path, split: str, value: dict[str, Any], named_in: Path, images: Iterable[Path]) -> YoloSet:
     """value: the description, or what stands for it. Of images that would share a label file one is taken."""
-    names = _names(value, named_in)
+    names = class_names(value, named_in)
     unique = dict.fromkeys(os.path.abspath(image) for image in images)
     same = [paths for paths in by_stem(unique).values() if paths[1:]]
     kind = "images lie beside others of the same name, which were left out"
@@ -178,7 +178,8 @@ def _key(value: dict[str, Any], split: str) -> str | None:
     return next((name for name in ALIASES.get(split, (split,)) if value.get(name) and name not in _NO_SPLITS), None)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what a data.yaml holds. Raises DataError."""
     try:
         value = parse_yaml(path.read_bytes())
     except OSError as error:
@@ -190,7 +191,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
+def class_names(value: dict[str, Any], path: Path) -> tuple[str, ...]:
     """The classes by number. Raises DataError."""
     names = value.get("names")
     if isinstance(names, dict):

@@ -13,7 +13,7 @@ import yaml
 from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.yolo import polygon_bounds, signed_area
-from vertebra.data.datasets.yolo_layout import find_yaml
+from vertebra.data.datasets.yolo_layout import class_names, find_yaml, read_description
 from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new, write_over
 from vertebra.ground.errors import DataError
 
@@ -72,13 +72,11 @@ class YoloForm(Form):
 
     def _description(self, dataset: DetectionDataset) -> dict[str, Any]:
         """data.yaml with this split added. Raises DataError where one is there of other classes."""
-        names = dict(enumerate(dataset.class_names))
         found = find_yaml(self.output)
         if found is None:
-            return {self.split: f"images/{self.split}", "names": names}
-        value = yaml.safe_load(found.read_text(encoding="utf-8"))
-        there = value["names"] if isinstance(value["names"], dict) else dict(enumerate(value["names"]))
-        if found != self.list_path or there != names:
+            return {self.split: f"images/{self.split}", "names": dict(enumerate(dataset.class_names))}
+        value = read_description(found)
+        if found != self.list_path or class_names(value, found) != tuple(dataset.class_names):
             raise DataError(found, "describes a set of other classes", "give another --output")
         return {self.split: f"images/{self.split}", **value}
 

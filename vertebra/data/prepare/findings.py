@@ -6,7 +6,7 @@ Legend: C classes, I images, K objects.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from vertebra.data.datasets.records import ClassificationDataset, DetectionDatas
 from vertebra.data.prepare.anchor_fit import MATCH, Anchors, fit
 from vertebra.data.prepare.check import Checked
 from vertebra.data.prepare.near_duplicates import near_duplicates
-from vertebra.ground.formats import counted
+from vertebra.ground.formats import counted, first_few
 
 FEW = 10  # objects, or images, of a class
 OTHER_SHARE = 5.0  # times as frequent in one set as in the other
@@ -70,9 +70,9 @@ def contents_in_words(found: Json, recipe: str = "") -> Iterator[str]:
             f"fewest of {', '.join(f'{name} {count}' for name, count in least)}"
         )
     if none := [name for name, count in classes.items() if not count]:
-        yield f"{len(none)} of {counted(len(classes), 'class')} without {things}: {some(none)}"
+        yield f"{len(none)} of {counted(len(classes), 'class')} without {things}: {first_few(none)}"
     if few := [name for name, count in classes.items() if 0 < count < FEW]:
-        yield f"{len(few)} of {counted(len(classes), 'class')} with fewer than {FEW} {things}: {some(few)}"
+        yield f"{len(few)} of {counted(len(classes), 'class')} with fewer than {FEW} {things}: {first_few(few)}"
     if "anchors" in found:
         yield _anchors_in_words(found["anchors"], recipe)
 
@@ -138,20 +138,15 @@ def comparison_in_words(found: Json) -> Iterator[str]:
         pairs = [f"{os.path.basename(one['test'])} is {os.path.basename(one['train'])}" for one in alike]
         yield (
             f"{counted(len(alike), 'picture')} of {test} like one of {train}, so that a test would reward learning by "
-            f"heart: {some(pairs)}"
+            f"heart: {first_few(pairs)}"
         )
-    if absent := found.get("only_in_test"):
-        yield f"{counted(len(absent), 'class')} of {test} without anything to learn from in {train}: {some(absent)}"
-    if absent := found.get("only_in_train"):
-        yield f"{counted(len(absent), 'class')} of {train} without anything to be tested on in {test}: {some(absent)}"
+    for key, one, need, other in (
+        ("only_in_test", test, "learn from", train),
+        ("only_in_train", train, "be tested on", test),
+    ):
+        if absent := found.get(key):
+            yield f"{counted(len(absent), 'class')} of {one} without anything to {need} in {other}: {first_few(absent)}"
     if shares := found.get("other_shares"):
-        yield f"classes {OTHER_SHARE:g} times as frequent in one as in the other: " + some(
+        yield f"classes {OTHER_SHARE:g} times as frequent in one as in the other: " + first_few(
             [f"{name} {a:.1%} of {train}, {b:.1%} of {test}" for name, (a, b) in shares.items()]
         )
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first few, and how many more there are."""
-    listed = list(names)
-    more = f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
