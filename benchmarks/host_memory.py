@@ -46,13 +46,22 @@ DETECTOR = (
 
 def pss_mb(processes: list[int]) -> float:
     """The memory of these processes together, MB; of those that have ended, none."""
+    return _memory_mb(processes, "Pss:")
+
+
+def private_mb(processes: list[int]) -> float:
+    """What these processes share with nobody, MB."""
+    return _memory_mb(processes, "Private_")
+
+
+def _memory_mb(processes: list[int], kind: str) -> float:
     total = 0
     for process in processes:
         try:
             rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(kind))
     return total / 1024
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from vertebra.engine import device
 from vertebra.ground import cores
@@ -47,6 +48,22 @@ def test_auto_workers_are_the_cores_that_the_nodes_processes_leave_over(monkeypa
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert device.loader_workers("auto") == workers
     assert device.loader_workers(0) == 0 and device.loader_workers(40) == 40, "a number is a number"
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "variables", "threads"),
+    [(2, 1, {}, 2), (64, 1, {}, 32), (64, 8, {}, 8), (1, 4, {}, 1), (2, 1, {"OMP_NUM_THREADS": "12"}, None)],
+)
+def test_torch_has_as_many_threads_as_the_process_has_cores(monkeypatch, cores, processes, variables, threads):
+    given = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in {"LOCAL_WORLD_SIZE": str(processes), **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 32)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    device.fit_threads()
+    assert given == ([] if threads is None else [threads])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,22 @@ def visible_gpus(name: str = "auto") -> list[str]:
     return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
 
 
+def own_cores(processes: int | None = None) -> int:
+    """Return the cores of each of `processes` that share this machine; None: those of torchrun."""
+    if processes is None:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, usable_cores() // processes)
+
+
+def fit_threads() -> None:
+    """Give torch as many threads as this process has cores: by itself it knows of no cgroup's quota.
+
+    OMP_NUM_THREADS stands.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), own_cores()))
+
+
 def loader_workers(asked: int | Literal["auto"] = "auto", *, processes: int | None = None) -> int:
     """Return the loader processes of each of `processes` that share this machine; None: those of torchrun.
 
@@ -96,6 +112,4 @@ def loader_workers(asked: int | Literal["auto"] = "auto", *, processes: int | No
     """
     if asked != "auto":
         return asked
-    if processes is None:
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(FEWEST_WORKERS, min(MOST_WORKERS, usable_cores() // processes - 1))
+    return max(FEWEST_WORKERS, min(MOST_WORKERS, own_cores(processes) - 1))

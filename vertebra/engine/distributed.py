@@ -142,6 +142,7 @@ def start(device: str = "auto") -> World:
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0")) if is_under_launcher() else 0
     here = devices.resolve(device, local_rank=local_rank)
+    devices.fit_threads()
     if here.type == "cuda":
         torch.cuda.set_device(here)
         torch.backends.cudnn.benchmark = True  # a few canvas sizes, each seen many times

@@ -1,4 +1,4 @@
-"""Measures of a training as it goes on: mean losses, samples, times, and a warning where the loss does not fall."""
+"""Measures of a training as it goes on: mean losses, samples, times."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import ceil
 from typing import Any, TypeVar
 
 import torch
@@ -16,12 +14,6 @@ from torch import Tensor
 from vertebra.engine.distributed import World
 
 logger = logging.getLogger(__name__)
-
-FALLEN = 0.98  # of its first value: a loss below this has come down
-SHARE = 0.05  # of the training that it may take for that, after the warm-up
-FEWEST_ITERATIONS = 100
-STARVED = 0.2  # of the time, spent waiting for data
-PERIODS = 2  # of the log in a row, before that is worth a warning
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -155,71 +147,3 @@ class Clock:
     def eta_s(self, iterations_left: int) -> float:
         """Return seconds of training that are left."""
         return (self._pace_s or 0.0) * iterations_left
-
-
-@dataclass
-class LossWatch:
-    """Warns once that the loss has not come below its starting value for a twentieth of the training.
-
-    With too high a rate the loss need not become NaN, it may just never fall.
-    iterations: length of the training. first: the loss of its first iteration, None before it.
-    last_look: the iteration of the last `observe`. stretch: iterations since the loss was last below `first`, without
-    those of the warm-up.
-    """
-
-    iterations: int
-    first: float | None = None
-    last_look: int = 0
-    stretch: int = 0
-    warned: bool = False
-
-    def begin(self, loss: float) -> None:
-        """Take the loss of the first iteration."""
-        self.first = loss
-
-    def observe(self, iteration: int, loss: float, *, lr: float, warming_up: bool) -> str | None:
-        """Take the mean loss since the last call; return the warning where it is due."""
-        since, self.last_look = iteration - self.last_look, iteration
-        if self.first is None or self.first <= 0 or loss <= FALLEN * self.first:
-            self.stretch = 0
-        elif not warming_up:
-            self.stretch += since
-        if self.warned or self.stretch < max(FEWEST_ITERATIONS, SHARE * self.iterations):
-            return None
-        self.warned = True
-        return (
-            f"The loss has not come below where it began ({self.first:.3g}) for {self.stretch} iterations; it is "
-            f"{loss:.3g}. The learning rate of {lr:.3g} is probably too high: stop, and try a third of it "
-            "(--solver.lr) or a longer warm-up (--solver.warmup-iterations)."
-        )
-
-
-@dataclass
-class LoaderWatch:
-    """Warns once that the device waits for data.
-
-    workers: loader processes of this process; None: the loader has none to give, its images are on the device.
-    most: of them, for which the machine has cores. periods: of the log in a row in which the device waited.
-    """
-
-    workers: int | None
-    most: int
-    periods: int = 0
-    warned: bool = False
-
-    def observe(self, time_s: float, data_s: float) -> str | None:
-        """Take the seconds of an iteration, and those of them spent waiting for data; return the warning where due."""
-        self.periods = self.periods + 1 if data_s > STARVED * time_s else 0
-        if self.workers is None or self.warned or self.periods < PERIODS:
-            return None
-        self.warned = True
-        # The loader is the slower side: so many workers make a batch in time_s (none of them: this process, in data_s).
-        # The device would use one up in the rest.
-        wanted = ceil((self.workers * time_s or data_s) / max(time_s - data_s, 0.01 * time_s))
-        sentence = f"The device waits for data: {data_s:.3g} of {time_s:.3g} s a step. "
-        if wanted <= self.most:
-            return f"{sentence}--workers {wanted} instead of {self.workers} would do."
-        return (
-            f"{sentence}It would take --workers {wanted} instead of {self.workers}, and the machine has cores for "
-            f"{self.most}: smaller image files, a lighter augmentation or more cores would help."
-        )

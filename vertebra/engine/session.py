@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vertebra.engine import rng
+from vertebra.engine.advice import CoreWatch, LoaderWatch, LossWatch, core_use
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.checkpoint import CheckpointError
-from vertebra.engine.device import loader_workers, peak_memory_mb
+from vertebra.engine.device import loader_workers, own_cores, peak_memory_mb
 from vertebra.engine.distributed import World
 from vertebra.engine.guard import FiniteGuard, NonFiniteLoss
 from vertebra.engine.logs import figures_line, training_line
-from vertebra.engine.meter import Clock, LoaderWatch, LossMeter, LossWatch, SampleCounter, losses_in
+from vertebra.engine.meter import Clock, LossMeter, SampleCounter, losses_in
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.schedule import OBSERVE_PERIOD, Schedule
 from vertebra.engine.stop import StopSignals
@@ -89,6 +90,7 @@ class Session:
         self.window = LossMeter()  # what the schedule is shown next, if it follows the training
         self.watch = LossWatch(iterations)
         self.loader_watch = LoaderWatch(workers, most=loader_workers("auto"))
+        self.core_watch = CoreWatch(own_cores())
         self._seconds_before = 0.0
         self.counter = SampleCounter()
 
@@ -203,10 +205,13 @@ class Session:
         skipped = {"skipped": self.record.skipped} if self.record.skipped else {}
         self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
         warming_up = self.schedule.is_warming_up(iteration - 1)
-        if warning := self.watch.observe(iteration, values["loss"], lr=lr, warming_up=warming_up):
-            logger.warning(warning)
-        if warning := self.loader_watch.observe(time_s, data_s):
-            logger.warning(warning)
+        for warning in (
+            self.watch.observe(iteration, values["loss"], lr=lr, warming_up=warming_up),
+            self.loader_watch.observe(time_s, data_s),
+            self.core_watch.observe(core_use()),
+        ):
+            if warning:
+                logger.warning(warning)
 
     def evaluate(self, evaluate: Callable[[int], dict[str, float]], stop: StopSignals) -> None:
         """Evaluate, log the figures, show them to the schedule, and save; the best so far stays as best.pt.
