@@ -1,13 +1,15 @@
-"""Our R50-FPN Faster and Mask R-CNN against torchvision's: same images, same boxes, same limits, one alternating run.
+"""Our ResNet detectors against torchvision's: same images, same boxes, same limits, one alternating run.
 
 python benchmarks/detector.py --train --size 320 480 --batch 2 --threads 1
 python benchmarks/detector.py --size 800 1056 --threads 2
+python benchmarks/detector.py --head c4 --size 480 640
 python benchmarks/detector.py --train --device cuda --size 800 1056 --batch 8 --rounds 20
 
 A training step is forward and backward, without the optimiser, which is the same for both: conv1 and conv2_x frozen,
 norms frozen, 256 anchors and 512 regions an image of 2000 proposals. Inference is one batch from pixels to detections,
 of 1000 proposals. Neither resizes. Weights are random, and proposals are the anchors: they are suppressed above an IoU
 of 0.9 instead of 0.7, so that no fewer survive than with trained weights. The regions of both are printed.
+torchvision has no C4 of its own: it is its Faster R-CNN on its ResNet, cut before conv5_x.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ from common import (  # first: it makes the rooms importable
 
 import torch  # isort: skip
 import torchvision
+from backbone import THEIRS
 from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detectors.faster_rcnn import FasterRCNN
@@ -38,47 +45,63 @@ from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import make_detector
 from vertebra.build.outside_detectors import torchvision_recipe
 from vertebra.engine import precision as precisions
+from vertebra.recipes.command_line import find_recipe, load_recipe
+from vertebra.recipes.schema_detection import DetectionRecipe
 
 CLASSES = 80
 TRUTHS = 8  # an image; COCO has 7
 NMS_IOU = 0.9
+ANCHOR_SIZES = (32, 64, 128, 256, 512)  # px, of C4
 
 
-def our_detector(masks: bool) -> FasterRCNN:
-    """By the recipe of torchvision's detector, our own conventions."""
-    recipe = torchvision_recipe("maskrcnn_resnet50_fpn" if masks else "fasterrcnn_resnet50_fpn")
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"conventions": "vertebra"})})
+def our_detector(head: str, backbone: str, regions: int) -> FasterRCNN:
+    """By the recipe of torchvision's detector, our own conventions; C4 by COCO's."""
+    if head == "c4":
+        recipe = load_recipe(DetectionRecipe, find_recipe("detection/coco_c4_1x.yaml"))
+    else:
+        recipe = torchvision_recipe("maskrcnn_resnet50_fpn" if head == "mask_fpn" else "fasterrcnn_resnet50_fpn")
+    settings = recipe.model.model_copy(update={"conventions": "vertebra", "rois": regions})
+    recipe = recipe.model_copy(update={"model": settings, "backbone": backbone})
     model = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
     model.rpn.nms_iou = NMS_IOU
     nn.init.zeros_(model.rpn.head.deltas.weight)
     return model
 
 
-def their_detector(masks: bool, channels_last: bool, size: tuple[int, int]) -> nn.Module:
+def their_detector(head: str, backbone: str, regions: int, size: tuple[int, int]) -> nn.Module:
     """torchvision's, its norms frozen, the layers trained that it trains by default; images of `size` keep it."""
-    make = torchvision.models.detection.maskrcnn_resnet50_fpn if masks else None
-    make = make or torchvision.models.detection.fasterrcnn_resnet50_fpn
-    model = make(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    if head == "c4":
+        model = _their_c4(THEIRS[backbone], regions)
+    else:
+        pyramid = resnet_fpn_backbone(backbone_name=THEIRS[backbone], weights=None)
+        make = detection.MaskRCNN if head == "mask_fpn" else detection.FasterRCNN
+        model = make(pyramid, CLASSES + 1, box_batch_size_per_image=regions)
     model.rpn.nms_thresh = NMS_IOU
     nn.init.zeros_(model.rpn.head.bbox_pred.weight)
-    model.backbone.body = _frozen(model.backbone.body)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     model.transform = GeneralizedRCNNTransform(min(size), max(size), mean, std)
-    return model.to(memory_format=torch.channels_last) if channels_last else model
+    return model
 
 
-def _frozen(body: nn.Module) -> nn.Module:
-    """The trunk as torchvision has it with pre-trained weights: its FrozenBatchNorm2d, conv1 and layer1 fixed."""
-    for module in list(body.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                norm = torchvision.ops.FrozenBatchNorm2d(child.num_features)
-                norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})
-                setattr(module, name, norm)
-    for name, parameter in body.named_parameters():
-        if name.startswith(("conv1", "layer1")):
-            parameter.requires_grad_(False)
-    return body
+def _their_c4(name: str, regions: int) -> nn.Module:
+    """Faster R-CNN on conv4_x of torchvision's ResNet, conv5_x on each region, with the limits of our recipe."""
+    body = torchvision.models.get_model(name, norm_layer=torchvision.ops.FrozenBatchNorm2d)
+    body.conv1.requires_grad_(False)
+    body.layer1.requires_grad_(False)
+    trunk = nn.Sequential(*list(body.children())[:-3])
+    trunk.out_channels = body.fc.in_features // 2  # type: ignore[assignment]
+    return detection.FasterRCNN(
+        trunk,
+        rpn_anchor_generator=AnchorGenerator((ANCHOR_SIZES,), ((0.5, 1.0, 2.0),)),
+        rpn_pre_nms_top_n_train=12000,
+        rpn_pre_nms_top_n_test=6000,
+        rpn_post_nms_top_n_train=2000,
+        rpn_post_nms_top_n_test=1000,
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 14, 0),
+        box_head=nn.Sequential(body.layer4, body.avgpool, nn.Flatten()),
+        box_predictor=FastRCNNPredictor(body.fc.in_features, CLASSES + 1),
+        box_batch_size_per_image=regions,
+    )
 
 
 def batch_of(size: tuple[int, int], images: int, device: torch.device) -> tuple[ImageBatch, Targets]:
@@ -162,15 +185,18 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     truth = []
     for n in range(args.batch):
         one: dict[str, Tensor] = {"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]}
-        if args.masks:
+        if args.head == "mask_fpn":
             assert targets.masks is not None
             one["masks"] = targets.masks.bits(
                 torch.arange(targets.masks.offsets[-1], device=targets.boxes_NG4.device)
             ).view(args.batch, TRUTHS, *args.size)[n]
         truth.append(one)
-    ours = our_detector(args.masks).to(device).train(args.train)
+    ours = our_detector(args.head, args.backbone, args.regions).to(device).train(args.train)
     theirs, theirs_last = (
-        their_detector(args.masks, last, tuple(args.size)).to(device).train(args.train) for last in (False, True)
+        their_detector(args.head, args.backbone, args.regions, tuple(args.size))
+        .to(device, memory_format=layout)
+        .train(args.train)
+        for layout in (torch.contiguous_format, torch.channels_last)
     )
     calls: dict[str, Callable[[], None]] = {}
     calls["ours fp32"] = partial(our_step, ours, images, targets, "fp32", args.train)
@@ -191,7 +217,12 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 def main() -> None:
     parser = timing_parser(__doc__, rounds=5, device=True, threads=1)
     parser.add_argument("--train", action="store_true", help="a training step instead of inference")
-    parser.add_argument("--masks", action="store_true", help="Mask R-CNN instead of Faster R-CNN")
+    parser.add_argument("--backbone", choices=THEIRS, default="r50")
+    parser.add_argument("--head", choices=("fpn", "mask_fpn", "c4"), default="fpn", help="and body (default fpn)")
+    parser.add_argument(
+        "--masks", action="store_const", const="mask_fpn", dest="head", help="Mask R-CNN: --head mask_fpn"
+    )
+    parser.add_argument("--regions", type=int, default=512, help="of an image, to train the box head (default 512)")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1056), help="height and width (default 800 1056)")
     parser.add_argument("--batch", type=int, default=1, help="images (default 1)")
     parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")
@@ -204,9 +235,9 @@ def main() -> None:
     if args.only:
         print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
         return
-    work = ("mask_" if args.masks else "") + ("training" if args.train else "inference")
+    work = "training" if args.train else "inference"
     threads = f"{torch.get_num_threads()}thread" if args.device == "cpu" else args.device
-    path = args.output or RESULTS / f"r50_fpn_{work}_{args.size[0]}x{args.size[1]}_{threads}.json"
+    path = args.output or RESULTS / f"{args.backbone}_{args.head}_{work}_{args.size[0]}x{args.size[1]}_{threads}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}
     conclude(path, setting, seconds, [(0, 1), (2, 1), (2, 3)] if len(seconds) == 4 else [(0, 1)])
 
