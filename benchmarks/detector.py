@@ -120,8 +120,7 @@ def batch_of(size: tuple[int, int], images: int, device: torch.device) -> tuple[
     for mask_HW, (x0, y0, x1, y1) in zip(masks_KHW, boxes_NG4.flatten(0, 1).round().int().tolist()):
         mask_HW[(y0 + y1) // 2 : y1, x0:x1] = 1
     place_K = torch.arange(images * TRUTHS)
-    offsets = tuple(range(0, (len(place_K) + 1) * height * width, height * width))
-    masks = Masks.of(masks_KHW.flatten(), place_K // TRUTHS, place_K % TRUTHS, offsets)
+    masks = Masks.of(list(masks_KHW), place_K // TRUTHS, place_K % TRUTHS)
     labels_NG = torch.randint(1, CLASSES + 1, shape, generator=generator)
     sizes = (size,) * images
     targets = Targets(
@@ -187,9 +186,8 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         one: dict[str, Tensor] = {"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]}
         if args.head == "mask_fpn":
             assert targets.masks is not None
-            one["masks"] = targets.masks.bits(
-                torch.arange(targets.masks.offsets[-1], device=targets.boxes_NG4.device)
-            ).view(args.batch, TRUTHS, *args.size)[n]
+            whole = [targets.masks.whole(k, tuple(args.size)) for k in range(n * TRUTHS, (n + 1) * TRUTHS)]
+            one["masks"] = torch.stack(whole)
         truth.append(one)
     ours = our_detector(args.head, args.backbone, args.regions).to(device).train(args.train)
     theirs, theirs_last = (

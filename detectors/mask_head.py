@@ -96,9 +96,11 @@ def masks_of_regions(
     """
     if targets.masks is None:
         raise ValueError("This detector learns masks, and the batch has none: load the data set with masks.")
-    place_NG, start_K = _places(targets.masks, images, targets)
-    mask_NR = place_NG.gather(1, regions.truth_index_NR).clamp(min=0)
-    start_M = start_K[mask_NR].flatten()
+    masks = targets.masks
+    mask_NR = _places(masks, targets).gather(1, regions.truth_index_NR).clamp(min=0)
+    # one more: a batch may have no mask at all
+    start_M = F.pad(masks.starts_K, (0, 1))[mask_NR].flatten()
+    left_M1, top_M1, right_M1, bottom_M1 = F.pad(masks.windows_K4, (0, 0, 0, 1))[mask_NR].view(-1, 4, 1).unbind(1)
     size_M2 = images.sizes_hw_N2.repeat_interleave(mask_NR.shape[1], dim=0, output_size=mask_NR.numel())
     (x0_M, y0_M), (across_M, down_M) = (
         pair_M2.unbind(1) for pair_M2 in in_cells(regions.boxes_NR4.reshape(-1, 4), 1, aligned=aligned)
@@ -106,20 +108,19 @@ def masks_of_regions(
     height_M, width_M = size_M2.unbind(1)
     row_MX, row_weight_MX = (part.flatten(1) for part in linear_samples(y0_M, down_M, height_M, bins, samples))
     column_MY, column_weight_MY = (part.flatten(1) for part in linear_samples(x0_M, across_M, width_M, bins, samples))
-    first_MX = start_M.unsqueeze(1) + row_MX * width_M.unsqueeze(1)
-    last = max(targets.masks.offsets[-1] - 1, 0)
-    index_MXY = (first_MX.unsqueeze(2) + column_MY.unsqueeze(1)).clamp_(0, last)
-    bits_MXY = targets.masks.bits(index_MXY).float() if last else torch.zeros_like(index_MXY, dtype=torch.float32)
+    row_weight_MX = row_weight_MX * ((top_M1 <= row_MX) & (row_MX < bottom_M1))
+    column_weight_MY = column_weight_MY * ((left_M1 <= column_MY) & (column_MY < right_M1))
+    first_MX = start_M.unsqueeze(1) + (row_MX - top_M1) * (right_M1 - left_M1)
+    index_MXY = first_MX.unsqueeze(2) + (column_MY - left_M1).unsqueeze(1)
+    pixels = 8 * len(masks.packed_B)
+    index_MXY.clamp_(0, max(pixels - 1, 0))
+    bits_MXY = masks.bits(index_MXY).float() if pixels else torch.zeros_like(index_MXY, dtype=torch.float32)
     covered_MBY = (bits_MXY * row_weight_MX.unsqueeze(2)).unflatten(1, (bins, -1)).sum(2)
     return (covered_MBY * column_weight_MY.unsqueeze(1)).unflatten(2, (bins, -1)).sum(3)
 
 
-def _places(masks: Masks, images: ImageBatch, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Return the number of each truth's mask (NG, -1: none), and at which of all pixels each mask begins (K)."""
-    area_K = images.sizes_hw_N2.prod(dim=1)[masks.image_index_K]
-    start_K = area_K.cumsum(0) - area_K
-    places = targets.valid_NG.shape[1]
-    place_X = torch.full((targets.valid_NG.numel(),), -1, dtype=torch.int64, device=start_K.device)
-    index_K = masks.image_index_K * places + masks.truth_index_K
-    place_X = place_X.scatter(0, index_K, torch.arange(len(index_K), device=start_K.device))
-    return place_X.view_as(targets.valid_NG), F.pad(start_K, (0, 1))  # one more: a batch may have no mask at all
+def _places(masks: Masks, targets: Targets) -> Tensor:
+    """Return the number of each truth's mask, NG; -1: none."""
+    index_K = masks.image_index_K * targets.valid_NG.shape[1] + masks.truth_index_K
+    place_X = index_K.new_full((targets.valid_NG.numel(),), -1)
+    return place_X.scatter(0, index_K, torch.arange(len(index_K), device=index_K.device)).view_as(targets.valid_NG)

@@ -10,7 +10,7 @@ reads it back from the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -69,29 +69,44 @@ class ImageBatch(TensorStructure):
 
 @dataclass(frozen=True)
 class Masks(TensorStructure):
-    """Instance masks of a whole batch in one flat array of bits, never padded to G.
+    """Instance masks of a whole batch in one flat array of bits, each only where it is set, never padded to G.
 
-    packed_B: uint8, eight of M pixels each, the first in the highest bit; all masks row by row, one after the other,
-    each of its image's size (h x w).
+    packed_B: uint8, eight of M pixels each, the first in the highest bit; all windows row by row, one after the other.
+    windows_K4: int64, x0 y0 x1 y1 in pixels of the image; beyond its window a mask is 0.
     image_index_K: int64, image of each mask; truth_index_K: int64, its place among that image's truths.
-    offsets: host, pixel at which each of the K masks begins, and M.
     """
 
     packed_B: Tensor
+    windows_K4: Tensor
     image_index_K: Tensor
     truth_index_K: Tensor
-    offsets: tuple[int, ...]
 
     @classmethod
-    def of(cls, bits_M: Tensor, image_index_K: Tensor, truth_index_K: Tensor, offsets: tuple[int, ...]) -> Masks:
-        """The masks whose pixels are these, 0 or 1."""
-        padded_B8 = F.pad(bits_M.to(torch.uint8), (0, -len(bits_M) % 8)).view(-1, 8)
+    def of(cls, masks: Sequence[Tensor], image_index_K: Tensor, truth_index_K: Tensor) -> Masks:
+        """Whole masks, each HW of its image, 0 or 1."""
+        bits_M = torch.cat([torch.zeros(0, dtype=torch.uint8), *(mask_HW.flatten() for mask_HW in masks)])
+        padded_B8 = F.pad(bits_M, (0, -len(bits_M) % 8)).view(-1, 8)
         packed_B = sum((padded_B8[:, place] << (7 - place) for place in range(8)), torch.zeros_like(padded_B8[:, 0]))
-        return cls(packed_B, image_index_K, truth_index_K, offsets)
+        windows = [(0, 0, mask_HW.shape[1], mask_HW.shape[0]) for mask_HW in masks]
+        return cls(packed_B, torch.tensor(windows, dtype=torch.int64).view(-1, 4), image_index_K, truth_index_K)
+
+    @property
+    def starts_K(self) -> Tensor:
+        """The place among M at which each window begins, int64."""
+        area_K = (self.windows_K4[:, 2:] - self.windows_K4[:, :2]).prod(dim=1)
+        return area_K.cumsum(0) - area_K
 
     def bits(self, index: Tensor) -> Tensor:
         """Return the pixels (uint8 0/1) at those places of M (int64, any shape)."""
         return (self.packed_B[index >> 3] >> (7 - (index & 7)).to(torch.uint8)) & 1
+
+    def whole(self, k: int, size_hw: Size) -> Tensor:
+        """Return mask k on its whole image, HW uint8 0/1; the host waits for it."""
+        mask_HW = torch.zeros(size_hw, dtype=torch.uint8, device=self.packed_B.device)
+        x0, y0, x1, y1 = self.windows_K4[k].tolist()
+        places = self.starts_K[k] + torch.arange((y1 - y0) * (x1 - x0), device=mask_HW.device)
+        mask_HW[y0:y1, x0:x1] = self.bits(places).view(y1 - y0, x1 - x0)
+        return mask_HW
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def a_batch() -> Any:
     targets = make_targets([[[5.0, 5, 60, 50], [2.0, 2, 20, 30]], []], [[1, 3], []])
     bits = torch.zeros(2, 64, 96, dtype=torch.uint8)
     bits[:, 5:40, 5:50] = 1
-    flat = Masks.of(bits.flatten(), torch.zeros(2, dtype=torch.int64), torch.arange(2), (0, 64 * 96, 2 * 64 * 96))
+    flat = Masks.of(list(bits), torch.zeros(2, dtype=torch.int64), torch.arange(2))
     return images, replace(targets, masks=flat)
 
 

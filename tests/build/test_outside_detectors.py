@@ -141,8 +141,7 @@ def test_losses_equal_torchvisions_on_the_same_samples() -> None:
     for k, (x0, y0, x1, y1) in enumerate(boxes[0]):
         masks_KHW[k, int(y0) : int(y1), int(x0) : int(x1 - (x1 - x0) / 3 * k)] = 1
         masks_KHW[k, int(y0) + 5 : int(y0) + 12, int(x0) + 3 : int(x0) + 20] = 0
-    starts = tuple(range(0, (len(masks_KHW) + 1) * height * width, height * width))
-    flat = Masks.of(masks_KHW.flatten(), torch.zeros(3, dtype=torch.int64), torch.arange(3), starts)
+    flat = Masks.of(list(masks_KHW), torch.zeros(3, dtype=torch.int64), torch.arange(3))
     targets = replace(targets, masks=flat)
 
     maps = detector.body(images.pixels_N3HW, images.sizes_hw_N2)

@@ -178,7 +178,7 @@ def test_batches_are_those_of_a_naive_crop_of_the_whole(masked, name: str):
                 assert targets.labels_NG[n, place] == record.labels_G[g]
                 assert targets.crowd_NG[n, place] == targets.ignore_NG[n, place] == record.crowd_G[g]
                 assert (masks.image_index_K[next_mask], masks.truth_index_K[next_mask]) == (n, place)
-                bits = masks.bits(torch.arange(*masks.offsets[next_mask : next_mask + 2])).reshape(height, width)
+                bits = masks.whole(next_mask, (height, width))
                 assert ((mask < 0) | (bits.numpy() == mask)).all()
                 certain.append((mask >= 0).mean())
                 next_mask, cut = next_mask + 1, cut + (part != Box(0, 0, record.height, record.width))
@@ -212,7 +212,7 @@ def test_a_view_beside_all_objects_is_a_negative(tmp_path: Path):
     for masks in (False, True):
         found = [batch.inputs[1] for batch in train_loader(dataset, views, masks=masks, share=share)]
         counts.append([int(targets.valid_NG.sum()) for targets in found])
-        assert all(not masks or len(targets.masks.offsets) == 1 + n for targets, n in zip(found, counts[-1]))
+        assert all(not masks or len(targets.masks.windows_K4) == n for targets, n in zip(found, counts[-1]))
     assert 10 < sum(counts[0]) < 115
     assert sum(counts[1]) <= sum(counts[0])  # of the box something may be left where nothing of the triangle is
 
@@ -249,7 +249,8 @@ def test_with_everything_on_nothing_depends_on_workers_processes_or_where_the_lo
     def of_images(batch) -> list[torch.Tensor]:
         images, targets = batch.inputs
         tensors = [images.pixels_N3HW, targets.boxes_NG4, targets.labels_NG, targets.draw_seeds_N]
-        return [*tensors, targets.masks.bits(torch.arange(targets.masks.offsets[-1]))]
+        count = int((targets.masks.windows_K4[:, 2:] - targets.masks.windows_K4[:, :2]).prod(1).sum())
+        return [*tensors, targets.masks.windows_K4, targets.masks.bits(torch.arange(count))]
 
     assert_forks_and_resumes(partial(everything, masked), start=5, stop=9)
     assert_processes_share(partial(everything, masked), of_images=of_images, stop=6)
@@ -289,7 +290,7 @@ def test_large_photographs_are_decoded_small_and_their_boxes_stay_on_the_pixels(
             continue
         (view_h, view_w), box = images.sizes_hw[0], targets.boxes_NG4[0, 0]
         bright = images.pixels_N3HW[0].amin(0)[:view_h, :view_w] > 160
-        bits = targets.masks.bits(torch.arange(view_h * view_w)).reshape(view_h, view_w) > 0
+        bits = targets.masks.whole(0, (view_h, view_w)) > 0
         assert (bright != bits).sum() <= 1.2 * (view_h + view_w)
         assert (extent(bright) - box).abs().max() <= 1.5
         checked += 1
@@ -311,9 +312,9 @@ def test_masks_of_real_objects_stay_in_step_with_their_boxes(
     for batch in train_loader(dataset, views, masks=True, share={"stop": 15, "limit": limit}):
         images, targets = batch.inputs
         masks = targets.masks
-        assert len(masks.offsets) == len(masks.image_index_K) + 1 == int(targets.valid_NG.sum()) + 1
+        assert len(masks.windows_K4) == len(masks.image_index_K) == int(targets.valid_NG.sum())
         for k, (n, g) in enumerate(zip(masks.image_index_K.tolist(), masks.truth_index_K.tolist())):
-            bits = masks.bits(torch.arange(*masks.offsets[k : k + 2])).reshape(images.sizes_hw[n])
+            bits = masks.whole(k, images.sizes_hw[n])
             box = targets.boxes_NG4[n, g]
             assert (box[:2] >= 0).all() and (box[2:] <= torch.tensor(images.sizes_hw[n][::-1])).all()
             if (box[2:] - box[:2]).min() < thinnest_px:

@@ -20,6 +20,7 @@ from vertebra.data.transforms.detection_views import (
     range_crop,
 )
 from vertebra.data.transforms.geometry import Box
+from vertebra.ground.rle import Patch
 
 BOXES = np.array([[30, 40, 120, 200], [200, 100, 380, 280], [10, 10, 40, 40]], np.float32)
 sizes = st.tuples(st.integers(2, 500), st.integers(2, 500))
@@ -192,7 +193,11 @@ def test_cut_truths_are_those_of_a_naive_loop(seed: int, size):
 @given(seed=st.integers(0, 2**30), count=st.integers(0, 5), size=st.tuples(st.integers(1, 12), st.integers(1, 12)))
 def test_boxes_of_masks_just_hold_them(seed: int, count: int, size):
     masks_GHW = (np.random.default_rng(seed).random((count, *size)) < 0.1).astype(np.uint8)
-    boxes_G4 = boxes_of_masks(masks_GHW)
+    boxes_G4 = boxes_of_masks([Patch(0, 0, mask_HW) for mask_HW in masks_GHW])
+    assert np.array_equal(
+        boxes_of_masks([Patch(3, 5, mask_HW) for mask_HW in masks_GHW if mask_HW.any()]),
+        boxes_G4[masks_GHW.any(axis=(1, 2))] + [5, 3, 5, 3],
+    )
     assert boxes_G4.shape == (count, 4) and boxes_G4.dtype == np.float32
     for mask_HW, box in zip(masks_GHW, boxes_G4.tolist()):
         points = [(x, y) for y in range(size[0]) for x in range(size[1]) if mask_HW[y, x]]

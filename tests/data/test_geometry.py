@@ -12,6 +12,7 @@ from tests.data.writers import picture
 from vertebra.data.transforms.classification_views import AUGMENTS, ClassificationTransform
 from vertebra.data.transforms.detection_views import detection_view
 from vertebra.data.transforms.geometry import Box, centre_crop, pad_crop, resize
+from vertebra.ground.rle import Patch
 
 
 @st.composite
@@ -35,8 +36,19 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
     image = np.zeros((height, width, 3), np.uint8)
     if boxes:
         image[masks_GHW[0] > 0] = 255
-    pixels, moved_G4, moved_GHW = detection_view(image, boxes_G4, masks_GHW, size_hw=new, flip=flip)
-    assert pixels.shape == (*new, 3) and moved_GHW is not None and moved_GHW.shape == (len(boxes), *new)
+    patches = [Patch(y0, x0, masks_GHW[g, y0:y1, x0:x1]) for g, (x0, y0, x1, y1) in enumerate(boxes)]
+    canvas = np.full((new[0] + 3, new[1] + 2, 3), 7, np.uint8)
+    out_HW3 = canvas[: new[0], : new[1]]
+    pixels, moved_G4, moved_G = detection_view(image, boxes_G4, patches, size_hw=new, flip=flip, out_HW3=out_HW3)
+    assert pixels.shape == (*new, 3) and np.array_equal(pixels, out_HW3)
+    assert (canvas[new[0] :] == 7).all() and (canvas[:, new[1] :] == 7).all()
+    assert np.array_equal(pixels, detection_view(image, boxes_G4, [], size_hw=new, flip=flip)[0])
+    moved_GHW = np.zeros((len(boxes), *new), np.uint8)
+    for whole_HW, mask_HW, patch in zip(moved_GHW, masks_GHW, moved_G, strict=True):
+        height_px, width_px = patch.bits_HW.shape
+        whole_HW[patch.top : patch.top + height_px, patch.left : patch.left + width_px] = patch.bits_HW
+        resized_HW = cv2.resize(mask_HW, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        assert np.array_equal(whole_HW, resized_HW[:, ::-1] if flip else resized_HW)
     scale = np.array([new[1] / width, new[0] / height] * 2)
     expected_G4 = boxes_G4 * scale
     if flip:
@@ -53,13 +65,13 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
 
 def test_no_boxes_stay_no_boxes():
     image = picture(40, 50)
-    pixels, boxes_G4, masks = detection_view(image, np.zeros((0, 4), np.float32), None, size_hw=(40, 50), flip=True)
-    assert np.array_equal(pixels, image[:, ::-1]) and boxes_G4.shape == (0, 4) and masks is None
+    pixels, boxes_G4, masks = detection_view(image, np.zeros((0, 4), np.float32), [], size_hw=(40, 50), flip=True)
+    assert np.array_equal(pixels, image[:, ::-1]) and boxes_G4.shape == (0, 4) and masks == []
 
 
 def test_one_pixel_boxes_and_whole_image_boxes_survive():
     boxes_G4 = np.array([[0, 0, 1, 1], [499, 332, 500, 333], [0, 0, 500, 333], [0.2, 0.1, 0.21, 0.4]], np.float32)
-    _, moved_G4, _ = detection_view(picture(333, 500), boxes_G4, None, size_hw=(67, 100), flip=False)
+    _, moved_G4, _ = detection_view(picture(333, 500), boxes_G4, [], size_hw=(67, 100), flip=False)
     np.testing.assert_allclose(moved_G4, boxes_G4 * [0.2, 67 / 333, 0.2, 67 / 333], atol=1e-3)
     assert (moved_G4[:, 2:] > moved_G4[:, :2]).all()
 
@@ -132,8 +144,8 @@ def test_a_box_on_a_smaller_copy_covers_the_same_part(top: int, left: int, heigh
 
 def test_what_gets_larger_is_interpolated_by_opencv_and_a_mirrored_view_is_its_mirror():
     image, boxes_G4 = picture(30, 40), np.array([[1, 2, 9, 30]], np.float32)
-    plain, plain_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=False)
-    turned, turned_G4, _ = detection_view(image, boxes_G4, None, size_hw=(45, 61), flip=True)
+    plain, plain_G4, _ = detection_view(image, boxes_G4, [], size_hw=(45, 61), flip=False)
+    turned, turned_G4, _ = detection_view(image, boxes_G4, [], size_hw=(45, 61), flip=True)
     assert np.array_equal(plain, cv2.resize(image, (61, 45), interpolation=cv2.INTER_LINEAR))
     assert np.array_equal(turned, plain[:, ::-1])
     np.testing.assert_allclose(turned_G4, [[61 - plain_G4[0, 2], 3, 61 - plain_G4[0, 0], 45]], rtol=1e-6)
@@ -143,5 +155,5 @@ def test_what_gets_larger_is_interpolated_by_opencv_and_a_mirrored_view_is_its_m
 def test_a_box_of_the_whole_image_never_reaches_beyond_the_view(width: int, new: int):
     boxes_G4 = np.array([[0, 0, width, 1]], np.float32)
     for flip in (False, True):
-        _, moved_G4, _ = detection_view(np.zeros((1, width, 3), np.uint8), boxes_G4, None, size_hw=(1, new), flip=flip)
+        _, moved_G4, _ = detection_view(np.zeros((1, width, 3), np.uint8), boxes_G4, [], size_hw=(1, new), flip=flip)
         assert moved_G4.min() >= 0 and moved_G4[0, 2] <= new and abs(moved_G4[0, 2] - moved_G4[0, 0] - new) < 1e-3

@@ -27,11 +27,8 @@ def batch() -> tuple[ImageBatch, Targets, dict[tuple[int, int], Tensor]]:
         (n, g): (torch.rand(SIZES[n], generator=generator) > 0.4).to(torch.uint8)
         for n, g in ((0, 2), (0, 0), (1, 0))  # in any order
     }
-    bits = torch.cat([mask.flatten() for mask in masks.values()])
     image, truth = (torch.tensor(part) for part in zip(*masks))
-    flat = Masks.of(
-        bits, image, truth, tuple(torch.tensor([0, *(m.numel() for m in masks.values())]).cumsum(0).tolist())
-    )
+    flat = Masks.of(list(masks.values()), image, truth)
     images = make_images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), SIZES)
     return images, replace(targets, masks=flat), masks
 
@@ -92,7 +89,7 @@ def test_the_loss_is_the_mean_over_positive_regions_and_cells() -> None:
 
 def test_a_batch_without_any_mask_gives_a_loss_of_nothing() -> None:
     images, targets, _ = batch()
-    none = Masks.of(torch.zeros(0, dtype=torch.uint8), *(torch.zeros(0, dtype=torch.int64) for _ in range(2)), (0,))
+    none = Masks.of([], *(torch.zeros(0, dtype=torch.int64) for _ in range(2)))
     targets = replace(targets, masks=none, valid_NG=torch.zeros_like(targets.valid_NG))
     logits = torch.zeros(6, 3, 4, 4, requires_grad=True)
     loss = MaskHead(8, 3).losses(logits, regions_of(BOXES, TRUTH, [[0] * 3] * 2), images, targets)["loss_mask"]
@@ -108,8 +105,31 @@ def test_targets_without_masks_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
 def test_masks_are_bits_and_give_their_pixels_back(count: int):
-    bits_M = torch.randint(0, 2, (count,), generator=torch.Generator().manual_seed(count), dtype=torch.uint8)
-    none = torch.zeros(0, dtype=torch.int64)
-    masks = Masks.of(bits_M, none, none, (0, count))
-    assert masks.packed_B.numpy().tobytes() == np.packbits(bits_M.numpy()).tobytes(), "as a loader packs them"
-    assert len(masks.packed_B) == -(-count // 8) and torch.equal(masks.bits(torch.arange(count)), bits_M)
+    mask_HW = torch.randint(0, 2, (1, count), generator=torch.Generator().manual_seed(count), dtype=torch.uint8)
+    masks = Masks.of([mask_HW, 1 - mask_HW], *(torch.zeros(2, dtype=torch.int64) for _ in range(2)))
+    bits_M = np.concatenate([mask_HW[0], 1 - mask_HW[0]])
+    assert masks.packed_B.numpy().tobytes() == np.packbits(bits_M).tobytes(), "as a loader packs them"
+    assert masks.bits(torch.arange(2 * count)).tolist() == bits_M.tolist()
+    assert torch.equal(masks.whole(1, (1, count)), 1 - mask_HW)
+
+
+def test_a_mask_is_nothing_beyond_its_window() -> None:
+    """The targets of masks of which only a window is kept are those of the whole masks, wherever the regions lie."""
+    images, targets, masks = batch()
+    windows = {(0, 0): (7, 3, 31, 40), (0, 2): (60, 40, 60, 40), (1, 0): (0, 11, 48, 12)}  # one has no pixel
+    whole = []
+    for key, mask_HW in masks.items():
+        x0, y0, x1, y1 = windows[key]
+        whole.append(torch.zeros_like(mask_HW))
+        whole[-1][y0:y1, x0:x1] = mask_HW[y0:y1, x0:x1]
+    assert targets.masks is not None
+    parts = [mask_HW[y0:y1, x0:x1] for mask_HW, (x0, y0, x1, y1) in zip(masks.values(), (windows[k] for k in masks))]
+    places = targets.masks.image_index_K, targets.masks.truth_index_K
+    cut = replace(Masks.of(parts, *places), windows_K4=torch.tensor([windows[key] for key in masks]))
+    assert all(torch.equal(cut.whole(k, mask_HW.shape), mask_HW) for k, mask_HW in enumerate(whole))
+    regions = regions_of(BOXES, TRUTH, [[1, 3, 1], [2, 2, 2]])
+    found, expected = (
+        masks_of_regions(regions, images, replace(targets, masks=one), bins=6, samples=0)
+        for one in (cut, Masks.of(whole, *places))
+    )
+    assert torch.equal(found, expected) and expected.any()

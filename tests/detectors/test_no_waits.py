@@ -187,11 +187,10 @@ def squares_without_values() -> tuple[ImageBatch, Targets]:
 
 def with_masks(images: ImageBatch, targets: Targets, counts: list[int]) -> Targets:
     """The targets with a mask over the whole image for each of so many truths of each image."""
-    sizes = [height * width for (height, width), count in zip(images.sizes_hw, counts) for _ in range(count)]
+    ones = [torch.ones(size, dtype=torch.uint8) for size, count in zip(images.sizes_hw, counts) for _ in range(count)]
     image_K = torch.tensor([n for n, count in enumerate(counts) for _ in range(count)], dtype=torch.int64)
     truth_K = torch.tensor([g for count in counts for g in range(count)], dtype=torch.int64)
-    offsets = tuple(sum(sizes[:k]) for k in range(len(sizes) + 1))
-    return replace(targets, masks=Masks.of(torch.ones(sum(sizes), dtype=torch.uint8), image_K, truth_K, offsets))
+    return replace(targets, masks=Masks.of(ones, image_K, truth_K))
 
 
 @pytest.mark.gpu

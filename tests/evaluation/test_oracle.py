@@ -39,7 +39,7 @@ class MaskOracle(Oracle):
         (images, targets), masks = (batch := next(self.waiting)).inputs, batch.inputs[1].masks
         found_NGMM = torch.zeros(*targets.valid_NG.shape, 56, 56)
         for k, (n, g) in enumerate(zip(masks.image_index_K.tolist(), masks.truth_index_K.tolist())):
-            mask_HW = masks.bits(torch.arange(*masks.offsets[k : k + 2])).reshape(images.sizes_hw[n])
+            mask_HW = masks.whole(k, images.sizes_hw[n])
             box_14 = targets.boxes_NG4[n, g][None]
             found_NGMM[n, g] = roi_align(mask_HW[None, None].float(), [box_14], 56, aligned=True)[0, 0]
         scores_NG = torch.ones(targets.valid_NG.shape)

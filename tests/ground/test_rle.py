@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from vertebra.ground.rle import compress, decode, encode, pixels, run_lengths, to_json
+from vertebra.ground.rle import Patch, compress, decode, encode, pixels, run_lengths, to_json
 
 
 def random_masks(seed: int, count: int) -> list[np.ndarray]:
@@ -59,7 +59,39 @@ def test_what_has_no_fault_is_encoded():
 
 def test_a_mask_goes_through_json_and_back():
     value = to_json(compress([2, 3, 7], (3, 4)), (3, 4))
-    assert (
-        value == {"size": [3, 4], "counts": "237"}
-        and decode(value).T.reshape(-1).tolist() == [0] * 2 + [1] * 3 + [0] * 7
-    )
+    assert value == {"size": [3, 4], "counts": "237"}
+    assert on(decode([value])[0], 3, 4).T.reshape(-1).tolist() == [0] * 2 + [1] * 3 + [0] * 7
+
+
+def on(patch: Patch, height: int, width: int) -> np.ndarray:
+    mask_HW = np.zeros((height, width), np.uint8)
+    rows, columns = patch.bits_HW.shape
+    mask_HW[patch.top : patch.top + rows, patch.left : patch.left + columns] = patch.bits_HW
+    return mask_HW
+
+
+def test_patches_are_pycocotools_masks_and_no_larger():
+    masks = random_masks(2, 300)
+    codes = [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    assert decode([]) == []
+    for mask, code, patch in zip(masks, codes, decode(codes), strict=True):
+        assert np.array_equal(on(patch, *mask.shape), rle.decode(code)) and np.array_equal(rle.decode(code), mask)
+        assert patch.bits_HW.shape == tuple(int(side) for side in rle.toBbox(code)[[3, 2]])
+
+
+def test_runs_without_length_change_nothing():
+    """Other writers than pycocotools begin or end masks with them, or put them between two runs of one value."""
+    for runs in ([0, 0, 2, 3, 7], [2, 3, 7, 0], [2, 1, 0, 2, 7], [0, 0, 12, 0], [0, 12], [1, 0, 11]):
+        value = {"size": [3, 4], "counts": compress(runs, (3, 4))}
+        assert on(decode([value])[0], 3, 4).tolist() == rle.decode(value).tolist()
+
+
+@given(top=st.integers(-3, 9), left=st.integers(-3, 9), height=st.integers(1, 12), width=st.integers(1, 12))
+def test_a_cut_patch_is_the_mask_of_the_part(top: int, left: int, height: int, width: int):
+    mask_HW = np.zeros((8, 9), np.uint8)
+    mask_HW[2:6, 3:8] = np.arange(20).reshape(4, 5) % 3 > 0
+    (patch,) = decode([rle.encode(np.asfortranarray(mask_HW))])
+    padded_hw = np.zeros((40, 40), np.uint8)
+    padded_hw[10:18, 10:19] = mask_HW
+    part_hw = padded_hw[10 + top : 10 + top + height, 10 + left : 10 + left + width]
+    assert np.array_equal(on(patch.cut(top, left, height, width), height, width), part_hw)

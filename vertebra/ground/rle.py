@@ -1,16 +1,17 @@
-"""Run lengths of masks (RLE) as COCO files have them: one reader and one writer; polygons and pixels by pycocotools.
+"""Run lengths of masks (RLE) as COCO files have them: one reader and one writer; polygons by pycocotools.
 
 Runs of 0 and 1 take turns, 0 first, down the columns of the image. Compressed, a run is a number in characters of 5
 bits, the lowest first; a sixth bit says that more follow, and the fifth bit of the last one that the number is
 negative; from the fourth run on the number is the difference to the run before the last. pycocotools takes RLE of a
 wrong length for a mask of another shape, or decodes it into memory that nobody has written to, so check `pixels` first.
 
-Legend: D masks, B the characters of their compressed RLE, V the runs in it.
+Legend: D masks, B the characters of their compressed RLE, V the runs in it, S those of set pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,51 @@ def to_json(counts: bytes, size_hw: Size) -> dict[str, Any]:
     return {"size": [int(size_hw[0]), int(size_hw[1])], "counts": counts.decode("ascii")}
 
 
-def decode(value: dict[str, Any]) -> NDArray[np.uint8]:
-    """Return the mask of compressed RLE, uint8 0/1 HW, column by column in memory."""
-    from pycocotools import mask
+@dataclass(frozen=True)
+class Patch:
+    """A mask where it is set: bits_HW (uint8 0/1) from row `top` and column `left` of its image on; the rest is 0."""
 
-    return mask.decode(value)
+    top: int
+    left: int
+    bits_HW: np.ndarray
+
+    def cut(self, top: int, left: int, height: int, width: int) -> Patch:
+        """Return the mask of that part of the image, in the part's pixels."""
+        rows = slice(max(0, top - self.top), max(0, top + height - self.top))
+        columns = slice(max(0, left - self.left), max(0, left + width - self.left))
+        return Patch(max(0, self.top - top), max(0, self.left - left), self.bits_HW[rows, columns])
+
+
+def decode(values: Sequence[dict[str, Any]]) -> list[Patch]:
+    """Return the masks of compressed RLE without a fault, each in the smallest patch that holds it.
+
+    All at once, and no pixel beside the patches' columns: pycocotools takes twenty times as long.
+    """
+    length_V, text_V, _ = run_lengths([value["counts"] for value in values])
+    height_D = np.array([value["size"][0] for value in values], np.int64)
+    runs_D = np.bincount(text_V, minlength=len(values))
+    first_D = np.cumsum(runs_D) - runs_D
+    bit_V = ((np.arange(len(text_V)) - first_D[text_V]) % 2).astype(np.uint8)
+    end_V = np.cumsum(length_V)
+    end_V -= (end_V - length_V)[first_D[text_V]]  # within its own mask, as the places below
+    set_V = np.flatnonzero(bit_V & (length_V > 0))
+    text_S, height_S = text_V[set_V], height_D[text_V[set_V]]
+    (left_S, top_S), (right_S, bottom_S) = (
+        np.divmod(place_S, height_S) for place_S in (end_V[set_V] - length_V[set_V], end_V[set_V] - 1)
+    )
+    goes_on_S = left_S != right_S  # from the foot of one column to the head of the next
+    top_S[goes_on_S], bottom_S[goes_on_S] = 0, height_S[goes_on_S] - 1
+    box_D4 = np.zeros((len(values), 4), np.int64)
+    if len(set_V):
+        starts = np.flatnonzero(np.diff(text_S, prepend=-1))
+        least = [np.minimum.reduceat(part_S, starts) for part_S in (left_S, top_S)]
+        most = [np.maximum.reduceat(part_S, starts) + 1 for part_S in (right_S, bottom_S)]
+        box_D4[text_S[starts]] = np.stack([*least, *most], axis=1)
+    start_D, stop_D = box_D4[:, 0] * height_D, box_D4[:, 2] * height_D
+    seen_V = np.clip(end_V, start_D[text_V], stop_D[text_V])
+    seen_V -= np.clip(end_V - length_V, start_D[text_V], stop_D[text_V])
+    bits = np.split(np.repeat(bit_V, seen_V), np.cumsum(stop_D - start_D)[:-1])
+    return [
+        Patch(top, left, columns.reshape(right - left, height)[:, top:bottom].T)
+        for columns, height, (left, top, right, bottom) in zip(bits, height_D.tolist(), box_D4.tolist())
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -32,11 +33,12 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
-from vertebra.data.loading.targets import DetectionSample, TruthPolicy, image_batch, padded_targets
+from vertebra.data.loading.targets import DetectionSample, TruthPolicy, on_canvases, padded_targets
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases, fitting_canvases
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pixels import photometric
+from vertebra.ground.rle import Patch
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,7 @@ class _Truths:
 
     boxes_G4: np.ndarray
     kept_G: np.ndarray
-    masks_GHW: np.ndarray | None
-
-    def take(self, chosen_G: np.ndarray) -> _Truths:
-        masks_GHW = None if self.masks_GHW is None else self.masks_GHW[chosen_G]
-        return _Truths(self.boxes_G4[chosen_G], self.kept_G[chosen_G], masks_GHW)
+    masks_G: list[Patch]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,15 +74,13 @@ class DetectionReader:
         side = self._side(request.iteration)
         canvas_hw = self.canvases[side][request.group]
         repetitions = request.repetitions or (0,) * len(request.indices)
+        pixels_NHW3 = np.zeros((len(request.indices), *canvas_hw, 3), np.uint8)
         samples: list[DetectionSample] = []
         skipped: list[str] = []
-        for wanted, repetition in zip(request.indices, repetitions):
-
-            def read(place: int, repetition: int = repetition) -> DetectionSample:
-                return self._sample(int(self.chosen_I[place]), request.iteration, repetition, canvas_hw, side)
-
+        for wanted, repetition, canvas_HW3 in zip(request.indices, repetitions, pixels_NHW3):
+            read = partial(self._sample, request.iteration, repetition, canvas_HW3, side)
             samples.append(try_samples(read, wanted, request, self.plan, skipped))
-        images = image_batch([sample.pixels_HW3 for sample in samples], canvas_hw)
+        images = on_canvases(pixels_NHW3, [sample.pixels_HW3 for sample in samples])
         targets = padded_targets(self.dataset, samples, masks=self.masks)
         return Batch((images, targets), targets.image_ids, tuple(skipped), request.iteration)
 
@@ -96,15 +92,17 @@ class DetectionReader:
         return sides[draw_seed(self.seed, iteration, NO_IMAGE) % len(sides)]
 
     def batch_bytes(self, images: int) -> int:
-        """Of a batch on the largest canvas, with as many masks as images have objects on average."""
+        """At most, of a batch on the largest canvas, with as many masks as images have objects on average."""
         pixels = max(height * width for by_group in self.canvases.values() for height, width in by_group.values())
         mask_bytes = pixels / 8 * len(self.dataset.labels_K) / len(self.dataset) if self.masks else 0
         return int(images * (3 * pixels + mask_bytes))
 
     def _sample(
-        self, index: int, iteration: int, repetition: int, canvas_hw: Size, side: int | None
+        self, iteration: int, repetition: int, canvas_HW3: np.ndarray, side: int | None, place: int
     ) -> DetectionSample:
-        dataset = self.dataset
+        """The image at that place of `chosen_I`, its pixels on the canvas."""
+        dataset, index = self.dataset, int(self.chosen_I[place])
+        canvas_hw: Size = (canvas_HW3.shape[0], canvas_HW3.shape[1])
         size_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
         key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]), repetition)
         rng = np.random.default_rng(key)
@@ -125,32 +123,39 @@ class DetectionReader:
         boxes_G4 *= np.array([scale_hw[1], scale_hw[0]] * 2, np.float32)  # 1, unless decoded shrunken
         kept_G = places_G[keep_G]
         if (part.height, part.width) == size_hw:
-            truths = _Truths(boxes_G4, kept_G, self._masks(index, kept_G, boxes_G4, decoded_hw, None))
+            truths = _Truths(boxes_G4, kept_G, self._masks(index, kept_G, boxes_G4, decoded_hw))
         else:
             part = part.shrunk(shrink).within(decoded_hw)
             image_HW3 = part.cut(image_HW3)
             truths = self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw)
-        pixels_HW3, boxes_G4, masks_GHW = self._view(image_HW3, truths, view, rng)
+        out_HW3 = canvas_HW3[: view.size_hw[0], : view.size_hw[1]]
+        boxes_G4, masks_G = self._view(image_HW3, truths, view, rng, out_HW3)
         ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
-        return DetectionSample(index, key, pixels_HW3, boxes_G4, truths.kept_G, ignore_G, masks_GHW)
+        return DetectionSample(index, key, out_HW3, boxes_G4, truths.kept_G, ignore_G, masks_G)
 
     def _flags(self, places_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
 
     def _view(
-        self, image_HW3: np.ndarray, truths: _Truths, view: DrawnView, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Pixels, boxes and masks of the view; colours change before or after resizing, wherever pixels are fewer."""
+        self,
+        image_HW3: np.ndarray,
+        truths: _Truths,
+        view: DrawnView,
+        rng: np.random.Generator,
+        out_HW3: np.ndarray,
+    ) -> tuple[np.ndarray, list[Patch]]:
+        """Boxes and masks of the view, its pixels in out_HW3; colours change while pixels are fewer: before or after
+        resizing."""
         strength = self.views.augmentation.photometric
         grows = view.size_hw[0] * view.size_hw[1] > image_HW3.shape[0] * image_HW3.shape[1]
         if strength and grows:
             image_HW3 = photometric(image_HW3, strength, rng)
-        pixels_HW3, boxes_G4, masks_GHW = detection_view(
-            image_HW3, truths.boxes_G4, truths.masks_GHW, size_hw=view.size_hw, flip=view.flip
+        _, boxes_G4, masks_G = detection_view(
+            image_HW3, truths.boxes_G4, truths.masks_G, size_hw=view.size_hw, flip=view.flip, out_HW3=out_HW3
         )
         if strength and not grows:
-            pixels_HW3 = photometric(pixels_HW3, strength, rng)
-        return pixels_HW3, boxes_G4, masks_GHW
+            out_HW3[:] = photometric(out_HW3, strength, rng)
+        return boxes_G4, masks_G
 
     def _cut(
         self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size, part: Box, size_hw: Size
@@ -162,17 +167,17 @@ class DetectionReader:
         """
         by_centre_G = self.policy.normal(*self._flags(kept_G)) & (self.views.augmentation.crop == "iou")
         all_G4, stays_G, cut_G = cut_truths(boxes_G4, part, size_hw, by_centre_G)
-        kept_G, whole_G4, cut_G = kept_G[stays_G], boxes_G4[stays_G], cut_G[stays_G]
-        truths = _Truths(all_G4[stays_G], kept_G, self._masks(index, kept_G, whole_G4, decoded_hw, part))
-        if truths.masks_GHW is None or not cut_G.any():
-            return truths
-        truths.boxes_G4[cut_G] = boxes_of_masks(truths.masks_GHW[cut_G])
-        return truths.take((truths.boxes_G4[:, 2:] > truths.boxes_G4[:, :2]).all(axis=1) | ~cut_G)
+        kept_G, left_G4, cut_G = kept_G[stays_G], all_G4[stays_G], cut_G[stays_G]
+        whole = self._masks(index, kept_G, boxes_G4[stays_G], decoded_hw)
+        if not whole:
+            return _Truths(left_G4, kept_G, whole)
+        masks_G = [patch.cut(part.top, part.left, part.height, part.width) for patch in whole]
+        left_G4[cut_G] = boxes_of_masks([masks_G[g] for g in np.flatnonzero(cut_G)])
+        shown_G = np.flatnonzero((left_G4[:, 2:] > left_G4[:, :2]).all(axis=1) | ~cut_G)
+        return _Truths(left_G4[shown_G], kept_G[shown_G], [masks_G[g] for g in shown_G])
 
-    def _masks(
-        self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size, part: Box | None
-    ) -> np.ndarray | None:
-        return decode_masks(self.dataset, index, kept_G, boxes_G4, decoded_hw, part) if self.masks else None
+    def _masks(self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size) -> list[Patch]:
+        return decode_masks(self.dataset, index, kept_G, boxes_G4, decoded_hw) if self.masks else []
 
 
 def detection_train_loader(

@@ -15,6 +15,7 @@ import torch
 from detectors.structures import ImageBatch, Masks, Targets, padded_count
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.transforms.canvases import Size
+from vertebra.ground.rle import Patch
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DetectionSample:
     boxes_G4: np.ndarray
     truths_G: np.ndarray
     ignore_G: np.ndarray
-    masks_GHW: np.ndarray | None = None
+    masks_G: Sequence[Patch] = ()
 
 
 def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample], *, masks: bool = False) -> Targets:
@@ -95,6 +96,11 @@ def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
     for n, pixels_HW3 in enumerate(pixels):
         height, width = pixels_HW3.shape[:2]
         pixels_NHW3[n, :height, :width] = pixels_HW3
+    return on_canvases(pixels_NHW3, pixels)
+
+
+def on_canvases(pixels_NHW3: np.ndarray, pixels: Sequence[np.ndarray]) -> ImageBatch:
+    """The batch of these images, which lie on its canvases already."""
     sizes_hw = tuple((pixels_HW3.shape[0], pixels_HW3.shape[1]) for pixels_HW3 in pixels)
     sizes_hw_N2 = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
     return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
@@ -102,13 +108,13 @@ def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
 
 def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
     """All masks of the batch in one row of bits: they cross to this process, and to the device, at an eighth."""
-    all_masks = [sample.masks_GHW for sample in samples if sample.masks_GHW is not None]
-    lengths = [mask_HW.size for masks_GHW in all_masks for mask_HW in masks_GHW]
+    patches = [patch for sample in samples for patch in sample.masks_G]
+    bits_M = np.concatenate([np.zeros(0, np.uint8), *(patch.bits_HW.reshape(-1) for patch in patches)])
+    windows = [(one.left, one.top, one.left + one.bits_HW.shape[1], one.top + one.bits_HW.shape[0]) for one in patches]
     counts = [len(sample.truths_G) for sample in samples]
-    truths = [np.arange(count) for count in counts]
     return Masks(
-        packed_B=torch.from_numpy(np.packbits(np.concatenate([masks.reshape(-1) for masks in all_masks]))),
+        packed_B=torch.from_numpy(np.packbits(bits_M)),
+        windows_K4=torch.tensor(windows, dtype=torch.int64).view(-1, 4),
         image_index_K=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
-        truth_index_K=torch.from_numpy(np.concatenate(truths).astype(np.int64)),
-        offsets=tuple(np.concatenate([[0], np.cumsum(lengths)]).astype(int).tolist()),
+        truth_index_K=torch.from_numpy(np.concatenate([np.arange(count) for count in counts])),
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from vertebra.data.transforms.canvases import Size, resized
 from vertebra.data.transforms.geometry import Box, mirror, mirror_boxes, resize
+from vertebra.ground.rle import Patch
 
 CROPS = ("none", "iou", "range")
 IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # Liu et al. 2016, §2.2; 0: any part
@@ -166,42 +167,51 @@ def cut_truths(
 def detection_view(
     image_HW3: np.ndarray,
     boxes_G4: np.ndarray,
-    masks_GHW: np.ndarray | None,
+    masks_G: Sequence[Patch],
     *,
     size_hw: tuple[int, int],
     flip: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    out_HW3: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[Patch]]:
     """The three in pixels of `size_hw`, mirrored or not; all truths stay, in their order.
 
-    A mask's pixel is what lies under its centre, in the same geometry as the image's.
+    A mask's pixel is what lies under its centre, in the same geometry as the image's. out_HW3: for the pixels.
     """
     height, width = size_hw
-    pixels_HW3 = resize(image_HW3, height, width)
+    pixels_HW3 = resize(image_HW3, height, width, None if flip else out_HW3)
+    rows, columns = nearest(image_HW3.shape[0], height), nearest(image_HW3.shape[1], width)
     scale_xy = (width / image_HW3.shape[1], height / image_HW3.shape[0])
     scaled_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
     boxes_G4 = np.minimum(scaled_G4, np.array((width, height) * 2, np.float32))  # rounding may reach beyond the edge
     if flip:
-        pixels_HW3 = mirror(pixels_HW3)
+        pixels_HW3 = mirror(pixels_HW3, out_HW3)
         boxes_G4 = mirror_boxes(boxes_G4, width)
-    return pixels_HW3, boxes_G4, None if masks_GHW is None else _mask_views(masks_GHW, height, width, flip)
+        columns = columns[::-1]
+    return pixels_HW3, boxes_G4, [patch_view(patch, rows, columns) for patch in masks_G]
 
 
-def _mask_views(masks_GHW: np.ndarray, height: int, width: int, flip: bool) -> np.ndarray:
-    views_GHW = np.empty((len(masks_GHW), height, width), np.uint8)
-    for mask_HW, view_HW in zip(masks_GHW, views_GHW):  # half the time of one indexing of all
-        cv2.resize(mask_HW, (width, height), dst=view_HW, interpolation=cv2.INTER_NEAREST_EXACT)
-        if flip:
-            cv2.flip(view_HW, 1, dst=view_HW)
-    return views_GHW
+def nearest(size: int, new: int) -> np.ndarray:
+    """Return which of `size` pixels in a row lies under the centre of each of `new` ones."""
+    return cv2.resize(np.arange(size, dtype=np.int32)[None], (new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
 
 
-def boxes_of_masks(masks_GHW: np.ndarray) -> np.ndarray:
+def patch_view(patch: Patch, rows: np.ndarray, columns: np.ndarray) -> Patch:
+    """The mask of which each pixel is the one at those rows and columns (rising, or falling) of the patch's image."""
+    height, width = patch.bits_HW.shape
+    y = np.flatnonzero((rows >= patch.top) & (rows < patch.top + height))
+    x = np.flatnonzero((columns >= patch.left) & (columns < patch.left + width))
+    if not len(y) or not len(x):
+        return Patch(0, 0, np.zeros((0, 0), np.uint8))
+    # column by column, as RLE lies in memory, then row by row: both copy whole lines
+    bits_XH = patch.bits_HW.T.take(columns[x] - patch.left, axis=0)
+    return Patch(int(y[0]), int(x[0]), cv2.transpose(bits_XH).take(rows[y] - patch.top, axis=0))
+
+
+def boxes_of_masks(masks_G: Sequence[Patch]) -> np.ndarray:
     """Return the tight box of each mask, float32 boxes_G4; of an empty mask, a box of size zero."""
-    (x0_G, x1_G), (y0_G, y1_G) = _ends(masks_GHW.max(axis=1) > 0), _ends(masks_GHW.max(axis=2) > 0)
-    return np.stack([x0_G, y0_G, x1_G, y1_G], axis=1).astype(np.float32)
-
-
-def _ends(set_GL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first set place of each row and the one after the last; 0 and 0 where none is set."""
-    stop_G = set_GL.shape[1] - set_GL[:, ::-1].argmax(axis=1)
-    return set_GL.argmax(axis=1), np.where(set_GL.any(axis=1), stop_G, 0)
+    boxes_G4 = np.zeros((len(masks_G), 4), np.float32)
+    for box_4, patch in zip(boxes_G4, masks_G):
+        y, x = (np.flatnonzero(patch.bits_HW.any(axis=axis)) for axis in (1, 0))
+        if len(y):
+            box_4[:] = patch.left + x[0], patch.top + y[0], patch.left + x[-1] + 1, patch.top + y[-1] + 1
+    return boxes_G4

@@ -16,16 +16,22 @@ import torch.nn.functional as F
 PAPER_SCALES = 480 / 256  # He et al. 2015, §3.4: shorter side drawn from [256, 480]
 
 
-def resize(image_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Linear; where it gets smaller, over all pixels that fall together (no aliasing), as torchvision and Pillow do."""
+def resize(image_HW3: np.ndarray, height: int, width: int, out_HW3: np.ndarray | None = None) -> np.ndarray:
+    """Linear; where it gets smaller, over all pixels that fall together (no aliasing), as torchvision and Pillow do.
+
+    out_HW3: where the result is written, and what is returned; without it an image of that size comes back as it is.
+    """
     if image_HW3.shape[:2] == (height, width):
-        return image_HW3
+        if out_HW3 is None:
+            return image_HW3
+        out_HW3[:] = image_HW3
+        return out_HW3
     if height * width > image_HW3.shape[0] * image_HW3.shape[1]:
-        return cv2.resize(image_HW3, (width, height), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(image_HW3, (width, height), dst=out_HW3, interpolation=cv2.INTER_LINEAR)
     # torch's kernel takes half the time of OpenCV's area averaging, and gives planes
     pixels_13HW = torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)[None]
     planes_3HW = F.interpolate(pixels_13HW, (height, width), mode="bilinear", antialias=True)[0].numpy()
-    return cv2.merge(tuple(planes_3HW))
+    return cv2.merge(tuple(planes_3HW), dst=out_HW3)
 
 
 def size_at(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -111,9 +117,9 @@ def scale_crop(height: int, width: int, size: int, shorter: int, rng: np.random.
     return Box(int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1)), crop, crop)
 
 
-def mirror(image_HW3: np.ndarray) -> np.ndarray:
-    """Left becomes right, in new memory: numpy's view of it takes forty times as long to copy."""
-    return cv2.flip(image_HW3, 1)
+def mirror(image_HW3: np.ndarray, out_HW3: np.ndarray | None = None) -> np.ndarray:
+    """Left becomes right, in other memory: numpy's view of it takes forty times as long to copy."""
+    return cv2.flip(image_HW3, 1, dst=out_HW3)
 
 
 def mirror_boxes(boxes_G4: np.ndarray, width: float) -> np.ndarray:

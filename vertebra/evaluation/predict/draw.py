@@ -128,12 +128,12 @@ def _contrast(colour: Colour) -> Colour:
 
 
 def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, pen: Pen) -> None:
-    mask_HW, factor = rle.decode(value), pen.factor
-    x, y, width, height = cv2.boundingRect(mask_HW)
+    (patch,), factor = rle.decode([value]), pen.factor
+    (height, width), x, y = patch.bits_HW.shape, patch.left, patch.top
     if not width:
         return
     # with a frame of one pixel, so that the smoothed outline is closed
-    part_hw = cv2.copyMakeBorder(mask_HW[y : y + height, x : x + width] * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    part_hw = cv2.copyMakeBorder(patch.bits_HW * 255, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     part_hw = cv2.resize(part_hw, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     inside_hw = part_hw[factor:-factor, factor:-factor] >= 128
     region_hw3 = canvas_HW3[y * factor : (y + height) * factor, x * factor : (x + width) * factor]
