@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="of each reader")
     parser.add_argument("--readers", nargs="*", help="names [all]")
     parser.add_argument("--engine", choices=("atheris", "hypothesis"), help="[atheris where it is installed]")
+    parser.add_argument("--at-once", type=int, default=1, help="readers at a time")
     parser.add_argument("--memory-mb", type=int, default=1024, help="that a reader may take beyond its start")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json")
@@ -47,9 +49,13 @@ def main() -> int:
     unknown = set(settings.readers or ()) - READERS.keys()
     if unknown or settings.minutes <= 0:
         parser.error(f"--minutes above 0, and --readers of {', '.join(READERS)}; not {', '.join(unknown)}")
-    results = {name: _run(name, settings) for name in settings.readers or READERS}
-    setting = {"engine": settings.engine, "minutes": settings.minutes, "seed": settings.seed}
-    write_result(settings.output, {"setting": setting, "readers": results})
+    setting = {name: getattr(settings, name) for name in ("engine", "minutes", "seed", "at_once", "memory_mb")}
+    results: dict[str, dict[str, Any]] = {}
+    names = settings.readers or list(READERS)
+    with ThreadPoolExecutor(settings.at_once) as pool:
+        for name, result in zip(names, pool.map(lambda name: _run(name, settings), names)):
+            results[name] = result
+            write_result(settings.output, {"setting": setting, "readers": results})  # what is done is not lost
     return int(any(result["failed"] for result in results.values()))
 
 
@@ -64,10 +70,10 @@ def _run(name: str, settings: argparse.Namespace) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     runs = [line for line in done.stdout.splitlines() if line.startswith("RUNS ")]
     tries, grown_mb = (int(word) for word in runs[-1].split()[1:]) if runs else (0, -1)
-    failed = done.returncode != 0 or not runs
-    print(f"{name}: {tries} files in {time.perf_counter() - begun:.0f} s, {grown_mb} MB more", end="")
+    failed, seconds = done.returncode != 0 or not runs, round(time.perf_counter() - begun)
+    print(f"{name}: {tries} files in {seconds} s, {grown_mb} MB more", end="")
     print(f"; FAILED, see {folder}\n{done.stdout[-1500:]}{done.stderr[-3000:]}" if failed else "", flush=True)
-    return {"files": tries, "grown_mb": grown_mb, "failed": failed}
+    return {"files": tries, "seconds": seconds, "grown_mb": grown_mb, "failed": failed}
 
 
 class _Attempt:

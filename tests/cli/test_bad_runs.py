@@ -11,6 +11,7 @@ import torch
 from detectors.faster_rcnn import FasterRCNN
 from tests.cli.conftest import TINY_BACKBONE, run
 from vertebra.engine.device import memory_in_words
+from vertebra.ground.errors import UserError
 
 
 def raising(error):
@@ -40,6 +41,21 @@ def test_a_classifier_can_compute_its_activations_again(sample, tmp_path, monkey
     flags = (*TINY_BACKBONE, "--workers", 0, "--data", sample / "objects", "--solver.accumulate", 2)
     assert "--solver.accumulate 4" in (err := run("train_backbone", *flags, "--output", tmp_path, expect=1).err)
     assert "--checkpoint-activations" in err
+
+
+@pytest.mark.parametrize(("tool", "loaders"), [("train_det", 2), ("train_backbone", 1)])
+def test_room_for_batches_is_asked_before_the_first_step_for_the_evaluation_too(
+    detector_flags, sample, tmp_path, monkeypatch, tool, loaders
+):
+    """A classifier that is not evaluated in training needs no second loader then."""
+
+    def refuse(processes, needed):
+        raise UserError("/dev/shm", f"no room for {processes} loader processes", "") if needed else AssertionError
+
+    monkeypatch.setattr("vertebra.data.loading.loaders.require_room", refuse)
+    flags = detector_flags("r18") if tool == "train_det" else (*TINY_BACKBONE, "--data", sample / "objects")
+    done = run(tool, *flags, "--workers", 1, "--output", tmp_path / "run", expect=1)
+    assert f"no room for {loaders} loader processes" in done.err and "iter: 1/" not in done.out + done.err
 
 
 def test_other_errors_stay_as_they_are():

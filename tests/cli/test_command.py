@@ -112,6 +112,38 @@ def test_help_answers_at_once(command):
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
+WRONG_PATHS = {
+    ("eval-det", "nowhere"): "nowhere is not a directory",
+    ("eval-det", "--weights", "a.pth", "--output", "out"): "a.pth do not exist",
+    ("eval-det", "--weights", "torchvision:fasterrcnn_resnet50_fpn=b.pth", "--output", "out"): "b.pth do not exist",
+    ("eval-det", "."): "model.safetensors is missing",
+    ("eval-det", "--weights", "README.md", "--ensemble", "c.pth", "--output", "out"): "c.pth do not exist",
+    ("eval-loc", "nowhere"): "nowhere is not a directory",
+    ("eval-loc", "--weights", "d.pth", "--output", "out"): "d.pth do not exist",
+    ("eval-backbone", "--weights", "e.pth", "--data", "."): "e.pth do not exist",
+    ("predict", "nowhere.jpg", "--weights", "e.pth"): "nowhere.jpg: no such file",
+    ("predict", "README.md", "--weights", "."): "model.safetensors is missing",
+    ("predict", "README.md", "--weights", "f.pth", "--output", "README.md"): "is a file; name a directory",
+    ("predict", "README.md", "--weights", "f.pth"): "f.pth do not exist",
+}
+
+
+def test_wrong_paths_are_said_at_once():
+    probe = (
+        "import sys; from vertebra.cli import main\n"
+        f"for words in {list(WRONG_PATHS)!r}:\n"
+        "    sys.argv = ['vertebra', *words]\n"
+        "    try: main()\n"
+        "    except SystemExit as done: assert done.code in (1, 2), words\n"
+        f"    assert not { ({*HEAVY})!r} & sys.modules.keys(), words\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=HOUSE)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(WRONG_PATHS), lines
+    assert all(line.startswith("error: ") and said in line for line, said in zip(lines, WRONG_PATHS.values())), lines
+
+
 def test_trainings_of_a_plan_run_this_clones_code_from_any_folder(tmp_path):
     """Also from one with a folder of the name, which Python would take for the package; -S: nothing is installed."""
     (tmp_path / "vertebra").mkdir()

@@ -11,8 +11,9 @@ import torch
 
 from tests.data.writers import picture, write_coco, write_picture, write_turned
 from vertebra.data.datasets.catalog import open_detection
+from vertebra.data.datasets.pictures import find_pictures
 from vertebra.data.loading.detection import detection_test_loader
-from vertebra.data.loading.pictures import find_pictures, open_video, picture_loader, video_batches
+from vertebra.data.loading.pictures import open_video, picture_loader, video_batches
 from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.ground.errors import BadSample, DataError

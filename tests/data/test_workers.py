@@ -106,20 +106,25 @@ def test_files_of_others_stay_theirs():
     assert crew.file_of(1) == "a.b" and crew.file_of(0) == "the loader" and len(os.fsencode(long)) > workers._NAME_BYTES
 
 
-@pytest.mark.parametrize(("processes", "mb", "fits"), [(1, 10, True), (1, 30, False), (2, 10, True), (4, 10, False)])
-def test_batches_that_find_no_room_are_said_before_the_workers_start(monkeypatch, processes, mb, fits):
-    """100 MB, of which two workers ask for five batches."""
+@pytest.mark.parametrize(
+    ("processes", "mb", "tested_mb", "fits"),
+    [(1, 10, 0, True), (1, 30, 0, False), (2, 10, 0, True), (4, 10, 0, False), (1, 10, 16, True), (2, 6, 8, False)],
+)
+def test_batches_that_find_no_room_are_said_before_the_workers_start(monkeypatch, processes, mb, tested_mb, fits):
+    """100 MB, of which two workers ask for five batches, and an evaluation's one beside them for three."""
     room = os.statvfs_result((4096, 4096, 25600, 25600, 25600, 0, 0, 0, 0, 255))
     monkeypatch.setattr(workers.os, "statvfs", lambda _: room)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    beside = [loader(Reader(mb=tested_mb), 1)] if tested_mb else []
     if fits:
-        return Crew(2).prepare(mb << 20)
+        return loader(Reader(mb=mb)).require_room(*beside)
     with pytest.raises(UserError) as refused:
-        Crew(2).prepare(mb << 20)
+        loader(Reader(mb=mb)).require_room(*beside)
     each = f" for each of {processes} processes" if processes > 1 else ""
     assert str(refused.value) == (
-        f"/dev/shm: too small: the batches of 2 loader processes take {5 * mb} MB of shared memory, and it has "
-        f"{100 // processes} MB{each}; give fewer --workers, or more room: docker run --shm-size=8g"
+        f"/dev/shm: too small: the batches of {2 + len(beside)} loader processes take {5 * mb + 3 * tested_mb} MB of "
+        f"shared memory, and it has {100 // processes} MB{each}; give fewer --workers, or more room: docker run "
+        "--shm-size=8g"
     )
 
 

@@ -210,6 +210,13 @@ def test_corners_that_count_from_zero_are_said_and_read(tmp_path: Path):
     assert protocol_fields(recipe)["train_source"] == protocol_fields(recipe)["test_source"] == "vocxml0:mine"
 
 
+@pytest.mark.parametrize(("begin", "is_said"), [((1, 1, 1, 5), True), ((1, 1, 5, 5), False), ((1, 1, 1, 0), False)])
+def test_a_set_read_as_from_zero_that_never_begins_there_is_said(tmp_path: Path, begin, is_said):
+    loose(tmp_path / "mine", {"a": [("star", x, 9, 40, 50, 0) for x in begin]})
+    said = "mine: 3 boxes begin at pixel 1 and none at pixel 0; read it as vocxml:mine if its tool counts from 1"
+    assert [said in str(fault) for fault in check(tmp_path, "vocxml0:mine").faults] == [True] * is_said
+
+
 def test_sets_of_other_classes_in_vocs_layout_have_their_own(tmp_path: Path):
     hat = ("hat", 1, 1, 9, 9, 0)
     write_voc(tmp_path, {"a": [DOG, hat]}, year="2028")

@@ -79,6 +79,9 @@ class ClassifierTraining(TrainingJob[BackboneRecipe, ClassificationDataset]):
             mean_rgb=self.model.backbone.pixel_norm.mean_values,
         )
 
+    def test_loader(self) -> Any:
+        return class_test_loader(self.recipe, self.test_set, self.world)
+
     def evaluate(self, run: RunDirectory) -> dict[str, float]:
         return evaluate_classifier(self.recipe, self.model, self.test_set, self.world)
 

@@ -90,6 +90,9 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
             self.recipe, self.train_set, self.world, start=start, iterations=iterations
         )
 
+    def test_loader(self) -> Any:
+        return detection_data.detection_test_loader(self.recipe, self.test_set, self.world)
+
     def evaluate(self, run: RunDirectory) -> dict[str, float]:
         return evaluate_detector(self.recipe, self.model, self.test_set, self.world, run)
 

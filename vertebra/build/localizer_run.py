@@ -80,6 +80,9 @@ class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
             self.recipe, self.train_set, self.world, start=start, iterations=iterations
         )
 
+    def test_loader(self) -> Any:
+        return build_localisation.location_test_loader(self.recipe, self.test_set, self.world)
+
     def evaluate(self, run: RunDirectory) -> dict[str, float]:
         self._summary, _ = evaluate_localizer(
             self.recipe,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vertebra.engine.distributed import World
-from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.files import require_weights
+
+if TYPE_CHECKING:  # wrong paths are said before torch is imported
+    from vertebra.engine.distributed import World
+    from vertebra.engine.rundir import RunDirectory
 
 
 def weights_file(run: Path, *, tool: str) -> Path:
@@ -22,6 +25,15 @@ def weights_file(run: Path, *, tool: str) -> Path:
             "weights"
         )
     return path
+
+
+def require_detector(weights: str) -> None:
+    """Raise ValueError where a detector's weights (see `read_detector`) are not there."""
+    name = weights.partition("=")[2] if weights.startswith("torchvision:") else weights
+    if name and Path(name).is_dir():
+        weights_file(Path(name), tool="train_det.py")
+    elif name:
+        require_weights(Path(name))
 
 
 def require_same_protocol(
@@ -43,6 +55,8 @@ def require_same_protocol(
 
 def results_directory(output: Path, world: World) -> RunDirectory:
     """Return where an evaluation's files go; made if it is not there."""
+    from vertebra.engine.rundir import RunDirectory
+
     if world.is_main:
         output.mkdir(parents=True, exist_ok=True)
     return RunDirectory(output, world=world, tensorboard=False)

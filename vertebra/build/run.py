@@ -18,6 +18,7 @@ from vertebra.build.training import (
     iterations_of,
     parts_of_batch,
 )
+from vertebra.data.loading.loaders import Loader
 from vertebra.engine import loop, precision, provenance, rng
 from vertebra.engine.average import WeightAverage
 from vertebra.engine.device import loader_workers, memory_in_words
@@ -110,6 +111,10 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
         """Return the batches of the steps from `start` on."""
 
     @abstractmethod
+    def test_loader(self) -> Any:
+        """Return the batches of an evaluation."""
+
+    @abstractmethod
     def evaluate(self, run: RunDirectory) -> dict[str, float]:
         """Return the model's figures on the test set; called by all processes, rank 0's figures count."""
 
@@ -180,11 +185,14 @@ def _train(job: TrainingJob[Any, Any]) -> int:
     solver = recipe.solver.model_copy(update={"accumulate": parts})
     job.recipe = recipe = recipe.model_copy(update={"solver": solver})
     rng.seed_all(recipe.seed, rank=world.rank)  # draws that no image decides (dropout) differ between processes
+    loader = job.train_loader(start=int(state["iteration"]) if state else 0, iterations=iterations)
+    if job.evaluates and isinstance(loader, Loader):
+        loader.require_room(job.test_loader())
     record = loop.train(
         model=model,
         optimizer=build_optimizer(recipe.solver, model),
         schedule=schedule,
-        loader=job.train_loader(start=int(state["iteration"]) if state else 0, iterations=iterations),
+        loader=loader,
         run=run,
         iterations=iterations,
         world=world,

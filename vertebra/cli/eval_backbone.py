@@ -97,10 +97,14 @@ class Settings(OnDevices):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.ground.files import require_weights
+
     settings = parse_recipe(Settings, flip_alone(arguments), description=__doc__ or "")
     files = {"--json": settings.json_file, "--predictions": settings.predictions, "--ilsvrc": settings.ilsvrc}
     for flag, path in files.items():
         make_room(flag, path)
+    for weights in settings.weights:
+        require_weights(weights)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 

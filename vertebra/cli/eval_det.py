@@ -94,7 +94,13 @@ class Settings(OfTest):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.build.results import require_detector, weights_file
+
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
+    if settings.run is not None:
+        weights_file(settings.run, tool="train_det.py")
+    for weights in (*filter(None, [settings.weights]), *settings.ensemble):
+        require_detector(weights)
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 

@@ -64,7 +64,11 @@ class Settings(OfTest):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.build.results import weights_file
+    from vertebra.ground.files import require_weights
+
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
+    require_weights(settings.weights or weights_file(settings.run or Path(), tool="train_loc.py"))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 

@@ -34,7 +34,7 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 if TYPE_CHECKING:
     import torch
 
-    from vertebra.data.loading.pictures import Inputs
+    from vertebra.data.datasets.pictures import Inputs
     from vertebra.engine.distributed import World
     from vertebra.evaluation.predict.pictures import Painter, PictureDetections, PictureResults
 
@@ -66,10 +66,16 @@ class Settings(Recipe):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.build.results import require_detector
+    from vertebra.data.datasets.pictures import find_pictures
+
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     if not settings.inputs:
         raise RecipeError("name images, videos or folders; see --help")
-    return in_processes(1, settings.device, lambda world: predict(settings, world))
+    inputs = find_pictures(settings.inputs)
+    check_output(settings.output, inputs)
+    require_detector(settings.weights)
+    return in_processes(1, settings.device, lambda world: predict(settings, inputs, world))
 
 
 @dataclass(frozen=True)
@@ -94,17 +100,14 @@ class Detector:
         return progress(found, description=description, total=total)
 
 
-def predict(settings: Settings, world: World) -> int:
+def predict(settings: Settings, inputs: Inputs, world: World) -> int:
     """Detect in all pictures, draw, write, and print what was left out."""
-    from vertebra.data.loading.pictures import find_pictures
     from vertebra.engine.logs import setup_logging
     from vertebra.evaluation.predict.pictures import Painter, PictureResults, drawing_names
     from vertebra.ground.files import write_json
 
     setup_logging()
-    inputs = find_pictures(settings.inputs)
     names = drawing_names(inputs.images, inputs.videos)
-    check_output(settings.output, inputs)
     detector = open_detector(settings, world)
     settings.output.mkdir(parents=True, exist_ok=True)
     targets = [settings.output / name for name in names]

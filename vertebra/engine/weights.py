@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vertebra.engine.checkpoint import load_checkpoint
 from vertebra.engine.provenance import plain
 from vertebra.ground.errors import UserError
-from vertebra.ground.files import write_atomically
+from vertebra.ground.files import require_weights, write_atomically
 from vertebra.ground.formats import first_few
 
 METADATA_KEY = "provenance"
@@ -70,8 +70,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a directory; name the file of weights in it, such as {path}/model.safetensors.")
-    if not path.is_file():
-        raise UserError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
+    require_weights(path)
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     return _state_dict_of(load_checkpoint(path), path), {}

@@ -9,6 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from vertebra.ground.errors import UserError
+
+
+def require_weights(path: Path) -> None:
+    """Raise UserError where no file of weights is."""
+    if not path.is_file():
+        raise UserError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
+
 
 class DiskFull(OSError):
     """There was no room for a file; whatever stood there before is untouched."""

@@ -97,7 +97,7 @@ def _read_image_set(root: Path, part: str, extras: bool) -> tuple[XmlSet, Path]:
         if 2 * absent > len(listed):  # a few have one, for the person layout competition
             bare = [replace(one, xml=None) for one in listed]
             return read_images(devkit, bare, labelled=False, extras=extras), place
-    return read_images(devkit, listed, extras=extras, from_zero=f"vocxml0:{place}"), place
+    return read_images(devkit, listed, extras=extras, otherwise=f"vocxml0:{place}"), place
 
 
 def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
@@ -144,7 +144,7 @@ def parse_xml_folder(folder: Path, source: str, *, extras: bool = False) -> Pars
     prefix, colon, place = source.partition(":")
     origin = ORIGINS[prefix + colon]
     root, listed, faults = _list(folder)
-    found = read_images(root, listed, origin=origin, extras=extras, from_zero=f"vocxml0:{place}" if origin else "")
+    found = read_images(root, listed, origin=origin, extras=extras, otherwise=f"vocxml{'0' * origin}:{place}")
     found.faults += faults
     hint = f"correct the name, or the list of classes in {folder}"
     return xml_dataset(found, source, Classes(folder_classes(folder)), name_hint=hint)

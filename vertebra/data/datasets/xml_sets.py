@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from vertebra.ground.boxes import corners_to_sizes
 from vertebra.ground.errors import DataError
 from vertebra.ground.formats import counted
 
+FROM_ONE = 3  # boxes at pixel 1 and none at 0: so many are no accident where objects reach beyond the picture
 _COCO_2014 = re.compile(r"COCO_(?:train|val|test)\d{4}_(\d{12})")
 
 
@@ -45,14 +46,15 @@ class XmlSet:
     """The images that could be read, their objects, and all that is wrong with any.
 
     root: what file names are relative to. labelled: False where the set's annotations are not published. extras: True
-    where further fields were read. from_zero: the source that reads it with corners that count from 0, where it may be
-    such a one.
+    where further fields were read. origin: what the corners call the first pixel, 0 or 1. otherwise: the source that
+    reads them with the other one, where the set may be such a one.
     """
 
     root: Path
     labelled: bool = True
     extras: bool = False
-    from_zero: str = ""
+    origin: int = 1
+    otherwise: str = ""
     images: list[Listed] = field(default_factory=list)
     file_names: list[str] = field(default_factory=list)
     contents: list[XmlImage] = field(default_factory=list)
@@ -66,10 +68,10 @@ def read_images(
     origin: int = 1,
     labelled: bool = True,
     extras: bool = False,
-    from_zero: str = "",
+    otherwise: str = "",
 ) -> XmlSet:
     """Read each one's XML; images without one get their size from their header."""
-    found = XmlSet(root, labelled, extras, from_zero)
+    found = XmlSet(root, labelled, extras, origin, otherwise)
     bare = [one for one in listed if one.xml is None]
     sizes_hw_B2, found.faults = image_sizes([root / one.file_names[0] for one in bare])
     size_of = {one.stem: (height, width) for one, (height, width) in zip(bare, sizes_hw_B2.tolist())}
@@ -129,13 +131,7 @@ def xml_dataset(
     name_faults = [
         Fault(xml_of(k), f"has an {name(k)}, {strange}", name_hint) for k in np.flatnonzero(labels_K == 0).tolist()
     ]
-    at_zero_K = (edges_K4[:, :2] == -1).any(axis=1) if found.from_zero else np.zeros(len(edges_K4), bool)
-    hint = f"read it as {found.from_zero} if its tool counts from 0 (as CVAT, Roboflow and others)"
-    kind = f"boxes begin at pixel 0, but VOC's first is 1; {hint}"
-    zero_faults = [
-        Fault(xml_of(k), f"{name(k)} begins at pixel 0, but VOC's first is 1", hint, False, kind)
-        for k in np.flatnonzero(at_zero_K).tolist()
-    ]
+    origin_faults = _origin_faults(found, edges_K4[:, :2].min(axis=1, initial=np.inf), name, xml_of)
     ids = image_ids([one.stem for one in found.images], found.file_names)
     if titles:
         classes = Classes(titles, classes.ids, classes.names)
@@ -159,7 +155,25 @@ def xml_dataset(
         ),
         labelled=found.labelled,
     )
-    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *zero_faults, *twice(ids, source)])
+    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *origin_faults, *twice(ids, source)])
+
+
+def _origin_faults(
+    found: XmlSet, starts_K: np.ndarray, name: Callable[[int], str], xml_of: Callable[[int], Path]
+) -> list[Fault]:
+    """What speaks for corners that count from another pixel. starts_K: of x0 and y0 the lesser."""
+    if not found.otherwise:
+        return []
+    if found.origin:
+        hint = f"read it as {found.otherwise} if its tool counts from 0 (as CVAT, Roboflow and others)"
+        kind = f"boxes begin at pixel 0, but VOC's first is 1; {hint}"
+        reason, places = "begins at pixel 0, but VOC's first is 1", np.flatnonzero(starts_K == -1)
+        return [Fault(xml_of(k), f"{name(k)} {reason}", hint, False, kind) for k in places.tolist()]
+    at_one_K = starts_K == 1
+    if at_one_K.sum() < FROM_ONE or starts_K.min() < 1:
+        return []
+    reason = f"{at_one_K.sum()} boxes begin at pixel 1 and none at pixel 0"
+    return [Fault(found.root, reason, f"read it as {found.otherwise} if its tool counts from 1, as VOC's", False)]
 
 
 def image_ids(*spellings: Sequence[str]) -> list[int]:

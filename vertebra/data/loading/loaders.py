@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detectors.structures import TensorStructure
 from vertebra.data.loading.sampling import Request
-from vertebra.data.loading.workers import FORK, PREFETCH_BATCHES, Crew
+from vertebra.data.loading.workers import FORK, PREFETCH_BATCHES, Crew, require_room
 from vertebra.ground.errors import UserError
 
 
@@ -94,8 +94,7 @@ class Loader:
         if not self.workers or not len(self.requests):
             yield from self._loader
             return
-        batch_bytes = getattr(self.reader, "batch_bytes", lambda images: 0)
-        self._crew.prepare(batch_bytes(len(self.requests[0].indices)))
+        self.require_room()
         with self._at_work() as answers:
             while True:
                 try:
@@ -107,6 +106,21 @@ class Loader:
                 if isinstance(answer, _Failure):
                     raise answer.error from RuntimeError(answer.traceback)
                 yield answer
+
+    def require_room(self, *beside: Any) -> None:
+        """Make sure that its batches and those of the loaders beside it find room in shared memory. Raises UserError.
+
+        beside: that are at work at the same time, as an evaluation's while those of training wait.
+        """
+        loaders = [one for one in (self, *beside) if isinstance(one, Loader) and one.workers]
+        require_room(sum(one.workers for one in loaders), sum(one._bytes_on_the_way() for one in loaders))
+
+    def _bytes_on_the_way(self) -> int:
+        """At a time, the one in use among them; 0 where the reader does not tell."""
+        if not len(self.requests):
+            return 0
+        of_batch = getattr(self.reader, "batch_bytes", lambda images: 0)(len(self.requests[0].indices))
+        return int(PREFETCH_BATCHES * self.workers + 1) * int(of_batch)
 
     @contextmanager
     def _at_work(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Pictures and videos by name: found, read, and resized as a detector's test images are.
+"""Pictures and videos, read and resized as a detector's test images are.
 
 Legend: N pictures of a batch, H W a picture's height and width. A picture here has no annotations; its size is what
 decoding gives, EXIF orientation applied. One that cannot be read is left out of its batch and named in `skipped`.
@@ -6,7 +6,6 @@ decoding gives, EXIF orientation applied. One that cannot be read is left out of
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,25 +16,15 @@ import cv2
 import numpy as np
 import torch
 
-from vertebra.data.datasets.folders import is_image
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, sequential_requests
 from vertebra.data.loading.targets import image_batch
 from vertebra.data.transforms.canvases import FixedView, Size
 from vertebra.data.transforms.geometry import resize
-from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.errors import BadSample
 
-VIDEOS = frozenset([".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"])
 USUAL_RATE = 25.0  # frames a second of a video without that figure
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Files in the order in which they were named, each once."""
-
-    images: tuple[Path, ...]
-    videos: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -59,49 +48,6 @@ class Video:
     size_hw: Size
     frames: int
     frames_per_s: float
-
-
-def find_pictures(names: Sequence[str]) -> Inputs:
-    """The images and videos behind files, folders (what lies in them, not below) and patterns (`photos/**/*.jpg`).
-
-    A file named itself counts as an image unless it has a video's suffix; in folders and patterns only
-    names of images and videos count. Raises DataError where a name leads to nothing.
-    """
-    found: dict[Path, Path] = {}
-    for name in names:
-        for path in _files_of(name):
-            found.setdefault(path.resolve(), path)
-    paths = list(found.values())
-    return Inputs(
-        tuple(path for path in paths if not _is_video(path)), tuple(path for path in paths if _is_video(path))
-    )
-
-
-def _files_of(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        entries = sorted(path.iterdir())
-        if inside := [entry for entry in entries if entry.is_file() and _is_picture(entry)]:
-            return inside
-        below = any(entry.is_dir() for entry in entries)
-        hint = f"for those in its folders write '{path}/**/*'" if below else ""
-        raise DataError(path, "no images or videos in this folder", hint)
-    if glob.has_magic(name):
-        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-        if inside := [match for match in matches if match.is_file() and _is_picture(match)]:
-            return inside
-        raise DataError(name, "no image or video has such a name", "check the pattern")
-    raise DataError(name, "no such file or folder", "check the path")
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
-
-
-def _is_picture(path: Path) -> bool:
-    return is_image(path.name) or (_is_video(path) and not path.name.startswith("."))
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,29 @@ def at_file(name: object) -> None:
         _slot[: len(text) + 1] = text + b"\0"
 
 
+def require_room(processes: int, needed: int) -> None:
+    """Make sure, before they start, that what loader processes have on their way at a time finds room.
+
+    needed: bytes, which each process of this machine asks for. Raises UserError where /dev/shm is too small.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if not SHARED.is_dir():
+        return
+    room = os.statvfs(SHARED)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = min(room.f_bavail, room.f_blocks // sharing) * room.f_frsize
+    if needed > share:
+        each = f" for each of {sharing} processes" if sharing > 1 else ""
+        reason = (
+            f"too small: the batches of {processes} loader processes take {needed / 2**20:.0f} MB of shared "
+            f"memory, and it has {share / 2**20:.0f} MB{each}"
+        )
+        raise UserError(SHARED, reason, SHARED_HINT)
+
+
 class Crew:
     """The `count` loader processes of one loader."""
 
@@ -66,29 +89,6 @@ class Crew:
     def file_of(self, worker: int) -> str:
         """Return the file that a process is at, or was when it ended; "the loader" before its first."""
         return os.fsdecode(self._slot_of(worker).tobytes().partition(b"\0")[0]) or "the loader"
-
-    def prepare(self, batch_bytes: int) -> None:
-        """Make sure, before they start, that what they have on its way at a time finds room.
-
-        batch_bytes: of a batch, 0 where that is not known. Raises UserError where /dev/shm is too small.
-        """
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-        if soft != resource.RLIM_INFINITY and soft < most:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if not SHARED.is_dir():
-            return
-        room = os.statvfs(SHARED)
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this machine, each with as many
-        share = min(room.f_bavail, room.f_blocks // processes) * room.f_frsize
-        needed = (PREFETCH_BATCHES * self.count + 1) * batch_bytes  # and the one in use
-        if needed > share:
-            each = f" for each of {processes} processes" if processes > 1 else ""
-            reason = (
-                f"too small: the batches of {self.count} loader processes take {needed / 2**20:.0f} MB of shared "
-                f"memory, and it has {share / 2**20:.0f} MB{each}"
-            )
-            raise UserError(SHARED, reason, SHARED_HINT)
 
     def failure(self, error: Exception, worker: int) -> UserError:
         """Return the sentence on an error in this process, which is number `worker`."""
