@@ -27,6 +27,7 @@ from common import RESULTS, ROOT, write_result
 
 PERIOD_S = 1.0
 CLASSES = 1000
+NAMES_READ = 50_000  # by each loader process
 DETECTOR = (
     *("--dataset", "sample", "--backbone", "r18", "--width", "0.25", "--weights", "none", "--model.norms", "trained"),
     *("--model.freeze-stride", "0", "--model.masks", "--input.shorter-side", "96", "128", "--input.longer-side", "192"),
@@ -101,42 +102,55 @@ def training(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def names(args: argparse.Namespace) -> dict[str, Any]:
-    few, many = (_names_pss(count, args.ranks, args.workers) for count in (CLASSES, args.images))
+    few, many = (_names_memory(count, args.ranks, args.workers) for count in (CLASSES, args.images))
+    more = {name: round(many[name] - few[name], 1) for name in many}
     processes = args.ranks * (args.workers + 1)
     print(
-        f"{args.images} names in {processes} processes: {many:.0f} MB, {many - few:.0f} MB more than with {CLASSES} "
-        f"names ({(many - few) / args.ranks:.0f} MB for each of {args.ranks} ranks)"
+        f"{args.images} names in {processes} processes: {more['pss_mb']:.0f} MB more than {CLASSES} names "
+        f"({more['pss_mb'] / args.ranks:.0f} MB for each of {args.ranks} ranks), of which a loader process has "
+        f"{more['worker_mb']:.1f} MB for itself"
     )
-    return {"processes": processes, "pss_mb": many, "pss_of_few_names_mb": few}
+    return {"processes": processes, "few_names": few, "names": many, "more": more}
 
 
-def _names_pss(images: int, ranks: int, workers: int) -> float:
-    """The memory of all processes, each of which has read names in random order."""
+def _names_memory(images: int, ranks: int, workers: int) -> dict[str, float]:
+    """The memory of all processes, and what the largest loader process shares with none, MB.
+
+    Each rank has shuffled its first epoch, and each of its loader processes has read names all over the set.
+    """
     context = multiprocessing.get_context("fork")
     ready, end = context.Semaphore(0), context.Event()
-    leaders = [context.Process(target=_rank, args=(images, workers, ready, end)) for _ in range(ranks)]
+    leaders = [context.Process(target=_rank, args=(images, rank, ranks, workers, ready, end)) for rank in range(ranks)]
     for leader in leaders:
         leader.start()
     for _ in range(ranks * workers):
         ready.acquire()
-    found = pss_mb([one for leader in leaders for one in with_children(leader.pid or 0)])
+    families = [with_children(leader.pid or 0) for leader in leaders]
+    found = {
+        "pss_mb": pss_mb([one for family in families for one in family]),
+        "worker_mb": max(private_mb([one]) for family in families for one in family[1:]),
+    }
     end.set()
     for leader in leaders:
         leader.join()
     return found
 
 
-def _rank(images: int, workers: int, ready: Any, end: Any) -> None:
+def _rank(images: int, rank: int, ranks: int, workers: int, ready: Any, end: Any) -> None:
     from vertebra.data.datasets.records import ClassificationDataset
     from vertebra.data.datasets.strings import Strings
+    from vertebra.data.loading.sampling import Share, TrainRequests, one_group
 
     file_names = (f"n{image % CLASSES:08d}/n{image % CLASSES:08d}_{image:08d}.JPEG" for image in range(images))
     labels_I = np.arange(images) % CLASSES
     dataset = ClassificationDataset(Path("train"), "train", ("a",) * CLASSES, Strings(file_names), labels_I)
+    share = Share(batch=32 * ranks, rank=rank, world_size=ranks)
+    requests = TrainRequests(one_group(images, share), share)
+    assert len(requests[0].indices) == 32
 
     def work() -> None:
         rng = random.Random(os.getpid())
-        for _ in range(min(images, 100_000)):
+        for _ in range(min(images, NAMES_READ)):
             dataset.path(rng.randrange(images))
         ready.release()
         end.wait()

@@ -1,11 +1,14 @@
-"""A training step alone and beside one busy process, by how long OpenMP's threads spin before they sleep.
+"""Trainings on two cores, alone and beside one busy process: by loader processes, threads, and how long threads spin.
 
-python benchmarks/neighbours.py
-python benchmarks/neighbours.py --seconds 20 --settings "" GOMP_SPINCOUNT=1000
+python benchmarks/neighbours.py                        # about four minutes
+python benchmarks/neighbours.py --rounds 9 --ways "2 workers" "1 worker"
 
-Each setting gets a process of its own, since OpenMP reads its variables when it is loaded; each process times a step of
-pre-training and one of detection, alone and then beside a process that never waits. "" leaves all to OpenMP, whose
-threads spin for 300,000 rounds: a thread that waits in that way for one that has no core keeps it from getting one.
+Each way is a process of its own (OpenMP reads its variables when it is loaded) that trains on the same made-up pictures
+of 480 x 640, as `train-backbone` and `train-det` do on the sample set: batches of 32 and 4, decoded and drawn anew each
+time. All stand still while one of them takes its turn: some steps that count not, for what workers had made ready, then
+--seconds of steps, alone and then beside a process that never waits. `GOMP_SPINCOUNT` is the rounds that a thread spins
+for another before it sleeps: the commands set 1,000, OpenMP's own are 300,000.
+A ratio is of one round: the way's median step over that of the first way.
 """
 
 from __future__ import annotations
@@ -13,109 +16,207 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from common import RESULTS, summary, write_result  # first: it makes the packages importable
+from common import RESULTS, ratio, summary, write_result  # first: it makes the packages importable
 
-import torch  # isort: skip
-import torch.nn.functional as F
+import numpy as np  # isort: skip
 
-SETTINGS = ("", "GOMP_SPINCOUNT=0", "GOMP_SPINCOUNT=1000", "GOMP_SPINCOUNT=10000", "OMP_WAIT_POLICY=PASSIVE")
+SPIN = {"GOMP_SPINCOUNT": "1000"}
+WAYS: dict[str, tuple[int, dict[str, str]]] = {  # loader processes, variables
+    "2 workers": (2, SPIN),
+    "1 worker": (1, SPIN),
+    "0 workers": (0, SPIN),
+    "1 worker, 1 thread": (1, {**SPIN, "OMP_NUM_THREADS": "1"}),
+    "2 workers, OpenMP's own spinning": (2, {}),
+}
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-WARM_UP, FEWEST_STEPS = 2, 5
+KINDS = ("pre-training", "detection")
+SURROUNDINGS = ("alone", "beside a busy process")
+CORES = 2
+PICTURES, CLASSES = 128, 4
+ITERATIONS = 100_000  # more than there are: the loader has no end
 
 
-def pretraining_step() -> Callable[[], None]:
-    """ResNet-18 at half its width on 32 small images, about as on the sample set."""
-    from backbones import create_backbone
+def make_data(folder: Path) -> None:
+    """The sample set's layout: pictures like photographs, for detection with boxes, and by class."""
+    import cv2
+    from report_page import make_pictures
+    from resampling import truth_like_coco
 
-    net = create_backbone("r18", num_classes=10, width=0.5).train()
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
-    pixels_N3HW = torch.randint(0, 256, (32, 3, 64, 64), dtype=torch.uint8)
-    labels_N = torch.randint(0, 10, (32,))
+    random = np.random.default_rng(0)
+    cv2.setNumThreads(1)
+    for split, count in (("train", PICTURES), ("val", 2 * CLASSES)):
+        truth = truth_like_coco(count, random)
+        pictures = folder / "scenes" / split
+        pictures.mkdir(parents=True)
+        make_pictures(pictures, truth, random)
+        path = folder / f"scenes/annotations/instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(truth))
+        for place, picture in enumerate(sorted(pictures.iterdir())):
+            home = folder / "objects" / split / f"class{place % CLASSES}"
+            home.mkdir(parents=True, exist_ok=True)
+            os.link(picture, home / picture.name)
+
+
+def make_step(kind: str, folder: Path, workers: int) -> Callable[[], None]:
+    """A step of a training as its command makes it, from the loader to the optimiser."""
+    from vertebra.build.classifier_run import ClassifierTraining
+    from vertebra.build.detector_run import DetectorTraining
+    from vertebra.build.training import build_optimizer
+    from vertebra.engine import precision, rng
+    from vertebra.engine.distributed import World
+    from vertebra.engine.loop import total_loss
+    from vertebra.recipes.command_line import find_recipe, load_recipe
+    from vertebra.recipes.schema import BackboneRecipe
+    from vertebra.recipes.schema_detection import DetectionRecipe
+
+    world, rest = World(), {"workers": workers, "device": "cpu"}
+    job: Any
+    if kind == "detection":
+        recipe = load_recipe(DetectionRecipe, find_recipe("sample/detection.yaml"))
+        job = DetectorTraining(recipe.model_copy(update={"data": folder, "weights": "none", **rest}), world)
+    else:
+        classes = load_recipe(BackboneRecipe, find_recipe("sample/objects.yaml"))
+        view = classes.input.model_copy(update={"resident": "no", "cache_mb": 0})
+        job = ClassifierTraining(classes.model_copy(update={"data": folder, "input": view, **rest}), world)
+    job.prepare()
+    rng.seed_all(0)
+    model, precise = job.make_model().train(), precision.resolve("auto", world.device)
+    optimizer = build_optimizer(job.recipe.solver, model)
+    batches = iter(job.train_loader(start=0, iterations=ITERATIONS))
 
     def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(net(pixels_N3HW), labels_N).backward()
+        inputs = next(batches).inputs
+        with precision.autocast(world.device, precise):
+            loss = total_loss(model(*inputs))
+        loss.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def detection_step() -> Callable[[], None]:
-    """Faster R-CNN on the cut network of the sample set's recipe, and two small images."""
-    from detector import batch_of, our_step
+def serve(way: str, folder: Path) -> None:
+    """Take turns, as they are asked for line by line: a kind of training and for how many seconds."""
+    from vertebra.engine.advice import core_use
+    from vertebra.engine.device import fit_threads
 
-    from vertebra.build.backbone import make_detector_backbone
-    from vertebra.build.detector import make_detector
-    from vertebra.recipes.command_line import find_recipe, load_recipe
-    from vertebra.recipes.schema_detection import DetectionRecipe
-
-    recipe = load_recipe(DetectionRecipe, find_recipe("sample/detection.yaml"))
-    model = make_detector(recipe, make_detector_backbone(recipe), 80).train()
-    images, targets = batch_of((224, 288), 2, torch.device("cpu"))
-    return lambda: our_step(model, images, targets, "fp32", True)
-
-
-STEPS = {"pre-training": pretraining_step, "detection": detection_step}
-
-
-def time_steps(step: Callable[[], None], seconds: float) -> list[float]:
-    """Seconds of each step, for that many seconds and at least FEWEST_STEPS."""
-    for _ in range(WARM_UP):
-        step()
-    times_s: list[float] = []
-    while sum(times_s) < seconds or len(times_s) < FEWEST_STEPS:
-        started = time.perf_counter()
-        step()
-        times_s.append(time.perf_counter() - started)
-    return times_s
+    fit_threads()
+    workers = WAYS[way][0]
+    steps = {kind: make_step(kind, folder, workers) for kind in KINDS}
+    for line in sys.stdin:
+        kind, seconds = json.loads(line)
+        for _ in range(2 * workers + 1):  # what was made ready meanwhile
+            steps[kind]()
+        before, times_s = core_use(), []
+        while sum(times_s) < seconds or len(times_s) < 3:
+            started = time.perf_counter()
+            steps[kind]()
+            times_s.append(time.perf_counter() - started)
+        after = core_use()
+        told = {"step_s": statistics.median(times_s), "steps": len(times_s)}
+        if before is not None and after is not None:
+            told["waited"] = round((after.waited_s - before.waited_s) / sum(times_s), 3)
+        print(json.dumps(told), flush=True)
 
 
-def measure_here(seconds: float) -> dict[str, list[float]]:
-    """Time each step in this process, alone and beside a busy process."""
-    torch.manual_seed(0)
-    steps = {name: make() for name, make in STEPS.items()}
-    times = {f"{name}, alone": time_steps(step, seconds) for name, step in steps.items()}
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+@contextmanager
+def started(way: str, folder: Path) -> Iterator[Callable[[str, float], dict[str, float]]]:
+    """A process for that way; calling takes a turn."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | WAYS[way][1]
+    command = [sys.executable, __file__, "--here", way, "--data", str(folder)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+
+        def turn(kind: str, seconds: float) -> dict[str, float]:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps([kind, seconds]) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield turn
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@contextmanager
+def busy_process() -> Iterator[Callable[[bool], None]]:
+    """A process that never waits; calling lets it run, or holds it."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        times |= {f"{name}, beside a busy process": time_steps(step, seconds) for name, step in steps.items()}
+        process.send_signal(signal.SIGSTOP)
+        yield lambda runs: process.send_signal(signal.SIGCONT if runs else signal.SIGSTOP)
     finally:
-        busy.kill()
-        busy.wait()
-    return times
+        process.kill()
+        process.wait()
 
 
-def measure(setting: str, seconds: float) -> dict[str, list[float]]:
-    """Time the steps in a new process with this setting, and none that the caller's shell has."""
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    environment |= dict([setting.split("=", 1)]) if setting else {}
-    command = [sys.executable, __file__, "--here", "--seconds", str(seconds)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(ways: list[str], rounds: int, seconds: float, folder: Path) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """By kind and surroundings, then by way: a turn a round."""
+    found: dict[str, Any] = {f"{kind}, {where}": {way: [] for way in ways} for kind in KINDS for where in SURROUNDINGS}
+    with ExitStack() as stack:
+        let_run = stack.enter_context(busy_process())
+        turns = {way: stack.enter_context(started(way, folder)) for way in ways}
+        for turn in turns.values():  # all have begun before any is timed
+            for kind in KINDS:
+                turn(kind, 0)
+        for _ in range(rounds):
+            for kind in KINDS:
+                for way, turn in turns.items():
+                    for where in SURROUNDINGS:
+                        let_run(where != "alone")
+                        found[f"{kind}, {where}"][way].append(turn(kind, seconds))
+                        let_run(False)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="NAME=VALUE; '' for OpenMP's own")
-    parser.add_argument("--seconds", type=float, default=4, help="for each figure (default 4)")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="ratios are to the first")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of steps a turn (default 1)")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=RESULTS / "neighbours.json", help="result file")
     args = parser.parse_args()
     if args.here:
-        print(json.dumps(measure_here(args.seconds)))
+        serve(args.here, args.data)
         return
-    results = {}
-    for setting in args.settings:
-        times = {name: summary(seconds) for name, seconds in measure(setting, args.seconds).items()}
-        results[setting or "OpenMP's own"] = times
-        figures = "; ".join(f"{name} {1000 * one['median_s']:.0f} ms" for name, one in times.items())
-        print(f"{setting or 'own':24s} {figures}", flush=True)
-    write_result(args.output, {"seconds": args.seconds, "cores": os.cpu_count(), "times": results})
+    cores = sorted(os.sched_getaffinity(0))[:CORES]
+    os.sched_setaffinity(0, cores)  # all that is started here as well
+    load, begun = os.getloadavg()[0], time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        make_data(Path(name))
+        found = measure(args.ways, args.rounds, args.seconds, Path(name))
+    results: dict[str, Any] = {}
+    for setting, by_way in found.items():
+        steps = {way: [turn["step_s"] for turn in turns] for way, turns in by_way.items()}
+        first = steps[args.ways[0]]
+        results[setting] = {
+            way: {**summary(mine), "of_first": ratio(mine, first), "waited": [one.get("waited") for one in by_way[way]]}
+            for way, mine in steps.items()
+        }
+        print(setting)
+        for way, one in results[setting].items():
+            of = one["of_first"]
+            print(
+                f"  {way:34s} {1000 * one['median_s']:5.0f} ms a step   x {of['median']:.2f} "
+                f"({of['min']:.2f} .. {of['max']:.2f}), n {one['n']}   waited for a core {one['waited']}"
+            )
+    setting = {"rounds": args.rounds, "seconds": args.seconds, "cores": len(cores), "load_before": load}
+    print(f"load before: {load:.1f} (a quiet machine's is near 0); {time.monotonic() - begun:.0f} s in all")
+    write_result(args.output, {"setting": setting, "times": results})
 
 
 if __name__ == "__main__":

@@ -53,12 +53,16 @@ def make_set(folder: Path, images: int) -> None:
 
 
 def _write_pictures(folder: Path, count: int, random: np.random.Generator) -> None:
+    """Write noise, and link it into folders of classes too."""
     import cv2
 
     folder.mkdir(parents=True)
     for image in range(count):
         cells = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)  # few, so that no picture looks like another
-        cv2.imwrite(str(folder / f"{image:012d}.jpg"), cv2.resize(cells, (WIDTH, HEIGHT)))
+        path, home = folder / f"{image:012d}.jpg", folder.parent / f"classes/{folder.name}/{image % CLASSES:03d}"
+        cv2.imwrite(str(path), cv2.resize(cells, (WIDTH, HEIGHT)))
+        home.mkdir(parents=True, exist_ok=True)
+        os.link(path, home / path.name)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -128,6 +132,13 @@ def open_set(folder: Path) -> dict[str, Any]:
     return {"objects": len(open_detection(folder, "coco/train2017").labels_K)}
 
 
+def open_classes(folder: Path) -> dict[str, Any]:
+    """List the pictures of a set that lie in folders of classes."""
+    from vertebra.data.datasets.catalog import open_classification
+
+    return {"pictures": len(open_classification(folder / "classes", "train2017"))}
+
+
 def epoch_order(folder: Path) -> dict[str, Any]:
     """Which images are in each batch of an epoch."""
     return {"batches": len(list(_loader(folder, workers=0).requests))}
@@ -189,6 +200,7 @@ def _loader(folder: Path, workers: int) -> Any:
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "check": check,
     "open": open_set,
+    "classes": open_classes,
     "epoch": epoch_order,
     "read": read,
     "score": score,

@@ -72,8 +72,8 @@ def read_folders(root: Path, split: str) -> ClassificationDataset:
     others: list[str] = []
     for name in found:
         entries = sorted(os.listdir(folder / name))
-        others += [f"{name}/{entry}" for entry in entries if not is_image(entry)]  # of millions, the few
         images = list(filter(is_image, entries))
+        others += [f"{name}/{entry}" for entry in sorted({*entries} - {*images})]  # of millions, the few
         images = images[len(images) * first_tenth // 10 : len(images) * end_tenth // 10]
         files += [f"{folder.name}/{name}/{image}" for image in images]
         labels += [names.index(name)] * len(images)
