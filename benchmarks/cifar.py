@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np  # isort: skip
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from steps import Stopwatch, train
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -37,11 +37,9 @@ from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.resident import read_resident, resident_train_loader
 from vertebra.data.loading.sampling import Share
-from vertebra.engine import distributed, loop
+from vertebra.engine import distributed
 from vertebra.engine import precision as precisions
 from vertebra.engine.optim import sgd
-from vertebra.engine.rundir import RunDirectory
-from vertebra.engine.schedule import Constant
 
 IMAGES, BATCH, LR, DECAY = 50_000, 128, 0.1, 1e-4
 
@@ -111,49 +109,38 @@ class PlainImages(Dataset[Any]):
         return self.transform(Image.fromarray(self.pixels_IHW3[index])), int(self.labels_I[index])
 
 
-class Stopwatch:
-    """Seconds a step, taken between two fetches of a batch: `warm` steps after the first, and `steps` after that."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.warm, self.steps, self.device = args.warm, args.steps, args.device
-        self.clock: Callable[[], float] = time.process_time if args.cpu_seconds else time.perf_counter
-
-    def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        for place, batch in zip(range(self.warm + self.steps + 1), batches):
-            if place in (self.warm, self.warm + self.steps):
-                if self.device == "cuda":
-                    torch.cuda.synchronize()
-                self.began, self.ended = getattr(self, "ended", 0.0), self.clock()
-            yield batch
-
-    @property
-    def step_s(self) -> float:
-        return (self.ended - self.began) / self.steps
+def random_images(count: int = IMAGES) -> ClassificationDataset:
+    """As many as CIFAR-10 has for training."""
+    rng = np.random.default_rng(0)
+    pixels_IHW3, labels_I = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
+    names = Strings(map(str, range(count)))
+    return ClassificationDataset(Path("random"), "train", tuple("0123456789"), names, labels_I, pixels_IHW3)
 
 
-def ours(args: argparse.Namespace, images: ClassificationDataset, precision: str, folder: Path) -> Callable[[], float]:
-    """Our loop, loader and net; a call trains for a while and returns seconds a step."""
+def stopwatch(args: argparse.Namespace) -> Stopwatch:
+    clock = time.process_time if args.cpu_seconds else time.perf_counter
+    return Stopwatch(args.warm, args.steps, torch.device(args.device), clock)
+
+
+def ours(args: argparse.Namespace, images: ClassificationDataset, precision: str) -> Callable[[], Stopwatch]:
+    """Our loop, loader and net; a call trains for a while."""
     world = distributed.start(args.device)
     resident = read_resident(images, size=32, device=world.device)
     torch.manual_seed(0)
     model = Classifier(create_backbone(args.backbone, num_classes=10)).to(world.device)
-    run = RunDirectory.open(folder / precision, {"precision": precision}, tensorboard=False)
 
-    def call() -> float:
-        stopwatch = Stopwatch(args)
-        iterations = args.warm + args.steps + 1
-        batches = resident_train_loader(resident, Share(batch=BATCH, stop=iterations), augment="pad", flip=0.5)
+    def call() -> Stopwatch:
+        watch = stopwatch(args)
+        batches = resident_train_loader(resident, Share(batch=BATCH, stop=watch.iterations), augment="pad", flip=0.5)
         optimizer = sgd(model, lr=LR, momentum=0.9, weight_decay=DECAY)
-        loop.train(
-            model=model, optimizer=optimizer, schedule=Constant(), loader=stopwatch.watch(batches), run=run,
-            iterations=iterations, world=world, precision=precision, log_period=1000, compile=args.compile,
-        )  # fmt: skip
-        return stopwatch.step_s
+        return train(model, optimizer, batches, watch, precision=precision, compile=args.compile)
 
     return call
 
 
-def plain(args: argparse.Namespace, images: ClassificationDataset, precision: str, tuned: bool) -> Callable[[], float]:
+def plain(
+    args: argparse.Namespace, images: ClassificationDataset, precision: str, tuned: bool
+) -> Callable[[], Stopwatch]:
     """The plain loop; tuned: channels_last, and the precision that ours has."""
     device, name = torch.device(args.device), args.backbone
     torch.manual_seed(0)
@@ -170,9 +157,9 @@ def plain(args: argparse.Namespace, images: ClassificationDataset, precision: st
         num_workers=args.workers, pin_memory=args.device == "cuda",
     )  # fmt: skip
 
-    def call() -> float:
-        stopwatch = Stopwatch(args)
-        for pixels, labels in stopwatch.watch(loader):
+    def call() -> Stopwatch:
+        watch = stopwatch(args)
+        for pixels, labels in watch.watch(loader):
             pixels = pixels.to(device, non_blocking=True).contiguous(memory_format=layout)
             labels = labels.to(device, non_blocking=True)
             with precisions.autocast(device, precision):
@@ -182,7 +169,7 @@ def plain(args: argparse.Namespace, images: ClassificationDataset, precision: st
             loss.backward()
             optimizer.step()
             loss.item(), (logits.argmax(1) == labels).float().mean().item()
-        return stopwatch.step_s
+        return watch
 
     return call
 
@@ -206,25 +193,20 @@ def main() -> None:
     if args.cpu_seconds and args.workers:
         parser.error("--cpu-seconds counts one process: no --workers with it")
 
-    rng = np.random.default_rng(0)
-    pixels_IHW3 = rng.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
-    names = Strings(map(str, range(IMAGES)))
-    labels_I = rng.integers(0, 10, IMAGES)
-    images = ClassificationDataset(Path("random"), "train", tuple("0123456789"), names, labels_I, pixels_IHW3)
+    images = random_images()
     default = precisions.resolve("auto", torch.device(args.device))
-    with tempfile.TemporaryDirectory() as folder:
-        calls = {
-            f"ours {default} (our default)": ours(args, images, default, Path(folder) / "a"),
-            "plain fp32 (its default)": plain(args, images, "fp32", tuned=False),
-            "ours fp32": ours(args, images, "fp32", Path(folder) / "b"),
-            f"plain {default} channels_last": plain(args, images, default, tuned=True),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(-1, args.rounds):  # one turn to warm up
-            for name, call in calls.items():
-                step_s = call()
-                if turn >= 0:
-                    seconds[name].append(step_s)
+    calls = {
+        f"ours {default} (our default)": ours(args, images, default),
+        "plain fp32 (its default)": plain(args, images, "fp32", tuned=False),
+        "ours fp32": ours(args, images, "fp32"),
+        f"plain {default} channels_last": plain(args, images, default, tuned=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-1, args.rounds):  # one turn to warm up
+        for name, call in calls.items():
+            step_s = call().step_s
+            if turn >= 0:
+                seconds[name].append(step_s)
     for name, values in seconds.items():
         one = summary(values)
         print(f"{name:32s} median {one['median_s']:.4f} s a step  ({one['min_s']:.4f} .. {one['max_s']:.4f}), "

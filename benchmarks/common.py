@@ -1,9 +1,10 @@
-"""What all benchmarks share: alternating timing, its summary, and a result file with all that a figure needs."""
+"""What benchmarks share: alternating timing, its summary, commands in forked processes, and a result file."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -16,6 +17,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks run from a clone, installed or not
 
 import torch  # noqa: E402
 
+from vertebra import cli  # noqa: E402
 from vertebra.engine.measure import wait_for  # noqa: E402
 from vertebra.engine.provenance import describe  # noqa: E402
 
@@ -134,6 +136,33 @@ def conclude(
     for name, one in ratios.items():
         print(f"{name}: {one['median']:.3f}  ({one['min']:.3f} .. {one['max']:.3f})")
     write_result(path, {"setting": setting, "times": {n: summary(v) for n, v in seconds.items()}, "ratios": ratios})
+
+
+def forked(work: Callable[[], int]) -> int:
+    """Return the id of a new process that does `work` and ends with its status."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        code = work()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def typed(command: str, flags: tuple[str, ...], console: Path) -> None:
+    """Do what a user types, with its output in `console`; raises SystemExit."""
+    output = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = [f"tools/{command.replace('-', '_')}.py", *flags]
+    cli.run(command, list(flags))
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

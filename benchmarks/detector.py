@@ -54,28 +54,30 @@ NMS_IOU = 0.9
 ANCHOR_SIZES = (32, 64, 128, 256, 512)  # px, of C4
 
 
-def our_detector(head: str, backbone: str, regions: int) -> FasterRCNN:
+def our_detector(head: str, backbone: str, *, regions: int, proposals: int, width: float = 1.0) -> FasterRCNN:
     """By the recipe of torchvision's detector, our own conventions; C4 by COCO's."""
     if head == "c4":
         recipe = load_recipe(DetectionRecipe, find_recipe("detection/coco_c4_1x.yaml"))
     else:
         recipe = torchvision_recipe("maskrcnn_resnet50_fpn" if head == "mask_fpn" else "fasterrcnn_resnet50_fpn")
-    settings = recipe.model.model_copy(update={"conventions": "vertebra", "rois": regions})
-    recipe = recipe.model_copy(update={"model": settings, "backbone": backbone})
+    changes = {"conventions": "vertebra", "rois": regions, "proposals": (recipe.model.proposals[0], proposals)}
+    settings = recipe.model.model_copy(update=changes)
+    recipe = recipe.model_copy(update={"model": settings, "backbone": backbone, "width": width})
     model = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
     model.rpn.nms_iou = NMS_IOU
     nn.init.zeros_(model.rpn.head.deltas.weight)
     return model
 
 
-def their_detector(head: str, backbone: str, regions: int, size: tuple[int, int]) -> nn.Module:
+def their_detector(head: str, backbone: str, size: tuple[int, int], *, regions: int, proposals: int) -> nn.Module:
     """torchvision's, its norms frozen, the layers trained that it trains by default; images of `size` keep it."""
+    limits = {"box_batch_size_per_image": regions, "rpn_post_nms_top_n_test": proposals}
     if head == "c4":
-        model = _their_c4(THEIRS[backbone], regions)
+        model = _their_c4(THEIRS[backbone], **limits)
     else:
         pyramid = resnet_fpn_backbone(backbone_name=THEIRS[backbone], weights=None)
         make = detection.MaskRCNN if head == "mask_fpn" else detection.FasterRCNN
-        model = make(pyramid, CLASSES + 1, box_batch_size_per_image=regions)
+        model = make(pyramid, CLASSES + 1, **limits)
     model.rpn.nms_thresh = NMS_IOU
     nn.init.zeros_(model.rpn.head.bbox_pred.weight)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -83,7 +85,7 @@ def their_detector(head: str, backbone: str, regions: int, size: tuple[int, int]
     return model
 
 
-def _their_c4(name: str, regions: int) -> nn.Module:
+def _their_c4(name: str, **limits: int) -> nn.Module:
     """Faster R-CNN on conv4_x of torchvision's ResNet, conv5_x on each region, with the limits of our recipe."""
     body = torchvision.models.get_model(name, norm_layer=torchvision.ops.FrozenBatchNorm2d)
     body.conv1.requires_grad_(False)
@@ -96,11 +98,10 @@ def _their_c4(name: str, regions: int) -> nn.Module:
         rpn_pre_nms_top_n_train=12000,
         rpn_pre_nms_top_n_test=6000,
         rpn_post_nms_top_n_train=2000,
-        rpn_post_nms_top_n_test=1000,
         box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 14, 0),
         box_head=nn.Sequential(body.layer4, body.avgpool, nn.Flatten()),
         box_predictor=FastRCNNPredictor(body.fc.in_features, CLASSES + 1),
-        box_batch_size_per_image=regions,
+        **limits,
     )
 
 
@@ -189,9 +190,10 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
             whole = [targets.masks.whole(k, tuple(args.size)) for k in range(n * TRUTHS, (n + 1) * TRUTHS)]
             one["masks"] = torch.stack(whole)
         truth.append(one)
-    ours = our_detector(args.head, args.backbone, args.regions).to(device).train(args.train)
+    limits = {"regions": args.regions, "proposals": args.proposals}
+    ours = our_detector(args.head, args.backbone, **limits).to(device).train(args.train)
     theirs, theirs_last = (
-        their_detector(args.head, args.backbone, args.regions, tuple(args.size))
+        their_detector(args.head, args.backbone, tuple(args.size), **limits)
         .to(device, memory_format=layout)
         .train(args.train)
         for layout in (torch.contiguous_format, torch.channels_last)
@@ -221,6 +223,7 @@ def main() -> None:
         "--masks", action="store_const", const="mask_fpn", dest="head", help="Mask R-CNN: --head mask_fpn"
     )
     parser.add_argument("--regions", type=int, default=512, help="of an image, to train the box head (default 512)")
+    parser.add_argument("--proposals", type=int, default=1000, help="of an image, in inference (default 1000)")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1056), help="height and width (default 800 1056)")
     parser.add_argument("--batch", type=int, default=1, help="images (default 1)")
     parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")

@@ -25,12 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, write_result  # first: it makes the packages importable
+from common import RESULTS, forked, typed, write_result  # first: it makes the packages importable
 
 import torch  # isort: skip
 from safetensors.torch import load_file
 
-from vertebra import cli
 from vertebra.build import classifier_run, detector_run, run
 from vertebra.cli import prepare_data, train_backbone, train_det  # noqa: F401 (imported once, for all forks)
 from vertebra.engine import loop
@@ -95,33 +94,6 @@ class Watch:
                 self._slots[slot] = before
 
         setattr(owner, name, followed)
-
-
-def forked(work: Callable[[], int]) -> int:
-    """Return the id of a new process that does `work` and ends with its status."""
-    sys.stdout.flush()
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        code = work()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def typed(command: str, flags: tuple[str, ...], console: Path) -> None:
-    """Do what a user types, with its output in `console`; raises SystemExit."""
-    output = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.argv = [f"tools/{command.replace('-', '_')}.py", *flags]
-    cli.run(command, list(flags))
 
 
 def training(command: str, data: Path, output: Path, watch: Watch) -> int:
