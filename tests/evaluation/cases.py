@@ -122,7 +122,7 @@ def repeated(truth, predictions, counts_I):
     ids = [image["id"] for image in truth["images"]]
     images, annotations, copies = [], [], []
     for id_, count in zip(ids, counts_I):
-        for _ in range(count):
+        for _ in range(int(count)):
             new = len(images) + 1
             images.append({"id": new})
             annotations += [{**e, "image_id": new} for e in truth["annotations"] if e["image_id"] == id_]

@@ -30,7 +30,7 @@ from vertebra.evaluation.metrics.average_precision import (
     COCO_LEVELS,
     FloatArray,
     Matched,
-    average_precisions,
+    average_precision,
     mean_of_known,
 )
 from vertebra.evaluation.metrics.files import (
@@ -145,8 +145,12 @@ def match_coco(
 
 def class_figures(matched: Matched) -> FloatArray:
     """Return the figures of one class in the order of FIGURES, 0..100, NaN where there is no truth."""
-    once = np.ones((1, matched.truths_AI.shape[1]), dtype=np.int64)
-    ap_AT = np.array([average_precisions(matched, once, COCO_LEVELS, area=a)[0] for a in range(len(SIZES))])
+    ap_AT = np.array(
+        [
+            [average_precision(matched, COCO_LEVELS, area=a, threshold=t) for t in range(matched.thresholds)]
+            for a in range(len(SIZES))
+        ]
+    )
     found_AD = (matched.hit_AD[..., None] >> np.arange(matched.thresholds) & 1).sum(axis=2)
     truths_A = matched.thresholds * matched.truths_AI.sum(axis=1).astype(np.float64)
     truths_A[truths_A == 0] = np.nan

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import IntArray, Matched
+from vertebra.evaluation.metrics.average_precision import CountsArray, Matched
 from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.summary import have_masks
 from vertebra.evaluation.metrics.voc import match_voc
@@ -94,7 +94,7 @@ class Scores:
         return compare_errors(first, second)
 
 
-def score(run: Run, truth: dict[str, Any], counts_SI: IntArray, *, masks: bool) -> Scored:
+def score(run: Run, truth: dict[str, Any], counts_SI: CountsArray, *, masks: bool) -> Scored:
     """Score the run's predictions anew. Raises UserError if its evaluation.json has another figure."""
     matches = match_coco(truth, run.predictions)
     figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
@@ -127,15 +127,17 @@ def _check(run: Run, scored: Mapping[str, float]) -> None:
             )
 
 
-def recall(matches: Mapping[str, Matched], counts_SI: IntArray) -> Resampled:
+def recall(matches: Mapping[str, Matched], counts_SI: CountsArray) -> Resampled:
     """Return COCO's AR100: the share of truths found by 100 detections of an image and class, mean over thresholds."""
-    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI])
-    found_SC, truths_SC = (np.zeros((len(counts_SI), len(matches))) for _ in range(2))
-    for place, matched in enumerate(matches.values()):
-        hits_D = sum((matched.hit_AD[0] >> bit & 1).astype(np.float64) for bit in range(matched.thresholds))
-        hits_I = np.bincount(matched.image_D, weights=hits_D, minlength=counts_SI.shape[1])
-        found_SC[:, place] = counts_SI @ hits_I / matched.thresholds
-        truths_SC[:, place] = counts_SI @ matched.truths_AI[0]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall_SC = np.where(truths_SC > 0, 100 * found_SC / truths_SC, np.nan)
-    return Resampled(tuple(matches), recall_SC, shown_in(matches, counts_SI.shape[1]))
+    images, thresholds = counts_SI.shape[1], next(iter(matches.values())).thresholds
+    hits_CI = np.array(
+        [
+            np.bincount(one.image_D, (one.hit_AD[0][:, None] >> np.arange(thresholds) & 1).sum(axis=1), images)
+            for one in matches.values()
+        ]
+    )
+    truths_CI = np.array([one.truths_AI[0] for one in matches.values()])
+    drawn_SI = np.concatenate([np.ones((1, images)), counts_SI])
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a class without a truth: NaN
+        recall_SC = 100 * (drawn_SI @ hits_CI.T) / (thresholds * (drawn_SI @ truths_CI.T.astype(np.float64)))
+    return Resampled(tuple(matches), recall_SC, shown_in(matches, images))

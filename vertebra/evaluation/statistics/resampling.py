@@ -17,9 +17,10 @@ from vertebra.evaluation.metrics.average_precision import (
     COCO_LEVELS,
     ELEVEN_LEVELS,
     BoolArray,
+    CountsArray,
     FloatArray,
-    IntArray,
     Matched,
+    average_precision,
     average_precisions,
 )
 from vertebra.evaluation.metrics.coco import match_coco
@@ -90,18 +91,18 @@ def class_mean(values_SC: FloatArray) -> FloatArray:
     return np.where(present_S > 0, sums_S / np.maximum(present_S, 1), np.nan)
 
 
-def draw_counts(images: int, resamples: int, seed: int) -> IntArray:
-    """Return counts_SI: how often each image is in each resample."""
+def draw_counts(images: int, resamples: int, seed: int) -> CountsArray:
+    """Return counts_SI: how often each image is in each resample; an image's counts side by side in memory."""
     if images < 1 or resamples < 1:
         raise UserError(f"a bootstrap needs images and resamples; got {images} and {resamples}")
     random = np.random.default_rng(seed)
-    return random.multinomial(images, np.full(images, 1 / images), size=resamples)
+    return np.ascontiguousarray(random.multinomial(images, np.full(images, 1 / images), size=resamples).T, np.float32).T
 
 
 def resample_coco(
     truth: Truth | str | Path,
     predictions: Sequence[Entry] | str | Path,
-    counts_SI: IntArray,
+    counts_SI: CountsArray,
     *,
     figures: Sequence[str] = ("AP", "AP50"),
     iou_type: IouType = "bbox",
@@ -109,8 +110,8 @@ def resample_coco(
 ) -> dict[str, Resampled]:
     """Return those of COCO_FIGURES that `figures` names, by name.
 
-    With counts of one they are pycocotools'; a resample's are pycocotools' on a data set in which images are
-    repeated. Raises UserError with a sentence for files that cannot be scored.
+    The images' as they are are pycocotools'; a resample's are pycocotools' on a data set in which images are repeated,
+    to 1e-4 points and but for recalls that are a level exactly (see `average_precisions`). Raises UserError with a sentence for files that cannot be scored.
     """
     unknown = [name for name in figures if name not in COCO_FIGURES]
     if unknown:
@@ -123,7 +124,7 @@ def resample_coco(
 def resample_voc(
     truth: Truth | str | Path,
     predictions: Sequence[Entry] | str | Path,
-    counts_SI: IntArray,
+    counts_SI: CountsArray,
     *,
     metric: VocMetric = "voc07",
     iou: float = 0.5,
@@ -139,24 +140,24 @@ def resample_voc(
 
 def reweigh(
     matches: Mapping[str, Matched],
-    counts_SI: IntArray,
+    counts_SI: CountsArray,
     figures: Mapping[str, tuple[int, int | None]],
     levels_L: FloatArray | None,
 ) -> dict[str, Resampled]:
     """Return figures of matches, by name. figures: each one's area range and threshold (None: mean over all)."""
-    counts_SI = np.concatenate([np.ones((1, counts_SI.shape[1]), int), counts_SI]).astype(np.int32)
-    values: dict[str, FloatArray] = {name: np.zeros((len(counts_SI), len(matches))) for name in figures}
+    values: dict[str, FloatArray] = {name: np.zeros((1 + len(counts_SI), len(matches))) for name in figures}
     for place, matched in enumerate(matches.values()):
         for area, wanted in _by_area(figures).items():
-            whole = any(threshold is None for _, threshold in wanted)
-            if whole:  # single thresholds come with it
-                every_ST = average_precisions(matched, counts_SI, levels_L, area=area)
+            thresholds = [threshold for _, threshold in wanted]
+            only = thresholds[0] if len(thresholds) == 1 else None  # single thresholds come with the mean over all
+            bits = range(matched.thresholds) if only is None else [only]
+            own_T = [average_precision(matched, levels_L, area=area, threshold=bit) for bit in bits]
+            ap_ST = np.concatenate(
+                [[own_T], average_precisions(matched, counts_SI, levels_L, area=area, only=only)], dtype=np.float64
+            )
             for name, threshold in wanted:
-                if whole:
-                    one_S = every_ST.mean(axis=1) if threshold is None else every_ST[:, threshold]
-                else:
-                    one_S = average_precisions(matched, counts_SI, levels_L, area=area, only=threshold)[:, 0]
-                values[name][:, place] = 100 * one_S
+                one = ap_ST.mean(axis=1) if threshold is None else ap_ST[:, bits.index(threshold)]
+                values[name][:, place] = 100 * one
     shown = {area: shown_in(matches, counts_SI.shape[1], area) for area in _by_area(figures)}
     return {name: Resampled(tuple(matches), values_SC, shown[figures[name][0]]) for name, values_SC in values.items()}
 

@@ -14,7 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray, average_precisions
+from vertebra.evaluation.metrics.average_precision import (
+    CountsArray,
+    FloatArray,
+    average_precision,
+    average_precisions,
+)
 from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, Truth, read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
@@ -47,7 +52,7 @@ class ResampledErrors(Resampled):
 def resample_errors(
     truth: Truth | str | Path,
     predictions: Sequence[Entry] | str | Path,
-    counts_SI: IntArray,
+    counts_SI: CountsArray,
     *,
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
@@ -65,7 +70,6 @@ def resample_errors(
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
     overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
     overlaps, verdicts = classify(overlaps, iou=iou, background=background)
-    counts_SI = np.concatenate([np.ones((1, overlaps.images), int), counts_SI]).astype(np.int32)
     classes = tuple(overlaps.names)
     rankings = rankings_by_fix(overlaps, verdicts)
     plain = rankings.pop("AP")
@@ -92,13 +96,16 @@ def compare_errors(
     return {"AP": differences.pop("AP"), **corrected(differences)}
 
 
-def _class_aps(ranking: Ranking, counts_SI: IntArray) -> tuple[FloatArray, FloatArray]:
+def _class_aps(ranking: Ranking, counts_SI: CountsArray) -> tuple[FloatArray, FloatArray]:
     """AP_SC in 0..100: NaN in a resample without a truth of the class; and TIDE's, which is 0 there if it has drawn
     detections of the class."""
-    own_SC, tides_SC = (np.full((len(counts_SI), ranking.classes), np.nan) for _ in range(2))
+    own_SC = np.zeros((1 + len(counts_SI), ranking.classes))
+    tides_SC = np.zeros_like(own_SC)
     for k, matched in enumerate(ranking.by_class()):
-        own_S = 100 * average_precisions(matched, counts_SI, LEVELS)[:, 0]
-        drawn_S = counts_SI[:, np.unique(matched.image_D)].any(axis=1)
-        own_SC[:, k] = own_S
-        tides_SC[:, k] = np.where(np.isnan(own_S) & drawn_S, 0.0, own_S)
+        own_SC[0, k] = 100 * average_precision(matched, LEVELS)
+        own_SC[1:, k] = 100 * average_precisions(matched, counts_SI, LEVELS)[:, 0]
+        tides_SC[:, k] = own_SC[:, k]
+        for s in np.flatnonzero(np.isnan(own_SC[:, k])):  # few, of the rarest classes
+            if matched.image_D.size and (s == 0 or counts_SI[s - 1][matched.image_D].any()):
+                tides_SC[s, k] = 0.0
     return own_SC, tides_SC
