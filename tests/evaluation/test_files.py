@@ -140,7 +140,7 @@ TRUTH_MASK_FAULTS = [  # the segmentation of an annotation, what the message say
 def test_masks_of_the_truth_that_would_be_misread(segmentation, sentence):
     truth = truth_of([thing([10, 10, 40, 40], segmentation=segmentation)])
     assert_says(error_of(coco_figures, truth, [], iou_type="segm"), ANNOTATION, sentence)
-    assert read_truth(truth) is truth, "boxes can be scored"
+    assert read_truth(truth) == truth, "boxes can be scored"
 
 
 def test_masks_need_the_sizes_of_images():

@@ -10,6 +10,7 @@ import pytest
 
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from tests.evaluation.naive_matching import best_threshold, match_images
+from vertebra.evaluation.metrics.files import read_predictions
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.calibration import calibration
 from vertebra.evaluation.why.confusion import confusion
@@ -71,7 +72,7 @@ def test_expected_calibration_error_of_a_case_worked_by_hand():
         guess(OBJECT, 0.91, image=4),  # bin 0.9 to 1.0: score 0.93, precision 2/3
         guess(OBJECT, 0.35, image=3),  # bin 0.3 to 0.4: score 0.35, precision 1
     ]
-    found = calibration(measure(truth, predictions), truth, predictions)
+    found = calibration(measure(truth, predictions), truth, read_predictions(predictions, truth))
     assert found.ece == pytest.approx(100 * (3 * (0.93 - 2 / 3) + 0.65) / 4)
     assert found.per_class == {"cat": (4, pytest.approx(found.ece))}
     assert (found.bins[9].detections, found.bins[9].score, found.bins[9].precision) == (
@@ -88,7 +89,7 @@ def test_errors_over_bins_are_those_of_a_plain_loop():
     for image in truth["images"]:
         image.update(width=400, height=400)
     overlaps = measure(truth, predictions)
-    found = calibration(overlaps, truth, predictions)
+    found = calibration(overlaps, truth, read_predictions(predictions, truth))
     taken_D, asked_D = hits(overlaps)
     by_score, by_class, by_box = defaultdict(list), defaultdict(list), defaultdict(list)
     for d in np.flatnonzero(asked_D):
@@ -116,4 +117,4 @@ def test_errors_over_bins_are_those_of_a_plain_loop():
 def test_scores_that_are_no_probabilities_have_no_calibration():
     truth = truth_of([thing(OBJECT)])
     predictions = [guess(OBJECT, 3.2)]
-    assert calibration(measure(truth, predictions), truth, predictions) is None
+    assert calibration(measure(truth, predictions), truth, read_predictions(predictions, truth)) is None

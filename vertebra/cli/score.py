@@ -1,6 +1,7 @@
 """Score anyone's predictions: COCO results JSON against COCO JSON truth.
 
-python tools/score.py --truth GT.json --predictions DT.json --metric coco|coco-segm|voc07|voc10 [--json OUT]
+python tools/score.py --truth GT.json --predictions DT.json --metric coco|coco-segm|lvis|lvis-segm|voc07|voc10
+                      [--json OUT]
 
 python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json --metric voc10 --voc-files DIR
 """
@@ -20,6 +21,7 @@ from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, refuse
 
 if TYPE_CHECKING:
+    from vertebra.evaluation.metrics.files import CheckedTruth, Predictions
     from vertebra.evaluation.statistics.resampling import Resampled
 
 MEANINGS = {
@@ -29,9 +31,13 @@ MEANINGS = {
     "APs": "objects under 32 x 32 px",
     "APm": "32 x 32 to 96 x 96 px",
     "APl": "over 96 x 96 px",
+    "APr": "rare classes, of up to 10 training images",
+    "APc": "common classes, up to 100",
+    "APf": "frequent classes",
     "AR1": "average recall, 1 detection an image",
     "AR10": "10 detections",
     "AR100": "100 detections",
+    "AR300": "average recall, 300 detections an image",
     "ARs": "under 32 x 32 px",
     "ARm": "32 x 32 to 96 x 96 px",
     "ARl": "over 96 x 96 px",
@@ -43,8 +49,9 @@ class Settings(Recipe):
 
     truth: Path = Field(description="COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")
     predictions: Path = Field(description="COCO results JSON: image_id, category_id, bbox xywh, score.")
-    metric: Literal["coco", "coco-segm", "voc07", "voc10"] = Field(
-        description="COCO's twelve figures on boxes or masks; VOC AP, 11-point (voc07) or area (voc10)."
+    metric: Literal["coco", "coco-segm", "lvis", "lvis-segm", "voc07", "voc10"] = Field(
+        description="COCO's twelve figures on boxes or masks; LVIS' of its own files, alike; VOC AP, 11-point "
+        "(voc07) or area (voc10)."
     )
     iou: float | None = Field(None, gt=0, le=1, description="IoU a match needs, VOC metrics only [0.5].")
     pixels: Literal["exact", "inclusive"] | None = Field(
@@ -79,18 +86,18 @@ class Settings(Recipe):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
-        of_voc, of_masks = self.metric.startswith("voc"), self.metric == "coco-segm"
+        of_voc, of_masks = self.metric.startswith("voc"), self.metric.endswith("-segm")
         refuse(
             (
                 not of_voc and (self.iou is not None or self.pixels is not None),
                 f"--iou and --pixels belong to the VOC metrics, not to {self.metric}",
             ),
-            (of_masks and self.resamples, "--resamples is for boxes, not for coco-segm"),
+            (of_masks and self.resamples, f"--resamples is for boxes, not for {self.metric}"),
             (
                 self.against is not None and not self.resamples,
                 "--against needs --resamples, for instance 2000: a difference without its interval means little",
             ),
-            (of_masks and self.voc_files, "--voc-files takes boxes, not coco-segm"),
+            (of_masks and self.voc_files, f"--voc-files takes boxes, not {self.metric}"),
             (
                 self.voc_competition is not None and self.voc_files is None,
                 "--voc-competition is for --voc-files",
@@ -129,21 +136,24 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _read(options: Settings, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read(options: Settings, file: Path) -> tuple[CheckedTruth, Predictions]:
     from vertebra.evaluation.metrics.files import read_predictions, read_truth, restrict
 
-    needs = "segmentation" if options.metric == "coco-segm" else "bbox"
+    needs = "segmentation" if options.metric.endswith("-segm") else "bbox"
     truth = read_truth(options.truth, needs=needs)
     predictions = read_predictions(file, truth, needs=needs, dropped=print if options.drop_invalid else None)
     return restrict(truth, predictions, options.classes) if options.classes else (truth, predictions)
 
 
-def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+def _score_coco(options: Settings, truth: CheckedTruth, predictions: Predictions) -> dict[str, Any]:
     from vertebra.evaluation.metrics.coco import coco_figures
 
-    iou_type: Any = "segm" if options.metric == "coco-segm" else "bbox"
-    figures = coco_figures(truth, predictions, iou_type=iou_type, difficult=options.difficult)
-    title = f"COCO {'masks' if iou_type == 'segm' else 'boxes'}, {counted(len(truth['images']), 'image')} (-: no truth)"
+    family, masks = options.metric.partition("-")[::2]
+    iou_type: Any = masks or "bbox"
+    federated = family == "lvis"
+    figures = coco_figures(truth, predictions, iou_type=iou_type, difficult=options.difficult, federated=federated)
+    what = f"{family.upper()} {'masks' if masks else 'boxes'}"
+    title = f"{what}, {counted(len(truth['images']), 'image')} (-: no truth)"
     rows = [Row(name, [_number(value), MEANINGS[name]]) for name, value in figures.figures.items()]
     print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
     if options.per_class:
@@ -153,11 +163,11 @@ def _score_coco(options: Settings, truth: dict[str, Any], predictions: list[dict
             for name, values in figures.per_class.items()
         ]
         print("\n" + Table("", [*columns, "truths"], rows, corner="class").text())
-    interval = _intervals(options, truth, predictions, "AP50")
+    interval = _intervals(options, truth, predictions, "AP50", federated=federated)
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
 
-def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, Any]:
+def _score_voc(options: Settings, truth: CheckedTruth, predictions: Predictions) -> dict[str, Any]:
     from vertebra.evaluation.metrics.voc import voc_figures
 
     metric: Any = options.metric
@@ -177,7 +187,7 @@ def _score_voc(options: Settings, truth: dict[str, Any], predictions: list[dict[
 
 
 def _intervals(
-    options: Settings, truth: dict[str, Any], predictions: list[dict[str, Any]], figure: str, **how: Any
+    options: Settings, truth: CheckedTruth, predictions: Predictions, figure: str, **how: Any
 ) -> dict[str, Any]:
     """Print and return the interval of the figure, and of its difference to other predictions.
 
@@ -190,10 +200,10 @@ def _intervals(
 
     counts_SI = draw_counts(len(truth["images"]), options.resamples, seed=0)
 
-    def resampled(found: list[dict[str, Any]]) -> Resampled:
+    def resampled(found: Predictions) -> Resampled:
         if figure == "mAP":
             return resample_voc(truth, found, counts_SI, difficult=options.difficult, **how)
-        return resample_coco(truth, found, counts_SI, figures=[figure], difficult=options.difficult)[figure]
+        return resample_coco(truth, found, counts_SI, figures=[figure], difficult=options.difficult, **how)[figure]
 
     mine = resampled(predictions)
     interval = figure_interval(mine.mean_S, images=mine.images)

@@ -32,13 +32,14 @@ class Entries:
 
     def __init__(self, what: str, values: list[Any], report: Report):
         self.what, self.report = what, report
-        self.entries: list[Entry] = [one if isinstance(one, dict) else {} for one in values]
+        plain = set(map(type, values)) <= {dict}
+        self.entries: list[Entry] = values if plain else [one if isinstance(one, dict) else {} for one in values]
         self.good_K = np.ones(len(values), bool)
         self.id_K: list[Any] = []  # by `ids`
         self.read: dict[str, list[Any]] = {}  # columns that do not stand in the file as they were read
         self._masks_are_judged = False
         kinds: dict[type, str] = {list: "a list", str: "a string", type(None): "null", bool: "true or false"}
-        wrong = [place for place, one in enumerate(values) if not isinstance(one, dict)]
+        wrong = [] if plain else [place for place, one in enumerate(values) if not isinstance(one, dict)]
         self.refuse(wrong, lambda k: f"is {kinds.get(type(values[k]), 'a number')}, not an object", "remove it")
 
     def refuse(self, places: Sequence[int], reason: Callable[[int], str], hint: str) -> None:
@@ -107,7 +108,7 @@ class Entries:
 
     def good(self, values: Sequence[Any]) -> list[Any]:
         """Return the values of the good entries."""
-        return list(compress(values, self.good_K.tolist()))
+        return list(values) if self.good_K.all() else list(compress(values, self.good_K.tolist()))
 
     def boxes(self) -> rules.FloatArray:
         """Return xywh_K4; refuse what is no box."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pydantic_core import to_json
+
 from vertebra.ground.errors import UserError
 
 
@@ -100,7 +102,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
     """Write `value` as JSON, atomically: readable, or `compact` where it is long and nobody reads it."""
-    write_text(path, json.dumps(value, indent=None if compact else 2, ensure_ascii=False) + "\n")
+    if compact:
+        write_atomically(path, lambda file: file.write(to_json(value) + b"\n"))  # a quarter of the time of json.dumps
+    else:
+        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _sync_directory(directory: Path) -> None:

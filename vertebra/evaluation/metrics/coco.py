@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from vertebra.evaluation.metrics import federated as lvis
 from vertebra.evaluation.metrics.average_precision import (
     COCO_LEVELS,
     FloatArray,
@@ -41,7 +42,6 @@ from vertebra.evaluation.metrics.files import (
     Truth,
     class_names,
     none_for_nan,
-    read_predictions,
     read_truth,
 )
 from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds, split_by_class
@@ -90,18 +90,25 @@ def coco_figures(
     *,
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
+    federated: bool = False,
 ) -> CocoFigures:
     """Return COCO's figures of COCO results against COCO JSON truth (dicts or paths, neither is changed).
 
-    An empty list scores 0. Raises UserError with a sentence for files that cannot be scored.
+    An empty list scores 0. federated: LVIS' rules and figures (see `metrics.federated`). Raises UserError
+    with a sentence for files that cannot be scored.
     """
-    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult)
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult, federated=federated)
     by_class = {name: class_figures(matched) for name, matched in matches.items()}
     values = np.array(list(by_class.values())).reshape(len(matches), len(FIGURES))
+    figures = {name: mean_of_known(values[:, place]) for place, name in enumerate(FIGURES)}
+    if federated:
+        figures |= lvis.by_frequency(truth, dict(zip(by_class, values[:, 0]))) | {"AR300": figures["AR100"]}
+        figures = {name: figures[name] for name in lvis.FIGURES}
     return CocoFigures(
         iou_type,
         difficult,
-        figures={name: mean_of_known(values[:, place]) for place, name in enumerate(FIGURES)},
+        figures,
         per_class={
             name: {figure: float(row[FIGURES.index(figure)]) for figure in CLASS_FIGURES}
             for name, row in by_class.items()
@@ -118,26 +125,32 @@ def match_coco(
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
     sizes: bool = True,
+    federated: bool = False,
 ) -> dict[str, Matched]:
     """Match every class's detections, best first, by class name in the order of the category ids.
 
-    Areas are those of SIZES, without `sizes` the first alone. Equal scores stand in the order of image ids, then of
-    the file, as in COCOeval. Images are numbered in the truth's order. Raises UserError as `coco_figures` does.
+    Areas are those of SIZES, without `sizes` the first alone. federated: by LVIS' rules. Equal scores
+    stand in the order of image ids, then of the file, as in COCOeval. Images are numbered in the truth's order. Raises
+    UserError as `coco_figures` does.
     """
     if iou_type not in get_args(IouType) or difficult not in get_args(Difficult):
         raise UserError(f"iou_type is bbox or segm, difficult is ignore or count; got {iou_type!r}, {difficult!r}")
     truth = read_truth(truth, needs=NEEDS[iou_type])
-    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
-    overlaps = measure(truth, found, floor=THRESHOLDS_T[0], iou_type=iou_type, difficult=difficult, same_class=True)
-    overlaps = overlaps.first(overlaps.class_place_D, MOST)
+    floor = THRESHOLDS_T[0]
+    overlaps = measure(truth, predictions, floor=floor, iou_type=iou_type, difficult=difficult, same_class=True)
+    if federated:
+        overlaps, exhaustive_D = lvis.judge(overlaps, truth)
+    else:
+        overlaps = overlaps.first(overlaps.class_place_D, MOST)
+        exhaustive_D = np.ones(len(overlaps.score_D), dtype=bool)
     ranges_A2 = np.array(list(SIZES.values()))[: None if sizes else 1]
     inside_AG, counted_AD = (
         (ranges_A2[:, :1] <= area_K) & (area_K <= ranges_A2[:, 1:]) for area_K in (overlaps.area_G, overlaps.area_D)
     )
     wanted_AG = inside_AG & ~overlaps.aside_G
-    hit_AD, ignored_AD = match_thresholds(overlaps, wanted_AG, counted_AD)
+    hit_AD, ignored_AD = match_thresholds(overlaps, wanted_AG, counted_AD & exhaustive_D)
 
-    rank_I = np.argsort(np.argsort([image["id"] for image in truth["images"]]))
+    rank_I = np.argsort(np.argsort(truth.image_id_I))
     order_D = np.lexsort((overlaps.class_place_D, rank_I[overlaps.image_D], -overlaps.score_D, overlaps.class_D))
     by_class = split_by_class(overlaps, order_D, hit_AD, ignored_AD, wanted_AG)
     return {overlaps.names[k]: by_class[k] for k in np.argsort(list(class_names(truth)))}
@@ -155,7 +168,8 @@ def class_figures(matched: Matched) -> FloatArray:
     truths_A = matched.thresholds * matched.truths_AI.sum(axis=1).astype(np.float64)
     truths_A[truths_A == 0] = np.nan
     rank_D = place_in_group(matched.image_D)
-    recalls = [found_AD[0, rank_D < most].sum() / truths_A[0] for most in (1, 10, MOST)]
+    # No more than are taken have been matched, 100 an image (LVIS: 300, of all classes).
+    recalls = [found_AD[0, rank_D < most].sum() / truths_A[0] for most in (1, 10, len(rank_D))]
     ap_A = ap_AT.mean(axis=1)
     figures = [
         ap_A[0],

@@ -11,11 +11,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.ground import rules
 from vertebra.ground.entries import MASKS, Entries, Entry, Report
 from vertebra.ground.errors import UserError
@@ -31,15 +34,112 @@ _RESULTS = "COCO results are a list of objects with image_id, category_id, bbox 
 _EXCHANGED = " (were truth and predictions exchanged?)"
 
 
-def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
+class CheckedTruth(dict[str, Any]):
+    """COCO JSON as `read_truth` has checked it, with its objects as columns; not to be changed.
+
+    checked: which NEEDS it was checked for. Legend: I images, G objects in the file's order.
+    """
+
+    def __init__(self, truth: Truth):
+        super().__init__(truth)
+        self.checked: set[str] = set()
+
+    @cached_property
+    def image_id_I(self) -> IntArray:
+        return np.array([image["id"] for image in self["images"]], np.int64)
+
+    @cached_property
+    def image_G(self) -> IntArray:
+        """Return the place of each object's image."""
+        return places_of(self._column("image_id", np.int64), self.image_id_I)
+
+    @cached_property
+    def class_G(self) -> IntArray:
+        """Return the place of each object's class."""
+        return places_of(self._column("category_id", np.int64), np.array(list(class_names(self)), np.int64))
+
+    @cached_property
+    def xywh_G4(self) -> FloatArray:
+        return self._column("bbox", np.float64).reshape(-1, 4)
+
+    @cached_property
+    def area_G(self) -> FloatArray:
+        return self._column("area", np.float64)
+
+    @cached_property
+    def crowd_G(self) -> BoolArray:
+        return self._column("iscrowd", bool)
+
+    @cached_property
+    def difficult_G(self) -> BoolArray:
+        return self._column("difficult", bool)
+
+    def _column(self, key: str, dtype: type) -> Any:
+        return np.array([entry.get(key) for entry in self["annotations"]], dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Sequence[Entry]):
+    """Predictions as `read_predictions` has checked them against one truth, as columns; each is also a COCO result.
+
+    category_id_K: None of proposals. xywh_K4: None where not all have a box. masks_K: RLE, None where none has any.
+    checked: which NEEDS they were checked for. Legend: K predictions in the file's order.
+    """
+
+    truth: CheckedTruth
+    image_id_K: IntArray
+    category_id_K: IntArray | None
+    score_K: FloatArray
+    xywh_K4: FloatArray | None
+    masks_K: list[Any] | None
+    checked: set[str]
+
+    def __len__(self) -> int:
+        return len(self.score_K)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[k] for k in range(*place.indices(len(self)))]
+        entry: Entry = {"image_id": int(self.image_id_K[place])}
+        if self.category_id_K is not None:
+            entry["category_id"] = int(self.category_id_K[place])
+        if self.xywh_K4 is not None:
+            entry["bbox"] = self.xywh_K4[place].tolist()
+        if self.masks_K is not None and self.masks_K[place] is not None:
+            entry[MASKS] = self.masks_K[place]
+        return {**entry, "score": float(self.score_K[place])}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Predictions):
+            return isinstance(other, Sequence) and list(self) == list(other)
+        arrays = ("image_id_K", "category_id_K", "score_K", "xywh_K4")
+        return self.masks_K == other.masks_K and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
+        )
+
+    @property
+    def have_masks(self) -> bool:
+        """Return whether each has one in RLE, as COCO results have it."""
+        return not len(self) or (self.masks_K is not None and all(isinstance(mask, dict) for mask in self.masks_K))
+
+
+def places_of(ids_K: IntArray, listed: IntArray) -> IntArray:
+    """Return the place of each id in a list that has it."""
+    order = np.argsort(listed, kind="stable")
+    return order[np.searchsorted(listed, ids_K, sorter=order)]
+
+
+def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> CheckedTruth:
     """Return the truth as a COCO JSON dict, checked; a path is read, a dict is never changed.
 
     Asked for: `images` (id), `categories` (id, name), `annotations` (image_id, category_id, bbox xywh);
     `iscrowd` and `difficult` (0 or 1), `area` and images' `width` and `height` may be missing or null. needs:
     "segmentation" asks for a mask of every object too. A missing area is the mask's, else the box's. What was written
-    otherwise than it was read (numbers as texts) is corrected. Raises UserError on anything else, OSError where the
-    file is not readable.
+    otherwise than it was read (numbers as texts) is corrected. What was checked before is returned as it is. Raises
+    UserError on anything else, OSError where the file is not readable.
     """
+    if isinstance(source, CheckedTruth) and needs in source.checked:
+        return source
     name = _label(source, "the truth")
     truth = _load(source, name)
     if not isinstance(truth, dict):
@@ -65,9 +165,12 @@ def read_truth(source: Truth | str | Path, *, needs: str = "bbox") -> Truth:
     if needs == MASKS:
         _check_masks(annotations, owners, size_of, name, polygons=True)
     annotations.areas(xywh_K4, [size_of[image_id] for image_id in owners])
-    tables = {"images": images, "categories": categories, "annotations": annotations}
-    corrected = {key: table.corrected() for key, table in tables.items() if table.read}
-    return {**truth, **corrected} if corrected else truth
+    checked = source if isinstance(source, CheckedTruth) else CheckedTruth(truth)
+    for key, table in (("images", images), ("categories", categories), ("annotations", annotations)):
+        if table.read:
+            checked[key] = table.corrected()
+    checked.checked |= {"bbox", needs}
+    return checked
 
 
 def read_predictions(
@@ -77,38 +180,54 @@ def read_predictions(
     needs: str = "bbox",
     classes: bool = True,
     dropped: Callable[[str], None] | None = None,
-) -> list[Entry]:
-    """Return predictions as a list of COCO results, checked against `truth`; an empty list is fine (and scores 0).
+) -> Predictions:
+    """Return predictions, checked against `truth`; an empty list is fine (and scores 0).
 
-    source: a list or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals, whose
-    category_id is not read. dropped: those whose score, box or mask is none are left out, and this is told why and how
-    many. Raises UserError, OSError.
+    source: a list of COCO results or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals,
+    whose category_id is not read. dropped: those whose score, box or mask is none are left out, and this is told why
+    and how many. What was checked before, against the same truth, is returned as it is. Raises UserError, OSError.
     """
+    truth = read_truth(truth)
+    if isinstance(source, Predictions) and source.truth is truth and needs in source.checked:
+        return source
     name = _label(source, "the list of predictions")
     found = _load(source, name)
-    if not isinstance(found, list):
+    if not isinstance(found, Sequence) or isinstance(found, str):
         raise UserError(name, f"is a {_kind(found)}", _RESULTS + _EXCHANGED)
-    predictions = Entries("prediction", found, _raising(name))
+    predictions = Entries("prediction", list(found), _raising(name))
     images, categories = (Entries(key, truth[key], _raising(name)) for key in ("images", "categories"))
     images.ids()
     owners = predictions.known("image_id", images, "the truth", lambda _: "score each file against its images' truth")
+    category_ids: list[Any] | None = None
     if classes:
         hint = "use the ids of the truth's categories"
         known = categories.ids()
-        predictions.known("category_id", categories, "the truth", lambda used: hint + _off_by_one(used, known))
+        category_ids = predictions.known(
+            "category_id", categories, "the truth", lambda used: hint + _off_by_one(used, known)
+        )
     if dropped is not None:
         predictions.report = lambda entry, reason, _: dropped(f"{name}: left out, as asked for: {entry}: {reason}")
     else:
         invalid = "; score.py --drop-invalid leaves such out"
         predictions.report = lambda entry, reason, hint: _raising(name)(entry, reason, hint + invalid)
-    predictions.column("score", rules.scores, required=True)
+    score_K = predictions.column("score", rules.scores, required=True)
+    masks = predictions.values(MASKS)
     if needs == MASKS:
         size_of = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
         _check_masks(predictions, owners, size_of, name, polygons=False)
+        xywh_K4 = rules.boxes(predictions.values("bbox")).values  # of no concern, so that what is none is not refused
     else:
-        predictions.boxes()
-    corrected = predictions.corrected()
-    return corrected if predictions.good_K.all() else [corrected[k] for k in np.flatnonzero(predictions.good_K)]
+        xywh_K4 = predictions.boxes()
+    good_K = predictions.good_K
+    return Predictions(
+        truth,
+        np.array(predictions.good(owners), np.int64),
+        None if category_ids is None else np.array(predictions.good(category_ids), np.int64),
+        score_K[good_K],
+        None if np.isnan(xywh_K4[good_K]).any() else xywh_K4[good_K],
+        None if not any(masks) else predictions.good(masks),
+        {needs},
+    )
 
 
 def class_names(truth: Truth) -> dict[int, str]:
@@ -123,7 +242,7 @@ def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]
     return {key: None if math.isnan(value) else value for key, value in values}
 
 
-def restrict(truth: Truth, predictions: Sequence[Entry], classes: Sequence[str]) -> tuple[Truth, list[Entry]]:
+def restrict(truth: Truth, predictions: Predictions, classes: Sequence[str]) -> tuple[CheckedTruth, Predictions]:
     """Return truth and predictions of the named classes alone; all images stay. Raises UserError for unknown names."""
     ids = {name: category_id for category_id, name in class_names(truth).items()}
     unknown = [name for name in classes if name not in ids]
@@ -135,7 +254,10 @@ def restrict(truth: Truth, predictions: Sequence[Entry], classes: Sequence[str])
         "categories": [category for category in truth["categories"] if category["id"] in kept],
         "annotations": [entry for entry in truth["annotations"] if entry["category_id"] in kept],
     }
-    return part, [entry for entry in predictions if entry["category_id"] in kept]
+    needs = MASKS if MASKS in predictions.checked else "bbox"
+    checked = read_truth(part, needs=needs)
+    found = [entry for entry in predictions if entry["category_id"] in kept]
+    return checked, read_predictions(found, checked, needs=needs)
 
 
 def _label(source: object, otherwise: str) -> str:
@@ -144,7 +266,7 @@ def _label(source: object, otherwise: str) -> str:
 
 def _load(source: Any, name: str) -> Any:
     if not isinstance(source, (str, Path)):
-        return list(source) if isinstance(source, tuple) else source
+        return source
     try:
         return parse_json(Path(source).read_bytes())
     except FileNotFoundError:

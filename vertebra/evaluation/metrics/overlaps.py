@@ -11,12 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, IouType, Truth, class_names
+from vertebra.evaluation.metrics.files import (
+    MASKS,
+    NEEDS,
+    CheckedTruth,
+    Difficult,
+    Entry,
+    IouType,
+    Predictions,
+    Truth,
+    class_names,
+    places_of,
+    read_predictions,
+    read_truth,
+)
 from vertebra.ground import boxes, rle
 
 _PAIRS_AT_ONCE = 1 << 18  # a few arrays of so many numbers stay in a processor's cache
@@ -93,8 +107,8 @@ class Overlaps:
 
 
 def measure(
-    truth: Truth,
-    predictions: Sequence[Entry],
+    truth: Truth | str | Path,
+    predictions: Sequence[Entry] | str | Path,
     *,
     floor: float = 0.1,
     iou_type: IouType = "bbox",
@@ -104,45 +118,43 @@ def measure(
     crowd_share: bool = True,
     pixel: float = 0.0,
 ) -> Overlaps:
-    """Pair checked truth and predictions (see `metrics.files`) wherever their IoU is `floor` (above 0) or more.
+    """Pair truth and predictions (COCO's, checked by `metrics.files`) wherever their IoU is `floor` (above 0) or more.
 
     classless: everything is one class, as for proposals. same_class: pairs of one class only.
     crowd_share: False gives crowds the ordinary IoU. pixel: added to the sides of boxes, 1 where x + width is the last
     pixel inside.
     """
-    image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
+    truth = read_truth(truth, needs=NEEDS[iou_type])
+    found = read_predictions(predictions, truth, needs=NEEDS[iou_type], classes=not classless)
     names = class_names(truth)
-    class_place = None if classless else {id_: place for place, id_ in enumerate(names)}
-    truths = truth["annotations"]
-    image_G, class_G = _places(truths, image_place, class_place)
-    crowd_G = np.array([bool(entry.get("iscrowd")) for entry in truths], dtype=bool)
-    difficult_G = np.array([bool(entry.get("difficult")) for entry in truths], dtype=bool)
-
-    image_D, class_D = _places(predictions, image_place, class_place)
-    score_D = np.array([entry["score"] for entry in predictions], dtype=np.float64)
-    order_D = np.lexsort((-score_D, image_D))
-    image_D, class_D, score_D = image_D[order_D], class_D[order_D], score_D[order_D]
+    image_G, class_G, crowd_G = truth.image_G, truth.class_G, truth.crowd_G
+    image_D, class_D = places_of(found.image_id_K, truth.image_id_I), np.zeros(len(found), np.int64)
+    if classless:
+        class_G = np.zeros(len(class_G), np.int64)
+    elif found.category_id_K is not None:
+        class_D = places_of(found.category_id_K, np.array(list(names), np.int64))
+    order_D = np.lexsort((-found.score_K, image_D))
+    image_D, class_D = image_D[order_D], class_D[order_D]
 
     key_D, key_G = image_D * max(1, len(names)) + class_D, image_G * max(1, len(names)) + class_G
-    shapes_D, shapes_G = _shapes(truth, predictions, iou_type, pixel)
+    shapes_D, shapes_G = _shapes(truth, found, iou_type, pixel)
     shapes_D = shapes_D[order_D] if isinstance(shapes_D, np.ndarray) else [shapes_D[d] for d in order_D]
     keys = (key_D, key_G) if same_class else (image_D, image_G)
-    area_G = np.array([entry["area"] for entry in truths], dtype=np.float64)
     return Overlaps(
         names=["any"] if classless else list(names.values()),
-        images=len(image_place),
+        images=len(truth.image_id_I),
         image_D=image_D,
         class_D=class_D,
-        score_D=score_D,
+        score_D=found.score_K[order_D],
         area_D=_areas(shapes_D),
         source_D=order_D,
         place_D=place_in_group(image_D),
         class_place_D=place_in_group(key_D),
         image_G=image_G,
         class_G=class_G,
-        area_G=area_G,
+        area_G=truth.area_G,
         crowd_G=crowd_G,
-        aside_G=crowd_G | difficult_G if difficult == "ignore" else crowd_G,
+        aside_G=crowd_G | truth.difficult_G if difficult == "ignore" else crowd_G,
         pairs=_touching(keys, shapes_D, shapes_G, crowd_G & crowd_share, floor),
     )
 
@@ -152,22 +164,11 @@ def neighbours(truth: Truth) -> tuple[IntArray, Pairs]:
 
     The overlaps are Pairs of two truths: each pair appears from both sides.
     """
-    image_place = {image["id"]: place for place, image in enumerate(truth["images"])}
-    truths = truth["annotations"]
-    image_G = np.array([image_place[entry["image_id"]] for entry in truths], dtype=np.int64)
-    boxes_G4, plain_G = _boxes(truths), np.zeros(len(truths), dtype=bool)
-    pairs = _touching((image_G, image_G), boxes_G4, boxes_G4, plain_G, floor=1e-9)
-    others_G = np.bincount(image_G, minlength=len(image_place))[image_G] - 1
+    truth = read_truth(truth)
+    plain_G = np.zeros(len(truth.image_G), dtype=bool)
+    pairs = _touching((truth.image_G, truth.image_G), truth.xywh_G4, truth.xywh_G4, plain_G, floor=1e-9)
+    others_G = np.bincount(truth.image_G, minlength=len(truth.image_id_I))[truth.image_G] - 1
     return others_G, pairs.where(pairs.detection_P != pairs.truth_P)
-
-
-def _places(
-    entries: Sequence[Entry], image_place: dict[int, int], class_place: dict[int, int] | None
-) -> tuple[IntArray, IntArray]:
-    images = np.array([image_place[entry["image_id"]] for entry in entries], dtype=np.int64)
-    if class_place is None:
-        return images, np.zeros(len(entries), dtype=np.int64)
-    return images, np.array([class_place[entry["category_id"]] for entry in entries], dtype=np.int64)
 
 
 def place_in_group(group_D: IntArray) -> IntArray:
@@ -179,22 +180,15 @@ def place_in_group(group_D: IntArray) -> IntArray:
     return place_D
 
 
-def _boxes(entries: Sequence[Entry], pixel: float = 0.0) -> FloatArray:
-    boxes_K4 = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    boxes_K4[:, 2:] += pixel
-    return boxes_K4
-
-
-def _shapes(truth: Truth, predictions: Sequence[Entry], iou_type: IouType, pixel: float) -> tuple[Any, Any]:
+def _shapes(truth: CheckedTruth, found: Predictions, iou_type: IouType, pixel: float) -> tuple[Any, Any]:
     """Return what overlaps, of the predictions and of the truth: arrays of boxes, or lists of RLE."""
     if iou_type == "bbox":
-        return _boxes(predictions, pixel), _boxes(truth["annotations"], pixel)
+        assert found.xywh_K4 is not None
+        longer = np.array([0.0, 0.0, pixel, pixel])
+        return found.xywh_K4 + longer, truth.xywh_G4 + longer
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    predicted, true = (
-        [rle.encode(entry[MASKS], sizes[entry["image_id"]]) for entry in entries]
-        for entries in (predictions, truth["annotations"])
-    )
-    return predicted, true
+    predicted = [rle.encode(mask, sizes[id_]) for mask, id_ in zip(found.masks_K or [], found.image_id_K.tolist())]
+    return predicted, [rle.encode(entry[MASKS], sizes[entry["image_id"]]) for entry in truth["annotations"]]
 
 
 def _areas(shapes_D: Any) -> FloatArray:

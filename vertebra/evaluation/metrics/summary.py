@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import MASKS, Difficult, Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import (
+    MASKS,
+    Difficult,
+    Entry,
+    Predictions,
+    Truth,
+    none_for_nan,
+    read_predictions,
+    read_truth,
+)
 from vertebra.evaluation.metrics.voc import Metric, voc_figures
 from vertebra.ground.doubts import ObjectColumns, doubts
 from vertebra.ground.formats import counted
@@ -24,6 +33,8 @@ def summarise(truth: Truth, predictions: Sequence[Entry], *, voc_metric: Metric 
     (`exact`), where VOC's inclusive corners have been moved to edges by the reader: so the figure is the devkit's.
     Where the truth has no object at all, as test sets whose annotations are not published, `note` says so.
     """
+    truth = read_truth(truth)
+    predictions = read_predictions(predictions, truth)
     note = {} if truth["annotations"] else {"note": nothing_to_score(truth)}
     coco = coco_figures(truth, predictions)
     voc = voc_figures(truth, predictions, metric=voc_metric)
@@ -85,17 +96,13 @@ def is_aside(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("iscrowd")) or bool(entry.get("difficult"))
 
 
-def have_masks(truth: Truth, predictions: Sequence[Entry]) -> bool:
+def have_masks(truth: Truth, predictions: Predictions) -> bool:
     """Return whether every object has a mask to score, and every prediction one in RLE, as COCO results have it.
 
     No predictions at all score 0.
     """
     objects = truth["annotations"]
-    return (
-        bool(objects)
-        and all(entry.get(MASKS) for entry in objects)
-        and all(isinstance(entry.get(MASKS), dict) for entry in predictions)
-    )
+    return bool(objects) and all(entry.get(MASKS) for entry in objects) and predictions.have_masks
 
 
 def log_figures(summary: dict[str, Any]) -> dict[str, float]:

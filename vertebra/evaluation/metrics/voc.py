@@ -32,7 +32,7 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
     mean_of_known,
 )
-from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan
 from vertebra.evaluation.metrics.matching import split_by_class
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.ground.errors import UserError
@@ -123,10 +123,9 @@ def match_voc(
         raise UserError(f"an IoU threshold is above 0 and at most 1, not {iou}")
     if pixels not in get_args(Pixels) or difficult not in get_args(Difficult):
         raise UserError(f"pixels is exact or inclusive, difficult is ignore or count; got {pixels!r}, {difficult!r}")
-    truth = read_truth(truth)
     overlaps = measure(
         truth,
-        read_predictions(predictions, truth),
+        predictions,
         floor=min(iou, 1 - 1e-10),  # of equal boxes the IoU may be a rounding error below 1
         difficult=difficult,
         same_class=True,

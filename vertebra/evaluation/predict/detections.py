@@ -23,6 +23,7 @@ from detectors.structures import Detections, ImageBatch, Size
 from vertebra.evaluation.metrics.files import Entry
 from vertebra.evaluation.metrics.masks import paste_to_rle
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all, rank_and_size
+from vertebra.ground.parse import no_garbage_collection
 from vertebra.ground.rle import to_json
 
 
@@ -79,7 +80,8 @@ def predict_detections(
     found = predict_all(model, loader, predict, everywhere=False, **options)
     if rank_and_size()[0] > 0:
         return None
-    return [entry for image_id, one in found for entry in one.coco_results(image_id, category_ids)]
+    with no_garbage_collection():
+        return [entry for image_id, one in found for entry in one.coco_results(image_id, category_ids)]
 
 
 def predict_proposals(model: nn.Module, loader: Iterable[Any], **options: Any) -> list[Entry] | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.files import Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import Predictions, Truth, read_predictions, read_truth
 from vertebra.evaluation.report.reading import (
     read_json,
     read_metrics,
@@ -41,7 +41,7 @@ class Run:
     """
 
     path: Path
-    predictions: list[dict[str, Any]]
+    predictions: Predictions
     truth: Truth
     name: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -105,8 +105,8 @@ def read_run(directory: Path, others: Sequence[Run] = ()) -> Run:
     for path in files:
         if not path.is_file():
             raise UserError(path, "it is missing", score_it)
-    truth = read_truth(files[1])
-    truth = next((other.truth for other in others if other.truth == truth), truth)
+    own = read_truth(files[1])
+    truth = next((other.truth for other in others if other.truth == own), own)
     return Run(
         path=directory,
         predictions=read_predictions(files[0], truth),

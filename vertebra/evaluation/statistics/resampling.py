@@ -107,17 +107,19 @@ def resample_coco(
     figures: Sequence[str] = ("AP", "AP50"),
     iou_type: IouType = "bbox",
     difficult: Difficult = "ignore",
+    federated: bool = False,
 ) -> dict[str, Resampled]:
     """Return those of COCO_FIGURES that `figures` names, by name.
 
     The images' as they are are pycocotools'; a resample's are pycocotools' on a data set in which images are repeated,
-    to 1e-4 points and but for recalls that are a level exactly (see `average_precisions`). Raises UserError with a sentence for files that cannot be scored.
+    to 1e-4 points and but for recalls that are a level exactly (see `average_precisions`). Raises UserError with a
+    sentence for files that cannot be scored.
     """
     unknown = [name for name in figures if name not in COCO_FIGURES]
     if unknown:
         raise UserError(f"unknown figures {unknown}; choose from {', '.join(COCO_FIGURES)}")
     sizes = any(COCO_FIGURES[name][0] for name in figures)
-    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult, sizes=sizes)
+    matches = match_coco(truth, predictions, iou_type=iou_type, difficult=difficult, sizes=sizes, federated=federated)
     return reweigh(matches, counts_SI, {name: COCO_FIGURES[name] for name in figures}, COCO_LEVELS)
 
 

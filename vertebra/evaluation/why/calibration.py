@@ -11,14 +11,13 @@ Legend: D detections, N those that count, B bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.files import Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import Predictions, Truth, none_for_nan
 from vertebra.evaluation.metrics.overlaps import Overlaps
 from vertebra.evaluation.why.operating import hits
 
@@ -74,7 +73,7 @@ class Calibration:
         }
 
 
-def calibration(overlaps: Overlaps, truth: Truth, predictions: Sequence[Entry]) -> Calibration | None:
+def calibration(overlaps: Overlaps, truth: Truth, predictions: Predictions) -> Calibration | None:
     """Return how reliable all scores are; None where they are no probabilities (outside 0..1)."""
     if len(overlaps.score_D) and not (overlaps.score_D.min() >= 0 and overlaps.score_D.max() <= 1):
         return None
@@ -112,7 +111,7 @@ def calibration(overlaps: Overlaps, truth: Truth, predictions: Sequence[Entry]) 
 def _with_boxes(
     overlaps: Overlaps,
     truth: Truth,
-    predictions: Sequence[Entry],
+    predictions: Predictions,
     counted_D: BoolArray,
     score_N: FloatArray,
     right_N: BoolArray,
@@ -120,11 +119,10 @@ def _with_boxes(
     """Return D-ECE and the share of the detections that it uses; NaN where sizes of images or boxes are not known."""
     if not all(image.get("width") and image.get("height") for image in truth["images"]):
         return float("nan"), float("nan")
-    if not all("bbox" in entry for entry in predictions):
+    if predictions.xywh_K4 is None:
         return float("nan"), float("nan")
     size_I2 = np.array([[image["width"], image["height"]] for image in truth["images"]]).reshape(-1, 2)
-    boxes_D4 = np.array([entry["bbox"] for entry in predictions], dtype=np.float64).reshape(-1, 4)
-    boxes_N4, size_N2 = boxes_D4[overlaps.source_D[counted_D]], size_I2[overlaps.image_D[counted_D]]
+    boxes_N4, size_N2 = predictions.xywh_K4[overlaps.source_D[counted_D]], size_I2[overlaps.image_D[counted_D]]
     centre_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:] / 2) / size_N2
     place_N = _bin(score_N, BOX_BINS)
     for values_N in (*centre_N2.T, *(boxes_N4[:, 2:] / size_N2).T):

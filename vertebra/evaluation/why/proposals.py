@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan, read_predictions
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan
 from vertebra.evaluation.metrics.matching import SIZES, THRESHOLDS_T, take_wanted_first
 from vertebra.evaluation.metrics.overlaps import measure
 
@@ -40,8 +40,7 @@ def proposal_recall(
     truth: Truth, proposals: Sequence[Entry] | str | Path, *, difficult: Difficult = "ignore"
 ) -> list[ProposalRecall]:
     """Return the recall of each size, all sizes first. Raises UserError for files that cannot be scored."""
-    found = read_predictions(proposals, truth, classes=False)
-    overlaps = measure(truth, found, floor=float(THRESHOLDS_T[0]), difficult=difficult, classless=True)
+    overlaps = measure(truth, proposals, floor=float(THRESHOLDS_T[0]), difficult=difficult, classless=True)
     overlaps = overlaps.first(overlaps.place_D, LIMITS[-1])
     pairs = overlaps.pairs.last_of_equals_first()
     rows = []

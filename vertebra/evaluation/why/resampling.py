@@ -20,7 +20,7 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
     average_precisions,
 )
-from vertebra.evaluation.metrics.files import NEEDS, Difficult, Entry, IouType, Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import Difficult, Entry, IouType, Truth
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
@@ -66,9 +66,7 @@ def resample_errors(
     of it. Sides that are to be compared are given the same counts (`statistics.resampling.draw_counts`), and their
     `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`. Raises UserError with a sentence.
     """
-    truth = read_truth(truth, needs=NEEDS[iou_type])
-    found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
-    overlaps = measure(truth, found, floor=background, iou_type=iou_type, difficult=difficult)
+    overlaps = measure(truth, predictions, floor=background, iou_type=iou_type, difficult=difficult)
     overlaps, verdicts = classify(overlaps, iou=iou, background=background)
     classes = tuple(overlaps.names)
     rankings = rankings_by_fix(overlaps, verdicts)
