@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from common import ratio  # first: it makes the rooms importable
 
@@ -17,6 +19,7 @@ from gpu_figures import Figure, Setting
 from torch import Tensor, nn
 
 from backbones import create_backbone
+from detectors import pooling
 from detectors.pooling import RoIAlign
 from detectors.postprocess import Candidates
 from detectors.pyramid_pooling import PyramidRoIAlign
@@ -110,14 +113,21 @@ def kernels(setting: Setting) -> Iterator[Figure]:
         return x.to(memory_format=torch.channels_last).requires_grad_()
 
     single = map_of(16, channels)
-    pool = RoIAlign(14, 16)
     theirs_pool = torchvision.ops.RoIAlign(14, 1 / 16, 0, aligned=True)
+
+    def by_ours(most_values: int) -> object:
+        with mock.patch.object(pooling, "MOST_PARTIAL_VALUES", most_values):
+            return torch.autograd.grad(RoIAlign(14, 16)([single], boxes_NR4).float().square().sum(), single)
+
     turns = {
-        "ours": lambda: torch.autograd.grad(pool([single], boxes_NR4).float().square().sum(), single),
+        "ours": lambda: by_ours(pooling.MOST_PARTIAL_VALUES),
         "torchvision": lambda: torch.autograd.grad(theirs_pool(single.float(), [*boxes_NR4]).square().sum(), single),
+        "by products": lambda: by_ours(sys.maxsize),
     }
-    found = setting.in_turns(turns)
-    yield from _kernel(f"RoIAlign of C4 and its gradient, 2 x {boxes_NR4.shape[1]} regions", *found.values())
+    ours, theirs, by_products = setting.in_turns(turns).values()
+    what = f"RoIAlign of C4 and its gradient, 2 x {boxes_NR4.shape[1]} regions"
+    yield from _kernel(what, ours, theirs)
+    yield Figure(f"{what}: by products, whatever they need", 1e3 * statistics.median(by_products), "ms")
     maps = [map_of(stride, setting.pick(256, 8)) for stride in sizes]
     pyramid = PyramidRoIAlign(7, tuple(sizes))
     theirs_pyramid = torchvision.ops.MultiScaleRoIAlign([*"0123"], 7, 2)

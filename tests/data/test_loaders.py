@@ -388,3 +388,12 @@ def test_real_sets_load_as_they_lie(shared_data: Path):
         ids = [image_id for batch in loader for image_id in batch.image_ids]
         assert ids == dataset.image_ids_I[np.arange(24) * len(dataset) // 24].tolist()
         json.dumps(dataset.coco_truth())
+
+
+@pytest.mark.parametrize("works_on_gpu", [False, True])
+def test_batches_are_pinned_where_this_process_works_on_a_gpu(monkeypatch, works_on_gpu):
+    # One that is there, but not this process's, would get a context and lose memory to it.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: works_on_gpu)
+    loader = Loader(lambda request: None, [], workers=0)
+    assert loader._loader.pin_memory == works_on_gpu

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.data.batches import assert_processes_share, assert_same
 from tests.data.writers import write_folders, write_picture
@@ -152,3 +153,25 @@ def test_small_means_one_small_size_and_a_stated_memory(tmp_path: Path):
 def test_more_than_the_memory_holds_is_said_before_anything_is_read():
     with pytest.raises(DataError, match=r"5 images of 30000000 px take \d+ MB, more than there is on cpu; give"):
         read_resident(in_memory(5), size=30_000_000)
+
+
+class Launches(TorchDispatchMode):
+    """Names the operations that a GPU would run a kernel for: all but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_batch_is_three_kernels():
+    # What concerns many batches is reckoned for all of them at once: a small net's step waits for its launches.
+    batches = iter(train_loader(in_memory(40), Share(batch=4, stop=ITERATIONS_AT_ONCE), augment="pad", flip=0.5))
+    next(batches)
+    with Launches() as launches:
+        next(batches)
+    assert launches.names == ["aten.add.Tensor", "aten.index_select.default", "aten.index.Tensor"]

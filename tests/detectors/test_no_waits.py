@@ -31,7 +31,8 @@ from tests.detectors.tiny import make_images, make_targets, squares, tiny_detect
 from vertebra.data.loading.loaders import Batch
 from vertebra.engine import distributed
 from vertebra.engine.average import WeightAverage
-from vertebra.engine.guard import FiniteGuard
+from vertebra.engine.distributed import World
+from vertebra.engine.guard import FiniteGuard, spoiling
 from vertebra.engine.loop import clip_gradients, total_loss, train
 from vertebra.engine.meter import LossMeter
 from vertebra.engine.optim import sgd, trained_parameters
@@ -167,6 +168,16 @@ def test_no_operation_of_the_loop_around_a_step_meets_the_host(monkeypatch: pyte
                 guard.step()
                 average.update(iteration)
         assert moves.operations > 100 and not moves.seen
+
+
+def test_watching_a_step_launches_few_kernels() -> None:
+    # A small net's step takes as long as its launches: the whole of cifar_r20's are about 270.
+    weight = torch.ones((), requires_grad=True)
+    guard = FiniteGuard(sgd(torch.nn.Linear(1, 1), lr=0.1), torch.amp.GradScaler("cpu", enabled=False), World())
+    with Moves() as moves:
+        spoiling(3 * weight, torch.ones(2))
+        guard.watch(1, (1,), torch.ones(2), torch.ones(()))
+    assert 8 <= moves.operations <= 16
 
 
 def without_values(model: torch.nn.Module) -> None:

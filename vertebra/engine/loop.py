@@ -112,7 +112,7 @@ def train(
 
             scaler.unscale_(optimizer)
             norm = clip_gradients(parameters, grad_clip)
-            guard.watch(iteration, tuple(image_ids), torch.stack(seen).sum(0), norm)
+            guard.watch(iteration, tuple(image_ids), sum(seen[1:], seen[0]), norm)
             guard.step()
             optimizer.zero_grad(set_to_none=True)
             session.step()

@@ -80,7 +80,7 @@ class Loader:
             sampler=requests,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),  # a GPU that is there may be another's
             prefetch_factor=PREFETCH_BATCHES if workers else None,
             worker_init_fn=self._crew.start if workers else None,
             multiprocessing_context=FORK if workers else None,

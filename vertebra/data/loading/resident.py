@@ -61,20 +61,23 @@ class ResidentImages:
     def size(self) -> int:
         return self.pixels_IHW3.shape[1] - 2 * self.pad
 
-    def cut_out(self, views_N4: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels_N3HW in the memory order of channels_last, and labels_N. No wait for the device.
+    def cut_out(self, views_M4: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of these sizes, M together: pixels_N3HW in the memory order of channels_last, and labels_N. No wait
+        for the device, and few kernels a batch: what a step has to launch is what a small net waits for.
 
-        views_N4: int64 index of the image, top and left in the padded image, mirrored or not (1, 0).
+        views_M4: int64 index of the image, top and left in the padded image, mirrored or not (1, 0).
         """
-        index_N1, top_N1, left_N1, mirrored_N1 = views_N4.split(1, dim=1)
+        index_M1, top_M1, left_M1, mirrored_M1 = views_M4.split(1, dim=1)
         height, width = self.pixels_IHW3.shape[1:3]
-        side = torch.arange(self.size, device=views_N4.device)
-        rows_NH = (index_N1 * height + top_N1 + side) * width
-        columns_NW = left_N1 + torch.where(mirrored_N1 > 0, side.flip(0), side)
-        places_NHW = rows_NH[:, :, None] + columns_NW[:, None, :]
-        # One index a pixel: four times as fast on a CPU as an index each for image, row and column.
-        pixels_P3 = self.pixels_IHW3.view(-1, 3).index_select(0, places_NHW.flatten())
-        return pixels_P3.view(*places_NHW.shape, 3).permute(0, 3, 1, 2), self.labels_I[index_N1[:, 0]]
+        side = torch.arange(self.size, device=views_M4.device)
+        rows_MH = (index_M1 * height + top_M1 + side) * width
+        columns_MW = left_M1 + torch.where(mirrored_M1 > 0, side.flip(0), side)
+        parts = (all_M.split(list(sizes)) for all_M in (index_M1[:, 0], rows_MH, columns_MW))
+        for index_N, rows_NH, columns_NW in zip(*parts):
+            places_NHW = rows_NH[:, :, None] + columns_NW[:, None, :]
+            # One index a pixel: four times as fast on a CPU as an index each for image, row and column.
+            pixels_P3 = self.pixels_IHW3.view(-1, 3).index_select(0, places_NHW.flatten())
+            yield pixels_P3.view(*places_NHW.shape, 3).permute(0, 3, 1, 2), self.labels_I[index_N]
 
 
 def needed_mb(images: int, size: int) -> float:
@@ -186,12 +189,10 @@ class ResidentLoader:
         indices = [self._usable(request, names) for request, names in zip(requests, skipped)]
         views_M4 = self._upload(np.column_stack([np.concatenate(indices), self._views(block, requests)]))
         mixing_T5 = self._mixing_T5(requests)
-        parts = views_M4.split([len(index_N) for index_N in indices])
-        for place, (request, index_N, names) in enumerate(zip(requests, indices, skipped)):
-            inputs: tuple[Tensor, ...] = self.images.cut_out(parts[place])
-            if mixing_T5 is not None:
-                inputs = (*inputs, mixing_T5[place])
-            yield Batch(inputs, tuple(index_N.tolist()), tuple(names), request.iteration)
+        batches = self.images.cut_out(views_M4, [len(index_N) for index_N in indices])
+        for place, (inputs, request, index_N, names) in enumerate(zip(batches, requests, indices, skipped)):
+            mixed = inputs if mixing_T5 is None else (*inputs, mixing_T5[place])
+            yield Batch(mixed, tuple(index_N.tolist()), tuple(names), request.iteration)
 
     def _upload(self, numbers: np.ndarray) -> Tensor:
         """Copy to the images' device without waiting for it."""
