@@ -22,7 +22,7 @@ def test_whatever_a_file_holds_it_is_a_value_or_a_sentence(tmp_path_factory: pyt
     path.write_bytes(good)
     reader.read(path)  # as it stands, it is read
 
-    @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(EDITS, EDITS)
     def attempt(words: list[tuple[int, int, bytes]], edits: list[tuple[int, int, bytes]]) -> None:
         path.write_bytes(mutated(good, words, edits))

@@ -67,7 +67,7 @@ def changed(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize(("write", "name", "read"), SETS, ids=[name for _, name, _ in SETS])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=changes)
 def test_a_changed_file_is_read_or_named(tmp_path: Path, write: Any, name: str, read: Any, edits: list):
     if not (tmp_path / name).exists():
@@ -85,7 +85,7 @@ def test_a_changed_file_is_read_or_named(tmp_path: Path, write: Any, name: str, 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged TIFF
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff", ".bmp", ".ppm"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=changes)
 def test_a_changed_picture_is_decoded_or_named(tmp_path: Path, suffix: str, edits: list):
     path = tmp_path / f"a{suffix}"

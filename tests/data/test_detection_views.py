@@ -46,7 +46,7 @@ class ScriptedOverlap:
         return self.place if self.times >= 0 else stop - 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(size=sizes, place=st.integers(0, len(IOUS) - 1), seed=st.integers(0, 2**30), least=st.floats(0.1, 1))
 def test_an_iou_crop_shows_an_object_as_it_was_asked_to(size, place: int, seed: int, least: float):
     height, width = size
@@ -102,7 +102,7 @@ def test_a_range_crop_has_sides_of_its_range_and_reaches_every_corner():
     assert range_crop((1, 1), 0.01, rng) == Box(0, 0, 1, 1)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     size=sizes,
     canvas=st.tuples(st.integers(16, 400), st.integers(16, 400)),
@@ -167,7 +167,7 @@ def test_crops_happen_as_often_as_asked():
     assert 0.72 < whole < 0.78
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 2**30), size=st.tuples(st.integers(1, 90), st.integers(1, 90)))
 def test_cut_truths_are_those_of_a_naive_loop(seed: int, size):
     rng = np.random.default_rng(seed)
@@ -189,7 +189,6 @@ def test_cut_truths_are_those_of_a_naive_loop(seed: int, size):
         assert stays_G[g] == (not cut or (centred if by_centre_G[g] else wide and high))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**30), count=st.integers(0, 5), size=st.tuples(st.integers(1, 12), st.integers(1, 12)))
 def test_boxes_of_masks_just_hold_them(seed: int, count: int, size):
     masks_GHW = (np.random.default_rng(seed).random((count, *size)) < 0.1).astype(np.uint8)

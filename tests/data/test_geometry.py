@@ -25,7 +25,7 @@ def placed_boxes(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[int, int,
     return (height, width), boxes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(placed=placed_boxes(), new=st.tuples(st.integers(30, 120), st.integers(30, 120)), flip=st.booleans())
 def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], flip: bool):
     (height, width), boxes = placed

@@ -224,7 +224,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     options=options,
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),

@@ -22,7 +22,7 @@ from vertebra.data.transforms.canvases import choose_canvases, default_canvases,
 from vertebra.ground.errors import BadSample, DataError
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     batch=st.integers(1, 12),
@@ -137,7 +137,6 @@ def test_bad_samples_are_errors_at_test_and_when_there_is_nothing_else():
 sizes = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
 
 
-@settings(deadline=None)
 @given(size=sizes, shorter=st.integers(16, 900), stretch=st.floats(1, 3))
 def test_an_images_canvas_holds_it_at_its_full_size(size: tuple[int, int], shorter: int, stretch: float):
     longer = int(shorter * stretch)

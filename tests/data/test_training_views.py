@@ -77,7 +77,7 @@ def test_a_batch_has_different_views_of_each_image_it_draws(folders):
             assert len({view.numpy().tobytes() for view in same_image}) == 3
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     counts=st.lists(st.integers(1, 20), min_size=1, max_size=3),
     batch=st.integers(1, 12),

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.writers import picture, records, write_picture, write_text, write_turned
@@ -239,7 +239,6 @@ def test_any_text_is_an_object_or_a_sentence(text: str):
         assert 0 <= line.label < 3 and all(map(math.isfinite, line.numbers))
 
 
-@settings(deadline=None)
 @given(st.lists(fractions, min_size=3, max_size=12), st.integers(1, 5000), st.integers(1, 5000))
 def test_an_outlines_box_is_the_smallest_that_holds_it_and_its_area_a_sum_of_triangles(
     xs: list[float], height: int, width: int

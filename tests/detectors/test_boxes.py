@@ -72,7 +72,7 @@ def test_each_delta_has_its_own_weight() -> None:
     torch.testing.assert_close(decode(plain * torch.tensor(weights), reference, weights), truth)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(boxes(), st.integers(0, 1000))
 def test_decode_inverts_encode(truth: torch.Tensor, seed: int) -> None:
     # References of at least a 60th of the truth: one step of regression reaches no further.

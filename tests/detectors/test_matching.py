@@ -36,7 +36,7 @@ def as_torchvision(matches: Matches, image: int) -> torch.Tensor:
     return torch.where(matches.negative_NA[image], -1, found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 60), st.booleans())
 def test_it_agrees_with_torchvisions_matcher(seed: int, truths: int, boxes: int, best_for_truth: bool) -> None:
     truth, box = (
@@ -52,7 +52,7 @@ def test_it_agrees_with_torchvisions_matcher(seed: int, truths: int, boxes: int,
     assert torch.equal(as_torchvision(matches, 0), expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(0, 12))
 def test_no_box_is_positive_and_negative_and_the_overlap_is_the_truths(seed: int, truths: int) -> None:
     truth, box = random_boxes(1, truths, seed=seed, canvas=60), random_boxes(1, 40, seed=seed + 1, canvas=60)

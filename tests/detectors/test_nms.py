@@ -43,7 +43,7 @@ def test_it_keeps_what_torchvision_keeps_first(count: int) -> None:
     grouped=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_of_any_candidates_every_image_keeps_what_torchvision_keeps(
     style: str, images: int, count: int, places: int, iou: float, grouped: bool, seed: int
 ) -> None:

@@ -26,7 +26,7 @@ def mix_in_plain_python(x: int) -> int:
     return x ^ (x >> 15)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 9))
 def test_the_hash_is_that_of_plain_integers_without_overflow(seed: int, stream: int) -> None:
     unsigned = seed % 2**64

@@ -110,7 +110,7 @@ def overlap(one: Label, other: Label) -> int:
 boxes = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(boxes, max_size=30), st.sampled_from([(1, 1), (20, 30), (500, 40), (40, 500), (300, 410)]))
 def test_labels_stay_in_the_picture_and_clear_of_surer_ones(parts, size_hw):
     height, width = size_hw

@@ -62,7 +62,7 @@ def test_masks_are_what_grid_sample_says_over_the_whole_image(box, cells):
         assert agrees(probabilities_MM.astype(np.float32), box, SIZE_HW)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-20, 90), min_size=4, max_size=4), st.integers(1, 28), st.integers(0, 2**32 - 1))
 def test_masks_are_what_grid_sample_says_for_any_box(box, cells, seed):
     probabilities_MM = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)

@@ -77,7 +77,7 @@ def devkit_figures(truth, predictions, metric, threshold, plus):
     return figures
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     metric=st.sampled_from(["voc07", "voc10"]),
