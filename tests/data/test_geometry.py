@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from tests.data.writers import picture
+from vertebra.data.loading.targets import place_on
 from vertebra.data.transforms.classification_views import AUGMENTS, ClassificationTransform
 from vertebra.data.transforms.detection_views import detection_view
 from vertebra.data.transforms.geometry import Box, centre_crop, pad_crop, resize
@@ -61,6 +62,14 @@ def test_boxes_and_masks_and_pixels_stay_in_step(placed, new: tuple[int, int], f
     if boxes:
         bright = pixels[..., 0] > 127
         assert (bright != (moved_GHW[0] > 0)).sum() <= 2 * (new[0] + new[1]) * max(1, scale.max())
+
+
+def test_what_an_image_leaves_of_its_canvas_is_black():
+    canvas = np.full((6, 7, 3), 9, np.uint8)
+    place_on(canvas, (4, 5))[:] = 1
+    expected = np.zeros_like(canvas)
+    expected[:4, :5] = 1
+    assert np.array_equal(canvas, expected)
 
 
 def test_no_boxes_stay_no_boxes():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vertebra.data.loading import workers
-from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
 from vertebra.data.loading.sampling import Request, Share, sequential_requests
 from vertebra.data.loading.workers import Crew, at_file
 from vertebra.ground.errors import DataError, UserError
@@ -169,3 +169,17 @@ def test_a_full_dev_shm_ends_in_a_sentence(mb, known, sentence):
     )
     assert sentence in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and done.returncode == 0
+
+
+def test_pixels_are_written_where_the_main_process_reads_them():
+    """A batch's pixels are in shared memory before they are written; only then sharing the batch copies nothing."""
+
+    def is_shared(request: Request) -> Batch:
+        pixels_NHW3 = empty_pixels(len(request.indices), 4, 5)
+        pixels_NHW3.numpy()[:] = pixels_NHW3.is_shared()
+        return Batch((pixels_NHW3,), request.indices)
+
+    for count in (0, 1):
+        for batch in Loader(is_shared, sequential_requests(5, Share(batch=2)), count):
+            assert batch.inputs[0].shape == (len(batch), 4, 5, 3) and (batch.inputs[0] == count).all()
+    assert empty_pixels(0, 4, 5).shape == (0, 4, 5, 3)

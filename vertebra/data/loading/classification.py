@@ -16,7 +16,7 @@ import torch
 from detectors.structures import Size
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.decode import decode_bytes, shrink_factor, stored_size
-from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
 from vertebra.data.loading.sampling import (
     Request,
     Share,
@@ -100,7 +100,8 @@ class ClassificationReader:
         transform = self.transform.at_size(self.growth.side(request.iteration)) if self.growth else self.transform
         size = transform.size
         repetitions = request.repetitions or (0,) * len(request.indices)
-        pixels_NHW3 = np.empty((len(request.indices), size, size, 3), np.uint8)
+        pixels_NHW3 = empty_pixels(len(request.indices), size, size)
+        views_NHW3 = pixels_NHW3.numpy()
         places = dict.fromkeys(request.indices)
         not_kept = [place for place in places if self.cache is None or self.cache.get(place) is None]
         self.dataset.fetch(self.chosen_I[not_kept].tolist())
@@ -111,11 +112,11 @@ class ClassificationReader:
             def sample(place: int, slot: int = slot, repetition: int = repetition) -> int:
                 index = int(self.chosen_I[place])
                 rng = np.random.default_rng(draw_seed(self.seed, request.iteration, index, repetition))
-                pixels_NHW3[slot] = self._view(transform, place, index, rng)
+                views_NHW3[slot] = self._view(transform, place, index, rng)
                 return index
 
             used.append(try_samples(sample, wanted, request, self.plan, skipped))
-        pixels_N3HW = torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2)
+        pixels_N3HW = pixels_NHW3.permute(0, 3, 1, 2)
         labels_N = torch.from_numpy(self.dataset.labels_I[used])
         inputs: tuple[torch.Tensor, ...] = (pixels_N3HW, labels_N)
         if self.mixing:

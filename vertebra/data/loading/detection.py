@@ -18,7 +18,7 @@ from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.masks import decode_masks
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
-from vertebra.data.loading.loaders import Batch, Loader
+from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
 from vertebra.data.loading.repeats import repeat_factors
 from vertebra.data.loading.sampling import (
     NO_IMAGE,
@@ -33,7 +33,7 @@ from vertebra.data.loading.sampling import (
     sequential_requests,
     try_samples,
 )
-from vertebra.data.loading.targets import DetectionSample, TruthPolicy, on_canvases, padded_targets
+from vertebra.data.loading.targets import DetectionSample, TruthPolicy, on_canvases, padded_targets, place_on
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases, fitting_canvases
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
@@ -74,10 +74,10 @@ class DetectionReader:
         side = self._side(request.iteration)
         canvas_hw = self.canvases[side][request.group]
         repetitions = request.repetitions or (0,) * len(request.indices)
-        pixels_NHW3 = np.zeros((len(request.indices), *canvas_hw, 3), np.uint8)
+        pixels_NHW3 = empty_pixels(len(request.indices), *canvas_hw)
         samples: list[DetectionSample] = []
         skipped: list[str] = []
-        for wanted, repetition, canvas_HW3 in zip(request.indices, repetitions, pixels_NHW3):
+        for wanted, repetition, canvas_HW3 in zip(request.indices, repetitions, pixels_NHW3.numpy()):
             read = partial(self._sample, request.iteration, repetition, canvas_HW3, side)
             samples.append(try_samples(read, wanted, request, self.plan, skipped))
         images = on_canvases(pixels_NHW3, [sample.pixels_HW3 for sample in samples])
@@ -128,7 +128,7 @@ class DetectionReader:
             part = part.shrunk(shrink).within(decoded_hw)
             image_HW3 = part.cut(image_HW3)
             truths = self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw)
-        out_HW3 = canvas_HW3[: view.size_hw[0], : view.size_hw[1]]
+        out_HW3 = place_on(canvas_HW3, view.size_hw)
         boxes_G4, masks_G = self._view(image_HW3, truths, view, rng, out_HW3)
         ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
         return DetectionSample(index, key, out_HW3, boxes_G4, truths.kept_G, ignore_G, masks_G)

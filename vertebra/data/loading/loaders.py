@@ -66,6 +66,14 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.share_memory_() if tensor.numel() else tensor
 
 
+def empty_pixels(images: int, height: int, width: int) -> torch.Tensor:
+    """Memory for pixels uint8 NHW3: in a loader process shared from the start, so that the batch need not be copied."""
+    pixels_NHW3 = torch.empty(0, dtype=torch.uint8)
+    if images and get_worker_info() is not None:
+        pixels_NHW3.set_(torch.UntypedStorage._new_shared(images * height * width * 3))
+    return pixels_NHW3.resize_(images, height, width, 3)
+
+
 class Loader:
     """An iterable of Batch with a length; iterating anew begins anew. What goes wrong in a worker comes as UserError.
 

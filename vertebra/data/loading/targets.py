@@ -14,6 +14,7 @@ import torch
 
 from detectors.structures import ImageBatch, Masks, Targets, padded_count
 from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.loading.loaders import empty_pixels
 from vertebra.data.transforms.canvases import Size
 from vertebra.ground.rle import Patch
 
@@ -92,18 +93,25 @@ def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample]
 
 def image_batch(pixels: Sequence[np.ndarray], canvas_hw: Size) -> ImageBatch:
     """Resized images, each uint8 RGB HW3, at the top left of one canvas."""
-    pixels_NHW3 = np.zeros((len(pixels), *canvas_hw, 3), np.uint8)
-    for n, pixels_HW3 in enumerate(pixels):
-        height, width = pixels_HW3.shape[:2]
-        pixels_NHW3[n, :height, :width] = pixels_HW3
+    pixels_NHW3 = empty_pixels(len(pixels), *canvas_hw)
+    for canvas_HW3, pixels_HW3 in zip(pixels_NHW3.numpy(), pixels):
+        place_on(canvas_HW3, pixels_HW3.shape[:2])[:] = pixels_HW3
     return on_canvases(pixels_NHW3, pixels)
 
 
-def on_canvases(pixels_NHW3: np.ndarray, pixels: Sequence[np.ndarray]) -> ImageBatch:
+def place_on(canvas_HW3: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
+    """Return the place on the canvas for an image of that size, after the rest has been blackened."""
+    height, width = size_hw
+    canvas_HW3[height:] = 0
+    canvas_HW3[:height, width:] = 0
+    return canvas_HW3[:height, :width]
+
+
+def on_canvases(pixels_NHW3: torch.Tensor, pixels: Sequence[np.ndarray]) -> ImageBatch:
     """The batch of these images, which lie on its canvases already."""
     sizes_hw = tuple((pixels_HW3.shape[0], pixels_HW3.shape[1]) for pixels_HW3 in pixels)
     sizes_hw_N2 = torch.tensor(sizes_hw, dtype=torch.int64).reshape(-1, 2)
-    return ImageBatch(torch.from_numpy(pixels_NHW3).permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
+    return ImageBatch(pixels_NHW3.permute(0, 3, 1, 2), sizes_hw_N2, sizes_hw)
 
 
 def _flat_masks(samples: Sequence[DetectionSample]) -> Masks:
