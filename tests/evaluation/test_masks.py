@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 
 from vertebra.evaluation.metrics.masks import paste, paste_to_rle
-from vertebra.ground.rle import decode, to_json
+from vertebra.ground.rle import to_json
 
 SIZE_HW = (48, 64)
 # Inside, up to every edge, beyond every edge, a pixel's width, between two pixels' centres, empty, inside out.
@@ -93,7 +93,7 @@ def test_a_segmentation_goes_through_json_and_back():
     (counts,) = paste_to_rle(probabilities_MM[None], np.array([box]), SIZE_HW)
     value = json.loads(json.dumps(to_json(counts, SIZE_HW)))
     assert value["size"] == [48, 64]
-    assert np.array_equal(decode(value), paste(probabilities_MM, box, SIZE_HW))
+    assert np.array_equal(rle.decode(value), paste(probabilities_MM, box, SIZE_HW))
 
 
 def test_no_detections_have_no_masks():

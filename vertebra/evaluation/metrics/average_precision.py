@@ -14,6 +14,7 @@ first come before those of the second.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,6 @@ ELEVEN_LEVELS: FloatArray = np.linspace(0.0, 1.0, 11)
 COCO_LEVELS: FloatArray = np.linspace(0.0, 1.0, 101)
 
 _AT_ONCE = 1 << 20  # elements of one (U, S) array
-_BLOCK = 16  # rows
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Matched:
         truths = self.truths(area)
         if not truths:
             return np.full(len(levels_L), np.nan)
+        if not (self.hit_AD[area] & 1 << threshold).any():
+            return np.zeros(len(levels_L))
         found_H, best_H = self.envelope(area=area, threshold=threshold, weight=weight)
         return np.append(best_H, 0.0)[np.searchsorted(found_H / truths, levels_L, side="left")]
 
@@ -154,16 +156,18 @@ def _sums_up_to(counts_IS: CountsArray, image_D: IntArray, last_U: IntArray) -> 
 
 
 def _running(operation: np.ufunc, rows_HS: CountsArray) -> CountsArray:
-    """Accumulate down the rows, in place: numpy goes down one column after the other, at a quarter of the speed."""
-    blocks, rest = divmod(len(rows_HS), _BLOCK)
-    if blocks < 4:
-        return operation.accumulate(rows_HS, axis=0, out=rows_HS)
-    rows_BPS = rows_HS[: blocks * _BLOCK].reshape(blocks, _BLOCK, -1)
-    for place in range(1, _BLOCK):
+    """Accumulate down the rows, in place: numpy goes down one column after the other, at a quarter of the speed.
+
+    Within blocks of rows, all blocks at once, and then from block to block.
+    """
+    side = math.isqrt(len(rows_HS))
+    whole = side * side
+    rows_BPS = rows_HS[:whole].reshape(side, side, rows_HS.shape[1])
+    for place in range(1, side):
         operation(rows_BPS[:, place], rows_BPS[:, place - 1], out=rows_BPS[:, place])
-    for block in range(1, blocks):
+    for block in range(1, side):
         operation(rows_BPS[block], rows_BPS[block - 1, -1], out=rows_BPS[block])
-    for place in range(blocks * _BLOCK, blocks * _BLOCK + rest):
+    for place in range(max(1, whole), len(rows_HS)):
         operation(rows_HS[place], rows_HS[place - 1], out=rows_HS[place])
     return rows_HS
 

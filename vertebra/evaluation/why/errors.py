@@ -210,11 +210,12 @@ def _best(pairs: Pairs, detections: int) -> tuple[FloatArray, IntArray]:
 def rankings_by_fix(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
     """Return what is scored: "AP" as it is, and with each kind of error alone fixed, by KINDS and SPECIAL."""
     right_D, counted_D, wanted_G = verdicts.kind_D == RIGHT, ~verdicts.excused_D, ~overlaps.aside_G
-    places = np.arange(len(right_D))
-    order_D = np.where(right_D, len(places), 0) + places
+    by_score = np.argsort(-overlaps.score_D, kind="stable")
+    wrong_first = np.lexsort((right_D, -overlaps.score_D))  # where scores are equal
+    right_first = np.argsort(~right_D[wrong_first], kind="stable")
     found_G = np.zeros_like(wanted_G)
     found_G[verdicts.truth_D[right_D]] = True
-    rankings = {"AP": _ranking(overlaps, right_D, places, counted_D, wanted_G)}
+    rankings = {"AP": _ranking(overlaps, right_D, by_score, counted_D, wanted_G)}
     for place, kind in enumerate(KINDS):
         of_kind_D = verdicts.kind_D == place
         fixed_D = of_kind_D & verdicts.fixable_D
@@ -224,23 +225,22 @@ def rankings_by_fix(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking
         rankings[kind] = _ranking(
             replace(overlaps, class_D=class_D),
             right_D | fixed_D,
-            order_D,
+            wrong_first,
             np.where(of_kind_D, fixed_D, counted_D),
             wanted_G & ~verdicts.missed_G if kind == "missed" else wanted_G,
         )
-    right_first = replace(overlaps, score_D=np.where(right_D, 1.0, 0.0))
     return rankings | {
-        "false_positives": _ranking(right_first, right_D, order_D, counted_D, wanted_G),
-        "false_negatives": _ranking(overlaps, right_D, order_D, counted_D, found_G),
+        "false_positives": _ranking(overlaps, right_D, wrong_first[right_first], counted_D, wanted_G),
+        "false_negatives": _ranking(overlaps, right_D, wrong_first, counted_D, found_G),
     }
 
 
 def _ranking(
     overlaps: Overlaps, right_D: BoolArray, order_D: IntArray, counted_D: BoolArray, wanted_G: BoolArray
 ) -> Ranking:
-    """order_D: of equal scores in a class the lower comes first."""
-    by_N = np.lexsort((order_D, -overlaps.score_D, overlaps.class_D))
-    by_N = by_N[counted_D[by_N]]
+    """order_D: all detections, best first."""
+    by_N = order_D[counted_D[order_D]]
+    by_N = by_N[np.argsort(overlaps.class_D[by_N].astype(np.min_scalar_type(len(overlaps.names))), kind="stable")]
     by_W = np.argsort(overlaps.class_G, kind="stable")
     by_W = by_W[wanted_G[by_W]]
     return Ranking(
