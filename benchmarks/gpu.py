@@ -53,7 +53,7 @@ PARTS: dict[Callable[[Setting], Iterator[Figure]], int] = {
     gpu_numbers.numerics: 45,
     gpu_trainings.detectors: 100,
     gpu_trainings.classifiers: 50,
-    gpu_machine.end_to_end: 120,
+    gpu_machine.end_to_end: 140,
     gpu_trainings.cifar_net: 30,
     gpu_numbers.kernels: 35,
     gpu_trainings.latency: 45,
@@ -80,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     until = time.monotonic() + BUDGET_S
     with tempfile.TemporaryDirectory() as scratch:
         facts = origin(Path(scratch))
+        if args.device == "cuda" and not facts["machine"]["gpus"]:
+            parser.error("--device cuda: torch sees no GPU here")
         for name in args.parts:
             work = Path(scratch) / name
             work.mkdir()

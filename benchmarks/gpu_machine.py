@@ -74,7 +74,7 @@ def loader(setting: Setting) -> Iterator[Figure]:
     for workers in dict.fromkeys((1, many)):
         count = setting.pick(640 * workers, 8)
         root = setting.work / f"jpegs_{workers}"
-        write_jpegs(root, count, distinct=setting.pick(512, 8))
+        write_jpegs(root, count, distinct=setting.pick(96, 8))
         makers = {"ours": input_pipeline.ours}
         if workers == many:
             makers["torchvision"] = lambda *given: input_pipeline.torchvision(*given, tensors=True)

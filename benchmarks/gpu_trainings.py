@@ -18,6 +18,7 @@ import torch
 from gpu_figures import Figure, Setting, beside, of_loop
 from steps import Stopwatch, train
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from vertebra.build.backbone import build_classifier, make_detector_backbone
@@ -176,5 +177,6 @@ def profile(setting: Setting) -> Iterator[Figure]:
         column = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         with open(setting.output / "profile.txt", "a") as file:
             file.write(f"{what}\n{events.table(sort_by=column, row_limit=30, max_name_column_width=60)}\n\n")
-        busy = sum(getattr(event, column) for event in events) / 1e6
+        # A kernel's time is also that of the operation which has launched it.
+        busy = sum(getattr(one, column) for one in events if (one.device_type == DeviceType.CUDA) == on_gpu) / 1e6
         yield Figure(f"{what}: the device works", 100 * busy / seconds, "% of a step", at_least=90)
