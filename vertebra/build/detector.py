@@ -14,6 +14,7 @@ from torch import nn
 from backbones import Backbone
 from backbones.cut import Part, RegionHead
 from backbones.norms import freeze_norms
+from backbones.winograd import use_winograd
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
 from detectors.box_head import BoxHead, BoxPredictor, LinearRegionHead
@@ -71,6 +72,7 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
         box_head=_box_head(settings, recipe.test, pool, head, classes),
         mask_head=mask_head,
     )
+    use_winograd(detector)
     return detector.to(memory_format=torch.channels_last)
 
 
