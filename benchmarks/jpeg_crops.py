@@ -16,6 +16,8 @@ import argparse
 import importlib.util
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from common import RESULTS, alternate, conclude, parse_timing, timing_parser  # first: it makes the rooms importable
@@ -100,6 +102,9 @@ def main() -> None:
         print(f"{name:26s} {1000 * sorted(values)[len(values) // 2] / len(crops):.2f} ms an image")
     name = args.name or args.data.resolve().name
     setting = {"data": name, "images": len(crops), "rounds": args.rounds, "threads": 1, "clock": "CPU seconds"}
+    for package in ("PyTurboJPEG", "simplejpeg"):
+        with suppress(PackageNotFoundError):
+            setting[package] = version(package)
     conclude(
         args.output or RESULTS / f"jpeg_crops_{name}.json",
         setting,
