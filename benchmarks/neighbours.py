@@ -171,13 +171,14 @@ def measure(ways: list[str], rounds: int, seconds: float, folder: Path) -> dict[
         for turn in turns.values():  # all have begun before any is timed
             for kind in KINDS:
                 turn(kind, 0)
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             for kind in KINDS:
                 for way, turn in turns.items():
                     for where in SURROUNDINGS:
                         let_run(where != "alone")
                         found[f"{kind}, {where}"][way].append(turn(kind, seconds))
                         let_run(False)
+            print(f"round {number} of {rounds}", flush=True)
     return found
 
 
