@@ -15,7 +15,9 @@ first come before those of the second.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,11 @@ class Matched:
     truths_AI: IntArray
     thresholds: int
 
+    @cached_property
+    def ranked_A(self) -> list[_Ranked]:
+        """Return what AP is made of, for each area range."""
+        return [_Ranked(self, area) for area in range(len(self.hit_AD))]
+
     def truths(self, area: int = 0) -> int:
         """Return how many truths there are to be found."""
         return int(self.truths_AI[area].sum())
@@ -59,11 +66,10 @@ class Matched:
 
         weight: of a right detection, where a wrong one weighs 1.
         """
-        counted_D = (self.ignored_AD[area] >> threshold & 1) == 0
-        places_H = np.flatnonzero(self.hit_AD[area][counted_D] >> threshold & 1)
-        found_H = np.arange(1, len(places_H) + 1)
+        seen_H = self.ranked_A[area].seen(threshold)
+        found_H = np.arange(1, len(seen_H) + 1)
         right_H = weight * found_H
-        best_H = right_H / (right_H + places_H + 1 - found_H)
+        best_H = right_H / (right_H + seen_H - found_H)
         return found_H, np.maximum.accumulate(best_H[::-1])[::-1]
 
     def precision_at(
@@ -73,8 +79,6 @@ class Matched:
         truths = self.truths(area)
         if not truths:
             return np.full(len(levels_L), np.nan)
-        if not (self.hit_AD[area] & 1 << threshold).any():
-            return np.zeros(len(levels_L))
         found_H, best_H = self.envelope(area=area, threshold=threshold, weight=weight)
         return np.append(best_H, 0.0)[np.searchsorted(found_H / truths, levels_L, side="left")]
 
@@ -103,22 +107,26 @@ def average_precisions(
     counts_IS = np.ascontiguousarray(counts_SI.T, np.float32)
     shown = np.flatnonzero(matched.truths_AI[area])
     truths_S = matched.truths_AI[area][shown].astype(np.float32) @ counts_IS[shown]
-    prepared = _Prepared(matched, area, bits)
+    ranked = matched.ranked_A[area]
     ap_TS = np.zeros((len(bits), counts_IS.shape[1]), np.float32)
-    step = max(64, _AT_ONCE // max(1, len(prepared.image_U)))
+    step = max(64, _AT_ONCE // max(1, len(ranked.image_U)))
     for start in range(0, counts_IS.shape[1], step):
         part = np.ascontiguousarray(counts_IS[:, start : start + step])
-        ap_TS[:, start : start + step] = prepared.score(part, truths_S[start : start + step], levels_L)
+        ap_TS[:, start : start + step] = ranked.score(part, truths_S[start : start + step], levels_L, bits)
     return np.where(truths_S > 0, ap_TS, np.nan).T
 
 
-class _Prepared:
-    """Shared by all resamples: the detections that count at some threshold, and each threshold's own among them."""
+class _Ranked:
+    """One area range's detections that count at some threshold, up to the last that hits, and each threshold's own.
 
-    def __init__(self, matched: Matched, area: int, bits: list[int] | range):
-        every = sum(1 << bit for bit in bits)
-        hit_D, ignored_D = matched.hit_AD[area] & every, matched.ignored_AD[area] & every
-        kept = np.flatnonzero(ignored_D != every)
+    place_U: of what hits at any, among them. hits: each threshold's among U; ignored: the places of those that do not
+    count at it.
+    """
+
+    def __init__(self, matched: Matched, area: int):
+        bits = range(matched.thresholds)
+        hit_D, ignored_D = matched.hit_AD[area], matched.ignored_AD[area]
+        kept = np.flatnonzero(ignored_D != (1 << matched.thresholds) - 1)
         hitting = np.flatnonzero(hit_D[kept])
         kept = kept[: hitting[-1] + 1] if len(hitting) else kept[:0]  # after the last hit nothing counts
         hit_D, ignored_D, self.image_D = hit_D[kept], ignored_D[kept], matched.image_D[kept]
@@ -127,11 +135,19 @@ class _Prepared:
         self.hits = [np.flatnonzero(hit_D[self.place_U] >> bit & 1) for bit in bits]
         self.ignored = [np.flatnonzero(ignored_D >> bit & 1) for bit in bits]
 
-    def score(self, counts_IS: CountsArray, truths_S: CountsArray, levels_L: FloatArray | None) -> CountsArray:
+    def seen(self, threshold: int) -> IntArray:
+        """Return how many detections count up to each hit."""
+        place_H = self.place_U[self.hits[threshold]]
+        return place_H + 1 - np.searchsorted(self.ignored[threshold], place_H)
+
+    def score(
+        self, counts_IS: CountsArray, truths_S: CountsArray, levels_L: FloatArray | None, bits: Sequence[int]
+    ) -> CountsArray:
         """Return AP_TS of some resamples; that of one without a truth means nothing."""
-        ap_TS = np.zeros((len(self.hits), counts_IS.shape[1]), np.float32)
+        ap_TS = np.zeros((len(bits), counts_IS.shape[1]), np.float32)
         seen_US = _sums_up_to(counts_IS, self.image_D, self.place_U)
-        for ap_S, hits_H, ignored in zip(ap_TS, self.hits, self.ignored):
+        for ap_S, bit in zip(ap_TS, bits):
+            hits_H, ignored = self.hits[bit], self.ignored[bit]
             if len(hits_H):
                 found_HS = _running(np.add, counts_IS.take(self.image_U[hits_H], axis=0))
                 seen_HS = seen_US.take(hits_H, axis=0)

@@ -69,6 +69,7 @@ def resample_errors(
     overlaps = measure(truth, predictions, floor=background, iou_type=iou_type, difficult=difficult)
     overlaps, verdicts = classify(overlaps, iou=iou, background=background)
     classes = tuple(overlaps.names)
+    counts_SI = np.ascontiguousarray(counts_SI.T, np.float32).T  # once for all kinds and classes
     rankings = rankings_by_fix(overlaps, verdicts)
     plain = rankings.pop("AP")
     shown_CI = np.zeros((len(classes), overlaps.images), dtype=bool)
