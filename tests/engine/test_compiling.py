@@ -15,14 +15,18 @@ from vertebra.ground.errors import UserError
 
 
 def test_a_small_net_compiles_for_real():
-    plain = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    class Net(nn.Sequential):  # a class of one's own, as all networks are: torch 2.11 leaves its own containers alone
+        def forward(self, x_NC: torch.Tensor) -> torch.Tensor:
+            return super().forward(x_NC)
+
+    plain = Net(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     compiled = copy.deepcopy(plain)
     x_NC = torch.randn(3, 6)
     begin_step = compile_forward(compiled, torch.device("cpu"))
     begin_step()
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.utils.counters.clear()
     compiled(x_NC).square().sum().backward()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     plain(x_NC).square().sum().backward()
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for one, other in zip(compiled.parameters(), plain.parameters()):
