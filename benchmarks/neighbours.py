@@ -1,6 +1,6 @@
 """Trainings on two cores, alone and beside one busy process: by loader processes, threads, and how long threads spin.
 
-python benchmarks/neighbours.py                        # about four minutes
+python benchmarks/neighbours.py                        # some minutes on a quiet machine
 python benchmarks/neighbours.py --rounds 9 --ways "2 workers" "1 worker"
 
 Each way is a process of its own (OpenMP reads its variables when it is loaded) that trains on the same made-up pictures
@@ -186,7 +186,7 @@ def measure(ways: list[str], rounds: int, seconds: float, folder: Path) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="ratios are to the first")
-    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--seconds", type=float, default=1.0, help="of steps a turn (default 1)")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
