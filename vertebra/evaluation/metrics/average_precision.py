@@ -135,10 +135,13 @@ class _Ranked:
         self.hits = [np.flatnonzero(hit_D[self.place_U] >> bit & 1) for bit in bits]
         self.ignored = [np.flatnonzero(ignored_D >> bit & 1) for bit in bits]
 
+    def left_out(self, threshold: int) -> IntArray:
+        """Return how many of the detections before each hit do not count at the threshold."""
+        return np.searchsorted(self.ignored[threshold], self.place_U[self.hits[threshold]])
+
     def seen(self, threshold: int) -> IntArray:
         """Return how many detections count up to each hit."""
-        place_H = self.place_U[self.hits[threshold]]
-        return place_H + 1 - np.searchsorted(self.ignored[threshold], place_H)
+        return self.place_U[self.hits[threshold]] + 1 - self.left_out(threshold)
 
     def score(
         self, counts_IS: CountsArray, truths_S: CountsArray, levels_L: FloatArray | None, bits: Sequence[int]
@@ -152,8 +155,7 @@ class _Ranked:
                 found_HS = _running(np.add, counts_IS.take(self.image_U[hits_H], axis=0))
                 seen_HS = seen_US.take(hits_H, axis=0)
                 if len(ignored):
-                    before_H = np.searchsorted(ignored, self.place_U[hits_H])
-                    seen_HS -= _sums_up_to(counts_IS, self.image_D[ignored], before_H - 1)
+                    seen_HS -= _sums_up_to(counts_IS, self.image_D[ignored], self.left_out(bit) - 1)
                 # Where a hit's image was not drawn, precision is that of an earlier hit or less.
                 best_HS = np.divide(found_HS, np.maximum(seen_HS, 1, out=seen_HS), out=seen_HS)
                 _running(np.maximum, best_HS[::-1])
