@@ -55,6 +55,18 @@ def test_another_recipes_run_is_refused_with_the_fields_named(tmp_path, resume):
     assert RunDirectory(tmp_path / "run").read_config()["solver"]["lr"] == 0.02
 
 
+@pytest.mark.parametrize(("asked", "differs"), [("none", False), ("some", True)])
+def test_a_run_from_before_a_field_was_added_has_its_value_from_then(tmp_path, asked, differs):
+    added = {"solver.decay": "none", "elsewhere": 1}
+    RunDirectory.open(tmp_path / "run", RECIPE)
+    later = {**RECIPE, "solver": {**RECIPE["solver"], "decay": asked}}
+    if not differs:
+        assert not RunDirectory.is_finished(tmp_path / "run", later, added=added)
+        return RunDirectory.open(tmp_path / "run", later, resume=True, added=added)
+    with pytest.raises(UserError, match=r"solver\.decay \('none' there, 'some' asked\)"):
+        RunDirectory.open(tmp_path / "run", later, resume=True, added=added)
+
+
 def test_fields_that_change_no_result_may_differ(tmp_path):
     RunDirectory.open(tmp_path / "run", RECIPE)
     other = {**RECIPE, "workers": 8, "data": "/elsewhere"}

@@ -27,7 +27,7 @@ from vertebra.engine.logs import setup_logging
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
 from vertebra.ground.errors import UserError
-from vertebra.recipes.schema import BackboneRecipe, RunRecipe, may_differ, path_part
+from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, may_differ, path_part
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
@@ -247,7 +247,9 @@ def open_run(recipe: RunRecipe, world: World, train_set: Images, notes: Iterable
     assert recipe.output is not None
     fields = recipe.model_dump(mode="json")
     resume = recipe.resume or may_restart()  # torchrun's restarts go on by themselves
-    run = RunDirectory.open(recipe.output, fields, resume=resume, may_differ=may_differ(recipe), world=world)
+    run = RunDirectory.open(
+        recipe.output, fields, resume=resume, may_differ=may_differ(recipe), added=ADDED, world=world
+    )
     run.checkpoints.keep = recipe.keep_checkpoints
     images = {"classes": list(train_set.class_names), "fingerprint": train_set.fingerprint()}
     changed = set(run.record_data({**images, "processes": world.size})) & images.keys()

@@ -60,6 +60,7 @@ class RunDirectory:
         *,
         resume: bool = False,
         may_differ: Collection[str] = (),
+        added: Mapping[str, Any] | None = None,
         world: World | None = None,
         tensorboard: bool = True,
     ) -> RunDirectory:
@@ -67,6 +68,7 @@ class RunDirectory:
 
         recipe: nested mapping of plain values, written as config.yaml.
         may_differ: dotted names of fields that a resumed run may change (paths, workers, device ...).
+        added: fields that runs of earlier versions lack, and the value that they had in effect.
         With `resume` and nothing there, a new run begins; check `finished` before going on with one.
         The directory is this process's alone until `finish`, or its end.
         Raises UserError, on every process, where the directory holds another recipe's run (naming the fields),
@@ -74,13 +76,20 @@ class RunDirectory:
         something else, and where a process does not see what rank 0 does.
         """
         run = cls(Path(path), world=world, tensorboard=tensorboard)
-        run.world.decide(lambda: run._create_or_resume(plain(recipe), resume, may_differ))
+        run.world.decide(lambda: run._create_or_resume(plain(recipe), resume, may_differ, added or {}))
         if run.world.size > 1:
             run._require_shared()
         return run
 
     @classmethod
-    def is_finished(cls, path: Path, recipe: Mapping[str, Any], *, may_differ: Collection[str] = ()) -> bool:
+    def is_finished(
+        cls,
+        path: Path,
+        recipe: Mapping[str, Any],
+        *,
+        may_differ: Collection[str] = (),
+        added: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Tell whether `path` holds a finished run of `recipe`; False where there is no run. It is not locked.
 
         Raises UserError where it holds another recipe's run, naming the fields.
@@ -88,10 +97,12 @@ class RunDirectory:
         run = cls(Path(path), tensorboard=False)
         if not run.config.is_file():
             return False
-        run._require_same_recipe(plain(recipe), may_differ)
+        run._require_same_recipe(plain(recipe), may_differ, added or {})
         return run.finished
 
-    def _create_or_resume(self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str]) -> None:
+    def _create_or_resume(
+        self, recipe: dict[str, Any], resume: bool, may_differ: Collection[str], added: Mapping[str, Any]
+    ) -> None:
         if not self.config.exists():
             self._require_empty()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -99,7 +110,7 @@ class RunDirectory:
         if not self.config.exists():
             files.write_text(self.config, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
             return
-        self._require_same_recipe(recipe, may_differ)
+        self._require_same_recipe(recipe, may_differ, added)
         if not resume:
             hint = "add --resume to continue it" if not self.finished else "add --resume to print where its results are"
             state = "a finished run" if self.finished else "an unfinished run"
@@ -135,11 +146,13 @@ class RunDirectory:
         if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and holds no run (no config.yaml); choose another --output.")
 
-    def _require_same_recipe(self, recipe: dict[str, Any], may_differ: Collection[str]) -> None:
-        found = self.read_config()
-        differing = differing_fields(found, recipe, ignore=may_differ)
+    def _require_same_recipe(
+        self, recipe: dict[str, Any], may_differ: Collection[str], added: Mapping[str, Any]
+    ) -> None:
+        flat_asked = flatten(recipe)
+        flat_found = {name: added[name] for name in added if name in flat_asked} | flatten(self.read_config())
+        differing = differing_fields(flat_found, flat_asked, ignore=may_differ)
         if differing:
-            flat_found, flat_asked = flatten(found), flatten(recipe)
             fields = [f"{n} ({flat_found.get(n)!r} there, {flat_asked.get(n)!r} asked)" for n in differing]
             raise UserError(
                 f"{self.path} holds a run of another recipe; it differs in {first_few(fields, 8)}. "

@@ -14,7 +14,7 @@ from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
 from vertebra.recipes.command_line import drop_other_lengths, validated
-from vertebra.recipes.schema import BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
+from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_jobs import Jobs
 
@@ -66,7 +66,7 @@ class Training:
         free = may_differ(self.recipe)
         if self.recipe.precision == "auto":  # the machine that it ran on has decided
             free |= {"precision"}
-        return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free)
+        return RunDirectory.is_finished(self.output, self.recipe.model_dump(mode="json"), may_differ=free, added=ADDED)
 
 
 def common_flags(recipe: Jobs) -> tuple[str, ...]:
