@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -96,6 +98,26 @@ def test_torch_files_are_read(tmp_path, wrap):
     assert provenance == {} and loaded.keys() == state.keys()
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_of_arrays_is_read(tmp_path, protocol):
+    model = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3), "scalar": np.float32(0.5)}
+    content = {"model": model, "__author__": "someone"}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    loaded, provenance = load_weights(tmp_path / "w.pkl")
+    assert provenance == {} and {name: tensor.tolist() for name, tensor in loaded.items()} == {
+        "w": [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
+        "n": 3,
+        "scalar": 0.5,
+    }
+
+
+@pytest.mark.parametrize("value", [nn.Linear(1, 1), len, np.load])
+def test_a_pickle_of_more_than_arrays_is_refused(tmp_path, value):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": value}))
+    with pytest.raises(UnsafeCheckpoint, match="it is refused"):
+        load_weights(tmp_path / "w.pkl")
+
+
 def test_a_pickled_module_is_refused(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "w.pth")
     with pytest.raises(UnsafeCheckpoint, match="it is refused"):
@@ -109,6 +131,7 @@ def test_a_pickled_module_is_refused(tmp_path):
         ("w.safetensors", b"\x10\0\0\0\0\0\0\0{", "is truncated or no safetensors file"),
         ("w.pth", b"<html>404</html>", "is truncated or damaged|is damaged or not a torch file"),
         ("w.pth", None, "do not exist; check the path"),
+        ("w.pkl", b"\x80\x04}", "is truncated or damaged"),
     ],
 )
 def test_files_that_hold_no_weights_are_a_sentence(tmp_path, name, content, sentence):

@@ -17,10 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically
+from vertebra.ground.pickles import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -160,11 +162,13 @@ class UnsafeCheckpoint(CheckpointError):
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a file of tensors and plain values onto the CPU.
+    """Read a file of tensors and plain values onto the CPU; of a bare pickle (.pkl) numpy's arrays, as tensors.
 
     Raises UnsafeCheckpoint for a pickle with anything else in it, CheckpointError for a damaged or missing file.
     """
     try:
+        if path.suffix == ".pkl":
+            return _as_tensors(read_arrays(path, encoding="latin1"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on foreign pickles: our own sentence follows
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -181,6 +185,12 @@ def load_checkpoint(path: Path) -> State:
         if isinstance(error, MemoryError) and path.stat().st_size > _SMALL_BYTES:
             raise
         raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}); {AGAIN}") from error
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.array(value))
+    return {name: _as_tensors(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _load_intact(path: Path) -> State:
@@ -202,7 +212,7 @@ def _asks_for_more_than_values(path: Path, reason: str) -> bool:
     if "Unsupported operand" in reason:  # newer pickle protocols; other files hold bytes that look like one
         with open(path, "rb") as file:
             return file.read(1) == pickle.PROTO
-    return "Unsupported" in reason or "GLOBAL" in reason
+    return any(word in reason for word in ("Unsupported", "GLOBAL", "harmful"))
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,6 @@ when it is read; these are read with nothing allowed but what plain arrays need.
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.datasets.strings import Strings
 from vertebra.ground.errors import DataError
+from vertebra.ground.pickles import read_arrays
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -26,16 +25,6 @@ SPLITS = {  # He et al. 2015, §4.2: 45k/5k to choose by, the test set for resul
     "val": slice(0, 10_000),
     "test": slice(0, 10_000),
 }
-# Protocol-2 pickles of Python 2 name these two modules; nothing else occurs in the official files.
-ALLOWED = frozenset(
-    {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-)
 
 
 def find(root: Path) -> list[str]:
@@ -92,18 +81,9 @@ def _unpickle(path: Path) -> dict[bytes, Any]:
     if not path.is_file():
         raise DataError(path, "missing", "unpack the archive again")
     try:
-        value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        value = read_arrays(path, encoding="bytes")
     except Exception as error:  # a damaged pickle raises anything
         raise DataError(path, f"does not read as a CIFAR-10 batch ({error})", "download it again") from error
     if not isinstance(value, dict):
         raise DataError(path, f"holds a {type(value).__name__}, not a CIFAR-10 batch", "download it again")
     return {key.encode() if isinstance(key, str) else key: one for key, one in value.items()}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which only a harmful file would")
-        if name == "_reconstruct":
-            module = "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
-        return super().find_class(module, name)
