@@ -7,6 +7,7 @@ from backbones import create_backbone
 from vertebra.build.backbone import build_classifier, make_detector_backbone, pretrained_backbone
 from vertebra.build.detector import make_detector
 from vertebra.build.training import build_optimizer, build_schedule, describe_rate, iterations_of
+from vertebra.build.views import load_net
 from vertebra.engine.schedule import Constant, Cosine, Linear, MultiStep, Plateau, Warmup, WarmupUntilError
 from vertebra.engine.weights import save_weights
 from vertebra.ground.errors import RecipeError
@@ -81,7 +82,7 @@ def test_beginnings_that_cannot_be_are_sentences(tmp_path):
     path = tmp_path / "a.safetensors"
     save_weights(path, create_backbone("vgg11", num_classes=3, width=0.125).state_dict(), {})
     with pytest.raises(ValueError, match="both set the first weights: give one of them"):
-        build_classifier(vgg_recipe(shallow_weights=path, weights=path), 3)
+        build_classifier(vgg_recipe(shallow_weights=path, weights=str(path)), 3)
     with pytest.raises(ValueError, match="r18 cannot start from a shallower net"):
         build_classifier(vgg_recipe(shallow_weights=path, backbone="r18"), 3)
     with pytest.raises(ValueError, match="does not fit this network: it has other shapes for"):
@@ -108,3 +109,18 @@ def test_epochs_are_rounded_up_to_steps():
 def test_a_training_that_cannot_be_run_is_said_before_it_begins(solver, sentence):
     with pytest.raises(RecipeError, match=sentence):
         iterations_of(BackboneRecipe.model_validate({"solver": solver}), 100)
+
+
+def test_a_network_takes_its_pixel_statistics_from_its_weights(tmp_path):
+    """A file made with others than the network's own; and a detector that was trained from it is restored with them."""
+    net = create_backbone("cifar_r8", num_classes=7)
+    identity = {**net.identity(), "pixel_mean": [127.5, 127.5, 127.5], "pixel_std": [1.0, 1.0, 1.0]}
+    save_weights(tmp_path / "a.safetensors", net.state_dict(), {"backbone": identity})
+    recipe = DetectionRecipe(backbone="cifar_r8", weights=str(tmp_path / "a.safetensors"))
+    backbone, _ = pretrained_backbone(recipe)
+    classifier, _ = build_classifier(BackboneRecipe(backbone="cifar_r8", weights=recipe.weights), 3)
+    tested = load_net(tmp_path / "a.safetensors", torch.device("cpu"), size=32, resize=32, precision="fp32").backbone
+    pixels = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
+    for one in (backbone, classifier.backbone, tested):
+        assert torch.equal(one.pixel_norm(pixels), pixels - 127.5)
+        assert one.identity()["pixel_std"] == [1.0, 1.0, 1.0]

@@ -43,7 +43,7 @@ def test_what_cannot_be_trained_is_a_sentence_and_leaves_no_run_in_the_way(
 
 @pytest.mark.parametrize(
     ("fact", "value", "word"),
-    [("channel_order", "BGR", "BGR"), ("pixel_mean", [102.9, 115.9, 122.7], "mean"), ("stride_in", "1x1", "1x1")],
+    [("channel_order", "BGR", "BGR"), ("pixel_mean", [102.9], "not three numbers"), ("stride_in", "1x1", "1x1")],
 )
 def test_what_would_silently_cost_accuracy_is_refused(detector_flags, weights, tmp_path, fact, value, word):
     state, facts = load_weights(weights["r18"])

@@ -216,7 +216,7 @@ def test_fine_tuning_says_that_the_classifier_starts_anew(tool, folders, tmp_pat
     two = tmp_path / "two_classes"
     write_folders(two, {"ant": 6, "bee": 6}, "train", (40, 48))
     write_folders(two, {"ant": 2, "bee": 2}, "val", (40, 48))
-    weights = tmp_path / "three" / "model.safetensors"
+    weights = str(tmp_path / "three" / "model.safetensors")
     tool.train(small(recipe, two, tmp_path / "run", **changes, weights=weights), World())
     assert "the classifier starts anew: 2 classes instead of 3" in (tmp_path / "run" / "log.txt").read_text()
 

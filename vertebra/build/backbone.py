@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backbones import Backbone, BackboneError, create_backbone
 from backbones.blocks import recompute_blocks
 from backbones.classifier import Classifier
 from backbones.vgg import shallow_layers
+from vertebra.build.weights import resolve_weights, start_from
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
@@ -23,14 +22,6 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 logger = logging.getLogger(__name__)
-
-
-# torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
-TORCHVISION_WEIGHTS = {
-    **{f"r{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)},
-    **{f"vgg{depth}": f"VGG{depth}_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
-    **{f"vgg{depth}_bn": f"VGG{depth}_BN_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
-}
 
 
 def build_backbone(
@@ -69,35 +60,10 @@ def pretrained_backbone(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[B
     require_weights(recipe.weights, is_frozen=recipe.model.is_frozen)
     if recipe.weights == "none":
         return make_detector_backbone(recipe), {"source": "none"}
-    if recipe.weights == "torchvision":
-        state, origin, place = *torchvision_weights(recipe.backbone), Path("torchvision")
-    else:
-        place = Path(recipe.weights)
-        state, origin = load_weights(place)
-    identity = origin.get("backbone", {})
-    backbone = make_detector_backbone(recipe, int(identity.get("num_classes", 1000)))
-    check_identity(origin, backbone, place)
-    classifier = backbone.classifier_name  # not a part of the detector, so any number of classes will do
-    load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
+    state, origin = resolve_weights(recipe.weights, recipe.backbone)
+    backbone = make_detector_backbone(recipe, int(origin.get("backbone", {}).get("num_classes", 1000)))
+    start_from(backbone, state, origin, Path(recipe.weights))
     return backbone, {"source": recipe.weights, **origin}
-
-
-def torchvision_weights(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """torchvision's ImageNet weights of one of our networks. Raises ValueError where it has none."""
-    if name not in TORCHVISION_WEIGHTS:
-        raise ValueError(f"torchvision has no weights for {name}; it has them for {', '.join(TORCHVISION_WEIGHTS)}")
-    import torchvision
-
-    weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(
-            f"torchvision's weights for {name} cannot be fetched: {weights.url} ({error}); fetch that file where there "
-            "is a network and give it as --weights FILE"
-        ) from error
-    figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
-    return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
 
 
 def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifier, dict[str, Any] | None]:
@@ -106,7 +72,7 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
     if recipe.zero_init_residual and recipe.weights is None and ":" in recipe.backbone:
         logger.warning("zero_init_residual is for our own networks: %s begins as its library has it", recipe.backbone)
     origin = None
-    if recipe.weights is not None:
+    if recipe.weights not in (None, "none"):
         origin = _start_from(backbone, recipe.weights)
     if recipe.shallow_weights is not None:
         origin = _start_from_shallow(backbone, recipe.shallow_weights)
@@ -115,15 +81,13 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
     return Classifier(backbone, label_smoothing=recipe.label_smoothing), origin
 
 
-def _start_from(backbone: Backbone, path: Path) -> dict[str, Any]:
-    """Load all but the classifier; return the provenance of the file."""
-    state, origin = load_weights(path)
-    check_identity(origin, backbone, path)
-    classifier = backbone.classifier_name
-    load_into(backbone, state, path, allow_missing=(classifier,), ignore=(classifier,))
-    there = state.get(f"{classifier}.weight")
+def _start_from(backbone: Backbone, weights: str) -> dict[str, Any]:
+    """Load all but the classifier; return the provenance of the weights."""
+    state, origin = resolve_weights(weights, backbone.name)
+    start_from(backbone, state, origin, Path(weights))
+    there = state.get(f"{backbone.classifier_name}.weight")
     others = f" instead of {len(there)}" if there is not None and len(there) != backbone.num_classes else ""
-    logger.info("weights of %s; the classifier starts anew: %d classes%s", path, backbone.num_classes, others)
+    logger.info("weights of %s; the classifier starts anew: %d classes%s", weights, backbone.num_classes, others)
     return origin
 
 
@@ -139,10 +103,3 @@ def _start_from_shallow(backbone: Backbone, path: Path) -> dict[str, Any]:
     load_into(backbone, taken, path, allow_missing=kept)
     logger.info("%s starts from %s of %s; the other layers from random weights", backbone.name, names, path)
     return {"source": f"first and last layers of {path.name}", **origin}
-
-
-def check_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:
-    """Refuse weights of another architecture, channel order, normalisation or stride placement."""
-    if "backbone" in origin:
-        expected = {name: value for name, value in backbone.identity().items() if name != "num_classes"}
-        check_provenance(origin["backbone"], expected, path)

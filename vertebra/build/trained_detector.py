@@ -13,7 +13,7 @@ import torch
 from backbones import Backbone
 from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detector
-from vertebra.build.backbone import check_identity, make_detector_backbone
+from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import check_member
 from vertebra.build.outside_detectors import (
     from_torchvision,
@@ -22,6 +22,7 @@ from vertebra.build.outside_detectors import (
     torchvision_state,
 )
 from vertebra.build.results import weights_file
+from vertebra.build.weights import adopt_identity, local_file
 from vertebra.engine.weights import load_weights, read_provenance
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import validated
@@ -48,7 +49,7 @@ class TrainedDetector:
         """Return the detector in evaluation mode, on the CPU. recipe: its own, with other settings of the test."""
         recipe = recipe or self.recipe
         backbone = make_detector_backbone(recipe)
-        check_identity(self.facts, backbone, self.path)
+        adopt_identity(self.facts, backbone, self.path)
         model = detector.make_detector(recipe, backbone, len(self.names))
         detector.load_file_state(model, self.state, self.path)
         return model.eval()
@@ -60,7 +61,7 @@ class TrainedDetector:
         do not fit.
         """
         backbone = make_detector_backbone(recipe)
-        check_identity(self.facts, backbone, self.path)
+        adopt_identity(self.facts, backbone, self.path)
         model = detector.make_detector(recipe, backbone, len(class_names))
         known = self.class_names == tuple(class_names)
         anew = [layer for layer in detector.CLASS_LAYERS if not known and any(n.startswith(layer) for n in self.state)]
@@ -72,7 +73,7 @@ class TrainedDetector:
 
 def is_detector(weights: str) -> bool:
     """Tell whether that is a file of train_det.py's, and not one of a backbone."""
-    path = Path(weights)
+    path = local_file(weights)
     return path.suffix == ".safetensors" and path.is_file() and "detector" in read_provenance(path)
 
 
@@ -80,7 +81,7 @@ def read_detector(weights: str) -> TrainedDetector:
     """Read a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
     if weights.startswith("torchvision:"):
         return _read_torchvision(weights)
-    path = Path(weights)
+    path = local_file(weights)
     if path.is_dir():
         path = weights_file(path, tool="train_det.py")
     state, facts = load_weights(path)

@@ -15,8 +15,8 @@ from torch import nn
 
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
-from vertebra.build.backbone import check_identity
 from vertebra.build.training import autocast_of, check_classes
+from vertebra.build.weights import adopt_identity
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
@@ -87,7 +87,7 @@ def load_net(path: Path, device: torch.device, *, size: int | None, resize: int 
         shortcut=identity.get("shortcut") or "B",
         stride_in=identity.get("stride_in") or "3x3",
     )
-    check_identity(origin, backbone, path)
+    adopt_identity(origin, backbone, path)
     load_into(backbone, state, path)
     map_side(backbone, sides.size)  # refuses a size of which nothing is left, before any image is read
     names = origin.get("class_names")

@@ -75,11 +75,12 @@ def main(arguments: list[str]) -> int:
 def evaluate(settings: Settings, world: World) -> int:
     """Localise, score, write, and print the figures."""
     from vertebra.build import build_localisation
-    from vertebra.build.backbone import build_backbone, check_identity
+    from vertebra.build.backbone import build_backbone
     from vertebra.build.detector import load_file_state
     from vertebra.build.localizer_run import PredictedClasses, evaluate_localizer
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.training import check_classes
+    from vertebra.build.weights import adopt_identity
     from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging
     from vertebra.engine.weights import load_weights
@@ -106,7 +107,7 @@ def evaluate(settings: Settings, world: World) -> int:
         raise RecipeError("--ilsvrc holds guesses of classes: name what predicts them with --classifier FILE")
     ids = read_synsets(settings.synsets, known) if settings.synsets else list(range(1, len(known) + 1))
     backbone = build_backbone(recipe, 1000)
-    check_identity(facts, backbone, path)
+    adopt_identity(facts, backbone, path)
     model = build_localisation.build_localizer(recipe, backbone, len(known))
     load_file_state(model, state, path)
     model.to(world.device).eval()

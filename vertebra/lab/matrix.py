@@ -14,8 +14,9 @@ import torch
 
 from backbones import BackboneError
 from vertebra.build import detection_data
-from vertebra.build.backbone import TORCHVISION_WEIGHTS, make_detector_backbone, pretrained_backbone
+from vertebra.build.backbone import make_detector_backbone, pretrained_backbone
 from vertebra.build.detector import make_detector
+from vertebra.build.weights import TORCHVISION_WEIGHTS
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError

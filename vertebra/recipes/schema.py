@@ -325,7 +325,9 @@ class ClassificationInput(Recipe):
 class BackboneRecipe(RunRecipe):
     """Train a backbone as a classifier on a folder of classes."""
 
-    weights: Path | None = Field(None, description="Start from these weights; the classifier starts anew.")
+    weights: str | None = Field(
+        None, description="Start from these weights, a file or torchvision; the classifier starts anew."
+    )
     shallow_weights: Path | None = Field(
         None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."
     )

@@ -1,0 +1,82 @@
+"""What `--weights` can name, in every command, and how a backbone starts from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from backbones import Backbone
+from backbones.chain import PixelNorm
+from vertebra.engine.weights import check_provenance, load_into, load_weights
+from vertebra.ground.errors import UserError
+
+# torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
+TORCHVISION_WEIGHTS = {
+    **{f"r{depth}": f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)},
+    **{f"vgg{depth}": f"VGG{depth}_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}_bn": f"VGG{depth}_BN_Weights.IMAGENET1K_V1" for depth in (11, 13, 16, 19)},
+}
+
+
+def resolve_weights(value: str, backbone: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors that a value of `--weights` stands for, and their provenance.
+
+    value: `none` (no tensors), `torchvision` (its ImageNet weights of the network of that name), or what `local_file`
+    knows. Raises ValueError and OSError with a sentence.
+    """
+    if value == "none":
+        return {}, {}
+    if value == "torchvision":
+        return torchvision_weights(backbone)
+    return load_weights(local_file(value))
+
+
+def local_file(value: str | Path) -> Path:
+    """Return where on this machine the file is that a value of `--weights` names."""
+    return Path(value)
+
+
+def torchvision_weights(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """torchvision's ImageNet weights of one of our networks. Raises ValueError where it has none."""
+    if name not in TORCHVISION_WEIGHTS:
+        raise ValueError(f"torchvision has no weights for {name}; it has them for {', '.join(TORCHVISION_WEIGHTS)}")
+    import torchvision
+
+    weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"torchvision's weights for {name} cannot be fetched: {weights.url} ({error}); fetch that file where there "
+            "is a network and give it as --weights FILE"
+        ) from error
+    figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
+    return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
+
+
+def start_from(backbone: Backbone, state: dict[str, Tensor], origin: dict[str, Any], place: Path) -> None:
+    """Load all but the classifier, which may be of any number of classes. place: of the weights, for messages."""
+    adopt_identity(origin, backbone, place)
+    classifier = backbone.classifier_name
+    load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
+
+
+def adopt_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:
+    """Give `backbone` the pixel statistics that its weights were trained with, as `path`'s provenance has them.
+
+    A network normalises its pixels itself, so weights by others with means or deviations of their own need nothing
+    folded into a layer. Raises UserError for weights of another architecture, channel order or stride placement.
+    """
+    found = origin.get("backbone")
+    if not found:
+        return
+    adopted = ("num_classes", "pixel_mean", "pixel_std")
+    check_provenance(found, {k: v for k, v in backbone.identity().items() if k not in adopted}, path)
+    norm = backbone.pixel_norm
+    mean, std = found.get("pixel_mean", norm.mean_values), found.get("pixel_std", norm.std_values)
+    try:
+        backbone.pixel_norm = PixelNorm(mean, std)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(path, f"the pixel mean {mean} and deviation {std} are not three numbers each") from None
