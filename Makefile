@@ -4,6 +4,7 @@
 #   make slow    the slow ones; SLOW="FILE ..." some of them
 #   make oldest  the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
 #   make lint    format, style, types, layers
+#   make docs    the site, into docs/_build/html; a warning is an error
 #   make bench   our speed side by side with the peers'
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +15,7 @@ TEST_PROCESSES ?= 2
 SLOW ?= tests
 OLDEST = $(shell sed -n '/^dependencies/,/^]/s/^ *"\([^">]*\)>=\([^"]*\)".*/\1==\2.*/p' pyproject.toml)
 
-.PHONY: demo test slow oldest lint bench setup clean
+.PHONY: demo test slow oldest lint docs bench setup clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -47,6 +48,11 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/backbone.py

@@ -114,7 +114,7 @@ class Targets(TensorStructure):
     """The truth of one ImageBatch, padded to G truths an image.
 
     boxes_NG4 float32; labels_NG int64; valid_NG bool (False: padding); crowd_NG bool; difficult_NG bool.
-    ignore_NG bool: truths that are neither to be found nor to be punished; set by the recipe's `crowd` and
+    ignore_NG: bool, truths that are neither to be found nor to be punished; set by the recipe's `crowd` and
         `difficult` fields (a truth that the recipe drops is not here at all).
     draw_seeds_N: int64, one key an image from seed, iteration and image id: all random draws for that image
         follow from it, so that they do not depend on the number of processes.

@@ -58,7 +58,7 @@ def train(
         iteration that is left; it begins at iteration `state["iteration"]`, counted from 0. Its
         `workers`, if it has that, are named where the device waits for them.
     precision: "fp32", "bf16" or "fp16". grad_clip: largest norm of the gradient.
-    evaluate: called by all processes at every `eval_period`th iteration and at the end, with the model in eval
+    evaluate: called by all processes every `eval_period` iterations and at the end, with the model in eval
         mode; rank 0's figures count. best: name of the figure (higher is better) that chooses best.pt.
     average: of the model's weights; it follows every step, and is evaluated beside them.
     state: `run.latest_state()`, from which to go on to the bit; None to begin.

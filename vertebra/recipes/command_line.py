@@ -150,15 +150,16 @@ def parse_recipe(
     default: the recipe when there is no --config. Raises RecipeError naming the field; `--help`, unknown flags and
     values of another type exit by themselves (0 and 2), with the nearest known flag.
     """
-    name = default
+    name, origin = default, ""
     if "config" not in kind.model_fields:  # else --config is the recipe's own field
         config, arguments = take_flag(arguments, "--config")
         name = config or default
+        origin = "\n\n--config FILE reads these settings from a recipe (YAML); flags win."
     base = kind.model_construct()
     if name:
         file = find_recipe(name)
         base = validated(kind, read_yaml(file), str(file), is_part=True)
-    origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe." if name else ""
+        origin = f"\n\nDefaults below are those of {name}; --config FILE loads another recipe."
     with _WHOLE:
         read: Any = tyro.cli(
             kind,
