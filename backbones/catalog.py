@@ -28,10 +28,11 @@ CIFAR: dict[str, Maker] = {
 }
 MAKERS = {**RESNETS, **PLAIN, **VGGS, **CIFAR}
 OUTSIDE = ("torchvision", "timm")
+OUTSIDE_NAMES = "outside networks are torchvision:NAME, timm:NAME or FILE.py:FUNCTION"
 
 
 def list_backbones() -> tuple[str, ...]:
-    """Names of our networks. Besides: any 6n+2 of the CIFAR nets, `torchvision:NAME`, `timm:NAME`."""
+    """Names of our networks. Besides: any 6n+2 of the CIFAR nets, torchvision:NAME, timm:NAME, FILE.py:FUNCTION."""
     return tuple(MAKERS)
 
 
@@ -47,7 +48,7 @@ def create_backbone(
 ) -> Backbone:
     """The network of that name with random weights (from torch's global generator), in training mode.
 
-    name: one of `list_backbones()`, `torchvision:NAME` or `timm:NAME`. width: factor on all channels.
+    name: one of `list_backbones()`, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION. width: factor on all channels.
     shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
     so that one recipe serves all; `identity()` has what was built. dilate_last (DC5: the last map at stride 16) and
     zero_init_last: see `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
@@ -73,16 +74,19 @@ def _hint(name: str) -> str:
     # "resnet50" and "vgg-16" are what people type; r50 and vgg16 is what they mean.
     plain = name.lower().replace("resnet", "r").replace("-", "")
     near = difflib.get_close_matches(plain, MAKERS, n=1, cutoff=0.6)
-    return f"the nearest name is {near[0]!r}" if near else "outside networks are torchvision:NAME or timm:NAME"
+    return f"the nearest name is {near[0]!r}" if near else OUTSIDE_NAMES
 
 
 def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Backbone:
     from backbones.adapters import from_timm, from_torchvision
+    from backbones.own import from_file
 
-    library, _, model = name.partition(":")
-    if library not in OUTSIDE:
-        raise BackboneError(f"There is no backbone {name!r}: outside networks are torchvision:NAME or timm:NAME.")
+    library, _, model = name.rpartition(":")
+    if library not in OUTSIDE and not library.endswith(".py"):
+        raise BackboneError(f"There is no backbone {name!r}: {OUTSIDE_NAMES}.")
     if width != 1:
         raise BackboneError(f"{name} has no width factor; only our own networks have one, so leave out {width}.")
+    if library.endswith(".py"):
+        return from_file(library, model, num_classes, dilate_last=dilate_last)
     make = from_torchvision if library == "torchvision" else from_timm
     return make(model, num_classes, dilate_last=dilate_last)

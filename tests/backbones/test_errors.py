@@ -35,7 +35,7 @@ def test_a_name_that_cannot_be_built_is_answered_with_one_that_can(name, sentenc
         (lambda: create_backbone("r18", width=0), "r18 cannot have width 0; choose a factor above 0"),
         (lambda: create_backbone("cifar_r20", dilate_last=True), "cifar_r20 cannot be built with a dilated last stage"),
         (lambda: create_backbone("torchvision:resnet18", width=0.5), "torchvision:resnet18 has no width factor"),
-        (lambda: create_backbone("torch:resnet18"), "torchvision:NAME or timm:NAME"),
+        (lambda: create_backbone("torch:resnet18"), "torchvision:NAME, timm:NAME or FILE.py:FUNCTION"),
         (lambda: create_backbone("cifar_r20").cut(16), r"cifar_r20 cannot be cut at stride 16; .* strides 1, 2, 4"),
         (lambda: narrow("r18").cut(5), r"r18 cannot be cut at stride 5; .* strides 4, 8, 16, 32"),
         (lambda: narrow("vgg11").cut(16, roi_size=14), "needs roi_size 7, as fc6 reads 7x7 maps, not 14"),

@@ -220,7 +220,9 @@ class OfTest(OnDevices):
 class RunRecipe(Recipe):
     """Settings of every training: the network, where it runs, where it writes."""
 
-    backbone: str = Field("r50", description="r18..r152, plain18/34, vgg11..19[_bn], cifar_*, torchvision:N, timm:N.")
+    backbone: str = Field(
+        "r50", description="r18..r152, plain18/34, vgg11..19[_bn], cifar_*, torchvision:N, timm:N, FILE.py:FUNCTION."
+    )
     width: float = Field(1.0, gt=0, description="Factor on all channel counts.")
     shortcut: Literal["A", "B", "C"] = Field("B", description="A zero-padded, B projections where needed, C all.")
     stride_in: Literal["1x1", "3x3"] = Field("3x3", description="Where a bottleneck strides: paper, torchvision.")
