@@ -26,8 +26,9 @@ from vertebra.engine.distributed import World, may_restart
 from vertebra.engine.logs import setup_logging
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
+from vertebra.engine.trackers import Subject, begin_tracking
 from vertebra.ground.errors import UserError
-from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, may_differ, path_part
+from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, flatten, may_differ, path_part
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
@@ -175,6 +176,7 @@ def _train(job: TrainingJob[Any, Any]) -> int:
         **provenance.describe(),  # now: the code and the machine that the run starts with
     }
     job.begin(run)
+    world.decide(lambda: run.metrics.trackers.extend(begin_tracking(recipe.track, subject(job, run, facts))))
     state = run.latest_state()
     if world.size != begun:
         logger.info(
@@ -210,6 +212,13 @@ def _train(job: TrainingJob[Any, Any]) -> int:
     )
     job.finish(run, record, {**facts, "training_s": round(record.seconds, 1)})
     return 0
+
+
+def subject(job: TrainingJob[Any, Any], run: RunDirectory, facts: dict[str, Any]) -> Subject:
+    """Return what trackers are told of a run."""
+    origin = {name: facts[name] for name in ("protocol_hash", "commit", "command")}
+    tags = {"job": job.kind, "backbone": job.recipe.backbone, "data": job.data_name()}
+    return Subject(run.path, {**flatten(job.recipe), **origin}, tags)
 
 
 def completed(recipe: AnyRecipe, world: World, *, kind: str, data: str) -> AnyRecipe:

@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
 from vertebra.ground.files import append_line, is_full, write_text
+
+if TYPE_CHECKING:
+    from vertebra.engine.trackers import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +158,7 @@ def _with_plain_lines(items: Iterable[Item], description: str, total: int | None
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl, one object a line with `iteration` first, and to TensorBoard's events."""
+    """Appends to metrics.jsonl, one object a line with `iteration` first, to TensorBoard's events and to `trackers`."""
 
     def __init__(self, directory: Path, *, tensorboard: bool = True, enabled: bool = True):
         self._path = directory / "metrics.jsonl"
@@ -163,6 +166,7 @@ class MetricsWriter:
         self._tensorboard = tensorboard
         self._enabled = enabled
         self._events: Any = None
+        self.trackers: list[Outbox] = []
 
     def write(self, iteration: int, values: dict[str, float], *, section: str) -> None:
         """Write named numbers; non-finite ones become null.
@@ -176,6 +180,8 @@ class MetricsWriter:
         if section == "evaluation" and self._path.exists() and self._path.read_text().endswith(f"{line}\n"):
             return  # a run that was killed after its last evaluation has made that again
         append_line(self._path, line)
+        for tracker in self.trackers:
+            tracker.write(iteration, finite, section=section)
         if self._tensorboard:
             self._write_events(iteration, values, section)
 

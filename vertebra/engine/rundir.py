@@ -30,7 +30,7 @@ PATIENCE_S = 10.0  # for a file to show up on another node
 class RunDirectory:
     """The paths of a run, its `checkpoints` and its `metrics`. Made by `open`; only rank 0 writes.
 
-    config.yaml data.json log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json
+    config.yaml data.json trackers.json log.txt metrics.jsonl checkpoints/ predictions.json truth.json evaluation.json
     model.safetensors provenance.json, and TensorBoard events; model_best.safetensors (the best evaluated) where
     training evaluates; of a classifier also model_raw.safetensors (where model.safetensors holds the weights' average).
     """
@@ -237,5 +237,7 @@ class RunDirectory:
         """Write provenance.json, which is what makes the run a finished one."""
         self.metrics.close()
         self.write_json(self.provenance, {**plain(provenance), "finished": True})
+        for tracker in self.metrics.trackers:
+            tracker.close([path for path in (self.provenance, self.evaluation) if path.is_file()])
         if self.world.is_main:
             lock.release(self.path)

@@ -14,7 +14,15 @@ from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
 from vertebra.recipes.command_line import drop_other_lengths, validated
-from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, flag_of, flatten, may_differ
+from vertebra.recipes.schema import (
+    ADDED,
+    BackboneRecipe,
+    RunRecipe,
+    flag_of,
+    flatten,
+    may_differ,
+    require_trackers,
+)
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_jobs import Jobs
 
@@ -70,9 +78,11 @@ class Training:
 
 
 def common_flags(recipe: Jobs) -> tuple[str, ...]:
-    """Return the flags that a plan gives to all its trainings."""
+    """Return the flags that a plan gives to all its trainings. Raises RecipeError where a tracker is not installed."""
+    require_trackers(recipe.track)
     devices = ("--device", recipe.device, "--gpus", str(recipe.processes))
-    return (*devices, "--workers", str(recipe.workers), "--resume")
+    track = ("--track", *recipe.track) if recipe.track else ()
+    return (*devices, "--workers", str(recipe.workers), *track, "--resume")
 
 
 def seeded(first: Training, seed: int, output: Path) -> Training:

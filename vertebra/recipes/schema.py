@@ -7,9 +7,11 @@ and a line of the resolved `config.yaml` in the run directory. Nothing here impo
 
 from __future__ import annotations
 
+import difflib
 import functools
 import logging
 import os
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +70,32 @@ def _not_negative(workers: int | str) -> int | str:
     return workers
 
 
+# Trackers of experiments (`vertebra.engine.trackers`), and the modules that each needs.
+TRACKERS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy"), "trackio": ("trackio",)}
+
+
+def _known_trackers(track: tuple[str, ...]) -> tuple[str, ...]:
+    for name in track:
+        kind = name.partition(":")[0]
+        if kind not in TRACKERS:
+            near = difflib.get_close_matches(kind, TRACKERS, n=1)
+            known = f"did you mean {near[0]}?" if near else f"the trackers are {', '.join(TRACKERS)}"
+            raise ValueError(f"there is no tracker {kind}; {known}")
+        if track.count(name) > 1:
+            raise ValueError(f"{name} is there twice: leave one out")
+    return track
+
+
+def require_trackers(track: tuple[str, ...]) -> None:
+    """Raise RecipeError where a tracker's package is not installed."""
+    for name in track:
+        kind, _, place = name.partition(":")
+        modules = TRACKERS[kind][:1] if "://" in place else TRACKERS[kind]  # a server needs no database here
+        # A folder that a tracker left in the working directory has a spec as well, but no origin.
+        if not all((spec := find_spec(module)) and spec.origin for module in modules):
+            raise RecipeError(f"--track {name}", f"{kind} is not installed here", f"run: pip install {kind}")
+
+
 Count = Annotated[int, Field(ge=1)]  # in tuples
 Ratio = Annotated[float, Field(gt=0)]
 Body = Literal["c4", "dc5", "fpn"]
@@ -77,6 +105,14 @@ Workers = Annotated[
     int | Literal["auto"],  # a bound on the int alone would be spelt out in the command line's message
     AfterValidator(_not_negative),
     Field(description="Loader processes for each process; auto: 2 to 16, as many as it has cores to spare."),
+]
+Track = Annotated[
+    tuple[str, ...],
+    AfterValidator(_known_trackers),
+    Field(
+        description="Trackers that follow the training, beside the files in its directory: wandb[:PROJECT], "
+        "mlflow:DIR or mlflow:URI, trackio[:PROJECT]."
+    ),
 ]
 # Of a test: the precision of the training, or another.
 TestPrecision = Annotated[
@@ -89,6 +125,7 @@ NO_EFFECT = frozenset(
         *("data", "output", "resume", "device", "gpus", "workers", "input.cache_mb"),
         *("compile", "checkpoint_activations", "write_proposals"),
         *("log_period", "checkpoint_period", "eval_period", "keep_checkpoints", "keep_best"),
+        "track",
     }
 )
 # Fields that came later than the first runs, and the value with which all is as before.
@@ -238,6 +275,7 @@ class RunRecipe(Recipe):
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and augmentation.")
     workers: Workers = "auto"
+    track: Track = ()
     log_period: int = Field(20, ge=1, description="Steps between log lines.")
     checkpoint_period: int = Field(1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay on disk.")
@@ -255,8 +293,9 @@ class RunRecipe(Recipe):
         return self.data
 
     def require_inputs(self) -> None:
-        """Raise RecipeError where a training lacks what has no default."""
+        """Raise RecipeError where a training lacks what has no default, or a tracker its package."""
         self.data_directory()
+        require_trackers(self.track)
 
 
 class ClassificationInput(Recipe):

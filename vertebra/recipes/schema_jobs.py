@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vertebra.recipes.schema import OnDevices, refuse
+from vertebra.recipes.schema import OnDevices, Track, refuse
 
 TASKS = ("nodes", "ntasks", "ntasks_per_node", "tasks_per_node", "array")  # of --slurm: how often a command runs
 
@@ -19,6 +19,7 @@ class Jobs(OnDevices):
 
     output: Path = Field(description="Where the runs and the report go.")
     gpus: int = Field(1, ge=1, description="Processes (on GPUs: devices) for each training.")
+    track: Track = ()
     jobs: int | None = Field(None, ge=1, description="Trainings at a time, which share the cores; none: 1.")
     slurm: tuple[str, ...] = Field(
         (),
