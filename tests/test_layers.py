@@ -21,5 +21,6 @@ def test_no_tool_bears_a_standard_library_modules_name():
     assert not [tool.stem for tool in (HOUSE / "tools").glob("*.py") if tool.stem in sys.stdlib_module_names]
 
 
-def test_detectors_package_stays_empty():
-    assert (HOUSE / "detectors" / "__init__.py").read_text() == ""
+@pytest.mark.parametrize("room", ["detectors", "segmenters"])
+def test_rooms_of_networks_stay_empty_packages(room):
+    assert (HOUSE / room / "__init__.py").read_text() == ""

@@ -13,7 +13,7 @@ import pytest
 from vertebra import __version__
 
 HOUSE = Path(__file__).resolve().parent.parent
-PACKAGES = ("backbones", "detectors", "vertebra")
+PACKAGES = ("backbones", "detectors", "segmenters", "vertebra")
 
 
 @pytest.fixture(scope="module")

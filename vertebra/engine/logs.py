@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROOMS = ("vertebra", "detectors", "backbones", "__main__")
+ROOMS = ("vertebra", "detectors", "segmenters", "backbones", "__main__")
 PLAIN_LINE_PERIOD_S = 30.0
 
 Item = TypeVar("Item")
