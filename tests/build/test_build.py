@@ -11,12 +11,13 @@ from vertebra.build.views import load_net
 from vertebra.engine.schedule import Constant, Cosine, Linear, MultiStep, Plateau, Warmup, WarmupUntilError
 from vertebra.engine.weights import save_weights
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import INSTALLED, load_recipe, read_yaml
+from vertebra.recipes.command_line import load_recipe, read_yaml
+from vertebra.recipes.installed import INSTALLED, installed_recipes
 from vertebra.recipes.schema import BackboneRecipe, Solver
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 # Those of localisation are built in test_localisation.py.
-OURS = [path for path in sorted(INSTALLED.rglob("*.yaml")) if path.parent.name != "localisation"]
+OURS = [path for path in installed_recipes() if path.parent.name != "localisation"]
 RECIPES = [path for path in OURS if "backbone" in read_yaml(path)]
 
 

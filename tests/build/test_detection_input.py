@@ -12,10 +12,11 @@ from vertebra.data.transforms.detection_views import DetectionAugmentation
 from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes import schema
-from vertebra.recipes.command_line import INSTALLED, load_recipe, parse_recipe, read_yaml, validated
+from vertebra.recipes.command_line import load_recipe, parse_recipe, read_yaml, validated
+from vertebra.recipes.installed import INSTALLED, installed_recipes
 from vertebra.recipes.schema_detection import DetectionRecipe
 
-RECIPES = [path for path in sorted(INSTALLED.rglob("*.yaml")) if {"backbone", "dataset"} <= set(read_yaml(path))]
+RECIPES = [path for path in installed_recipes() if {"backbone", "dataset"} <= set(read_yaml(path))]
 
 
 def parse(*arguments: str) -> DetectionRecipe:

@@ -13,7 +13,8 @@ from vertebra.build.detector import file_state, load_file_state
 from vertebra.build.training import build_optimizer, build_schedule, iterations_of
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.command_line import INSTALLED, load_recipe, validated
+from vertebra.recipes.command_line import load_recipe, validated
+from vertebra.recipes.installed import INSTALLED
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 RECIPES = sorted((INSTALLED / "localisation").glob("*.yaml"))

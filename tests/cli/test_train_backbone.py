@@ -19,12 +19,13 @@ from vertebra.cli import train_backbone
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_weights
 from vertebra.ground.errors import UserError
-from vertebra.recipes.command_line import INSTALLED, load_recipe, read_yaml
+from vertebra.recipes.command_line import load_recipe, read_yaml
+from vertebra.recipes.installed import INSTALLED, installed_recipes
 from vertebra.recipes.schema import BackboneRecipe
 
 RECIPES = [
     path
-    for path in sorted(INSTALLED.rglob("*.yaml"))
+    for path in installed_recipes()
     if "backbone" in (values := read_yaml(path)) and "model" not in values  # that of a detector or localizer
 ]
 

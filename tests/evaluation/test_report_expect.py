@@ -22,7 +22,7 @@ from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.expect import read_expectations
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
-from vertebra.recipes.command_line import INSTALLED
+from vertebra.recipes.installed import INSTALLED
 
 
 @pytest.fixture(scope="module")

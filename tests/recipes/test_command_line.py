@@ -5,13 +5,12 @@ import yaml
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import (
-    INSTALLED,
-    find_recipe,
     load_recipe,
     parse_recipe,
     take_flag,
     validated,
 )
+from vertebra.recipes.installed import find_recipe, installed_recipes
 from vertebra.recipes.schema import BackboneRecipe, Recipe, flatten, may_differ, protocol_fields
 from vertebra.recipes.schema_compare import CompareRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -36,7 +35,7 @@ SAMPLE_KINDS = {
 }
 
 
-RECIPES = [path for path in sorted(INSTALLED.rglob("*.yaml")) if path.parent.name != "published"]
+RECIPES = installed_recipes()
 
 
 def kind_of(path):

@@ -11,7 +11,7 @@ from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
-from vertebra.build.training import share_of_test, training_share
+from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
@@ -74,6 +74,7 @@ def location_train_loader(
         flip=view.flip,
         min_visible=view.min_visible,
         pixel_changes=pixel_changes(colour=view.colour),
+        pipeline=pipeline_of(recipe),
     )
     return localisation_train_loader(dataset, crop, share)
 

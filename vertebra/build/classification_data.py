@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from backbones.chain import PIXEL_MEAN
-from vertebra.build.training import share_of_test, training_share
+from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
@@ -53,9 +53,11 @@ def class_train_loader(
         resize = view.size if view.augment == "pad" else view.resize
         images = resident_images(dataset, view.size, resize, world.device)
         return resident_train_loader(images, share, augment=view.augment, flip=view.flip, mixing=mixing)
+    pipeline = pipeline_of(recipe)
+    is_cropped = pipeline is not None and view.augment == "none"  # by the pipeline, if at all
     transform = ClassificationTransform(
         size=view.size,
-        shorter=view.resize,
+        shorter=view.size if is_cropped else view.resize,
         augment=view.augment,
         min_scale=view.min_scale,
         flip=view.flip,
@@ -66,6 +68,7 @@ def class_train_loader(
             erase=view.erase,
             erase_rgb=mean_rgb,
         ),
+        pipeline=pipeline,
     )
     growth = None
     if view.start_size is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vertebra.build.training import share_of_test, training_share
+from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
@@ -134,6 +134,7 @@ def detection_train_loader(
         keep_empty=view.keep_empty,
         repeat_threshold=view.repeat_threshold,
         masks=recipe.model.masks,
+        pipeline=pipeline_of(recipe),
     )
 
 

@@ -17,6 +17,7 @@ from vertebra.build.training import (
     describe_rate,
     iterations_of,
     parts_of_batch,
+    pipeline_of,
 )
 from vertebra.data.loading.loaders import Loader
 from vertebra.engine import loop, precision, provenance, rng
@@ -153,6 +154,7 @@ def _train(job: TrainingJob[Any, Any]) -> int:
     if is_finished(recipe, world, train_set):
         return 0
     job.check_files()
+    pipeline_of(recipe)  # made to see that it can be
     job.prepare()
     rng.seed_all(recipe.seed)
     model = job.make_model()

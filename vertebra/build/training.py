@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vertebra.data.loading.sampling import Share
+from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.engine import precision as precisions
 from vertebra.engine.device import loader_workers
 from vertebra.engine.distributed import World
@@ -32,6 +33,16 @@ def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe,
         assert solver.iterations is not None
         return solver.iterations
     return max(1, -(-int(solver.epochs * images) // solver.batch_size))
+
+
+def pipeline_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe) -> Pipeline | None:
+    """Return the recipe's pipeline of albumentations, if it has one. Raises RecipeError where that cannot be made."""
+    if not recipe.input.albumentations:
+        return None
+    truths = [] if isinstance(recipe, BackboneRecipe) else ["bboxes"]
+    if isinstance(recipe, DetectionRecipe) and recipe.model.masks:
+        truths.append("masks")
+    return Pipeline(recipe.input.albumentations, truths)
 
 
 def describe_rate(solver: Solver) -> str | None:

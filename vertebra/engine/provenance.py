@@ -25,6 +25,8 @@ LIBRARIES = (
     "numpy",
     "pycocotools",
     "opencv-python-headless",
+    "opencv-python",
+    "albumentations",
     "timm",
 )
 

@@ -112,6 +112,13 @@ class Patch:
         columns = slice(max(0, left - self.left), max(0, left + width - self.left))
         return Patch(max(0, self.top - top), max(0, self.left - left), self.bits_HW[rows, columns])
 
+    def whole(self, size_hw: Size) -> NDArray[np.uint8]:
+        """Return the mask of its whole image, which has that size."""
+        bits_HW = np.zeros(size_hw, np.uint8)
+        height, width = self.bits_HW.shape
+        bits_HW[self.top : self.top + height, self.left : self.left + width] = self.bits_HW
+        return bits_HW
+
 
 def decode(values: Sequence[dict[str, Any]]) -> list[Patch]:
     """Return the masks of compressed RLE without a fault, each in the smallest patch that holds it.

@@ -17,11 +17,8 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from vertebra.ground.errors import RecipeError
 from vertebra.ground.parse import parse_yaml
+from vertebra.recipes.installed import find_recipe
 from vertebra.recipes.schema import ONE_LENGTH, Recipe, flag_of
-
-_ROOM = Path(__file__).resolve().parent.parent
-# In a clone they lie beside the rooms; a wheel carries them inside.
-INSTALLED = next(folder for folder in (_ROOM / "configs", _ROOM.parent / "configs") if folder.is_dir())
 
 _Recipe = TypeVar("_Recipe", bound=Recipe)
 
@@ -39,23 +36,6 @@ def split_at_dashes(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
         return arguments, ()
     at = arguments.index("--")
     return arguments[:at], tuple(arguments[at + 1 :])
-
-
-def find_recipe(name: str | Path) -> Path:
-    """Return the file of a recipe: a path, or a name below `configs/`. Raises RecipeError with the nearest name."""
-    path = Path(name)
-    inside = INSTALLED / (path.relative_to("configs") if path.parts[:1] == ("configs",) else path)
-    for candidate in (path, inside, inside.with_suffix(".yaml")):
-        if candidate.is_file():
-            return candidate
-    known = sorted(
-        str(file.relative_to(INSTALLED)) for file in INSTALLED.rglob("*.yaml") if file.parent.name != "published"
-    )
-    # Names are compared without .yaml, which would make all of them alike; the folder may be left out.
-    names = {stem: file for file in known for stem in (Path(file).stem, file.removesuffix(".yaml"))}
-    near = difflib.get_close_matches(str(path).removesuffix(".yaml"), names, n=1)
-    hint = f"did you mean {names[near[0]]}?" if near else f"known recipes: {', '.join(known)}"
-    raise RecipeError(f"no recipe {name}", hint=hint)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

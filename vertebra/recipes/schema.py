@@ -16,9 +16,10 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.pipelines import read_pipeline
 
 
 class Recipe(BaseModel):
@@ -114,6 +115,7 @@ Track = Annotated[
         "mlflow:DIR or mlflow:URI, trackio[:PROJECT]."
     ),
 ]
+Pipeline = Annotated[str, BeforeValidator(read_pipeline)]
 # Of a test: the precision of the training, or another.
 TestPrecision = Annotated[
     Literal["recipe", "auto", "fp32", "bf16", "fp16"], Field(description="recipe: as in training.")
@@ -129,7 +131,7 @@ NO_EFFECT = frozenset(
     }
 )
 # Fields that came later than the first runs, and the value with which all is as before.
-ADDED: dict[str, Any] = {"validation": 0.0, "sweep": "", "model.rpn_cross_border": True}
+ADDED: dict[str, Any] = {"validation": 0.0, "sweep": "", "model.rpn_cross_border": True, "input.albumentations": ""}
 
 # What a comparison varies.
 COMPARED = frozenset({"backbone", "width", "shortcut", "stride_in", "weights", "seed"})
@@ -317,6 +319,12 @@ class ClassificationInput(Recipe):
     )
     policy_magnitude: int = Field(9, ge=0, le=30, description="Strength of RandAugment's operations.")
     erase: float = Field(0.0, ge=0, le=1, description="Probability that a random rectangle is erased.")
+    albumentations: Pipeline = Field(
+        "",
+        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
+        "{argument: value}}. It sees the whole image, decoded in full; all other settings apply to what it gives. With "
+        "a crop of its own set augment to none, which then resizes its images to size.",
+    )
     repeats: int = Field(1, ge=1, description="Views of each drawn image in an epoch (repeated augmentation).")
     start_size: int | None = Field(
         None, ge=8, description="Side at the start of the training, growing to size (progressive size); none: size."
@@ -338,7 +346,8 @@ class ClassificationInput(Recipe):
             "repeats": self.repeats > 1,
             "start_size": self.start_size is not None,
         }
-        return [f"input.{name} {getattr(self, name)}" for name, is_beyond in settings.items() if is_beyond]
+        beyond = [f"input.{name} {getattr(self, name)}" for name, is_beyond in settings.items() if is_beyond]
+        return beyond + ["input.albumentations"] * bool(self.albumentations)
 
     def check(self) -> None:
         if self.resident == "yes" and (beyond := self.beyond_device()):

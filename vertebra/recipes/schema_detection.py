@@ -15,6 +15,7 @@ from vertebra.recipes.schema import (
     OWN_SOURCES,
     Body,
     Count,
+    Pipeline,
     Ratio,
     Recipe,
     RunRecipe,
@@ -86,6 +87,12 @@ class DetectionInput(Recipe):
         description="Least and greatest factor on the image's size, which is then cut or padded to the canvas; "
         "Ghiasi et al. 2021: 0.1 2.0 at a shorter_side and longer_side of 1024.",
     )
+    albumentations: Pipeline = Field(
+        "",
+        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
+        "{argument: value}}. It sees the whole image, decoded in full, with boxes and masks; what it gives is resized "
+        "and mirrored as set here. It takes the place of photometric, crop and jitter.",
+    )
     repeat_threshold: float = Field(
         0.0,
         ge=0,
@@ -96,6 +103,12 @@ class DetectionInput(Recipe):
 
     def idle(self) -> dict[str, str]:
         return dict.fromkeys(("crop_min", "crop_chance"), "without crop") if self.crop == "none" else {}
+
+    def check(self) -> None:
+        replaced = [name for name in ("photometric", "crop", "jitter") if getattr(self, name) not in (0, "none", None)]
+        if self.albumentations and replaced:
+            fields = " and ".join(f"input.{name}" for name in replaced)
+            raise ValueError(f"input.albumentations takes the place of {fields}: leave out one or the other")
 
     @model_validator(mode="after")
     def _range_has_two_ends(self) -> DetectionInput:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from vertebra.recipes.schema import (
     Count,
+    Pipeline,
     Ratio,
     Recipe,
     RunRecipe,
@@ -44,6 +45,12 @@ class LocalisationInput(Recipe):
     min_scale: float = Field(0.25, gt=0, le=1, description="Smallest share of the image's area in a resized crop.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
     colour: Literal["none", "pca"] = Field("none", description="pca: AlexNet's shift along the colours' main axes.")
+    albumentations: Pipeline = Field(
+        "",
+        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
+        "{argument: value}}. It sees the whole image, decoded in full, with its boxes; all other settings apply to "
+        "what it gives.",
+    )
     min_visible: float = Field(
         0.5, gt=0, le=1, description="Share of a box in the crop below which it is not learnt from."
     )

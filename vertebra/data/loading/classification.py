@@ -148,7 +148,8 @@ class ClassificationReader:
         return shrink_factor((min(size_hw), min(size_hw)), (wanted, wanted))
 
     def _is_large(self, size_hw: Size) -> bool:
-        return self.transform.draws_part and _pixels(size_hw, self._shrink(size_hw)) > LARGE
+        view = self.transform
+        return view.draws_part and view.pipeline is None and _pixels(size_hw, self._shrink(size_hw)) > LARGE
 
     def _mean_image_bytes(self) -> float:
         """Estimate from a few headers, where images too large for the cache count 0 bytes.

@@ -7,7 +7,7 @@ image's resized height and width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -37,6 +37,7 @@ from vertebra.data.loading.targets import DetectionSample, TruthPolicy, on_canva
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases, fitting_canvases
 from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
 from vertebra.data.transforms.geometry import Box
+from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import photometric
 from vertebra.ground.rle import Patch
 
@@ -58,7 +59,8 @@ class DetectionReader:
 
     chosen_I: the indices of the data set that are used; requests count along it. canvases: by the batch's side, or
     None where each image draws its own, and by a request's group.
-    plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw.
+    plan: None at test, where nothing is drawn and iteration 0 keys what a detector may draw. pipeline: changes the
+    image and its truths before the view of them is drawn.
     """
 
     dataset: DetectionDataset
@@ -69,6 +71,7 @@ class DetectionReader:
     masks: bool
     seed: int
     plan: TrainPlan | None
+    pipeline: Pipeline | None = None
 
     def __call__(self, request: Request) -> Batch:
         side = self._side(request.iteration)
@@ -103,35 +106,57 @@ class DetectionReader:
         """The image at that place of `chosen_I`, its pixels on the canvas."""
         dataset, index = self.dataset, int(self.chosen_I[place])
         canvas_hw: Size = (canvas_HW3.shape[0], canvas_HW3.shape[1])
-        size_hw: Size = tuple(dataset.sizes_hw_I2[index].tolist())
         key = draw_seed(self.seed, iteration if self.plan else 0, int(dataset.image_ids_I[index]), repetition)
         rng = np.random.default_rng(key)
-        places_G = np.arange(dataset.starts[index], dataset.starts[index + 1])
-        has_size_G = ~are_empty(dataset.bbox_xywh_K4[places_G])
-        places_G, boxes_G4 = places_G[has_size_G], dataset.boxes_G4(index)[has_size_G]
-        crowd_G, difficult_G = self._flags(places_G)
-        view = self.views(size_hw, canvas_hw, boxes_G4[self.policy.normal(crowd_G, difficult_G)], rng, side)
-        part = view.part
-        path = dataset.path(index)
-        shrink = shrink_factor((part.height, part.width), view.size_hw)
-        image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
-
-        decoded_hw = image_HW3.shape[:2]
-        keep_G = self.policy.keep(crowd_G, difficult_G)
-        scale_hw = (decoded_hw[0] / size_hw[0], decoded_hw[1] / size_hw[1])
-        boxes_G4 = boxes_G4[keep_G]
-        boxes_G4 *= np.array([scale_hw[1], scale_hw[0]] * 2, np.float32)  # 1, unless decoded shrunken
-        kept_G = places_G[keep_G]
-        if (part.height, part.width) == size_hw:
-            truths = _Truths(boxes_G4, kept_G, self._masks(index, kept_G, boxes_G4, decoded_hw))
-        else:
-            part = part.shrunk(shrink).within(decoded_hw)
-            image_HW3 = part.cut(image_HW3)
-            truths = self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw)
+        draw = partial(self.views, canvas_hw=canvas_hw, rng=rng, side=side)
+        image_HW3, truths, view = self._part(index, draw) if self.pipeline is None else self._changed(index, draw, rng)
         out_HW3 = place_on(canvas_HW3, view.size_hw)
         boxes_G4, masks_G = self._view(image_HW3, truths, view, rng, out_HW3)
         ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
         return DetectionSample(index, key, out_HW3, boxes_G4, truths.kept_G, ignore_G, masks_G)
+
+    def _part(self, index: int, draw: Callable[..., DrawnView]) -> tuple[np.ndarray, _Truths, DrawnView]:
+        """Draw the view before the image is decoded, so that no detail is that it does not show."""
+        size_hw: Size = tuple(self.dataset.sizes_hw_I2[index].tolist())
+        places_G, boxes_G4 = self._objects(index)
+        view = draw(size_hw, boxes_G4=boxes_G4[self.policy.normal(*self._flags(places_G))])
+        part = view.part
+        shrink = shrink_factor((part.height, part.width), view.size_hw)
+        image_HW3 = self._decoded(index, shrink)
+        decoded_hw = image_HW3.shape[:2]
+        scale_hw = (decoded_hw[0] / size_hw[0], decoded_hw[1] / size_hw[1])
+        keep_G = self.policy.keep(*self._flags(places_G))
+        boxes_G4 = boxes_G4[keep_G]
+        boxes_G4 *= np.array([scale_hw[1], scale_hw[0]] * 2, np.float32)  # 1, unless decoded shrunken
+        kept_G = places_G[keep_G]
+        if (part.height, part.width) == size_hw:
+            return image_HW3, _Truths(boxes_G4, kept_G, self._masks(index, kept_G, boxes_G4, decoded_hw)), view
+        part = part.shrunk(shrink).within(decoded_hw)
+        return part.cut(image_HW3), self._cut(index, kept_G, boxes_G4, decoded_hw, part, view.size_hw), view
+
+    def _changed(
+        self, index: int, draw: Callable[..., DrawnView], rng: np.random.Generator
+    ) -> tuple[np.ndarray, _Truths, DrawnView]:
+        """Draw the view of what the pipeline makes of the whole image."""
+        assert self.pipeline is not None
+        places_G, boxes_G4 = self._objects(index)
+        keep_G = self.policy.keep(*self._flags(places_G))
+        places_G, boxes_G4, image_HW3 = places_G[keep_G], boxes_G4[keep_G], self._decoded(index)
+        masks_G = self._masks(index, places_G, boxes_G4, image_HW3.shape[:2])
+        image_HW3, boxes_G4, left_G, masks_G = self.pipeline(image_HW3, rng, boxes_G4, masks_G)
+        view = draw(image_HW3.shape[:2], boxes_G4=boxes_G4)
+        return image_HW3, _Truths(boxes_G4, places_G[left_G], masks_G), view
+
+    def _decoded(self, index: int, shrink: int = 1) -> np.ndarray:
+        path = self.dataset.path(index)
+        size_hw: Size = tuple(self.dataset.sizes_hw_I2[index].tolist())
+        return decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+
+    def _objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places in the data set and boxes_G4 of the image's objects that have a size."""
+        places_G = np.arange(self.dataset.starts[index], self.dataset.starts[index + 1])
+        has_size_G = ~are_empty(self.dataset.bbox_xywh_K4[places_G])
+        return places_G[has_size_G], self.dataset.boxes_G4(index)[has_size_G]
 
     def _flags(self, places_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
@@ -190,13 +215,15 @@ def detection_train_loader(
     keep_empty: bool = True,
     repeat_threshold: float = 0.0,
     masks: bool = False,
+    pipeline: Pipeline | None = None,
 ) -> Loader:
     """Batches whose inputs are (ImageBatch, Targets); every global batch has one canvas.
 
     canvases: (height, width), of which each image takes the smallest on which it is largest; none: default_canvases.
     Where a batch has one side they only group the images, and each group's canvas fits its images at that side.
     keep_empty: keep images without a normal truth. repeat_threshold: images of rarer classes come more often (see
-    repeat_factors); 0: all come equally often. masks: with instance masks. Raises DataError.
+    repeat_factors); 0: all come equally often. masks: with instance masks. pipeline: changes images and truths before
+    their views are drawn, whose augmentation has no crop and no jitter then. Raises DataError.
     """
     chosen_I = evenly(len(dataset), share.limit)
     normal_K = policy.normal(dataset.crowd_K, dataset.difficult_K) & ~are_empty(dataset.bbox_xywh_K4)
@@ -229,6 +256,7 @@ def detection_train_loader(
         masks=masks,
         seed=share.seed,
         plan=plan,
+        pipeline=pipeline,
     )
     return Loader(reader, TrainRequests(plan, share), share.workers)
 

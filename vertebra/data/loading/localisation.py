@@ -34,6 +34,7 @@ from vertebra.data.transforms.geometry import (
     resized_crop,
     scale_crop,
 )
+from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import PixelChange
 
 AUGMENTS = ("scale", "crop", "none")
@@ -47,7 +48,7 @@ class TrainView:
     augment: "scale" (shorter side drawn from `shorter` to 480/256 of it, and a random crop: He et al. 2015, §3.4),
     "crop" (min_scale..1 of the area, resized), "none" (the centre crop of the test). flip: a chance. min_visible: a
     truth with less than this share in the crop is ignored in training; a crop without any other truth is drawn again,
-    DRAWS times at most. pixel_changes: applied to the view after that.
+    DRAWS times at most. pixel_changes: applied to the view after that. pipeline: applied to the whole image before.
     """
 
     size: int
@@ -57,6 +58,7 @@ class TrainView:
     flip: float = 0.5
     min_visible: float = 0.5
     pixel_changes: Sequence[PixelChange] = ()
+    pipeline: Pipeline | None = None
 
     def __post_init__(self) -> None:
         assert self.augment in AUGMENTS and self.size <= self.shorter, self
@@ -118,12 +120,18 @@ class LocalisationReader:
         height, width = size_hw = tuple(objects.sizes_hw_I2[index].tolist())
         key = draw_seed(self.seed, iteration, int(objects.image_ids_I[index]))
         rng = np.random.default_rng(key)
-        boxes_G4 = objects.boxes_G4(index)
+        boxes_G4, path = objects.boxes_G4(index), objects.path(index)
+        truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
+        if view.pipeline is not None:
+            whole_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw)
+            image_HW3, boxes_G4, left_G, _ = view.pipeline(whole_HW3, rng, boxes_G4)
+            (height, width), truths_G = image_HW3.shape[:2], truths_G[left_G]
         crop = view.draw(height, width, boxes_G4, rng)
         flip = bool(rng.random() < view.flip)
-        path = objects.path(index)
-        shrink = shrink_factor((crop.height, crop.width), (view.size, view.size))
-        image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+        shrink = 1
+        if view.pipeline is None:
+            shrink = shrink_factor((crop.height, crop.width), (view.size, view.size))
+            image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
         if shrink > 1:  # what is seen begins and ends with whole pixels of the shrunken image
             small = crop.shrunk(shrink)
             crop = Box(*(shrink * side for side in (small.top, small.left, small.height, small.width)))
@@ -140,7 +148,6 @@ class LocalisationReader:
             boxes_G4 = mirror_boxes(boxes_G4, view.size)
         for change in view.pixel_changes:
             pixels_HW3 = change(np.ascontiguousarray(pixels_HW3), rng)
-        truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
         return DetectionSample(index, key, pixels_HW3, boxes_G4.astype(np.float32), truths_G, ~seen_G)
 
 

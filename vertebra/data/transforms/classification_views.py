@@ -23,6 +23,7 @@ from vertebra.data.transforms.geometry import (
     resized_crop,
     scale_crop,
 )
+from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import PixelChange
 
 AUGMENTS = ("none", "crop", "pad", "scale")
@@ -33,7 +34,8 @@ class ClassificationTransform:
     """One image to size x size.
 
     augment: "none" (resize shorter side to `shorter`, centre crop), "crop" (resized_crop), "pad" (pad_crop), "scale"
-    (scale_crop). flip: chance of a mirrored image. pixel_changes: applied to the view after that, in order.
+    (scale_crop). flip: chance of a mirrored image. pixel_changes: applied to the view after that, in order. pipeline:
+    applied to the image before all of it.
     """
 
     size: int
@@ -42,6 +44,7 @@ class ClassificationTransform:
     min_scale: float = 0.08
     flip: float = 0.0
     pixel_changes: Sequence[PixelChange] = ()
+    pipeline: Pipeline | None = None
 
     def __post_init__(self) -> None:
         assert self.augment in AUGMENTS, self.augment
@@ -53,7 +56,9 @@ class ClassificationTransform:
 
     @property
     def wanted_shorter(self) -> float:
-        """Shorter side of the source below which detail would be lost, in pixels."""
+        """Shorter side of the source below which detail would be lost, in pixels; none is enough for a pipeline."""
+        if self.pipeline is not None:
+            return math.inf
         if self.augment == "crop":
             return self.size / math.sqrt(self.min_scale * 3 / 4)
         return self.shorter * (PAPER_SCALES if self.augment == "scale" else 1)
@@ -71,6 +76,8 @@ class ClassificationTransform:
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator, box: Box | None = None) -> np.ndarray:
         """The view, uint8 HW3. box: the part it shows, if drawn already."""
+        if self.pipeline is not None:
+            image_HW3 = self.pipeline(image_HW3.copy(), rng).image_HW3  # of a cache: some steps write into theirs
         if self.draws_part:
             height, width = image_HW3.shape[:2]
             box = box or self.draw(height, width, rng)
