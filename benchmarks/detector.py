@@ -43,7 +43,7 @@ from detectors.faster_rcnn import FasterRCNN
 from detectors.structures import ImageBatch, Masks, Targets
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import make_detector
-from vertebra.build.outside_detectors import torchvision_recipe
+from vertebra.build.torchvision_detectors import torchvision_recipe
 from vertebra.engine import precision as precisions
 from vertebra.recipes.command_line import find_recipe, load_recipe
 from vertebra.recipes.schema_detection import DetectionRecipe

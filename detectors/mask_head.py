@@ -26,7 +26,8 @@ class MaskHead(nn.Module):
     pool: (maps, boxes NR4) -> regions; None: the head reads the maps that the box head has made of the regions, as
     above a cut backbone ("the head on the ResNet C4 backbone", fig. 4 left). convs: 4 with a pyramid, 0 with a cut.
     samples: in each cell of the truth's mask and direction, when it is brought to the region's grid; 0: as many as a
-    cell has pixels. aligned: see `RoIAlign`.
+    cell has pixels. aligned: see `RoIAlign`. binary: a cell of the truth is 1 where at least half of it is covered, as
+    in detectron2, or else the share of it that is.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MaskHead(nn.Module):
         make_norm: MakeNorm | None = None,
         samples: int = 2,
         aligned: bool = True,
+        binary: bool = False,
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -52,7 +54,7 @@ class MaskHead(nn.Module):
         for layer in (self.upsample, self.predictor):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        self.samples, self.aligned = samples, aligned
+        self.samples, self.aligned, self.binary = samples, aligned, binary
 
     def forward(self, regions_MCHW: Tensor) -> Tensor:
         """Mask logits MQBB of pooled regions."""
@@ -73,6 +75,8 @@ class MaskHead(nn.Module):
         wanted_MBB = masks_of_regions(
             regions, images, targets, bins=logits_MQBB.shape[-1], samples=self.samples, aligned=self.aligned
         )
+        if self.binary:
+            wanted_MBB = (wanted_MBB >= 0.5).float()
         own_MBB = of_class(logits_MQBB, regions.labels_NR.flatten() - 1)
         loss_MBB = F.binary_cross_entropy_with_logits(own_MBB.float(), wanted_MBB, reduction="none")
         loss_NR = loss_MBB.mean(dim=(1, 2)).view_as(regions.positive_NR)

@@ -52,11 +52,11 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
     make_norm = _norm_maker(settings)
     body, head = (_cut if settings.body == "c4" else _uncut)(settings, backbone, make_norm)
     levels = body.strides[:-1] if settings.body == "fpn" else body.strides  # regions are pooled from these
-    aligned = settings.conventions != "torchvision"
-    pool = _pooling(settings, head.roi_size, levels, aligned)
+    pool = _pooling(settings, head.roi_size, levels)
     mask_head = None
     if settings.masks:
-        own_pool = None if settings.body == "c4" else _pooling(settings, MASK_ROI_SIZE, levels, aligned)
+        own_pool = None if settings.body == "c4" else _pooling(settings, MASK_ROI_SIZE, levels)
+        as_detectron2 = settings.conventions == "detectron2"
         mask_head = MaskHead(
             head.map_channels if isinstance(head, RegionHead) else body.channels,
             classes,
@@ -64,7 +64,9 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
             channels=settings.mask_channels,
             convs=0 if settings.body == "c4" else settings.mask_convs,
             make_norm=make_norm,
-            aligned=aligned,
+            samples=0 if as_detectron2 else 2,
+            aligned=settings.conventions != "torchvision",
+            binary=as_detectron2,
         )
     detector = FasterRCNN(
         body=body,
@@ -132,9 +134,11 @@ def _rpn(settings: Detector, channels: int, strides: tuple[int, ...]) -> RPN:
     )
 
 
-def _pooling(settings: Detector, bins: int, strides: tuple[int, ...], aligned: bool) -> nn.Module:
+def _pooling(settings: Detector, bins: int, strides: tuple[int, ...]) -> nn.Module:
+    aligned = settings.conventions != "torchvision"
     if settings.body == "fpn":
-        return PyramidRoIAlign(bins, strides, aligned=aligned)
+        samples = 0 if settings.conventions == "detectron2" else 2
+        return PyramidRoIAlign(bins, strides, samples=samples, aligned=aligned)
     if settings.pooling == "pool":
         return RoIPool(bins, strides[0])
     return RoIAlign(bins, strides[0], aligned=aligned)

@@ -29,7 +29,7 @@ def weights_file(run: Path, *, tool: str) -> Path:
 
 def require_detector(weights: str) -> None:
     """Raise ValueError where a detector's weights (see `read_detector`) are not there."""
-    name = weights.partition("=")[2] if weights.startswith("torchvision:") else weights
+    name = weights.partition("=")[2] if weights.startswith("torchvision:") else weights.removeprefix("detectron2:")
     if name and Path(name).is_dir():
         weights_file(Path(name), tool="train_det.py")
     elif name:

@@ -1,4 +1,4 @@
-"""Trained detectors on disk: a run directory's, a file of weights, or one that torchvision publishes."""
+"""Trained detectors on disk: a run directory's, a file of weights, or one of torchvision's or detectron2's."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detector
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import check_member
-from vertebra.build.outside_detectors import (
+from vertebra.build.detectron2_config import MSRA_MEAN, MSRA_STD, classes_of, detectron2_recipe, flat_keys
+from vertebra.build.detectron2_weights import from_detectron2
+from vertebra.build.results import weights_file
+from vertebra.build.torchvision_detectors import (
+    COCO_DETECTOR,
     from_torchvision,
     torchvision_classes,
     torchvision_recipe,
     torchvision_state,
 )
-from vertebra.build.results import weights_file
 from vertebra.build.weights import adopt_identity, local_file
+from vertebra.data.datasets.voc import CLASS_NAMES as VOC_CLASSES
 from vertebra.engine.weights import load_weights, read_provenance
 from vertebra.ground.formats import counted
-from vertebra.recipes.command_line import validated
+from vertebra.recipes.command_line import read_yaml, validated
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 logger = logging.getLogger(__name__)
@@ -33,13 +37,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedDetector:
-    """A detector on disk. path: where it comes from, for messages; facts: its provenance; names: by category id."""
+    """A detector on disk.
+
+    path: where it comes from, for messages; facts: its provenance; names: by category id; guessed: these are a guess
+    from how many classes there are, as detectron2's files do not say.
+    """
 
     path: Path
     recipe: DetectionRecipe
     facts: dict[str, Any]
     state: dict[str, torch.Tensor]
     names: dict[int, str]
+    guessed: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -78,9 +87,11 @@ def is_detector(weights: str) -> bool:
 
 
 def read_detector(weights: str) -> TrainedDetector:
-    """Read a run directory of train_det.py, a detector's file, or torchvision:NAME[=FILE]."""
+    """Read a run directory of train_det.py, a detector's file, torchvision:NAME[=FILE] or detectron2:FILE."""
     if weights.startswith("torchvision:"):
         return _read_torchvision(weights)
+    if weights.startswith("detectron2:"):
+        return _read_detectron2(Path(weights.removeprefix("detectron2:")))
     path = local_file(weights)
     if path.is_dir():
         path = weights_file(path, tool="train_det.py")
@@ -100,6 +111,36 @@ def _read_torchvision(weights: str) -> TrainedDetector:
         return TrainedDetector(path, recipe, {}, from_torchvision(state, list(names)), names)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the state dict of torchvision's {name}") from None
+
+
+def _read_detectron2(path: Path) -> TrainedDetector:
+    state, _ = load_weights(path)
+    file = next((file for file in (path.with_suffix(".yaml"), path.with_name("config.yaml")) if file.is_file()), None)
+    config = flat_keys(read_yaml(file)) if file is not None else {}
+    if "MODEL.META_ARCHITECTURE" not in config:
+        logger.warning(
+            "no configuration of detectron2's lies beside %s: read as its model zoo's, BGR pixels less their mean, the "
+            "stride in the 1x1 convolution; its trainer writes a config.yaml, put that there for another",
+            path,
+        )
+    bgr = config.get("INPUT.FORMAT", "BGR") == "BGR"
+    mean, std = (config.get(f"MODEL.PIXEL_{name}", known) for name, known in (("MEAN", MSRA_MEAN), ("STD", MSRA_STD)))
+    order = -1 if bgr else 1
+    try:
+        recipe = detectron2_recipe(state, config)
+        ours = from_detectron2(state, recipe, bgr=bgr)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    classes = classes_of(state)
+    known = {80: torchvision_classes(COCO_DETECTOR), 20: dict(enumerate(VOC_CLASSES, start=1))}
+    return TrainedDetector(
+        path,
+        recipe,
+        {"backbone": {"pixel_mean": list(mean)[::order], "pixel_std": list(std)[::order]}},
+        ours,
+        known.get(classes, {number: f"class {number}" for number in range(1, classes + 1)}),
+        guessed=True,
+    )
 
 
 def read_member(weights: str, recipe: DetectionRecipe, class_names: Sequence[str]) -> FasterRCNN:

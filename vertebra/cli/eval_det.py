@@ -12,12 +12,16 @@ python tools/eval_det.py RUN_DIR --proposals RUN_DIR/proposals.json
 
 python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO --output OTHER_DIR
 
-The last evaluates a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk).
+python tools/eval_det.py --weights detectron2:model_final_280758.pkl --data COCO --output OTHER_DIR
+
+The last two evaluate a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk), and one
+that detectron2 has trained: Faster or Mask R-CNN on a ResNet, .pkl or .pth, with the config.yaml that lies beside it.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +42,8 @@ class Settings(OfTest):
 
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_det.py.")
     weights: str | None = Field(
-        None, description="A detector's weights, instead of a run directory: a file, torchvision:NAME[=FILE]."
+        None,
+        description="A detector's weights, instead of a run: a file, torchvision:NAME[=FILE], detectron2:FILE.",
     )
     dataset: str | None = Field(
         None, description="Another data set than in training; json, yolo and vocxml need --test-source."
@@ -126,6 +131,8 @@ def evaluate(settings: Settings, world: World) -> int:
     if output == settings.run:
         before, now = protocol_fields(trained.recipe), protocol_fields(recipe)
         require_same_protocol(before, now, trained.facts, test_set.fingerprint())
+    if trained.guessed and len(trained.names) == len(test_set.class_names):
+        trained = replace(trained, names=dict(zip(test_set.category_ids, test_set.class_names)))
     check_classes(trained.class_names, trained.path, test_set.class_names, test_set.source)
     model = trained.restore(recipe).to(world.device)
     others = [read_member(member, recipe, trained.class_names).to(world.device) for member in settings.ensemble]

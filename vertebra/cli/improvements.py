@@ -138,8 +138,8 @@ def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
     Published ones are not fetched for it.
     """
     from vertebra.build.detector import check_member
-    from vertebra.build.outside_detectors import torchvision_classes, torchvision_recipe
     from vertebra.build.results import weights_file
+    from vertebra.build.torchvision_detectors import torchvision_classes, torchvision_recipe
     from vertebra.build.trained_detector import read_detector
 
     first = settings.context_run or settings.run

@@ -154,7 +154,8 @@ class Detector(Recipe):
     conventions: Literal["vertebra", "detectron2", "torchvision"] = Field(
         "vertebra",
         description="For weights trained elsewhere. vertebra: anchors centred on cells, none on padding. detectron2: "
-        "centred on cells' corners, on padding too. torchvision: that, in whole pixels, and RoIAlign half a cell off.",
+        "centred on cells' corners, on padding too, as many samples of a region as it has cells, masks' truth 0 or 1. "
+        "torchvision: its anchors, those in whole pixels, and RoIAlign half a cell off.",
     )
     fpn_channels: int = Field(256, ge=1, description="fpn: channels of every level.")
     head_width: int = Field(1024, ge=1, description="dc5, fpn: width of the box head's hidden linear layers.")

@@ -1,4 +1,4 @@
-"""Detectors of torchvision and detectron2 as ours: their weights under our names, and torchvision's recipe.
+"""Detectors of torchvision as ours: their recipe, and their weights under our names.
 
 `eval_det.py --weights torchvision:fasterrcnn_resnet50_fpn` evaluates one under our protocol, and so our evaluation
 against a published figure. `torchvision:NAME=FILE` reads a state dict from disk instead of from the network.
@@ -6,7 +6,6 @@ against a published figure. `torchvision:NAME=FILE` reads a state dict from disk
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ TORCHVISION = {
     "fasterrcnn_resnet50_fpn": Published("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", False, {"AP": 37.0}),
     "maskrcnn_resnet50_fpn": Published("MaskRCNN_ResNet50_FPN_Weights.COCO_V1", True, {"AP": 37.9, "segm_AP": 34.6}),
 }
+COCO_DETECTOR = "fasterrcnn_resnet50_fpn"  # one that knows COCO's classes
 # torchvision's own norms divide by the plain variance with these weights (it sets their epsilon to 0), ours add this.
 NORM_EPSILON = 1e-5
 
@@ -179,66 +179,3 @@ def _name_from_torchvision(name: str) -> str:
     raise ValueError(
         f"the state dict has {name}, which torchvision's R50-FPN detectors have not; is it another model's?"
     )
-
-
-DETECTRON2_MEAN, DETECTRON2_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)  # RGB; of the MSRA weights
-
-_DETECTRON2_LAYER = re.compile(
-    r"(?:backbone|roi_heads)\.(?:stem\.(?P<stem>conv1)|res(?P<stage>\d)\.(?P<block>\d+)\.(?P<layer>conv\d|shortcut))"
-    r"(?P<norm>\.norm)?\.(?P<kind>weight|bias|running_mean|running_var)"
-)
-_DETECTRON2_MODULES = {
-    "proposal_generator.rpn_head.conv": "rpn.head.conv",
-    "proposal_generator.rpn_head.objectness_logits": "rpn.head.objectness",
-    "proposal_generator.rpn_head.anchor_deltas": "rpn.head.deltas",
-    "roi_heads.box_predictor.cls_score": "box_head.predictor.scores",
-    "roi_heads.box_predictor.bbox_pred": "box_head.predictor.deltas",
-}
-# Not learnt.
-_DETECTRON2_CONSTANTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
-
-
-def from_detectron2(state: Mapping[str, Tensor], *, scales: int, bgr: bool = True) -> dict[str, Tensor]:
-    """`state` (of a GeneralizedRCNN with a ResNet-C4) as `detector.load_file_state` takes it.
-
-    Besides names, detectron2's pixels are BGR, its anchors at a cell go by scale, then ratio, and its background is the
-    last class. To be the same detector, ours needs `stride_in="1x1"`, `AnchorGrid(offset=0)`, and, for the MSRA weights
-    that its model zoo starts from, `DETECTRON2_MEAN` and `DETECTRON2_STD`.
-    scales: of the anchors at a cell (five in the model zoo). bgr: of the pixels it was trained on
-    (`INPUT.FORMAT`). Raises ValueError for names that no C4 box detector has (FPN, masks, deformable convolutions).
-    """
-    learnt = {name: tensor for name, tensor in state.items() if not name.startswith(_DETECTRON2_CONSTANTS)}
-    unknown = [name for name in learnt if _name_from_detectron2(name) is None]
-    if unknown:
-        raise ValueError(
-            f"detectron2's {', '.join(unknown[:3])}{' and others' if len(unknown) > 3 else ''} have no place in a "
-            "Faster R-CNN on C4; convert weights of one of its R50-C4 or R101-C4 detectors."
-        )
-    return {
-        str(_name_from_detectron2(name)): _order_from_detectron2(name, tensor, scales, bgr)
-        for name, tensor in learnt.items()
-    }
-
-
-def _name_from_detectron2(name: str) -> str | None:
-    layer = _DETECTRON2_LAYER.fullmatch(name)
-    if layer is None:
-        module, _, kind = name.rpartition(".")
-        return f"{_DETECTRON2_MODULES[module]}.{kind}" if module in _DETECTRON2_MODULES else None
-    part = layer["stem"] or layer["layer"]
-    if part == "shortcut":
-        part = "downsample.1" if layer["norm"] else "downsample.0"
-    elif layer["norm"]:
-        part = part.replace("conv", "bn")
-    block = f"layer{int(layer['stage']) - 1}.{layer['block']}." if layer["stage"] else ""
-    return f"backbone.{block}{part}.{layer['kind']}"
-
-
-def _order_from_detectron2(name: str, tensor: Tensor, scales: int, bgr: bool) -> Tensor:
-    if name == "backbone.stem.conv1.weight" and bgr:
-        return tensor.flip(1)
-    if ".objectness_logits." in name:
-        return tensor.unflatten(0, (scales, -1)).transpose(0, 1).flatten(0, 1)
-    if ".anchor_deltas." in name:
-        return tensor.unflatten(0, (scales, -1, 4)).transpose(0, 1).flatten(0, 2)
-    return tensor.roll(1, dims=0) if ".cls_score." in name else tensor  # the background moves from last to first

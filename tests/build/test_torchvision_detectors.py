@@ -20,7 +20,7 @@ from detectors.structures import ImageBatch, Masks
 from tests.detectors.tiny import make_images, make_targets
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import file_state, load_file_state, make_detector
-from vertebra.build.outside_detectors import TORCHVISION, from_torchvision, torchvision_recipe
+from vertebra.build.torchvision_detectors import TORCHVISION, from_torchvision, torchvision_recipe
 from vertebra.data.loading.decode import decode_bytes
 from vertebra.data.transforms.geometry import resize
 
