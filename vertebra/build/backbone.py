@@ -62,7 +62,7 @@ def pretrained_backbone(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[B
         return make_detector_backbone(recipe), {"source": "none"}
     state, origin = resolve_weights(recipe.weights, recipe.backbone)
     backbone = make_detector_backbone(recipe, int(origin.get("backbone", {}).get("num_classes", 1000)))
-    start_from(backbone, state, origin, Path(recipe.weights))
+    _, origin = start_from(backbone, state, origin, Path(recipe.weights))
     return backbone, {"source": recipe.weights, **origin}
 
 
@@ -84,7 +84,7 @@ def build_classifier(recipe: BackboneRecipe, num_classes: int) -> tuple[Classifi
 def _start_from(backbone: Backbone, weights: str) -> dict[str, Any]:
     """Load all but the classifier; return the provenance of the weights."""
     state, origin = resolve_weights(weights, backbone.name)
-    start_from(backbone, state, origin, Path(weights))
+    state, origin = start_from(backbone, state, origin, Path(weights))
     there = state.get(f"{backbone.classifier_name}.weight")
     others = f" instead of {len(there)}" if there is not None and len(there) != backbone.num_classes else ""
     logger.info("weights of %s; the classifier starts anew: %d classes%s", weights, backbone.num_classes, others)

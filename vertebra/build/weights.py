@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backbones import Backbone
 from backbones.chain import PixelNorm
+from vertebra.build.foreign_weights import convert
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import UserError
 
@@ -56,11 +57,31 @@ def torchvision_weights(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
 
 
-def start_from(backbone: Backbone, state: dict[str, Tensor], origin: dict[str, Any], place: Path) -> None:
-    """Load all but the classifier, which may be of any number of classes. place: of the weights, for messages."""
+def start_from(
+    backbone: Backbone, state: dict[str, Tensor], origin: dict[str, Any], place: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Load all but the classifier, which may be of any number of classes; return `fitted` tensors and provenance.
+
+    place: of the weights, for messages.
+    """
+    state, origin = fitted(backbone, state, origin, place)
     adopt_identity(origin, backbone, place)
     classifier = backbone.classifier_name
     load_into(backbone, state, place, allow_missing=(classifier,), ignore=(classifier,))
+    return state, origin
+
+
+def fitted(
+    backbone: Backbone, state: dict[str, Tensor], origin: dict[str, Any], place: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors under `backbone`'s names and their provenance: those of others are converted.
+
+    What has its very names and no provenance is taken as its library's own (torchvision's, timm's): RGB, with the
+    statistics and the stride that `backbone` has. Raises UserError with what `import-weights` is to be told.
+    """
+    if origin.get("backbone") or state.keys() <= backbone.state_dict().keys():
+        return state, origin
+    return convert(state, backbone, place)
 
 
 def adopt_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:

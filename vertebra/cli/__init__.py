@@ -18,6 +18,7 @@ STEPS: dict[str, dict[str, str]] = {
     "A backbone": {
         "train-backbone": "train a classifier",
         "eval-backbone": "top-1 and top-5 of weights, and of the ensemble of several",
+        "import-weights": "make a file of ours from weights that others trained",
     },
     "A detector on it": {
         "train-det": "train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it",

@@ -5,6 +5,7 @@ A file holds a checksum of each of its parts: torch.save writes zip files, with 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import pickle
@@ -169,7 +170,8 @@ def load_checkpoint(path: Path) -> State:
     try:
         if path.suffix == ".pkl":
             return _as_tensors(read_arrays(path, encoding="latin1"))
-        with warnings.catch_warnings():
+        # Namespace: in which others keep their settings; it holds attributes and runs nothing.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore", UserWarning)  # on foreign pickles: our own sentence follows
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

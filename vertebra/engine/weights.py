@@ -22,6 +22,8 @@ from vertebra.ground.files import require_weights, write_atomically
 from vertebra.ground.formats import first_few
 
 METADATA_KEY = "provenance"
+# Where a checkpoint has its state dict: detectron2 and timm, torchvision and MoCo, DINO (which tests it), Detectron.
+WRAPPERS = ("model", "state_dict", "teacher", "blobs")
 
 # How to say that one of a network's facts differs, and what to do about it.
 _MISMATCHES = {
@@ -63,8 +65,8 @@ def save_weights(path: Path, state_dict: Mapping[str, Tensor], provenance: Mappi
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a file, on the CPU, and their provenance ({} where the file has none).
 
-    Reads safetensors, and torch files that hold a state dict (as torchvision publishes them; also under "model" or
-    "state_dict"). Raises UserError for a missing or damaged file and for one that holds no weights, and
+    Reads safetensors, and torch files that hold a state dict (as torchvision publishes them; also under one of
+    WRAPPERS). Raises UserError for a missing or damaged file and for one that holds no weights, and
     checkpoint.UnsafeCheckpoint for a pickle that could run code.
     """
     path = Path(path)
@@ -112,8 +114,25 @@ def load_into(
 ) -> tuple[str, ...]:
     """Copy weights into `model` and return the names that kept the values they had.
 
+    The rest is as in `check_fit`; where it raises, the model is unchanged.
+    """
+    given, missing = check_fit(model, state_dict, path, allow_missing=allow_missing, ignore=ignore)
+    model.load_state_dict(given, strict=False)
+    return missing
+
+
+def check_fit(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    path: Path | str,
+    *,
+    allow_missing: Collection[str] = (),
+    ignore: Collection[str] = (),
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return what a model would be given, and the names in it that would keep their values.
+
     allow_missing, ignore: prefixes of names that the file may lack, and of names in it that are not wanted.
-    Raises UserError, with the model unchanged, naming what is missing, unexpected or of another shape.
+    Raises UserError, naming what is missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
     given = {name: tensor for name, tensor in state_dict.items() if not name.startswith(tuple(ignore))}
@@ -133,8 +152,7 @@ def load_into(
             f"{path} does not fit this network: it {'; it '.join(sentences)}. "
             "Choose the backbone that the weights were made for, or other weights."
         )
-    model.load_state_dict(given, strict=False)
-    return tuple(missing)
+    return given, tuple(missing)
 
 
 def _load_safetensors(path: Path, *, only_provenance: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -150,7 +168,7 @@ def _load_safetensors(path: Path, *, only_provenance: bool = False) -> tuple[dic
 
 
 def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in ("model", "state_dict"):
+    for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(torch.is_tensor(v) for v in content.values()):
