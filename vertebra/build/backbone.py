@@ -10,7 +10,7 @@ from backbones import Backbone, BackboneError, create_backbone
 from backbones.blocks import recompute_blocks
 from backbones.classifier import Classifier
 from backbones.vgg import shallow_layers
-from vertebra.build.weights import resolve_weights, start_from
+from vertebra.build.weights import local_file, resolve_weights, start_from
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
@@ -93,7 +93,7 @@ def _start_from(backbone: Backbone, weights: str) -> dict[str, Any]:
 
 def _start_from_shallow(backbone: Backbone, path: Path) -> dict[str, Any]:
     """Load a shallower VGG's outer layers (Simonyan & Zisserman 2014, §3.1); return the provenance of its file."""
-    state, origin = load_weights(path)
+    state, origin = load_weights(local_file(path))
     taken, names = shallow_layers(backbone, state, origin=str(path))
     if "backbone" in origin:
         identity = backbone.identity()

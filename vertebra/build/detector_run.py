@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.faster_rcnn import FasterRCNN, Proposer
-from vertebra.build import detection_data, detector
+from vertebra.build import detection_data, detector, hub
 from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.detector import make_tested
 from vertebra.build.detector_cost import cost
@@ -55,6 +55,7 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
             trained = read_detector(weights)
             self._backbone, model = trained.start(self.recipe, classes)
             self._origin = {"source": weights, "detector": trained.facts["detector"], "classes": trained.class_names}
+            self._origin |= hub.revision_of(weights)
         else:
             self._backbone, self._origin = pretrained_backbone(self.recipe)
             model = detector.make_detector(self.recipe, self._backbone, len(classes))

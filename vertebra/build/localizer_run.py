@@ -14,6 +14,7 @@ from vertebra.build import build_localisation, detection_data, detector
 from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.run import TrainingJob
 from vertebra.build.training import autocast_of, share_of_test
+from vertebra.build.weights import local_file
 from vertebra.data.datasets.localisation import LocalisationDataset
 from vertebra.data.loading.views import view_loader
 from vertebra.engine.distributed import World
@@ -186,5 +187,5 @@ class PredictedClasses:
         if self._loaded is None:
             return None
         net, plan = self._loaded
-        origin = read_provenance(net.path)
+        origin = read_provenance(local_file(net.path))
         return {**plan.facts[0], "protocol_hash": origin.get("protocol_hash"), "figures": origin.get("figures")}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vertebra.build import hub
 from vertebra.ground.errors import RecipeError
 from vertebra.ground.files import require_weights
 
@@ -33,7 +34,7 @@ def require_detector(weights: str) -> None:
     if name and Path(name).is_dir():
         weights_file(Path(name), tool="train_det.py")
     elif name:
-        require_weights(Path(name))
+        require_weights(hub.local(name))
 
 
 def require_same_protocol(

@@ -16,7 +16,7 @@ from torch import nn
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
 from vertebra.build.training import autocast_of, check_classes
-from vertebra.build.weights import adopt_identity
+from vertebra.build.weights import adopt_identity, local_file
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
@@ -69,7 +69,7 @@ def load_net(path: Path, device: torch.device, *, size: int | None, resize: int 
 
     Raises UserError, BackboneError, and ValueError for a file that does not say which network it is of.
     """
-    state, origin = load_weights(path)
+    state, origin = load_weights(local_file(path))
     identity = origin.get("backbone")
     if not identity:
         raise ValueError(f"{path} does not name its backbone; weights of train_backbone.py do")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backbones import Backbone
 from backbones.chain import PixelNorm
+from vertebra.build import hub
 from vertebra.build.foreign_weights import convert
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import UserError
@@ -31,12 +32,13 @@ def resolve_weights(value: str, backbone: str) -> tuple[dict[str, Tensor], dict[
         return {}, {}
     if value == "torchvision":
         return torchvision_weights(backbone)
-    return load_weights(local_file(value))
+    state, origin = load_weights(local_file(value))
+    return state, {**origin, **hub.revision_of(value)}
 
 
 def local_file(value: str | Path) -> Path:
-    """Return where on this machine the file is that a value of `--weights` names."""
-    return Path(value)
+    """Return where on this machine the file is that a value of `--weights` names; hf:USER/NAME is fetched."""
+    return hub.local(value)
 
 
 def torchvision_weights(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -35,6 +35,9 @@ STEPS: dict[str, dict[str, str]] = {
         "score": "COCO's and VOC's figures of anyone's COCO-format predictions",
         "profile-model": "parameters, FLOPs, time and memory",
     },
+    "For others": {
+        "push": "publish a run on the Hugging Face Hub, with a model card",
+    },
     "Localisation": {
         "train-loc": "train a per-class RPN to localise each image's object, and score it",
         "eval-loc": "score a localizer again",

@@ -97,6 +97,7 @@ class Settings(OnDevices):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.build import hub
     from vertebra.ground.files import require_weights
 
     settings = parse_recipe(Settings, flip_alone(arguments), description=__doc__ or "")
@@ -104,7 +105,7 @@ def main(arguments: list[str]) -> int:
     for flag, path in files.items():
         make_room(flag, path)
     for weights in settings.weights:
-        require_weights(weights)
+        require_weights(hub.local(weights))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 

@@ -64,11 +64,12 @@ class Settings(OfTest):
 
 
 def main(arguments: list[str]) -> int:
+    from vertebra.build import hub
     from vertebra.build.results import weights_file
     from vertebra.ground.files import require_weights
 
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
-    require_weights(settings.weights or weights_file(settings.run or Path(), tool="train_loc.py"))
+    require_weights(hub.local(settings.weights or weights_file(settings.run or Path(), tool="train_loc.py")))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -80,7 +81,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.build.localizer_run import PredictedClasses, evaluate_localizer
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.training import check_classes
-    from vertebra.build.weights import adopt_identity
+    from vertebra.build.weights import adopt_identity, local_file
     from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging
     from vertebra.engine.weights import load_weights
@@ -89,7 +90,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.ground.files import write_text
 
     setup_logging(is_main=world.is_main)
-    path = settings.weights or weights_file(settings.run or Path(), tool="train_loc.py")
+    path = local_file(settings.weights or weights_file(settings.run or Path(), tool="train_loc.py"))
     state, facts = load_weights(path)
     trained = recipe_of_training(settings, facts, path)
     recipe = changed(trained, settings)

@@ -7,7 +7,6 @@ command line means.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from backbones import BackboneError
 from vertebra.build import detection_data
 from vertebra.build.backbone import make_detector_backbone, pretrained_backbone
 from vertebra.build.detector import make_detector
-from vertebra.build.weights import TORCHVISION_WEIGHTS
+from vertebra.build.weights import TORCHVISION_WEIGHTS, local_file
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
@@ -194,7 +193,7 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
     if recipe.weights == "torchvision" and cell.backbone not in TORCHVISION_WEIGHTS:
         known = ", ".join(TORCHVISION_WEIGHTS)
         raise RecipeError(f"torchvision has no weights for {cell.backbone}; it has them for {known}")
-    if recipe.weights not in ("none", "torchvision") and not is_pretrained and not Path(recipe.weights).is_file():
+    if recipe.weights not in ("none", "torchvision") and not is_pretrained and not local_file(recipe.weights).is_file():
         raise RecipeError(f"--weights {cell.backbone}={recipe.weights}: there is no such file")
 
 
