@@ -1,19 +1,22 @@
-"""Images a second of our detection loader with each augmentation, and of torchvision's, in one alternating run.
+"""Images a second of our detection loader with each augmentation, by albumentations too, and of torchvision's.
 
 python benchmarks/detection_pipeline.py --data COCO
 
 --data is COCO's folder, of which --split is read. Both sides decode every image every time and bring image and boxes
 (and masks, where it says so) to their size. torchvision's are its CocoDetection wrapped for its transforms v2 and the
 transforms of its reference training of detectors, on tensors, with the resizing that its models do. Ours ends as padded
-batches. A round is one epoch in this process with one thread, of which the CPU's seconds are counted: what a worker
-does, on a busy machine too.
+batches. "albumentations: photometric" is our loader with the same changes of colours, and the mirroring, as a pipeline
+of albumentations, where that is installed. A round is one epoch in this process with one thread, of which the CPU's
+seconds are counted: what a worker does, on a busy machine too. All candidates take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +42,26 @@ from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
 from vertebra.data.loading.sampling import Share, evenly
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
+from vertebra.data.transforms.pipeline import Pipeline
 
 SHORTER, LONGER, SQUARE, JITTER = (640, 672, 704, 736, 768, 800), 1333, 1024, (0.1, 2.0)
 PLAIN, SSD, LSJ = "resize and flip", "SSD's colours and crops", "large-scale jitter"
+COLOURS = "photometric"
 OURS: dict[str, DetectionAugmentation] = {
     PLAIN: DetectionAugmentation(),
     "sides of a range": DetectionAugmentation(any_side=True),
-    "photometric": DetectionAugmentation(photometric=1.0),
+    COLOURS: DetectionAugmentation(photometric=1.0),
     "crop range": DetectionAugmentation(crop="range"),
     "crop iou": DetectionAugmentation(crop="iou"),
     SSD: DetectionAugmentation(crop="iou", photometric=1.0),
     LSJ: DetectionAugmentation(jitter=JITTER),
 }
 BOTH = (PLAIN, SSD, LSJ)
+STEPS = [
+    {"HorizontalFlip": {"p": 0.5}},
+    {"RandomBrightnessContrast": {"brightness_limit": 0.125, "contrast_limit": 0.5, "p": 0.5}},
+    {"HueSaturationValue": {"hue_shift_limit": 9, "sat_shift_limit": 60, "val_shift_limit": 0, "p": 0.5}},
+]
 
 
 def ours(dataset: DetectionDataset, name: str, batch: int, *, masks: bool) -> Iterable[Any]:
@@ -59,6 +69,12 @@ def ours(dataset: DetectionDataset, name: str, batch: int, *, masks: bool) -> It
     square = name == LSJ
     views = ViewDraw((SQUARE,), SQUARE, 0.5, OURS[name]) if square else ViewDraw(SHORTER, LONGER, 0.5, OURS[name])
     return detection_train_loader(dataset, views, TruthPolicy(), Share(batch=batch), masks=masks)
+
+
+def by_albumentations(dataset: DetectionDataset, pipeline: Pipeline, batch: int, *, masks: bool) -> Iterable[Any]:
+    """An epoch of ours, with the pipeline in the place of flip and colours."""
+    views, share = ViewDraw(SHORTER, LONGER), Share(batch=batch)
+    return detection_train_loader(dataset, views, TruthPolicy(), share, masks=masks, pipeline=pipeline)
 
 
 def torchvision(images: Any, name: str, batch: int) -> Iterable[Any]:
@@ -105,11 +121,16 @@ def candidates(args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]],
     for masks in (False, True):
         keys = {"boxes", "labels", "masks"} if masks else {"boxes", "labels"}
         images = Subset(wrap_dataset_for_transforms_v2(read, target_keys=keys), chosen)
-        for name in BOTH if masks else OURS:
+        for name in (*BOTH, COLOURS) if masks else OURS:
             label = f"{name}, masks" if masks else name
             calls[label] = draw_epoch(lambda n=name, m=masks: ours(dataset, n, args.batch, masks=m))
             if name in BOTH:
                 calls[f"torchvision: {label}"] = draw_epoch(lambda n=name, i=images: torchvision(i, n, args.batch))
+            if name == COLOURS and find_spec("albumentations"):
+                steps = Pipeline(json.dumps(STEPS), ["bboxes", "masks"] if masks else ["bboxes"])
+                calls[f"albumentations: {label}"] = draw_epoch(
+                    lambda p=steps, m=masks: by_albumentations(dataset, p, args.batch, masks=m)
+                )
     return calls, count
 
 
@@ -129,16 +150,16 @@ def main() -> None:
         rates[name] = {"images_per_s": images / one["median_s"], **one}
         slowest, fastest = images / one["max_s"], images / one["min_s"]
         print(f"{name:45s} {rates[name]['images_per_s']:6.1f} images/s  ({slowest:.1f} .. {fastest:.1f}, n {one['n']})")
-    ratios = {name: ratio(seconds[f"torchvision: {name}"], seconds[name]) for name in seconds if name in _compared()}
-    for name, one in ratios.items():
-        print(f"ours / torchvision, {name}: {one['median']:.2f}  ({one['min']:.2f} .. {one['max']:.2f})")
+    ratios = {}
+    for theirs in seconds:
+        library, _, name = theirs.partition(": ")
+        if name:
+            key = name if library == "torchvision" else theirs
+            ratios[key] = one = ratio(seconds[theirs], seconds[name])
+            print(f"ours / {library}, {name}: {one['median']:.2f}  ({one['min']:.2f} .. {one['max']:.2f})")
     settings = {"split": args.split, "images": images, "batch": args.batch, "rounds": args.rounds, "threads": 1}
     result = {"settings": settings, "rates": rates, "speed_ratios": ratios}
     write_result(args.output or RESULTS / f"detection_pipeline_{args.split}.json", result)
-
-
-def _compared() -> set[str]:
-    return {*BOTH, *(f"{name}, masks" for name in BOTH)}
 
 
 if __name__ == "__main__":

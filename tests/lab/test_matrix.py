@@ -133,6 +133,7 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
             "many, such as 32 64 128 256 512 (what follows the -- is for every head; for one of them, write a recipe: "
             "--heads fpn=FILE.yaml)",
         ),
+        ({}, ("--input.albumentations", '[{"Blurr": {}}]'), "detector on plain18: input.albumentations: "),
         ({"sweep": ["model.fpn_channels", "64", "128"]}, (), "64 and 128 both mean 256; name one of them"),
         ({}, ("--model.freeze-stride", "4"), "--weights none trains everything"),
         ({"sweep": ["solver.lrr", "1", "2"]}, (), "no such field that can be swept; did you mean solver.lr?"),

@@ -107,6 +107,7 @@ def test_a_wrong_file_is_a_sentence(tmp_path, content, sentence):
     [
         (DetectionRecipe, ("detection-robst",), r"no pipeline detection-robst; did you mean augmentations/detection-r"),
         (DetectionRecipe, ("[{",), r"is not JSON"),
+        (DetectionRecipe, ('{"Blur": {}}',), r"write a file's name or a list of .*, not \{'Blur': \{\}\}"),
         (
             *(DetectionRecipe, ("[{\"Blur\": {}}]", "--input.crop", "iou", "--input.photometric", "1")),
             r"input\.albumentations takes the place of input\.photometric and input\.crop: leave out one",

@@ -15,6 +15,7 @@ from backbones import BackboneError
 from vertebra.build import detection_data
 from vertebra.build.backbone import make_detector_backbone, pretrained_backbone
 from vertebra.build.detector import make_detector
+from vertebra.build.training import pipeline_of
 from vertebra.build.weights import TORCHVISION_WEIGHTS, local_file
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
@@ -177,9 +178,10 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
 
 
 def check(cell: Training, *, is_pretrained: bool) -> None:
-    """Build the detector without its numbers. Raises RecipeError where it cannot be, or where its weights are missing.
+    """Build the detector without its numbers, and its pipeline.
 
-    is_pretrained: the matrix itself makes the weights.
+    is_pretrained: the matrix itself makes the weights. Raises RecipeError where one of them cannot be, or where its
+    weights are missing.
     """
     recipe = cell.recipe
     assert isinstance(recipe, DetectionRecipe)
@@ -188,6 +190,7 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
             if recipe.weights == "none":
                 pretrained_backbone(recipe)
             make_detector(recipe, make_detector_backbone(recipe), classes=20)
+        pipeline_of(recipe)
     except (BackboneError, ValueError) as error:
         raise RecipeError(f"{cell.title}: {error}") from None
     if recipe.weights == "torchvision" and cell.backbone not in TORCHVISION_WEIGHTS:

@@ -21,7 +21,7 @@ def read_pipeline(value: Any) -> str:
     albumentations.save wrote. So the recipe has the pipeline itself, and needs no file from here on. Raises
     RecipeError; whether albumentations knows the names is not asked here, since its import takes seconds.
     """
-    if isinstance(value, str | Path) and not str(value).startswith("["):
+    if isinstance(value, str | Path) and not str(value).startswith(("[", "{")):
         value = _read(find_pipeline(value)) if str(value) else []
     elif isinstance(value, str):
         value = _parsed(value, parse_json, "")
