@@ -47,9 +47,10 @@ def _normalised(x_NCHW: Tensor, norm: nn.Module) -> Tensor:
         ) from error
 
 
-# Of each convolution: what its folded weight and bias were made of, these, and the memory of what they were made of.
-# While that is held, no other tensor can come to lie at the place of one that is gone, and be taken for it.
-_KEPT: WeakKeyDictionary[nn.Conv2d, tuple[tuple[Any, ...], tuple[Tensor, Tensor], list[Any]]] = WeakKeyDictionary()
+# Of each convolution: what its folded weight and bias were made of, these, the norm, and the memory of what they were
+# made of. While that is held, no other tensor can come to lie at the place of one that is gone, and be taken for it.
+_KEPT: WeakKeyDictionary[nn.Conv2d, tuple[tuple[Any, ...], tuple[Tensor, Tensor], nn.Module, list[Any]]]
+_KEPT = WeakKeyDictionary()
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -76,13 +77,27 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
             weight, bias = (part.to(made_of[0]) for part in _fold(conv, norm))
         if type(weight) is not Tensor:  # a fake one, of a trace
             return weight, bias
-        kept = _KEPT[conv] = made_of, (weight, bias), [one.untyped_storage() for one in (*learnt, *fixed)]
+        kept = _KEPT[conv] = made_of, (weight, bias), norm, [one.untyped_storage() for one in (*learnt, *fixed)]
     return kept[1]
 
 
 def forget_folded() -> None:
     """Give back the memory of what `folded` keeps, of all networks; the next call makes it anew."""
     _KEPT.clear()
+
+
+@torch.no_grad()
+def fold_for_good(network: nn.Module, *inputs: Tensor) -> None:
+    """Run the network, and write each norm that it folded into the convolution before it, in place: it is the same
+    function with fewer parameters, and can no longer be trained or saved under its names."""
+    network(*inputs)
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv2d) and conv in _KEPT:
+            _, (weight, bias), norm, _ = _KEPT.pop(conv)
+            conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+            norm._parameters.clear()
+            norm._buffers.clear()
+            norm.__class__ = nn.Identity
 
 
 def _made_of(tensors: Sequence[Tensor], eps: float) -> tuple[Any, ...] | None:

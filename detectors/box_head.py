@@ -168,7 +168,7 @@ class BoxHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> RegionOutput:
         """Class logits and box deltas of the given regions; sizes: of the images, in which the regions are."""
-        return self.read(self.pool(maps, self.to_pool(boxes_NR4, sizes_hw_N2)), len(boxes_NR4))
+        return self.read(self.pool(maps, self.to_pool(boxes_NR4, sizes_hw_N2)), boxes_NR4.shape[0])
 
     def to_pool(self, boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
         """The regions that have to be pooled to read the given ones: these, and for context each whole image last."""

@@ -57,7 +57,7 @@ class _WeightedRows(torch.autograd.Function):
 class PyramidRoIAlign(nn.Module):
     """Mean of `samples` x `samples` bilinear samples in every bin, each region from its own level.
 
-    strides: of the levels that are read, which are the first of those that are given. aligned, samples: see
+    strides: of the levels that are read, which are the first of those that are given. aligned, samples, by_kernel: see
     `RoIAlign`; at 0 samples the canvas serves on a CPU too.
 
     On a CPU the levels are one table of cells, and a bin is a weighted sum of the 16 of its rows that its samples
@@ -66,6 +66,8 @@ class PyramidRoIAlign(nn.Module):
     thread), and no region has to be sorted by its level. On a GPU the levels are laid on one canvas, each within a
     border of its own outermost cells, and torchvision's kernel is called once: shapes are fixed either way.
     """
+
+    by_kernel = False
 
     def __init__(self, bins: int, strides: Sequence[int], *, samples: int = 2, aligned: bool = True) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class PyramidRoIAlign(nn.Module):
         levels = maps[: len(self.strides)]
         boxes_NR4 = boxes_NR4.float()
         place_NR = level_of(boxes_NR4, self.strides)
-        pool = self._on_canvas if boxes_NR4.is_cuda or not self.samples else self._from_table
+        pool = self._on_canvas if boxes_NR4.is_cuda or self.by_kernel or not self.samples else self._from_table
         return pool(levels, boxes_NR4, place_NR)
 
     def _from_table(self, levels: Sequence[Tensor], boxes_NR4: Tensor, place_NR: Tensor) -> Tensor:

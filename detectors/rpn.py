@@ -76,7 +76,7 @@ class RPNHead(nn.Module):
             hidden_NCHW = hidden_NCHW.float()
             objectness_NHWK = self.objectness(hidden_NCHW).permute(0, 2, 3, 1)
             deltas_NHWK4 = self.deltas(hidden_NCHW).permute(0, 2, 3, 1)
-        return objectness_NHWK.flatten(1), deltas_NHWK4.reshape(len(features_NCHW), -1, 4)
+        return objectness_NHWK.flatten(1), deltas_NHWK4.reshape(features_NCHW.shape[0], -1, 4)
 
 
 class RPN(nn.Module):
@@ -176,7 +176,7 @@ class RPN(nn.Module):
     def eligible(self, anchors_A4: Tensor, images: ImageBatch) -> Tensor:
         """Return which anchors take part at all, NA bool."""
         if self.on_padding:
-            return anchors_A4.new_ones((len(images), len(anchors_A4)), dtype=torch.bool)
+            return anchors_A4.new_ones((images.sizes_hw_N2.shape[0], len(anchors_A4)), dtype=torch.bool)
         return centred_inside(anchors_A4, images.sizes_hw_N2)
 
 
@@ -196,4 +196,4 @@ def _level_numbers(candidates: Sequence[int], like_NK: Tensor) -> Tensor | None:
     if len(candidates) == 1:
         return None
     levels = [like_NK.new_full((count,), level, dtype=torch.int64) for level, count in enumerate(candidates)]
-    return torch.cat(levels).expand(len(like_NK), -1)
+    return torch.cat(levels).expand(like_NK.shape[0], -1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from detectors.faster_rcnn import FasterRCNN, Proposer
 from vertebra.build import detection_data, detector, hub
@@ -120,11 +122,34 @@ def evaluate_detector(
     others: detectors that make an ensemble with `model`. origin: facts to be written into evaluation.json too. Returns
     the figures for the log, empty on other ranks.
     """
-    times_s: list[float] = []
     tested = make_tested(recipe, [model, *others])
+    loader = detection_data.detection_test_loader(recipe, test_set, world)
+
+    def cost_of(times_s: list[float]) -> dict[str, Any]:
+        return cost(recipe, tested, test_set, times_s, detectors=[model, *others])
+
+    return evaluate_tested(recipe, tested, loader, test_set, world, run, cost_of=cost_of, origin=origin)
+
+
+def evaluate_tested(
+    recipe: DetectionRecipe,
+    tested: nn.Module,
+    loader: Any,
+    test_set: DetectionDataset,
+    world: World,
+    run: RunDirectory,
+    *,
+    cost_of: Callable[[list[float]], dict[str, Any]],
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """As `evaluate_detector`, whatever has a method `detect`, on the batches of `loader`.
+
+    cost_of: the seconds an image, of each batch, to the part `cost` of evaluation.json.
+    """
+    times_s: list[float] = []
     predictions = predict_detections(
         tested,
-        progress(detection_data.detection_test_loader(recipe, test_set, world), description="evaluate"),
+        progress(loader, description="evaluate"),
         test_set.category_ids,
         device=world.device,
         autocast=autocast_of(world.device, recipe.precision),
@@ -137,7 +162,7 @@ def evaluate_detector(
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
-    summary["cost"] = cost(recipe, tested, test_set, times_s, detectors=[model, *others])
+    summary["cost"] = cost_of(times_s)
     summary |= origin or {}
     summary["image_root"] = str(test_set.root.resolve())
     run.write_json(run.evaluation, summary)

@@ -15,6 +15,7 @@ from torch import nn
 
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
+from vertebra.build.export_formats import format_of
 from vertebra.build.training import autocast_of, check_classes
 from vertebra.build.weights import adopt_identity, local_file
 from vertebra.data.loading.views import Crops, Whole
@@ -35,12 +36,12 @@ WHOLE_IMAGES = ("dense", "multiscale")
 class LoadedNet:
     """A network with its weights, ready to be tested.
 
-    size, resize: side of its crop and shorter side of the image that it is cut from, pixels. class_names: None where
-    the file does not say.
+    backbone: a Backbone, or an exported file in its place. size, resize: side of its crop and shorter side of the image
+    that it is cut from, pixels. class_names: None where the file does not say.
     """
 
     path: Path
-    backbone: Backbone
+    backbone: Any
     size: int
     resize: int
     precision: str
@@ -65,10 +66,15 @@ class ViewPlan:
 
 
 def load_net(path: Path, device: torch.device, *, size: int | None, resize: int | None, precision: str) -> LoadedNet:
-    """The network in a file of train_backbone.py; size, resize and precision (None, "auto"): as it was trained.
+    """The network in a file of train_backbone.py, or of export.py; size, resize and precision (None, "auto"): as it was
+    trained.
 
     Raises UserError, BackboneError, and ValueError for a file that does not say which network it is of.
     """
+    if format_of(path):
+        from vertebra.build.artifact import exported_net
+
+        return exported_net(path, size=size, resize=resize, precision=precision)
     state, origin = load_weights(local_file(path))
     identity = origin.get("backbone")
     if not identity:
@@ -140,6 +146,8 @@ def plan_views(
     for kind in kinds:
         first = len(results)
         for net in nets:
+            if kind in WHOLE_IMAGES and not isinstance(net.backbone, Backbone):
+                raise RecipeError(f"--views {kind} slides a network over whole images, and {net.path} takes one size")
             wanted = _sources(net, kind, scales)
             for source in wanted:
                 sources.setdefault(source, len(sources))

@@ -14,8 +14,11 @@ python tools/eval_det.py --weights torchvision:maskrcnn_resnet50_fpn --data COCO
 
 python tools/eval_det.py --weights detectron2:model_final_280758.pkl --data COCO --output OTHER_DIR
 
-The last two evaluate a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk), and one
-that detectron2 has trained: Faster or Mask R-CNN on a ResNet, .pkl or .pth, with the config.yaml that lies beside it.
+python tools/eval_det.py --weights model.onnx --output OTHER_DIR
+
+The last three evaluate a detector that torchvision publishes (or torchvision:NAME=FILE, its state dict on disk), one
+that detectron2 has trained (Faster or Mask R-CNN on a ResNet, .pkl or .pth, with the config.yaml that lies beside it),
+and a file that export.py has written.
 """
 
 from __future__ import annotations
@@ -28,13 +31,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from pydantic import Field, model_validator
 
+from vertebra.build.export_formats import format_of
 from vertebra.cli.common import in_processes
 from vertebra.recipes.command_line import parse_recipe, validated
-from vertebra.recipes.schema import OfTest, protocol_fields, refuse
+from vertebra.recipes.schema import OfTest, flag_of, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
+
+# What an exported file was made with.
+FIXED_IN_FILE = ("score", "nms", "refine", "multi_scale", "flip", "ensemble", "proposals", "precision", "gpus")
 
 
 class Settings(OfTest):
@@ -43,7 +50,8 @@ class Settings(OfTest):
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_det.py.")
     weights: str | None = Field(
         None,
-        description="A detector's weights, instead of a run: a file, torchvision:NAME[=FILE], detectron2:FILE.",
+        description="A detector's weights, instead of a run: a file, export.py's too, torchvision:NAME[=FILE], "
+        "detectron2:FILE.",
     )
     dataset: str | None = Field(
         None, description="Another data set than in training; json, yolo and vocxml need --test-source."
@@ -76,6 +84,8 @@ class Settings(OfTest):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
+        given = [name for name in FIXED_IN_FILE if getattr(self, name) != type(self).model_fields[name].default]
+        fixed = " ".join(map(flag_of, [*given, *(["device"] if self.device == "cuda" else [])]))
         refuse(
             (
                 (self.run is None) == (self.weights is None),
@@ -94,6 +104,11 @@ class Settings(OfTest):
                 "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by "
                 "itself",
             ),
+            (
+                self.weights is not None and format_of(self.weights) and fixed,
+                f"{fixed} cannot be changed in {self.weights}, an exported file (on CPUs, in fp32): leave it out, or "
+                "evaluate the run that it was exported from",
+            ),
         )
         return self
 
@@ -106,6 +121,8 @@ def main(arguments: list[str]) -> int:
         weights_file(settings.run, tool="train_det.py")
     for weights in (*filter(None, [settings.weights]), *settings.ensemble):
         require_detector(weights)
+    if settings.weights is not None and format_of(settings.weights):
+        return in_processes(1, "cpu", lambda world: evaluate_exported(settings, world))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -145,6 +162,28 @@ def evaluate(settings: Settings, world: World) -> int:
     if world.is_main:
         logging.getLogger("vertebra.cli.eval_det").info(figures_line(int(trained.facts.get("iterations", 0)), figures))
         print(f"predictions and figures: {output}")
+    return 0
+
+
+def evaluate_exported(settings: Settings, world: World) -> int:
+    """The same with a file of export.py."""
+    from vertebra.build import detection_data
+    from vertebra.build.artifact import artifact_recipe, evaluate_artifact, open_artifact
+    from vertebra.build.results import results_directory
+    from vertebra.build.training import check_classes
+    from vertebra.engine.logs import figures_line, setup_logging
+
+    setup_logging()
+    artifact = open_artifact(Path(settings.weights or ""), "detector")
+    recipe = changed(artifact_recipe(artifact), settings)
+    test_set = detection_data.open_test(recipe)
+    check_classes(tuple(artifact.facts["class_names"]), artifact.path, test_set.class_names, test_set.source)
+    assert settings.output is not None
+    run = results_directory(settings.output, world)
+    run.write_json(run.truth, test_set.coco_truth())
+    figures = evaluate_artifact(recipe, artifact, test_set, world, run, {"tested": tested(settings, recipe)})
+    logging.getLogger("vertebra.cli.eval_det").info(figures_line(0, figures))
+    print(f"predictions and figures: {settings.output}")
     return 0
 
 

@@ -61,15 +61,16 @@ def resized(size_hw: Size, shorter: int, longer: int, canvas_hw: Size) -> Size:
 class FixedView:
     """The whole image at one size: shorter side `shorter` px, or less where the longer would exceed `longer`.
 
-    At test, and of pictures without annotations.
+    At test, and of pictures without annotations. canvas_hw: the only canvas, within which all images are to fit.
     """
 
     shorter: int
     longer: int
+    canvas_hw: Size | None = None
 
     @functools.cached_property
     def canvases(self) -> tuple[Size, ...]:
-        return default_canvases(self.shorter, self.longer)
+        return default_canvases(self.shorter, self.longer) if self.canvas_hw is None else (self.canvas_hw,)
 
     def canvas(self, sizes_hw: Sequence[Size] | np.ndarray) -> Size:
         """Return the smallest canvas with room for each image's own one."""

@@ -1,0 +1,130 @@
+"""Exported files: what they find against the network as it is here, how they are used, and what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backbones import create_backbone
+from tests.build.test_detector import built, recipe_of
+from tests.cli.conftest import run
+from vertebra.build.artifact import open_artifact
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import file_state
+from vertebra.build.export_formats import FORMATS
+from vertebra.engine.weights import save_weights
+
+SIZE = ("--size", 64, 96)
+
+
+def classifier(directory: Path) -> Path:
+    """A classifier's file, of random weights that tell pictures apart."""
+    torch.manual_seed(0)
+    net = create_backbone("r18", num_classes=5, width=0.125)
+    nn.init.normal_(net.get_submodule(net.classifier_name).weight, std=0.5)
+    protocol = {"input.size": 64, "input.resize": 72}
+    facts = {"backbone": net.identity(), "class_names": list("abcde"), "protocol": protocol, "protocol_hash": "f00"}
+    save_weights(directory / "model.safetensors", net.state_dict(), facts)
+    return directory / "model.safetensors"
+
+
+def detector(directory: Path, body: str, **model: Any) -> Path:
+    """A detector's file, of random weights that report something."""
+    recipe = recipe_of("r18", body, **model)
+    view = recipe.input.model_copy(update={"test_shorter_side": 64, "longer_side": 96})
+    test = recipe.test.model_copy(update={"score": 0.01})
+    recipe = recipe.model_copy(update={"input": view, "test": test})
+    net = built(recipe)
+    nn.init.normal_(net.box_head.predictor.scores.weight, std=0.5)
+    facts = {
+        "detector": recipe.model.title,
+        "category_ids": [2, 3, 7],
+        "class_names": ["cat", "dog", "cow"],
+        "recipe": recipe.model_dump(mode="json"),
+        "backbone": make_detector_backbone(recipe).identity(),
+        "protocol_hash": "f00",
+    }
+    save_weights(directory / "model.safetensors", file_state(net), facts)
+    return directory / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures of different shapes, one a class."""
+    directory = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for name, shape in zip("abcde", [(80, 110, 3), (110, 70, 3), (64, 64, 3), (90, 70, 3), (200, 300, 3)]):
+        blurred = cv2.GaussianBlur(random.integers(0, 256, shape, dtype=np.uint8), (0, 0), 4)
+        (directory / "val" / name).mkdir(parents=True)
+        cv2.imwrite(str(directory / "val" / name / "1.png"), cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX))
+    return directory
+
+
+SLOW = pytest.mark.slow
+CASES = [
+    pytest.param("torch-export", "fpn", {"masks": True}, "1"),
+    pytest.param("onnx", "fpn", {"masks": True}, "2"),
+    pytest.param("onnx", "c4", {}, "1"),
+    *(
+        pytest.param(name, body, {"masks": True, **model}, batch, marks=SLOW)
+        for name in FORMATS
+        for body, model, batch in (
+            ("fpn", {}, "dynamic"),
+            ("c4", {"context": True}, "dynamic"),
+            ("c4", {"pooling": "pool", "conventions": "detectron2"}, "2"),
+            ("dc5", {"conventions": "torchvision"}, "2"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "model", "batch"), CASES)
+def test_an_exported_detector_finds_the_same(name, body, model, batch, tmp_path, pictures) -> None:
+    form = FORMATS[name]
+    for package in (*form.writes_with, *form.opens_with):
+        pytest.importorskip(package)
+    weights = detector(tmp_path, body, **model)
+    flags = ("--format", name, "--images", f"{pictures}/val/*/*", "--batch", batch, "--rounds", 1, *SIZE)
+    done = run("export", "--weights", weights, *flags)
+    facts = json.loads((tmp_path / f"model{form.suffix}.json").read_text())
+    assert "beyond that" in done.out and facts["check"]["images"] == 5
+    assert facts["check"]["outputs"] >= 5, "some detections were compared"
+    assert set(facts["check"]["largest_differences"]) == {"box_px", "score", *(["mask"] if "masks" in model else [])}
+    assert facts["class_names"] == ["cat", "dog", "cow"] and facts["category_ids"] == [2, 3, 7]
+    assert facts["protocol_hash"] == "f00" and facts["view"]["canvas_hw"] == [64, 96]
+    artifact = open_artifact(tmp_path / f"model{form.suffix}", "detector")
+    images = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8)  # of any number, whatever its batch
+    outputs = artifact.outputs(images, torch.tensor([[64, 96]] * 3))
+    for tensor, (_, fact) in zip(outputs, facts["outputs"].items(), strict=True):
+        assert list(tensor.shape) == [3, *fact["shape"][1:]] and str(tensor.dtype) == f"torch.{fact['dtype']}"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [("onnx", "dynamic"), ("torch-export", "2"), pytest.param("openvino", "3", marks=SLOW)]
+)
+def test_an_exported_classifier_gives_the_same_probabilities(name, batch, tmp_path, pictures) -> None:
+    form = FORMATS[name]
+    for package in (*form.writes_with, *form.opens_with):
+        pytest.importorskip(package)
+    weights = classifier(tmp_path)
+    images = ("--images", f"{pictures}/val/*/*")
+    run("export", "--weights", weights, "--format", name, *images, "--batch", batch, "--rounds", 1)
+    path = tmp_path / f"model{form.suffix}"
+    assert json.loads(path.with_name(f"{path.name}.json").read_text())["view"] == {"size": 64, "resize": 72}
+    rows = []
+    for one in (weights, path):
+        found = tmp_path / f"{one.name}.jsonl"
+        flags = ("--data", pictures, "--views", "10crop", "--precision", "fp32", "--workers", 0)
+        run("eval_backbone", "--weights", one, *flags, "--predictions", found)
+        rows.append([json.loads(line) for line in found.read_text().splitlines()])
+    assert len(rows[0]) == 5
+    for wanted, found in zip(*rows, strict=True):
+        assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-4)
+        assert {**found, "probabilities": 0} == {**wanted, "probabilities": 0}

@@ -1,0 +1,11 @@
+"""`python tools/export.py ...` is `vertebra export ...`, from this clone."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from vertebra.cli import run
+
+if __name__ == "__main__":
+    run("export")
