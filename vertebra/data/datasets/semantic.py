@@ -1,0 +1,229 @@
+"""Sets of images with a class for every pixel.
+
+Legend: I images, H W height and width of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.data.datasets import coco_layout
+from vertebra.data.datasets.catalog import check_root, parse_detection
+from vertebra.data.datasets.faults import Fault, refuse, summarise
+from vertebra.data.datasets.folders import by_stem, files_below, stem_of
+from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, palette, read_map
+from vertebra.data.datasets.masks import decode_masks
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.semantic_layouts import KNOWN, Layout, find_layout
+from vertebra.data.datasets.strings import Strings
+from vertebra.data.datasets.xml_sets import image_ids
+from vertebra.data.loading.decode import decode_image
+from vertebra.ground.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth to compare: a set is equal to itself alone
+class SemanticDataset:
+    """Images, and a label of each of their pixels (see vertebra.data.datasets.maps).
+
+    file_names, map_names: I names relative to `root`; no map_names: the labels are painted from the masks of
+    `instances`, of class 1 on, upon the background; without those either, the truth is not published (`labelled` is
+    False). palette: colours in which labels are drawn, 256 x 3 uint8. notes: sentences on what the reader found.
+    """
+
+    root: Path
+    source: str
+    class_names: tuple[str, ...]
+    image_ids_I: np.ndarray
+    file_names: Strings
+    map_names: Strings | None
+    coding: Coding
+    palette: np.ndarray
+    instances: DetectionDataset | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids_I)
+
+    @property
+    def labelled(self) -> bool:
+        return self.map_names is not None or self.instances is not None
+
+    def path(self, index: int) -> Path:
+        return self.root / self.file_names[index]
+
+    def name(self, index: int) -> str:
+        """The place of image `index`, for messages."""
+        return str(self.path(index))
+
+    def map_path(self, index: int) -> Path:
+        """The file of an image's map; the image's own where there is none."""
+        return self.path(index) if self.map_names is None else self.root / self.map_names[index]
+
+    def decode(self, index: int) -> np.ndarray:
+        """The pixels of image `index`, uint8 RGB HW3. Raises BadSample."""
+        return decode_image(self.path(index))
+
+    def labels(self, index: int) -> np.ndarray:
+        """The labels of image `index`, HW uint8. Raises BadSample."""
+        if self.instances is not None:
+            return _painted(self.instances, index)
+        return read_map(self.map_path(index), self.coding)
+
+    def absent(self) -> list[str]:
+        """Return the names of files, pictures and maps, that are missing or empty."""
+        names = [name for column in (self.file_names, self.map_names) for name in column or ()]
+        return [name for name in names if not _bytes(self.root / name)]
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> SemanticDataset:
+        """The images at these places; the fingerprint is that of the part."""
+        chosen_I = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            image_ids_I=self.image_ids_I[chosen_I],
+            file_names=self.file_names.take(chosen_I),
+            map_names=None if self.map_names is None else self.map_names.take(chosen_I),
+            instances=None if self.instances is None else self.instances.subset(chosen_I),
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over classes, image list and maps, of these the meaning of their values and how many bytes each has.
+
+        The same wherever the files lie. Not the maps' bytes: of a large set they are gigabytes.
+        """
+        digest = hashlib.sha256(json.dumps([self.class_names, self.coding.colours]).encode() + self.coding.table)
+        self.file_names.update_hash(digest)
+        for name in self.map_names or ():
+            digest.update(f"{name} {_bytes(self.root / name)}\n".encode("utf-8", "surrogateescape"))
+        if self.instances is not None:
+            digest.update(self.instances.fingerprint().encode())
+        return digest.hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    """Return a file's length; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _painted(instances: DetectionDataset, index: int) -> np.ndarray:
+    """Return the labels of the objects' masks; pixels of two classes are ignored, as torchvision's reference has it."""
+    height, width = size_hw = tuple(instances.sizes_hw_I2[index].tolist())
+    labels_HW = np.zeros(size_hw, np.uint8)
+    objects_G = np.arange(instances.starts[index], instances.starts[index + 1])
+    patches = decode_masks(instances, index, objects_G, instances.boxes_G4(index), (height, width))
+    for patch, label in zip(patches, instances.labels_K[objects_G]):
+        rows, columns = patch.bits_HW.shape
+        under_HW = labels_HW[patch.top : patch.top + rows, patch.left : patch.left + columns]
+        free_HW = (under_HW == 0) | (under_HW == label)
+        under_HW[:] = np.where(patch.bits_HW, np.where(free_HW, label, IGNORED), under_HW)
+    return labels_HW
+
+
+def open_semantic(root: Path | str, source: str) -> SemanticDataset:
+    """Images with a class for every pixel.
+
+    source: one of vertebra.data.datasets.semantic_layouts; or, with the background as class 0, the masks of instances:
+    "sample/train", "coco/train2017", "json:ANNOTATIONS.json". A test set without published maps has no labels.
+    Maps are read when they are used. Raises DataError.
+    """
+    dataset, faults = parse_semantic(root, source)
+    refuse(faults)
+    assert dataset is not None, "without one there is a fatal fault"
+    if not len(dataset):
+        raise DataError(source, "no images", "there is nothing to train or test on")
+    return replace(dataset, notes=(*summarise(faults), *dataset.notes))
+
+
+def parse_semantic(root: Path | str, source: str) -> tuple[SemanticDataset | None, list[Fault]]:
+    """Return the data set that open_semantic opens, as far as it can be used, and all faults of its list of images.
+
+    Raises DataError where there is nothing to read.
+    """
+    root = Path(root)
+    check_root(root)
+    if coco_layout.is_json(source):
+        return _of_instances(root, source)
+    if (layout := find_layout(root, source)) is None:
+        raise DataError(f"source {source!r}", "is not known", f"write {KNOWN}")
+    return _of_maps(layout, source)
+
+
+def _of_maps(layout: Layout, source: str) -> tuple[SemanticDataset, list[Fault]]:
+    """Pair images with maps by their names; those without a partner are left out, with a fault."""
+    pictures = by_stem(files_below(layout.base / layout.images))
+    names = _by_name(((stem, of_stem[0]) for stem, of_stem in pictures.items()), layout.image_end)
+    pngs = (name for name in files_below(layout.base / layout.maps) if name.lower().endswith(".png"))
+    maps = _by_name(((stem_of(name), name) for name in pngs), layout.map_end)
+    wanted = list(names) if layout.listed is None else layout.listed
+    labelled = layout.public or any(stem in maps for stem in wanted)
+    faults = []
+    for stem in wanted:
+        if stem not in names:
+            reason, hint = f"its image {stem} is not there", "restore it, or remove it from the list"
+            faults.append(Fault(layout.base / layout.images, reason, hint))
+        elif labelled and stem not in maps:
+            hint = f"expected {layout.base / layout.maps / f'{stem}{layout.map_end}.png'}"
+            faults.append(Fault(layout.base / layout.images / names[stem], "has no map", hint))
+    if layout.listed is None and labelled:
+        kind, hint = "maps without an image were left out", "it is left out"
+        lonely = [maps[stem] for stem in maps if stem not in names]
+        faults += [Fault(layout.base / layout.maps / name, "has no image", hint, False, kind) for name in lonely]
+    stems = [stem for stem in wanted if stem in names and (stem in maps or not labelled)]
+    dataset = SemanticDataset(
+        root=layout.base,
+        source=source,
+        class_names=layout.class_names,
+        image_ids_I=np.array(image_ids(stems, [names[stem] for stem in stems]), np.int64),
+        file_names=Strings(f"{layout.images}/{names[stem]}" for stem in stems),
+        map_names=Strings(f"{layout.maps}/{maps[stem]}" for stem in stems) if labelled else None,
+        coding=layout.coding,
+        palette=layout.palette,
+        notes=layout.notes,
+    )
+    return dataset, faults
+
+
+def _by_name(files: Iterable[tuple[str, str]], end: str) -> dict[str, str]:
+    """Return files, given with their stems, by what these are without their end; those with another are no part."""
+    return {stem.removesuffix(end): name for stem, name in files if stem.endswith(end)}
+
+
+def _of_instances(root: Path, source: str) -> tuple[SemanticDataset | None, list[Fault]]:
+    parsed = parse_detection(root, source)
+    one, faults = parsed.dataset, list(parsed.faults)
+    if one is None:
+        return None, faults
+    if len(one.class_names) >= MOST_CLASSES:
+        reason, hint = (
+            f"has {len(one.class_names)} classes",
+            f"labels have room for {MOST_CLASSES - 1}",
+        )
+        return None, [*faults, Fault(Path(source), reason, hint)]
+    bare_K = np.ones(len(one.labels_K), bool) if one.segmentations is None else one.segmentations.empty()
+    if bare_K.any():
+        image = one.path(int(one.owners_K[bare_K][0]))
+        reason = f"{int(bare_K.sum())} of its objects have no mask, such as one of {image}"
+        faults.append(Fault(Path(source), reason, "take a set with segmentations, or one of maps"))
+    if not one.labelled:
+        faults.append(Fault(Path(source), "has no annotations", "take a set that has them"))
+    return SemanticDataset(
+        root=one.root,
+        source=source,
+        class_names=("background", *one.class_names),
+        image_ids_I=one.image_ids_I,
+        file_names=one.file_names,
+        map_names=None,
+        coding=Coding.of({}),
+        palette=palette(),
+        instances=one,
+        notes=one.notes,
+    ), faults

@@ -1,0 +1,179 @@
+"""Loaders of images with a label for every pixel.
+
+Legend: N images of a batch, H W height and width. Labels are uint8, see vertebra.data.datasets.maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from vertebra.data.datasets.image_sizes import image_sizes
+from vertebra.data.datasets.maps import IGNORED
+from vertebra.data.datasets.semantic import SemanticDataset
+from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
+from vertebra.data.loading.sampling import (
+    Request,
+    Share,
+    TrainPlan,
+    TrainRequests,
+    choose_images,
+    draw_seed,
+    evenly,
+    one_group,
+    sequential_requests,
+    try_samples,
+)
+from vertebra.data.loading.targets import image_batch, on_canvases, place_on
+from vertebra.data.transforms.canvases import FixedView, Size, resized
+from vertebra.data.transforms.detection_views import DrawnView
+from vertebra.data.transforms.geometry import mirror, resize
+from vertebra.data.transforms.pixels import photometric
+from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
+
+SIZED = 64  # images whose headers say how large a batch may be
+_UNBOUNDED = (1 << 30, 1 << 30)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationReader:
+    """Answers requests with (ImageBatch, labels_NHW): crops of one size, IGNORED beyond an image's end."""
+
+    dataset: SemanticDataset
+    draw: SegmentationDraw
+    seed: int
+    plan: TrainPlan
+
+    def __call__(self, request: Request) -> Batch:
+        count, canvas_hw = len(request.indices), self.draw.size_hw
+        pixels_NHW3 = empty_pixels(count, *canvas_hw)
+        labels_NHW = torch.full((count, *canvas_hw), IGNORED, dtype=torch.uint8)
+        seen: list[tuple[int, np.ndarray]] = []
+        skipped: list[str] = []
+        for wanted, canvas_HW3, canvas_HW in zip(request.indices, pixels_NHW3.numpy(), labels_NHW.numpy()):
+            read = partial(self._sample, request.iteration, canvas_HW3, canvas_HW)
+            seen.append(try_samples(read, wanted, request, self.plan, skipped))
+        images = on_canvases(pixels_NHW3, [pixels_HW3 for _, pixels_HW3 in seen])
+        ids = tuple(self.dataset.image_ids_I[[index for index, _ in seen]].tolist())
+        return Batch((images, labels_NHW), ids, tuple(skipped), request.iteration)
+
+    def batch_bytes(self, images: int) -> int:
+        return images * 4 * self.draw.size_hw[0] * self.draw.size_hw[1]
+
+    def _sample(
+        self, iteration: int, canvas_HW3: np.ndarray, canvas_HW: np.ndarray, index: int
+    ) -> tuple[int, np.ndarray]:
+        """Draw an image's view and put it on the canvases; return the image and the pixels of its view."""
+        rng = np.random.default_rng(draw_seed(self.seed, iteration, int(self.dataset.image_ids_I[index])))
+        labels_HW = self.dataset.labels(index)
+        view = self.draw(labels_HW, rng)
+        shrink = shrink_factor((view.part.height, view.part.width), view.size_hw)
+        image_HW3 = _decoded(self.dataset, index, labels_HW.shape, shrink)
+        decoded_hw = image_HW3.shape[:2]
+        view = replace(view, part=view.part.shrunk(shrink).within(decoded_hw))
+        out_HW3 = place_on(canvas_HW3, view.size_hw)
+        self._write_pixels(view.part.cut(image_HW3), view, rng, out_HW3)
+        canvas_HW[: view.size_hw[0], : view.size_hw[1]] = view_of_labels(labels_HW, view, decoded_hw)
+        return index, out_HW3
+
+    def _write_pixels(
+        self, part_HW3: np.ndarray, view: DrawnView, rng: np.random.Generator, out_HW3: np.ndarray
+    ) -> None:
+        """Colours change while pixels are fewer: before or after resizing."""
+        strength = self.draw.photometric
+        grows = view.size_hw[0] * view.size_hw[1] > part_HW3.shape[0] * part_HW3.shape[1]
+        if strength and grows:
+            part_HW3 = photometric(part_HW3, strength, rng)
+        pixels_HW3 = resize(part_HW3, *view.size_hw, None if view.flip else out_HW3)
+        if view.flip:
+            mirror(pixels_HW3, out_HW3)
+        if strength and not grows:
+            out_HW3[:] = photometric(out_HW3, strength, rng)
+
+
+def segmentation_train_loader(dataset: SemanticDataset, draw: SegmentationDraw, share: Share) -> Loader:
+    """Batches whose inputs are (ImageBatch, labels_NHW uint8), both on canvases of the crop. Raises DataError."""
+    dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
+    plan = one_group(len(dataset), share)
+    return Loader(SegmentationReader(dataset, draw, share.seed, plan), TrainRequests(plan, share), share.workers)
+
+
+@dataclass(frozen=True)
+class EvaluationBatch(Batch):
+    """Images as they are tested, and their truth as it is on disk.
+
+    labels: of each image HW uint8, of its original size, on the host; None where its truth is not published.
+    """
+
+    labels: tuple[torch.Tensor | None, ...] = ()
+    original_sizes_hw: tuple[Size, ...] = ()
+
+    def shared(self) -> EvaluationBatch:
+        labels = tuple(None if one_HW is None else one_HW.share_memory_() for one_HW in self.labels)
+        return replace(self, inputs=super().shared().inputs, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationTestReader:
+    """Answers requests with (ImageBatch,) on the smallest canvas whose sides are multiples of `multiple`.
+
+    view: None: images come as they are. largest: pixels of the largest image that was looked at.
+    """
+
+    dataset: SemanticDataset
+    view: FixedView | None
+    multiple: int
+    largest: int
+
+    def __call__(self, request: Request) -> Batch:
+        read = [self._read(index) for index in request.indices]
+        pixels = [pixels_HW3 for pixels_HW3, _, _ in read]
+        height, width = (
+            -(-max(pixels_HW3.shape[axis] for pixels_HW3 in pixels) // self.multiple) * self.multiple for axis in (0, 1)
+        )
+        return EvaluationBatch(
+            (image_batch(pixels, (height, width)),),
+            tuple(self.dataset.image_ids_I[list(request.indices)].tolist()),
+            iteration=request.iteration,
+            labels=tuple(None if labels_HW is None else torch.from_numpy(labels_HW) for _, labels_HW, _ in read),
+            original_sizes_hw=tuple(size_hw for _, _, size_hw in read),
+        )
+
+    def batch_bytes(self, images: int) -> int:
+        """Of a batch of images as large as the largest, with their labels."""
+        pixels = self.largest if self.view is None else max(height * width for height, width in self.view.canvases)
+        return images * (3 * pixels + self.largest)
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, Size]:
+        """Return the pixels as they are tested, the labels, and the size on disk."""
+        labels_HW = self.dataset.labels(index) if self.dataset.labelled else None
+        size_hw = None if labels_HW is None else labels_HW.shape
+        shrink = 1 if size_hw is None else shrink_factor(size_hw, self._size(size_hw))
+        image_HW3 = _decoded(self.dataset, index, size_hw, shrink)
+        size_hw = size_hw or image_HW3.shape[:2]
+        return resize(image_HW3, *self._size(size_hw)), labels_HW, size_hw
+
+    def _size(self, size_hw: Size) -> Size:
+        return size_hw if self.view is None else resized(size_hw, self.view.shorter, self.view.longer, _UNBOUNDED)
+
+
+def segmentation_test_loader(
+    dataset: SemanticDataset, view: FixedView | None, share: Share, multiple: int = 32
+) -> Loader:
+    """Every image once over all processes, in order, as batches of (ImageBatch,). Raises DataError.
+
+    view: the size at which images are tested; None: their own.
+    """
+    dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
+    sizes_hw_I2, _ = image_sizes([dataset.path(int(index)) for index in evenly(len(dataset), SIZED)])
+    reader = SegmentationTestReader(dataset, view, multiple, int(sizes_hw_I2.prod(axis=1).max()))
+    return Loader(reader, sequential_requests(len(dataset), share), share.workers)
+
+
+def _decoded(dataset: SemanticDataset, index: int, size_hw: Size | None, shrink: int = 1) -> np.ndarray:
+    path = dataset.path(index)
+    return decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
