@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +22,12 @@ from vertebra.build.detectron2_config import detectron2_recipe
 from vertebra.build.detectron2_weights import from_detectron2
 
 pytestmark = peer.needed
+# What the boxes are of does not matter to a network with random weights.
+SIZE_HW = (192, 256)
+BOXES = (
+    torch.tensor([[10.5, 20.0, 90.0, 120.0], [60.0, 30.0, 250.0, 190.0], [120.0, 100.0, 180.0, 150.0]]),
+    torch.tensor([[0.0, 0.0, 128.0, 96.0], [100.0, 60.0, 220.0, 180.0]]),
+)
 SIZES_HW = [(200, 300), (300, 225), (187, 251), (128, 128)]
 DETECTORS = [
     "COCO-Detection/faster_rcnn_R_50_FPN_1x",
@@ -32,18 +38,16 @@ DETECTORS = [
 ]
 
 
-def real_images() -> tuple[list[Path], dict[str, Any]]:
-    root = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).parents[3] / "shared" / "data") / "coco"
-    if not root.is_dir():
-        pytest.skip(f"no {root}; set VERTEBRA_DATA to the real data")
-    annotations = json.loads((root / "annotations" / "instances_val2017.json").read_text())
-    return sorted((root / "val2017").glob("*.jpg")), annotations
-
-
-def pixels_bgr(path: Path, size_hw: tuple[int, int]) -> Tensor:
-    """uint8, 3HW, as detectron2 takes them."""
-    image = cv2.resize(cv2.imread(str(path)), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+def pictures(sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Images as detectron2 takes them, uint8 BGR 3HW: real ones where there are any, or else blurred noise."""
+    root = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).parents[3] / "shared" / "data") / "coco" / "val2017"
+    paths, rng = sorted(root.glob("*.jpg")), np.random.default_rng(0)
+    images = [cv2.imread(str(path)) for path in paths[: len(sizes_hw)]]
+    images = images or [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8) for _ in sizes_hw]
+    resized = [
+        cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR) for image, size_hw in zip(images, sizes_hw)
+    ]
+    return [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in resized]
 
 
 def on_canvas(bgr_3HW: Tensor, reference: Any) -> ImageBatch:
@@ -57,12 +61,10 @@ def on_canvas(bgr_3HW: Tensor, reference: Any) -> ImageBatch:
 
 @pytest.mark.parametrize("name", DETECTORS)
 @torch.no_grad()
-def test_detections_equal_detectron2s_on_real_images(name: str, tmp_path: Path) -> None:
-    paths, _ = real_images()
+def test_detections_equal_detectron2s(name: str, tmp_path: Path) -> None:
     reference = peer.detectron2s(peer.config_of(name)).eval()
     detector = peer.vertebras(reference, tmp_path).eval()
-    for path, size_hw in zip(paths, SIZES_HW[:2] if "C4" in name or "DC5" in name else SIZES_HW):
-        bgr = pixels_bgr(path, size_hw)
+    for bgr in pictures(SIZES_HW[:2] if "C4" in name or "DC5" in name else SIZES_HW):
         expected = reference.inference([{"image": bgr}], do_postprocess=False)[0]
         found = detector.detect(on_canvas(bgr, reference))
         valid = found.valid_ND[0]
@@ -98,13 +100,17 @@ class Recorder:
 def test_losses_and_gradients_equal_detectron2s_on_the_same_samples(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, truths, labels, masks = two_images()
+    images, truths, labels = (
+        torch.stack(pictures([SIZE_HW] * 2)),
+        [*BOXES],
+        [torch.tensor([3, 3, 17]), torch.tensor([79, 0])],
+    )
+    masks = [ellipses(truth, SIZE_HW) for truth in truths]
     reference = peer.detectron2s(peer.config_of(name)).train()
     detector = peer.vertebras(reference, tmp_path).train()
     rpn = detector.rpn.sampler = Recorder(detector.rpn.sampler)
     box = detector.box_head.sampler = Recorder(detector.box_head.sampler)
-    size_hw = tuple(images.shape[-2:])
-    batch = make_images(images.flip(1), (size_hw,) * 2)
+    batch = make_images(images.flip(1), (SIZE_HW,) * 2)
     targets = make_targets([truth.tolist() for truth in truths], [(one + 1).tolist() for one in labels])
     numbers = [(n, g) for n, of_image in enumerate(masks) for g in range(len(of_image))]
     flat = Masks.of([mask for of_image in masks for mask in of_image], *torch.tensor(numbers).unbind(1))
@@ -154,27 +160,6 @@ def test_losses_and_gradients_equal_detectron2s_on_the_same_samples(
             # As a whole: rounding turns a ReLU here and there, and so single entries of a gradient.
             difference = (parameter.grad - gradients[file_name]).norm() / gradients[file_name].norm()
             assert difference < 2e-3, own
-
-
-def two_images(size_hw: tuple[int, int] = (192, 256)) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-    """Pixels N3HW in BGR, boxes, classes (0 .. 79) and masks (GHW) of the first two images with large objects."""
-    paths, annotations = real_images()
-    place = {category: n for n, category in enumerate(sorted(one["id"] for one in annotations["categories"]))}
-    pixels, boxes, classes, masks = [], [], [], []
-    for path in paths:
-        objects = [a for a in annotations["annotations"] if a["image_id"] == int(path.stem) and not a["iscrowd"]]
-        image = next(one for one in annotations["images"] if one["id"] == int(path.stem))
-        x, y, w, h = torch.tensor([one["bbox"] for one in objects] or [[0.0] * 4]).unbind(1)
-        scale = torch.tensor([size_hw[1] / image["width"], size_hw[0] / image["height"]] * 2)
-        large = ((w * h) > 0.02 * image["width"] * image["height"]).nonzero().squeeze(1)
-        if 3 <= len(large) <= 16:
-            pixels.append(pixels_bgr(path, size_hw))
-            boxes.append((torch.stack([x, y, x + w, y + h], dim=1) * scale)[large])
-            classes.append(torch.tensor([place[objects[index]["category_id"]] for index in large]))
-            masks.append(ellipses(boxes[-1], size_hw))
-        if len(pixels) == 2:
-            return torch.stack(pixels), boxes, classes, masks
-    raise AssertionError("the data set has no two such images")
 
 
 def ellipses(boxes_G4: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -33,27 +33,27 @@ def boxes_of_all_sizes() -> Tensor:
     return boxes
 
 
-def by_kernel(maps: list[Tensor], boxes: Tensor, aligned: bool) -> Tensor:
+def by_kernel(maps: list[Tensor], boxes: Tensor, aligned: bool, samples: int = 2) -> Tensor:
     """Each level's regions by torchvision's kernel."""
     rois, level = with_image_index(boxes), level_of(boxes, STRIDES).flatten()
     pooled = torch.zeros(len(rois), maps[0].shape[1], 7, 7)
     for index, stride in enumerate(STRIDES):
         chosen = (level == index).nonzero().flatten()
-        part = ops.roi_align(maps[index], rois[chosen], 7, 1 / stride, 2, aligned)
+        part = ops.roi_align(maps[index], rois[chosen], 7, 1 / stride, samples, aligned)
         pooled = pooled.index_copy(0, chosen, part)
     return pooled
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("way", ["_from_table", "_on_canvas"])
-def test_regions_and_gradients_equal_the_kernels_on_each_level(way: str, aligned: bool) -> None:
+@pytest.mark.parametrize(("way", "samples"), [("_from_table", 2), ("_on_canvas", 2), ("_on_canvas", 0)])
+def test_regions_and_gradients_equal_the_kernels_on_each_level(way: str, samples: int, aligned: bool) -> None:
     maps, boxes = pyramid(), boxes_of_all_sizes()
     if not aligned and way == "_on_canvas":
         # Regions grown to a cell at the border: their samples outside count 0 in the kernel, here there is a border.
         boxes = boxes.where((boxes[..., 2:] - boxes[..., :2] > 64).all(-1, keepdim=True), torch.zeros(4))
-    pool = PyramidRoIAlign(7, STRIDES, aligned=aligned)
+    pool = PyramidRoIAlign(7, STRIDES, samples=samples, aligned=aligned)
     found = getattr(pool, way)(maps[:4], boxes, level_of(boxes, STRIDES))
-    expected = by_kernel(maps, boxes, aligned)
+    expected = by_kernel(maps, boxes, aligned, samples)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     for a, b in zip(torch.autograd.grad(found, maps[:4], weights), torch.autograd.grad(expected, maps[:4], weights)):
