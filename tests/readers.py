@@ -6,6 +6,7 @@ benchmarks/fuzz.py as much as it is given time for.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -18,7 +19,10 @@ import cv2
 import numpy as np
 import torch
 
+from backbones import create_backbone
 from tests.data.writers import picture, write_coco, write_picture, write_text, write_voc
+from vertebra.build.foreign_weights import convert
+from vertebra.build.weights import start_from
 from vertebra.data.datasets.catalog import open_detection, parse_detection
 from vertebra.data.datasets.cifar import read_batches
 from vertebra.data.datasets.localisation import read_localisation
@@ -26,6 +30,7 @@ from vertebra.data.datasets.shards import FORMAT, read_shards
 from vertebra.data.datasets.xml_objects import read_xml
 from vertebra.data.loading.decode import decode_bytes
 from vertebra.engine.checkpoint import load_checkpoint
+from vertebra.engine.weights import load_weights, save_weights
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.report.reading import read_metrics, read_provenance, read_recipe
 from vertebra.ground.parse import parse_json
@@ -146,6 +151,29 @@ def _weights(root: Path) -> tuple[Path, bytes]:
     return root / "a.pt", content.getvalue()
 
 
+SMALL = create_backbone("cifar_r8", num_classes=2, width=0.5)  # 27 tensors
+
+
+def _weights_of_others(root: Path) -> tuple[Path, bytes]:
+    arrays = {name.replace("fc.", "linear."): tensor.numpy() for name, tensor in SMALL.state_dict().items()}
+    return root / "a.pkl", pickle.dumps({"state_dict": arrays, "epoch": 1}, protocol=2)
+
+
+def _read_weights_of_others(path: Path) -> object:
+    return convert(load_weights(path)[0], SMALL, path, form="akamaster")
+
+
+def _safetensors(root: Path) -> tuple[Path, bytes]:
+    path = root / "a.safetensors"
+    save_weights(path, {"fc.bias": torch.zeros(2)}, {"backbone": SMALL.identity(), "class_names": ["ant", "bee"]})
+    return path, path.read_bytes()
+
+
+def _read_safetensors(path: Path) -> None:
+    state, origin = load_weights(path)
+    start_from(copy.deepcopy(SMALL), {**SMALL.state_dict(), **state}, origin, path)
+
+
 def _encoded(extension: str) -> Callable[[Path], tuple[Path, bytes]]:
     return lambda root: (root / f"a{extension}", cv2.imencode(extension, picture(20, 30))[1].tobytes())
 
@@ -192,6 +220,8 @@ READERS = {
     "Kaggle's boxes": Reader(_solution, lambda path: read_localisation(path.parent, "train")),
     "CIFAR batch": Reader(_cifar, lambda path: read_batches(path.parents[1], "test")),
     "checkpoint": Reader(_weights, load_checkpoint),
+    "weights of others": Reader(_weights_of_others, _read_weights_of_others),
+    "safetensors": Reader(_safetensors, _read_safetensors),
     "JPEG": Reader(_encoded(".jpg"), lambda path: decode_bytes(path.read_bytes(), path)),
     "PNG": Reader(_encoded(".png"), lambda path: decode_bytes(path.read_bytes(), path)),
 }

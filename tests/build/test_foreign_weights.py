@@ -246,6 +246,13 @@ def test_what_names_do_not_tell_is_asked_for(rename, said, sentence):
         convert({rename(name): value for name, value in reversed(state.items())}, network, PATH, given=given)
 
 
+@pytest.mark.parametrize("shape", [(), (4,), (4, 9), (4, 512, 1)])
+def test_a_classifier_of_another_form_is_refused(shape):
+    state = {**torchvision.models.resnet18().state_dict(), "fc.weight": torch.zeros(shape)}
+    with pytest.raises(UserError, match=r"its classifier is .*, and r18's has 512 inputs"):
+        convert(state, create_backbone("r18"), PATH, given=GIVEN)
+
+
 def test_two_networks_in_a_file_are_not_mixed():
     state = {f"{who}.stem.conv1.weight": torch.zeros(1) for who in ("student", "teacher")}
     with pytest.raises(UserError, match=r"two of its tensors would be conv1.weight, teacher.stem.conv1.weight too"):

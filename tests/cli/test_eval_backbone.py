@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from backbones import create_backbone
 from tests.cli.conftest import run, run_process
 from vertebra.engine.weights import load_weights
 
@@ -106,3 +108,39 @@ def test_a_file_that_is_not_there_is_named_without_an_error_number(weights, samp
     flags = ("--data", sample / "objects", "--ilsvrc", tmp_path / "lines.txt", "--synsets", tmp_path / "ids.txt")
     message = run("eval_backbone", "--weights", weights["r18"], *flags, expect=1).err
     assert message.endswith(f"error: {tmp_path / 'ids.txt'}: No such file or directory; check the path\n")
+
+
+@pytest.fixture
+def springers(sample: Path, tmp_path: Path) -> Path:
+    """Three tench and one English springer, as far as the names of their folders tell."""
+    pictures = sorted((sample / "objects" / "val").glob("*/*"))
+    for number, wnid in enumerate(["n01440764"] * 3 + ["n02102040"]):
+        (tmp_path / "set" / "val" / wnid).mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures[number], tmp_path / "set" / "val" / wnid / f"{number}{pictures[number].suffix}")
+    return tmp_path / "set"
+
+
+def test_weights_of_others_are_tested_over_all_of_imagenets_classes(springers, tmp_path):
+    """A network that always answers 217, ImageNet's place of the springer, then 0, the tench's."""
+    state = create_backbone("r18").state_dict()
+    state["fc.weight"].zero_()
+    state["fc.bias"][[217, 0]] = torch.tensor([2.0, 1.0])
+    torch.save(state, tmp_path / "a=b.pth")
+    flags = ("--data", springers, "--size", 32, "--resize", 32, "--workers", 0, "--json", tmp_path / "figures.json")
+    done = run("eval_backbone", "--weights", f"r18={tmp_path / 'a=b.pth'}", *flags)
+    figures = json.loads((tmp_path / "figures.json").read_text())[0]
+    assert (figures["top1"], figures["top5"], figures["images"]) == (25, 100, 4)
+    assert "has 2 of ImageNet's 1,000 classes" in done.out and figures["backbone"] == "r18"
+    refused = run("eval_backbone", "--weights", tmp_path / "a=b.pth", *flags, expect=1).err
+    assert "does not name its backbone" in refused and "BACKBONE=FILE" in refused
+    refused = run("eval_backbone", "--weights", f"r34={tmp_path / 'a=b.pth'}", *flags, expect=1).err
+    assert "does not fit this network" in refused
+    (tmp_path / "a=b.pth").unlink()
+    assert "do not exist" in run("eval_backbone", "--weights", f"r18={tmp_path / 'a=b.pth'}", *flags, expect=1).err
+    assert "write r50=torchvision" in run("eval_backbone", "--weights", "torchvision", *flags, expect=2).err
+
+
+def test_a_file_that_names_its_backbone_is_of_no_other(weights, sample):
+    flags = ("--data", sample / "objects", "--workers", 0)
+    refused = run("eval_backbone", "--weights", f"r34={weights['r18']}", *flags, expect=1).err
+    assert "holds weights of r18, not of r34" in refused

@@ -66,6 +66,12 @@ def test_what_one_side_does_not_know_is_no_mismatch():
     check_provenance({"pixel_mean": [123.68, 116.28, 103.53]}, IDENTITY, "w")  # rounded elsewhere
 
 
+def test_a_provenance_that_is_none_is_a_sentence(tmp_path):
+    save_weights(tmp_path / "a.safetensors", ToyNet().state_dict(), ["ant"])
+    with pytest.raises(UserError, match="its provenance is"):
+        load_weights(tmp_path / "a.safetensors")
+
+
 def test_loading_names_what_is_missing_unexpected_and_of_another_shape():
     model = ToyNet()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

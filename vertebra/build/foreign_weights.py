@@ -194,6 +194,10 @@ def convert(
         ours = _add_constant_norms(ours, network) if chosen.folded else ours
     classifier = network.classifier_name
     check_fit(network, ours, path, allow_missing=(classifier,), ignore=(classifier,))
+    rows = ours.get(f"{classifier}.weight")
+    wanted = network.state_dict()[f"{classifier}.weight"].shape
+    if rows is not None and rows.shape[1:] != wanted[1:]:
+        raise UserError(path, f"its classifier is {_shape(rows.shape)}, and {network.name}'s has {wanted[1]} inputs")
     if chosen.adjust is not None:
         ours = chosen.adjust(ours)
     ours = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in ours.items()}
@@ -203,7 +207,6 @@ def convert(
         first = next(name for name, tensor in network.state_dict().items() if tensor.ndim == 4)
         ours[first] = ours[first].flip(1)
         facts |= {name: given[name][::-1] for name in ("mean", "std") if given and name in given}
-    rows = ours.get(f"{classifier}.weight")
     identity = {
         **network.identity(),
         "num_classes": network.num_classes if rows is None else len(rows),

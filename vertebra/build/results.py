@@ -28,6 +28,13 @@ def weights_file(run: Path, *, tool: str) -> Path:
     return path
 
 
+def named_backbone(weights: str) -> tuple[str, str]:
+    """Split BACKBONE=VALUE into the two, the former "" where it is not given. A file's own name may have a "=", too."""
+    name, equals, value = weights.partition("=")
+    is_name = equals and not Path(weights).exists() and (":" in name or "/" not in name)
+    return (name, value) if is_name else ("", weights)
+
+
 def require_detector(weights: str) -> None:
     """Raise ValueError where a detector's weights (see `read_detector`) are not there."""
     name = weights.partition("=")[2] if weights.startswith("torchvision:") else weights.removeprefix("detectron2:")

@@ -16,12 +16,13 @@ from torch import nn
 from backbones import Backbone, create_backbone
 from backbones.dense import Dense, map_side
 from vertebra.build.export_formats import format_of
+from vertebra.build.results import named_backbone
 from vertebra.build.training import autocast_of, check_classes
-from vertebra.build.weights import adopt_identity, local_file
+from vertebra.build.weights import adopt_identity, fitted, resolve_weights
 from vertebra.data.loading.views import Crops, Whole
 from vertebra.data.loading.views import View as Source
 from vertebra.engine import precision as precisions
-from vertebra.engine.weights import load_into, load_weights
+from vertebra.engine.weights import load_into
 from vertebra.evaluation.predict.ensembles import Ensemble, NetworkView
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import validated
@@ -65,20 +66,36 @@ class ViewPlan:
         return any(isinstance(source, Whole) for source in self.sources)
 
 
-def load_net(path: Path, device: torch.device, *, size: int | None, resize: int | None, precision: str) -> LoadedNet:
+def load_net(
+    weights: Path | str, device: torch.device, *, size: int | None, resize: int | None, precision: str
+) -> LoadedNet:
     """The network in a file of train_backbone.py, or of export.py; size, resize and precision (None, "auto"): as it was
     trained.
 
+    weights: a file, or BACKBONE=VALUE (see `resolve_weights`) where only so it is known which network it is of.
     Raises UserError, BackboneError, and ValueError for a file that does not say which network it is of.
     """
+    path = Path(weights)
     if format_of(path):
         from vertebra.build.artifact import exported_net
 
         return exported_net(path, size=size, resize=resize, precision=precision)
-    state, origin = load_weights(local_file(path))
+    name, value = named_backbone(str(weights))
+    state, origin = resolve_weights(value, name)
+    if name and not origin.get("backbone"):
+        with torch.device("meta"):
+            network = create_backbone(name)
+        state, origin = fitted(network, state, origin, Path(value))
+        classes = len(state.get(f"{network.classifier_name}.weight", ())) or network.num_classes
+        origin = {"backbone": {**network.identity(), "num_classes": classes}, **origin}
     identity = origin.get("backbone")
     if not identity:
-        raise ValueError(f"{path} does not name its backbone; weights of train_backbone.py do")
+        raise ValueError(
+            f"{path} does not name its backbone, as weights of train_backbone.py do; write BACKBONE=FILE, such as "
+            f"r50={path}"
+        )
+    if name and name != identity["name"]:
+        raise ValueError(f"{value} holds weights of {identity['name']}, not of {name}")
     trained = origin.get("protocol", {})
     view = {name: trained[f"input.{name}"] for name in ("size", "resize") if f"input.{name}" in trained}
     view["size"] = trained.get("input.test_size") or view.get("size")  # a training may use smaller crops than the test

@@ -83,7 +83,8 @@ def fitted(
     """
     if origin.get("backbone") or state.keys() <= backbone.state_dict().keys():
         return state, origin
-    return convert(state, backbone, place)
+    state, facts = convert(state, backbone, place)
+    return state, {**origin, **facts}
 
 
 def adopt_identity(origin: dict[str, Any], backbone: Backbone, path: Path) -> None:

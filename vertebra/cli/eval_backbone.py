@@ -4,6 +4,8 @@ python tools/eval_backbone.py --weights runs/backbone_r18_imagenette_0/model.saf
 
 python tools/eval_backbone.py --weights A.safetensors B.safetensors --data IMAGENET --views 10crop multiscale --ensemble
 
+python tools/eval_backbone.py --weights r50=torchvision r50=THEIRS.pth --data IMAGENET
+
 Views: 1crop, the centre crop of the training recipe's sizes; 10crop, corners, centre and their mirror images; dense,
 the network slid over the whole image with its shorter side at --resize; multiscale, dense at the paper's five sizes.
 Averaged are posteriors (softmax); within one whole image, the class map before the softmax.
@@ -33,7 +35,10 @@ KINDS = get_args(Kind)
 class Settings(OnDevices):
     """What to test, on which images, and how."""
 
-    weights: tuple[Path, ...] = Field(description="Files written by train_backbone.py; each is tested.")
+    weights: tuple[str, ...] = Field(
+        description="Files written by train_backbone.py or import_weights.py, or BACKBONE=FILE for those of others "
+        "(r50=torchvision: from there); each is tested."
+    )
     data: Path = Field(description="Directory with the classes' folders, or CIFAR-10.")
     split: str = Field("val", description="val, test or train.")
     unlabelled: bool = Field(
@@ -71,6 +76,7 @@ class Settings(OnDevices):
         single = len(self.views) == 1 and (len(self.weights) == 1 or self.ensemble)
         refuse(
             (not self.weights, "--weights is missing: one or more files of weights"),
+            ("torchvision" in self.weights, "--weights torchvision: of which network? write r50=torchvision"),
             (not self.views, f"--views is missing: one or more of {', '.join(KINDS)}"),
             (len(set(self.views)) < len(self.views), "--views names a view twice"),
             (self.scales and "multiscale" not in self.views, "--scales are those of --views multiscale: add it"),
@@ -98,14 +104,16 @@ class Settings(OnDevices):
 
 def main(arguments: list[str]) -> int:
     from vertebra.build import hub
+    from vertebra.build.results import named_backbone
     from vertebra.ground.files import require_weights
 
     settings = parse_recipe(Settings, flip_alone(arguments), description=__doc__ or "")
     files = {"--json": settings.json_file, "--predictions": settings.predictions, "--ilsvrc": settings.ilsvrc}
     for flag, path in files.items():
         make_room(flag, path)
-    for weights in settings.weights:
-        require_weights(hub.local(weights))
+    for _, weights in map(named_backbone, settings.weights):
+        if weights != "torchvision":
+            require_weights(hub.local(weights))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
@@ -127,6 +135,7 @@ def evaluate(settings: Settings, world: World) -> int:
     import torch
 
     from vertebra.build.views import common_classes, load_net, plan_views
+    from vertebra.data.datasets.imagenet_classes import among_imagenets, imagenet_wnids
     from vertebra.data.loading.sampling import Share
     from vertebra.data.loading.views import view_loader
     from vertebra.engine import provenance
@@ -142,7 +151,12 @@ def evaluate(settings: Settings, world: World) -> int:
         load_net(path, world.device, size=settings.size, resize=settings.resize, precision=settings.precision)
         for path in settings.weights
     ]
+    there = len(dataset.class_names)
+    if all(net.backbone.num_classes == len(imagenet_wnids()) for net in nets):
+        dataset = among_imagenets(dataset)
     classes = common_classes(nets, dataset.class_names, settings.data)
+    if there < len(dataset.class_names) and world.is_main:
+        print(f"{settings.data} has {there} of ImageNet's 1,000 classes: the networks may answer with any of them")
     ids = read_synsets(settings.synsets, classes) if settings.synsets else list(range(1, len(classes) + 1))
     plan = plan_views(
         nets,

@@ -41,7 +41,9 @@ Pixels = Annotated[tuple[float, float, float] | None, AfterValidator(_of_pixels)
 class Settings(Recipe):
     """Which file, whose, and what it does not say."""
 
-    file: tyro.conf.Positional[Path] = Field(description="safetensors, a torch file, or a pickle of arrays (.pkl).")
+    file: tyro.conf.Positional[Path] = Field(
+        description="safetensors, a torch file, a pickle of arrays (.pkl), or hf:USER/NAME."
+    )
     backbone: Annotated[str, tyro.conf.arg(name="as")] = Field(description="The network, as in train_backbone.py.")
     output: Path | None = Field(None, description="File to write; default: FILE's name with the network's, here.")
     form: Annotated[Owner | None, tyro.conf.arg(name="format")] = Field(
@@ -76,10 +78,11 @@ def import_weights(settings: Settings) -> str:
 
     from backbones import create_backbone
     from vertebra.build.foreign_weights import convert
+    from vertebra.build.weights import local_file
     from vertebra.engine.weights import load_weights, save_weights
     from vertebra.ground.errors import RecipeError
 
-    path = settings.file
+    path = local_file(settings.file)
     stem = f"{path.stem}_{settings.backbone.replace(':', '_').replace('/', '_')}.safetensors"
     output = settings.output or Path(stem)
     if output.resolve() == path.resolve() or output.suffix != ".safetensors":
@@ -92,8 +95,9 @@ def import_weights(settings: Settings) -> str:
     answers = ("channels", "stride_in", "mean", "std")
     given = {name: value for name in answers if (value := getattr(settings, name)) is not None}
     state, facts = convert(state, network, path, form=settings.form, by_order=settings.by_order, given=given)
+    source = settings.source or (path.name if path == settings.file else str(settings.file))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    facts["by_others"] |= {"licence": settings.licence, "source": settings.source or path.name, "sha256": sha256}
+    facts["by_others"] |= {"licence": settings.licence, "source": source, "sha256": sha256}
     save_weights(output, state, facts)
     return summary(facts, output)
 

@@ -162,6 +162,8 @@ def _load_safetensors(path: Path, *, only_provenance: bool = False) -> tuple[dic
             names = [] if only_provenance else file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         provenance = json.loads(metadata.get(METADATA_KEY, "{}"))
+        if not isinstance(provenance, dict):
+            raise ValueError(f"its provenance is {provenance}")
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error}); fetch or train it again.") from error
     return tensors, provenance
