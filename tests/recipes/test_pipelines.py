@@ -66,6 +66,13 @@ def test_the_protocol_follows_the_files_content_and_not_its_name(tmp_path):
     assert "input.albumentations" not in protocol_fields(DetectionRecipe())
 
 
+def test_a_flag_takes_a_files_pipeline_away(tmp_path):
+    for text, flags in (("input: {albumentations: [{Blur: {}}]}", ("--input.albumentations", "")),
+                        ("input: {albumentations: }", ())):  # fmt: skip
+        (tmp_path / "recipe.yaml").write_text(text)
+        assert parse(DetectionRecipe, "--config", str(tmp_path / "recipe.yaml"), *flags) == DetectionRecipe()
+
+
 def test_a_run_needs_no_file_any_more(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STEPS))
     recipe = parse(DetectionRecipe, "--input.albumentations", str(tmp_path / "mine.yaml"))

@@ -17,7 +17,7 @@ _CLASS = "__class_fullname__"  # in what albumentations.save writes
 def read_pipeline(value: Any) -> str:
     """Return a pipeline as JSON, [{Name: {argument: value}}, ...], "" where it has no steps.
 
-    value: the name of a file, such a list, or its JSON. The file has such a list in YAML or JSON, or is what
+    value: the name of a file, such a list, its JSON, or nothing. The file has such a list in YAML or JSON, or is what
     albumentations.save wrote. So the recipe has the pipeline itself, and needs no file from here on. Raises
     RecipeError; whether albumentations knows the names is not asked here, since its import takes seconds.
     """
@@ -26,7 +26,8 @@ def read_pipeline(value: Any) -> str:
     elif isinstance(value, str):
         value = _parsed(value, parse_json, "")
     try:
-        return json.dumps(steps, sort_keys=True, default=str) if (steps := _steps(value)) else ""
+        steps = _steps([] if value is None else value)
+        return json.dumps(steps, sort_keys=True, default=str) if steps else ""
     except TypeError:  # names that are no text beside names that are
         raise RecipeError(f"arguments have names, not numbers as in {short(value)}") from None
 

@@ -194,5 +194,5 @@ def _words(error: Exception) -> str:
 
 
 def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, [one for one in known if one != "self"], n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else ""
