@@ -110,6 +110,12 @@ class Backbone(Chain):
         return MapTrunk(self, self._up_to(keys), keys)
 
     def _up_to(self, keys: Sequence[str]) -> tuple[Stage, ...]:
+        self.check_keys(keys)
+        last = max(index for index, stage in enumerate(self.chain) if stage.key in keys)
+        return self.chain[: last + 1]
+
+    def check_keys(self, keys: Sequence[str]) -> None:
+        """Raises BackboneError unless there are maps of all these names."""
         missing = [key for key in keys if key not in self.feature_specs]
         if missing:
             raise BackboneError(
@@ -117,8 +123,6 @@ class Backbone(Chain):
                 + ", ".join(f"{key} (stride {spec.stride})" for key, spec in self.feature_specs.items())
                 + "."
             )
-        last = max(index for index, stage in enumerate(self.chain) if stage.key in keys)
-        return self.chain[: last + 1]
 
     def _roi_size(self, stride: int, above: Sequence[Stage], asked: int | None) -> int:
         """The side of a region pooled at `stride`, so that the stages above leave a map that the tail can read."""
@@ -139,14 +143,18 @@ class Backbone(Chain):
         2015, §4.5), not conv3_x, although its output has stride 4 as well; stride 32 fixes all convolutions.
         No graph is kept of frozen stages, as neither pixels nor parameters ask for a gradient.
         """
-        if stride not in (0, 1, 2, 4, 8, 16, 32):
-            raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}; choose 0, 2, 4, 8, 16 or 32.")
+        self.check_stride(stride)
         for stage in self.chain:
             if (stage.frozen_from or stage.spec.stride) <= stride:
                 for name in modules_of(stage.steps):
                     module = self.get_submodule(name)
                     module.requires_grad_(False)
                     freeze_norms(module)
+
+    def check_stride(self, stride: int) -> None:
+        """Raises BackboneError for a stride up to which nothing can be frozen."""
+        if stride not in (0, 1, 2, 4, 8, 16, 32):
+            raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}; choose 0, 2, 4, 8, 16 or 32.")
 
     def identity(self) -> dict[str, Any]:
         """Facts that weights must share to fit this network; JSON-able, goes into their provenance."""

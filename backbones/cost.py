@@ -23,8 +23,15 @@ def count_flops(module: nn.Module, *inputs: Any, method: str = "forward", **name
     forward, such as "detect". The mode (training or not) is left as is.
     """
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        getattr(module, method)(*inputs, **named_inputs)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:  # the counter takes no input of a module that wants a gradient without a graph
+            parameter.requires_grad_(False)
+        with torch.no_grad(), counter:
+            getattr(module, method)(*inputs, **named_inputs)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     counts = counter.get_flop_counts()["Global"]
     # Products of two batches of matrices have no weights, so no layer's: RoIAlign is made of them.
     return sum(flops for kind, flops in counts.items() if kind != torch.ops.aten.bmm) // 2  # torch counts 2 each

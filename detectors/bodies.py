@@ -8,13 +8,13 @@ Legend: N images, C channels, H W map; L levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MakeNorm = Callable[[int], nn.Module]  # channels -> a norm over them
 
+PYRAMID_STRIDES = (4, 8, 16, 32)
 NORM_GROUPS = 32  # Wu & He 2018, §4.1
 
 
@@ -33,10 +33,13 @@ class SingleMap(nn.Module):
 class FeaturePyramid(nn.Module):
     """Feature pyramid network (Lin et al. 2017, §3): every level as rich in meaning as the coarsest.
 
-    trunk: (pixels, sizes) -> maps, finest first, each at twice the stride of the one before. A 1x1 layer brings each
-    map to `channels`, the next coarser level is added at twice its size (nearest), a 3x3 layer follows. A last
-    level, for anchors of 512 px only, is the coarsest at every second cell (footnote 2). make_norm: after each
-    layer, which then has no bias; None: as in the paper, none.
+    trunk: (pixels, sizes) -> maps, finest first; in_channels, strides: of these. A 1x1 layer brings each map to
+    `channels`, the next coarser level is added at twice its size (nearest), a 3x3 layer follows. A last level, for
+    anchors of 512 px only, is the coarsest at every second cell (footnote 2). make_norm: after each layer, which then
+    has no bias; None: as in the paper, none.
+
+    A level that the trunk has no map for is made from the next coarser map, or else from the coarsest, by `rescaled`. A
+    trunk of a single map (a plain ViT) thus has the simple pyramid of Li et al. 2022, §3, which adds no levels up.
     """
 
     def __init__(
@@ -49,21 +52,46 @@ class FeaturePyramid(nn.Module):
         make_norm: MakeNorm | None = None,
     ) -> None:
         super().__init__()
-        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
-            raise ValueError(f"A pyramid needs maps each at twice the stride of the one before, not at {strides}.")
+        if any(stride not in PYRAMID_STRIDES for stride in strides):
+            raise ValueError(f"A pyramid is made of maps at strides {PYRAMID_STRIDES}, not at {tuple(strides)}.")
         self.trunk = trunk
-        self.channels, self.strides = channels, (*strides, 2 * strides[-1])
-        self.laterals = nn.ModuleList(conv_layer(count, channels, 1, make_norm) for count in in_channels)
-        self.outputs = nn.ModuleList(conv_layer(channels, channels, 3, make_norm) for _ in in_channels)
+        self.channels, self.strides = channels, (*PYRAMID_STRIDES, 2 * PYRAMID_STRIDES[-1])
+        self.sources = [next((i for i, s in enumerate(strides) if s >= level), -1) for level in PYRAMID_STRIDES]
+        made = [rescaled(in_channels[i], strides[i], level) for i, level in zip(self.sources, PYRAMID_STRIDES)]
+        self.rescaled = nn.ModuleList(module for module, _ in made)
+        self.laterals = nn.ModuleList(conv_layer(count, channels, 1, make_norm) for _, count in made)
+        self.outputs = nn.ModuleList(conv_layer(channels, channels, 3, make_norm) for _ in made)
+        self.adds_up = len(strides) > 1
 
     def forward(self, pixels_N3HW: Tensor, sizes_hw_N2: Tensor) -> tuple[Tensor, ...]:
-        sides = [lateral(x) for lateral, x in zip(self.laterals, self.trunk(pixels_N3HW, sizes_hw_N2))]
+        maps = self.trunk(pixels_N3HW, sizes_hw_N2)
+        sides = [lateral(x(maps[i])) for lateral, x, i in zip(self.laterals, self.rescaled, self.sources)]
         merged = sides[-1]
         levels = [self.outputs[-1](merged)]
         for side, output in zip(sides[-2::-1], list(self.outputs)[-2::-1]):
-            merged = side + F.interpolate(merged, size=side.shape[-2:], mode="nearest")
+            merged = side + F.interpolate(merged, size=side.shape[-2:], mode="nearest") if self.adds_up else side
             levels.insert(0, output(merged))
         return (*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+
+
+def rescaled(channels: int, stride: int, wanted: int) -> tuple[nn.Module, int]:
+    """A map at another stride, and its channels: pooled, or by deconvolutions that halve them (Li et al. 2022, §3)."""
+    if wanted >= stride:
+        return (nn.MaxPool2d(wanted // stride, ceil_mode=True) if wanted > stride else nn.Identity()), channels
+    layers: list[nn.Module] = []
+    while stride > wanted:
+        if layers:
+            layers += [ChannelNorm(channels), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
+        channels, stride = channels // 2, stride // 2
+    return nn.Sequential(*layers), channels
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each place."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return super().forward(x_NCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def conv_layer(

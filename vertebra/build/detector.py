@@ -90,7 +90,8 @@ def _uncut(
 ) -> tuple[SingleMap | FeaturePyramid, LinearRegionHead]:
     body: SingleMap | FeaturePyramid
     if settings.body == "fpn":
-        maps = backbone.maps(PYRAMID_KEYS)
+        keys = [key for key in PYRAMID_KEYS if key in backbone.feature_specs]
+        maps = backbone.maps(keys if keys[1:] or keys > ["c2"] else PYRAMID_KEYS)  # one map at stride 4 is too few
         channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
         body = FeaturePyramid(maps, channels, strides, channels=settings.fpn_channels, make_norm=make_norm)
     else:
