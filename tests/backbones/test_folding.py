@@ -173,3 +173,13 @@ def test_tensors_without_storage_or_count_are_folded_in_every_call():
     assert conv not in norms._KEPT
     with torch.device("meta"), torch.no_grad():
         assert small().eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_norms_can_be_folded_for_good():
+    net = small().eval()
+    with torch.no_grad():
+        wanted = net(images())
+        norms.fold_for_good(net, images())
+        names = list(net.state_dict())
+        assert not any("running" in name or "bn" in name for name in names) and "conv1.bias" in names
+        assert (net(images()) - wanted).abs().max() <= 1e-5 * wanted.abs().max()

@@ -13,13 +13,19 @@ import torch
 from torch import nn
 
 from backbones import create_backbone
+from detectors.nms import nms_batch
+from detectors.structures import Detections
 from tests.build.test_detector import built, recipe_of
 from tests.cli.conftest import run
+from tests.detectors.nms_cases import STYLES, assert_kept_is_expected, candidates
 from vertebra.build.artifact import open_artifact
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import file_state
 from vertebra.build.export_formats import FORMATS
+from vertebra.build.export_onnx import onnx_program
+from vertebra.build.parity import Parity
 from vertebra.engine.weights import save_weights
+from vertebra.ground.errors import UserError
 
 SIZE = ("--size", 64, 96)
 
@@ -128,3 +134,74 @@ def test_an_exported_classifier_gives_the_same_probabilities(name, batch, tmp_pa
     for wanted, found in zip(*rows, strict=True):
         assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-4)
         assert {**found, "probabilities": 0} == {**wanted, "probabilities": 0}
+
+
+def test_a_file_takes_pictures_of_its_own_size_alone(tmp_path, pictures) -> None:
+    run("export", "--weights", classifier(tmp_path), "--format", "torch-export", "--images", f"{pictures}/val/*/*")
+    artifact = open_artifact(tmp_path / "model.pt2", "classifier")
+    with pytest.raises(UserError, match=r"model.pt2: it takes images of 3x64x64, not 3x96x64"):
+        artifact(torch.zeros(1, 3, 96, 64, dtype=torch.uint8))
+
+
+class Suppression(nn.Module):
+    def forward(self, boxes, scores, groups=None):
+        return nms_batch(boxes, scores, 0.5, 40, groups)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("count", [30, 60])
+def test_suppression_in_onnx_keeps_what_torchvision_keeps(grouped, count, tmp_path) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    def inputs(style: str) -> list[torch.Tensor]:
+        return list(candidates(style, 2, count, seed=3)[: 3 if grouped else 2])
+
+    names = ["boxes", "scores", "groups"][: 3 if grouped else 2]
+    program = torch.export.export(Suppression(), tuple(inputs("spread")))
+    onnx_program(program, names, ["index", "valid"]).save(tmp_path / "nms.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "nms.onnx")
+    for style in STYLES:
+        given = inputs(style)
+        found = session.run(None, dict(zip(names, (one.numpy() for one in given))))
+        groups_NK = given[2] if grouped else None
+        assert_kept_is_expected(tuple(map(torch.from_numpy, found)), *given[:2], groups_NK, 0.5)
+
+
+def found_in(image: list[tuple[float, float, int]], places: int = 4) -> Detections:
+    """Detections of one picture: 10 px boxes at x, with score and label."""
+    rows = torch.tensor([*image, *[(0.0, 0.0, 0)] * (places - len(image))])
+    x, scores, labels = rows.unbind(1)
+    boxes = torch.stack([x, x * 0, x + 10, x * 0 + 10], dim=1)
+    return Detections(boxes[None], scores[None], labels[None].long(), labels[None] > 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "unlike"),
+    [
+        ([(0, 0.9, 1), (50, 0.5, 2)], []),
+        ([(50, 0.50005, 2), (0.005, 0.9, 1)], []),  # another order
+        ([(0.02, 0.9, 1), (50, 0.5, 2)], ["box_px differs by 0.02"]),
+        ([(0, 0.9002, 1), (50, 0.5, 2)], ["score differs by 0.0002"]),
+        ([(0, 0.9, 2), (50, 0.5, 2)], ["only the network finds class 1", "only the file finds class 2"]),
+        ([(0, 0.9, 1)], ["only the network finds class 2 at 50.0"]),
+        ([(0, 0.9, 1), (50, 0.5, 2), (90, 0.2, 3)], ["only the file finds class 3"]),
+        ([(0, 0.9, 1), (50, 0.5, 2), (90, 0.10005, 3)], []),  # at the threshold, 0.1
+        ([(float("nan"), 0.9, 1), (50, 0.5, 2)], ["only the network finds class 1", "only the file finds class 1"]),
+    ],
+)
+def test_detections_are_paired_by_class_and_place(image, unlike) -> None:
+    parity = Parity()
+    parity.add_detections(found_in([(0, 0.9, 1), (50, 0.5, 2)]), found_in(image), ["a.jpg"], threshold=0.1)
+    assert len(parity.unlike) == len(unlike)
+    for sentence, start in zip(parity.unlike, unlike):
+        assert sentence.startswith("a.jpg: ") and start in sentence
+
+
+def test_the_weakest_of_a_full_list_may_be_others() -> None:
+    strong = [(0, 0.9, 1), (50, 0.5, 2), (90, 0.4, 3)]
+    parity = Parity()
+    parity.add_detections(
+        found_in([*strong, (120, 0.30000, 1)]), found_in([*strong, (160, 0.30002, 1)]), ["a.jpg"], threshold=0.1
+    )
+    assert not parity.unlike and parity.outputs == 3
