@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from vertebra.build.trained_detector import is_detector, read_detector
 from vertebra.cli import eval_backbone, push, train_backbone
 from vertebra.engine.weights import load_weights
 from vertebra.ground.errors import RecipeError, UserError
+from vertebra.lab import matrix
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 RUNS = Path(__file__).parents[1] / "old_runs"
@@ -78,6 +80,15 @@ def test_a_run_that_is_pushed_starts_another_which_says_from_which_commit(server
         f"--weights hf:me/net --data {data / 'val' / 'ant'} --unlabelled --predictions {seen} --workers 0 --device cpu"
     )
     assert eval_backbone.main(flags.split()) == 0 and len(seen.read_text().splitlines()) == 2
+
+
+def test_a_plan_asks_for_its_weights_before_anything_starts(server):
+    push.main([str(RUNS / "backbone"), "hf:me/net"])
+    recipe = DetectionRecipe(backbone="r18", width=0.0625, weights="hf:me/net")
+    matrix.check(SimpleNamespace(recipe=recipe, backbone="r18", title="r18"), is_pretrained=False)
+    missing = SimpleNamespace(recipe=recipe.model_copy(update={"weights": "hf:me/nt"}), backbone="r18", title="r18")
+    with pytest.raises(UserError, match="hf:me/nt: there is no such repository"):
+        matrix.check(missing, is_pretrained=False)
 
 
 def test_a_revision_is_that_of_its_time(server, tmp_path):

@@ -46,6 +46,9 @@ def wandb_records(folder: Path) -> list[Any]:
 
 
 def from_wandb(tmp_path: Path, run_id: str) -> tuple[Curves, dict[str, Any], list[str]]:
+    import wandb
+
+    wandb.teardown()  # its writer is done a moment after the run
     curves: Curves = {}
     records = wandb_records(tmp_path / "run" / "wandb")
     for record in records:

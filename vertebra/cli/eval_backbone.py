@@ -36,8 +36,8 @@ class Settings(OnDevices):
     """What to test, on which images, and how."""
 
     weights: tuple[str, ...] = Field(
-        description="Files written by train_backbone.py or import_weights.py, or BACKBONE=FILE for those of others "
-        "(r50=torchvision: from there); each is tested."
+        description="Files written by train_backbone.py or import_weights.py, hf:USER/NAME, or BACKBONE=FILE for those "
+        "of others (r50=torchvision: from there); each is tested."
     )
     data: Path = Field(description="Directory with the classes' folders, or CIFAR-10.")
     split: str = Field("val", description="val, test or train.")

@@ -50,8 +50,8 @@ class Settings(OfTest):
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_det.py.")
     weights: str | None = Field(
         None,
-        description="A detector's weights, instead of a run: a file, export.py's too, torchvision:NAME[=FILE], "
-        "detectron2:FILE.",
+        description="A detector's weights, instead of a run: a file, export.py's too, hf:USER/NAME, "
+        "torchvision:NAME[=FILE], detectron2:FILE.",
     )
     dataset: str | None = Field(
         None, description="Another data set than in training; json, yolo and vocxml need --test-source."

@@ -27,7 +27,7 @@ class Settings(OfTest):
     """Which localizer, on which images, and how it looks at them."""
 
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_loc.py.")
-    weights: Path | None = Field(None, description="A localizer's weights, instead of a run directory.")
+    weights: Path | None = Field(None, description="A localizer's file or hf:USER/NAME, instead of a run.")
     data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
     split: str | None = Field(None, description="Instead of the run's test split: train, val.")
     classifier: Path | None = Field(

@@ -48,7 +48,7 @@ class Settings(Recipe):
         description="Images, videos, folders of them, patterns in quotes."
     )
     weights: str = Field(
-        description="A run directory of train_det.py, a detector's model.safetensors, or torchvision:NAME[=FILE]."
+        description="A run directory of train_det.py, a detector's file, hf:USER/NAME, or torchvision:NAME[=FILE]."
     )
     output: Path = Field(Path("runs/predict"), description="Where the drawings and the JSON files go.")
     score: float = Field(

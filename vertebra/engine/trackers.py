@@ -83,7 +83,7 @@ class WandB(Tracker):
             # The log is the run directory's; our provenance has the commit, of what is run and not of where.
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=PATIENCE_S),
         )
-        self.where = f"wandb sync {self._run.dir}/.." if self._run.offline else str(self._run.url)
+        self.where = f"wandb sync {Path(self._run.dir).parent}" if self._run.offline else str(self._run.url)
 
     def write(self, iteration: int, values: dict[str, float]) -> None:
         self._run.log(values, step=iteration)
@@ -101,6 +101,7 @@ class MLflow(Tracker):
 
     def __init__(self, place: str, subject: Subject, run_id: str | None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a directory is asked for, and no network
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes where a server is gone
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 

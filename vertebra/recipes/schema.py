@@ -91,7 +91,8 @@ def require_trackers(track: tuple[str, ...]) -> None:
     """Raise RecipeError where a tracker's package is not installed."""
     for name in track:
         kind, _, place = name.partition(":")
-        modules = TRACKERS[kind][:1] if "://" in place else TRACKERS[kind]  # a server needs no database here
+        is_directory = bool(place) and "://" not in place  # only MLflow's needs a database
+        modules = TRACKERS[kind] if is_directory else TRACKERS[kind][:1]
         # A folder that a tracker left in the working directory has a spec as well, but no origin.
         if not all((spec := find_spec(module)) and spec.origin for module in modules):
             raise RecipeError(f"--track {name}", f"{kind} is not installed here", f"run: pip install {kind}")
@@ -376,7 +377,8 @@ class BackboneRecipe(RunRecipe):
     """Train a backbone as a classifier on a folder of classes."""
 
     weights: str | None = Field(
-        None, description="Start from these weights, a file or torchvision; the classifier starts anew."
+        None,
+        description="Start from these weights: a file, hf:USER/NAME[@REVISION], torchvision; the classifier is new.",
     )
     shallow_weights: Path | None = Field(
         None, description="Start from a shallower VGG's first four and fully connected layers (its paper, 3.1)."

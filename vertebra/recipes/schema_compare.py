@@ -75,7 +75,7 @@ class CompareRecipe(Jobs):
     data: Path | None = Field(None, description="Directory of the detection data set.")
     seeds: int = Field(1, ge=1, description="Runs of each backbone with each head: seeds 0 to N-1.")
     weights: tuple[str, ...] = Field(
-        (), description="BACKBONE=FILE, BACKBONE=torchvision or BACKBONE=none; without it, pre-train."
+        (), description="BACKBONE=FILE, =hf:USER/NAME, =torchvision or =none; a backbone without it is pre-trained."
     )
     pretrain: str | None = Field(None, description="Recipe with which backbones without weights are pre-trained.")
     pretrain_data: Path | None = Field(None, description="Folder of classes for the pre-training.")

@@ -264,7 +264,9 @@ class DetectionRecipe(RunRecipe):
         None, description="Instead of the data set's: e.g. voc2007/test, json:B.json, yolo:data.yaml/val."
     )
     weights: str = Field(
-        "", description="A file of a backbone's weights or of a detector's, torchvision, or none (random)."
+        "",
+        description="A backbone's weights or a detector's: a file, hf:USER/NAME[@REVISION] (the Hugging Face Hub), "
+        "torchvision, or none (random).",
     )
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     validation: float = Field(

@@ -127,7 +127,7 @@ class LocalisationTest(Recipe):
 class LocalisationRecipe(RunRecipe):
     """Train a per-class RPN to localise each image's object, and score it."""
 
-    weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
+    weights: str = Field("", description="Backbone weights: a file, hf:USER/NAME, torchvision, or none (random).")
     classifier: Path | None = Field(
         None, description="Weights of train_backbone.py that predict the classes at test; none: the true class alone."
     )
