@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from backbones import create_backbone
 from tests.data.writers import picture, write_coco, write_picture, write_text, write_voc
@@ -26,6 +27,8 @@ from vertebra.build.weights import start_from
 from vertebra.data.datasets.catalog import open_detection, parse_detection
 from vertebra.data.datasets.cifar import read_batches
 from vertebra.data.datasets.localisation import read_localisation
+from vertebra.data.datasets.maps import Coding, read_map
+from vertebra.data.datasets.semantic import open_semantic
 from vertebra.data.datasets.shards import FORMAT, read_shards
 from vertebra.data.datasets.xml_objects import read_xml
 from vertebra.data.loading.decode import decode_bytes
@@ -200,6 +203,20 @@ def _read_rle(path: Path) -> object:
     return [area(value, (60, 80)) for place, value in enumerate(values) if place not in wrong]
 
 
+def _map(root: Path) -> tuple[Path, bytes]:
+    content = io.BytesIO()
+    image = Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30) % 21)
+    image.putpalette(bytes(range(63)))
+    image.save(content, "PNG")
+    return root / "map.png", content.getvalue()
+
+
+def _map_classes(root: Path) -> tuple[Path, bytes]:
+    for folder in ("images", "masks"):
+        write_picture(root / folder / "a.png", 60, 80)
+    return root / "classes.txt", b"road 0 0 255\nlake 1 2 3\nignored 9 9 9\n"
+
+
 READERS = {
     "COCO JSON": Reader(_coco, lambda path: parse_detection(path.parent, f"json:{path}").opened()),
     "VOC XML": Reader(_xml, lambda path: read_xml(path, extras=True)),
@@ -209,6 +226,8 @@ READERS = {
     "YOLO data.yaml": Reader(_yolo_yaml, lambda path: open_detection(path.parent, "yolo:data.yaml/train")),
     "YOLO list": Reader(_yolo_list, lambda path: open_detection(path.parent, "yolo:data.yaml/train")),
     "YOLO classes": Reader(_classes, lambda path: open_detection(path.parent, f"yolo:{path.parent}")),
+    "semantic map": Reader(_map, lambda path: read_map(path, Coding.of({label: label for label in range(21)}))),
+    "maps' classes": Reader(_map_classes, lambda path: open_semantic(path.parent, f"maps:{path.parent}")),
     "shards' index": Reader(_index, lambda path: read_shards(str(path), "train")),
     "predictions": Reader(_predictions, _read_predictions),
     "truth": Reader(_coco, lambda path: read_truth(path, needs="segmentation")),

@@ -262,3 +262,54 @@ def test_real_copies_between_vocs_years_are_found(shared_data: Path):
 def test_smooth_pictures_of_the_tests_are_told_apart():
     train, test = (printed([picture(60, 80, seed) for seed in range(a, a + 40)]) for a in (0, 50))
     assert near_duplicates(train, test) == []
+
+
+def spoilt_maps(root: Path) -> str:
+    """Six images with maps of three classes, four of them with something wrong, the last class on none."""
+    maps = {stem: np.zeros((60, 80), np.uint8) for stem in "abcdef"}
+    maps["a"][:30], maps["b"][10], maps["c"][5, 5:8], maps["f"][:] = 1, 255, 9, 255
+    maps["d"], maps["e"] = np.zeros((40, 80), np.uint8), np.zeros((60, 80, 3), np.uint8)
+    for number, (stem, labels_HW) in enumerate(maps.items()):
+        for folder, pixels in (("masks", labels_HW), ("images", rough(number, 60, 80))):
+            (root / folder / "train").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / folder / "train" / f"{stem}.png"), pixels)
+    write_text(root / "classes.txt", "road\nlake\nsnow\n")
+    return f"maps:{root}/train"
+
+
+def test_maps_are_counted_and_what_is_wrong_is_named(tmp_path: Path):
+    checked = check(tmp_path, spoilt_maps(tmp_path), processes=2)
+    faults = {Path(fault.path).stem: fault for fault in checked.faults}
+    assert {stem: fault.reason.split(",")[0] for stem, fault in faults.items()} == {
+        "c": "has index 9",
+        "d": "is 80 x 40 pixels",
+        "e": "its pixels are colours",
+        "f": "all of its pixels are ignored",
+    }
+    assert checked.fatal == 3
+    survey = checked.survey
+    assert survey.pixels_C.tolist() == [2 * 4800 - 2400 - 80, 2400, 0] and survey.images_C.tolist() == [2, 1, 0]
+    assert survey.ignored == 80 + 4800
+    text = "\n".join(contents_in_words(contents(checked)))
+    assert "6 images: road 2, lake 1, snow 0" in text and "1 of 3 classes without images: snow" in text
+    assert "pixels (33.9% ignored): road 74.8%, lake 25.2%" in text
+
+
+def test_a_picture_on_its_side_fits_the_map_that_is_seen(tmp_path: Path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for stem, how in (("a", {"exif": exif}), ("b", {})):
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(rough(1, 60, 80)).save(tmp_path / "images" / f"{stem}.jpg", **how)
+        Image.fromarray(np.zeros((80, 60), np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
+    write_text(tmp_path / "classes.txt", "road\n")
+    (fault,) = check(tmp_path, f"maps:{tmp_path}").faults
+    assert fault.path.name == "b.png" and fault.reason == "is 60 x 80 pixels, its image b.jpg 80 x 60"
+
+
+def test_real_maps_have_no_faults(shared_data: Path):
+    checked = check(shared_data, "seg/voc2012/val")
+    assert checked.faults == [] and checked.survey.images_C[:3].tolist() == [128, 4, 4]

@@ -15,6 +15,7 @@ import pytest
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
+from vertebra.data.datasets.semantic import open_semantic
 from vertebra.data.sample import (
     CLASS_NAMES,
     SampleSpec,
@@ -254,3 +255,20 @@ def test_a_senseless_request_is_refused(tmp_path: Path) -> None:
         SampleSpec(train_scenes=0)
     with pytest.raises(DataError, match="by 0 processes; give 1 or more"):
         write_sample_set(tmp_path / "set", TINY, workers=0)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_semantic_maps_are_the_instances_masks(written: SampleSummary, split: str):
+    """Every pixel is of the class of the only mask that covers it, by pycocotools; the background is 0."""
+    dataset = open_semantic(written.root, f"sample/{split}")
+    assert dataset.class_names == ("background", *CLASS_NAMES)
+    truth = COCO(str(written.root / "scenes" / "annotations" / f"instances_{split}.json"))
+    label_of = {one["id"]: CLASS_NAMES.index(one["name"]) + 1 for one in truth.loadCats(truth.getCatIds())}
+    for index, image_id in enumerate(dataset.image_ids_I.tolist()[:16]):
+        labels_HW = dataset.labels(index)
+        expected_HW = np.zeros_like(labels_HW)
+        for one in truth.loadAnns(truth.getAnnIds(imgIds=[image_id])):
+            mask_HW = rle.decode(one["segmentation"]).astype(bool)
+            assert not expected_HW[mask_HW].any(), "masks of what is seen do not overlap"
+            expected_HW[mask_HW] = label_of[one["category_id"]]
+        assert np.array_equal(labels_HW, expected_HW) and labels_HW.any()

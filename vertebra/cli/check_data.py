@@ -27,8 +27,10 @@ def check(
         tuple[str, ...],
         tyro.conf.arg(
             help="voc2007/trainval, coco/val2017, sample/train, imagenet_det/val, json:FILE, yolo:data.yaml/train, "
-            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; "
-            "default: all that are found, without the latter. Several: they are also compared, as train and test."
+            "vocxml:DIR; train, val, test of class folders; loc/train and loc/val of images with boxes; of semantic "
+            "maps seg/voc2012/train, voc2012aug/train, ade20k/training, cityscapes/train, coco_stuff/train2017, "
+            "maps:DIR/SPLIT; default: all that are found, without images with boxes and semantic maps. Several: they "
+            "are also compared, as train and test."
         ),
     ] = (),
     config: Annotated[
@@ -40,11 +42,12 @@ def check(
     ] = None,
     processes: Annotated[int, tyro.conf.arg(help="Processes that decode pictures; 0: as many as cores.")] = 0,
 ) -> int:
-    """Read everything once and list all faults: unreadable images, bad boxes, unknown ids, duplicates.
+    """Read everything once and list all faults: unreadable images, bad boxes and maps, unknown ids, duplicates.
 
     Also counts classes, compares boxes with anchors, and finds pictures of the test set in the training set.
     """
     from vertebra.data.datasets.catalog import find_sources
+    from vertebra.data.prepare.check import is_semantic
     from vertebra.ground.errors import RecipeError
 
     if processes < 0:
@@ -54,6 +57,8 @@ def check(
         from vertebra.data.prepare.fix import refuse_in_place
 
         refuse_in_place(fix, data)
+        if maps := next(filter(is_semantic, source), None):
+            raise RecipeError(f"--fix writes no semantic maps, as {maps} has; correct the files that are named")
     if config is not None:
         _anchors(config)  # a wrong name is known before the pass
     sources = source or find_sources(data)

@@ -21,7 +21,7 @@ IGNORED = 255
 MOST_CLASSES = 254
 _UNKNOWN = 254  # the label, while a map is read, of values that are no class
 _GREY, _RGB, _RGBA = 0, 2, 6  # PNG's types of colour
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]  # red, green, blue
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from vertebra.data.datasets import voc
 from vertebra.data.datasets.catalog import given_path
 from vertebra.data.datasets.folders import files_below, read_lines, stem_of
-from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, palette
+from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, Colour, palette
 from vertebra.data.datasets.semantic_classes import CITYSCAPES, CITYSCAPES_IDS, COCO_STUFF
 from vertebra.ground.errors import DataError
 
@@ -32,6 +32,7 @@ KNOWN = (
     "voc2012/train, voc2012aug/train, ade20k/training, cityscapes/train, coco_stuff/train2017, maps:DIR/SPLIT, or of "
     "instances' masks sample/train, coco/train2017, json:FILE"
 )
+_COLOURED = re.compile(r"(.+?)\s+([0-9]{1,3})\s+([0-9]{1,3})\s+([0-9]{1,3})")
 _VOC_CLASSES = ("background", *voc.CLASS_NAMES)
 
 
@@ -145,16 +146,14 @@ def _own(root: Path, source: str) -> Layout:
     raise DataError(given, f"no {beside[1]} beside it and no images in it", "see maps:DIR/SPLIT in `--help`")
 
 
-def _read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, tuple[int, int, int]]]:
+def _read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
     """Return the classes of a file of names, and the colours that it gives them (and "ignored"). Raises DataError."""
-    names, colours = [], {}
+    names: list[str] = []
+    colours: dict[str, Colour] = {}
     for line in read_lines(path, errors="replace"):
-        name, *numbers = line.rsplit(maxsplit=3)
-        if len(numbers) == 3 and all(one.isdecimal() and int(one) <= 255 for one in numbers):
-            red, green, blue = map(int, numbers)
-            colours[name] = (red, green, blue)
-        else:
-            name = line
+        name = line
+        if (match := _COLOURED.fullmatch(line)) and max(colour := tuple(map(int, match.groups()[1:]))) <= 255:
+            name, colours[match[1]] = match[1], colour
         names.append(name)
     classes = tuple(name for name in names if name != "ignored")
     if not classes or len({*names}) < len(names) or len({*colours.values()}) < len(colours):

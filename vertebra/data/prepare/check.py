@@ -15,13 +15,17 @@ from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.imagenet import find_split, not_images
 from vertebra.data.datasets.localisation import LocalisationDataset, read_localisation
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.datasets.semantic import SemanticDataset, parse_semantic
+from vertebra.data.datasets.semantic_layouts import is_of_maps_alone
 from vertebra.data.datasets.shards import find_index
-from vertebra.data.prepare.looks import Looks, Progress, look
+from vertebra.data.prepare.looks import Looks, Pictures, Progress, look
+from vertebra.data.prepare.map_survey import MapSurvey, survey_maps
 from vertebra.data.prepare.shard_files import damaged_shards
 from vertebra.ground.errors import DataError
 
 LOCALISATION = "loc/"  # before the split of images with boxes, such as loc/train
-Dataset = DetectionDataset | ClassificationDataset | LocalisationDataset
+SEGMENTATION = "seg/"  # before a source of semantic maps, such as seg/voc2012/train
+Dataset = DetectionDataset | ClassificationDataset | LocalisationDataset | SemanticDataset
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class Checked:
     """A source's faults, its annotations' and its pictures'; none: an empty list.
 
     dataset: what can be used of it, faulty pictures among it; None: nothing. looks: at its pictures, None without any.
+    survey: of its semantic maps, where it has them.
     """
 
     source: str
     faults: list[Fault] = field(default_factory=list)
     dataset: Dataset | None = None
     looks: Looks | None = None
+    survey: MapSurvey | None = None
 
     @property
     def fatal(self) -> int:
@@ -42,7 +48,7 @@ class Checked:
         return sum(fault.fatal for fault in self.faults)
 
     @property
-    def pictures(self) -> DetectionDataset | ClassificationDataset | None:
+    def pictures(self) -> Pictures | None:
         """The data set as one of pictures, whose sizes are known where boxes need them."""
         return self.dataset.objects if isinstance(self.dataset, LocalisationDataset) else self.dataset
 
@@ -50,7 +56,8 @@ class Checked:
 def check(
     root: Path | str, source: str, *, processes: int = 0, progress: Progress = lambda done, total: None
 ) -> Checked:
-    """Check a source as open_detection and open_classification take it, or loc/SPLIT as open_localisation does.
+    """Check a source as open_detection and open_classification take it, or loc/SPLIT as open_localisation does, or
+    seg/SOURCE as open_semantic does; what can only be semantic maps goes without seg/.
 
     processes: that decode pictures; 0: as many as cores.
     """
@@ -59,6 +66,9 @@ def check(
         checked = _read(root, source)
         if (pictures := checked.pictures) is None:
             return checked
+        if isinstance(pictures, SemanticDataset) and pictures.labelled:
+            survey = survey_maps(pictures, processes=processes, progress=progress)
+            checked = replace(checked, faults=[*checked.faults, *survey.faults], survey=survey)
         looks = look(pictures, processes=processes, progress=progress)
     except DataError as error:
         return replace(checked, faults=[*checked.faults, Fault.of(error)])
@@ -67,13 +77,21 @@ def check(
 
 def is_detection(source: str) -> bool:
     """Tell whether a source is images with objects of any class."""
-    return not source.startswith(LOCALISATION) and ("/" in source or ":" in source)
+    return not source.startswith(LOCALISATION) and not is_semantic(source) and ("/" in source or ":" in source)
+
+
+def is_semantic(source: str) -> bool:
+    """Tell whether a source is images with semantic maps."""
+    return source.startswith(SEGMENTATION) or is_of_maps_alone(source)
 
 
 def _read(root: Path | str, source: str) -> Checked:
     if source.startswith(LOCALISATION):
         located, faults = read_localisation(Path(root), source.removeprefix(LOCALISATION))
         return Checked(source, faults, located)
+    if is_semantic(source):
+        semantic, faults = parse_semantic(root, source.removeprefix(SEGMENTATION))
+        return Checked(source, faults, semantic)
     if is_detection(source):
         parsed = parse_detection(root, source)
         return Checked(source, list(parsed.faults), parsed.dataset)

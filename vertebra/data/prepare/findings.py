@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.data.prepare.anchor_fit import MATCH, Anchors, fit
 from vertebra.data.prepare.check import Checked
 from vertebra.data.prepare.near_duplicates import near_duplicates
@@ -30,7 +31,12 @@ def contents(checked: Checked, anchors: Anchors | None = None) -> Json:
     pictures = checked.pictures
     if pictures is None:
         return {}
-    found: Json = {"images": len(pictures), "classes": _counts(pictures)}
+    found: Json = {"images": len(pictures), "classes": _counts(checked)}
+    if isinstance(pictures, SemanticDataset):
+        found["labelled"] = pictures.labelled
+    if checked.survey is not None:
+        pixels = dict(zip(pictures.class_names, checked.survey.pixels_C.tolist()))
+        found["pixels"] = {"ignored": checked.survey.ignored, "of_classes": pixels}
     if isinstance(pictures, DetectionDataset):
         found["labelled"] = pictures.labelled
         found["objects"] = len(pictures.labels_K)
@@ -41,8 +47,13 @@ def contents(checked: Checked, anchors: Anchors | None = None) -> Json:
     return found
 
 
-def _counts(pictures: DetectionDataset | ClassificationDataset) -> dict[str, int]:
+def _counts(checked: Checked) -> dict[str, int]:
     """Objects, or images, by class."""
+    pictures = checked.pictures
+    assert pictures is not None
+    if isinstance(pictures, SemanticDataset):
+        counts_C = [0] * len(pictures.class_names) if checked.survey is None else checked.survey.images_C.tolist()
+        return dict(zip(pictures.class_names, counts_C))
     labels = pictures.labels_K - 1 if isinstance(pictures, DetectionDataset) else pictures.labels_I
     return dict(zip(pictures.class_names, np.bincount(labels, minlength=len(pictures.class_names)).tolist()))
 
@@ -69,12 +80,21 @@ def contents_in_words(found: Json, recipe: str = "") -> Iterator[str]:
             f"{head} of {len(classes)} classes: most of {', '.join(f'{name} {count}' for name, count in most)}; "
             f"fewest of {', '.join(f'{name} {count}' for name, count in least)}"
         )
+    if "pixels" in found:
+        yield _pixels_in_words(**found["pixels"])
     if none := [name for name, count in classes.items() if not count]:
         yield f"{len(none)} of {counted(len(classes), 'class')} without {things}: {first_few(none)}"
     if few := [name for name, count in classes.items() if 0 < count < FEW]:
         yield f"{len(few)} of {counted(len(classes), 'class')} with fewer than {FEW} {things}: {first_few(few)}"
     if "anchors" in found:
         yield _anchors_in_words(found["anchors"], recipe)
+
+
+def _pixels_in_words(ignored: int, of_classes: dict[str, int]) -> str:
+    labelled = sum(of_classes.values())
+    ordered = sorted(of_classes.items(), key=lambda one: -one[1])[:_LISTED]
+    shares = ", ".join(f"{name} {count / labelled:.1%}" for name, count in ordered if count)
+    return f"pixels ({ignored / max(labelled + ignored, 1):.1%} ignored): {shares or 'of no class'}"
 
 
 def _anchors_in_words(found: Json, recipe: str) -> str:
@@ -113,7 +133,7 @@ def comparison(train: Checked, test: Checked) -> Json:
             if b not in same
         ],
     }
-    counts, counts_other = _counts(one), _counts(other)
+    counts, counts_other = _counts(train), _counts(test)
     if counts.keys() != counts_other.keys() or not (sum(counts.values()) and sum(counts_other.values())):
         return found
     share = {name: count / sum(counts.values()) for name, count in counts.items()}

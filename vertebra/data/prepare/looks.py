@@ -12,15 +12,17 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
+from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import BadSample, DataError
 
@@ -29,7 +31,8 @@ FLAT = 3.0  # grey levels: pictures whose means differ less from one another hav
 _SIDE = 8
 
 Progress = Callable[[int, int], None]  # pictures done, of how many
-Pixels = Callable[[int], np.ndarray]
+Pictures = DetectionDataset | ClassificationDataset | SemanticDataset
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,24 @@ class Looks:
     means_ID: np.ndarray
 
 
-def look(pictures: DetectionDataset | ClassificationDataset, *, processes: int = 0, progress: Progress) -> Looks:
+def look(pictures: Pictures, *, processes: int = 0, progress: Progress) -> Looks:
     """Decode every picture as training would, and print it. processes: 0: as many as cores. Raises DataError."""
+    found = in_chunks(partial(_look_at, pictures.decode), pictures, processes=processes, progress=progress)
+    columns = zip(*((one.fine_I, one.printed_I, one.hashes_I, one.means_ID) for one in found))
+    joined = [np.concatenate(column) for column in columns] if found else [np.zeros(0, bool)] * 2 + [
+        np.zeros(0, np.uint64), np.zeros((0, _SIDE**2), np.uint8)
+    ]  # fmt: skip
+    return Looks(tuple(fault for one in found for fault in one.faults), *joined)
+
+
+def in_chunks(
+    work: Callable[[range], _Found], pictures: Pictures, *, processes: int = 0, progress: Progress
+) -> list[_Found]:
+    """Return work(places) of AT_ONCE pictures after another, in order, from several processes. Raises DataError."""
     starts = range(0, len(pictures), AT_ONCE)
     chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in starts]
-    found: list[_Chunk] = []
-    with closing(_answers(pictures.decode, chunks, min(processes or usable_cores(), len(chunks)))) as answers:
+    found: list[_Found] = []
+    with closing(_answers(work, chunks, min(processes or usable_cores(), len(chunks)))) as answers:
         try:
             for chunk, answer in zip(chunks, answers):
                 found.append(answer)
@@ -60,41 +75,36 @@ def look(pictures: DetectionDataset | ClassificationDataset, *, processes: int =
             first = pictures.path(chunks[len(found)].start)
             reason = "a process that decoded it or one of the pictures after it was ended, as for want of memory"
             raise DataError(first, reason, "look for huge pictures there, or give fewer --processes") from error
-    columns = zip(*((one.fine_I, one.printed_I, one.hashes_I, one.means_ID) for one in found))
-    joined = [np.concatenate(column) for column in columns] if found else [np.zeros(0, bool)] * 2 + [
-        np.zeros(0, np.uint64), np.zeros((0, _SIDE**2), np.uint8)
-    ]  # fmt: skip
-    return Looks(tuple(fault for one in found for fault in one.faults), *joined)
+    return found
 
 
-_Chunk = Looks
-_decode_here: Pixels | None = None  # of a process of the pool
+_work_here: Callable[[range], Any] | None = None  # of a process of the pool
 
 
-def _answers(decode: Pixels, chunks: list[range], processes: int) -> Generator[_Chunk, None, None]:
+def _answers(work: Callable[[range], _Found], chunks: list[range], processes: int) -> Generator[_Found, None, None]:
     if processes < 2:
-        yield from (_look_at(decode, chunk) for chunk in chunks)
+        yield from map(work, chunks)
         return
     context = get_context("fork" if os.name == "posix" and os.uname().sysname == "Linux" else None)
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(decode,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(work,)) as pool:
         try:
-            yield from pool.map(_look_here, chunks)
+            yield from pool.map(_at_work, chunks)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C is answered at once
 
 
-def _begin(decode: Pixels) -> None:
-    global _decode_here
-    _decode_here = decode
+def _begin(work: Callable[[range], Any]) -> None:
+    global _work_here
+    _work_here = work
     cv2.setNumThreads(0)  # one process, one core
 
 
-def _look_here(chunk: range) -> _Chunk:
-    assert _decode_here is not None
-    return _look_at(_decode_here, chunk)
+def _at_work(chunk: range) -> Any:
+    assert _work_here is not None
+    return _work_here(chunk)
 
 
-def _look_at(decode: Pixels, chunk: range) -> _Chunk:
+def _look_at(decode: Callable[[int], np.ndarray], chunk: range) -> Looks:
     faults: list[Fault] = []
     fine_I, printed_I = np.zeros(len(chunk), bool), np.zeros(len(chunk), bool)
     hashes_I, means_ID = np.zeros(len(chunk), np.uint64), np.zeros((len(chunk), _SIDE**2), np.uint8)
