@@ -21,18 +21,22 @@ from pycocotools import mask as rle
 
 from tests.data.batches import assert_same
 from tests.data.test_detection_chain import coded, written_objects
+from tests.data.test_segmentation_loading import STEP, make_charts
 from tests.data.writers import records, write_coco, write_picture
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.localisation import open_localisation
+from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
 from vertebra.data.loading.loaders import Loader
 from vertebra.data.loading.localisation import TrainView, localisation_train_loader
 from vertebra.data.loading.sampling import Share, draw_seed
+from vertebra.data.loading.segmentation import segmentation_train_loader
 from vertebra.data.sample.locations import write_locations
 from vertebra.data.transforms.classification_views import ClassificationTransform
 from vertebra.data.transforms.detection_views import ViewDraw
 from vertebra.data.transforms.pipeline import Augmented, Pipeline
+from vertebra.data.transforms.segmentation_views import SegmentationDraw
 from vertebra.ground.errors import DataError, RecipeError
 from vertebra.recipes.pipelines import read_pipeline
 
@@ -143,22 +147,47 @@ def located(dataset, **share: int) -> Loader:
     return localisation_train_loader(dataset, view, Share(**{"batch": 4, "seed": 7, "stop": 12, **share}))
 
 
+def segmented(dataset, *, draw: SegmentationDraw | None = None, steps: Pipeline | None = None, **share: int) -> Loader:
+    steps = steps or Pipeline(read_pipeline("augmentations/detection-robust"), ["mask"])
+    wanted = Share(**{"batch": 4, "seed": 7, "stop": 12, **share})
+    return segmentation_train_loader(dataset, draw or SegmentationDraw((40, 56)), wanted, steps)
+
+
 @pytest.fixture
 def sets(masked, folders, tmp_path: Path) -> dict[str, Any]:
     write_locations(tmp_path / "located", counts=(12, 10))
     located = open_localisation(tmp_path / "located", "train")
-    return {"detection": masked, "classification": folders, "localisation": located}
+    charts = make_charts(tmp_path / "charts", ".png")
+    return {"detection": masked, "classification": folders, "localisation": located, "segmentation": charts}
 
 
-@pytest.mark.parametrize("kind", ["detection", "classification", "localisation"])
+LOADERS = {"detection": robust, "classification": strong, "localisation": located, "segmentation": segmented}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
 def test_nothing_depends_on_workers_or_where_the_loader_starts(sets, kind: str):
-    make = partial({"detection": robust, "classification": strong, "localisation": located}[kind], sets[kind])
+    make = partial(LOADERS[kind], sets[kind])
     whole = list(make())
     for workers in (1, 3):
         assert_same(whole, make(workers=workers))
     assert_same(whole[7:], make(start=7, workers=1))
     firsts = [batch.inputs[0] if kind == "classification" else batch.inputs[0].pixels_N3HW for batch in whole]
     assert all(one.shape != other.shape or not torch.equal(one, other) for one, other in pairwise(firsts))
+
+
+@pytest.mark.parametrize("outside", [{}, {"fill_mask": 255}])
+def test_labels_follow_their_pixels_and_what_is_filled_in_has_none(tmp_path: Path, outside: dict[str, int]):
+    """The charts' colours say their labels; without interpolation of either the two stay equal."""
+    steps = pipeline({"Rotate": {"limit": [25, 25], "interpolation": 0, "p": 1.0, **outside}}, truths=["mask"])
+    whole = SegmentationDraw((200, 200), scale=(1.0, 1.0), flip=0.0)
+    for batch in segmented(make_charts(tmp_path, ".png"), draw=whole, steps=steps, stop=2):
+        images, labels_NHW = batch.inputs
+        for n, (height, width) in enumerate(images.sizes_hw):
+            labels = labels_NHW[n, :height, :width].numpy().astype(int)
+            red, green, _ = images.pixels_N3HW[n, :, :height, :width].numpy().astype(int) // STEP
+            seen = labels != IGNORED
+            assert (labels[seen] == (16 * green + red)[seen]).all() and not (red + green)[~seen].any()
+            assert 0.05 < (~seen).mean() < 0.5
 
 
 def test_steps_of_one_chance_are_drawn_apart():

@@ -143,9 +143,9 @@ class DetectionReader:
         keep_G = self.policy.keep(*self._flags(places_G))
         places_G, boxes_G4, image_HW3 = places_G[keep_G], boxes_G4[keep_G], self._decoded(index)
         masks_G = self._masks(index, places_G, boxes_G4, image_HW3.shape[:2])
-        image_HW3, boxes_G4, left_G, masks_G = self.pipeline(image_HW3, rng, boxes_G4, masks_G)
-        view = draw(image_HW3.shape[:2], boxes_G4=boxes_G4)
-        return image_HW3, _Truths(boxes_G4, places_G[left_G], masks_G), view
+        seen = self.pipeline(image_HW3, rng, boxes_G4, masks_G)
+        view = draw(seen.image_HW3.shape[:2], boxes_G4=seen.boxes_G4)
+        return seen.image_HW3, _Truths(seen.boxes_G4, places_G[seen.places_G], seen.masks_G), view
 
     def _decoded(self, index: int, shrink: int = 1) -> np.ndarray:
         path = self.dataset.path(index)

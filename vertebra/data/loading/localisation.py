@@ -124,8 +124,9 @@ class LocalisationReader:
         truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
         if view.pipeline is not None:
             whole_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw)
-            image_HW3, boxes_G4, left_G, _ = view.pipeline(whole_HW3, rng, boxes_G4)
-            (height, width), truths_G = image_HW3.shape[:2], truths_G[left_G]
+            seen = view.pipeline(whole_HW3, rng, boxes_G4)
+            image_HW3, boxes_G4, truths_G = seen.image_HW3, seen.boxes_G4, truths_G[seen.places_G]
+            height, width = image_HW3.shape[:2]
         crop = view.draw(height, width, boxes_G4, rng)
         flip = bool(rng.random() < view.flip)
         shrink = 1

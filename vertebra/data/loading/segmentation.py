@@ -32,6 +32,7 @@ from vertebra.data.loading.targets import image_batch, on_canvases, place_on
 from vertebra.data.transforms.canvases import FixedView, Size, resized
 from vertebra.data.transforms.detection_views import DrawnView
 from vertebra.data.transforms.geometry import mirror, resize
+from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import photometric
 from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
 
@@ -41,12 +42,16 @@ _UNBOUNDED = (1 << 30, 1 << 30)
 
 @dataclass(frozen=True, eq=False)
 class SegmentationReader:
-    """Answers requests with (ImageBatch, labels_NHW): crops of one size, IGNORED beyond an image's end."""
+    """Answers requests with (ImageBatch, labels_NHW): crops of one size, IGNORED beyond an image's end.
+
+    pipeline: changes the whole image and its labels before that.
+    """
 
     dataset: SemanticDataset
     draw: SegmentationDraw
     seed: int
     plan: TrainPlan
+    pipeline: Pipeline | None = None
 
     def __call__(self, request: Request) -> Batch:
         count, canvas_hw = len(request.indices), self.draw.size_hw
@@ -70,9 +75,15 @@ class SegmentationReader:
         """Draw an image's view and put it on the canvases; return the image and the pixels of its view."""
         rng = np.random.default_rng(draw_seed(self.seed, iteration, int(self.dataset.image_ids_I[index])))
         labels_HW = self.dataset.labels(index)
-        view = self.draw(labels_HW, rng)
-        shrink = shrink_factor((view.part.height, view.part.width), view.size_hw)
-        image_HW3 = _decoded(self.dataset, index, labels_HW.shape, shrink)
+        if self.pipeline is None:
+            view = self.draw(labels_HW, rng)
+            shrink = shrink_factor((view.part.height, view.part.width), view.size_hw)
+            image_HW3 = _decoded(self.dataset, index, labels_HW.shape, shrink)
+        else:
+            changed = self.pipeline(_decoded(self.dataset, index, labels_HW.shape), rng, labels_HW=labels_HW)
+            assert changed.labels_HW is not None
+            image_HW3, labels_HW, shrink = changed.image_HW3, changed.labels_HW, 1
+            view = self.draw(labels_HW, rng)
         decoded_hw = image_HW3.shape[:2]
         view = replace(view, part=view.part.shrunk(shrink).within(decoded_hw))
         out_HW3 = place_on(canvas_HW3, view.size_hw)
@@ -95,11 +106,17 @@ class SegmentationReader:
             out_HW3[:] = photometric(out_HW3, strength, rng)
 
 
-def segmentation_train_loader(dataset: SemanticDataset, draw: SegmentationDraw, share: Share) -> Loader:
-    """Batches whose inputs are (ImageBatch, labels_NHW uint8), both on canvases of the crop. Raises DataError."""
+def segmentation_train_loader(
+    dataset: SemanticDataset, draw: SegmentationDraw, share: Share, pipeline: Pipeline | None = None
+) -> Loader:
+    """Batches whose inputs are (ImageBatch, labels_NHW uint8), both on canvases of the crop. Raises DataError.
+
+    pipeline: changes images and labels before their views are drawn.
+    """
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     plan = one_group(len(dataset), share)
-    return Loader(SegmentationReader(dataset, draw, share.seed, plan), TrainRequests(plan, share), share.workers)
+    reader = SegmentationReader(dataset, draw, share.seed, plan, pipeline)
+    return Loader(reader, TrainRequests(plan, share), share.workers)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from vertebra.data.datasets.maps import IGNORED
 from vertebra.ground.errors import DataError, RecipeError
 from vertebra.ground.rle import Patch
 
@@ -34,19 +35,23 @@ _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 class Augmented(NamedTuple):
-    """places_G: of the truths that are left, among those that were given; boxes x0 y0 x1 y1, float32."""
+    """places_G: of the truths that are left, among those that were given; boxes x0 y0 x1 y1, float32.
+
+    labels_HW: of the pixels, uint8, IGNORED where steps have filled in what the image did not have; None: none given.
+    """
 
     image_HW3: np.ndarray
     boxes_G4: np.ndarray
     places_G: np.ndarray
     masks_G: list[Patch]
+    labels_HW: np.ndarray | None = None
 
 
 class Pipeline:
     """Changes an image, uint8 RGB HW3, and its truths in step with it.
 
-    text: JSON of the steps. truths: which are there to be changed, "bboxes" and "masks"; steps that cannot are refused.
-    Raises RecipeError.
+    text: JSON of the steps. truths: what is there to be changed, "bboxes" and "masks", or "mask" (the pixels' labels);
+    steps that cannot are refused. Raises RecipeError.
     """
 
     def __init__(self, text: str, truths: Sequence[str] = ()) -> None:
@@ -59,6 +64,7 @@ class Pipeline:
         rng: np.random.Generator,
         boxes_G4: np.ndarray = _NO_BOXES,
         masks_G: Sequence[Patch] = (),
+        labels_HW: np.ndarray | None = None,
     ) -> Augmented:
         """boxes_G4: in the image. masks_G: of all boxes, or none. A truth of which nothing is left is dropped.
 
@@ -71,6 +77,8 @@ class Pipeline:
             data["bboxes"] = np.column_stack([boxes_G4[places_G], places_G]).astype(np.float32)
         if masks_G:
             data["masks"] = np.stack([patch.whole(size_hw) for patch in masks_G])
+        if labels_HW is not None:
+            data["mask"] = labels_HW + np.uint8(1)  # so that what is filled in, 0, is IGNORED and not the first class
         # One state for all steps: set_random_seed would give each the same draws, and all with one p would be applied
         # together or not at all.
         seed = int(rng.integers(1 << 63))
@@ -87,8 +95,11 @@ class Pipeline:
         # masks are not dropped with their boxes
         boxes_G5 = np.asarray(seen.get("bboxes", ()), np.float32).reshape(-1, 5)
         boxes_G4, places_G = boxes_G5[:, :4], boxes_G5[:, 4].astype(int)
+        if labels_HW is not None:
+            seen["mask"][seen["mask"] == IGNORED] = 0  # a fill_mask in the pipeline: no set has so many classes
+            labels_HW = seen["mask"] - np.uint8(1)
         if not masks_G:
-            return Augmented(image_HW3, boxes_G4, places_G, [])
+            return Augmented(image_HW3, boxes_G4, places_G, [], labels_HW)
         patches = [_patch(seen["masks"][place]) for place in places_G]
         left_G = [g for g, patch in enumerate(patches) if patch.bits_HW.size]
         return Augmented(image_HW3, boxes_G4[left_G], places_G[left_G], [patches[g] for g in left_G])
