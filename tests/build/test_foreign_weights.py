@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from backbones import create_backbone
 from backbones.chain import PIXEL_MEAN, PIXEL_STD
 from vertebra.build.backbone import build_classifier, pretrained_backbone
-from vertebra.build.foreign_weights import FORMATS, convert
+from vertebra.build.foreign_weights import convert
+from vertebra.build.weight_formats import FORMATS
 from vertebra.engine.weights import load_into, load_weights
 from vertebra.ground.errors import UserError
 from vertebra.recipes.schema import BackboneRecipe
@@ -259,16 +261,17 @@ def test_two_networks_in_a_file_are_not_mixed():
         convert(state, create_backbone("r18"), PATH)
 
 
-def test_trainings_take_files_of_others_as_they_are(tmp_path):
-    """What is known is converted; what has to be asked for is refused, as is the wrong place of the stride."""
+def test_trainings_take_files_of_others_as_they_are(tmp_path, caplog):
+    """What is known is converted; what has to be asked for is refused; what has our names is taken as before."""
+    caplog.set_level("INFO")
     theirs = torchvision.models.resnet50(num_classes=3)
-    torch.save(
-        {"state_dict": {f"module.encoder_q.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "moco.pth"
-    )
+    state = {f"module.encoder_q.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"state_dict": state, "args": Namespace(lr=0.03)}, tmp_path / "moco.pth")
     recipe = DetectionRecipe(backbone="r50", weights=str(tmp_path / "moco.pth"))
     backbone, origin = pretrained_backbone(recipe)
     assert torch.equal(backbone.layer4[2].conv3.weight, theirs.layer4[2].conv3.weight)
     assert origin["by_others"]["names"] == FORMATS["moco"].owner and origin["source"] == recipe.weights
+    assert "moco.pth: weights by others, their names: MoCo; pixels: RGB, mean [123.675, 116.28, 103.53]" in caplog.text
     classifier, _ = build_classifier(BackboneRecipe(backbone="r50", weights=recipe.weights), 9)
     assert torch.equal(classifier.backbone.conv1.weight, theirs.conv1.weight)
     torch.save({detectron2_name(k): v for k, v in theirs.state_dict().items()}, tmp_path / "d2.pth")

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from backbones import create_backbone
+from backbones.chain import PixelNorm
 from tests.cli.conftest import TINY_BACKBONE, run
-from vertebra.build.foreign_weights import FORMATS
+from vertebra.build.trained_detector import read_detector
+from vertebra.build.weight_formats import FORMATS
 from vertebra.cli.import_weights import Owner
-from vertebra.engine.weights import load_weights
+from vertebra.engine.weights import load_weights, save_weights
 
 
 def test_the_owners_that_can_be_named_are_those_in_the_table():
@@ -31,7 +33,8 @@ def theirs(tmp_path: Path) -> Path:
 def test_a_file_of_others_becomes_ours(theirs, tmp_path, sample):
     made = tmp_path / "new" / "ours.safetensors"
     statistics = ("--mean", 104, 117, 123, "--std", 1, 1, 1)
-    flags = ("--channels", "bgr", *statistics, "--licence", "MIT", "--source", "https://a.org/x", "--output", made)
+    flags = ("--channels", "bgr", *statistics, "--output", made)
+    flags += ("--licence", "MIT", "--source", "https://a.org/x", "--trained-on", "ants")
     done = run("import_weights", theirs, "--as", "r18", *flags)
     assert "RGB, its BGR turned round, mean 123 117 104, deviation 1 1 1\n" in done.out and "4 classes" in done.out
     assert f"--backbone r18 --weights {made}" in done.out and "licence MIT" in done.out
@@ -46,6 +49,17 @@ def test_a_file_of_others_becomes_ours(theirs, tmp_path, sample):
     _, trained = load_weights(tmp_path / "run" / "model.safetensors")
     assert trained["backbone"]["pixel_mean"] == [123, 117, 104]
     assert trained["started_from"]["by_others"]["licence"] == "MIT"
+    assert trained["started_from"]["training_data"] == {"name": "ants"}
+
+
+def test_a_detector_is_restored_with_the_statistics_of_its_backbones_weights(detectors, tmp_path):
+    state, facts = load_weights(detectors["r18"] / "model.safetensors")
+    facts["backbone"] |= {"pixel_mean": [1.0, 2.0, 3.0], "pixel_std": [4.0, 5.0, 6.0]}
+    save_weights(tmp_path / "a.safetensors", state, facts)
+    trained = read_detector(str(tmp_path / "a.safetensors"))
+    _, on = trained.start(trained.recipe, trained.class_names)
+    norms = [part for net in (trained.restore(), on) for part in net.modules() if isinstance(part, PixelNorm)]
+    assert len(norms) >= 2 and {(*norm.mean_values, *norm.std_values) for norm in norms} == {(1, 2, 3, 4, 5, 6)}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +72,7 @@ def test_a_file_of_others_becomes_ours(theirs, tmp_path, sample):
         (("--format", "torchvision", "--by-order"), "both say what the names mean", 2),
         (("--format", "torchvision", "--output", "a.pth"), "ending in .safetensors", 2),
         (("--format", "moco"), "it lacks", 1),
+        (("--format", "torchvision", "--stride-in", "3x3"), "and r18 has none: leave it out", 2),
         (("--as", "r19"), "the nearest name is 'r18'", 1),
         (("--as", "r34"), "does not fit this network", 1),
     ],

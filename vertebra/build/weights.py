@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from vertebra.build import hub
 from vertebra.build.foreign_weights import convert
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # torchvision's weights of the papers' own protocol; its later ones (V2) are another training.
 TORCHVISION_WEIGHTS = {
@@ -84,6 +87,9 @@ def fitted(
     if origin.get("backbone") or state.keys() <= backbone.state_dict().keys():
         return state, origin
     state, facts = convert(state, backbone, place)
+    net, names = facts["backbone"], facts["by_others"]["names"]
+    pixels = f"RGB, mean {net['pixel_mean']}, deviation {net['pixel_std']}"
+    logger.info("%s: weights by others, their names: %s; pixels: %s", place, names, pixels)
     return state, {**origin, **facts}
 
 

@@ -58,6 +58,7 @@ class Settings(Recipe):
     std: Pixels = Field(None, description="What they were then divided by.")
     licence: str = Field("unknown", description="Licence under which they were published.")
     source: str | None = Field(None, description="Where they were published, such as an address.")
+    trained_on: str | None = Field(None, description="Name of the data, such as ImageNet-1K, by which reports compare.")
 
     def check(self) -> None:
         refuse(
@@ -92,12 +93,16 @@ def import_weights(settings: Settings) -> str:
         raise RecipeError(f"{path} says already where it comes from: give it as --weights itself")
     with torch.device("meta"):
         network = create_backbone(settings.backbone)
+    if settings.stride_in and not network.stride_in:
+        raise RecipeError(f"--stride-in is of bottlenecks, and {network.name} has none: leave it out")
     answers = ("channels", "stride_in", "mean", "std")
     given = {name: value for name in answers if (value := getattr(settings, name)) is not None}
     state, facts = convert(state, network, path, form=settings.form, by_order=settings.by_order, given=given)
     source = settings.source or (path.name if path == settings.file else str(settings.file))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     facts["by_others"] |= {"licence": settings.licence, "source": source, "sha256": sha256}
+    if settings.trained_on is not None:
+        facts["training_data"] = {"name": settings.trained_on}
     save_weights(output, state, facts)
     return summary(facts, output)
 
