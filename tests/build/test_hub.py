@@ -142,7 +142,9 @@ def test_a_model_card_says_what_the_run_says(server, run, figure):
 )
 def test_a_model_card_says_what_the_weights_are_for(figure, command):
     facts = {**json.loads((RUNS / "det_0" / "provenance.json").read_text()), "figures": {figure: 50.0}}
+    facts["weights"]["by_others"] = {"source": "https://example.org/r18.pth", "licence": "BSD-3-Clause"}
     readme = model_card(facts, {}, "me/it@v1", None)
+    assert "weights by others: https://example.org/r18.pth, licence BSD-3-Clause" in readme
     assert f"    vertebra {command} --weights hf:me/it@v1\n" in readme and "\n# it\n" in readme
 
 

@@ -29,7 +29,11 @@ def model_card(facts: Mapping[str, Any], evaluation: Mapping[str, Any], name: st
     commands = _kind(figures)[1]
     versions = ", ".join(f"{library} {version}" for library, version in facts["versions"].items())
     origin = facts.get("started_from") or facts.get("weights")
-    started = origin.get("source", "weights of another run") if isinstance(origin, dict) else "random weights"
+    started = "random weights"
+    if isinstance(origin, dict):
+        started = origin.get("source", "weights of another run")
+        if others := origin.get("by_others"):  # what their licence asks for holds for what is made of them
+            started += f", weights by others: {others.get('source')}, licence {others.get('licence')}"
     lines = [
         f"# {_title(name)}",
         "",
