@@ -126,16 +126,21 @@ def from_timm(model: str, num_classes: int, *, dilate_last: bool = False, drop_p
     mean = tuple(255 * value for value in config.get("mean", ())) or PIXEL_MEAN
     std = tuple(255 * value for value in config.get("std", ())) or PIXEL_STD
     family = TIMM.get(type(twin).__name__)
-    if family is not None and (chain := _chain(twin, family)):
-        return OutsideNet(name, _build(make), family, chain, num_classes, mean=mean, std=std)
-    native_px = config["input_size"][1]
-    reading = measure(name, twin, timm_maps, [info["reduction"] for info in twin.feature_info], native_px)
     classifier = config["classifier"]
     if not isinstance(classifier, str):  # of several, as distilled networks have, the beginning that the names share
         classifier = commonprefix(classifier or ["no classifier"])  # noqa: RUF071 - no paths
-    return MapNet(
-        name, _build(make), num_classes, reading, native_px=native_px, classifier=classifier, mean=mean, std=std
-    )
+    net: Backbone
+    family = TIMM.get(type(twin).__name__)
+    if family is not None and (chain := _chain(twin, family)):
+        net = OutsideNet(name, _build(make), family, chain, num_classes, mean=mean, std=std)
+    else:
+        native_px = config["input_size"][1]
+        reading = measure(name, twin, timm_maps, [info["reduction"] for info in twin.feature_info], native_px)
+        net = MapNet(
+            name, _build(make), num_classes, reading, native_px=native_px, classifier=classifier, mean=mean, std=std
+        )
+    net.depths = timm.models.group_parameters(twin, twin.group_matcher(coarse=False), reverse=True)
+    return net
 
 
 def timm_maps(net: Any, x_N3HW: Tensor, places: Sequence[int]) -> list[Tensor]:

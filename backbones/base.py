@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -155,6 +156,22 @@ class Backbone(Chain):
         """Raises BackboneError for a stride up to which nothing can be frozen."""
         if stride not in (0, 1, 2, 4, 8, 16, 32):
             raise BackboneError(f"{self.name} cannot be frozen up to stride {stride}; choose 0, 2, 4, 8, 16 or 32.")
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Depth of each parameter by its name, in blocks from the pixels (0) to the classifier, the deepest."""
+        depths: dict[str, int] = {}
+        depth = -1
+        steps = [step for stage in self.chain for step in stage.steps]
+        for name in (*modules_of([*steps, *self.tail]), self.classifier_name):
+            module = self.get_submodule(name)
+            blocks = dict(module.named_children()) if isinstance(module, nn.Sequential) else {"": module}
+            for child, block in blocks.items():
+                # A norm alone is no block, but a part of the one before.
+                depth += any(parameter.ndim > 1 for parameter in block.parameters())
+                place = f"{name}.{child}" if child else name
+                depths |= {f"{place}.{own}": max(depth, 0) for own, _ in block.named_parameters()}
+        return depths
 
     def identity(self) -> dict[str, Any]:
         """Facts that weights must share to fit this network; JSON-able, goes into their provenance."""

@@ -45,16 +45,21 @@ def create_backbone(
     stride_in: str = "3x3",
     dilate_last: bool = False,
     zero_init_last: bool = False,
+    drop_path: float | None = None,
 ) -> Backbone:
     """The network of that name with random weights (from torch's global generator), in training mode.
 
     name: one of `list_backbones()`, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION. width: factor on all channels.
     shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
     so that one recipe serves all; `identity()` has what was built. dilate_last (DC5: the last map at stride 16) and
-    zero_init_last: see `ResNet`. Raises BackboneError (a ValueError) for an unknown name, with the nearest one.
+    zero_init_last: see `ResNet`. drop_path: probability that a network from outside leaves out its last block in
+    training, and earlier ones less often; None: the network's own. Raises BackboneError (a ValueError) for an unknown
+    name, with the nearest one.
     """
     if ":" in name:
-        return _outside(name, num_classes, width, dilate_last)
+        return _outside(name, num_classes, width, dilate_last, drop_path)
+    if drop_path is not None:
+        raise BackboneError(f"{name} has no drop path; networks of timm and torchvision have: leave out {drop_path}.")
     options: dict[str, Any] = {"num_classes": num_classes, "width": width}
     if name in RESNETS or name in PLAIN:
         options |= {"dilate_last": dilate_last, "zero_init_last": zero_init_last}
@@ -77,7 +82,7 @@ def _hint(name: str) -> str:
     return f"the nearest name is {near[0]!r}" if near else OUTSIDE_NAMES
 
 
-def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Backbone:
+def _outside(name: str, num_classes: int, width: float, dilate_last: bool, drop_path: float | None) -> Backbone:
     from backbones.adapters import from_timm, from_torchvision
     from backbones.own import from_file
 
@@ -89,4 +94,4 @@ def _outside(name: str, num_classes: int, width: float, dilate_last: bool) -> Ba
     if library.endswith(".py"):
         return from_file(library, model, num_classes, dilate_last=dilate_last)
     make = from_torchvision if library == "torchvision" else from_timm
-    return make(model, num_classes, dilate_last=dilate_last)
+    return make(model, num_classes, dilate_last=dilate_last, drop_path=drop_path)

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class Part(Chain):
-    """Some stages of a backbone, and the tail if it is given, with the backbone's own modules, uncopied."""
+    """Some stages of a backbone, and the tail if it is given, with the backbone's own modules, uncopied.
+
+    depths: of the backbone's parameters, by name.
+    """
 
     def __init__(self, backbone: Backbone, chain: Sequence[Stage], tail: Sequence[Step] = ()) -> None:
         super().__init__(chain)
         self.training = backbone.training
+        self.depths = backbone.depths
         for name in modules_of([step for stage in chain for step in stage.steps] + list(tail)):
             self._own(name, backbone)
 

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NoReturn, cast
 
 import torch
@@ -167,6 +168,15 @@ class MapNet(Whole, Backbone):
         """Return the `id` of each parameter that any of these maps depends on."""
         names = frozenset().union(*(self.reading.parameters[key] for key in keys))
         return {id(parameter) for name, parameter in self.named_parameters() if name in names}
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Depth of each parameter by its name: the place of the first map that depends on it."""
+        made_of = self.reading.parameters
+        return {
+            name: next((place for place, key in enumerate(made_of) if name in made_of[key]), len(made_of))
+            for name, _ in self.net.named_parameters()
+        }
 
     def three_by_three(self) -> dict[str, nn.Module]:
         raise BackboneError(f"{self.name} comes from outside: which module gives a layer's response is not known.")

@@ -9,6 +9,8 @@ from torch import nn
 
 from backbones import BackboneError, create_backbone
 from vertebra.build.detector import file_state, make_detector
+from vertebra.build.training import build_optimizer
+from vertebra.recipes.schema import Solver
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
 timm = pytest.importorskip("timm")
@@ -167,6 +169,51 @@ def test_the_random_numbers_are_those_of_the_network_alone():
 
 
 @pytest.mark.parametrize(
+    ("name", "depths"),
+    [
+        (
+            "timm:test_vit",
+            {"pos_embed": 0, "blocks.0.norm1.bias": 1, "blocks.5.mlp.fc2.bias": 6, "head.weight": 7},
+        ),
+        ("timm:test_convnext", {"stem.0.weight": 0, "stages.3.blocks.1.conv_dw.bias": 9, "head.fc.weight": 10}),
+        ("torchvision:swin_t", {"features.0.0.bias": 0, "features.6.norm.bias": 3, "head.weight": 4}),
+        ("r18", {"bn1.weight": 0, "layer1.0.conv1.weight": 1, "layer4.1.bn2.bias": 8, "fc.bias": 9}),
+        ("vgg11_bn", {"features.0.weight": 0, "features.1.bias": 0, "classifier.6.weight": 10}),
+    ],
+)
+def test_the_depth_of_a_parameter_is_that_of_its_block(name, depths):
+    with torch.device("meta"):
+        net = create_backbone(name)
+    assert {key: net.depths[key] for key in depths} == depths
+    assert net.depths.keys() == dict(net.named_parameters()).keys()
+
+
+@pytest.mark.parametrize(("name", "body"), [("timm:test_vit", "fpn"), ("timm:test_convnext", "c4"), ("r18", "fpn")])
+def test_layer_decay_lowers_the_rate_with_each_block(name, body):
+    """All that a detector trains is in the optimiser once; what is its own has the full rate, as the log says."""
+    net = create_backbone(name, num_classes=5)
+    model = Detector(body=body, norms="trained", freeze_stride=0, fpn_channels=8)
+    detector = make_detector(DetectionRecipe(weights="none", model=model), net, classes=3)
+    optimizer = build_optimizer(Solver(lr=0.1, layer_decay=0.5, decay_norms=False), detector)
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert len(rates) == sum(1 for _ in detector.parameters())
+    deepest = max(net.depths.values())
+    own = {id(one): 0.1 * 0.5 ** (deepest - net.depths[name]) for name, one in net.named_parameters()}
+    for one in detector.parameters():
+        assert rates[id(one)] == pytest.approx(own.get(id(one), 0.1))
+    assert optimizer.param_groups[0]["lr"] == 0.1 and min(rates.values()) == pytest.approx(0.1 * 0.5**deepest)
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:resnet10t", "torchvision:convnext_tiny"])
+def test_drop_path_reaches_the_blocks(name):
+    with torch.device("meta"):
+        net = create_backbone(name, drop_path=0.3)
+    parts = [part for part in net.modules() if type(part).__name__ in ("DropPath", "StochasticDepth")]
+    dropped = [part.drop_prob if hasattr(part, "drop_prob") else part.p for part in parts]
+    assert max(dropped) == pytest.approx(0.3) and min(dropped) < 0.3
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda: make("test_vit").cut(16), r"cannot be cut into .*VisionTransformer is no chain .*--model.body fpn"),
@@ -176,6 +223,8 @@ def test_the_random_numbers_are_those_of_the_network_alone():
         (lambda: make("test_vit").three_by_three(), "comes from outside"),
         (lambda: create_backbone("timm:test_vit", dilate_last=True).trunk("c5"), "has no map c5"),
         (lambda: create_backbone("timm:test_mambaout", dilate_last=True), "cannot be built with a dilated last stage"),
+        (lambda: create_backbone("timm:vgg11", drop_path=0.1), "timm:vgg11 cannot be built with drop path"),
+        (lambda: create_backbone("r18", drop_path=0.1), "r18 has no drop path; networks of timm and torchvision have"),
         (lambda: make("mixer_s32_224")(pixels()), r"cannot see images of 64 x 64 px \(.*224"),
     ],
 )

@@ -40,6 +40,7 @@ def build_backbone(
             stride_in=recipe.stride_in,
             zero_init_last=zero_init,
             dilate_last=dilate_last,
+            drop_path=recipe.drop_path,
         )
     except BackboneError as error:
         raise RecipeError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,24 +12,45 @@ from torch.optim import SGD, AdamW, Optimizer
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, decay_norms: bool = True, decay_biases: bool = True
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    decay_norms: bool = True,
+    decay_biases: bool = True,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Return the trained parameters of `model` in one or two groups: those that decay, and those that do not.
+    """Return the trained parameters of `model` in groups of one rate each: those that decay, and those that do not.
 
     Frozen parameters are left out; a parameter that two modules share comes once. He et al. 2015 decay everything;
-    Goyal et al. 2017, §5.1 spare the norms' scale and offset.
+    Goyal et al. 2017, §5.1 spare the norms' scale and offset. layer_decay: factor on the rate of each block of a
+    backbone below the one after it (Bao et al. 2022, §3.1); the full rate comes first.
     Raises ValueError where nothing is left to train.
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    scales = _depth_scales(model, layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter, is_norm, is_bias in _trained_parameters(model):
         decays = decay_norms if is_norm else (decay_biases or not is_bias)
-        (decayed if decays else spared).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+        groups[scales.get(id(parameter), 1.0), decays].append(parameter)
     if not groups:
         raise ValueError("Nothing is left to train: every parameter is frozen; freeze fewer stages.")
-    return groups
+    return [
+        {"params": groups[scale, decays], "lr": lr * scale, "weight_decay": weight_decay if decays else 0.0}
+        for scale, decays in sorted(groups, reverse=True)
+    ]
+
+
+def _depth_scales(model: nn.Module, layer_decay: float) -> dict[int, float]:
+    """Return the factor on the rate of each parameter, by its `id`, that belongs to a backbone or a part of one."""
+    scales: dict[int, float] = {}
+    for module in model.modules() if layer_decay != 1 else ():
+        depths = getattr(module, "depths", None)
+        if isinstance(depths, dict):
+            deepest = max(depths.values())
+            for name, parameter in module.named_parameters():
+                if name in depths:
+                    scales[id(parameter)] = layer_decay ** (deepest - depths[name])
+    return scales
 
 
 def sgd(
@@ -40,9 +62,17 @@ def sgd(
     weight_decay: float = 1e-4,
     decay_norms: bool = True,
     decay_biases: bool = True,
+    layer_decay: float = 1.0,
 ) -> SGD:
     """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4."""
-    groups = parameter_groups(model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases)
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_norms=decay_norms,
+        decay_biases=decay_biases,
+        layer_decay=layer_decay,
+    )
     return _with_base_rates(SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups)))
 
 
@@ -54,9 +84,17 @@ def adamw(
     weight_decay: float = 0.05,
     decay_norms: bool = False,
     decay_biases: bool = False,
+    layer_decay: float = 1.0,
 ) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it."""
-    groups = parameter_groups(model, weight_decay=weight_decay, decay_norms=decay_norms, decay_biases=decay_biases)
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_norms=decay_norms,
+        decay_biases=decay_biases,
+        layer_decay=layer_decay,
+    )
     return _with_base_rates(AdamW(groups, lr=lr, betas=betas, fused=_can_fuse(groups)))
 
 

@@ -133,6 +133,7 @@ NO_EFFECT = frozenset(
 )
 # Fields that came later than the first runs, and the value with which all is as before.
 ADDED: dict[str, Any] = {"validation": 0.0, "sweep": "", "model.rpn_cross_border": True, "input.albumentations": ""}
+ADDED |= {"drop_path": None, "solver.layer_decay": 1.0}
 
 # What a comparison varies.
 COMPARED = frozenset({"backbone", "width", "shortcut", "stride_in", "weights", "seed"})
@@ -196,6 +197,12 @@ class Solver(Recipe):
     nesterov: bool = Field(False, description="Nesterov's momentum instead of the classical one.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 penalty.")
     decay_norms: bool = Field(True, description="Decay norms' scales and all biases too, as the papers do.")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor on the rate of each block of the backbone below the one after it; Li et al. 2022: 0.7.",
+    )
     schedule: Literal["constant", "steps", "cosine", "linear", "plateau"] = Field(
         "steps",
         description="steps: times gamma at each milestone; plateau: times gamma when the error stalls; linear: to 0.",
@@ -266,6 +273,13 @@ class RunRecipe(Recipe):
     width: float = Field(1.0, gt=0, description="Factor on all channel counts.")
     shortcut: Literal["A", "B", "C"] = Field("B", description="A zero-padded, B projections where needed, C all.")
     stride_in: Literal["1x1", "3x3"] = Field("3x3", description="Where a bottleneck strides: paper, torchvision.")
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Probability that an outside network leaves out its last block in training, and earlier ones less "
+        "often (stochastic depth); none: the network's own.",
+    )
     data: Path | None = Field(None, description="Directory of the data set.")
     output: Path | None = Field(None, description="Run directory; default runs/JOB_BACKBONE_DATA_SEED.")
     resume: bool = Field(False, description="Continue the run in --output; does nothing if it is finished.")
