@@ -178,7 +178,9 @@ def test_nothing_depends_on_workers_or_where_the_loader_starts(sets, kind: str):
 @pytest.mark.parametrize("outside", [{}, {"fill_mask": 255}])
 def test_labels_follow_their_pixels_and_what_is_filled_in_has_none(tmp_path: Path, outside: dict[str, int]):
     """The charts' colours say their labels; without interpolation of either the two stay equal."""
-    steps = pipeline({"Rotate": {"limit": [25, 25], "interpolation": 0, "p": 1.0, **outside}}, truths=["mask"])
+    steps = pipeline(
+        {"Rotate": {"limit": [25, 25], "interpolation": 0, "border_mode": 0, "p": 1.0, **outside}}, truths=["mask"]
+    )
     whole = SegmentationDraw((200, 200), scale=(1.0, 1.0), flip=0.0)
     for batch in segmented(make_charts(tmp_path, ".png"), draw=whole, steps=steps, stop=2):
         images, labels_NHW = batch.inputs
