@@ -29,6 +29,11 @@ class FasterRCNN(nn.Module):
         self.box_head = box_head
         self.mask_head = mask_head
 
+    @property
+    def proposals(self) -> int:
+        """Regions that are scored in an image at test."""
+        return self.rpn.test_limits.after_nms
+
     def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """The losses, float32 scalars: of RPN and box head, each of classes and boxes, and of the masks."""
         maps = self.body(images.pixels_N3HW, images.sizes_hw_N2)

@@ -21,4 +21,4 @@ if [ ! -e "$PEERS/.ready" ]; then
     touch "$PEERS/.ready"
 fi
 OMP_NUM_THREADS=1 exec "$PEERS/bin/python" -m pytest -m "not slow and not gpu" \
-    tests/detectors/test_detectron2.py tests/detectors/test_in_detectron2.py "$@"
+    tests/detectors/test_detectron2.py tests/detectors/test_in_detectron2.py tests/cli/test_detectron2_engine.py "$@"

@@ -35,6 +35,7 @@ from vertebra.build.weights import resolve_weights, start_from
 from vertebra.ground.errors import UserError
 
 try:
+    import detectron2 as package
     from detectron2.config import CfgNode
     from detectron2.config.defaults import _C as defaults
     from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY
@@ -47,6 +48,7 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 
+VERSION: str = package.__version__
 defaults.MODEL.VERTEBRA = CfgNode({"NAME": "r50", "WEIGHTS": "none", "CUT_STRIDE": 16})
 
 
@@ -202,16 +204,32 @@ class VertebraROIHeads(Res5ROIHeads):
     """detectron2's heads of a C4 detector, with the part of the network above the cut in the place of res5."""
 
     @classmethod
+    def above(cls, network: RegionNetwork) -> type[VertebraROIHeads]:
+        """Return such heads with a network that is there already."""
+
+        class OnNetwork(cls):  # type: ignore[misc, valid-type]
+            @classmethod
+            def _build_res5_block(cls, cfg: Any) -> tuple[RegionNetwork, int]:
+                return cls._checked(cfg, network)
+
+        return OnNetwork
+
+    @classmethod
     def _build_res5_block(cls, cfg: Any) -> tuple[RegionNetwork, int]:
         network = region_head(
             **_options(cfg),
             cut_stride=cfg.MODEL.VERTEBRA.CUT_STRIDE,
             roi_size=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
         )
+        return cls._checked(cfg, network)
+
+    @staticmethod
+    def _checked(cfg: Any, network: RegionNetwork) -> tuple[RegionNetwork, int]:
+        """The network and its channels. Raises UserError where masks need what it does not make."""
         if cfg.MODEL.MASK_ON and not network.gives_maps:
             raise UserError(
                 "MODEL.MASK_ON",
-                f"needs a map of each region, and {cfg.MODEL.VERTEBRA.NAME} makes a vector of it",
+                "needs a map of each region, and the network above the cut makes a vector of it",
                 "choose a residual net, or build_vertebra_fpn_backbone",
             )
         return network, network.channels

@@ -36,19 +36,27 @@ PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
 FLAT_ROI_SIZE = 7  # of regions that two linear layers read
 MASK_ROI_SIZE = 14  # of regions that a mask is made of, half its side (He et al. 2017, fig. 4 right)
 # A detector's layers that tell classes apart.
-CLASS_LAYERS = ("box_head.predictor", "mask_head.predictor")
+CLASS_LAYERS = (
+    *("box_head.predictor", "mask_head.predictor"),
+    *("model.roi_heads.box_predictor", "model.roi_heads.mask_head.predictor"),  # engine detectron2
+)
 # Equal in all detectors of an ensemble: they see the same pixels.
 TEST_INPUT = ("test_shorter_side", "longer_side")
 
 
 def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> FasterRCNN:
-    """Return the recipe's detector on that backbone, in train mode."""
+    """Return the recipe's detector on that backbone, in train mode; of engine detectron2 it is not a FasterRCNN, but
+    gives losses and detections as one does."""
     settings = recipe.model
     if settings.norms == "frozen":
         freeze_norms(backbone)
     elif settings.norms == "sync" and _over_gpus("model.norms"):
         nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
     backbone.freeze(settings.freeze_stride)
+    if recipe.engine == "detectron2":
+        from vertebra.build.detectron2_engine import Detectron2Detector
+
+        return Detectron2Detector(recipe, backbone, classes)  # type: ignore[return-value]
     make_norm = _norm_maker(settings)
     body, head = (_cut if settings.body == "c4" else _uncut)(settings, backbone, make_norm)
     levels = body.strides[:-1] if settings.body == "fpn" else body.strides  # regions are pooled from these
@@ -212,6 +220,8 @@ def check_member(
             f"{name} knows other classes ({', '.join(member_classes)}) than the first detector "
             f"({', '.join(first_classes)}): an ensemble's detectors need the same, in the same order"
         )
+    if {member.engine, first.engine} != {"vertebra"}:
+        raise ValueError(f"{name} cannot join an ensemble: detectors of engine detectron2 are tested one by one")
     for field in TEST_INPUT:
         wanted, found = getattr(first.input, field), getattr(member.input, field)
         if found != wanted:

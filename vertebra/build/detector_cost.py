@@ -72,7 +72,7 @@ def cost(
         "parameters": count_parameters(model),
         "flops": flops,
         "input_hw": list(images.sizes_hw[0]),
-        "proposals": sum(one.rpn.test_limits.after_nms for one in detectors),
+        "proposals": sum(one.proposals for one in detectors),
         "latency_s": statistics.median(latencies_s),
         "latency_n": len(latencies_s),
         "time_per_image_s": statistics.median(times_s),

@@ -15,6 +15,7 @@ from vertebra.build import detection_data, detector, hub
 from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.detector import make_tested
 from vertebra.build.detector_cost import cost
+from vertebra.build.detectron2_engine import engine_version
 from vertebra.build.run import TrainingJob
 from vertebra.build.trained_detector import is_detector, read_detector
 from vertebra.build.training import autocast_of
@@ -80,7 +81,8 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
         }
 
     def protocol(self) -> dict[str, Any]:
-        return {**protocol_fields(self.recipe), "test_fingerprint": self.test_set.fingerprint()}
+        engine = {} if self.recipe.engine == "vertebra" else {"engine": engine_version()}
+        return {**protocol_fields(self.recipe), **engine, "test_fingerprint": self.test_set.fingerprint()}
 
     def begin(self, run: RunDirectory) -> None:
         source, recipe = self.recipe.test_source, self.recipe

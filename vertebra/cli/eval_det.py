@@ -143,7 +143,7 @@ def evaluate(settings: Settings, world: World) -> int:
     output = settings.output or settings.run
     assert output is not None
     if settings.proposals is not None:
-        check_proposals(settings, output)
+        check_proposals(settings, recipe, output)
     test_set = detection_data.open_test(recipe)
     if output == settings.run:
         before, now = protocol_fields(trained.recipe), protocol_fields(recipe)
@@ -187,12 +187,14 @@ def evaluate_exported(settings: Settings, world: World) -> int:
     return 0
 
 
-def check_proposals(settings: Settings, output: Path) -> None:
+def check_proposals(settings: Settings, recipe: DetectionRecipe, output: Path) -> None:
     """Raise ValueError where proposals cannot be written as asked: before the test, not after it."""
     from vertebra.engine.rundir import RunDirectory
 
     path = settings.proposals
     assert path is not None
+    if recipe.engine != "vertebra":
+        raise ValueError(f"--proposals is of our own detectors; this one's engine is {recipe.engine}: leave it out")
     if path.is_dir():
         raise ValueError(f"{path} is a directory; name a file for --proposals, such as {path / 'proposals.json'}")
     if path.resolve() in {own.resolve() for own in vars(RunDirectory(output)).values() if isinstance(own, Path)}:

@@ -123,11 +123,12 @@ def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
     seen: dict[str, str] = {}
     for (_, name), first in firsts.items():
         assert isinstance(first.recipe, DetectionRecipe)
-        other = seen.setdefault(first.recipe.model.body, name)
+        body, engine = first.recipe.model.body, first.recipe.engine
+        other = seen.setdefault(f"{body} {engine}", name)
         if other != name:
             raise RecipeError(
-                f"the heads {other} and {name} have one body, {first.recipe.model.body}, by which the report keeps "
-                "heads apart: compare them in two matrices"
+                f"the heads {other} and {name} have one body, {body}, and one engine, by which the report keeps heads "
+                "apart: compare them in two matrices"
             )
 
 

@@ -268,6 +268,10 @@ class DetectionRecipe(RunRecipe):
         description="A backbone's weights or a detector's: a file, hf:USER/NAME[@REVISION] (the Hugging Face Hub), "
         "torchvision, or none (random).",
     )
+    engine: Literal["vertebra", "detectron2"] = Field(
+        "vertebra",
+        description="Whose detector is built around the backbone: ours, or detectron2's, with its conventions.",
+    )
     limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     validation: float = Field(
         0.0,
@@ -290,6 +294,25 @@ class DetectionRecipe(RunRecipe):
 
     def check(self) -> None:
         refuse_warmup_until_error(self.solver)
+
+    @model_validator(mode="after")
+    def _engine_has_what_is_asked(self) -> DetectionRecipe:
+        if self.engine == "detectron2":
+            lacking = {
+                "input.crowd ignore (set --input.crowd drop)": self.input.crowd == "ignore",
+                "input.difficult ignore (set --input.difficult drop)": self.input.difficult == "ignore",
+                "model.conventions torchvision": self.model.conventions == "torchvision",
+                "model.context": self.model.context,
+                f"model.head_norms {self.model.head_norms} with c4": self.model.head_norms != "none"
+                and self.model.body == "c4",
+                "write_proposals": self.write_proposals,
+                "test.refine": self.test.refine,
+                "test.multi_scale": bool(self.test.multi_scale),
+                "test.flip": self.test.flip,
+            }
+            if found := [name for name, is_asked in lacking.items() if is_asked]:
+                raise ValueError(f"engine detectron2 has no {', no '.join(found)}; leave that out, or use our engine")
+        return self
 
     @model_validator(mode="after")
     def _dataset_is_known(self) -> DetectionRecipe:

@@ -3,7 +3,7 @@
 A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json, truth.json,
 provenance.json and, where there is one, proposals.json; and COCO results of any other detector. Two runs are
 comparable when both are finished, their protocols are equal field by field, and their predictions were scored on the
-same truth. Each head (the protocol's `model.body`) is a comparison of its own.
+same truth. Each head (the protocol's `model.body`, and the engine if it is not ours) is a comparison of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import TIMES
 
-HEAD = "model.body"
 EACH_SEED = "give one file for each seed"
 # Fields that only other trainings' recipes have.
 OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
@@ -134,16 +133,21 @@ def read(
     by_head: dict[str | None, list[Run]] = {}
     for path in paths:
         run = read_run(path, [other for same in by_head.values() for other in same])
-        head = run.protocol.get(HEAD)
+        head = _head(run.protocol)
         for others in by_head.values():
             _check_data(others[0], run)
-        same = by_head.setdefault(None if head is None else str(head), [])
+        same = by_head.setdefault(head, [])
         if same:
             check_comparable(same[0], run)
         same.append(run)
     if not by_head:
         by_head[None] = []
     return [_of_head(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
+
+
+def _head(protocol: Mapping[str, Any]) -> str | None:
+    body, engine = protocol.get("model.body"), str(protocol.get("engine", "")).partition(" ")[0]
+    return None if body is None else f"{body} {engine}".strip()
 
 
 def _of_head(
@@ -195,7 +199,7 @@ def check_comparable(first: Run, other: Run) -> None:
 
 def _check_data(first: Run, other: Run) -> None:
     """Raise UserError for runs of different heads that do not share their data: they would stand side by side."""
-    heads = [run.protocol.get(HEAD) for run in (first, other)]
+    heads = [_head(run.protocol) for run in (first, other)]
     fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
     if heads[0] != heads[1] and (first.truth != other.truth or fingerprints[0] != fingerprints[1]):
         reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
