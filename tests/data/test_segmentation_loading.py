@@ -201,6 +201,15 @@ def test_at_test_a_view_resizes_the_images_and_leaves_their_truth(charts: Semant
     assert batches[0].to("cpu").original_sizes_hw == SIZES
 
 
+def test_at_test_a_batch_is_not_larger_than_was_said(charts: SemanticDataset) -> None:
+    """Its canvas has room for upright and lying images."""
+    for view in (None, FixedView(40, 60), FixedView(160, 1 << 20)):
+        loader = segmentation_test_loader(charts, view, Share(batch=4), multiple=1)
+        (batch,) = loader
+        taken = batch.inputs[0].pixels_N3HW.numel() + sum(labels_HW.numel() for labels_HW in batch.labels)
+        assert 0.5 * loader.reader.batch_bytes(4) < taken <= loader.reader.batch_bytes(4)
+
+
 def test_at_test_two_processes_read_every_image_once(charts: SemanticDataset) -> None:
     shares = [
         [batch.image_ids for batch in segmentation_test_loader(charts, None, Share(batch=1, rank=rank, world_size=2))]

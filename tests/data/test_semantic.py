@@ -140,6 +140,16 @@ def test_voc(tmp_path: Path, source: str, images: list[str], values: list[int]) 
     assert dataset.labelled and not dataset.absent() and not dataset.notes
 
 
+def test_maps_that_are_not_there_are_missed_at_once(tmp_path: Path) -> None:
+    base = write_voc_maps(tmp_path)
+    (base / "SegmentationClass").rename(base / "x")
+    assert "its maps are those of SegmentationClassAug" in open_semantic(tmp_path, "voc2012/val").notes[0]
+    (base / "SegmentationClassAug").rename(base / "y")
+    for source, folder in (("voc2012/val", "SegmentationClass"), ("voc2012aug/train", "SegmentationClassAug")):
+        with pytest.raises(DataError, match=f"no {folder} in it"):
+            open_semantic(tmp_path, source)
+
+
 def test_vocs_test_set_has_no_truth(tmp_path: Path) -> None:
     base = write_voc_maps(tmp_path)
     write_picture(base / "JPEGImages" / "2008_09.jpg", 6, 8)
@@ -226,7 +236,7 @@ def test_the_colours_of_ones_own_masks(tmp_path: Path) -> None:
         (lambda root: write_text(root / "classes.txt", "a 1 2 3\nb\n"), r"classes\.txt: gives only some classes a"),
         (lambda root: write_text(root / "classes.txt", "\n".join(map(str, range(255)))), "names 255 classes"),
         (lambda root: [(root / f"images/train/{stem}.jpg").unlink() for stem in "abc"], "no images"),
-        (lambda root: (root / "images").rename(root / "pictures"), "no images/train"),
+        (lambda root: (root / "images").rename(root / "pictures"), "no images of that split; expected"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path, break_, message: str) -> None:

@@ -203,11 +203,8 @@ def _of_instances(root: Path, source: str) -> tuple[SemanticDataset | None, list
     if one is None:
         return None, faults
     if len(one.class_names) >= MOST_CLASSES:
-        reason, hint = (
-            f"has {len(one.class_names)} classes",
-            f"labels have room for {MOST_CLASSES - 1}",
-        )
-        return None, [*faults, Fault(Path(source), reason, hint)]
+        reason = f"has {len(one.class_names)} classes"
+        return None, [*faults, Fault(Path(source), reason, f"labels have room for {MOST_CLASSES - 1}")]
     bare_K = np.ones(len(one.labels_K), bool) if one.segmentations is None else one.segmentations.empty()
     if bare_K.any():
         image = one.path(int(one.owners_K[bare_K][0]))

@@ -61,12 +61,12 @@ def _indices(count: int) -> Coding:
     return Coding.of({label: label for label in range(count)})
 
 
-def _place(root: Path, names: Sequence[str], inside: str, source: str) -> Path:
-    """Return the first of `root`'s folders of these names ("": itself) that has `inside`. Raises DataError."""
-    for place in (root / name for name in names):
+def _place(root: Path, name: str, inside: str, archives: str) -> Path:
+    """Return the folder of that name, or `root` itself, that has `inside`. Raises DataError."""
+    for place in (root / name, root):
         if (place / inside).is_dir():
             return place
-    raise DataError(root, f"no {inside} in it{' nor in its ' + names[0] if names[0] else ''}", f"{source} reads that")
+    raise DataError(root, f"no {inside} in it nor in its {name}", f"unpack {archives} there")
 
 
 def _voc(root: Path, source: str, year: str, augmented: str, split: str) -> Layout:
@@ -77,13 +77,15 @@ def _voc(root: Path, source: str, year: str, augmented: str, split: str) -> Layo
     if not augmented and not (base / folder).is_dir() and (base / f"{folder}Aug").is_dir():
         folder += "Aug"
         notes = (f"{source}: there is no SegmentationClass in {base}; its maps are those of {folder}",)
+    public = augmented != "" or not split.startswith("test")
+    if public and not (base / folder).is_dir():
+        raise DataError(base, f"no {folder} in it", "unpack the archive of those maps there")
     if augmented and split == "train":
         tested = {*_listed(lists / "val.txt")}
         listed = [stem for stem in map(stem_of, files_below(base / folder)) if stem not in tested]
     else:
         listed = _listed(lists / f"{split}.txt")
     coding = _indices(len(_VOC_CLASSES))
-    public = augmented != "" or not split.startswith("test")
     return Layout(base, "JPEGImages", folder, _VOC_CLASSES, coding, listed, public=public, notes=notes)
 
 
@@ -95,7 +97,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _ade20k(root: Path, source: str, split: str) -> Layout:
-    base = _place(root, ("ADEChallengeData2016", ""), f"images/{split}", source)
+    base = _place(root, "ADEChallengeData2016", f"images/{split}", "ADEChallengeData2016.zip")
     rows = [line.split("\t") for line in read_lines(base / "objectInfo150.txt", errors="replace")]
     names = tuple(row[-1].split(",")[0].strip() for row in rows if row[0].strip().isdecimal())
     if len(names) != 150:
@@ -105,7 +107,7 @@ def _ade20k(root: Path, source: str, split: str) -> Layout:
 
 
 def _cityscapes(root: Path, source: str, split: str) -> Layout:
-    base = _place(root, ("cityscapes", ""), f"leftImg8bit/{split}", source)
+    base = _place(root, "cityscapes", f"leftImg8bit/{split}", "leftImg8bit_trainvaltest.zip and gtFine's")
     trained = {number: label for label, number in enumerate(CITYSCAPES)}
     return Layout(
         base,
@@ -121,7 +123,7 @@ def _cityscapes(root: Path, source: str, split: str) -> Layout:
 
 
 def _coco_stuff(root: Path, source: str, split: str) -> Layout:
-    base = _place(root, ("coco", ""), f"stuffthingmaps/{split}", source)
+    base = _place(root, "coco", f"stuffthingmaps/{split}", "stuffthingmaps_trainval2017.zip as stuffthingmaps")
     images = next((one for one in (f"images/{split}", split) if (base / one).is_dir()), split)
     values = [value for value, name in enumerate(COCO_STUFF) if name != "-"]
     coding = Coding.of({value: label for label, value in enumerate(values)})
@@ -143,7 +145,8 @@ def _own(root: Path, source: str) -> Layout:
             coding = replace(_indices(len(names)), colours=tuple(labels.items()))
             drawn = palette({label: colour for colour, label in labels.items()})
             return Layout(base, images, maps, names, coding, palette=drawn)
-    raise DataError(given, f"no {beside[1]} beside it and no images in it", "see maps:DIR/SPLIT in `--help`")
+    hint = f"expected {given.parent}/{{images,masks}}/{given.name} or {given}/{{images,masks}}"
+    raise DataError(given, "no images of that split", hint)
 
 
 def _read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:

@@ -138,13 +138,13 @@ class EvaluationBatch(Batch):
 class SegmentationTestReader:
     """Answers requests with (ImageBatch,) on the smallest canvas whose sides are multiples of `multiple`.
 
-    view: None: images come as they are. largest: pixels of the largest image that was looked at.
+    view: None: images come as they are. image_bytes: of one at most, with its labels, as far as headers were looked at.
     """
 
     dataset: SemanticDataset
     view: FixedView | None
     multiple: int
-    largest: int
+    image_bytes: int
 
     def __call__(self, request: Request) -> Batch:
         read = [self._read(index) for index in request.indices]
@@ -161,21 +161,20 @@ class SegmentationTestReader:
         )
 
     def batch_bytes(self, images: int) -> int:
-        """Of a batch of images as large as the largest, with their labels."""
-        pixels = self.largest if self.view is None else max(height * width for height, width in self.view.canvases)
-        return images * (3 * pixels + self.largest)
+        return images * self.image_bytes
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, Size]:
         """Return the pixels as they are tested, the labels, and the size on disk."""
         labels_HW = self.dataset.labels(index) if self.dataset.labelled else None
         size_hw = None if labels_HW is None else labels_HW.shape
-        shrink = 1 if size_hw is None else shrink_factor(size_hw, self._size(size_hw))
+        shrink = 1 if size_hw is None else shrink_factor(size_hw, _tested_size(size_hw, self.view))
         image_HW3 = _decoded(self.dataset, index, size_hw, shrink)
         size_hw = size_hw or image_HW3.shape[:2]
-        return resize(image_HW3, *self._size(size_hw)), labels_HW, size_hw
+        return resize(image_HW3, *_tested_size(size_hw, self.view)), labels_HW, size_hw
 
-    def _size(self, size_hw: Size) -> Size:
-        return size_hw if self.view is None else resized(size_hw, self.view.shorter, self.view.longer, _UNBOUNDED)
+
+def _tested_size(size_hw: Size, view: FixedView | None) -> Size:
+    return size_hw if view is None else resized(size_hw, view.shorter, view.longer, _UNBOUNDED)
 
 
 def segmentation_test_loader(
@@ -187,7 +186,10 @@ def segmentation_test_loader(
     """
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     sizes_hw_I2, _ = image_sizes([dataset.path(int(index)) for index in evenly(len(dataset), SIZED)])
-    reader = SegmentationTestReader(dataset, view, multiple, int(sizes_hw_I2.prod(axis=1).max()))
+    sizes_hw_I2 = sizes_hw_I2[sizes_hw_I2.all(axis=1)]
+    tested_hw_I2 = np.array([_tested_size((height, width), view) for height, width in sizes_hw_I2.tolist()] or [(0, 0)])
+    image_bytes = 3 * tested_hw_I2.max(axis=0).prod() + sizes_hw_I2.prod(axis=1).max(initial=0)
+    reader = SegmentationTestReader(dataset, view, multiple, int(image_bytes))
     return Loader(reader, sequential_requests(len(dataset), share), share.workers)
 
 
