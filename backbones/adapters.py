@@ -7,6 +7,7 @@ maps. Names in files are the outside ones.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import inspect
@@ -39,8 +40,8 @@ OPTIONS = {
 class OutsideNet(Backbone):
     """A chain of another library. Its modules become children of this one, under their own names.
 
-    name: as a user types it. net: the network. family: its steps. chain: as `_chain` finds it.
-    mean, std: of its pixels, RGB, 0..255.
+    name: as a user types it. net: the network. family: its steps. chain: as `_chain` finds it; None: it is looked for.
+    mean, std: of its pixels, RGB, 0..255. Raises BackboneError where the steps do not chain the whole of it.
     """
 
     def __init__(
@@ -48,13 +49,20 @@ class OutsideNet(Backbone):
         name: str,
         net: nn.Module,
         family: Family,
-        chain: Sequence[Stage],
         num_classes: int,
         *,
+        chain: Sequence[Stage] | None = None,
         mean: Sequence[float] = PIXEL_MEAN,
         std: Sequence[float] = PIXEL_STD,
     ) -> None:
         self.outside_class = type(net).__name__
+        chain = _chain(copy.deepcopy(net).to("meta"), family) if chain is None else chain
+        if chain is None:
+            steps = ", ".join(map(repr, (family.steps, family.tail, family.classifier)))
+            raise BackboneError(
+                f"{name} is no chain of the steps {steps}: together they run every module that has weights, in order, "
+                "from pixels to a linear layer, at strides that are powers of two."
+            )
         modules, tail = dict(net.named_children()), _expand(net, family.tail)
         super().__init__(name, num_classes, modules, chain, tail=tail, classifier=family.classifier, mean=mean, std=std)
 
@@ -62,10 +70,14 @@ class OutsideNet(Backbone):
         raise BackboneError(f"{self.name} comes from outside: which module gives a layer's response is not known.")
 
 
+# torchvision's stages from stride 8 on that are dilated instead, by the output stride.
+DILATED = {16: [False, False, True], 8: [False, True, True]}
+
+
 def from_torchvision(
-    model: str, num_classes: int, *, dilate_last: bool = False, drop_path: float | None = None
+    model: str, num_classes: int, *, output_stride: int = 32, drop_path: float | None = None
 ) -> Backbone:
-    """`torchvision:MODEL` with random weights. dilate_last: its last stage at stride 16, if it has that option."""
+    """`torchvision:MODEL` with random weights. output_stride: of its last stages, 16 or 8, if it can dilate them."""
     from torchvision import models
 
     name = f"torchvision:{model}"
@@ -79,13 +91,13 @@ def from_torchvision(
     make: Callable[..., nn.Module] = partial(models.get_model, model, weights=None, num_classes=num_classes)
     if model in ("googlenet", "inception_v3"):
         make = partial(make, init_weights=False, aux_logits=False)
-    options: dict[str, Any] = {"replace_stride_with_dilation": [False, False, True]} if dilate_last else {}
+    options: dict[str, Any] = {"replace_stride_with_dilation": DILATED[output_stride]} if output_stride < 32 else {}
     if drop_path is not None:
         options["stochastic_depth_prob"] = drop_path
     make, twin = _made(name, make, options)
     family = TORCHVISION.get(type(twin).__name__)
     if family is not None and (chain := _chain(twin, family)):
-        return OutsideNet(name, _build(make), family, chain, num_classes, mean=mean, std=std)
+        return OutsideNet(name, _build(make), family, num_classes, chain=chain, mean=mean, std=std)
     if type(twin).__name__ != "SwinTransformer":
         raise BackboneError(
             f"{name} gives no maps that are known here ({type(twin).__name__}); of torchvision these do: "
@@ -105,8 +117,8 @@ def swin_maps(net: nn.Module, x_N3HW: Tensor, places: Sequence[int]) -> list[Ten
     return [maps[place].permute(0, 3, 1, 2) for place in places]
 
 
-def from_timm(model: str, num_classes: int, *, dilate_last: bool = False, drop_path: float | None = None) -> Backbone:
-    """`timm:MODEL` with random weights. dilate_last: at stride 16 to its end. Raises BackboneError without timm."""
+def from_timm(model: str, num_classes: int, *, output_stride: int = 32, drop_path: float | None = None) -> Backbone:
+    """`timm:MODEL` with random weights. output_stride: of its last stages. Raises BackboneError without timm."""
     name = f"timm:{model}"
     try:
         timm: Any = importlib.import_module("timm")
@@ -116,8 +128,8 @@ def from_timm(model: str, num_classes: int, *, dilate_last: bool = False, drop_p
     make: Callable[..., nn.Module] = partial(timm.create_model, model, pretrained=False, num_classes=num_classes)
     twin: Any = _build(make, "meta")
     options: dict[str, Any] = {option: value for option, value in ANY_SIZE.items() if _takes(twin, option)}
-    if dilate_last and twin.feature_info[-1]["reduction"] > 16:
-        options["output_stride"] = 16
+    if twin.feature_info[-1]["reduction"] > output_stride and output_stride < 32:
+        options["output_stride"] = output_stride
     if drop_path is not None:
         options["drop_path_rate"] = drop_path
     if options:
@@ -125,14 +137,13 @@ def from_timm(model: str, num_classes: int, *, dilate_last: bool = False, drop_p
     config = getattr(twin, "pretrained_cfg", None) or {}
     mean = tuple(255 * value for value in config.get("mean", ())) or PIXEL_MEAN
     std = tuple(255 * value for value in config.get("std", ())) or PIXEL_STD
-    family = TIMM.get(type(twin).__name__)
     classifier = config["classifier"]
     if not isinstance(classifier, str):  # of several, as distilled networks have, the beginning that the names share
         classifier = commonprefix(classifier or ["no classifier"])  # noqa: RUF071 - no paths
     net: Backbone
     family = TIMM.get(type(twin).__name__)
     if family is not None and (chain := _chain(twin, family)):
-        net = OutsideNet(name, _build(make), family, chain, num_classes, mean=mean, std=std)
+        net = OutsideNet(name, _build(make), family, num_classes, chain=chain, mean=mean, std=std)
     else:
         native_px = config["input_size"][1]
         reading = measure(name, twin, timm_maps, [info["reduction"] for info in twin.feature_info], native_px)

@@ -132,10 +132,11 @@ def make_layer(
     shortcut: str | None,
     stride_in: str,
     dilation: int = 1,
+    first_dilation: int | None = None,
 ) -> nn.Sequential:
-    """`count` blocks at one resolution; the first of them strides."""
+    """`count` blocks at one resolution; the first of them strides, and may have a dilation of its own."""
     outputs = planes * block.expansion
-    blocks = [block(inputs, planes, stride, shortcut, stride_in, dilation)]
+    blocks = [block(inputs, planes, stride, shortcut, stride_in, first_dilation or dilation)]
     blocks += [block(outputs, planes, 1, shortcut, stride_in, dilation) for _ in range(count - 1)]
     return nn.Sequential(*blocks)
 

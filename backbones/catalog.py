@@ -44,6 +44,7 @@ def create_backbone(
     shortcut: str = "B",
     stride_in: str = "3x3",
     dilate_last: bool = False,
+    output_stride: int = 32,
     zero_init_last: bool = False,
     drop_path: float | None = None,
 ) -> Backbone:
@@ -51,22 +52,22 @@ def create_backbone(
 
     name: one of `list_backbones()`, torchvision:NAME, timm:NAME, or FILE.py:FUNCTION. width: factor on all channels.
     shortcut ("A", "B", "C") and stride_in ("1x1", "3x3") are read by the ResNets and ignored by the others,
-    so that one recipe serves all; `identity()` has what was built. dilate_last (DC5: the last map at stride 16) and
-    zero_init_last: see `ResNet`. drop_path: probability that a network from outside leaves out its last block in
-    training, and earlier ones less often; None: the network's own. Raises BackboneError (a ValueError) for an unknown
-    name, with the nearest one.
+    so that one recipe serves all; `identity()` has what was built. dilate_last (DC5: the last map at stride 16),
+    output_stride and zero_init_last: see `ResNet`. drop_path: probability that a network from outside leaves out its
+    last block in training, and earlier ones less often; None: the network's own. Raises BackboneError (a ValueError)
+    for an unknown name, with the nearest one.
     """
     if ":" in name:
-        return _outside(name, num_classes, width, dilate_last, drop_path)
+        return _outside(name, num_classes, width, 16 if dilate_last else output_stride, drop_path)
     if drop_path is not None:
         raise BackboneError(f"{name} has no drop path; networks of timm and torchvision have: leave out {drop_path}.")
     options: dict[str, Any] = {"num_classes": num_classes, "width": width}
     if name in RESNETS or name in PLAIN:
-        options |= {"dilate_last": dilate_last, "zero_init_last": zero_init_last}
+        options |= {"dilate_last": dilate_last, "output_stride": output_stride, "zero_init_last": zero_init_last}
         options |= {"shortcut": shortcut, "stride_in": stride_in}
     elif name in VGGS:
-        options |= {"dilate_last": dilate_last}
-    elif dilate_last:
+        options |= {"dilate_last": dilate_last, "output_stride": output_stride}
+    elif dilate_last or output_stride != 32:
         raise BackboneError(f"{name} cannot be built with a dilated last stage; ResNets and VGGs can.")
     if name in MAKERS:
         return MAKERS[name](**options)
@@ -82,7 +83,7 @@ def _hint(name: str) -> str:
     return f"the nearest name is {near[0]!r}" if near else OUTSIDE_NAMES
 
 
-def _outside(name: str, num_classes: int, width: float, dilate_last: bool, drop_path: float | None) -> Backbone:
+def _outside(name: str, num_classes: int, width: float, output_stride: int, drop_path: float | None) -> Backbone:
     from backbones.adapters import from_timm, from_torchvision
     from backbones.own import from_file
 
@@ -92,6 +93,8 @@ def _outside(name: str, num_classes: int, width: float, dilate_last: bool, drop_
     if width != 1:
         raise BackboneError(f"{name} has no width factor; only our own networks have one, so leave out {width}.")
     if library.endswith(".py"):
-        return from_file(library, model, num_classes, dilate_last=dilate_last)
+        if drop_path is not None:
+            raise BackboneError(f"{name} sets its drop path itself: leave out {drop_path}.")
+        return from_file(library, model, num_classes, output_stride=output_stride)
     make = from_torchvision if library == "torchvision" else from_timm
-    return make(model, num_classes, dilate_last=dilate_last, drop_path=drop_path)
+    return make(model, num_classes, output_stride=output_stride, drop_path=drop_path)

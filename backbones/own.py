@@ -20,11 +20,11 @@ from types import ModuleType
 from backbones.base import Backbone, BackboneError
 
 
-def from_file(path: str, maker: str, num_classes: int, *, dilate_last: bool = False) -> Backbone:
+def from_file(path: str, maker: str, num_classes: int, *, output_stride: int = 32) -> Backbone:
     """Return what the function `maker` in the Python file at `path` makes; the file can import its neighbours.
 
-    It is called with num_classes, and with dilate_last=True where that is asked for (DC5). Raises BackboneError where
-    there is no such file or function, it raises anything, or it makes no Backbone.
+    It is called with num_classes, and with output_stride where it is to be 16 or 8 (DC5, segmentation). Raises
+    BackboneError where there is no such file or function, it raises anything, or it makes no Backbone.
     """
     name, file = f"{path}:{maker}", Path(path).resolve()
     if not file.is_file():
@@ -32,7 +32,13 @@ def from_file(path: str, maker: str, num_classes: int, *, dilate_last: bool = Fa
     try:
         module = _module(file)
         make = getattr(module, maker, None)
-        net = make(num_classes=num_classes, **({"dilate_last": True} if dilate_last else {})) if make else None
+        net = (
+            make(num_classes=num_classes, **({"output_stride": output_stride} if output_stride < 32 else {}))
+            if make
+            else None
+        )
+    except BackboneError:
+        raise
     except Exception as error:
         raise BackboneError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
     if make is None:

@@ -31,7 +31,10 @@ class ResNet(Backbone):
 
     depth: 18, 34, 50, 101 or 152. residual: False for a plain net (18 and 34 only).
     shortcut: "A", "B" or "C" (§3.3, p. 6). stride_in: "1x1" (paper) or "3x3" (torchvision); bottlenecks only.
-    dilate_last: conv5_x at stride 16 with dilated convolutions instead of stride 32 (DC5).
+    dilate_last: conv5_x at stride 16 with dilated convolutions instead of stride 32 (DC5; all blocks alike, as in
+        detectron2).
+    output_stride: 32, 16 or 8: stages that would go beyond are dilated instead (segmentation; a stage's first block
+        as the stage before it, as in torchvision).
     zero_init_last: the last norm of each block starts at zero.
     """
 
@@ -45,6 +48,7 @@ class ResNet(Backbone):
         shortcut: str = "B",
         stride_in: str = "3x3",
         dilate_last: bool = False,
+        output_stride: int = 32,
         zero_init_last: bool = False,
     ) -> None:
         name = f"r{depth}" if residual else f"plain{depth}"
@@ -52,21 +56,22 @@ class ResNet(Backbone):
         _check(name, depth, residual, shortcut, stride_in)
         block = Bottleneck if depth in BOTTLENECK_DEPTHS else BasicBlock
         own_shortcut = shortcut if residual else None
-        inputs, stride = scaled(64, width), 4
+        inputs, stride, dilation = scaled(64, width), 4, 1
         modules: dict[str, nn.Module] = {"conv1": conv(7, 3, inputs, stride=2), "bn1": nn.BatchNorm2d(inputs)}
         chain = [Stage("c1", FeatureSpec(inputs, 2), (ConvNorm("conv1", "bn1"),), is_map=False)]
         for index, (count, base) in enumerate(zip(DEPTHS[depth], (64, 128, 256, 512)), start=1):
-            dilated = index == 4 and dilate_last
-            step = 1 if index == 1 or dilated else 2
+            before, step = dilation, 1 if index == 1 else 2
+            if stride * step > output_stride or (index == 4 and dilate_last):
+                step, dilation = 1, 2 * dilation
             stride *= step
             planes = scaled(base, width)
             modules[f"layer{index}"] = make_layer(
-                block, count, inputs, planes, step,
-                shortcut=own_shortcut, stride_in=stride_in, dilation=2 if dilated else 1,
+                block, count, inputs, planes, step, shortcut=own_shortcut, stride_in=stride_in,
+                dilation=dilation, first_dilation=dilation if dilate_last else before,
             )  # fmt: skip
             inputs = planes * block.expansion
             steps: tuple[Step, ...] = (max_pool, "layer1") if index == 1 else (f"layer{index}",)
-            # conv5_x counts as stride 32 when dilated too.
+            # A dilated stage is frozen as it would be undilated.
             chain.append(Stage(f"c{index + 1}", FeatureSpec(inputs, stride), steps, frozen_from=2 ** (index + 1)))
         modules["fc"] = classifier = nn.Linear(inputs, num_classes)
         initialise(modules, classifier)

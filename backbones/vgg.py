@@ -90,6 +90,8 @@ class VGG(Backbone):
 
     batch_norm: a norm after each convolution. width: factor on all channels, those of fc6 and fc7 too.
     dilate_last: c5 at stride 16 instead of 32 (DC5); there is no layer above it to dilate.
+    output_stride: 32, 16 or 8, as `ResNet`'s; at 8 conv5_x is dilated, and pool4 and pool5 keep the map's size (Chen et
+        al. 2015, §3.1).
     Maps: c2 is the last of conv3_x (stride 4), c3 of conv4_x (8), c4 of conv5_x (16), c5 is pool5 (32).
     """
 
@@ -101,6 +103,7 @@ class VGG(Backbone):
         batch_norm: bool = False,
         width: float = 1.0,
         dilate_last: bool = False,
+        output_stride: int = 32,
     ) -> None:
         name = f"vgg{depth}" + "_bn" * batch_norm
         if depth not in DEPTHS:
@@ -112,10 +115,11 @@ class VGG(Backbone):
         places = _places(depth, batch_norm)
         for index, (count, base) in enumerate(zip(DEPTHS[depth], CHANNELS)):
             outputs = scaled(base, width)
-            steps: list[Step] = [halve] if index > 0 else []
+            dilation = 2 if 2**index > output_stride else 1
+            steps: list[Step] = [halve if dilation == 1 else keep_size] if index > 0 else []
             for number in range(count):
                 layers += [
-                    nn.Conv2d(inputs, outputs, 3, padding=1),
+                    nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation),
                     *([nn.BatchNorm2d(outputs)] * batch_norm),
                     nn.ReLU(),
                 ]
@@ -123,11 +127,12 @@ class VGG(Backbone):
                 inputs = outputs
             layers.append(nn.MaxPool2d(2, 2))
             # Not frozen at its own stride: the block's convolutions are those before the pooling to twice that stride.
-            spec = FeatureSpec(outputs, 2**index)
-            chain.append(Stage(f"c{index}", spec, tuple(steps), is_map=index >= 2, frozen_from=2 * spec.stride))
+            spec = FeatureSpec(outputs, min(2**index, output_stride))
+            chain.append(Stage(f"c{index}", spec, tuple(steps), is_map=index >= 2, frozen_from=2 ** (index + 1)))
         # RoI pooling takes the place of pool5, so that regions reach fc6 with 7x7 (Girshick 2015, §2.1).
-        pool5 = FeatureSpec(inputs, 16 if dilate_last else 32)
-        chain.append(Stage("c5", pool5, (keep_size if dilate_last else halve,), in_head=False))
+        last_stride = min(16 if dilate_last else 32, output_stride)
+        pool5 = FeatureSpec(inputs, last_stride)
+        chain.append(Stage("c5", pool5, (halve if last_stride == 32 else keep_size,), in_head=False))
         hidden = scaled(4096, width)
         head = nn.Sequential(
             nn.Linear(inputs * FULL_MAP * FULL_MAP, hidden), nn.ReLU(inplace=True), nn.Dropout(),

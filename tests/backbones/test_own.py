@@ -23,6 +23,9 @@ class Mine(nn.Module):
 def make(num_classes):
     return OutsideNet("mine", Mine(num_classes), Family("stem stages.*", ":pool", "fc"), num_classes)
 
+def partly(num_classes):
+    return OutsideNet("mine", Mine(num_classes), Family("stages.*", ":pool", "fc"), num_classes)
+
 def bare(num_classes):
     return Mine(num_classes)
 
@@ -66,6 +69,7 @@ def test_a_network_of_ones_own_gives_logits_maps_and_a_cut(mine):
     [
         ("{}:mak", "has no function 'mak'; write --backbone .*mine.py:FUNCTION"),
         ("{}:bare", "makes a Mine, not a Backbone: return backbones.adapters.OutsideNet"),
+        ("{}:partly", "mine is no chain of the steps 'stages.*'"),
         ("{}:broken", "cannot be made: TypeError"),
         ("absent.py:make", "there is no file .*absent.py"),
         ("{}", "There is no backbone"),

@@ -20,12 +20,13 @@ from vertebra.recipes.schema import (
 )
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 logger = logging.getLogger(__name__)
 
 
 def build_backbone(
-    recipe: RunRecipe, num_classes: int, *, zero_init: bool = False, dilate_last: bool = False
+    recipe: RunRecipe, num_classes: int, *, zero_init: bool = False, dilate_last: bool = False, output_stride: int = 32
 ) -> Backbone:
     """Return the recipe's network with random weights, drawn from torch's global generator.
 
@@ -41,18 +42,22 @@ def build_backbone(
             zero_init_last=zero_init,
             dilate_last=dilate_last,
             drop_path=recipe.drop_path,
+            output_stride=output_stride,
         )
     except BackboneError as error:
         raise RecipeError(str(error)) from None
 
 
 def make_detector_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbone:
-    """Return the recipe's network with random weights, as its detector's body needs it."""
+    """Return the recipe's network with random weights, as its detector's body or its segmenter's head needs it."""
     dilate_last = isinstance(recipe, DetectionRecipe) and recipe.model.body == "dc5"
-    return build_backbone(recipe, num_classes, dilate_last=dilate_last)
+    output_stride = recipe.model.last_stride if isinstance(recipe, SegmentationRecipe) else 32
+    return build_backbone(recipe, num_classes, dilate_last=dilate_last, output_stride=output_stride)
 
 
-def pretrained_backbone(recipe: DetectionRecipe | LocalisationRecipe) -> tuple[Backbone, dict[str, Any]]:
+def pretrained_backbone(
+    recipe: DetectionRecipe | LocalisationRecipe | SegmentationRecipe,
+) -> tuple[Backbone, dict[str, Any]]:
     """Return the recipe's backbone with its weights loaded, and a record of where they come from.
 
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers

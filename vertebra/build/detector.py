@@ -50,7 +50,7 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
     settings = recipe.model
     if settings.norms == "frozen":
         freeze_norms(backbone)
-    elif settings.norms == "sync" and _over_gpus("model.norms"):
+    elif settings.norms == "sync" and over_gpus("model.norms"):
         nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
     backbone.freeze(settings.freeze_stride)
     if recipe.engine == "detectron2":
@@ -174,12 +174,12 @@ def _norm_maker(settings: Detector) -> MakeNorm | None:
         return None
     if settings.head_norms == "group":
         return group_norm
-    if settings.head_norms == "sync" and _over_gpus("model.head_norms"):
+    if settings.head_norms == "sync" and over_gpus("model.head_norms"):
         return nn.SyncBatchNorm
     return nn.BatchNorm2d
 
 
-def _over_gpus(field: str) -> bool:
+def over_gpus(field: str) -> bool:
     """Return True where batch statistics must be gathered from several GPUs; one process has them all by itself.
 
     Raises RecipeError for several processes on CPUs, which torch's synchronised norm does not know.

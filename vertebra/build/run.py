@@ -32,6 +32,7 @@ from vertebra.ground.errors import UserError
 from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, flatten, may_differ, path_part
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Images(Protocol):
     def fingerprint(self) -> str: ...
 
 
-AnyRecipe = TypeVar("AnyRecipe", BackboneRecipe, DetectionRecipe, LocalisationRecipe)
+AnyRecipe = TypeVar("AnyRecipe", BackboneRecipe, DetectionRecipe, LocalisationRecipe, SegmentationRecipe)
 AnySet = TypeVar("AnySet", bound=Images)
 
 
@@ -131,7 +132,7 @@ def train(job: TrainingJob[Any, Any]) -> int:
         return _train(job)
 
 
-def memory_savers(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe) -> str:
+def memory_savers(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe) -> str:
     """Return the flags with which a training needs less memory."""
     tested = recipe.test.batch_size if not isinstance(recipe, BackboneRecipe) else 1
     flags = {

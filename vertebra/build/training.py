@@ -20,9 +20,12 @@ from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe, Solver, require_length
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 
-def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe, images: int) -> int:
+def iterations_of(
+    recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe, images: int
+) -> int:
     """Return the steps of the training: `iterations`, or `epochs` over that many images, rounded up.
 
     Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
@@ -35,9 +38,9 @@ def iterations_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe,
     return max(1, -(-int(solver.epochs * images) // solver.batch_size))
 
 
-def pipeline_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe) -> Pipeline | None:
+def pipeline_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe) -> Pipeline | None:
     """Return the recipe's pipeline of albumentations, if it has one. Raises RecipeError where that cannot be made."""
-    if not recipe.input.albumentations:
+    if isinstance(recipe, SegmentationRecipe) or not recipe.input.albumentations:
         return None
     truths = [] if isinstance(recipe, BackboneRecipe) else ["bboxes"]
     if isinstance(recipe, DetectionRecipe) and recipe.model.masks:

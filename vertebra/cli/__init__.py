@@ -31,6 +31,10 @@ STEPS: dict[str, dict[str, str]] = {
         "depth-study": "the same for plain and residual classifiers of several depths",
         "improvements": "what box refinement, context, several sizes and an ensemble are each worth",
     },
+    "Segmentation": {
+        "train-seg": "train a semantic segmenter on any backbone, and evaluate it",
+        "eval-seg": "evaluate a segmenter again, on other images or at several sizes",
+    },
     "Why": {
         "explain": "which errors make a detector as good as it is, or better than another",
         "score": "COCO's and VOC's figures of anyone's COCO-format predictions",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+POLY_POWER = 0.9  # Chen et al. 2017, §4.1
 OBSERVE_PERIOD = 50  # iterations between two `observe_training`; on a GPU each one waits for the device
 
 
@@ -74,12 +75,13 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """The straight line from 1 at step 0 to 0 at step `iterations`, and 0 beyond."""
+    """The straight line from 1 at step 0 to 0 at step `iterations`, and 0 beyond; to a power: DeepLab's "poly"."""
 
     iterations: int
+    power: float = 1.0
 
     def __call__(self, step: int) -> float:
-        return 1 - min(step / self.iterations, 1.0)
+        return (1 - min(step / self.iterations, 1.0)) ** self.power
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def create_schedule(
     warmup_start: float = 0.001,
     warmup_until_error: float | None = None,
 ) -> Schedule:
-    """Return the schedule of a recipe's words: constant, steps, cosine, linear or plateau, after a warm-up.
+    """Return the schedule of a recipe's words: constant, steps, cosine, linear, poly or plateau, after a warm-up.
 
     warmup_until_error: see WarmupUntilError; it takes the place of a warm-up of `warmup_iterations`.
     """
@@ -214,6 +216,7 @@ def create_schedule(
         "steps": lambda: MultiStep(tuple(milestones), gamma),
         "cosine": lambda: Cosine(iterations),
         "linear": lambda: Linear(iterations),
+        "poly": lambda: Linear(iterations, power=POLY_POWER),
         "plateau": lambda: Plateau(figure=figure, gamma=gamma, patience=patience),
     }
     schedule = kinds[kind]()

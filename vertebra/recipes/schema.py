@@ -203,9 +203,10 @@ class Solver(Recipe):
         le=1,
         description="Factor on the rate of each block of the backbone below the one after it; Li et al. 2022: 0.7.",
     )
-    schedule: Literal["constant", "steps", "cosine", "linear", "plateau"] = Field(
+    schedule: Literal["constant", "steps", "cosine", "linear", "poly", "plateau"] = Field(
         "steps",
-        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls; linear: to 0.",
+        description="steps: times gamma at each milestone; plateau: times gamma when the error stalls; linear: to 0; "
+        "poly: DeepLab's, linear to the power of 0.9.",
     )
     milestones: tuple[float, ...] = Field(
         (),

@@ -1,0 +1,100 @@
+"""Segmentation as a user types it: from drawn images to mean IoU, resumed, evaluated again, and with faults."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.conftest import run, run_process, run_until
+from vertebra.engine.weights import load_weights
+
+TINY = (
+    *("--config", "sample/segmentation.yaml", "--width", "0.25", "--workers", "0", "--device", "cpu"),
+    *("--input.crop", "64", "64", "--input.base-side", "64", "--input.test-side", "64", "--weights", "none"),
+    *("--solver.iterations", "6", "--solver.batch-size", "4", "--solver.warmup-iterations", "0"),
+    *("--log-period", "1", "--checkpoint-period", "2", "--precision", "fp32"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("segmenter") / "run"
+    assert "mIoU" in run("train_seg", *TINY, "--data", sample, "--output", output).out
+    return output
+
+
+def losses_of(run_dir: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def figures_of(run_dir: Path) -> dict[str, float]:
+    return json.loads((run_dir / "evaluation.json").read_text())["segmentation"]
+
+
+def test_a_run_directory_holds_maps_figures_and_weights(finished: Path) -> None:
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    assert evaluation["images"] == 9 and len(evaluation["classes"]) == len(evaluation["confusion"])
+    maps = sorted((finished / "maps").iterdir())
+    assert len(maps) == 9 and all(Image.open(path).mode == "P" for path in maps)
+    counts = np.load(finished / "pixel_counts.npz")
+    assert (counts["given_IC"].sum(axis=1) == counts["true_IC"].sum(axis=1)).all()
+    given_C = np.bincount(np.asarray(Image.open(maps[0])).ravel(), minlength=len(evaluation["classes"]))
+    assert (given_C == counts["given_IC"][0]).all()
+    state, facts = load_weights(finished / "model.safetensors")
+    assert "backbone.layer4.0.conv1.weight" in state and "head.context.whole.0.weight" in state
+    assert facts["segmenter"] == "deeplabv3" and facts["protocol"]["test_fingerprint"]
+
+
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(finished: Path, sample: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    again = (*TINY, "--data", sample, "--output", output, "--resume")
+
+    def has_saved() -> bool:
+        return len(losses_of(output)) >= 3 if (output / "metrics.jsonl").exists() else False
+
+    assert run_until("train_seg", *again, when=has_saved, send=signal.SIGKILL).code == -signal.SIGKILL
+    run("train_seg", *again)
+    assert losses_of(output) == losses_of(finished)
+    one, other = (load_weights(place / "model.safetensors")[0] for place in (output, finished))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_evaluating_again_gives_the_same_and_other_views_need_a_place_of_their_own(finished: Path, tmp_path) -> None:
+    run_process("eval_seg", finished, "--output", tmp_path / "same", "--gpus", 2, "--workers", 0, "--device", "cpu")
+    assert figures_of(tmp_path / "same") == figures_of(finished)
+    views = ("--scales", 0.75, 1, "--flip", "--window", 48, 64, "--workers", 0)
+    assert "test.flip" in run("eval_seg", finished, *views, expect=2).err
+    run("eval_seg", "--weights", finished / "model.safetensors", *views, "--output", tmp_path / "views")
+    assert figures_of(tmp_path / "views") != figures_of(finished)
+
+
+def test_two_processes_equal_one_at_the_same_global_batch(sample: Path, tmp_path: Path) -> None:
+    # without dropout, whose draws differ between processes, and without batch norms, which see other images
+    fixed = (*TINY, "--data", sample, "--model.head", "pyramid", "--backbone", "vgg11", "--solver.iterations", 3)
+    run("train_seg", *fixed, "--output", tmp_path / "one")
+    run_process("train_seg", *fixed, "--output", tmp_path / "two", "--gpus", 2)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    assert figures_of(tmp_path / "two") == pytest.approx(figures_of(tmp_path / "one"), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("--weights", ""), "--weights is missing"),
+        (("--dataset", "maps"), "--train-source is missing"),
+        (("--dataset", "pets"), "dataset 'pets' is not one of voc12, voc12aug"),
+        (("--input.scale", 2, 1), "input.scale is the least and the greatest factor"),
+        (("--model.norms", "frozen"), "--weights none"),
+        (("--backbone", "cifar_r20", "--width", 1), "cifar_r20 cannot be built with a dilated last stage"),
+    ],
+)
+def test_faults_are_said_in_a_sentence(sample: Path, tmp_path: Path, change, sentence: str) -> None:
+    done = run("train_seg", *TINY, "--data", sample, "--output", tmp_path / "run", *change, expect=2)
+    assert sentence in done.err and not (tmp_path / "run").exists()

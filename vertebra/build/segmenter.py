@@ -1,0 +1,117 @@
+"""From a segmentation recipe to parts: the network, its data, its test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones import Backbone
+from backbones.chain import FeatureSpec
+from backbones.norms import freeze_norms
+from detectors.bodies import FeaturePyramid
+from segmenters.heads import HEADS, FullyConvolutional, SemanticPyramid
+from segmenters.segmenter import Segmenter
+from segmenters.testtime import AveragedViews
+from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.detector import PYRAMID_KEYS, load_file_state, over_gpus
+from vertebra.build.training import share_of_test, training_share
+from vertebra.build.weights import adopt_identity
+from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
+from vertebra.data.loading.sampling import evenly
+from vertebra.data.loading.segmentation import segmentation_test_loader, segmentation_train_loader
+from vertebra.data.transforms.canvases import FixedView
+from vertebra.data.transforms.segmentation_views import SegmentationDraw
+from vertebra.engine.distributed import World
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
+
+LEVELS = 4  # of a pyramid, strides 4 to 32
+LONGEST = 8  # an image is at most so many times as long as it is wide
+
+
+def open_train(recipe: SegmentationRecipe) -> SemanticDataset:
+    """Return the training set, cut to the recipe's `limit`."""
+    return _open(recipe, recipe.source("train"), recipe.limit)
+
+
+def open_test(recipe: SegmentationRecipe) -> SemanticDataset:
+    """Return the test set, cut to the recipe's `test.limit`."""
+    return _open(recipe, recipe.source("test"), recipe.test.limit)
+
+
+def _open(recipe: SegmentationRecipe, source: str, limit: int | None) -> SemanticDataset:
+    dataset = open_semantic(recipe.data_directory(), source)
+    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def make_segmenter(recipe: SegmentationRecipe, backbone: Backbone, classes: int) -> Segmenter:
+    """Return the segmenter on the backbone, in train mode. Raises BackboneError where it lacks a map."""
+    settings = recipe.model
+    if settings.norms == "frozen":
+        freeze_norms(backbone)
+    backbone.freeze(settings.freeze_stride)
+    if settings.head == "pyramid":
+        keys = [key for key in PYRAMID_KEYS if key in backbone.feature_specs]
+        maps = backbone.maps(keys)
+        channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
+        pyramid = FeaturePyramid(maps, channels, strides)
+        levels = [FeatureSpec(pyramid.channels, stride) for stride in pyramid.strides[:LEVELS]]
+        segmenter = Segmenter(pyramid, SemanticPyramid(levels, classes), range(LEVELS))
+    else:
+        places, make_head = HEADS[settings.head]
+        known = list(backbone.feature_specs)
+        keys = [known[place] for place in places]
+        if settings.auxiliary and len(known) > 1:
+            keys.append(known[-2])
+        maps = backbone.maps(keys)
+        auxiliary = FullyConvolutional(maps.specs[-1:], classes) if len(keys) > len(places) else None
+        segmenter = Segmenter(
+            maps,
+            make_head(maps.specs[: len(places)], classes),
+            range(len(places)),
+            auxiliary=auxiliary,
+            auxiliary_maps=[len(keys) - 1],
+            auxiliary_weight=settings.auxiliary,
+        )
+    if settings.norms == "sync" and over_gpus("model.norms"):
+        segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
+    return segmenter.to(memory_format=torch.channels_last)
+
+
+def trained_segmenter(
+    recipe: SegmentationRecipe, state: Mapping[str, torch.Tensor], facts: dict[str, Any], path: Path
+) -> Segmenter:
+    """Return a segmenter with the weights of a file: its tensors, its provenance, its path for messages."""
+    backbone = make_detector_backbone(recipe)
+    adopt_identity(facts, backbone, path)
+    model = make_segmenter(recipe, backbone, len(facts["class_names"]))
+    load_file_state(model, state, path)
+    return model
+
+
+def make_tested(recipe: SegmentationRecipe, segmenter: Segmenter) -> nn.Module:
+    """Return the segmenter as `recipe.test` looks at images."""
+    test = recipe.test
+    if test.is_plain:
+        return segmenter
+    return AveragedViews(segmenter, scales=test.scales, flip=test.flip, window_hw=test.window)
+
+
+def train_loader(
+    recipe: SegmentationRecipe, dataset: SemanticDataset, world: World, *, start: int, iterations: int
+) -> Any:
+    """Return the batches of the steps from `start` on."""
+    view = recipe.input
+    draw = SegmentationDraw(view.crop, view.scale, view.flip, view.photometric, view.base_side, view.max_share)
+    share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
+    return segmentation_train_loader(dataset, draw, share)
+
+
+def test_loader(recipe: SegmentationRecipe, dataset: SemanticDataset, world: World) -> Any:
+    """Return batches of every image once, in the data set's order."""
+    side = recipe.input.test_side
+    view = None if side is None else FixedView(side, LONGEST * side)
+    return segmentation_test_loader(dataset, view, share_of_test(recipe, world, recipe.test.batch_size))

@@ -1,0 +1,161 @@
+"""The training of a semantic segmenter, and its test: a map of classes for each image, and mean IoU."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from segmenters.segmenter import Segmenter
+from vertebra.build import segmenter
+from vertebra.build.backbone import pretrained_backbone
+from vertebra.build.detector import save_detector
+from vertebra.build.run import TrainingJob
+from vertebra.build.training import autocast_of
+from vertebra.data.datasets.semantic import SemanticDataset
+from vertebra.engine.distributed import World
+from vertebra.engine.logs import progress
+from vertebra.engine.rundir import RunDirectory
+from vertebra.engine.session import Record
+from vertebra.engine.weights import load_weights
+from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
+from vertebra.evaluation.predict.segmentation import predict_maps
+from vertebra.ground.errors import UserError
+from vertebra.ground.formats import first_few
+from vertebra.recipes.schema import protocol_fields
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
+
+logger = logging.getLogger(__name__)
+
+
+class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
+    """Trains a segmenter on a pre-trained backbone; see `TrainingJob`."""
+
+    kind = "seg"
+    figure = "mIoU"
+    model: Segmenter
+
+    def open_data(self) -> tuple[SemanticDataset, SemanticDataset]:
+        return segmenter.open_train(self.recipe), segmenter.open_test(self.recipe)
+
+    def source(self, dataset: SemanticDataset) -> str:
+        return dataset.source
+
+    def data_name(self) -> str:
+        return self.recipe.dataset
+
+    def check_files(self) -> None:
+        names = self.test_set.absent() if self.world.is_main else []
+        sentence = f"{self.test_set.source}: pictures or maps are missing: {first_few(names, 3)}; restore them"
+        self.world.require(sentence if names else None)
+
+    def make_model(self) -> Segmenter:
+        self._backbone, self._origin = pretrained_backbone(self.recipe)
+        model = segmenter.make_segmenter(self.recipe, self._backbone, len(self.train_set.class_names))
+        self.model = model.to(self.world.device)
+        return self.model
+
+    def title(self) -> str:
+        return f"{self.recipe.model.head} on {self.recipe.backbone} (weights: {self._origin['source']})"
+
+    def facts(self, iterations: int) -> dict[str, Any]:
+        return {
+            "segmenter": self.recipe.model.head,
+            "backbone": self._backbone.identity(),
+            "training_data": {"name": self.train_set.source, "images": len(self.train_set)},
+            "weights": self._origin,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "iterations": iterations,
+        }
+
+    def protocol(self) -> dict[str, Any]:
+        return {**protocol_fields(self.recipe), "test_fingerprint": self.test_set.fingerprint()}
+
+    def train_loader(self, *, start: int, iterations: int) -> Any:
+        return segmenter.train_loader(self.recipe, self.train_set, self.world, start=start, iterations=iterations)
+
+    def test_loader(self) -> Any:
+        return segmenter.test_loader(self.recipe, self.test_set, self.world)
+
+    def evaluate(self, run: RunDirectory) -> dict[str, float]:
+        return evaluate_segmenter(self.recipe, self.model, self.test_set, self.world, run)
+
+    def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
+        save_detector(run, self.model, record, facts, best=self.best)
+        run.finish(facts)
+        logger.info("maps, figures and weights: %s", run.path)
+
+
+def evaluate_segmenter(
+    recipe: SegmentationRecipe, model: Segmenter, test_set: SemanticDataset, world: World, run: RunDirectory
+) -> dict[str, float]:
+    """Predict the test set on all processes; write maps/, pixel_counts.npz and evaluation.json; return the figures.
+
+    Where the set has no truth, the maps are all; on other ranks than 0 nothing is returned.
+    """
+    times_s: list[float] = []
+    folder, names = run.path / "maps", test_set.class_names
+    folder.mkdir(exist_ok=True)
+    stems = map_names(test_set)
+    found = predict_maps(
+        segmenter.make_tested(recipe, model),
+        progress(segmenter.test_loader(recipe, test_set, world), description="evaluate"),
+        len(names),
+        device=world.device,
+        autocast=autocast_of(world.device, recipe.precision),
+        keep=lambda image_id, map_HW: write_map(folder / stems[image_id], map_HW, test_set.palette),
+        image_order=[int(image_id) for image_id in test_set.image_ids_I],
+        times_s=times_s,
+    )
+    matrices = [matrix_CC for _, matrix_CC in found if matrix_CC is not None]
+    if not matrices:
+        return {}
+    counts = PixelCounts.of([counts_3C(matrix_CC) for matrix_CC in matrices])
+    np.savez_compressed(run.path / "pixel_counts.npz", image_ids=[image_id for image_id, _ in found], **vars(counts))
+    iou_C = counts.iou_SC()[0]
+    figures = counts.figures()
+    run.write_json(
+        run.evaluation,
+        {
+            "segmentation": figures,
+            "classes": {name: None if np.isnan(value) else value for name, value in zip(names, iou_C.tolist())},
+            "images": len(matrices),
+            "confusion": np.sum(matrices, axis=0).tolist(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "time_per_image_s": statistics.median(times_s) if times_s else None,
+            "image_root": str(test_set.root.resolve()),
+        },
+    )
+    return figures
+
+
+def read_segmenter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return a segmenter's tensors and provenance. Raises UserError for weights of something else."""
+    state, facts = load_weights(path)
+    if "segmenter" not in facts or "recipe" not in facts:
+        raise UserError(path, "does not hold a segmenter", "name weights of train_seg.py")
+    return state, facts
+
+
+def map_names(dataset: SemanticDataset) -> dict[int, str]:
+    """Return the file name of each image's map, by its id: the picture's stem. Raises UserError where two are alike."""
+    names = {int(image_id): f"{Path(dataset.path(i)).stem}.png" for i, image_id in enumerate(dataset.image_ids_I)}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        fault = f"several pictures would have the map {twice[0]}, each hiding the one before"
+        raise UserError(dataset.source, fault, "rename them")
+    return names
+
+
+def write_map(path: Path, map_HW: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    """Write a map of classes as an indexed PNG, which any tool reads as classes and any viewer shows in colours."""
+    image = Image.fromarray(map_HW)
+    image.putpalette(palette.tobytes())
+    image.save(path)

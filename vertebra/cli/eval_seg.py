@@ -1,0 +1,117 @@
+"""Evaluate a trained segmenter again: on other images, at several sizes, mirrored, or by sliding windows.
+
+python tools/eval_seg.py RUN_DIR --scales 0.5 0.75 1 1.25 1.5 1.75 --flip --output OTHER_DIR
+
+python tools/eval_seg.py RUN_DIR --test-source maps:DIR/val --data DIR --output OTHER_DIR
+
+python tools/eval_seg.py --weights model.safetensors --data VOCdevkit --window 512 512 --output OTHER_DIR
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from pydantic import Field, model_validator
+
+from vertebra.cli.common import in_processes
+from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
+from vertebra.recipes.schema import OfTest, protocol_fields, refuse
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
+
+if TYPE_CHECKING:
+    from vertebra.engine.distributed import World
+
+
+class Settings(OfTest):
+    """Which segmenter, on which images, and how it looks at them."""
+
+    run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_seg.py.")
+    weights: Path | None = Field(None, description="A segmenter's weights, instead of a run directory.")
+    dataset: str | None = Field(None, description="Another data set than in training.")
+    test_source: str | None = Field(None, description="Another test set: voc2012/val, maps:DIR/val.")
+    data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
+    output: Path | None = Field(None, description="Where the results go; default: RUN_DIR.")
+    scales: tuple[float, ...] = Field((), description="Factors on the image's size, whose answers are averaged.")
+    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
+        False, description="Mean over the image and its mirror image."
+    )
+    window: tuple[int, int] | None = Field(None, description="Height and width of windows that slide over the image.")
+
+    @model_validator(mode="after")
+    def _flags_go_together(self) -> Settings:
+        refuse(
+            (
+                (self.run is None) == (self.weights is None),
+                "name either a run directory, or --weights FILE; see --help",
+            ),
+            (
+                self.output is None and self.run is None,
+                "--output is missing: where maps/ and evaluation.json go",
+            ),
+        )
+        return self
+
+
+def main(arguments: list[str]) -> int:
+    from vertebra.build.results import weights_file
+    from vertebra.ground.files import require_weights
+
+    settings = parse_recipe(Settings, arguments, description=__doc__ or "")
+    require_weights(settings.weights or weights_file(settings.run or Path(), tool="train_seg.py"))
+    return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
+
+
+def evaluate(settings: Settings, world: World) -> int:
+    """Predict, score, write, and print the figures."""
+    from vertebra.build import segmenter
+    from vertebra.build.results import require_same_protocol, results_directory, weights_file
+    from vertebra.build.segmenter_run import evaluate_segmenter, read_segmenter
+    from vertebra.build.training import check_classes
+    from vertebra.engine import precision
+    from vertebra.engine.logs import setup_logging, short_number
+
+    setup_logging(is_main=world.is_main)
+    path = settings.weights or weights_file(settings.run or Path(), tool="train_seg.py")
+    state, facts = read_segmenter(path)
+    trained = (
+        load_recipe(SegmentationRecipe, settings.run / "config.yaml")
+        if settings.run is not None
+        else validated(SegmentationRecipe, facts["recipe"], str(path))
+    )
+    recipe = changed(trained, settings)
+    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    output = settings.output or settings.run
+    assert output is not None
+    test_set = segmenter.open_test(recipe)
+    if output == settings.run:
+        require_same_protocol(protocol_fields(trained), protocol_fields(recipe), facts, test_set.fingerprint())
+    check_classes(facts["class_names"], path, test_set.class_names, test_set.source)
+    model = segmenter.trained_segmenter(recipe, state, facts, path)
+    model.to(world.device).eval()
+    figures = evaluate_segmenter(recipe, model, test_set, world, results_directory(output, world))
+    if world.is_main:
+        print(
+            "  ".join(f"{name}: {short_number(value)}" for name, value in figures.items())
+            or "no truth to score against"
+        )
+        print(f"maps and figures: {output}")
+    return 0
+
+
+def changed(trained: SegmentationRecipe, settings: Settings) -> SegmentationRecipe:
+    """Return the recipe with what the command line changes."""
+    test = {"scales": settings.scales, "flip": settings.flip, "window": settings.window}
+    changes: dict[str, Any] = {
+        "workers": settings.workers,
+        "test": {**trained.test.model_dump(), **{name: value for name, value in test.items() if value}},
+    }
+    for name in ("data", "dataset", "test_source"):
+        if (value := getattr(settings, name)) is not None:
+            changes[name] = value
+    if settings.dataset is not None and settings.test_source is None:
+        changes["test_source"] = None
+    if settings.precision != "recipe":
+        changes["precision"] = settings.precision
+    return validated(SegmentationRecipe, {**trained.model_dump(), **changes}, "the command line")

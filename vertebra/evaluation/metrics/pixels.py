@@ -1,0 +1,76 @@
+"""Figures of semantic segmentation from counts of pixels: mean IoU and its relatives, also under resampled images.
+
+Legend: I images, C classes, S resamples (row 0: the images as they are).
+
+An image is kept as three counts for each class: pixels that are right, that were given it, that have it in truth. IoU
+is a ratio of sums over the images (Everingham et al. 2015, §3.3), so a resample sums anew and divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = 255
+FIGURES = ("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU")
+
+
+def confusion(labels_HW: NDArray[np.uint8], found_HW: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Return how many pixels of each true class (row) were given each class (column); ignored ones are left out."""
+    counted = labels_HW != IGNORED
+    places = labels_HW[counted].astype(np.int64) * classes + found_HW[counted]
+    return np.bincount(places, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """right_IC, given_IC, true_IC: pixels of each image and class that count."""
+
+    right_IC: NDArray[np.int64]
+    given_IC: NDArray[np.int64]
+    true_IC: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.int64]]) -> PixelCounts:
+        """Stack each image's counts_3C."""
+        counts_I3C = np.stack(rows)
+        return cls(counts_I3C[:, 0], counts_I3C[:, 1], counts_I3C[:, 2])
+
+    def iou_SC(self, counts_SI: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+        """Return each class's IoU, 0..100, of the images as they are and of resamples; NaN where no pixel has it.
+
+        A class without a true pixel that some pixel was given has the IoU 0.
+        """
+        right_SC, given_SC, true_SC = self._sums(counts_SI)
+        return _ratio(right_SC, given_SC + true_SC - right_SC)
+
+    def figures(self) -> dict[str, float]:
+        """Return mIoU, pixel accuracy, mean accuracy of the classes that are there, and IoU weighted by frequency."""
+        (right_C,), _, (true_C,) = self._sums(None)
+        (iou_C,) = self.iou_SC()
+        seen = true_C > 0
+        return {
+            "mIoU": float(np.nanmean(iou_C)) if np.isfinite(iou_C).any() else float("nan"),
+            "pixel_accuracy": float(_ratio(right_C.sum(), true_C.sum())),
+            "mean_accuracy": float(_ratio(right_C, true_C)[seen].mean()) if seen.any() else float("nan"),
+            "fwIoU": float(np.average(iou_C[seen], weights=true_C[seen])) if seen.any() else float("nan"),
+        }
+
+    def _sums(self, counts_SI: NDArray[np.float32] | None) -> list[NDArray[np.float64]]:
+        weights_SI = np.ones((1, len(self.true_IC)))
+        if counts_SI is not None:
+            weights_SI = np.concatenate([weights_SI, counts_SI])
+        return [weights_SI @ part for part in (self.right_IC, self.given_IC, self.true_IC)]
+
+
+def counts_3C(matrix_CC: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return an image's counts from its confusion matrix: right, given, true."""
+    return np.stack([np.diag(matrix_CC), matrix_CC.sum(axis=0), matrix_CC.sum(axis=1)])
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, there is nothing to measure
+        return 100.0 * above / below
