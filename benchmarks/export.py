@@ -21,6 +21,7 @@ import torch  # isort: skip
 from torch import nn
 
 from backbones import Backbone
+from backbones.blocks import Block
 from backbones.norms import evaluating, recompute_statistics
 from detectors.structures import ImageBatch
 from vertebra.build.artifact import open_artifact
@@ -40,6 +41,8 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 
 CLASSES = 80
 LOGITS = 2.0  # standard deviation of a region's
+# Of residual branches: at 1, random layers with norms amplify rounding (Yang et al. 2019), as trained ones do not.
+RESIDUAL = 0.2
 NETWORKS: dict[str, tuple[str, dict[str, Any] | None]] = {  # backbone, and the detector's settings; None: a classifier
     "r18": ("r18", None),
     "tf_efficientnet_lite0": ("timm:tf_efficientnet_lite0", None),
@@ -104,6 +107,9 @@ def network(name: str, pictures: list[Any], size_hw: tuple[int, int], directory:
     backbone = make_detector_backbone(recipe)
     crop = Crops(224, 256)
     pixels_N3HW = torch.cat([torch.from_numpy(crop(one)).permute(0, 3, 1, 2) for one in pictures])
+    for block in backbone.modules():
+        if isinstance(block, Block):
+            nn.init.constant_(block.get_submodule(block.last_norm).weight, RESIDUAL)
     recompute_statistics(backbone, [pixels_N3HW])
     path = directory / "model.safetensors"
     if settings is None:

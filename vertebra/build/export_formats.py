@@ -30,7 +30,7 @@ Call = Callable[..., "tuple[Tensor, ...]"]
 class Format:
     """suffix: of its files, which is how they are told apart. write: (network, file). open: (file, threads) -> a call.
 
-    writes_with, opens_with: the packages needed beside torch.
+    writes_with, opens_with: the packages needed beside torch. any_batch: the number of images can be left open.
     """
 
     suffix: str
@@ -38,6 +38,7 @@ class Format:
     open: Callable[[Path, int], Call]
     writes_with: tuple[str, ...] = ()
     opens_with: tuple[str, ...] = ()
+    any_batch: bool = True
 
     def require(self, name: str, packages: tuple[str, ...]) -> None:
         """Raise UserError where one of the packages is not installed."""
@@ -150,7 +151,7 @@ FORMATS = {
     "onnx": Format(".onnx", _write_onnx, _open_onnx, ONNX, ("onnxruntime",)),
     "openvino": Format(".xml", _write_openvino, _open_openvino, (*ONNX, "openvino"), ("openvino",)),
     "torch-export": Format(".pt2", _write_torch_export, _open_torch_export),
-    "torchscript": Format(".ts", _write_torchscript, _open_torchscript),
+    "torchscript": Format(".ts", _write_torchscript, _open_torchscript, any_batch=False),  # a trace has its numbers
 }
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import AfterValidator, Field, model_validator
 
-from vertebra.build.export_formats import FORMATS, Format
+from vertebra.build.export_formats import FORMATS, Format, format_of
 from vertebra.cli.common import make_room
 from vertebra.ground.errors import RecipeError, UserError
 from vertebra.ground.formats import counted
@@ -81,8 +81,16 @@ class Settings(Recipe):
                 "name either a run directory, or --weights FILE; see --help",
             ),
             (
+                self.weights is not None and format_of(self.weights),
+                f"--weights {self.weights} is an exported file already: name what it was exported from",
+            ),
+            (
                 self.output is not None and self.output.suffix != suffix,
                 f"--output {self.output} is to end in {suffix}, as files of {self.format} do",
+            ),
+            (
+                self.batch == "dynamic" and not FORMATS[self.format].any_batch,
+                f"--batch dynamic: {self.format} takes a fixed number of images; give that",
             ),
             (self.size is not None and min(self.size) < 32, "--size is below 32 px, of which networks leave nothing"),
         )
@@ -96,7 +104,7 @@ def main(arguments: list[str]) -> int:
     form = FORMATS[settings.format]
     form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
     if settings.run is not None:
-        weights_file(settings.run, tool="train_det.py")
+        weights_file(settings.run, tool="train_backbone.py or train_det.py")
     else:
         require_detector(settings.weights or "")
     make_room("--output", settings.output)
@@ -112,9 +120,9 @@ def export(settings: Settings, form: Format) -> int:
     from vertebra.ground.files import write_json
 
     setup_logging()
-    graph, weights, test_set = open_network(settings)
+    graph, folder, test_set = open_network(settings)
     pictures = read_pictures(settings, test_set)
-    path = settings.output or weights.with_name("model").with_suffix(form.suffix)
+    path = settings.output or folder / f"model{form.suffix}"
     form.write(graph, path)
     write_json(facts_file(path), {"format": settings.format, **graph.facts})
     artifact = open_artifact(path, graph.facts["kind"])
@@ -133,27 +141,29 @@ def export(settings: Settings, form: Format) -> int:
 
 
 def open_network(settings: Settings) -> tuple[Exportable, Path, Callable[[], Any]]:
-    """Return the network of a run or of weights, its file, and what opens the data set that it was tested on."""
+    """Return the network of a run or of weights, the folder to write to, and what opens the set it was tested on."""
     from vertebra.build.classification_data import open_classes
     from vertebra.build.detection_data import open_test
     from vertebra.build.export import export_classifier, export_detector
     from vertebra.build.results import weights_file
     from vertebra.build.trained_detector import is_detector, read_detector
+    from vertebra.build.weights import local_file
     from vertebra.recipes.command_line import load_recipe
     from vertebra.recipes.schema import BackboneRecipe
 
     weights = settings.weights or str(weights_file(settings.run or Path(), tool="train_det.py"))
     batch = None if settings.batch == "dynamic" else settings.batch
     shapes: dict[str, Any] = {"size_hw": settings.size, "batch": batch}
+    folder = Path() if ":" in weights else Path(weights).parent  # what is fetched lies in a cache
     if weights.startswith(("torchvision:", "detectron2:")) or is_detector(weights):
         trained = read_detector(weights)
         graph = export_detector(trained, **shapes, score=settings.score)
-        return graph, trained.path, lambda: open_test(trained.recipe)
+        return graph, folder, lambda: open_test(trained.recipe)
     if settings.score is not None:
         raise RecipeError(f"--score is of a detector, and {weights} holds none", hint="leave it out")
-    config = Path(weights).with_name("config.yaml")
-    graph = export_classifier(Path(weights), **shapes)
-    return graph, Path(weights), lambda: open_classes(load_recipe(BackboneRecipe, config), "val")
+    path = local_file(weights)
+    graph = export_classifier(path, **shapes)
+    return graph, folder, lambda: open_classes(load_recipe(BackboneRecipe, path.with_name("config.yaml")), "val")
 
 
 def read_pictures(settings: Settings, test_set: Callable[[], Any]) -> dict[str, np.ndarray]:
