@@ -19,7 +19,10 @@ def onnx_program(program: torch.export.ExportedProgram, inputs: Sequence[str], o
         opset_version=OPSET,
         input_names=list(inputs),
         output_names=list(outputs),
-        custom_translation_table={torch.ops.vertebra.nms.default: _nms},
+        custom_translation_table={
+            torch.ops.vertebra.nms.default: _nms,
+            torch.ops.torchvision.roi_pool.default: _roi_pool,  # onnxscript's own takes other arguments
+        },
         verbose=False,
     )
 
@@ -55,3 +58,12 @@ def _nms(boxes_NK4: Any, scores_NK: Any, groups_NK: Any, iou: float, count: int)
     best_ND, index_ND = op.TopK(kept_NX, ints(count), axis=1)
     valid_ND = op.Greater(best_ND, nothing)
     return op.Where(valid_ND, index_ND, zero), valid_ND
+
+
+def _roi_pool(maps: Any, regions: Any, scale: float, height: int, width: int) -> tuple[Any, Any]:
+    """torchvision's operation, which also gives the places of the maxima: nothing here reads them."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    pooled = op.MaxRoiPool(maps, regions, pooled_shape=[height, width], spatial_scale=scale)
+    return pooled, pooled
