@@ -101,7 +101,7 @@ def from_torchvision(
     if type(twin).__name__ != "SwinTransformer":
         raise BackboneError(
             f"{name} gives no maps that are known here ({type(twin).__name__}); of torchvision these do: "
-            f"{', '.join((*TORCHVISION, 'SwinTransformer'))}. timm has many more."
+            f"{', '.join((*TORCHVISION, 'SwinTransformer'))}; nearly all of timm's do."
         )
     with evaluating(twin):
         maps = swin_maps(twin, torch.zeros(1, 3, PROBE_PX, PROBE_PX, device="meta"), range(len(twin.features)))

@@ -61,9 +61,8 @@ class Reading:
             maps = self.read(net, x_N3HW, places)
         else:
             rows, columns = (side // self.tile for side in x_N3HW.shape[2:])
-            tiles = x_N3HW.unflatten(3, (columns, self.tile)).unflatten(
-                2, (rows, self.tile)
-            )  # N, 3, rows, y, columns, x
+            # N, 3, rows, y, columns, x
+            tiles = x_N3HW.unflatten(3, (columns, self.tile)).unflatten(2, (rows, self.tile))
             maps = self.read(net, tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2), places)
             maps = [
                 y.unflatten(0, (-1, rows, columns)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3) for y in maps
