@@ -9,13 +9,16 @@ from typing import Any
 import cv2
 import pytest
 
+from tests.data.test_segmentation_loading import make_charts
 from tests.data.writers import write_coco, write_folders, write_picture
 from vertebra.build import build_localisation, classification_data, detection_data
+from vertebra.build import segmenter as segmentation_data
 from vertebra.data.sample.locations import write_locations
 from vertebra.engine.distributed import World
 from vertebra.recipes.schema import BackboneRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 pytest.importorskip("albumentations")
@@ -57,6 +60,18 @@ def localizer(root: Path, **view: Any) -> tuple[Any, Any]:
     return loader, build_localisation.location_test_loader(recipe, test, World())
 
 
+def segmenter(root: Path, **view: Any) -> tuple[Any, Any]:
+    make_charts(root / "charts", ".png")
+    source = f"maps:{root / 'charts'}/train"
+    view = {"crop": (200, 200), "scale": (1.0, 1.0), "flip": 0.0, **view}
+    recipe = SegmentationRecipe(
+        dataset="maps", data=root, train_source=source, test_source=source, workers=0, input=view, solver=SOLVER
+    )
+    train, test = segmentation_data.open_train(recipe), segmentation_data.open_test(recipe)
+    loader = segmentation_data.train_loader(recipe, train, World(), start=0, iterations=2)
+    return loader, segmentation_data.test_loader(recipe, test, World())
+
+
 def pixels(batch: Any) -> Any:
     first = batch.inputs[0]
     if hasattr(first, "groups"):
@@ -64,7 +79,7 @@ def pixels(batch: Any) -> Any:
     return (first.pixels_N3HW if hasattr(first, "pixels_N3HW") else first).int()
 
 
-@pytest.mark.parametrize("kind", [classifier, detector, localizer])
+@pytest.mark.parametrize("kind", [classifier, detector, localizer, segmenter])
 def test_training_sees_what_the_pipeline_makes_and_the_test_does_not(tmp_path: Path, kind):
     """The pipeline's own draw is one more before the view's, but here the view has none."""
     same_size = {"resize": 32} if kind is classifier else {}

@@ -12,6 +12,7 @@ from vertebra.recipes.installed import PIPELINES
 from vertebra.recipes.schema import BackboneRecipe, protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 STEPS = [{"OneOf": {"transforms": [{"HorizontalFlip": {"p": 0.3}}, {"ToGray": {}}], "p": 0.5}}, {"Blur": {"p": 1e-7}}]
 SAVED = {
@@ -31,7 +32,7 @@ def parse(kind, *flags):
     return parse_recipe(kind, list(flags), description="A test.")
 
 
-@pytest.mark.parametrize("kind", [BackboneRecipe, DetectionRecipe, LocalisationRecipe])
+@pytest.mark.parametrize("kind", [BackboneRecipe, DetectionRecipe, LocalisationRecipe, SegmentationRecipe])
 def test_a_list_and_files_in_yaml_and_json_are_one_recipe(tmp_path, kind):
     steps = (
         "- OneOf:\n    p: 0.5\n    transforms:\n    - HorizontalFlip: {p: 0.3}\n    - ToGray:\n- Blur: {p: 1.0e-7}\n"

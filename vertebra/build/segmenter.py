@@ -18,7 +18,7 @@ from segmenters.segmenter import Segmenter
 from segmenters.testtime import AveragedViews
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import PYRAMID_KEYS, load_file_state, over_gpus
-from vertebra.build.training import share_of_test, training_share
+from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
 from vertebra.data.loading.sampling import evenly
@@ -107,7 +107,7 @@ def train_loader(
     view = recipe.input
     draw = SegmentationDraw(view.crop, view.scale, view.flip, view.photometric, view.base_side, view.max_share)
     share = training_share(recipe, recipe.solver, world, start=start, iterations=iterations)
-    return segmentation_train_loader(dataset, draw, share)
+    return segmentation_train_loader(dataset, draw, share, pipeline_of(recipe))
 
 
 def test_loader(recipe: SegmentationRecipe, dataset: SemanticDataset, world: World) -> Any:

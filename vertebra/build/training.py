@@ -40,11 +40,15 @@ def iterations_of(
 
 def pipeline_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe) -> Pipeline | None:
     """Return the recipe's pipeline of albumentations, if it has one. Raises RecipeError where that cannot be made."""
-    if isinstance(recipe, SegmentationRecipe) or not recipe.input.albumentations:
+    if not recipe.input.albumentations:
         return None
-    truths = [] if isinstance(recipe, BackboneRecipe) else ["bboxes"]
+    truths: tuple[str, ...] = ("bboxes",)
+    if isinstance(recipe, BackboneRecipe):
+        truths = ()
+    if isinstance(recipe, SegmentationRecipe):
+        truths = ("mask",)
     if isinstance(recipe, DetectionRecipe) and recipe.model.masks:
-        truths.append("masks")
+        truths = ("bboxes", "masks")
     return Pipeline(recipe.input.albumentations, truths)
 
 

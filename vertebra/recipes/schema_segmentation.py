@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
+    Pipeline,
     Recipe,
     RunRecipe,
     Solver,
@@ -52,6 +53,12 @@ class SegmentationInput(Recipe):
     photometric: float = Field(0.0, ge=0, le=1, description="Strength of SSD's changes of colour.")
     max_share: float = Field(
         1.0, gt=0, le=1, description="A crop of which one class takes more is drawn again, up to ten times; 1: never."
+    )
+    albumentations: Pipeline = Field(
+        "",
+        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
+        "{argument: value}}. It sees the whole image, decoded in full, with its labels; all other settings apply to "
+        "what it gives. What it fills in is not learnt from.",
     )
     test_side: int | None = Field(None, ge=16, description="Shorter side at test; none: as the images are.")
 
