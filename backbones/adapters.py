@@ -134,6 +134,10 @@ def from_timm(model: str, num_classes: int, *, output_stride: int = 32, drop_pat
         options["drop_path_rate"] = drop_path
     if options:
         make, twin = _made(name, make, options)
+    if any(parameter.ndim == 5 for parameter in twin.parameters()):
+        raise BackboneError(
+            f"{name} has convolutions of three dimensions, which nothing here runs; choose another backbone."
+        )
     config = getattr(twin, "pretrained_cfg", None) or {}
     mean = tuple(255 * value for value in config.get("mean", ())) or PIXEL_MEAN
     std = tuple(255 * value for value in config.get("std", ())) or PIXEL_STD
@@ -150,7 +154,8 @@ def from_timm(model: str, num_classes: int, *, output_stride: int = 32, drop_pat
         net = MapNet(
             name, _build(make), num_classes, reading, native_px=native_px, classifier=classifier, mean=mean, std=std
         )
-    net.depths = timm.models.group_parameters(twin, twin.group_matcher(coarse=False), reverse=True)
+    if hasattr(twin, "group_matcher"):
+        net.depths = timm.models.group_parameters(twin, twin.group_matcher(coarse=False), reverse=True)
     return net
 
 

@@ -20,6 +20,7 @@ def narrow(name):
         ("torchvision:resnet5", "nearest name is 'torchvision:resnet50'"),
         ("torchvision:alexnet", r"torchvision:alexnet gives no maps that are known here \(AlexNet\).*ResNet"),
         ("timm:crossvit_tiny_240", r"timm:crossvit_tiny_240 has maps at strides 12, 17: they are no powers of two"),
+        ("timm:lambda_resnet26t", "timm:lambda_resnet26t has convolutions of three dimensions"),
         ("timm:inception_v3", r"timm:inception_v3 gives no maps .*4.2 px a step where 4 are stated"),
     ],
 )

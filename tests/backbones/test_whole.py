@@ -176,6 +176,7 @@ def test_the_random_numbers_are_those_of_the_network_alone():
             {"pos_embed": 0, "blocks.0.norm1.bias": 1, "blocks.5.mlp.fc2.bias": 6, "head.weight": 7},
         ),
         ("timm:test_convnext", {"stem.0.weight": 0, "stages.3.blocks.1.conv_dw.bias": 9, "head.fc.weight": 10}),
+        ("timm:poolformer_s12", {"stem.conv.bias": 0, "head.fc.bias": 5}),  # without a grouping of timm's
         ("torchvision:swin_t", {"features.0.0.bias": 0, "features.6.norm.bias": 3, "head.weight": 4}),
         ("r18", {"bn1.weight": 0, "layer1.0.conv1.weight": 1, "layer4.1.bn2.bias": 8, "fc.bias": 9}),
         ("vgg11_bn", {"features.0.weight": 0, "features.1.bias": 0, "classifier.6.weight": 10}),
