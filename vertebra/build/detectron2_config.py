@@ -196,6 +196,9 @@ def detectron2_config(
 
     mean, std: of the backbone's pixels, RGB. Raises RecipeError for what detectron2 has not.
     """
+    if recipe.engine == "detectron2":  # whose conventions are its own
+        own = recipe.model.model_copy(update={"conventions": "detectron2"})
+        recipe = recipe.model_copy(update={"model": own})
     model, flat = recipe.model, flatten(recipe)
     for field, value, lacking in (
         ("model.conventions", model.conventions, model.conventions == "torchvision"),

@@ -42,11 +42,8 @@ class Detectron2Detector(nn.Module):
         from detectron2.modeling.proposal_generator import RPN
         from detectron2.modeling.roi_heads import StandardROIHeads
 
-        own = recipe.model.model_copy(update={"conventions": "detectron2"})
-        config = get_cfg()
-        config.merge_from_other_cfg(
-            CfgNode(nested(detectron2_config(recipe.model_copy(update={"model": own}), classes)))
-        )
+        own, config = recipe.model, get_cfg()
+        config.merge_from_other_cfg(CfgNode(nested(detectron2_config(recipe, classes))))
         norm = backbone.pixel_norm
         heads: Any = StandardROIHeads
         if own.body == "fpn":

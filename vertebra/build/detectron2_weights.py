@@ -7,12 +7,18 @@ background is the last class, and its first linear layer reads a region channel 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from backbones.resnet import BOTTLENECK_DEPTHS, DEPTHS
 from vertebra.build.detector import FLAT_ROI_SIZE
+from vertebra.build.detectron2_config import detectron2_config, nested
+from vertebra.ground.errors import RecipeError
+from vertebra.ground.files import write_atomically, write_text
 from vertebra.ground.formats import first_few
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -50,6 +56,9 @@ def to_detectron2(state: Mapping[str, Tensor], recipe: DetectionRecipe) -> dict[
     theirs: dict[str, Tensor] = {}
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
+        if recipe.engine == "detectron2" and name.startswith("model."):  # its own already, but for the backbone
+            theirs[name.removeprefix("model.")] = tensor
+            continue
         if module not in names:
             raise ValueError(f"detectron2's {recipe.model.title} on {recipe.backbone} has no place for {name}")
         if (order := _order(module, tensor, recipe, bgr=False)) is not None:
@@ -57,6 +66,23 @@ def to_detectron2(state: Mapping[str, Tensor], recipe: DetectionRecipe) -> dict[
             tensor = tensor.index_select(dimension, places.argsort())
         theirs[f"{names[module]}.{kind}"] = tensor
     return theirs
+
+
+def save_detectron2(
+    path: Path, state: Mapping[str, Tensor], recipe: DetectionRecipe, classes: int, identity: Mapping[str, Any]
+) -> Path:
+    """Write a detector's weights as detectron2 loads them; return the path of its configuration, beside them.
+
+    identity: the backbone's. Raises ValueError for a detector that it has not.
+    """
+    if recipe.shortcut != "B":
+        raise RecipeError(f"detectron2 has nothing like shortcut {recipe.shortcut}", hint="export a net of kind B")
+    statistics = {name: identity[f"pixel_{name}"] for name in ("mean", "std") if f"pixel_{name}" in identity}
+    config = detectron2_config(recipe, classes, **statistics)
+    content = {"model": to_detectron2(state, recipe), "__author__": "Vertebra"}
+    write_atomically(path, lambda file: torch.save(content, file))
+    write_text(path.with_suffix(".yaml"), yaml.safe_dump(nested(config)))
+    return path.with_suffix(".yaml")
 
 
 def _modules(recipe: DetectionRecipe) -> dict[str, str]:

@@ -124,6 +124,8 @@ def export_detector(
     if score is not None:
         recipe = recipe.model_copy(update={"test": recipe.test.model_copy(update={"score": score})})
     test, view = recipe.test, recipe.input
+    if recipe.engine != "vertebra":
+        raise RecipeError(f"{trained.path}: a detector of engine {recipe.engine} has no such form; --format detectron2")
     if test.refine or test.multi_scale or test.flip:
         raise RecipeError(
             f"{trained.path}: its recipe tests with improvements (test.refine, test.multi_scale, test.flip), which are "

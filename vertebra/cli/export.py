@@ -6,6 +6,10 @@ python tools/export.py runs/backbone_r18_imagenette_0 --format openvino --batch 
 
 python tools/export.py --weights model.safetensors --format torchscript --images photos/ --output deployed/model.ts
 
+python tools/export.py runs/det_r50_coco_0 --format detectron2
+
+The last writes weights and a configuration of detectron2's, model.pth and model.yaml: Faster and Mask R-CNN on ResNets.
+
 FILE.json beside it says what goes in and comes out. The check runs on pictures of the run's own test set, or --images;
 a difference is exit status 1. eval_det.py and eval_backbone.py test the file itself: --weights FILE.
 """
@@ -36,12 +40,14 @@ if TYPE_CHECKING:
     from vertebra.build.parity import Parity
 
 MOST_SHOWN = 10  # differences
+DETECTRON2 = "detectron2"  # weights and a configuration, for one canvas no more than for another
+SUFFIXES = {**{name: form.suffix for name, form in FORMATS.items()}, DETECTRON2: ".pth"}
 
 
 def _known(name: str) -> str:
-    if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the formats are {', '.join(FORMATS)}"
+    if name not in SUFFIXES:
+        near = difflib.get_close_matches(name, SUFFIXES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the formats are {', '.join(SUFFIXES)}"
         raise ValueError(f"there is no format {name}; {hint}")
     return name
 
@@ -55,7 +61,7 @@ class Settings(Recipe):
     weights: str | None = Field(
         None, description="Weights of one, instead of a run: a file, torchvision:NAME[=FILE], detectron2:FILE."
     )
-    format: Annotated[str, AfterValidator(_known), tyro.conf.arg(metavar="{" + ",".join(FORMATS) + "}")] = Field(
+    format: Annotated[str, AfterValidator(_known), tyro.conf.arg(metavar="{" + ",".join(SUFFIXES) + "}")] = Field(
         description="What to write."
     )
     output: Path | None = Field(
@@ -74,7 +80,9 @@ class Settings(Recipe):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
-        suffix = FORMATS[self.format].suffix
+        suffix = SUFFIXES[self.format]
+        of_graphs = {name: getattr(self, name) for name in ("size", "batch", "score", "images", "checks", "rounds")}
+        idle = [f"--{name}" for name, value in of_graphs.items() if value != type(self).model_fields[name].default]
         refuse(
             (
                 (self.run is None) == (self.weights is None),
@@ -89,7 +97,11 @@ class Settings(Recipe):
                 f"--output {self.output} is to end in {suffix}, as files of {self.format} do",
             ),
             (
-                self.batch == "dynamic" and not FORMATS[self.format].any_batch,
+                idle and self.format == DETECTRON2,
+                f"{', '.join(idle)} has no effect with --format {DETECTRON2}: leave it out",
+            ),
+            (
+                self.batch == "dynamic" and self.format in FORMATS and not FORMATS[self.format].any_batch,
                 f"--batch dynamic: {self.format} takes a fixed number of images; give that",
             ),
             (self.size is not None and min(self.size) < 32, "--size is below 32 px, of which networks leave nothing"),
@@ -101,14 +113,29 @@ def main(arguments: list[str]) -> int:
     from vertebra.build.results import require_detector, weights_file
 
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
-    form = FORMATS[settings.format]
-    form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
+    form = FORMATS.get(settings.format)
+    if form is not None:
+        form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
     if settings.run is not None:
         weights_file(settings.run, tool="train_backbone.py or train_det.py")
     else:
         require_detector(settings.weights or "")
     make_room("--output", settings.output)
-    return export(settings, form)
+    return export(settings, form) if form is not None else export_weights(settings)
+
+
+def export_weights(settings: Settings) -> int:
+    """Write a detector's weights and configuration for detectron2, and print how they are used there."""
+    from vertebra.build.detectron2_weights import save_detectron2
+    from vertebra.build.results import weights_file
+    from vertebra.build.trained_detector import read_detector
+
+    trained = read_detector(settings.weights or str(weights_file(settings.run or Path(), tool="train_det.py")))
+    path = settings.output or trained.path.with_name("model").with_suffix(SUFFIXES[DETECTRON2])
+    identity = trained.facts.get("backbone", {})
+    config = save_detectron2(path, trained.state, trained.recipe, len(trained.names), identity)
+    print(f"weights: {path}\nconfiguration: {config} (cfg.merge_from_file of it, and cfg.MODEL.WEIGHTS {path})")
+    return 0
 
 
 def export(settings: Settings, form: Format) -> int:
