@@ -1,6 +1,6 @@
 """Exported files against the networks that they were made of: differences in what they find in pictures, and times.
 
-python benchmarks/export.py --images ../shared/data/coco/val2017 --threads 1
+python benchmarks/export.py --images ../shared/data/coco/val2017 --threads 1 --checks 2
 python benchmarks/export.py --images photos --networks r18 r50-fpn --formats onnx --rounds 20
 
 Weights are random, so that nothing has to be fetched: norms have the statistics of the pictures, and the detectors'
