@@ -28,7 +28,9 @@ def from_file(path: str, maker: str, num_classes: int, *, output_stride: int = 3
     """
     name, file = f"{path}:{maker}", Path(path).resolve()
     if not file.is_file():
-        raise BackboneError(f"{name}: there is no file {file}.")
+        raise BackboneError(
+            f"{name}: there is no file {file}; run this in the folder from which that path leads to it."
+        )
     try:
         module = _module(file)
         make = getattr(module, maker, None)
