@@ -1,5 +1,6 @@
 """ImageNet-style folders and CIFAR-10: labels, splits, and what is refused in which words."""
 
+import codecs
 import pickle
 import tarfile
 from pathlib import Path
@@ -109,6 +110,9 @@ def test_a_tenth_of_each_training_class_can_be_held_out(tmp_path: Path):
     assert len({dataset.fingerprint() for dataset in (whole, train, val)}) == 3
 
 
+ROW = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [0]}
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("this must never run",)
@@ -120,6 +124,8 @@ class Harmful:
         (Harmful(), r"does not read as a CIFAR-10 batch \(it wants \w+.print, which only a harmful file would\)"),
         ([1], "holds a list, not a CIFAR-10 batch; download it again"),
         ({b"data": np.zeros((2, 5), np.uint8), b"labels": [0, 1]}, "not a CIFAR-10 batch"),
+        ({**ROW, b"filenames": [codecs.encode]}, "its names are no texts"),
+        ({**ROW, b"filenames": [b"a", b"b"]}, "2 file names for 1 images"),
     ],
 )
 def test_a_pickle_that_is_no_batch_is_refused_unread(batches: Path, value: object, sentence: str, capsys):

@@ -66,15 +66,26 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         names = value.get(b"filenames") or [f"{path.name}/{i:05}".encode() for i in range(len(labels_I))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(path, f"not a CIFAR-10 batch ({error})", "download it again") from error
-    return rows_ID, labels_I, [name.decode() if isinstance(name, bytes) else name for name in names]
+    names = _texts(path, names)
+    if len(names) != len(labels_I):
+        raise DataError(path, f"{len(names)} file names for {len(labels_I)} images", "download it again")
+    return rows_ID, labels_I, names
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     path = folder / "batches.meta"
     if not path.is_file():
         raise DataError(path, "missing", "it names the classes, unpack the archive again")
-    names = _unpickle(path).get(b"label_names", ())
-    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
+    return tuple(_texts(path, _unpickle(path).get(b"label_names", ())))
+
+
+def _texts(path: Path, values: Any) -> list[str]:
+    """Return names, which Python 2 pickled as bytes. Raises DataError where they are something else."""
+    listed = values if isinstance(values, (list, tuple)) else [None]
+    names = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in listed]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(path, "its names are no texts", "download it again")
+    return names
 
 
 def _unpickle(path: Path) -> dict[bytes, Any]:
