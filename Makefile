@@ -3,6 +3,7 @@
 #   make test    the fast tests
 #   make slow    the slow ones; SLOW="FILE ..." some of them
 #   make oldest  the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
+#   make peers   the tests that need detectron2, in an environment of its own beside .venv
 #   make lint    format, style, types, layers
 #   make docs    the site, into docs/_build/html; a warning is an error
 #   make bench   our speed side by side with the peers'
@@ -15,7 +16,7 @@ TEST_PROCESSES ?= 2
 SLOW ?= tests
 OLDEST = $(shell sed -n '/^dependencies/,/^]/s/^ *"\([^">]*\)>=\([^"]*\)".*/\1==\2.*/p' pyproject.toml)
 
-.PHONY: demo test slow oldest lint docs bench setup clean
+.PHONY: demo test slow oldest peers lint docs bench setup clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -43,6 +44,9 @@ oldest:
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile
 
+peers: $(VENV)/.ready
+	VENV=$(VENV) bash tests/peers.sh
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +62,4 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/backbone.py
 
 clean:
-	rm -rf .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-oldest .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache
