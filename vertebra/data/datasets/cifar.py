@@ -81,10 +81,12 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 def _texts(path: Path, values: Any) -> list[str]:
     """Return names, which Python 2 pickled as bytes. Raises DataError where they are something else."""
-    listed = values if isinstance(values, (list, tuple)) else [None]
-    names = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in listed]
-    if not all(isinstance(name, str) for name in names):
-        raise DataError(path, "its names are no texts", "download it again")
+    names = []
+    for one in values if isinstance(values, (list, tuple)) else [None]:
+        name = one.decode(errors="replace") if isinstance(one, bytes) else one
+        if not isinstance(name, str):
+            raise DataError(path, "its names are no texts", "download it again")
+        names.append(name)
     return names
 
 
