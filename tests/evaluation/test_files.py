@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+import torch
 from pycocotools import mask as rle
 
 from tests.evaluation.cases import guess, thing, truth_of
@@ -303,3 +304,19 @@ def test_the_first_fault_of_many_is_found_beyond_the_first_chunk(monkeypatch):
     ((place, reason, _),) = faults(values, [(2, 2)] * 9, polygons=False)
     assert place == 7 and "cover 5 pixels" in reason
     assert not list(faults([good] * 9, [(2, 2)] * 9, polygons=False))
+
+
+def test_detectron2s_instances_are_read_with_its_classes_counted_from_zero(tmp_path):
+    ids = sorted(category["id"] for category in TRUTH["categories"])
+    image_id = TRUTH["images"][0]["id"]
+    row = {"image_id": image_id, "bbox": [1.0, 2.0, 10.0, 8.0], "score": 0.5}
+    torch.save([{"image_id": image_id, "instances": [{**row, "category_id": len(ids) - 1}]}], tmp_path / "a.pth")
+    assert list(read_predictions(tmp_path / "a.pth", TRUTH)) == [{**row, "category_id": ids[-1]}]
+    torch.save([{"image_id": image_id, "instances": [{**row, "category_id": len(ids)}]}], tmp_path / "b.pth")
+    with pytest.raises(UserError, match="has more classes than the truth's"):
+        read_predictions(tmp_path / "b.pth", TRUTH)
+    (tmp_path / "c.pth").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match="is not detectron2's instances_predictions"):
+        read_predictions(tmp_path / "c.pth", TRUTH)
+    with pytest.raises(UserError, match="does not exist"):
+        read_predictions(tmp_path / "d.pth", TRUTH)

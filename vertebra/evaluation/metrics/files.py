@@ -183,15 +183,17 @@ def read_predictions(
 ) -> Predictions:
     """Return predictions, checked against `truth`; an empty list is fine (and scores 0).
 
-    source: a list of COCO results or a path. needs: "bbox", or "segmentation" for masks. classes: False for proposals,
-    whose category_id is not read. dropped: those whose score, box or mask is none are left out, and this is told why
+    source: a list of COCO results or a path, also to detectron2's instances_predictions.pth. needs: "bbox", or
+    "segmentation" for masks. classes: False for proposals, whose category_id is not read. dropped: those whose score,
+    box or mask is none are left out, and this is told why
     and how many. What was checked before, against the same truth, is returned as it is. Raises UserError, OSError.
     """
     truth = read_truth(truth)
     if isinstance(source, Predictions) and source.truth is truth and needs in source.checked:
         return source
     name = _label(source, "the list of predictions")
-    found = _load(source, name)
+    is_tensors = isinstance(source, (str, Path)) and Path(source).suffix == ".pth"
+    found = _detectron2_instances(Path(source), truth) if is_tensors else _load(source, name)
     if not isinstance(found, Sequence) or isinstance(found, str):
         raise UserError(name, f"is a {_kind(found)}", _RESULTS + _EXCHANGED)
     predictions = Entries("prediction", list(found), _raising(name))
@@ -280,6 +282,26 @@ def _load(source: Any, name: str) -> Any:
         raise UserError(name, "is not a text file", "give a JSON file") from None
     except ValueError as error:  # nested too deeply, or a number of thousands of digits
         raise UserError(name, f"cannot be read ({error})", "give a file of predictions or truth") from None
+
+
+def _detectron2_instances(path: Path, truth: Truth) -> list[Entry]:
+    """Return the COCO results in detectron2's instances_predictions.pth, whose classes count from 0."""
+    import pickle
+
+    import torch  # here, as JSON needs none
+
+    ids = sorted(category["id"] for category in truth["categories"])
+    try:
+        images = torch.load(path, weights_only=True)
+        results = [entry for image in images for entry in image["instances"]]
+        return [{**entry, "category_id": ids[entry["category_id"]]} for entry in results]
+    except FileNotFoundError:
+        raise UserError(path, "does not exist", "give the path of a file of predictions") from None
+    except IndexError:
+        raise UserError(path, f"has more classes than the truth's {len(ids)}", "give it with its own truth") from None
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        fault = f"is not detectron2's instances_predictions.pth ({type(error).__name__})"
+        raise UserError(path, fault, "give that, or coco_instances_results.json") from None
 
 
 def _kind(value: object) -> str:
