@@ -192,8 +192,10 @@ def read_predictions(
     if isinstance(source, Predictions) and source.truth is truth and needs in source.checked:
         return source
     name = _label(source, "the list of predictions")
-    is_tensors = isinstance(source, (str, Path)) and Path(source).suffix == ".pth"
-    found = _detectron2_instances(Path(source), truth) if is_tensors else _load(source, name)
+    if isinstance(source, (str, Path)) and Path(source).suffix == ".pth":
+        found = _detectron2_instances(Path(source), truth)
+    else:
+        found = _load(source, name)
     if not isinstance(found, Sequence) or isinstance(found, str):
         raise UserError(name, f"is a {_kind(found)}", _RESULTS + _EXCHANGED)
     predictions = Entries("prediction", list(found), _raising(name))
