@@ -92,9 +92,29 @@ def test_two_processes_equal_one_at_the_same_global_batch(sample: Path, tmp_path
         (("--dataset", "pets"), "dataset 'pets' is not one of voc12, voc12aug"),
         (("--input.scale", 2, 1), "input.scale is the least and the greatest factor"),
         (("--model.norms", "frozen"), "--weights none"),
+        (("--solver.batch-size", 1), "batch_size 1 leaves a process one image at a time"),
         (("--backbone", "cifar_r20", "--width", 1), "cifar_r20 cannot be built with a dilated last stage"),
     ],
 )
 def test_faults_are_said_in_a_sentence(sample: Path, tmp_path: Path, change, sentence: str) -> None:
     done = run("train_seg", *TINY, "--data", sample, "--output", tmp_path / "run", *change, expect=2)
     assert sentence in done.err and not (tmp_path / "run").exists()
+
+
+def test_a_map_that_cannot_be_scored_is_named_before_the_first_step(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for kind, pixels in (("images", np.zeros((40, 48, 3), np.uint8)), ("masks", np.ones((40, 48), np.uint8))):
+            folder = tmp_path / kind / split
+            folder.mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / "a.png")
+    (tmp_path / "classes.txt").write_text("ground\nthing\n")
+    own = (*TINY, "--dataset", "maps", "--train-source", f"maps:{tmp_path}/train", "--data", tmp_path)
+    own = (*own, "--test-source", f"maps:{tmp_path}/val", "--output", tmp_path / "run")
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(tmp_path / "masks" / "val" / "a.png")
+    done = run("train_seg", *own, expect=1)
+    assert "val/a.png" in done.err and "7" in done.err and not (tmp_path / "run").exists()
+    Image.fromarray(np.ones((40, 47), np.uint8)).save(tmp_path / "masks" / "val" / "a.png")
+    assert "is 47 x 40 pixels, its image a.png 48 x 40" in run("train_seg", *own, expect=1).err
+    Image.fromarray(np.ones((40, 48), np.uint8)).save(tmp_path / "masks" / "val" / "a.png")
+    run("train_seg", *own, "--solver.iterations", 2, "--solver.batch-size", 2)
+    assert figures_of(tmp_path / "run")["pixel_accuracy"] >= 0

@@ -19,7 +19,9 @@ from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.detector import save_detector
 from vertebra.build.run import TrainingJob
 from vertebra.build.training import autocast_of
+from vertebra.data.datasets.faults import Fault, refuse
 from vertebra.data.datasets.semantic import SemanticDataset
+from vertebra.data.prepare.map_survey import survey_maps
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
@@ -28,7 +30,6 @@ from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps
 from vertebra.ground.errors import UserError
-from vertebra.ground.formats import first_few
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
@@ -52,9 +53,7 @@ class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
         return self.recipe.dataset
 
     def check_files(self) -> None:
-        names = self.test_set.absent() if self.world.is_main else []
-        sentence = f"{self.test_set.source}: pictures or maps are missing: {first_few(names, 3)}; restore them"
-        self.world.require(sentence if names else None)
+        self.world.decide(lambda: refuse(unusable(self.test_set)))
 
     def make_model(self) -> Segmenter:
         self._backbone, self._origin = pretrained_backbone(self.recipe)
@@ -102,7 +101,7 @@ def evaluate_segmenter(
     """
     times_s: list[float] = []
     folder, names = run.path / "maps", test_set.class_names
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # any process may be first
     stems = map_names(test_set)
     found = predict_maps(
         segmenter.make_tested(recipe, model),
@@ -134,6 +133,12 @@ def evaluate_segmenter(
         },
     )
     return figures
+
+
+def unusable(test_set: SemanticDataset) -> list[Fault]:
+    """Return what an evaluation would end at: pictures and maps that are missing, and maps that are none."""
+    missing = [Fault(test_set.root / name, "is missing or empty", "restore it") for name in test_set.absent()]
+    return missing or [*(survey_maps(test_set).faults if test_set.labelled else ())]
 
 
 def read_segmenter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -146,6 +146,13 @@ class SegmentationRecipe(RunRecipe):
                 self.dataset not in SEGMENTATION_SETS,
                 f"dataset {self.dataset!r} is not one of {', '.join(SEGMENTATION_SETS)}",
             ),
+            (
+                self.model.head.startswith("deeplab")
+                and self.solver.batch_size < 2 * self.gpus * self.solver.accumulate,
+                f"solver.batch_size {self.solver.batch_size} leaves a process one image at a time, over which the norm "
+                f"of {self.model.head}'s pooled branch is undefined: give {2 * self.gpus * self.solver.accumulate}, "
+                "or another --model.head",
+            ),
         )
 
     def source(self, split: Literal["train", "test"]) -> str:
