@@ -15,6 +15,7 @@ from vertebra.recipes.schema import BackboneRecipe, Recipe, flatten, may_differ,
 from vertebra.recipes.schema_compare import CompareRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 KINDS = {
     "imagenet": BackboneRecipe,
@@ -22,6 +23,7 @@ KINDS = {
     "cifar10": BackboneRecipe,
     "detection": DetectionRecipe,
     "localisation": LocalisationRecipe,
+    "segmentation": SegmentationRecipe,
 }
 SAMPLE_KINDS = {
     "objects": BackboneRecipe,
@@ -29,6 +31,7 @@ SAMPLE_KINDS = {
     "detection": DetectionRecipe,
     "mask_fpn": DetectionRecipe,
     "fpn": DetectionRecipe,
+    "segmentation": SegmentationRecipe,
     "demo": CompareRecipe,
     "demo_objects": BackboneRecipe,
     "demo_detection": DetectionRecipe,
