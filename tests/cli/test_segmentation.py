@@ -52,6 +52,12 @@ def test_a_run_directory_holds_maps_figures_and_weights(finished: Path) -> None:
     assert facts["segmenter"] == "deeplabv3" and facts["protocol"]["test_fingerprint"]
 
 
+def test_commands_for_other_networks_say_that_it_is_a_segmenter(finished: Path, tmp_path: Path) -> None:
+    assert "it is a run of train_seg.py" in run("compare", finished, "--report", tmp_path, expect=1).err
+    assert "holds a segmenter, which has no export yet" in run("export", finished, "--format", "onnx", expect=2).err
+    assert "weights of train_det.py do" in run("eval_det", finished, expect=1).err
+
+
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(finished: Path, sample: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     again = (*TINY, "--data", sample, "--output", output, "--resume")

@@ -175,6 +175,7 @@ def open_network(settings: Settings) -> tuple[Exportable, Path, Callable[[], Any
     from vertebra.build.results import weights_file
     from vertebra.build.trained_detector import is_detector, read_detector
     from vertebra.build.weights import local_file
+    from vertebra.engine.weights import read_provenance
     from vertebra.recipes.command_line import load_recipe
     from vertebra.recipes.schema import BackboneRecipe
 
@@ -189,6 +190,8 @@ def open_network(settings: Settings) -> tuple[Exportable, Path, Callable[[], Any
     if settings.score is not None:
         raise RecipeError(f"--score is of a detector, and {weights} holds none", hint="leave it out")
     path = local_file(weights)
+    if "segmenter" in read_provenance(path):
+        raise RecipeError(f"{weights} holds a segmenter, which has no export yet: classifiers and detectors have")
     graph = export_classifier(path, **shapes)
     return graph, folder, lambda: open_classes(load_recipe(BackboneRecipe, path.with_name("config.yaml")), "val")
 

@@ -27,7 +27,11 @@ from vertebra.ground.formats import TIMES
 
 EACH_SEED = "give one file for each seed"
 # Fields that only other trainings' recipes have.
-OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
+OF_OTHER_TOOLS = {
+    "label_smoothing": "train_backbone.py",
+    "classifier": "train_loc.py",
+    "model.output_stride": "train_seg.py",
+}
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,9 @@ def read_run(directory: Path, others: Sequence[Run] = ()) -> Run:
     """
     provenance = read_provenance(directory)
     recipe = read_recipe(directory / "config.yaml")
+    fields = {*recipe, *(f"model.{name}" for name in recipe.get("model") or {})}
     for name, tool in OF_OTHER_TOOLS.items():
-        if name in recipe:
+        if name in fields:
             hint = "a report compares detectors, which train_det.py trains"
             raise UserError(directory, f"it is a run of {tool}", hint)
     score_it = f"score the run with: python tools/eval_det.py {directory}"
