@@ -25,7 +25,7 @@ from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
 from vertebra.evaluation.report.reasons import reasons
 from vertebra.evaluation.report.runs import HeadRuns, Run
-from vertebra.evaluation.report.scores import PART_RESAMPLES, RESAMPLES, Scores
+from vertebra.evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import corrected
@@ -83,7 +83,7 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         runs=[run_facts(side, run, place, scores) for side in sides for run, place in zip(side.runs, side.places)],
         protocol=equal,
         resamples=RESAMPLES,
-        error_resamples=PART_RESAMPLES,
+        error_resamples=ERROR_RESAMPLES,
         failed=list(failed),
     )
 

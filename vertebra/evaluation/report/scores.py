@@ -39,8 +39,7 @@ from vertebra.evaluation.why.resampling import compare_errors, resample_errors
 from vertebra.ground.errors import UserError
 
 RESAMPLES = 1000
-PART_RESAMPLES = 300  # for each size and each kind of error, which cost as much as AP does
-SIZES = {name: place for name, place in COCO_FIGURES.items() if place[0]}
+ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
 RECALL = "AR100"
 MASKS = "mask AP"
 VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
@@ -98,8 +97,7 @@ class Scores:
 def score(run: Run, truth: dict[str, Any], counts_SI: CountsArray, *, masks: bool) -> Scored:
     """Score the run's predictions anew. Raises UserError if its evaluation.json has another figure."""
     matches = match_coco(truth, run.predictions)
-    whole = {name: place for name, place in COCO_FIGURES.items() if name not in SIZES}
-    figures = reweigh(matches, counts_SI, whole, LEVELS) | reweigh(matches, counts_SI[:PART_RESAMPLES], SIZES, LEVELS)
+    figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
     _check(run, {name: float(figures[name].mean_S[0]) for name in CHECKED})
     figures[RECALL] = recall(matches, counts_SI)
     if masks:
@@ -107,7 +105,7 @@ def score(run: Run, truth: dict[str, Any], counts_SI: CountsArray, *, masks: boo
     voc = match_voc(truth, run.predictions)
     for name, metric in VOC.items():
         figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
-    errors = resample_errors(truth, run.predictions, counts_SI[:PART_RESAMPLES])
+    errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
     return Scored(
         figures=figures,
         errors=errors,

@@ -8,7 +8,7 @@ from typing import Any
 
 from vertebra.evaluation.report.content import Comparison, SideFacts
 from vertebra.evaluation.report.costs import COSTS
-from vertebra.evaluation.report.scores import PART_RESAMPLES, RESAMPLES
+from vertebra.evaluation.report.scores import RESAMPLES
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
@@ -137,7 +137,7 @@ def notes(
     ignored: a sentence on objects that COCO's figures leave aside here and nowhere else, or ''.
     """
     counts = [len(side.seeds) for side in sides]
-    drawn = f"{images} images, {RESAMPLES} resamples, {PART_RESAMPLES} for sizes and kinds of error"
+    drawn = f"{images} images, {RESAMPLES} resamples"
     lines = []
     if max(counts) > 1:
         listed = [f"{side.label} {count}" for side, count in zip(sides, counts)]
