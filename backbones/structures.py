@@ -62,3 +62,11 @@ class ImageBatch(TensorStructure):
 
     def __len__(self) -> int:
         return self.pixels_N3HW.shape[0]
+
+
+def mirror(maps_NCHW: Tensor, sizes_hw_N2: Tensor) -> Tensor:
+    """Every image's pixels or scores mirrored left to right where it lies on the canvas; the padding stays."""
+    width_N1 = sizes_hw_N2[:, 1:]
+    column_W = torch.arange(maps_NCHW.shape[3], device=width_N1.device)
+    source_NW = torch.where(column_W < width_N1, width_N1 - 1 - column_W, column_W)
+    return maps_NCHW.gather(3, source_NW[:, None, None, :].expand_as(maps_NCHW))

@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from backbones.structures import mirror
 from detectors.boxes import box_area, box_iou, clip, decode, of_class, usable
 from detectors.faster_rcnn import FasterRCNN
 from detectors.postprocess import Candidates, PostProcess, RegionScores
@@ -136,13 +137,9 @@ class MirroredView:
 
 def mirror_images(images: ImageBatch) -> ImageBatch:
     """Every image mirrored left to right where it lies on the canvas, at all its sizes; the padding stays."""
-    width_N1 = images.sizes_hw_N2[:, 1:]
-    column_W = torch.arange(images.pixels_N3HW.shape[3], device=width_N1.device)
-    source_NW = torch.where(column_W < width_N1, width_N1 - 1 - column_W, column_W)
-    index_N3HW = source_NW[:, None, None, :].expand_as(images.pixels_N3HW)
     return replace(
         images,
-        pixels_N3HW=images.pixels_N3HW.gather(3, index_N3HW),
+        pixels_N3HW=mirror(images.pixels_N3HW, images.sizes_hw_N2),
         other_scales=tuple(mirror_images(other) for other in images.other_scales),
     )
 

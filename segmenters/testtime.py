@@ -5,13 +5,14 @@ Legend: N images, C classes, H W canvas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.structures import ImageBatch
+from backbones.structures import ImageBatch, mirror
 from segmenters.heads import resize
 from segmenters.segmenter import Segmenter
 
@@ -38,16 +39,20 @@ class AveragedViews(nn.Module):
 
     def forward(self, batch: ImageBatch) -> Tensor:
         """probabilities_NCHW of the canvas."""
-        total = torch.zeros(())
-        for scale in self.scales:
-            seen = batch if scale == 1 else scaled(batch, scale)
-            views = [(seen, False), *([(mirrored(seen), True)] if self.flip else [])]
-            for view, is_mirrored in views:
-                found_NCHW = self._scores(view).softmax(dim=1)
-                if is_mirrored:
-                    found_NCHW = unmirrored(found_NCHW, view.sizes_hw_N2)
-                total = resize(found_NCHW, batch.pixels_N3HW.shape[2:]) + total.to(found_NCHW.device)
+        total: Tensor = sum(  # one after the other: of many classes each is large
+            resize(found_NCHW, batch.pixels_N3HW.shape[2:])
+            for scale in self.scales
+            for found_NCHW in self._probabilities(batch if scale == 1 else scaled(batch, scale))
+        )  # type: ignore[assignment]
         return total / (len(self.scales) * (1 + self.flip))
+
+    def _probabilities(self, batch: ImageBatch) -> Iterator[Tensor]:
+        """Yield those of the images, and of their mirror images, as the images lie."""
+        yield self._scores(batch).softmax(dim=1)
+        if self.flip:
+            sizes_hw_N2 = batch.sizes_hw_N2
+            view = replace(batch, pixels_N3HW=mirror(batch.pixels_N3HW, sizes_hw_N2))
+            yield mirror(self._scores(view).softmax(dim=1), sizes_hw_N2)
 
     def _scores(self, batch: ImageBatch) -> Tensor:
         height, width = batch.pixels_N3HW.shape[2:]
@@ -84,22 +89,3 @@ def scaled(batch: ImageBatch, factor: float) -> ImageBatch:
     sizes = tuple((max(1, round(h * factor)), max(1, round(w * factor))) for h, w in batch.sizes_hw)
     sizes_hw_N2 = torch.tensor(sizes).to(pixels.device, non_blocking=True)
     return ImageBatch(pixels.contiguous(memory_format=torch.channels_last), sizes_hw_N2, sizes)
-
-
-def mirrored(batch: ImageBatch) -> ImageBatch:
-    """Return the images mirrored, each within its own width, so that it stays at the canvas' left edge."""
-    places_NW = _mirror_places(batch.sizes_hw_N2[:, 1], batch.pixels_N3HW.shape[3])
-    pixels = batch.pixels_N3HW.gather(3, places_NW[:, None, None].expand_as(batch.pixels_N3HW))
-    return ImageBatch(pixels, batch.sizes_hw_N2, batch.sizes_hw)
-
-
-def unmirrored(maps_NCHW: Tensor, sizes_hw_N2: Tensor) -> Tensor:
-    """Return maps of mirrored images as those of the images."""
-    places_NW = _mirror_places(sizes_hw_N2[:, 1], maps_NCHW.shape[3])
-    return maps_NCHW.gather(3, places_NW[:, None, None].expand_as(maps_NCHW))
-
-
-def _mirror_places(widths_N: Tensor, width: int) -> Tensor:
-    """Return for each column the one that a mirror image takes it from; beyond the image each stays."""
-    columns_W = torch.arange(width, device=widths_N.device)
-    return torch.where(columns_W < widths_N[:, None], widths_N[:, None] - 1 - columns_W, columns_W)

@@ -86,6 +86,14 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
     return detector.to(memory_format=torch.channels_last)
 
 
+def make_pyramid(backbone: Backbone, **options: Any) -> FeaturePyramid:
+    """Return the pyramid on the maps that the backbone has. Raises BackboneError where these are too few."""
+    keys = [key for key in PYRAMID_KEYS if key in backbone.feature_specs]
+    maps = backbone.maps(keys if keys[1:] or keys > ["c2"] else PYRAMID_KEYS)  # one map at stride 4 is too few
+    channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
+    return FeaturePyramid(maps, channels, strides, **options)
+
+
 def _cut(settings: Detector, backbone: Backbone, make_norm: MakeNorm | None) -> tuple[SingleMap, RegionHead]:
     trunk, head = backbone.cut(stride=settings.cut_stride, roi_size=settings.roi_size)
     if make_norm is not None:
@@ -98,10 +106,7 @@ def _uncut(
 ) -> tuple[SingleMap | FeaturePyramid, LinearRegionHead]:
     body: SingleMap | FeaturePyramid
     if settings.body == "fpn":
-        keys = [key for key in PYRAMID_KEYS if key in backbone.feature_specs]
-        maps = backbone.maps(keys if keys[1:] or keys > ["c2"] else PYRAMID_KEYS)  # one map at stride 4 is too few
-        channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
-        body = FeaturePyramid(maps, channels, strides, channels=settings.fpn_channels, make_norm=make_norm)
+        body = make_pyramid(backbone, channels=settings.fpn_channels, make_norm=make_norm)
     else:
         trunk = backbone.trunk(list(backbone.feature_specs)[-1])
         body = SingleMap(trunk, trunk.out_channels, trunk.stride)

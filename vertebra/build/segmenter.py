@@ -12,12 +12,11 @@ from torch import nn
 from backbones import Backbone
 from backbones.chain import FeatureSpec
 from backbones.norms import freeze_norms
-from detectors.bodies import FeaturePyramid
 from segmenters.heads import HEADS, FullyConvolutional, SemanticPyramid
 from segmenters.segmenter import Segmenter
 from segmenters.testtime import AveragedViews
 from vertebra.build.backbone import make_detector_backbone
-from vertebra.build.detector import PYRAMID_KEYS, load_file_state, over_gpus
+from vertebra.build.detector import load_file_state, make_pyramid, over_gpus
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
@@ -54,10 +53,7 @@ def make_segmenter(recipe: SegmentationRecipe, backbone: Backbone, classes: int)
         freeze_norms(backbone)
     backbone.freeze(settings.freeze_stride)
     if settings.head == "pyramid":
-        keys = [key for key in PYRAMID_KEYS if key in backbone.feature_specs]
-        maps = backbone.maps(keys)
-        channels, strides = zip(*((spec.channels, spec.stride) for spec in maps.specs))
-        pyramid = FeaturePyramid(maps, channels, strides)
+        pyramid = make_pyramid(backbone)
         levels = [FeatureSpec(pyramid.channels, stride) for stride in pyramid.strides[:LEVELS]]
         segmenter = Segmenter(pyramid, SemanticPyramid(levels, classes), range(LEVELS))
     else:

@@ -30,6 +30,7 @@ from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps
 from vertebra.ground.errors import UserError
+from vertebra.ground.files import write_atomically
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
@@ -117,7 +118,8 @@ def evaluate_segmenter(
     if not matrices:
         return {}
     counts = PixelCounts.of([counts_3C(matrix_CC) for matrix_CC in matrices])
-    np.savez_compressed(run.path / "pixel_counts.npz", image_ids=[image_id for image_id, _ in found], **vars(counts))
+    arrays = {"image_ids": [image_id for image_id, _ in found], **vars(counts)}
+    write_atomically(run.path / "pixel_counts.npz", lambda file: np.savez_compressed(file, **arrays))
     iou_C = counts.iou_SC()[0]
     figures = counts.figures()
     run.write_json(
