@@ -47,9 +47,29 @@ def test_a_run_directory_holds_maps_figures_and_weights(finished: Path) -> None:
     assert (counts["given_IC"].sum(axis=1) == counts["true_IC"].sum(axis=1)).all()
     given_C = np.bincount(np.asarray(Image.open(maps[0])).ravel(), minlength=len(evaluation["classes"]))
     assert (given_C == counts["given_IC"][0]).all()
+    pictures = json.loads((finished / "images.json").read_text())
+    assert [one["id"] for one in pictures] == counts["image_ids"].tolist()
+    for one, true_C in zip(pictures, counts["true_IC"]):
+        truth_HW = np.asarray(Image.open(finished / "truth" / one["map"]))
+        assert Image.open(Path(evaluation["image_root"]) / one["picture"]).size == truth_HW.shape[::-1]
+        assert (np.bincount(truth_HW.ravel(), minlength=256)[: len(true_C)] == true_C).all()
     state, facts = load_weights(finished / "model.safetensors")
     assert "backbone.layer4.0.conv1.weight" in state and "head.context.whole.0.weight" in state
     assert facts["segmenter"] == "deeplabv3" and facts["protocol"]["test_fingerprint"]
+
+
+def test_an_evaluation_tells_what_a_segmenter_costs(finished: Path) -> None:
+    cost = json.loads((finished / "evaluation.json").read_text())["cost"]
+    assert cost["parameters"] == sum(
+        value.numel() for name, value in load_weights(finished / "model.safetensors")[0].items() if is_learnt(name)
+    )
+    assert all(cost[name] > 0 for name in ("flops", "latency_s", "latency_n", "time_per_image_s", "peak_memory_mb"))
+    assert min(cost["input_hw"]) == 64 and cost["precision"] == "fp32" and "proposals" not in cost
+    assert cost["classifier"]["parameters"] < cost["parameters"]
+
+
+def is_learnt(name: str) -> bool:
+    return name.rpartition(".")[2] in ("weight", "bias")
 
 
 def test_commands_for_other_networks_say_that_it_is_a_segmenter(finished: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.structures import Detections, ImageBatch
-from vertebra.build.detector_cost import describe_device
+from vertebra.build.cost import describe_device
 from vertebra.build.detector_run import evaluate_tested
 from vertebra.build.export import as_detections, facts_file, view_of
 from vertebra.build.export_formats import FORMATS, format_of

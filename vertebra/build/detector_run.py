@@ -13,8 +13,8 @@ from torch import nn
 from detectors.faster_rcnn import FasterRCNN, Proposer
 from vertebra.build import detection_data, detector, hub
 from vertebra.build.backbone import pretrained_backbone
+from vertebra.build.cost import cost
 from vertebra.build.detector import make_tested
-from vertebra.build.detector_cost import cost
 from vertebra.build.detectron2_engine import engine_version
 from vertebra.build.run import TrainingJob
 from vertebra.build.trained_detector import is_detector, read_detector
@@ -128,7 +128,9 @@ def evaluate_detector(
     loader = detection_data.detection_test_loader(recipe, test_set, world)
 
     def cost_of(times_s: list[float]) -> dict[str, Any]:
-        return cost(recipe, tested, test_set, times_s, detectors=[model, *others])
+        loaded = detection_data.detection_test_loader
+        found = cost(recipe, tested, test_set, times_s, test_loader=loaded, method="detect")
+        return found | {"proposals": sum(one.proposals for one in [model, *others])}
 
     return evaluate_tested(recipe, tested, loader, test_set, world, run, cost_of=cost_of, origin=origin)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from segmenters.segmenter import Segmenter
 from vertebra.build import segmenter
 from vertebra.build.backbone import pretrained_backbone
+from vertebra.build.cost import cost
 from vertebra.build.detector import save_detector
 from vertebra.build.run import TrainingJob
 from vertebra.build.training import autocast_of
@@ -30,7 +30,7 @@ from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps
 from vertebra.ground.errors import UserError
-from vertebra.ground.files import write_atomically
+from vertebra.ground.files import write_atomically, write_json
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
@@ -96,24 +96,38 @@ class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
 def evaluate_segmenter(
     recipe: SegmentationRecipe, model: Segmenter, test_set: SemanticDataset, world: World, run: RunDirectory
 ) -> dict[str, float]:
-    """Predict the test set on all processes; write maps/, pixel_counts.npz and evaluation.json; return the figures.
+    """Predict the test set on all processes; write what is found there, and return the figures.
 
-    Where the set has no truth, the maps are all; on other ranks than 0 nothing is returned.
+    maps/ and truth/ (as it was scored: painted, or of another coding on disk) hold an indexed PNG of each image,
+    images.json each one's id, picture (below `image_root`) and map, pixel_counts.npz and evaluation.json the figures.
+    Where the set has no truth, the maps and images.json are all; on other ranks than 0 nothing is returned.
     """
     times_s: list[float] = []
-    folder, names = run.path / "maps", test_set.class_names
-    folder.mkdir(parents=True, exist_ok=True)  # any process may be first
-    stems = map_names(test_set)
+    names, files = test_set.class_names, map_names(test_set)
+    tested = segmenter.make_tested(recipe, model)
+
+    def keep(image_id: int, map_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None) -> None:
+        for kind, labels_HW in (("maps", map_HW), ("truth", truth_HW)):
+            if labels_HW is not None:
+                write_map(run.path / kind / files[image_id], labels_HW, test_set.palette)
+
     found = predict_maps(
-        segmenter.make_tested(recipe, model),
+        tested,
         progress(segmenter.test_loader(recipe, test_set, world), description="evaluate"),
         len(names),
         device=world.device,
         autocast=autocast_of(world.device, recipe.precision),
-        keep=lambda image_id, map_HW: write_map(folder / stems[image_id], map_HW, test_set.palette),
+        keep=keep,
         image_order=[int(image_id) for image_id in test_set.image_ids_I],
         times_s=times_s,
     )
+    if not found:
+        return {}
+    pictures = [
+        {"id": image_id, "picture": test_set.file_names[i], "map": files[image_id]}
+        for i, image_id in enumerate(test_set.image_ids_I.tolist())
+    ]
+    write_json(run.path / "images.json", pictures)
     matrices = [matrix_CC for _, matrix_CC in found if matrix_CC is not None]
     if not matrices:
         return {}
@@ -129,8 +143,7 @@ def evaluate_segmenter(
             "classes": {name: None if np.isnan(value) else value for name, value in zip(names, iou_C.tolist())},
             "images": len(matrices),
             "confusion": np.sum(matrices, axis=0).tolist(),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "time_per_image_s": statistics.median(times_s) if times_s else None,
+            "cost": cost(recipe, tested, test_set, times_s, test_loader=segmenter.test_loader),
             "image_root": str(test_set.root.resolve()),
         },
     )
@@ -163,6 +176,7 @@ def map_names(dataset: SemanticDataset) -> dict[int, str]:
 
 def write_map(path: Path, map_HW: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
     """Write a map of classes as an indexed PNG, which any tool reads as classes and any viewer shows in colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # any process may be first
     image = Image.fromarray(map_HW)
     image.putpalette(palette.tobytes())
     image.save(path)

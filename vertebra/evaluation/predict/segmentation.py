@@ -5,7 +5,7 @@ Legend: N images, C classes, H W canvas or image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vertebra.evaluation.metrics.pixels import confusion
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
 
-Keep = Callable[[int, NDArray[np.uint8]], None]
+Keep = Callable[[int, NDArray[np.uint8], "NDArray[np.uint8] | None"], None]
 
 
 def predict_maps(
@@ -33,10 +33,17 @@ def predict_maps(
 ) -> list[tuple[int, NDArray[np.int64] | None]]:
     """Return (image id, confusion_CC, None without truth) of every image on rank 0, in the data set's order.
 
-    model: ImageBatch to scores or probabilities_NCHW of the canvas. keep: called with an image's id and its map_HW of
-    classes, at the image's own size, by the process that made it. options: as of `predict_all`. Raises UserError where
-    a network's output is not finite.
+    model: ImageBatch to scores or probabilities_NCHW of the canvas. keep: called, by the process that made it, with an
+    image's id, its map_HW of classes, at the image's own size, and its truth_HW or None; its time does not count.
+    options: as of `predict_all`. Raises UserError where a network's output is not finite.
     """
+    made: list[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]] = []
+
+    def batches() -> Iterator[Any]:
+        for batch in loader:
+            yield batch
+            while made and keep is not None:  # here, where predict_all has stopped its clock
+                keep(*made.pop())
 
     def predict(batch: Any) -> dict[int, NDArray[np.int64] | None]:
         moved = batch.to(device)
@@ -48,13 +55,13 @@ def predict_maps(
         (images,) = batch.inputs
         for place, image_id in enumerate(batch.image_ids):
             map_HW = class_map(scores_NCHW[place], images.sizes_hw[place], batch.original_sizes_hw[place])
+            labels_HW = None if batch.labels[place] is None else batch.labels[place].numpy()
             if keep is not None:
-                keep(image_id, map_HW)
-            labels_HW = batch.labels[place]
-            found[image_id] = None if labels_HW is None else confusion(labels_HW.numpy(), map_HW, classes)
+                made.append((image_id, map_HW, labels_HW))
+            found[image_id] = None if labels_HW is None else confusion(labels_HW, map_HW, classes)
         return found
 
-    return predict_all(model, loader, predict, everywhere=False, **options)
+    return predict_all(model, batches(), predict, everywhere=False, **options)
 
 
 def class_map(scores_CHW: Tensor, size_hw: tuple[int, int], original_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,13 +1,13 @@
-"""The cost of a detector: the part `cost` of evaluation.json, for fronts of AP against cost.
+"""The cost of a detector or a segmenter: the part `cost` of evaluation.json, for fronts of AP or mIoU against cost.
 
-parameters        of everything that detects (all detectors of an ensemble)
+parameters        of everything that is tested: all detectors of an ensemble, a segmenter with its auxiliary head
 flops             multiply-adds of one image, the test set's first, at its test size
 input_hw          that size, pixels
-proposals         regions that are scored in one image
-latency_s         median seconds of one image given alone, pixels on the device to detections there, after a warm-up
+proposals         of a detector: regions that are scored in one image
+latency_s         median seconds of one image given alone, pixels on the device to its answer there, after a warm-up
 latency_n         calls behind that median
 time_per_image_s  median over the test set's batches, in the recipe's size, of seconds an image: to the device and back
-                  to the host, masks in full size
+                  to the host, masks and maps in full size
 images_per_s      one over that
 peak_memory_mb    memory of the weights, and what a single image needs on top of it, folded norms among it: see
                   measure.memory_growth
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,49 +30,48 @@ from torch import nn
 from backbones import create_backbone
 from backbones.cost import count_flops, count_parameters, image_flops
 from backbones.norms import evaluating, forget_folded
-from detectors.faster_rcnn import FasterRCNN
-from vertebra.build import detection_data
 from vertebra.build.training import autocast_of
-from vertebra.data.datasets.records import DetectionDataset
 from vertebra.engine import provenance
 from vertebra.engine.distributed import World
 from vertebra.engine.measure import memory_growth, timed_calls, weights_mb
 from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 CALLS, FEWEST_CALLS, CALLS_WITHIN_S = 10, 3, 2.0  # of the latency; slow machines stop early
 CLASSES = 1000  # ImageNet's, whose classifiers the papers' tables count
 
 
 def cost(
-    recipe: DetectionRecipe,
+    recipe: DetectionRecipe | SegmentationRecipe,
     model: nn.Module,
-    test_set: DetectionDataset,
+    test_set: Any,
     times_s: Sequence[float],
     *,
-    detectors: Sequence[FasterRCNN],
+    test_loader: Callable[[Any, Any, World], Any],
+    method: str = "forward",
 ) -> dict[str, Any]:
-    """Return all figures named above. model: made of `detectors`. times_s: seconds an image, of each test batch."""
+    """Return all figures named above but `proposals`. times_s: seconds an image, of each test batch.
+
+    test_loader: recipe, test set and processes to batches. method: of the model, that takes an image's batch.
+    """
     one = recipe.model_copy(update={"workers": 0, "test": recipe.test.model_copy(update={"batch_size": 1})})
     device = next(model.parameters()).device
-    images, _ = next(iter(detection_data.detection_test_loader(one, test_set, World()))).inputs
-    images = images.to(device)
-    detector: Any = model
+    images = next(iter(test_loader(one, test_set, World()))).inputs[0].to(device)
     autocast = autocast_of(device, recipe.precision)
 
-    def detect() -> None:
+    def answer() -> None:
         with torch.inference_mode(), autocast():
-            detector.detect(images)
+            getattr(model, method)(images)
 
     with evaluating(model):
-        flops = count_flops(model, images, method="detect")
-        latencies_s = timed_calls(detect, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
+        flops = count_flops(model, images, method=method)
+        latencies_s = timed_calls(answer, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
         forget_folded()  # so that what the call keeps counts
-        memory_mb = weights_mb(model) + memory_growth(detect, device)
+        memory_mb = weights_mb(model) + memory_growth(answer, device)
     figures = {
         "parameters": count_parameters(model),
         "flops": flops,
         "input_hw": list(images.sizes_hw[0]),
-        "proposals": sum(one.proposals for one in detectors),
         "latency_s": statistics.median(latencies_s),
         "latency_n": len(latencies_s),
         "time_per_image_s": statistics.median(times_s),
