@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vertebra.build import detection_data
-from vertebra.build.detection_data import is_held_out
+from vertebra.build import detection_data, segmenter
+from vertebra.build.hold_out import is_held_out
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 
 @pytest.fixture
@@ -24,10 +25,13 @@ def forty_images(tmp_path) -> DetectionRecipe:
     ]
     for image in images:
         (tmp_path / image["file_name"]).touch()
+    square = {"segmentation": [[1, 1, 10, 1, 10, 10, 1, 10]]}
     categories = [{"id": 1, "name": "thing"}]
     for name in ("a", "b"):
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+        path.write_text(
+            json.dumps({"images": images, "annotations": [one | square for one in objects], "categories": categories})
+        )
     sources = {"train_source": f"json:{tmp_path / 'a.json'}", "test_source": f"json:{tmp_path / 'b.json'}"}
     return DetectionRecipe(dataset="json", data=tmp_path, validation=0.25, **sources)
 
@@ -40,6 +44,15 @@ def test_held_out_images_are_tested_on_and_never_trained_on(forty_images):
     assert len(whole) == 40
     assert len({trained.fingerprint(), tested.fingerprint(), whole.fingerprint()}) == 3
     assert len(tested.coco_truth()["annotations"]) == len(tested), "with their objects"
+
+
+def test_a_segmenter_holds_out_the_images_that_a_detector_does(forty_images):
+    same = forty_images.model_dump(include={"data", "validation", "train_source", "test_source"})
+    recipe = SegmentationRecipe(dataset="maps", **same)
+    for opened in ("open_train", "open_test"):
+        ids_I = getattr(segmenter, opened)(recipe).image_ids_I
+        assert ids_I.tolist() == getattr(detection_data, opened)(forty_images).image_ids_I.tolist()
+    assert len(segmenter.open_test(recipe.model_copy(update={"validation": 0.0}))) == 40
 
 
 def test_who_is_held_out_depends_on_the_image_alone():

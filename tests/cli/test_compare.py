@@ -38,6 +38,16 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_plan_of_segmenters_has_their_commands_and_times(sample, tmp_path):
+    flags = (*NO_WEIGHTS, "--data", sample, "--output", tmp_path / "runs", "--heads", "deeplabv3", "pyramid")
+    tiny = ("--width", "0.25", "--solver.iterations", "8")
+    done = run("compare", "--task", "seg", *flags, "--seeds", 2, "--device", "cpu", "--dry-run", "--", *tiny)
+    assert "8 cells: 2 backbones x 2 heads x 2 seeds on sample" in done.out
+    assert done.out.count(" train-seg ") == 8 and done.out.count(" --model.head pyramid ") == 4
+    assert re.search(r"Time: about \d+ (s|min) for what is not finished", done.out)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -47,6 +57,8 @@ def test_the_plan_has_the_cells_the_commands_and_about_how_long_they_take(sample
         ((".", "--seeds", 3, "--data", "x", "--workers", 0), "--data, --seeds, --workers are for the --backbones of a"),
         ((".", "--", "--seed", 1), "what follows the -- is for the --backbones of a matrix"),
         ((*NO_WEIGHTS, "--data", ".", "--heads", "c5"), "there is no head 'c5'"),
+        ((*NO_WEIGHTS, "--data", ".", "--heads", "c4", "--task", "seg"), "there is no head 'c4': it is one of fcn,"),
+        ((".", "--task", "seg"), "--task is for the --backbones of a matrix"),
         ((*NO_WEIGHTS, "--weights", "r50=a.safetensors"), "one of the backbones plain18, r18"),
         ((*NO_WEIGHTS, "--gpus", 6, "--gpus-per-job", 4), "--gpus 6 is not a multiple of --gpus-per-job 4"),
         ((*NO_WEIGHTS,), "--data is missing"),

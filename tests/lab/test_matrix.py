@@ -14,12 +14,12 @@ from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
 from vertebra.lab.estimate import cost_of, makespan_s
-from vertebra.lab.matrix import exchange_body
+from vertebra.lab.matrix import exchange_head
 from vertebra.lab.run import executor_of
 from vertebra.lab.sweep import Undecided, choose, write_choices
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import DEFAULT_RECIPES
-from vertebra.recipes.schema_compare import BODIES, CompareRecipe
+from vertebra.recipes.schema_compare import BODIES, TASKS, CompareRecipe
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 TINY = ("--width", "0.125", "--solver.iterations", "8")
@@ -67,7 +67,7 @@ def test_a_matrix_without_heads_has_the_names_that_it_always_had(tmp_path):
 def test_every_head_builds_on_every_data_set_with_sensible_numbers(tmp_path, dataset, body):
     """Sensible: as the recipes that were written for that body."""
     (head,) = CompareRecipe(heads=(body,), dataset=dataset).all_heads()
-    flags = exchange_body(head.recipe, body)
+    flags = exchange_head(TASKS["det"], head.recipe, body)
     recipe = parse_recipe(DetectionRecipe, ["--config", head.recipe, "--backbone", "r18", *flags], description="")
     model = recipe.model
     assert model.body == body
@@ -90,16 +90,16 @@ def test_every_data_set_has_its_heads():
 
 def test_a_recipe_gets_another_body_with_what_belongs_to_it():
     """The pairs of recipes that were written for both bodies have the same anchors."""
-    assert exchange_body("detection/coco_c4_1x.yaml", "c4") == ()
+    assert exchange_head(TASKS["det"], "detection/coco_c4_1x.yaml", "c4") == ()
     for c4, fpn in (("detection/voc_cpu", "detection/voc_fpn_cpu"), ("sample/detection", "sample/fpn")):
-        flags = exchange_body(c4, "fpn")
+        flags = exchange_head(TASKS["det"], c4, "fpn")
         exchanged = parse_recipe(DetectionRecipe, ["--config", c4, *flags], description="")
         assert exchanged.model.anchor_sizes == load_recipe(DetectionRecipe, find_recipe(fpn)).model.anchor_sizes
-    flags = exchange_body("detection/coco_fpn_1x.yaml", "c4")
+    flags = exchange_head(TASKS["det"], "detection/coco_fpn_1x.yaml", "c4")
     assert flags == ("--model.body", "c4", "--model.proposals-before-nms", "10000", "5000")
     paper = parse_recipe(
         DetectionRecipe,
-        ["--config", "detection/coco_c4_paper", *exchange_body("detection/coco_c4_paper", "fpn")],
+        ["--config", "detection/coco_c4_paper", *exchange_head(TASKS["det"], "detection/coco_c4_paper", "fpn")],
         description="",
     )
     assert paper.model.pooling == "align", "RoIPool has no form for a pyramid"
@@ -197,7 +197,7 @@ def test_a_faulty_command_line_is_a_sentence(tmp_path, fields, sentence):
 
 def test_what_only_a_matrix_heeds_is_known():
     """Every field that was set, and no other: a report on runs that exist would ignore it."""
-    given = {"seeds": 3, "dataset": "voc07", "data": "x", "pretrain": "x.yaml", "detection": "y.yaml", "gpus": 8}
+    given = {"seeds": 3, "dataset": "voc07", "data": "x", "pretrain": "x.yaml", "recipe": "y.yaml", "gpus": 8}
     given |= {"gpus_per_job": 4, "workers": 7, "device": "cpu", "heads": ["c4"], "dry_run": True}
     both = {"runs": ["a"], "output": "o", "report": "r", "predictions": ["n=p.json"], "truth": "t.json", "images": "i"}
     recipe = CompareRecipe.model_validate({**given, **both, "expect": "e.yaml"})
@@ -257,7 +257,7 @@ def test_a_trial_whose_figure_cannot_be_read_leaves_its_own_cells_undecided(tmp_
     with pytest.raises(Undecided, match=r"evaluation.json has no coco AP .*; remove the run, and it is tried again"):
         planned.decided(recipe, planned.cells[0])
     broken.write_text('{"coco": {"AP": null}}')
-    with pytest.raises(Undecided, match=r"no object in the held-out images; give a greater --sweep-share"):
+    with pytest.raises(Undecided, match=r"or no labelled pixel; give a greater --sweep-share"):
         planned.decided(recipe, planned.cells[0])
     write_choices(recipe, list(planned.trials.values()))
     written = json.loads((tmp_path / "out" / "sweep.json").read_text())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from vertebra.build.hold_out import part_of_training
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
@@ -43,27 +42,7 @@ def open_test(recipe: DetectionRecipe) -> DetectionDataset:
 
 
 def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
-    dataset = _open(recipe, recipe.source("train"))
-    if not dataset.labelled:
-        raise ValueError(
-            f"{dataset.source}: its annotations are not here, so nothing can be learnt from it; "
-            "train on another source (--train-source)"
-        )
-    if not recipe.validation:
-        return dataset
-    chosen = np.flatnonzero(is_held_out(dataset.image_ids_I.tolist(), recipe.validation) == held_out)
-    if not len(chosen):
-        raise ValueError(
-            f"{dataset.source}: --validation {recipe.validation:g} of its {counted(len(dataset), 'image')} leaves none "
-            f"to {'test' if held_out else 'train'} on; choose another share"
-        )
-    return dataset.subset(chosen)
-
-
-def is_held_out(image_ids: Sequence[int], share: float) -> np.ndarray:
-    """Tell which images belong to the share that is set aside: by a hash of each one's id, whatever the others are."""
-    digests = [hashlib.sha256(f"held out {image_id}".encode()).digest()[:8] for image_id in image_ids]
-    return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests], dtype=bool)
+    return part_of_training(_open(recipe, recipe.source("train")), recipe.validation, held_out=held_out)
 
 
 def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:

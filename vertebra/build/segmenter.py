@@ -17,6 +17,7 @@ from segmenters.segmenter import Segmenter
 from segmenters.testtime import AveragedViews
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import load_file_state, make_pyramid, over_gpus
+from vertebra.build.hold_out import part_of_training
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
@@ -32,17 +33,23 @@ LONGEST = 8  # an image is at most so many times as long as it is wide
 
 
 def open_train(recipe: SegmentationRecipe) -> SemanticDataset:
-    """Return the training set, cut to the recipe's `limit`."""
-    return _open(recipe, recipe.source("train"), recipe.limit)
+    """Return the training set without what is held out for validation, cut to the recipe's `limit`.
+
+    Raises ValueError where it has no truth to learn from.
+    """
+    whole = open_semantic(recipe.data_directory(), recipe.source("train"))
+    return _cut(part_of_training(whole, recipe.validation, held_out=False), recipe.limit)
 
 
 def open_test(recipe: SegmentationRecipe) -> SemanticDataset:
-    """Return the test set, cut to the recipe's `test.limit`."""
-    return _open(recipe, recipe.source("test"), recipe.test.limit)
+    """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
+    dataset = open_semantic(recipe.data_directory(), recipe.source("train" if recipe.validation else "test"))
+    if recipe.validation:
+        dataset = part_of_training(dataset, recipe.validation, held_out=True)
+    return _cut(dataset, recipe.test.limit)
 
 
-def _open(recipe: SegmentationRecipe, source: str, limit: int | None) -> SemanticDataset:
-    dataset = open_semantic(recipe.data_directory(), source)
+def _cut(dataset: SemanticDataset, limit: int | None) -> SemanticDataset:
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 

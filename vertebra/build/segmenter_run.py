@@ -139,7 +139,7 @@ def evaluate_segmenter(
     run.write_json(
         run.evaluation,
         {
-            "segmentation": figures,
+            "segmentation": {name: None if np.isnan(value) else value for name, value in figures.items()},
             "classes": {name: None if np.isnan(value) else value for name, value in zip(names, iou_C.tolist())},
             "images": len(matrices),
             "confusion": np.sum(matrices, axis=0).tolist(),

@@ -1,12 +1,16 @@
-"""Compare backbones in a detector: run a matrix of backbones, heads and seeds, or report on runs that exist.
+"""Compare backbones in a detector or a segmenter: run a matrix of backbones, heads and seeds, or report on runs that exist.
 
 What the matrix would do, with an estimate of its time; then the same without --dry-run:
 
 python tools/compare.py --backbones vgg16 r50 r101 --heads c4 fpn --dataset voc07 --data VOCdevkit --weights vgg16=torchvision r50=torchvision r101=FILE --seeds 3 --gpus 8 --gpus-per-job 4 --dry-run
 
-Backbones without weights are pre-trained first; what follows a lone -- goes to every detector's training:
+Backbones without weights are pre-trained first; what follows a lone -- goes to the training of every cell:
 
 python tools/compare.py --backbones plain18 r18 --data SAMPLE --pretrain sample/objects.yaml --jobs 2 -- --solver.iterations 300
+
+Segmenters instead of detectors, compared by mean IoU:
+
+python tools/compare.py --task seg --backbones vgg16 r101 --heads deeplabv3 pyramid --dataset voc12aug --data VOCdevkit --weights ... --seeds 3
 
 The same learning rates for every backbone, the best by images held out of the training set; on a SLURM cluster (on a Ray
 cluster with --ray auto):
@@ -33,9 +37,8 @@ from typing import TYPE_CHECKING
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe, split_at_dashes
-from vertebra.recipes.schema import flag_of
+from vertebra.recipes.schema import flag_of, flatten
 from vertebra.recipes.schema_compare import CompareRecipe
-from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.lab.matrix import Matrix
@@ -97,7 +100,7 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     if len(recipe.backbones) == 1 and not recipe.predictions:
         raise RecipeError(f"{recipe.backbones[0]} alone is compared with nothing: name a second of --backbones")
     if recipe.backbones and recipe.data is None:
-        raise RecipeError("--data is missing: the directory of the detection data set")
+        raise RecipeError("--data is missing: the directory of the data set")
     if recipe.images is not None and not recipe.images.is_dir():
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
@@ -141,7 +144,7 @@ def finished(recipe: CompareRecipe, matrix: Matrix) -> list[Training]:
 
 def in_order(recipe: CompareRecipe, done: Sequence[Training]) -> list[Training]:
     """Return the cells among the finished trainings: the baseline's first, head by head."""
-    cells = [one for one in done if one.command_name == "train-det" and not one.value]
+    cells = [one for one in done if one.command_name == recipe.trains.command and not one.value]
     heads = list(dict.fromkeys(cell.head for cell in cells))
     return sorted(cells, key=lambda cell: (heads.index(cell.head), recipe.backbones.index(cell.backbone), cell.seed))
 
@@ -177,12 +180,13 @@ def comparable(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], lis
     """Return the runs of heads that have two sides or more, and a sentence on each other head of a matrix."""
     if not recipe.backbones or recipe.predictions:
         return runs, []
-    recipes = {run: load_recipe(DetectionRecipe, run / "config.yaml") for run in runs}
+    task = recipe.trains
+    fields = {run: flatten(load_recipe(task.recipe, run / "config.yaml")) for run in runs}
     sides: dict[str, set[str]] = {}
-    for one in recipes.values():
-        sides.setdefault(one.model.body, set()).add(one.backbone)
-    alone = {body: names for body, names in sides.items() if len(names) < 2}
+    for one in fields.values():
+        sides.setdefault(one[task.head], set()).add(one["backbone"])
+    alone = {head: names for head, names in sides.items() if len(names) < 2}
     sentences = [
-        f"{body}: only {', '.join(names)} has a result, so it is not compared" for body, names in alone.items()
+        f"{head}: only {', '.join(names)} has a result, so it is not compared" for head, names in alone.items()
     ]
-    return [run for run, one in recipes.items() if one.model.body not in alone], sentences
+    return [run for run, one in fields.items() if one[task.head] not in alone], sentences

@@ -15,19 +15,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vertebra.cli.common import in_processes
-from vertebra.recipes.command_line import parse_recipe
-from vertebra.recipes.schema_segmentation import SegmentationRecipe
+from vertebra.recipes.command_line import parse_recipe, take_flag
+from vertebra.recipes.schema_segmentation import SEGMENTATION_RECIPES, SegmentationRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
-
-DEFAULT_RECIPE = "segmentation/voc12_deeplabv3.yaml"
 
 Settings = SegmentationRecipe
 
 
 def main(arguments: list[str]) -> int:
-    recipe = parse_recipe(SegmentationRecipe, arguments, description=__doc__ or "", default=DEFAULT_RECIPE)
+    dataset, _ = take_flag(arguments, "--dataset")
+    default = SEGMENTATION_RECIPES.get(dataset or "voc12aug", SEGMENTATION_RECIPES["voc12aug"])
+    recipe = parse_recipe(SegmentationRecipe, arguments, description=__doc__ or "", default=default)
     recipe.require_inputs()
     return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 

@@ -11,30 +11,21 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from backbones import create_backbone
-from backbones.cost import count_flops, image_flops
-from detectors.faster_rcnn import FasterRCNN
-from vertebra.build import detection_data
-from vertebra.build.backbone import build_backbone, make_detector_backbone
-from vertebra.build.classification_data import open_classes
-from vertebra.build.detector import make_detector
+from backbones.cost import image_flops
 from vertebra.build.training import autocast_of
 from vertebra.engine import device, precision
 from vertebra.engine.jobs.board import latest
+from vertebra.lab.kinds import kind_of
 from vertebra.lab.matrix import Matrix
 from vertebra.lab.training import Training
-from vertebra.recipes.schema import BackboneRecipe, RunRecipe
 from vertebra.recipes.schema_compare import CompareRecipe
-from vertebra.recipes.schema_detection import DetectionRecipe
 
-CLASSES = 20
-MASK_CELLS = 14  # a side of what a mask is read from
 BACKWARD_AND_FORWARD = 3
-ASPECT = 4 / 3  # of a common photograph
 MEASURED_S = 0.8
 
 
@@ -52,61 +43,10 @@ class Cost:
         return training.iterations * self.step + evaluations * test_images * self.test
 
 
-def cost_of(recipe: RunRecipe) -> Cost:
+def cost_of(recipe: Any) -> Cost:
     """Return what the recipe's training costs, from its layers alone."""
-    batch = recipe.solver.batch_size if isinstance(recipe, BackboneRecipe | DetectionRecipe) else 1
-    if isinstance(recipe, DetectionRecipe):
-        one, test = _detector_flops(recipe)
-    else:
-        assert isinstance(recipe, BackboneRecipe)
-        with torch.device("meta"):
-            net = build_backbone(recipe, num_classes=1000)
-            sides = recipe.input.size, recipe.input.test_size or recipe.input.size
-            one, test = (image_flops(net, side, side) for side in sides)
-    return Cost(BACKWARD_AND_FORWARD * batch * one, test)
-
-
-def _detector_flops(recipe: DetectionRecipe) -> tuple[int, int]:
-    """Return the multiply-adds of one photograph in training (forward) and at test."""
-    recipe = recipe.model_copy(update={"engine": "vertebra"})  # the layers are the same
-    rois, proposals = recipe.model.rois, recipe.model.proposals[1]
-    side, test_side = statistics.mean(recipe.input.shorter_side), recipe.input.test_shorter_side
-    with torch.device("meta"):
-        detector = make_detector(recipe, make_detector_backbone(recipe), CLASSES)
-        training = _Pass(detector, rois, masks=int(rois * recipe.model.roi_positive))
-        test = _Pass(detector, proposals, masks=recipe.test.detections)
-        return (
-            count_flops(training, _photograph(side, recipe.input.longer_side)),
-            count_flops(test, _photograph(test_side, recipe.input.longer_side)),
-        )
-
-
-def _photograph(shorter: float, longest: int) -> Tensor:
-    return torch.zeros(1, 3, round(shorter), round(min(longest, shorter * ASPECT)), dtype=torch.uint8)
-
-
-class _Pass(nn.Module):
-    """A detector's layers with regions that are there by number alone, so that it runs on the meta device."""
-
-    def __init__(self, detector: FasterRCNN, regions: int, masks: int):
-        super().__init__()
-        self.detector, self.regions, self.masks = detector, regions, masks
-
-    def forward(self, pixels_N3HW: Tensor) -> None:
-        sizes_hw_N2 = torch.zeros(len(pixels_N3HW), 2, dtype=torch.int64, device=pixels_N3HW.device)
-        maps = self.detector.body(pixels_N3HW, sizes_hw_N2)
-        for x_NCHW in maps:
-            self.detector.rpn.head(x_NCHW)
-        box_head = self.detector.box_head
-        cells, predictor = box_head.head.roi_size, box_head.predictor
-        maps_MCHW = box_head.head.maps(maps[0].new_zeros(self.regions, maps[0].shape[1], cells, cells))
-        vectors_MV = box_head.head.vectors(maps_MCHW)
-        vectors_MV = torch.cat([vectors_MV, vectors_MV], dim=1) if box_head.context else vectors_MV
-        predictor.scores(vectors_MV), predictor.deltas(vectors_MV)  # its forward names a device, which meta is not
-        mask_head = self.detector.mask_head
-        if mask_head is not None:
-            own = maps[0].new_zeros(self.masks, maps[0].shape[1], MASK_CELLS, MASK_CELLS)
-            mask_head(maps_MCHW[: self.masks] if mask_head.pool is None else own)
+    one, test = kind_of(recipe).flops(recipe)
+    return Cost(BACKWARD_AND_FORWARD * recipe.solver.batch_size * one, test)
 
 
 def measure_rate(on: torch.device, wanted: str) -> float:
@@ -146,10 +86,8 @@ def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float],
         # Jobs share a CPU's cores; a GPU is its job's alone.
         share = 1 / recipe.at_once if here.type == "cpu" else recipe.processes
         rate = measure_rate(here, everything[0].recipe.precision)
-    first = matrix.cells[0].recipe
-    images = {"train-det": len(detection_data.open_test(first))}  # type: ignore[arg-type]
-    if matrix.pretrainings:
-        images["train-backbone"] = len(open_classes(matrix.pretrainings[0].recipe, "val"))  # type: ignore[arg-type]
+    samples = {one.command_name: one.recipe for one in (*matrix.pretrainings, *matrix.cells)}
+    images = {command: len(kind_of(recipe).open_test(recipe)) for command, recipe in samples.items()}
     times_s = {}
     for training in everything:
         cost, pace_s = costs[training.kind], paces_s[training.kind]

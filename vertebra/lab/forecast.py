@@ -92,7 +92,7 @@ def table(recipe: CompareRecipe, matrix: Matrix, done: Sequence[Training], times
             finished = sum(one in done for one in seeds)
             cells.append(f"{finished} of {len(seeds)} finished, about {roughly(times_s[seeds[0].name])} each")
         rows.append(Row(backbone, cells))
-    columns = [head or "detector" for head in heads]
+    columns = [head or recipe.trains.noun for head in heads]
     return Table("", columns, rows, left=frozenset(columns))
 
 

@@ -1,4 +1,4 @@
-"""From a comparison's recipe to its trainings: backbones to pre-train, trials of a sweep, and a detector a cell.
+"""From a comparison's recipe to its trainings: backbones to pre-train, trials of a sweep, and the cells.
 
 A cell is a backbone with a head and a seed. A training is a command line that anyone can type; its recipe is what that
 command line means.
@@ -7,27 +7,25 @@ command line means.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from backbones import BackboneError
 from vertebra.build import detection_data
-from vertebra.build.backbone import make_detector_backbone, pretrained_backbone
-from vertebra.build.detector import make_detector
+from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.training import pipeline_of
 from vertebra.build.weights import TORCHVISION_WEIGHTS, local_file
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
+from vertebra.lab.kinds import cell_kind_of
 from vertebra.lab.sweep import choose, trials_of, with_choice
 from vertebra.lab.training import Training, common_flags, seeded, steps_of
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
-from vertebra.recipes.schema import BackboneRecipe, path_part
-from vertebra.recipes.schema_compare import SET_BY_MATRIX, CompareRecipe, Head
-from vertebra.recipes.schema_detection import FPN_LEVELS, DetectionRecipe, Detector
-
-PYRAMID_BEFORE_NMS = (2000, 1000)  # of each level (Lin et al. 2017, and everyone since)
+from vertebra.recipes.schema import BackboneRecipe, flag_of, flatten, path_part
+from vertebra.recipes.schema_compare import SET_BY_MATRIX, CompareRecipe, Head, Task
+from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,15 @@ class Matrix:
 
 
 def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
-    """Plan the matrix of a comparison; overrides: flags for every detector's training.
+    """Plan the matrix of a comparison; overrides: flags for the training of every cell.
 
     Raises RecipeError for whatever would make a cell fail that can be seen beforehand.
     """
+    by_head = flag_of(recipe.trains.head)
     for argument in overrides:
-        if argument.split("=")[0] in SET_BY_MATRIX:
-            hint = "give --heads" if argument.startswith("--model.body") else "write it before the --"
-            raise RecipeError(f"{argument.split('=')[0]} is the matrix's own flag", hint=hint)
+        if (flag := argument.split("=")[0]) in (*SET_BY_MATRIX, by_head):
+            hint = "give --heads" if flag == by_head else "write it before the --"
+            raise RecipeError(f"{flag} is the matrix's own flag", hint=hint)
     heads = recipe.all_heads()
     if recipe.data is None or not recipe.data.is_dir():
         raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
@@ -87,7 +86,7 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
     }
     for first in firsts.values():
         check(first, is_pretrained=first.backbone not in recipe.weights_of())
-    _check_bodies(firsts)
+    _check_heads(recipe.trains, firsts)
     trials = {} if not recipe.sweep else {key: trials_of(recipe, first) for key, first in firsts.items()}
     cells = tuple(
         seeded(first, seed, first.output.with_name(f"{first.output.name}_seed{seed}"))
@@ -118,17 +117,16 @@ def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
             read_predictions(path, truth)
 
 
-def _check_bodies(firsts: dict[tuple[str, str], Training]) -> None:
-    """Raise RecipeError where two heads have one body, by which the report keeps heads apart."""
+def _check_heads(task: Task, firsts: dict[tuple[str, str], Training]) -> None:
+    """Raise RecipeError where two heads are alike in the field by which the report keeps heads apart."""
     seen: dict[str, str] = {}
     for (_, name), first in firsts.items():
-        assert isinstance(first.recipe, DetectionRecipe)
-        body, engine = first.recipe.model.body, first.recipe.engine
-        other = seen.setdefault(f"{body} {engine}", name)
+        fields = flatten(first.recipe)
+        other = seen.setdefault(f"{fields[task.head]} {fields.get('engine')}", name)
         if other != name:
             raise RecipeError(
-                f"the heads {other} and {name} have one body, {body}, and one engine, by which the report keeps heads "
-                "apart: compare them in two matrices"
+                f"the heads {other} and {name} have one {task.head.partition('.')[2]}, {fields[task.head]}, by which "
+                "the report keeps heads apart: compare them in two matrices"
             )
 
 
@@ -158,14 +156,15 @@ def _pretraining(recipe: CompareRecipe, backbone: str) -> Training:
 def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overrides: tuple[str, ...]) -> Training:
     """Plan the backbone with the head and seed 0."""
     stem = "_".join(part for part in (path_part(backbone), head.name) if part)
+    task = recipe.trains
     flags = (
         *("--config", head.recipe, "--dataset", recipe.dataset, "--backbone", backbone),
         *("--data", str(recipe.data), "--weights", weights, *common_flags(recipe)),
-        *(exchange_body(head.recipe, head.body) if head.body else ()),
+        *(exchange_head(task, head.recipe, head.head) if head.head else ()),
         *overrides,
     )
     try:
-        parsed = parse_recipe(DetectionRecipe, list(flags), description="")
+        parsed = parse_recipe(task.recipe, list(flags), description="")
     except RecipeError as error:
         if not (head.name and overrides):
             raise
@@ -173,24 +172,30 @@ def _cell(recipe: CompareRecipe, backbone: str, head: Head, weights: str, overri
             f"{head.name}: {error} (what follows the -- is for every head; for one of them, write a recipe: "
             f"--heads {head.name}=FILE.yaml)"
         ) from None
-    title = f"{head.name or 'detector'} on {backbone}"
+    title = f"{head.name or task.noun} on {backbone}"
     output = recipe.output / stem
-    return Training("train-det", title, backbone, head.name, 0, output, flags, parsed, iterations=steps_of(parsed))
+    return Training(task.command, title, backbone, head.name, 0, output, flags, parsed, iterations=steps_of(parsed))
+
+
+def exchange_head(task: Task, config: str, head: str) -> tuple[str, ...]:
+    """Return the flags that give a recipe another head, and what has to change with it; none where it has that head."""
+    recipe = load_recipe(task.recipe, find_recipe(config))
+    return cell_kind_of(recipe).exchange(recipe, head)
 
 
 def check(cell: Training, *, is_pretrained: bool) -> None:
-    """Build the detector without its numbers, and its pipeline.
+    """Build the network without its numbers, and its pipeline.
 
     is_pretrained: the matrix itself makes the weights. Raises RecipeError where one of them cannot be, or where its
     weights are missing.
     """
     recipe = cell.recipe
-    assert isinstance(recipe, DetectionRecipe)
+    assert isinstance(recipe, DetectionRecipe | SegmentationRecipe)
     try:
         with torch.device("meta"):
             if recipe.weights == "none":
                 pretrained_backbone(recipe)
-            make_detector(recipe, make_detector_backbone(recipe), classes=20)
+            cell_kind_of(recipe).make(recipe)
         pipeline_of(recipe)
     except (BackboneError, ValueError) as error:
         raise RecipeError(f"{cell.title}: {error}") from None
@@ -199,25 +204,3 @@ def check(cell: Training, *, is_pretrained: bool) -> None:
         raise RecipeError(f"torchvision has no weights for {cell.backbone}; it has them for {known}")
     if recipe.weights not in ("none", "torchvision") and not is_pretrained and not local_file(recipe.weights).is_file():
         raise RecipeError(f"--weights {cell.backbone}={recipe.weights}: there is no such file")
-
-
-def exchange_body(config: str, body: str) -> tuple[str, ...]:
-    """Flags that give a recipe another body, and what has to change with it; none where it has that body already."""
-    model = load_recipe(DetectionRecipe, find_recipe(config)).model
-    if model.body == body:
-        return ()
-    changes: dict[str, Any] = {"body": [body]}
-    if body == "fpn":
-        before = [min(pair) for pair in zip(model.proposals_before_nms, PYRAMID_BEFORE_NMS)]
-        changes |= {"anchor-sizes": pyramid_anchors(model), "proposals-before-nms": before, "pooling": ["align"]}
-    elif model.body == "fpn":  # its numbers are a level's
-        changes["proposals-before-nms"] = [count * FPN_LEVELS for count in model.proposals_before_nms]
-    return tuple(part for name, values in changes.items() for part in (f"--model.{name}", *map(str, values)))
-
-
-def pyramid_anchors(model: Detector) -> list[int]:
-    """One size for each level of a pyramid: the greatest sizes of a single map, and halves of the least before them."""
-    sizes = sorted(model.anchor_sizes)[-FPN_LEVELS:]
-    while len(sizes) < FPN_LEVELS:
-        sizes.insert(0, max(1, sizes[0] // 2))
-    return sizes

@@ -14,10 +14,10 @@ from typing import Any
 
 from vertebra.ground.errors import RecipeError, UserError
 from vertebra.ground.files import write_json
+from vertebra.lab.kinds import cell_kind_of
 from vertebra.lab.training import Training, with_flags
 from vertebra.recipes.schema import COMPARED, NO_EFFECT, flatten, path_part
 from vertebra.recipes.schema_compare import CompareRecipe, Sweep
-from vertebra.recipes.schema_detection import DetectionRecipe
 
 
 class Undecided(UserError):
@@ -40,7 +40,7 @@ def trials_of(recipe: CompareRecipe, first: Training) -> tuple[Training, ...]:
     Raises RecipeError for a field that a sweep cannot choose, and for a value that the field cannot have.
     """
     sweep = _sweep(recipe)
-    _check(sweep, first)
+    _check(sweep, first, recipe.trains.noun)
     trials = []
     for value in sweep.values:
         output = recipe.output / "sweep" / f"{first.output.name}_{path_part(value)}"
@@ -70,7 +70,8 @@ def with_choice(recipe: CompareRecipe, cell: Training, choice: Choice) -> Traini
 
 def rule(recipe: CompareRecipe, cell: Training) -> str:
     """Return the rule by which a value is chosen, in words."""
-    return f"best {_figure_name(cell)[1]} on {recipe.sweep_share:g} of the training images, seed 0"
+    _, _, figure = cell_kind_of(cell.recipe).figure(cell.recipe)
+    return f"best {figure} on {recipe.sweep_share:g} of the training images, seed 0"
 
 
 def choose(trials: Sequence[Training]) -> Choice:
@@ -113,15 +114,9 @@ def _sweep(recipe: CompareRecipe) -> Sweep:
     return sweep
 
 
-def _figure_name(cell: Training) -> tuple[tuple[str, str], str]:
-    """Return the figure's keys in evaluation.json, and its name: VOC's mAP for VOC's data sets, else COCO's AP."""
-    assert isinstance(cell.recipe, DetectionRecipe)
-    return (("voc", "mAP"), "VOC mAP") if cell.recipe.dataset.startswith("voc") else (("coco", "AP"), "AP")
-
-
 def _figure(trial: Training) -> float | None:
     path = trial.output / "evaluation.json"
-    (metric, name), _ = _figure_name(trial)
+    metric, name, _ = cell_kind_of(trial.recipe).figure(trial.recipe)
     try:
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         figure = evaluation[metric][name]
@@ -130,16 +125,17 @@ def _figure(trial: Training) -> float | None:
             f"{path} has no {metric} {name} ({error})", hint="remove the run, and it is tried again"
         ) from None
     if figure is None:
-        raise Undecided(path, "there is no object in the held-out images", "give a greater --sweep-share")
+        reason = "there is no object in the held-out images, or no labelled pixel"
+        raise Undecided(path, reason, "give a greater --sweep-share")
     return float(figure)
 
 
-def _check(sweep: Sweep, first: Training) -> None:
+def _check(sweep: Sweep, first: Training, noun: str) -> None:
     fields = [name for name in flatten(first.recipe) if name not in NO_EFFECT | COMPARED | {"sweep", "validation"}]
     if sweep.field not in fields:
         near = [name for name in fields if name.endswith(f".{sweep.field}")]
         near = near or difflib.get_close_matches(sweep.field, fields, n=1)
         hint = f"did you mean {near[0]}?" if near else ""
-        raise RecipeError(f"--sweep {sweep.field}", "a detector's recipe has no such field that can be swept", hint)
+        raise RecipeError(f"--sweep {sweep.field}", f"a {noun}'s recipe has no such field that can be swept", hint)
     if any(argument.split("=")[0].replace("_", "-") == sweep.flag for argument in first.flags):
         raise RecipeError(f"--sweep {sweep.field}: {sweep.flag} stands after the -- as well; the sweep is to choose it")

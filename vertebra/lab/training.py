@@ -7,12 +7,11 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vertebra.build import detection_data
-from vertebra.build.classification_data import open_classes
 from vertebra.build.training import iterations_of
 from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
+from vertebra.lab.kinds import kind_of
 from vertebra.recipes.command_line import drop_other_lengths, validated
 from vertebra.recipes.schema import (
     ADDED,
@@ -25,13 +24,14 @@ from vertebra.recipes.schema import (
 )
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_jobs import Jobs
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 
 @dataclass(frozen=True)
 class Training:
     """One run: what it is, where it goes, the flags of its command, and the recipe that they make.
 
-    title: what to call it in a sentence. head: of a detector, "" where a plan has one alone. value: of the swept
+    title: what to call it in a sentence. head: of a cell, "" where a plan has one alone. value: of the swept
     field, in a trial of a sweep.
     """
 
@@ -120,7 +120,7 @@ def _as_flag(name: str, value: str, parsed: object) -> tuple[str, ...]:
 
 def steps_of(recipe: RunRecipe) -> int:
     """Return the length of the recipe's training in steps; in epochs it takes a look at the data."""
-    assert isinstance(recipe, BackboneRecipe | DetectionRecipe)
+    assert isinstance(recipe, BackboneRecipe | DetectionRecipe | SegmentationRecipe)
     if recipe.solver.iterations:
         return iterations_of(recipe, 0)
     same = {"solver": type(recipe.solver)(), "seed": 0, "output": None, "weights": type(recipe)().weights}
@@ -128,7 +128,5 @@ def steps_of(recipe: RunRecipe) -> int:
 
 
 @functools.cache  # a large set takes seconds to open, and all trainings of a plan have the same
-def _images_of(recipe: BackboneRecipe | DetectionRecipe) -> int:
-    if isinstance(recipe, DetectionRecipe):
-        return len(detection_data.open_train(recipe))
-    return len(open_classes(recipe, "train"))
+def _images_of(recipe: RunRecipe) -> int:
+    return len(kind_of(recipe).open_train(recipe))

@@ -316,6 +316,30 @@ class RunRecipe(Recipe):
         require_trackers(self.track)
 
 
+class CellRecipe(RunRecipe):
+    """Settings of what a matrix trains in its cells: detectors and segmenters."""
+
+    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
+    validation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training images that is set aside, by a hash of their ids, and tested on instead of "
+        "the test set.",
+    )
+    sweep: str = Field(
+        "",
+        description="What compare.py --sweep chose a field's value by, FIELD: VALUES, RULE; a record, changes nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _sweep_names_a_field(self) -> CellRecipe:
+        name = self.sweep.partition(":")[0]
+        if name and name not in flatten(self):
+            raise ValueError(f"sweep names {name}, which is no field of this recipe")
+        return self
+
+
 class ClassificationInput(Recipe):
     """Views of an image in training and at test (1 centre crop)."""
 
@@ -501,9 +525,9 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that make two runs comparable: all that can change a result and is not what is compared.
 
-    Of a source `json:PATH` (`yolo:`, `vocxml:`) the name alone is kept; the fingerprint stands for its content. Where a
-    sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are left out at their
-    neutral values.
+    Of a source `json:PATH` (`yolo:`, `vocxml:`, `maps:`) the name alone is kept; the fingerprint stands for its
+    content. Where a sweep has chosen a field's value, the sweep is protocol and the value is not. Fields of ADDED are
+    left out at their neutral values.
     """
     left_out = may_differ(recipe) | COMPARED | {getattr(recipe, "sweep", "").partition(":")[0]}
     flat = flatten(recipe)
@@ -528,4 +552,5 @@ def follows_evaluations(recipe: Recipe) -> bool:
 
 def _without_directory(source: str) -> str:
     kind, colon, path = source.partition(":")
-    return f"{kind}:{Path(path).name}" if colon and kind.removesuffix("0") in OWN_SOURCES else source
+    is_own = colon and kind.removesuffix("0") in (*OWN_SOURCES, "maps")
+    return f"{kind}:{Path(path).name}" if is_own else source

@@ -6,20 +6,23 @@ Plain data as `vertebra.recipes.schema` is: nothing here imports torch or anothe
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from vertebra.recipes.schema import DEFAULT_RECIPES, DETECTION_SETS, Body, flag_of, refuse
+from vertebra.recipes.schema import DEFAULT_RECIPES, Body, CellRecipe, flag_of, refuse
+from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_jobs import Jobs
+from vertebra.recipes.schema_segmentation import SEGMENTATION_RECIPES, SegmentationRecipe, SegmenterHead
 
 BODIES: tuple[str, ...] = get_args(Body)
 
-# The recipe of a named head on a data set. Where none stands here it is the data set's own (DEFAULT_RECIPES), or
-# --detection, with the body exchanged: see `vertebra.lab.matrix.exchange_body`.
+# The recipe of a named head on a data set. Where none stands here it is the data set's own, or --recipe, with the head
+# exchanged: see `vertebra.lab.kinds`.
 HEAD_RECIPES: dict[tuple[str, str], str] = {
     **{(dataset, "c4"): recipe for dataset, recipe in DEFAULT_RECIPES.items()},
     **{
@@ -28,25 +31,56 @@ HEAD_RECIPES: dict[tuple[str, str], str] = {
     },
     ("sample", "fpn"): "sample/fpn.yaml",
 }
+SEGMENTER_RECIPES = {
+    (dataset, head): f"segmentation/voc12_{head}.yaml"
+    for dataset in ("voc12", "voc12aug")
+    for head in ("fcn", "deeplabv3")
+}
 # Fields with an effect on a report on runs that exist, or on --predictions alone; all others are a matrix's.
 REPORT_FIELDS = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
-# Flags that the matrix itself gives to every training of a detector.
+# Flags that the matrix itself gives to every training, beside that of the head.
 SET_BY_MATRIX = (
     *("--config", "--backbone", "--dataset", "--data", "--weights", "--seed", "--output", "--resume", "--device"),
-    *("--gpus", "--workers", "--validation", "--sweep", "--model.body"),
+    *("--gpus", "--workers", "--validation", "--sweep"),
 )
 
 
 @dataclass(frozen=True)
-class Head:
-    """A column of the matrix: its name ("" where only one recipe was asked for), its recipe, and the body to give it.
+class Task:
+    """What the cells of a matrix train.
 
-    body None: the recipe's own.
+    noun: what to call it. command: that trains it, with a recipe of the class `recipe`. head: the field in which cells
+    with different heads differ, and `heads` its values. recipes: of each data set; head_recipes: of a head on one.
+    """
+
+    noun: str
+    command: str
+    recipe: type[CellRecipe]
+    head: str
+    heads: tuple[str, ...]
+    recipes: Mapping[str, str]
+    head_recipes: Mapping[tuple[str, str], str]
+
+
+TASKS = {
+    "det": Task("detector", "train-det", DetectionRecipe, "model.body", BODIES, DEFAULT_RECIPES, HEAD_RECIPES),
+    "seg": Task(
+        *("segmenter", "train-seg", SegmentationRecipe, "model.head"),
+        *(get_args(SegmenterHead), SEGMENTATION_RECIPES, SEGMENTER_RECIPES),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column of the matrix: its name ("" where only one recipe was asked for), its recipe, and the head to give it.
+
+    head None: the recipe's own.
     """
 
     name: str
     recipe: str
-    body: str | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,21 +99,29 @@ class CompareRecipe(Jobs):
     """Finished runs to report on, or a matrix of backbones, heads and seeds under one protocol."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = Field((), description="Finished run directories to compare.")
+    task: Literal["det", "seg"] = Field("det", description="What is trained on the backbones: detectors, segmenters.")
     backbones: tuple[str, ...] = Field((), description="The backbones to compare; the first is the baseline.")
     heads: tuple[str, ...] = Field(
         (),
-        description="c4, dc5, fpn, each with its recipe for the data set, or NAME=RECIPE.yaml; none: the one recipe of "
-        "--detection or of the data set. Each head is a comparison of its own.",
+        description=f"{', '.join(BODIES)} (det), {', '.join(get_args(SegmenterHead))} (seg), each with its recipe for "
+        "the data set, or NAME=RECIPE.yaml; none: the one recipe of --recipe or of the data set. Each head is a "
+        "comparison of its own.",
     )
-    dataset: str = Field("sample", description=f"One of {', '.join(DETECTION_SETS)}.")
-    data: Path | None = Field(None, description="Directory of the detection data set.")
+    dataset: str = Field(
+        "sample", description="; ".join(f"{name}: {', '.join(task.recipes)}" for name, task in TASKS.items())
+    )
+    data: Path | None = Field(None, description="Directory of the data set.")
     seeds: int = Field(1, ge=1, description="Runs of each backbone with each head: seeds 0 to N-1.")
     weights: tuple[str, ...] = Field(
         (), description="BACKBONE=FILE, =hf:USER/NAME, =torchvision or =none; a backbone without it is pre-trained."
     )
     pretrain: str | None = Field(None, description="Recipe with which backbones without weights are pre-trained.")
     pretrain_data: Path | None = Field(None, description="Folder of classes for the pre-training.")
-    detection: str | None = Field(None, description="Recipe of the detectors; none: the data set's.")
+    recipe: Annotated[str | None, tyro.conf.arg(aliases=["--detection"])] = Field(
+        None,
+        validation_alias=AliasChoices("recipe", "detection"),
+        description="Recipe of the detectors or segmenters; none: the data set's.",
+    )
     sweep: tuple[str, ...] = Field(
         (),
         description="FIELD VALUE VALUE ...: seed 0 of every backbone and head is trained once a value, and the best on "
@@ -118,6 +160,10 @@ class CompareRecipe(Jobs):
                 self.jobs and self.gpus_per_job,
                 f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time",
             ),
+            (
+                self.task == "seg" and (self.predictions or self.truth or self.images),
+                "--predictions, --truth and --images are for detectors; score.py --metric miou scores anybody's maps",
+            ),
             (not self.sweep and self.sweep_share != share, "--sweep-share is for a --sweep"),
             (
                 len(self.sweep) in (1, 2),
@@ -146,6 +192,10 @@ class CompareRecipe(Jobs):
                 hint = ", --seeds repeats them" if field in ("backbones", "heads") else ""
                 raise ValueError(f"--{field} has {', '.join(twice)} twice; name each once{hint}")
 
+    @property
+    def trains(self) -> Task:
+        return TASKS[self.task]
+
     def matrix_fields(self) -> list[str]:
         """Return the fields that were set and have no effect on a report on runs that exist."""
         fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in REPORT_FIELDS}
@@ -163,9 +213,10 @@ class CompareRecipe(Jobs):
 
     def all_heads(self) -> list[Head]:
         """Return the heads with their recipes. Raises ValueError for an unknown head or data set."""
-        if self.dataset not in DETECTION_SETS:
-            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
-        own = self.detection or DEFAULT_RECIPES[self.dataset]
+        recipes = self.trains.recipes
+        if self.dataset not in recipes:
+            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(recipes)}")
+        own = self.recipe or recipes[self.dataset]
         if not self.heads:
             return [Head("", own)]
         return [self._head(text, own) for text in self.heads]
@@ -176,9 +227,10 @@ class CompareRecipe(Jobs):
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not recipe:
                 raise ValueError(f"--heads {text}: write NAME=RECIPE.yaml with a NAME of letters, digits, - and _")
             return Head(name, recipe)
-        if name not in BODIES:
-            raise ValueError(f"there is no head {name!r}: it is one of {', '.join(BODIES)}, or NAME=RECIPE.yaml")
-        listed = None if self.detection else HEAD_RECIPES.get((self.dataset, name))
+        heads = self.trains.heads
+        if name not in heads:
+            raise ValueError(f"there is no head {name!r}: it is one of {', '.join(heads)}, or NAME=RECIPE.yaml")
+        listed = None if self.recipe else self.trains.head_recipes.get((self.dataset, name))
         return Head(name, listed or own, name)
 
     def swept(self) -> Sweep | None:

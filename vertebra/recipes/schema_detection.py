@@ -14,14 +14,13 @@ from vertebra.recipes.schema import (
     DETECTION_SETS,
     OWN_SOURCES,
     Body,
+    CellRecipe,
     Count,
     Pipeline,
     Ratio,
     Recipe,
-    RunRecipe,
     Solver,
     check_positives,
-    flatten,
     refuse_warmup_until_error,
     require_length,
     require_weights,
@@ -253,7 +252,7 @@ class DetectionTest(Recipe):
         return {name: f"without {needed}" for name, needed in needs.items() if not getattr(self, needed)}
 
 
-class DetectionRecipe(RunRecipe):
+class DetectionRecipe(CellRecipe):
     """Train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it."""
 
     dataset: str = Field("voc07", description=f"One of {', '.join(DETECTION_SETS)}.")
@@ -271,18 +270,6 @@ class DetectionRecipe(RunRecipe):
     engine: Literal["vertebra", "detectron2"] = Field(
         "vertebra",
         description="Whose detector is built around the backbone: ours, or detectron2's, with its conventions.",
-    )
-    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
-    validation: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of the training images that is set aside, by a hash of their ids, and tested on instead of "
-        "the test set.",
-    )
-    sweep: str = Field(
-        "",
-        description="What compare.py --sweep chose a field's value by, FIELD: VALUES, RULE; a record, changes nothing.",
     )
     write_proposals: bool = Field(
         False, description="Write the RPN's proposals for the test set too, at the end: proposals.json, which is long."
@@ -318,13 +305,6 @@ class DetectionRecipe(RunRecipe):
     def _dataset_is_known(self) -> DetectionRecipe:
         if self.dataset not in DETECTION_SETS:
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
-        return self
-
-    @model_validator(mode="after")
-    def _sweep_names_a_field(self) -> DetectionRecipe:
-        name = self.sweep.partition(":")[0]
-        if name and name not in flatten(self):
-            raise ValueError(f"sweep names {name}, which is no field of this recipe")
         return self
 
     @model_validator(mode="after")

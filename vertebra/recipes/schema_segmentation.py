@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
+    CellRecipe,
     Pipeline,
     Recipe,
-    RunRecipe,
     Solver,
     refuse,
     refuse_warmup_until_error,
@@ -32,6 +32,15 @@ SEGMENTATION_SETS: dict[str, tuple[str, str]] = {
     "sample": ("sample/train", "sample/val"),
     "maps": ("", ""),  # one's own: both sources are to be given
 }
+
+# The recipe that a data set gets when no --config names another.
+SEGMENTATION_RECIPES: dict[str, str] = {
+    **dict.fromkeys(SEGMENTATION_SETS, "segmentation/voc12_deeplabv3.yaml"),
+    "ade20k": "segmentation/ade20k_pyramid.yaml",
+    "cityscapes": "segmentation/cityscapes_deeplabv3plus.yaml",
+    "sample": "sample/segmentation.yaml",
+}
+SegmenterHead = Literal["fcn", "deeplabv3", "deeplabv3plus", "pyramid"]
 
 
 class SegmentationSolver(Solver):
@@ -74,7 +83,7 @@ class SegmentationInput(Recipe):
 class SegmenterModel(Recipe):
     """The head on the backbone, and what of the backbone is trained."""
 
-    head: Literal["fcn", "deeplabv3", "deeplabv3plus", "pyramid"] = Field(
+    head: SegmenterHead = Field(
         "deeplabv3",
         description="fcn: Long et al. 2015; deeplabv3, deeplabv3plus: Chen et al. 2017, 2018; pyramid: Kirillov et al. "
         "2019, on a feature pyramid.",
@@ -126,14 +135,13 @@ class SegmentationTest(Recipe):
         return self.scales == (1.0,) and not self.flip and self.window is None
 
 
-class SegmentationRecipe(RunRecipe):
+class SegmentationRecipe(CellRecipe):
     """Train a semantic segmenter on any backbone, and evaluate it."""
 
     dataset: str = Field("voc12aug", description=f"One of {', '.join(SEGMENTATION_SETS)}.")
     train_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/train, maps:DIR/train.")
     test_source: str | None = Field(None, description="Instead of the data set's: e.g. voc2012/val, maps:DIR/val.")
     weights: str = Field("", description="Backbone weights: a file, torchvision, or none (random).")
-    limit: int | None = Field(None, ge=1, description="Use only N training images, evenly spaced (for trials).")
     input: SegmentationInput = SegmentationInput()
     model: SegmenterModel = SegmenterModel()
     solver: SegmentationSolver = SegmentationSolver()
@@ -168,4 +176,5 @@ class SegmentationRecipe(RunRecipe):
         super().require_inputs()
         require_length(self.solver, self.eval_period)
         self.source("train")
-        self.source("test")
+        if not self.validation:
+            self.source("test")
