@@ -166,6 +166,8 @@ def test_masks_are_evaluated_predicted_and_drawn(mask_detector, sample, tmp_path
         (("{pictures}", "--score", "50"), 2, "score: Input should be less than or equal to 1, not 50"),
         (("{pictures}", "--sccore", "0.5"), 2, "--score"),
         (("{pictures}", "--classes", "disk"), 2, "did you mean disc?"),
+        (("{pictures}", "--flip"), 2, "--flip: is of a segmenter"),
+        (("{pictures}", "--window", "64", "64"), 2, "--window: is of a segmenter"),
         (("{pictures}", "--output", "{pictures}"), 2, "which would be drawn over"),
         (("{pictures}", "--output", "{run}"), 2, "holds other files"),
         (("{pictures}", "--weights", "{backbone}"), 1, "does not hold a detector's recipe"),

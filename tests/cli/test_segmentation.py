@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.cli.conftest import run, run_process, run_until
+from tests.cli.test_predict import write_clip
 from vertebra.engine.weights import load_weights
 
 TINY = (
@@ -108,6 +109,70 @@ def test_two_processes_equal_one_at_the_same_global_batch(sample: Path, tmp_path
     run_process("train_seg", *fixed, "--output", tmp_path / "two", "--gpus", 2)
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
     assert figures_of(tmp_path / "two") == pytest.approx(figures_of(tmp_path / "one"), rel=1e-2)
+
+
+def test_pictures_get_the_maps_of_the_evaluation_and_drawings_of_their_size(finished: Path, sample: Path, tmp_path):
+    pictures = sorted((sample / "scenes" / "images" / "val").iterdir())
+    done = run("predict", *pictures, "--weights", finished, "--output", tmp_path, "--workers", 0)
+    assert done.out.startswith(f"{len(pictures)} images, maps, drawn: ")
+    index = json.loads((tmp_path / "images.json").read_text())
+    names = {one["id"]: one["name"] for one in index["categories"]}
+    for picture, one in zip(pictures, index["images"], strict=True):
+        ours, theirs = map(Image.open, (tmp_path / one["map"], finished / "maps" / f"{picture.stem}.png"))
+        assert (ours.size, ours.getpalette()) == ((one["width"], one["height"]), theirs.getpalette())
+        assert np.array_equal(np.array(ours), np.array(theirs))
+        labels = np.array(ours).ravel().tolist()
+        assert one["shares"] == {names[n]: round(labels.count(n) / len(labels), 6) for n in set(labels)}
+        drawn = Image.open(tmp_path / one["drawn"]).size
+        assert drawn[0] % one["width"] == 0 and drawn[0] * one["height"] == drawn[1] * one["width"]
+
+
+def test_odd_pictures_have_maps_as_they_are_seen(finished: Path, sample: Path, tmp_path: Path) -> None:
+    picture = Image.open(next((sample / "scenes" / "images" / "val").iterdir())).resize((100, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn to the right
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "a.jpg", exif=exif)
+    picture.convert("L").save(tmp_path / "in" / "a.png")
+    picture.save(tmp_path / "in" / "cut.jpg")
+    (tmp_path / "in" / "cut.jpg").write_bytes((tmp_path / "in" / "cut.jpg").read_bytes()[:-500])
+    flags = ("--weights", finished / "model.safetensors", "--workers", 0, "--classes", "background", "--json-only")
+    done = run("predict", tmp_path / "in", *flags, "--output", tmp_path / "out", expect=1)
+    assert "cut.jpg: truncated" in done.err and "not read (1)" in done.err
+    index = json.loads((tmp_path / "out" / "images.json").read_text())
+    sizes = {one["map"]: Image.open(tmp_path / "out" / one["map"]).size for one in index["images"]}
+    assert sizes == {"maps/a.png": (60, 100), "maps/a_2.png": (100, 60)}
+    assert all({*one["shares"]} <= {"background"} for one in index["images"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.json", "maps"]
+    again = run("predict", tmp_path / "out" / "maps", *flags, "--output", tmp_path / "out", expect=2)
+    assert "would be drawn over" in again.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--score", 0.5), "--score: is of a detector, and"),
+        (("--classes", "discs"), "did you mean disc?"),
+        (("--scales", 0), "factors are above 0"),
+    ],
+)
+def test_flags_that_do_not_go_with_a_segmenter_get_a_sentence(finished: Path, sample: Path, tmp_path, flags, sentence):
+    given = (sample / "scenes" / "images" / "val", "--weights", finished, "--output", tmp_path / "out")
+    assert sentence in run("predict", *given, *flags, expect=2).err and not (tmp_path / "out").exists()
+
+
+def test_a_video_has_a_map_a_frame_and_other_views_other_maps(finished: Path, sample: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.avi", frames=3)
+    inputs = (tmp_path / "clip.avi", *sorted((sample / "scenes" / "images" / "val").iterdir())[:4])
+    maps = []
+    for n, views in enumerate(((), ("--scales", 0.5, 1.5, "--flip", "--window", 64, 64))):
+        out = tmp_path / f"out{n}"
+        run("predict", *inputs, "--weights", finished, *views, "--output", out)
+        images = json.loads((out / "images.json").read_text())["images"]
+        assert [one["map"] for one in images[4:]] == [f"maps/clip/{frame:06}.png" for frame in range(3)]
+        assert (out / images[4]["drawn"]).is_file() and np.array(Image.open(out / images[4]["map"])).shape == (120, 160)
+        maps.append([np.array(Image.open(out / one["map"])) for one in images[:4]])
+    assert any((one != other).any() for one, other in zip(*maps))
 
 
 @pytest.mark.parametrize(

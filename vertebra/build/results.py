@@ -35,11 +35,11 @@ def named_backbone(weights: str) -> tuple[str, str]:
     return (name, value) if is_name else ("", weights)
 
 
-def require_detector(weights: str) -> None:
-    """Raise ValueError where a detector's weights (see `read_detector`) are not there."""
+def require_detector(weights: str, *, tool: str = "train_det.py") -> None:
+    """Raise ValueError where a detector's weights (see `read_detector`), or those of another tool, are not there."""
     name = weights.partition("=")[2] if weights.startswith("torchvision:") else weights.removeprefix("detectron2:")
     if name and Path(name).is_dir():
-        weights_file(Path(name), tool="train_det.py")
+        weights_file(Path(name), tool=tool)
     elif name:
         require_weights(hub.local(name))
 

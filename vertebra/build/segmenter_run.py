@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from segmenters.segmenter import Segmenter
 from vertebra.build import segmenter
@@ -28,7 +27,7 @@ from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
 from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
-from vertebra.evaluation.predict.segmentation import predict_maps
+from vertebra.evaluation.predict.segmentation import predict_maps, write_map
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically, write_json
 from vertebra.recipes.schema import protocol_fields
@@ -69,6 +68,7 @@ class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
         return {
             "segmenter": self.recipe.model.head,
             "backbone": self._backbone.identity(),
+            "palette": self.train_set.palette[: len(self.train_set.class_names)].tolist(),
             "training_data": {"name": self.train_set.source, "images": len(self.train_set)},
             "weights": self._origin,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -172,11 +172,3 @@ def map_names(dataset: SemanticDataset) -> dict[int, str]:
         fault = f"several pictures would have the map {twice[0]}, each hiding the one before"
         raise UserError(dataset.source, fault, "rename them")
     return names
-
-
-def write_map(path: Path, map_HW: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
-    """Write a map of classes as an indexed PNG, which any tool reads as classes and any viewer shows in colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # any process may be first
-    image = Image.fromarray(map_HW)
-    image.putpalette(palette.tobytes())
-    image.save(path)

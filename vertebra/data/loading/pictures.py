@@ -1,4 +1,4 @@
-"""Pictures and videos, read and resized as a detector's test images are.
+"""Pictures and videos, read and resized as a network's test images are.
 
 Legend: N pictures of a batch, H W a picture's height and width. A picture here has no annotations; its size is what
 decoding gives, EXIF orientation applied. One that cannot be read is left out of its batch and named in `skipped`.
@@ -20,10 +20,11 @@ from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import Request, Share, sequential_requests
 from vertebra.data.loading.targets import image_batch
-from vertebra.data.transforms.canvases import FixedView, Size
+from vertebra.data.transforms.canvases import FixedView, Size, TightView
 from vertebra.data.transforms.geometry import resize
 from vertebra.ground.errors import BadSample
 
+View = FixedView | TightView
 USUAL_RATE = 25.0  # frames a second of a video without that figure
 
 
@@ -55,7 +56,7 @@ class PictureReader:
     """Answers requests for batches of image files; image ids are 1, 2, ... in the files' order."""
 
     paths: Sequence[Path]
-    view: FixedView
+    view: View
     originals: bool
 
     def __call__(self, request: Request) -> PictureBatch:
@@ -87,7 +88,7 @@ class PictureReader:
 
     def batch_bytes(self, images: int) -> int:
         """Without the originals, whose sizes nobody knows before they are read."""
-        return images * 3 * max(height * width for height, width in self.view.canvases)
+        return images * 3 * self.view.most_px
 
     def _resized(self, path: Path, content: bytes, picture_HW3: np.ndarray, canvas_hw: Size) -> np.ndarray:
         size_hw: Size = (picture_HW3.shape[0], picture_HW3.shape[1])
@@ -99,7 +100,7 @@ class PictureReader:
 
 
 def picture_loader(
-    paths: Sequence[Path], view: FixedView, *, batch_size: int, workers: int = 0, originals: bool = True
+    paths: Sequence[Path], view: View, *, batch_size: int, workers: int = 0, originals: bool = True
 ) -> Loader:
     """Every image once, in order, as PictureBatch; ids from 1 on. originals: with the pictures in full size."""
     requests = sequential_requests(len(paths), Share(batch=batch_size))
@@ -127,7 +128,7 @@ def open_video(path: Path) -> Video:
     )
 
 
-def video_batches(video: Video, view: FixedView, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
+def video_batches(video: Video, view: View, *, batch_size: int, first_id: int) -> Iterator[PictureBatch]:
     """The video's frames, in order, with the originals; ids from first_id on."""
     canvas_hw = view.canvas([video.size_hw])
     small_hw = view.size(video.size_hw, canvas_hw)

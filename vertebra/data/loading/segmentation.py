@@ -29,7 +29,7 @@ from vertebra.data.loading.sampling import (
     try_samples,
 )
 from vertebra.data.loading.targets import image_batch, on_canvases, place_on
-from vertebra.data.transforms.canvases import FixedView, Size, resized
+from vertebra.data.transforms.canvases import FixedView, Size, TightView
 from vertebra.data.transforms.detection_views import DrawnView
 from vertebra.data.transforms.geometry import mirror, resize
 from vertebra.data.transforms.pipeline import Pipeline
@@ -37,7 +37,6 @@ from vertebra.data.transforms.pixels import photometric
 from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
 
 SIZED = 64  # images whose headers say how large a batch may be
-_UNBOUNDED = (1 << 30, 1 << 30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,24 +135,17 @@ class EvaluationBatch(Batch):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationTestReader:
-    """Answers requests with (ImageBatch,) on the smallest canvas whose sides are multiples of `multiple`.
-
-    view: None: images come as they are. image_bytes: of one at most, with its labels, as far as headers were looked at.
-    """
+    """Answers requests with (ImageBatch,). image_bytes: of one at most, with labels, as far as headers were read."""
 
     dataset: SemanticDataset
-    view: FixedView | None
-    multiple: int
+    view: TightView
     image_bytes: int
 
     def __call__(self, request: Request) -> Batch:
         read = [self._read(index) for index in request.indices]
-        pixels = [pixels_HW3 for pixels_HW3, _, _ in read]
-        height, width = (
-            -(-max(pixels_HW3.shape[axis] for pixels_HW3 in pixels) // self.multiple) * self.multiple for axis in (0, 1)
-        )
+        canvas_hw = self.view.canvas([size_hw for _, _, size_hw in read])
         return EvaluationBatch(
-            (image_batch(pixels, (height, width)),),
+            (image_batch([pixels_HW3 for pixels_HW3, _, _ in read], canvas_hw),),
             tuple(self.dataset.image_ids_I[list(request.indices)].tolist()),
             iteration=request.iteration,
             labels=tuple(None if labels_HW is None else torch.from_numpy(labels_HW) for _, labels_HW, _ in read),
@@ -167,14 +159,10 @@ class SegmentationTestReader:
         """Return the pixels as they are tested, the labels, and the size on disk."""
         labels_HW = self.dataset.labels(index) if self.dataset.labelled else None
         size_hw = None if labels_HW is None else labels_HW.shape
-        shrink = 1 if size_hw is None else shrink_factor(size_hw, _tested_size(size_hw, self.view))
+        shrink = 1 if size_hw is None else shrink_factor(size_hw, self.view.size(size_hw))
         image_HW3 = _decoded(self.dataset, index, size_hw, shrink)
         size_hw = size_hw or image_HW3.shape[:2]
-        return resize(image_HW3, *_tested_size(size_hw, self.view)), labels_HW, size_hw
-
-
-def _tested_size(size_hw: Size, view: FixedView | None) -> Size:
-    return size_hw if view is None else resized(size_hw, view.shorter, view.longer, _UNBOUNDED)
+        return resize(image_HW3, *self.view.size(size_hw)), labels_HW, size_hw
 
 
 def segmentation_test_loader(
@@ -187,9 +175,10 @@ def segmentation_test_loader(
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     sizes_hw_I2, _ = image_sizes([dataset.path(int(index)) for index in evenly(len(dataset), SIZED)])
     sizes_hw_I2 = sizes_hw_I2[sizes_hw_I2.all(axis=1)]
-    tested_hw_I2 = np.array([_tested_size((height, width), view) for height, width in sizes_hw_I2.tolist()] or [(0, 0)])
+    tight = TightView(view, multiple)
+    tested_hw_I2 = np.array([tight.size((height, width)) for height, width in sizes_hw_I2.tolist()] or [(0, 0)])
     image_bytes = 3 * tested_hw_I2.max(axis=0).prod() + sizes_hw_I2.prod(axis=1).max(initial=0)
-    reader = SegmentationTestReader(dataset, view, multiple, int(image_bytes))
+    reader = SegmentationTestReader(dataset, tight, int(image_bytes))
     return Loader(reader, sequential_requests(len(dataset), share), share.workers)
 
 

@@ -72,6 +72,11 @@ class FixedView:
     def canvases(self) -> tuple[Size, ...]:
         return default_canvases(self.shorter, self.longer) if self.canvas_hw is None else (self.canvas_hw,)
 
+    @property
+    def most_px(self) -> int:
+        """Pixels of the largest canvas."""
+        return max(height * width for height, width in self.canvases)
+
     def canvas(self, sizes_hw: Sequence[Size] | np.ndarray) -> Size:
         """Return the smallest canvas with room for each image's own one."""
         if not len(sizes_hw):
@@ -84,5 +89,29 @@ class FixedView:
         return resized(size_hw, self.shorter, self.longer, canvas_hw)
 
 
-def _up(side: int) -> int:
-    return -(-side // MULTIPLE) * MULTIPLE
+@dataclass(frozen=True)
+class TightView:
+    """The whole image at the size of `fixed`, or at its own, on the smallest canvas of sides that `multiple` divides.
+
+    At test where every pixel is scored.
+    """
+
+    fixed: FixedView | None = None
+    multiple: int = MULTIPLE
+
+    @property
+    def most_px(self) -> int:
+        """Pixels of the largest canvas; 0 where images keep their own size, which only they tell."""
+        return 0 if self.fixed is None else self.fixed.shorter * self.fixed.longer
+
+    def canvas(self, sizes_hw: Sequence[Size]) -> Size:
+        """Return the smallest canvas with room for all the images."""
+        sides = np.array([self.size(size_hw) for size_hw in sizes_hw] or [(1, 1)]).max(axis=0).tolist()
+        return _up(sides[0], self.multiple), _up(sides[1], self.multiple)
+
+    def size(self, size_hw: Size, canvas_hw: Size = (1 << 30, 1 << 30)) -> Size:
+        return size_hw if self.fixed is None else self.fixed.size(size_hw, canvas_hw)
+
+
+def _up(side: int, multiple: int = MULTIPLE) -> int:
+    return -(-side // multiple) * multiple

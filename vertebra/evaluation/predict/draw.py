@@ -84,7 +84,7 @@ def draw(
     for entry in by_size:
         _draw_box(canvas_HW3, _corners(entry, pen), colours[entry["category_id"]], pen)
     for label in reversed(place_labels(entries, names, pen)):  # the surest on top
-        _draw_label(canvas_HW3, label, colours[label.category_id])
+        draw_label(canvas_HW3, label, colours[label.category_id])
     return canvas_HW3
 
 
@@ -170,7 +170,7 @@ def place_labels(entries: Sequence[Entry], names: Mapping[int, str], pen: Pen) -
     """
     labels: list[Label] = []
     for entry in sorted(entries, key=lambda entry: -entry["score"]):
-        label = _measured(plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}"), entry, pen)
+        label = measured(plain_text(f"{names[entry['category_id']]} {entry['score']:.2f}"), entry, pen)
         width, height = label.place[2:]
         places_P4 = _places(_corners(entry, pen), (width, height), pen.size_hw)
         others_L4 = np.array([other.place for other in labels]).reshape(-1, 4)
@@ -180,7 +180,7 @@ def place_labels(entries: Sequence[Entry], names: Mapping[int, str], pen: Pen) -
     return labels
 
 
-def _measured(text: str, entry: Entry, pen: Pen) -> Label:
+def measured(text: str, entry: Entry, pen: Pen) -> Label:
     """The label at 0, 0, at most as wide as the picture."""
     font, width = cv2.FONT_HERSHEY_SIMPLEX, pen.size_hw[1]
     stroke, pad = max(1, round(pen.text / 10)), max(2, pen.text // 4)
@@ -208,7 +208,7 @@ def _places(corners: Corners, label_wh: tuple[int, int], size_hw: Size) -> np.nd
     return np.concatenate([inside_P2, np.full_like(inside_P2, label_wh)], axis=1)
 
 
-def _draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
+def draw_label(canvas_HW3: np.ndarray, label: Label, colour: Colour) -> None:
     left, top, _, _ = label.place
     cv2.rectangle(canvas_HW3, label.place, colour, cv2.FILLED)
     at = (left + label.pad, top + label.pad // 2 + label.rise)

@@ -1,4 +1,4 @@
-"""A detector over pictures without annotations: its detections in each, and the drawings and lists as files.
+"""A network over pictures without annotations: what it finds in each, and the drawings and lists as files.
 
 Legend: H W a picture's height and width on disk.
 """
@@ -24,6 +24,7 @@ from vertebra.evaluation.metrics.files import Entry
 from vertebra.evaluation.predict.detections import detect
 from vertebra.evaluation.predict.draw import class_colours, draw
 from vertebra.evaluation.predict.inference import Autocast
+from vertebra.evaluation.predict.segmentation import PictureMap
 from vertebra.ground.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,22 +85,26 @@ class Painter:
         self.drawn += len(entries)
         return draw(found.pixels_HW3, entries, self.names, self.colours)
 
+    def summary(self) -> str:
+        return f"{self.drawn} drawn (score {self.score:g} or more)"
+
 
 @dataclass
 class PictureResults:
-    """The detections in all pictures; `skipped` says why others were not read."""
+    """What is found in all pictures, of detectors with COCO results; `skipped` says why others were not read."""
 
     images: list[Entry] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def add(self, found: PictureDetections, path: Path, **facts: Any) -> None:
+    def add(self, found: PictureDetections | PictureMap, path: Path, **facts: Any) -> None:
         """facts: further fields of its entry in the list of images."""
         height, width = found.size_hw
         self.images.append(
             {"id": found.image_id, "file_name": path.as_posix(), "width": width, "height": height, **facts}
         )
-        self.entries.extend(found.entries)
+        if isinstance(found, PictureDetections):
+            self.entries.extend(found.entries)
 
     def index(self, names: Mapping[int, str]) -> dict[str, Any]:
         """COCO JSON without annotations: what the ids of images and categories are."""
@@ -107,16 +112,17 @@ class PictureResults:
         return {"images": self.images, "categories": categories, "annotations": []}
 
 
-def drawing_names(images: Sequence[Path], videos: Sequence[Path]) -> list[str]:
+def drawing_names(images: Sequence[Path], videos: Sequence[Path], *, beside: tuple[str, ...] = ()) -> list[str]:
     """Return a file name for the drawing of each image, then of each video: its own, numbered where that is used.
 
-    JPEGs stay JPEGs and other images become PNGs; of a video's name the suffix is that of CODECS' first.
+    JPEGs stay JPEGs and other images become PNGs; of a video's name the suffix is that of CODECS' first. beside:
+    suffixes of further files of an image, which no two are to share either.
     """
     used: set[str] = set()
     names = []
     for path in images:
         suffix = path.suffix if path.suffix.lower() in JPEG_SUFFIXES else ".png"
-        names.append(_free_stem(path.stem, (suffix,), used) + suffix)
+        names.append(_free_stem(path.stem, (suffix, *beside), used) + suffix)
     for path in videos:
         names.append(_free_stem(path.stem, VIDEO_SUFFIXES, used) + VIDEO_SUFFIXES[0])
     return names
