@@ -69,12 +69,20 @@ def test_an_evaluation_tells_what_a_segmenter_costs(finished: Path) -> None:
     assert cost["classifier"]["parameters"] < cost["parameters"]
 
 
+def test_a_report_is_made_of_it(finished: Path, tmp_path: Path) -> None:
+    assert "The report:" in run("compare", finished, "--report", tmp_path).out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["task"] == "segmentation" and report["head"] == "deeplabv3"
+    assert report["sides"][0]["figures"]["mIoU"]["mean"] == pytest.approx(figures_of(finished)["mIoU"])
+    cost = json.loads((finished / "evaluation.json").read_text())["cost"]
+    assert report["sides"][0]["cost"]["latency_s"]["mean"] == cost["latency_s"]
+
+
 def is_learnt(name: str) -> bool:
     return name.rpartition(".")[2] in ("weight", "bias")
 
 
 def test_commands_for_other_networks_say_that_it_is_a_segmenter(finished: Path, tmp_path: Path) -> None:
-    assert "it is a run of train_seg.py" in run("compare", finished, "--report", tmp_path, expect=1).err
     assert "holds a segmenter, which has no export yet" in run("export", finished, "--format", "onnx", expect=2).err
     assert "weights of train_det.py do" in run("eval_det", finished, expect=1).err
 

@@ -89,8 +89,8 @@ def test_classes_sizes_recall_and_curves_are_pycocotools_own(content: Content, p
         for row in content.per_class:
             if row.truths:
                 assert row.truths == figures.truths[row.name]
-                assert row.AP[place].mean == pytest.approx(figures.per_class[row.name]["AP"])
-                assert row.AP50[place].mean == pytest.approx(figures.per_class[row.name]["AP50"])
+                assert row.figures["AP"][place].mean == pytest.approx(figures.per_class[row.name]["AP"])
+                assert row.figures["AP50"][place].mean == pytest.approx(figures.per_class[row.name]["AP50"])
                 curve = content.precision_recall.per_class[row.name][place]
                 assert curve == pytest.approx(figures.curves[row.name], abs=1e-4)
         for size in content.per_size:
@@ -185,7 +185,7 @@ def test_names_from_the_data_are_escaped(written: Path) -> None:
 
 def test_a_class_without_objects_is_shown_without_a_figure(content: Content) -> None:
     nothing = [Spread(None, None, 1)] * 2
-    assert content.per_class[-1] == ClassRow(EMPTY_CLASS, 0, nothing, nothing, None)
+    assert content.per_class[-1] == ClassRow(EMPTY_CLASS, 0, {"AP": nothing, "AP50": nothing}, None)
     assert EMPTY_CLASS not in content.precision_recall.per_class
 
 
@@ -203,7 +203,7 @@ def test_training_curves_come_from_the_metrics(content: Content) -> None:
     curve = content.training[0]
     assert curve.runs[0].loss[0] == (1.0, 2.0) and curve.runs[0].loss[-1][0] == 39.0
     assert curve.loss[-1][0] == 39.0
-    assert curve.AP == [(20.0, 10.0), (39.0, 19.5)]
+    assert curve.figures["AP"] == [(20.0, 10.0), (39.0, 19.5)]
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:

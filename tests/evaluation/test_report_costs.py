@@ -21,6 +21,7 @@ from vertebra.evaluation.report.costs import COSTS, fronts, pareto
 from vertebra.evaluation.report.origins import Pretraining
 from vertebra.evaluation.report.page import text_of
 from vertebra.evaluation.report.spread import Spread, with_unit
+from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.ground.table import Cell, Row, Table
@@ -114,7 +115,7 @@ def points_of(ap: float, step: float, *costs: float, spread: float | None = None
 
 
 def drawn_front(points: list[FrontPoint], *pareto: int) -> str:
-    return str(front_chart(Front("flops", "FLOPs", points, pareto)))
+    return str(front_chart(Front("flops", "FLOPs", points, pareto, "AP")))
 
 
 def test_the_front_names_every_point_and_its_line(report):
@@ -161,10 +162,10 @@ def test_a_front_has_one_measure_for_all_its_points():
         return SideFacts(label, False, {}, [0], {"AP": Spread(ap, None, 1)}, SideCost(cost), "", Pretraining())
 
     # Half of `new` is measured more slowly, one image at a time: beside `old`'s time in batches it would look worse.
-    front = fronts([side("old", 30, None, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
+    front = fronts(DETECTION, [side("old", 30, None, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
     assert front.measure == "time_per_image_s" and front.what == "time per image"
     assert [point.cost for point in front.points] == [0.10, 0.08] and front.pareto == [1]
-    both = fronts([side("old", 30, 0.2, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
+    both = fronts(DETECTION, [side("old", 30, 0.2, 0.10), side("new", 31, 0.25, 0.08)])["latency_s"]
     assert both.measure == "latency_s" and both.pareto == [0, 1]
 
 

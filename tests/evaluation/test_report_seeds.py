@@ -20,6 +20,7 @@ from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sentences import caveat, details, headline
 from vertebra.evaluation.report.sides import group_runs
 from vertebra.evaluation.report.spread import Spread
+from vertebra.evaluation.report.task import DETECTION
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.explain import explain
 from vertebra.ground import formats
@@ -154,13 +155,14 @@ HEADLINES = [  # sides, the lead's interval and p, headline, the caveat's end
 @pytest.mark.parametrize(("sides", "interval", "sentence", "ends"), HEADLINES)
 def test_the_headline_is_a_plain_sentence_with_its_caveat(sides, interval, sentence, ends):
     lead = lead_of(sides, *interval[:2], p_value=interval[2])
-    assert headline(sides, lead).replace("\u00a0", " ") == sentence
-    assert caveat(sides, lead).endswith(ends) and bool(caveat(sides, lead)) == bool(ends)
+    assert headline(DETECTION, sides, lead).replace("\u00a0", " ") == sentence
+    assert caveat(DETECTION, sides, lead).endswith(ends) and bool(caveat(DETECTION, sides, lead)) == bool(ends)
 
 
 def test_one_side_alone_has_a_headline_and_no_details():
-    assert headline([R18], None) == "r18 reaches 40.0 ± 0.5\u00a0AP over 3 seeds"
-    assert headline([side("r18", 1)], None).endswith("AP") and caveat([R18], None) == "" and details([R18], None) == []
+    assert headline(DETECTION, [R18], None) == "r18 reaches 40.0 ± 0.5\u00a0AP over 3 seeds"
+    assert headline(DETECTION, [side("r18", 1)], None).endswith("AP")
+    assert caveat(DETECTION, [R18], None) == "" and details(DETECTION, [R18], None) == []
 
 
 def test_details_say_what_the_better_side_costs():
@@ -168,7 +170,7 @@ def test_details_say_what_the_better_side_costs():
         side("r18", flops=2e9, latency_s=0.1, parameters=1e7),
         side("r50", flops=4e9, latency_s=0.15, parameters=1e7),
     ]
-    accuracy, cost = details(sides, lead_of(sides, flops=2.0, latency_s=1.5, parameters=1.0))
+    accuracy, cost = details(DETECTION, sides, lead_of(sides, flops=2.0, latency_s=1.5, parameters=1.0))
     assert cost.replace("\u00a0", " ") == (
         "Compared with r18, r50 needs 2.0 times the FLOPs (4.00 G against 2.00 G), 1.5 times the latency (150 ms "
         "against 100 ms) and the same parameters (10.0 M)."
@@ -207,7 +209,7 @@ def test_errors_and_curves_of_a_side_are_means_over_its_seeds(several):
     curves = [coco_figures(run / "truth.json", run / "predictions.json").curves["ring"] for run in runs[:3]]
     expected = [statistics.fmean(values) for values in zip(*curves)]
     assert content.precision_recall.per_class["ring"][0] == pytest.approx(expected, abs=1e-4)
-    assert content.training[0].AP == [(20.0, 10.0), (39.0, 19.5)] and len(content.training[0].runs) == 3
+    assert content.training[0].figures["AP"] == [(20.0, 10.0), (39.0, 19.5)] and len(content.training[0].runs) == 3
 
 
 def test_means_of_trees_and_curves():

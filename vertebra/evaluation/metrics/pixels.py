@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 IGNORED = 255
-FIGURES = ("mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU")
 
 
 def confusion(labels_HW: NDArray[np.uint8], found_HW: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -48,15 +47,27 @@ class PixelCounts:
         return _ratio(right_SC, given_SC + true_SC - right_SC)
 
     def figures(self) -> dict[str, float]:
-        """Return mIoU, pixel accuracy, mean accuracy of the classes that are there, and IoU weighted by frequency."""
-        (right_C,), _, (true_C,) = self._sums(None)
-        (iou_C,) = self.iou_SC()
-        seen = true_C > 0
+        """Return the means of `parts` over the images as they are, NaN where there is nothing to measure."""
+        known = {name: part_SC[0][np.isfinite(part_SC[0])] for name, part_SC in self.parts().items()}
+        return {name: float(part.mean()) if len(part) else float("nan") for name, part in known.items()}
+
+    def parts(self, counts_SI: NDArray[np.float32] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Return what each figure is the mean of over its columns, NaN left out, of the images and of resamples.
+
+        mIoU and mean accuracy have a column for each class; pixel accuracy and fwIoU, IoU weighted by how many pixels
+        truly are of the class, have one. A resample that has lost all pixels of a class leaves it out.
+        """
+        right_SC, _, true_SC = self._sums(counts_SI)
+        iou_SC = np.where((true_SC == 0) & (true_SC[0] > 0), np.nan, self.iou_SC(counts_SI))
+        true_S1 = true_SC.sum(axis=1, keepdims=True)
+        weighted_SC = np.where(true_SC > 0, iou_SC, 0.0) * true_SC
+        with np.errstate(invalid="ignore"):
+            weighted_S1 = weighted_SC.sum(axis=1, keepdims=True) / true_S1
         return {
-            "mIoU": float(np.nanmean(iou_C)) if np.isfinite(iou_C).any() else float("nan"),
-            "pixel_accuracy": float(_ratio(right_C.sum(), true_C.sum())),
-            "mean_accuracy": float(_ratio(right_C, true_C)[seen].mean()) if seen.any() else float("nan"),
-            "fwIoU": float(np.average(iou_C[seen], weights=true_C[seen])) if seen.any() else float("nan"),
+            "mIoU": iou_SC,
+            "pixel_accuracy": _ratio(right_SC.sum(axis=1, keepdims=True), true_S1),
+            "mean_accuracy": _ratio(right_SC, true_SC),
+            "fwIoU": weighted_S1,
         }
 
     def _sums(self, counts_SI: NDArray[np.float32] | None) -> list[NDArray[np.float64]]:

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from vertebra.evaluation.metrics.files import class_names
-from vertebra.evaluation.metrics.matching import SIZES
-from vertebra.evaluation.metrics.summary import ignored, is_aside
+from vertebra.evaluation.metrics.summary import ignored
 from vertebra.evaluation.report import origins, sentences
+from vertebra.evaluation.report.box_scores import ERROR_RESAMPLES, BoxScores, per_size, precision_recall
 from vertebra.evaluation.report.content import (
     ClassRow,
     Comparison,
     Content,
-    DataFacts,
-    PrecisionRecall,
     Protocol,
     RunFacts,
     SideFacts,
-    SizeRow,
 )
 from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
+from vertebra.evaluation.report.pixel_scores import PixelScores
 from vertebra.evaluation.report.reasons import reasons
 from vertebra.evaluation.report.runs import HeadRuns, Run
-from vertebra.evaluation.report.scores import ERROR_RESAMPLES, RESAMPLES, Scores
+from vertebra.evaluation.report.scores import RESAMPLES, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
-from vertebra.evaluation.report.spread import Spread
+from vertebra.evaluation.report.task import DETECTION, Task
 from vertebra.evaluation.statistics.comparison import corrected
 from vertebra.ground.formats import known
-
-IOU = 0.5  # of the curves
 
 
 def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
     """Return the report on one head, without its images and expectations."""
-    runs, truth = compared.runs, compared.truth
+    runs, task = compared.runs, compared.task
     sides = group_runs(runs)
-    scores = Scores(runs, sides, truth)
+    scores = BoxScores(runs, sides) if task is DETECTION else PixelScores(runs, sides)
     described = [describe(side, scores) for side in sides]
-    order = ranking(described)
+    order = ranking(task, described)
     to_baseline = [(0, place) for place in range(1, len(sides))]
     every_pair = [(worse, better) for rank, better in enumerate(order) for worse in order[rank + 1 :]]
     to_best = every_pair[: len(sides) - 1] if len(sides) > 2 else []
@@ -50,21 +44,23 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
     in_pair = next((one for one in comparisons if one.b == sides[shown[1]].label), None) if len(sides) > 1 else None
     lead = _lead(scores, described, order, against_best)
     equal = protocol(runs)
-    return Content(
-        title=_title(sides),
+    content = Content(
+        task=task,
+        title=_title(task, sides),
         head=compared.head,
         first=warnings(sides, failed),
-        headline=sentences.headline(described, lead),
-        caveat=sentences.caveat(described, lead),
-        sentences=sentences.details(described, lead),
+        headline=sentences.headline(task, described, lead),
+        caveat=sentences.caveat(task, described, lead),
+        sentences=sentences.details(task, described, lead),
         notes=sentences.notes(
+            task,
             described,
-            images=len(truth["images"]),
-            ignored=ignored(truth),
+            images=scores.data.images,
+            ignored=ignored(runs[0].truth) if task is DETECTION else "",
             sample_hash=equal.sample_hash,
             machines=[run.machine for run in runs if run.name is None],
         ),
-        data=DataFacts(len(truth["images"]), len(truth["annotations"]), list(class_names(truth).values())),
+        data=scores.data,
         figures=scores.names,
         sides=described,
         baseline=sides[0].label,
@@ -74,24 +70,30 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         differences_to_baseline=comparisons,
         best_against_others=against_best,
         pairs_of_sides=len(every_pair),
-        fronts=fronts(described),
+        fronts=fronts(task, described),
         per_class=per_class(scores, in_pair),
-        per_size=per_size(truth, described, in_pair),
-        precision_recall=precision_recall(scores),
-        training=[side_curves(side) for side in sides],
-        reasons=reasons(sides, scores, truth, to_baseline),
+        training=[side_curves(task, side) for side in sides],
         runs=[run_facts(side, run, place, scores) for side in sides for run, place in zip(side.runs, side.places)],
         protocol=equal,
         resamples=RESAMPLES,
-        error_resamples=ERROR_RESAMPLES,
         failed=list(failed),
+    )
+    if not isinstance(scores, BoxScores):
+        return content
+    errors = {(sides[a].label, sides[b].label): scores.error_differences(sides[a], sides[b]) for a, b in to_baseline}
+    return replace(
+        content,
+        per_size=per_size(runs[0].truth, described, in_pair),
+        precision_recall=precision_recall(scores),
+        reasons=reasons(runs, sides, errors),
+        error_resamples=ERROR_RESAMPLES,
     )
 
 
-def _title(sides: Sequence[Side]) -> str:
+def _title(task: Task, sides: Sequence[Side]) -> str:
     if len(sides) < 4:
         return " against ".join(side.label for side in sides)
-    return f"{len(sides)} detectors, from {sides[0].label} to {sides[-1].label}"
+    return f"{len(sides)} {task.network}s, from {sides[0].label} to {sides[-1].label}"
 
 
 def warnings(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
@@ -149,16 +151,16 @@ def compare_all(
             b=sides[pair][1].label,
             covers="seeds and images" if min(len(side.runs) for side in sides[pair]) > 1 else "images",
             differences={name: by_figure[name][str(pair)] for name in scores.names},
-            per_class=scores.class_differences(*sides[pair], "AP"),
+            per_class=scores.class_differences(*sides[pair]),
             ratios=ratios(described[pair[0]].cost, described[pair[1]].cost),
         )
         for pair in pairs
     ]
 
 
-def ranking(described: Sequence[SideFacts]) -> list[int]:
-    """Return the places of the sides, the highest AP first."""
-    return sorted(range(len(described)), key=lambda place: -(described[place].figures["AP"].mean or 0.0))
+def ranking(task: Task, described: Sequence[SideFacts]) -> list[int]:
+    """Return the places of the sides, the best first."""
+    return sorted(range(len(described)), key=lambda place: -(described[place].figures[task.main].mean or 0.0))
 
 
 def _lead(
@@ -178,56 +180,18 @@ def shown_pair(sides: int, order: Sequence[int]) -> list[int]:
 
 
 def per_class(scores: Scores, pair: Comparison | None) -> list[ClassRow]:
-    """Return AP and AP50 of each class and side, the number of objects, and the pair's difference."""
-
-    def spreads(figure: str, name: str) -> list[Spread]:
-        return [scores.spread(side, figure, name) for side in scores.sides]
+    """Return the figures of each class and side, the number of objects or pixels, and the pair's difference."""
+    figures = scores.task.of_class
 
     return [
         ClassRow(
             name,
             scores.truths[name],
-            spreads("AP", name),
-            spreads("AP50", name),
+            {figure: [scores.spread(side, whole, name) for side in scores.sides] for figure, whole in figures.items()},
             pair.per_class[name] if pair else None,
         )
         for name in scores.classes
     ]
-
-
-def per_size(truth: Mapping[str, Any], described: Sequence[SideFacts], pair: Comparison | None) -> list[SizeRow]:
-    """Return AP by COCO's three sizes."""
-    areas = [annotation["area"] for annotation in truth["annotations"] if not is_aside(annotation)]
-    return [
-        SizeRow(
-            name=name,
-            figure=figure,
-            truths=sum(low <= area < high for area in areas),
-            AP=[side.figures[figure] for side in described],
-            difference=pair.differences[figure] if pair else None,
-        )
-        for figure, (name, (low, high)) in zip(("APs", "APm", "APl"), list(SIZES.items())[1:])
-    ]
-
-
-def precision_recall(scores: Scores) -> PrecisionRecall:
-    """Return the curves at 101 recalls, means over seeds."""
-    classes = [name for name in scores.classes if scores.truths[name]]
-    lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
-    mean = [
-        [sum(lines[name][place][level] for name in classes) / len(classes) for level in range(101)]
-        for place in range(len(scores.sides))
-    ]
-    return PrecisionRecall(
-        iou=IOU,
-        recall=[level / 100 for level in range(101)],
-        mean=_rounded(mean),
-        per_class={name: _rounded(line) for name, line in lines.items()},
-    )
-
-
-def _rounded(lines: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[round(float(value), 4) for value in line] for line in lines]
 
 
 def run_facts(side: Side, run: Run, place: int, scores: Scores) -> RunFacts:

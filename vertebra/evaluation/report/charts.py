@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -13,9 +13,9 @@ from vertebra.evaluation.plots.lines import Series, line_chart, small_curve
 from vertebra.evaluation.plots.rows import Interval, bar_limit, difference_bar, group_chart, interval_chart
 from vertebra.evaluation.plots.scatter import Dot, scatter
 from vertebra.evaluation.plots.svg import STYLES, swatch
-from vertebra.evaluation.report.content import Content, Front
+from vertebra.evaluation.report.content import Content, Front, PrecisionRecall
 from vertebra.evaluation.report.costs import COSTS
-from vertebra.evaluation.report.curves import RunCurves
+from vertebra.evaluation.report.reasons import Reasons
 from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.report.tables import measured_on
 from vertebra.evaluation.statistics.comparison import Difference
@@ -27,20 +27,21 @@ Bars = Sequence[Mapping[int, Markup]]  # for each row of a table, by its column
 
 @dataclass(frozen=True)
 class Charts:
-    """Every chart of the page; None where there is nothing to draw. swatches: by label, for legends and headings."""
+    """Every chart of the page; None where there is nothing to draw. swatches: by label, for legends and headings. From
+    `precision` on: of detectors alone."""
 
     swatches: Mapping[str, Markup]
     front: Markup | None
     other_fronts: Mapping[str, Markup]
     intervals: Markup | None
     loss: Markup | None
-    ap: Markup | None
-    precision: Markup
-    per_class_precision: Mapping[str, Markup]
+    figure: Markup | None
     class_bars: Bars
-    error_bars: Bars
-    reliability: Markup | None
-    sizes: Markup
+    precision: Markup | None = None
+    per_class_precision: Mapping[str, Markup] = field(default_factory=dict)
+    error_bars: Bars = ()
+    reliability: Markup | None = None
+    sizes: Markup | None = None
 
 
 def draw(content: Content) -> Charts:
@@ -49,31 +50,39 @@ def draw(content: Content) -> Charts:
         name: front_chart(front, note=measured_on(content.sides) if name == "flops" else "")
         for name, front in content.fronts.items()
     }
-    return Charts(
+    charts = Charts(
         swatches={label: swatch(style % STYLES) for style, label in enumerate(labels)},
         front=fronts.pop("flops", None),
         other_fronts=fronts,
         intervals=_intervals(content),
         loss=_loss(content),
-        ap=_ap(content),
-        precision=_precision(content),
-        per_class_precision=_per_class_precision(content),
+        figure=_figure(content),
         class_bars=_class_bars(content),
-        error_bars=_error_bars(content),
-        reliability=_reliability(content),
+    )
+    if content.precision_recall is None or content.reasons is None:
+        return charts
+    return replace(
+        charts,
+        precision=_precision(content, content.precision_recall),
+        per_class_precision=_per_class_precision(content, content.precision_recall),
+        error_bars=_error_bars(content, content.reasons),
+        reliability=_reliability(content, content.reasons),
         sizes=_sizes(content),
     )
 
 
 def front_chart(front: Front, *, note: str = "") -> Markup:
-    """Draw AP against a cost, whiskers of the spread over seeds, and the Pareto line."""
+    """Draw the main figure against a cost, whiskers of the spread over seeds, and the Pareto line."""
     measure = COSTS[front.measure]
-    texts = [f"{Spread(point.AP, point.spread, 1)} AP at {measure.write(point.cost)}" for point in front.points]
+    texts = [
+        f"{Spread(point.figure, point.spread, 1)} {front.figure} at {measure.write(point.cost)}"
+        for point in front.points
+    ]
     dots = [
         Dot(
             point.label,
             point.cost,
-            point.AP,
+            point.figure,
             style=point.style % STYLES,
             title=f"{point.label}: {text}",
             spread=point.spread or 0.0,
@@ -81,19 +90,20 @@ def front_chart(front: Front, *, note: str = "") -> Markup:
         for point, text in zip(front.points, texts)
     ]
     line = formats.joined([front.points[place].label for place in front.pareto])
+    dotted = "; ".join(dot.title for dot in dots)
     return scatter(
         dots,
         f"{measure.name}{f', {note}' if note else ''}",
-        "AP",
+        front.figure,
         line=front.pareto,
         write=measure.write,
-        label=f"AP against {measure.name}. {'; '.join(dot.title for dot in dots)}. On the Pareto line: {line}.",
+        label=f"{front.figure} against {measure.name}. {dotted}. On the Pareto line: {line}.",
     )
 
 
 def _intervals(content: Content) -> Markup | None:
-    """Draw the pair's differences in AP and AP50, or every side's difference to the baseline in AP."""
-    labels, two = content.labels, len(content.sides) == 2
+    """Draw the pair's differences in the two main figures, or every side's to the baseline in the first."""
+    labels, two, task = content.labels, len(content.sides) == 2, content.task
     rows = [
         Interval(
             name if two else comparison.b,
@@ -104,7 +114,7 @@ def _intervals(content: Content) -> Markup | None:
             style=labels.index(comparison.b) % STYLES,
         )
         for comparison in content.differences_to_baseline
-        for name in (("AP", "AP50") if two else ("AP",))
+        for name in ((task.main, task.second) if two else (task.main,))
         if (difference := comparison.differences[name]) is not None
     ]
     if not rows:
@@ -123,16 +133,12 @@ def _sizes(content: Content) -> Markup:
     return group_chart(groups, content.labels, empty="no objects of this size", label=f"AP by object size: {listed}")
 
 
-def _traces(runs: Sequence[RunCurves], name: str, style: int) -> list[Series]:
-    """Return the single runs of a side, faint."""
-    return [Series("", (), style, faint=getattr(run, name)) for run in runs]
-
-
 def _loss(content: Content) -> Markup | None:
     series = []
     for place, side in enumerate(content.training):
         style = place % STYLES
-        series += [*_traces(side.runs, "loss", style), Series(side.label, side.loss, style)]
+        series += [Series("", (), style, faint=run.loss) for run in side.runs]
+        series.append(Series(side.label, side.loss, style))
     points = [point for line in series for point in line.points]
     if not points:
         return None
@@ -144,19 +150,19 @@ def _loss(content: Content) -> Markup | None:
     return line_chart(series, x, Axis("total loss", 0.0, high, "{:.3f}"), label="Total loss over the iterations")
 
 
-def _ap(content: Content) -> Markup | None:
-    series = []
+def _figure(content: Content) -> Markup | None:
+    series, main = [], content.task.main
     for place, side in enumerate(content.training):
         style = place % STYLES
-        series += _traces(side.runs, "AP", style) if len(side.runs) > 1 else []
-        series.append(Series(side.label, side.AP, style, markers=True))
+        series += [Series("", (), style, faint=run.figures[main]) for run in side.runs if len(side.runs) > 1]
+        series.append(Series(side.label, side.figures[main], style, markers=True))
     points = [point for line in series for point in (*line.points, *line.faint)]
     if not points:
         return None
     ends = "; ".join(f"{line.name} ends at {formats.ap(line.points[-1][1])}" for line in series if line.points)
     x = Axis("iteration", 0.0, max(point[0] for point in points))
-    y = Axis("AP", 0.0, max(5.0, max(point[1] for point in points) * 1.12), "{:.1f}")
-    return line_chart(series, x, y, label=f"AP over the iterations: {ends}")
+    y = Axis(main, 0.0, max(5.0, max(point[1] for point in points) * 1.12), "{:.1f}")
+    return line_chart(series, x, y, label=f"{main} over the iterations: {ends}")
 
 
 def _curves(lines: Sequence[Sequence[float]], labels: Sequence[str], step: int = 1) -> list[Series]:
@@ -168,17 +174,17 @@ def _curves(lines: Sequence[Sequence[float]], labels: Sequence[str], step: int =
     ]
 
 
-def _precision(content: Content) -> Markup:
-    series = _curves(content.precision_recall.mean, content.labels)
+def _precision(content: Content, curves: PrecisionRecall) -> Markup:
+    series = _curves(curves.mean, content.labels)
     x, y = Axis("recall", 0.0, 1.0, "{:.2f}"), Axis("precision", 0.0, 1.0, "{:.2f}")
     return line_chart(series, x, y, label="Precision over recall at IoU 0.5, mean over the classes", height=360)
 
 
-def _per_class_precision(content: Content) -> dict[str, Markup]:
+def _per_class_precision(content: Content, curves: PrecisionRecall) -> dict[str, Markup]:
     rows = {row.name: row for row in content.per_class}
     drawn = {}
-    for name, lines in content.precision_recall.per_class.items():
-        ap50 = ", ".join(f"{label} {one}" for label, one in zip(content.labels, rows[name].AP50))
+    for name, lines in curves.per_class.items():
+        ap50 = ", ".join(f"{label} {one}" for label, one in zip(content.labels, rows[name].figures["AP50"]))
         drawn[name] = small_curve(
             _curves(lines, content.labels, step=2), label=f"Precision over recall, {name}; AP50: {ap50}"
         )
@@ -202,9 +208,9 @@ def _bar(difference: Difference | None, limit: float, style: int) -> Markup:
     return difference_bar(difference.estimate, difference.low, difference.high, limit, style)
 
 
-def _error_bars(content: Content) -> Bars:
+def _error_bars(content: Content, reasons: Reasons) -> Bars:
     """Draw for each kind of error a bar of each pair, in the colour of the side that loses less, by column."""
-    labels, differences = content.labels, content.reasons.differences
+    labels, differences = content.labels, reasons.differences
     limit = bar_limit(one.estimate for pair in differences.values() for one in pair.values() if one)
 
     def bar(a: str, b: str, one: Difference | None) -> Markup:
@@ -217,10 +223,10 @@ def _error_bars(content: Content) -> Bars:
     ]
 
 
-def _reliability(content: Content) -> Markup | None:
+def _reliability(content: Content, reasons: Reasons) -> Markup | None:
     """Draw precision over score by bins; on the diagonal a score is the chance of being right."""
     series = [Series("", (), 4, faint=[(0.0, 0.0), (1.0, 1.0)])]
-    for place, (label, one) in enumerate(zip(content.labels, content.reasons.explanations)):
+    for place, (label, one) in enumerate(zip(content.labels, reasons.explanations)):
         points = [
             (part["score"], part["precision"])
             for part in (one["calibration"]["bins"] if one["calibration"] else ())

@@ -1,6 +1,6 @@
 """The content of a report: `assess` makes it, HTML, Markdown and LaTeX lay it out, report.json is `as_json` of it.
 
-AP figures are on the 0-100 scale, None where there is nothing to measure; differences are the second less the first.
+Figures are on the 0-100 scale, None where there is nothing to measure; differences are the second less the first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from vertebra.evaluation.report.curves import SideCurves
 from vertebra.evaluation.report.origins import Pretraining
 from vertebra.evaluation.report.reasons import Reasons
-from vertebra.evaluation.report.spread import Spread
+from vertebra.evaluation.report.spread import Spread, with_figures_beside
+from vertebra.evaluation.report.task import Task
 from vertebra.evaluation.statistics.comparison import Covers, Difference
 
 Differences = Mapping[str, Difference | None]
@@ -64,7 +65,7 @@ class SideFacts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Side b less side a in every figure and in each class's AP; ratios: b's costs over a's."""
+    """Side b less side a in every figure and in each class's part of the main one; ratios: b's costs over a's."""
 
     a: str
     b: str
@@ -76,13 +77,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class: its objects, a spread for each side, and the difference of the pair."""
+    """A class: its objects or pixels, figures by name with a spread for each side, and the pair's difference in the
+    first."""
 
     name: str
     truths: int
-    AP: Sequence[Spread]
-    AP50: Sequence[Spread]
+    figures: Mapping[str, Sequence[Spread]]
     difference: Difference | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return with_figures_beside(self)
 
 
 @dataclass(frozen=True)
@@ -108,24 +112,32 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A side's cost and AP; spread: the standard deviation over seeds; style: of its marker."""
+    """A side's cost and main figure; spread: the standard deviation over seeds; style: of its marker."""
 
     label: str
     side: int
     cost: float
-    AP: float
+    figure: float
     spread: float | None
     style: int
 
 
 @dataclass(frozen=True)
 class Front:
-    """Sides by AP and a cost; pareto: places of the points that no other beats, by rising cost."""
+    """Sides by a cost and `figure`; pareto: places of the points that no other beats, by rising cost."""
 
     measure: str
     what: str
     points: Sequence[FrontPoint]
     pareto: Sequence[int]
+    figure: str
+
+    def to_dict(self) -> dict[str, Any]:
+        points = [
+            {self.figure if name == "figure" else name: value for name, value in vars(point).items()}
+            for point in self.points
+        ]
+        return {**vars(self), "points": points}
 
 
 @dataclass(frozen=True)
@@ -153,9 +165,15 @@ class Protocol:
 
 @dataclass(frozen=True)
 class DataFacts:
+    """counted: what `truths` counts, objects or pixels."""
+
     images: int
-    objects: int
+    truths: int
     classes: Sequence[str]
+    counted: str = "objects"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"images": self.images, self.counted: self.truths, "classes": self.classes}
 
 
 @dataclass(frozen=True)
@@ -203,8 +221,9 @@ class Gallery:
 @dataclass(frozen=True)
 class Content:
     """The report on one head. pair: the sides that class differences and images are about. lead: the best side against
-    the next, None for one side. first: what must be known before the figures."""
+    the next, None for one side. first: what must be known before the figures. From `per_size` on: of detectors."""
 
+    task: Task
     title: str
     head: str | None
     first: Sequence[str]
@@ -224,17 +243,17 @@ class Content:
     pairs_of_sides: int
     fronts: Mapping[str, Front]
     per_class: Sequence[ClassRow]
-    per_size: Sequence[SizeRow]
-    precision_recall: PrecisionRecall
     training: Sequence[SideCurves]
-    reasons: Reasons
     runs: Sequence[RunFacts]
     protocol: Protocol
     resamples: int
-    error_resamples: int
     failed: Sequence[str]
     expectations: Sequence[Outcome] = ()
     gallery: Gallery | None = None
+    per_size: Sequence[SizeRow] = ()
+    precision_recall: PrecisionRecall | None = None
+    reasons: Reasons | None = None
+    error_resamples: int | None = None
 
     @property
     def labels(self) -> list[str]:

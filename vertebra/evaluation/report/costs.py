@@ -11,6 +11,7 @@ from vertebra.evaluation.report.reading import first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.report.spread import Spread
+from vertebra.evaluation.report.task import Task
 from vertebra.ground import formats
 from vertebra.ground.formats import known
 
@@ -65,7 +66,7 @@ def _cost(run: Run, name: str) -> float | None:
     elif name == "training_images_per_s":
         value = _training_speed(run)
     else:
-        value = first_of(run.evaluation, f"cost.{name}")
+        value = first_of(run.evaluation, f"cost.{name}", name)  # older segmenters' have two beside the figures
     return known(value) if isinstance(value, (int, float)) else None
 
 
@@ -98,8 +99,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def fronts(sides: Sequence[SideFacts]) -> dict[str, Front]:
-    """Return for each of FRONTS the sides that have the cost, with their AP, and the Pareto line.
+def fronts(task: Task, sides: Sequence[SideFacts]) -> dict[str, Front]:
+    """Return for each of FRONTS the sides that have the cost, with their main figure, and the Pareto line.
 
     A front has one measure, of its candidates the one that most sides have, and needs two points.
     """
@@ -107,14 +108,14 @@ def fronts(sides: Sequence[SideFacts]) -> dict[str, Front]:
     for name, candidates in FRONTS.items():
         measure = max(candidates, key=lambda one: sum(bool(side.cost.measures[one]) for side in sides))
         points = [
-            FrontPoint(side.label, place, cost.mean, ap.mean, ap.std, style=place)
+            FrontPoint(side.label, place, cost.mean, figure.mean, figure.std, style=place)
             for place, side in enumerate(sides)
             if (cost := side.cost.measures[measure])
             and cost.mean
-            and (ap := side.figures["AP"])
-            and ap.mean is not None
+            and (figure := side.figures[task.main])
+            and figure.mean is not None
         ]
         if len(points) > 1:
-            line = pareto([(point.cost, point.AP) for point in points])
-            made[name] = Front(measure, COSTS[measure].within, points, line)
+            line = pareto([(point.cost, point.figure) for point in points])
+            made[name] = Front(measure, COSTS[measure].within, points, line, task.main)
     return made

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertebra.evaluation.report.sides import Side
+from vertebra.evaluation.report.spread import with_figures_beside
+from vertebra.evaluation.report.task import Task
 
 MOST = 240  # points of a curve
 Point = tuple[float, float]
@@ -16,20 +18,28 @@ Line = Sequence[Point]  # (iteration, value)
 
 @dataclass(frozen=True)
 class RunCurves:
+    """Total loss, and the main figure by its name, of one run."""
+
     seed: Any
     loss: Line
-    AP: Line
+    figures: Mapping[str, Line]
+
+    def to_dict(self) -> dict[str, Any]:
+        return with_figures_beside(self)
 
 
 @dataclass(frozen=True)
 class SideCurves:
-    """Total loss (smoothed) and AP over the iterations: means over the seeds, and each run's."""
+    """Total loss (smoothed) and the two main figures, by name, over the iterations: means over the seeds, and each
+    run's."""
 
     label: str
     loss: Line
-    AP: Line
-    AP50: Line
+    figures: Mapping[str, Line]
     runs: Sequence[RunCurves]
+
+    def to_dict(self) -> dict[str, Any]:
+        return with_figures_beside(self)
 
 
 def total_loss(line: Mapping[str, Any]) -> float | None:
@@ -45,12 +55,12 @@ def total_loss(line: Mapping[str, Any]) -> float | None:
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Return (iteration, total loss) of every training line."""
-    losses = ((line["iteration"], total_loss(line)) for line in metrics if "AP" not in line)
+    """Return (iteration, total loss) of every training line, which alone have one."""
+    losses = ((line["iteration"], total_loss(line)) for line in metrics)
     return [(float(iteration), loss) for iteration, loss in losses if loss is not None]
 
 
-def ap_curve(metrics: Sequence[Mapping[str, Any]], name: str = "AP") -> list[Point]:
+def figure_curve(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     """Return (iteration, figure 0-100) of every evaluation line that has the figure."""
     return [(float(line["iteration"]), float(line[name])) for line in metrics if _is_figure(line.get(name))]
 
@@ -87,18 +97,20 @@ def mean_curve(lines: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, sum(line[x] for line in values) / len(values)) for x in shared]
 
 
-def side_curves(side: Side) -> SideCurves:
-    """Return the side's curves with a few hundred points each: loss to 5 digits, AP to 4."""
+def side_curves(task: Task, side: Side) -> SideCurves:
+    """Return the side's curves with a few hundred points each: loss to 5 digits, figures to 4."""
     losses = [loss_curve(run.metrics) for run in side.runs]
-    ap, ap50 = ([ap_curve(run.metrics, name) for run in side.runs] for name in ("AP", "AP50"))
+    lines = {
+        name: [figure_curve(run.metrics, name.replace(" ", "_")) for run in side.runs]
+        for name in (task.main, task.second)
+    }
     return SideCurves(
         side.label,
         loss=_rounded(thinned(smoothed(mean_curve(losses))), 5),
-        AP=_rounded(mean_curve(ap), 4),
-        AP50=_rounded(mean_curve(ap50), 4),
+        figures={name: _rounded(mean_curve(of_runs), 4) for name, of_runs in lines.items()},
         runs=[
-            RunCurves(seed, _rounded(thinned(loss), 5), _rounded(line, 4))
-            for seed, loss, line in zip(side.seeds, losses, ap)
+            RunCurves(seed, _rounded(thinned(loss), 5), {task.main: _rounded(line, 4)})
+            for seed, loss, line in zip(side.seeds, losses, lines[task.main])
         ],
     )
 

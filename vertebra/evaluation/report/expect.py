@@ -7,6 +7,11 @@ The file is YAML or JSON: a list, or a mapping with the list as `expectations` a
   value: 27.2
   tolerance: 0.5
   source: He et al. 2015, table 8
+- side: r50              # a class's: AP, AP50 or, of segmenters, IoU
+  class: cat
+  figure: IoU
+  value: 91.0
+  tolerance: 2
 - difference: [r101, vgg16]   # the first less the second
   figure: AP
   value: 6.0
@@ -24,18 +29,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from vertebra.evaluation.report.content import Content, Outcome, SideFacts
+from vertebra.evaluation.report.content import Comparison, Content, Outcome, SideFacts
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.reading import read_text
-from vertebra.evaluation.report.scores import MASKS, RECALL, VOC
 from vertebra.evaluation.report.spread import Spread, with_unit
+from vertebra.evaluation.report.task import DETECTION, SEGMENTATION
 from vertebra.evaluation.statistics.comparison import Difference
-from vertebra.evaluation.statistics.resampling import COCO_FIGURES
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.ground.parse import parse_yaml
 
-FIGURES = (*COCO_FIGURES, RECALL, MASKS, *VOC)
+OF_CLASSES = (*DETECTION.of_class, *SEGMENTATION.of_class)
+FIGURES = tuple(dict.fromkeys((*DETECTION.notes, *SEGMENTATION.notes, *OF_CLASSES)))
 MET, MISSED, NOT_HERE = "met", "missed", "not here"
 
 
@@ -60,7 +65,7 @@ Number = Annotated[FiniteFloat, BeforeValidator(_no_truth_value)]
 
 
 class Expectation(BaseModel):
-    """value ± tolerance of a figure or cost of one side, or of the first of two sides less the second."""
+    """value ± tolerance of a figure or cost of one side, or of the first of two sides less the second; of one class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
@@ -71,11 +76,16 @@ class Expectation(BaseModel):
     tolerance: Annotated[Number, Field(ge=0)]
     source: str | None = None
     head: str | None = None
+    of_class: str | None = Field(None, alias="class")
 
     @model_validator(mode="after")
     def _side_or_difference(self) -> Expectation:
         if (self.side is None) == (self.difference is None):
             raise ValueError("give either side: NAME or difference: [NAME, NAME]")
+        if self.of_class is not None and self.figure not in OF_CLASSES:
+            raise ValueError(f"class: {self.of_class} has no {self.figure}, but {formats.joined(OF_CLASSES)}")
+        if self.figure == "IoU" and self.of_class is None:
+            raise ValueError("figure: IoU is of one class: name it as class: NAME, or give figure: mIoU")
         return self
 
     @property
@@ -125,7 +135,8 @@ def _sentence(error: ValidationError) -> str:
         )
     field = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place[2:])
     if first["type"] == "extra_forbidden":
-        problem = f"there is no field {field}; {_nearest(field, list(Expectation.model_fields))}"
+        known = [one.alias or name for name, one in Expectation.model_fields.items()]
+        problem = f"there is no field {field}; {_nearest(field, known)}"
     elif first["type"] == "missing":
         problem = f"{field} is missing"
     elif field:
@@ -172,13 +183,13 @@ def missed(outcomes: Sequence[Outcome], head: str | None) -> list[str]:
 
 def _outcome(one: Expectation, content: Content, *, is_elsewhere: bool) -> Outcome:
     sides = [None if is_elsewhere else _side(name, content.sides) for name in one.sides]
-    spreads = [_spread(side, one.figure) for side in sides if side is not None]
+    spreads = [_spread(side, one, content) for side in sides if side is not None]
     values = [figure.mean for figure in spreads if figure is not None and figure.mean is not None]
     found = None if len(values) < len(one.sides) else values[0] - sum(values[1:])
     outcome = NOT_HERE if found is None else MET if abs(found - one.value) <= one.tolerance + 1e-9 else MISSED
     return Outcome(
         what=f"{one.what} ({one.head})" if is_elsewhere else one.what,
-        figure=one.figure,
+        figure=", ".join(filter(None, (one.figure, one.of_class))),
         ours=found,
         ours_text=formats.NONE if found is None else _found_text(one, sides, content, found),
         theirs=one.value,
@@ -203,22 +214,34 @@ def _side(name: str, sides: Sequence[SideFacts]) -> SideFacts | None:
     return on_backbone[0] if on_backbone else None
 
 
-def _spread(side: SideFacts, figure: str) -> Spread | None:
-    return side.figures.get(figure) if figure in FIGURES else side.cost.measures[figure]
+def _spread(side: SideFacts, one: Expectation, content: Content) -> Spread | None:
+    """Return the figure, of the class where one is asked for, or the cost; None where this report has none."""
+    if one.of_class is not None:
+        place = content.labels.index(side.label)
+        rows = [row.figures.get(one.figure) for row in content.per_class if row.name == one.of_class]
+        return rows[0][place] if rows and rows[0] else None
+    return side.figures.get(one.figure) if one.figure in FIGURES else side.cost.measures[one.figure]
 
 
 def _found_text(one: Expectation, sides: Sequence[SideFacts | None], content: Content, found: float) -> str:
     """Write the figure with its standard deviation over seeds, or the difference with its interval."""
     if len(sides) == 1 and sides[0] is not None:
-        return with_unit(_spread(sides[0], one.figure), _writer(one.figure))
+        return with_unit(_spread(sides[0], one, content), _writer(one.figure))
     labels = [side.label for side in sides if side is not None]
     for pair in (*content.differences_to_baseline, *content.best_against_others):
-        difference = pair.differences.get(one.figure)
+        difference = _difference(one, pair, content)
         if difference and [pair.b, pair.a] == labels:
             return difference.text()
         if difference and [pair.a, pair.b] == labels:
             return _turned(difference).text()
     return _write(one, found)
+
+
+def _difference(one: Expectation, pair: Comparison, content: Content) -> Difference | None:
+    """Return the pair's, with its interval; of a class there is one in the first of its figures alone."""
+    if one.of_class is None:
+        return pair.differences.get(one.figure)
+    return pair.per_class.get(one.of_class) if one.figure == next(iter(content.task.of_class)) else None
 
 
 def _turned(difference: Difference) -> Difference:

@@ -1,4 +1,4 @@
-"""Several heads in one overview: each one's headline, backbones by heads, and AP against cost over all of them."""
+"""Several heads in one overview: each one's headline, backbones by heads, and figure against cost over all of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vertebra.evaluation.report.assess import without_result
 from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.content import Content, Front, SideFacts
 from vertebra.evaluation.report.costs import fronts
+from vertebra.evaluation.report.task import Task
 from vertebra.ground import formats
 from vertebra.ground.table import Cell, Row, Table
 
@@ -35,6 +36,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Overview:
+    task: Task
     title: str
     first: Sequence[str]
     heads: Sequence[Head]
@@ -51,27 +53,29 @@ def assess_heads(reports: Sequence[tuple[str, Content]], failed: Sequence[str]) 
     """Return the overview of (folder, that head's report)."""
     heads = [Head(content.head or folder, f"{folder}/report.html", content) for folder, content in reports]
     first = [line for head in heads for line in head.report.first] + without_result(failed)
+    task = reports[0][1].task
     return Overview(
+        task=task,
         title=f"Backbones in {len(heads)} heads: {formats.joined([head.head for head in heads])}",
         first=list(dict.fromkeys(first)),
         heads=heads,
-        fronts=_fronts(heads),
+        fronts=_fronts(task, heads),
         failed=list(failed),
     )
 
 
-def _fronts(heads: Sequence[Head]) -> dict[str, Front]:
-    """Return AP against cost over the sides of all heads; a point's style tells its head."""
+def _fronts(task: Task, heads: Sequence[Head]) -> dict[str, Front]:
+    """Return the main figure against cost over the sides of all heads; a point's style tells its head."""
     sides = [replace(side, label=f"{side.label}, {head.head}") for head in heads for side in head.report.sides]
     styles = [place % STYLES for place, head in enumerate(heads) for _ in head.report.sides]
     return {
         name: replace(front, points=[replace(point, style=styles[point.side]) for point in front.points])
-        for name, front in fronts(sides).items()
+        for name, front in fronts(task, sides).items()
     }
 
 
 def table(overview: Overview) -> Table:
-    """Backbones by heads: AP, mean ± standard deviation over seeds, with the number of seeds where it varies."""
+    """Backbones by heads: mean ± standard deviation over seeds, with the seeds' number where it varies."""
     by_label = [{side.label: side for side in head.report.sides} for head in overview.heads]
     labels = list(dict.fromkeys(label for sides in by_label for label in sides))
     counts = {len(side.seeds) for sides in by_label for side in sides.values()}
@@ -79,10 +83,10 @@ def table(overview: Overview) -> Table:
     def cell(side: SideFacts | None) -> Cell:
         if side is None:
             return Cell(formats.NONE)
-        return Cell(str(side.figures["AP"]), f"n = {len(side.seeds)}" if len(counts) > 1 else "")
+        return Cell(str(side.figures[overview.task.main]), f"n = {len(side.seeds)}" if len(counts) > 1 else "")
 
     rows = [Row(label, [cell(sides.get(label)) for sides in by_label]) for label in labels]
-    return Table("", [head.head for head in overview.heads], rows, "AP")
+    return Table("", [head.head for head in overview.heads], rows, overview.task.main)
 
 
 def draw(overview: Overview) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.scores import Scores
+from vertebra.evaluation.report.runs import DetectorRun
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
@@ -74,12 +74,14 @@ def _slices(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]
     ]
 
 
-def reasons(sides: Sequence[Side], scores: Scores, truth: dict[str, Any], pairs: Sequence[tuple[int, int]]) -> Reasons:
-    """Explain every side, and compare what errors cost the sides at each pair of places."""
-    return Reasons(
-        [mean_of([explain(truth, run.predictions, proposals=run.proposals) for run in side.runs]) for side in sides],
-        {(sides[a].label, sides[b].label): scores.error_differences(sides[a], sides[b]) for a, b in pairs},
-    )
+def reasons(
+    runs: Sequence[DetectorRun],
+    sides: Sequence[Side],
+    differences: Mapping[tuple[str, str], Mapping[str, Difference | None]],
+) -> Reasons:
+    """Explain every side of the runs; differences: as of `Reasons`."""
+    explained = [explain(run.truth, run.predictions, proposals=run.proposals) for run in runs]
+    return Reasons([mean_of([explained[place] for place in side.places]) for side in sides], differences)
 
 
 def mean_of(trees: Sequence[Any]) -> Any:

@@ -18,6 +18,7 @@ from vertebra.evaluation.report.expect import compare, missed, other_heads_notes
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.runs import HeadRuns, read
 from vertebra.evaluation.report.sides import Side, group_runs
+from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats
 from vertebra.ground.files import write_text
 
@@ -45,8 +46,9 @@ def write_report(
     expect: Path | None = None,
     failed: Sequence[str] = (),
 ) -> Written:
-    """Compare finished detection runs and files of predictions; report.html, .md, .json and .tex go into `out`.
+    """Compare finished runs; report.html, .md, .json and .tex go into `out`.
 
+    Runs are all of detectors, with files of predictions beside them, or all of segmenters.
     Runs of several heads are a comparison each, in `out`/HEAD, with an overview in `out`. The first side is the
     baseline. predictions: COCO results by the name of their side, several files being several seeds, scored on
     `truth` (None: the runs'), whose pictures lie in `images`. expect: published numbers (`expect.py`). failed: what
@@ -63,7 +65,7 @@ def write_report(
         content = assess(one, failed if only else ())
         content = replace(content, expectations=compare(expected, content, heads))
         browser = _browse(one, content, images)
-        content = replace(content, gallery=browser.gallery)
+        content = replace(content, gallery=browser.gallery if browser else None)
         contents.append(content)
         page = render(content, browser, out if only else out / folder(one.head))
     if not only:
@@ -78,12 +80,14 @@ def folder(head: str | None) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in head or "unknown")
 
 
-def _browse(compared: HeadRuns, content: Content, images: Path | None) -> Browser:
+def _browse(compared: HeadRuns, content: Content, images: Path | None) -> Browser | None:
+    if compared.task is not DETECTION:
+        return None
     sides = group_runs(compared.runs)
     pair = [content.labels.index(label) for label in content.pair]
     return build_browser(
-        compared.truth,
-        [(side.label, side.runs[0].predictions) for side in sides],
+        compared.runs[0].truth,
+        [(side.label, compared.runs[side.places[0]].predictions) for side in sides],
         image_roots=_image_roots(sides, images),
         max_images=MOST_IMAGES,
         pair=(pair[0], pair[-1]),
@@ -102,7 +106,7 @@ def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:
     return list(dict.fromkeys(roots))
 
 
-def render(content: Content, browser: Browser, out: Path) -> Path:
+def render(content: Content, browser: Browser | None, out: Path) -> Path:
     """Write one head's report into `out`; return its page."""
     shared: dict[str, Any] = {"report": content, "f": formats, **tables.all_tables(content)}
     templates = environment()
@@ -111,8 +115,8 @@ def render(content: Content, browser: Browser, out: Path) -> Path:
         **shared,
         browser=browser,
         charts=charts.draw(content),
-        style=Markup("\n").join((text_of("style.css", "report.css"), browser.style)),
-        script=Markup("\n").join((text_of("script.js"), browser.script)),
+        style=Markup("\n").join((text_of("style.css", "report.css"), *([browser.style] if browser else []))),
+        script=Markup("\n").join((text_of("script.js"), *([browser.script] if browser else []))),
     )
     tex = latex.tabular(shared["main"], [content.headline, *filter(None, [content.caveat]), *content.first])
     return write_all(out, as_json(content), markdown, page, tex)

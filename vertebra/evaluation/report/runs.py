@@ -1,26 +1,33 @@
 """Read the runs that are to be compared, and refuse those that cannot be.
 
-A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, predictions.json, truth.json,
-provenance.json and, where there is one, proposals.json; and COCO results of any other detector. Two runs are
-comparable when both are finished, their protocols are equal field by field, and their predictions were scored on the
-same truth. Each head (the protocol's `model.body`, and the engine if it is not ours) is a comparison of its own.
+A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, provenance.json; of detectors
+predictions.json, truth.json and, where there is one, proposals.json, and COCO results of any other detector; of
+segmenters pixel_counts.npz, images.json and the maps. Two runs are comparable when both are finished, their protocols
+are equal field by field, and they were scored on the same truth. Each head (the protocol's `model.body` or
+`model.head`, and the engine if it is not ours) is a comparison of its own.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vertebra.evaluation.metrics.files import Predictions, Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.pixels import PixelCounts
 from vertebra.evaluation.report.reading import (
+    first_of,
     read_json,
     read_metrics,
     read_provenance,
     read_recipe,
 )
+from vertebra.evaluation.report.task import DETECTION, SEGMENTATION, Task
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import TIMES
@@ -30,22 +37,15 @@ EACH_SEED = "give one file for each seed"
 OF_OTHER_TOOLS = {
     "label_smoothing": "train_backbone.py",
     "classifier": "train_loc.py",
-    "model.output_stride": "train_seg.py",
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """The files of one finished run, or one file of predictions.
-
-    `path` is the run's directory, or the file; `name` what the file's side is called, None for a run. `predictions`
-    are COCO results in pixels of the original images, scored on `truth`; `metrics` the lines of metrics.jsonl, the
-    last one of each iteration and kind. Of a file nothing is known but its predictions and the truth.
-    """
+    """The files of one finished run: its directory, its recipe, and the last line of each iteration and kind of
+    metrics.jsonl. `name` is that of a file's side (see `DetectorRun`), None for a run."""
 
     path: Path
-    predictions: Predictions
-    truth: Truth
     name: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -76,50 +76,111 @@ class Run:
         parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
         return ", ".join(parts) or None
 
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRun(Run):
+    """A detector's run, or one file of predictions, of which nothing else is known but the truth; `path` is the file.
+
+    predictions: COCO results in pixels of the original images, scored on `truth`.
+    """
+
+    predictions: Predictions
+    truth: Truth
+
     @property
     def proposals(self) -> Path | None:
         """The file of its proposals, None where it has none."""
         path = self.path / "proposals.json"
         return path if path.is_file() else None
 
+    def has_truth_of(self, other: DetectorRun) -> bool:
+        return self.truth == other.truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterRun(Run):
+    """A segmenter's run. counts: of each of `image_ids`, by place in `class_names`. images: id, picture (below the
+    evaluation's image_root) and map of each, the name of a PNG in `maps` and in `truth_maps`; none of older runs."""
+
+    counts: PixelCounts
+    image_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def maps(self) -> Path:
+        return self.path / "maps"
+
+    @property
+    def truth_maps(self) -> Path:
+        return self.path / "truth"
+
+    def has_truth_of(self, other: SegmenterRun) -> bool:
+        """True where images, classes and the pixels that are truly of each are the same."""
+        same = (self.image_ids, self.class_names) == (other.image_ids, other.class_names)
+        return same and np.array_equal(self.counts.true_IC, other.counts.true_IC)
+
 
 @dataclass(frozen=True)
 class HeadRuns:
-    """Runs of one head, of one protocol, and the truth that all were scored on; head: None where it is not known."""
+    """Runs of one task and head, of one protocol, scored on one truth; head: None where it is not known."""
 
+    task: Task
     head: str | None
-    runs: list[Run]
-    truth: Truth
+    runs: list[Any]
 
 
-def read_run(directory: Path, others: Sequence[Run] = ()) -> Run:
-    """Read one run directory; UserError where it is no detector's, or something is missing, broken, unfinished.
+def read_run(directory: Path, others: Sequence[Any] = ()) -> DetectorRun | SegmenterRun:
+    """Read one run directory; UserError where it is neither a detector's nor a segmenter's, or something is missing,
+    broken, unfinished.
 
     others: runs read before; one of the same truth shares it.
     """
     provenance = read_provenance(directory)
     recipe = read_recipe(directory / "config.yaml")
-    fields = {*recipe, *(f"model.{name}" for name in recipe.get("model") or {})}
     for name, tool in OF_OTHER_TOOLS.items():
-        if name in fields:
-            hint = "a report compares detectors, which train_det.py trains"
+        if name in recipe:
+            hint = "a report compares detectors of train_det.py, or segmenters of train_seg.py"
             raise UserError(directory, f"it is a run of {tool}", hint)
-    score_it = f"score the run with: python tools/eval_det.py {directory}"
+    task = SEGMENTATION if "output_stride" in (recipe.get("model") or {}) else DETECTION
+    score_it = f"score the run with: python tools/eval_{task.tool}.py {directory}"
+    facts: dict[str, Any] = {"path": directory, "recipe": recipe, "provenance": provenance}
+    if task is SEGMENTATION:
+        facts |= _read_counts(directory, score_it)
+    else:
+        facts |= _read_predictions(directory, others, score_it)
+    facts["metrics"] = read_metrics(directory / "metrics.jsonl")
+    facts["evaluation"] = evaluation = read_json(directory / "evaluation.json", score_it)
+    if task is DETECTION:
+        return DetectorRun(**facts)
+    run = SegmenterRun(**facts, class_names=tuple(first_of(evaluation, "classes") or ()))
+    if run.counts.true_IC.shape != (len(run.image_ids), len(run.class_names)):
+        raise UserError(directory / "pixel_counts.npz", "evaluation.json is of other images or classes", score_it)
+    return run
+
+
+def _read_predictions(directory: Path, others: Sequence[DetectorRun], score_it: str) -> dict[str, Any]:
     files = [directory / name for name in ("predictions.json", "truth.json")]
     for path in files:
         if not path.is_file():
             raise UserError(path, "it is missing", score_it)
     own = read_truth(files[1])
-    truth = next((other.truth for other in others if other.truth == own), own)
-    return Run(
-        path=directory,
-        predictions=read_predictions(files[0], truth),
-        truth=truth,
-        recipe=recipe,
-        metrics=read_metrics(directory / "metrics.jsonl"),
-        evaluation=read_json(directory / "evaluation.json", score_it),
-        provenance=provenance,
-    )
+    truth = next((other.truth for other in others if isinstance(other, DetectorRun) and other.truth == own), own)
+    return {"predictions": read_predictions(files[0], truth), "truth": truth}
+
+
+def _read_counts(directory: Path, score_it: str) -> dict[str, Any]:
+    path, pictures = directory / "pixel_counts.npz", directory / "images.json"
+    try:
+        with np.load(path) as arrays:
+            counts = PixelCounts(*(arrays[name] for name in ("right_IC", "given_IC", "true_IC")))
+            image_ids = tuple(arrays["image_ids"].tolist())
+    except FileNotFoundError:
+        raise UserError(path, "it is missing", score_it) from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(path, f"it cannot be read ({error})", score_it) from None
+    images = read_json(pictures, score_it) if pictures.is_file() else []
+    return {"counts": counts, "image_ids": image_ids, "images": images}
 
 
 def read(
@@ -135,28 +196,39 @@ def read(
     paths = [Path(directory) for directory in directories]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("the same run directory was given twice", hint="name each run once")
-    by_head: dict[str | None, list[Run]] = {}
+    runs: list[Any] = []
     for path in paths:
-        run = read_run(path, [other for same in by_head.values() for other in same])
-        head = _head(run.protocol)
+        run = read_run(path, runs)
+        if runs and type(run) is not type(runs[0]):
+            tasks = {SegmenterRun: "a segmenter, whose figure is mIoU", DetectorRun: "a detector, whose figure is AP"}
+            reason = f"one is {tasks[type(runs[0])]}, the other {tasks[type(run)]}: these cannot be compared"
+            raise UserError(f"{runs[0].path} and {path}", reason, "report on each kind by itself")
+        runs.append(run)
+    task = SEGMENTATION if runs and isinstance(runs[0], SegmenterRun) else DETECTION
+    if task is SEGMENTATION and (predictions or truth):
+        raise UserError(runs[0].path, "predictions and a truth in COCO's format are of detectors, it is a segmenter's")
+    by_head: dict[str | None, list[Any]] = {}
+    for run in runs:
         for others in by_head.values():
-            _check_data(others[0], run)
-        same = by_head.setdefault(head, [])
+            _check_data(task, others[0], run)
+        same = by_head.setdefault(_head(task, run.protocol), [])
         if same:
-            check_comparable(same[0], run)
+            check_comparable(task, same[0], run)
         same.append(run)
+    if task is SEGMENTATION:
+        return [HeadRuns(task, head, same) for head, same in by_head.items()]
     if not by_head:
         by_head[None] = []
-    return [_of_head(head, runs, predictions or {}, truth) for head, runs in by_head.items()]
+    return [_of_head(head, same, predictions or {}, truth) for head, same in by_head.items()]
 
 
-def _head(protocol: Mapping[str, Any]) -> str | None:
-    body, engine = protocol.get("model.body"), str(protocol.get("engine", "")).partition(" ")[0]
-    return None if body is None else f"{body} {engine}".strip()
+def _head(task: Task, protocol: Mapping[str, Any]) -> str | None:
+    head, engine = protocol.get(task.head), str(protocol.get("engine", "")).partition(" ")[0]
+    return None if head is None else f"{head} {engine}".strip()
 
 
 def _of_head(
-    head: str | None, runs: list[Run], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
+    head: str | None, runs: list[DetectorRun], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
 ) -> HeadRuns:
     if not runs and not predictions:
         raise UserError("there is nothing to report on", hint="give the directories of finished runs, or predictions")
@@ -166,14 +238,14 @@ def _of_head(
     if runs and truth is not None:
         require_same_truth(annotations, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
     files = [run for name, given in predictions.items() for run in _read_files(name, given, annotations)]
-    return HeadRuns(head, [*runs, *files], annotations)
+    return HeadRuns(DETECTION, head, [*runs, *files])
 
 
-def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[Run]:
+def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[DetectorRun]:
     """Read a side's files, one for each seed; no two may be the same file or have the same content."""
-    read: list[Run] = []
+    read: list[DetectorRun] = []
     for path in [Path(given)] if isinstance(given, (str, Path)) else given:
-        run = Run(path, read_predictions(path, truth), truth, name)
+        run = DetectorRun(path=path, predictions=read_predictions(path, truth), truth=truth, name=name)
         for other in read:
             if path.resolve() == other.path.resolve():
                 raise UserError(path, f"it is given twice as {name}", EACH_SEED)
@@ -183,7 +255,7 @@ def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[R
     return read
 
 
-def check_comparable(first: Run, other: Run) -> None:
+def check_comparable(task: Task, first: Any, other: Any) -> None:
     """Raise UserError for two runs whose protocols, truths or sample sets differ, naming what differs."""
     where = f"{first.path} and {other.path} cannot be compared"
     if fields := differing(first.protocol, other.protocol):
@@ -197,16 +269,17 @@ def check_comparable(first: Run, other: Run) -> None:
     if samples[0] != samples[1]:
         reason = f"their sample sets come from different generators ({samples[0]} against {samples[1]})"
         raise UserError(where, reason, "make the sample set anew and train both on it")
-    if first.truth != other.truth:
-        reason = "their truth.json differ, so they were scored on different annotations"
-        raise UserError(where, reason, "score both on one data set with tools/eval_det.py")
+    if not first.has_truth_of(other):
+        reason = "their truth.json differ" if task is DETECTION else "their pixels' true classes differ"
+        reason += ", so they were scored on different annotations"
+        raise UserError(where, reason, f"score both on one data set with tools/eval_{task.tool}.py")
 
 
-def _check_data(first: Run, other: Run) -> None:
+def _check_data(task: Task, first: Any, other: Any) -> None:
     """Raise UserError for runs of different heads that do not share their data: they would stand side by side."""
-    heads = [_head(run.protocol) for run in (first, other)]
+    heads = [_head(task, run.protocol) for run in (first, other)]
     fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
-    if heads[0] != heads[1] and (first.truth != other.truth or fingerprints[0] != fingerprints[1]):
+    if heads[0] != heads[1] and (not first.has_truth_of(other) or fingerprints[0] != fingerprints[1]):
         reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
         raise UserError(f"{first.path} and {other.path}", reason, "report on each data set by itself")
 

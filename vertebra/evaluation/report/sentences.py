@@ -9,6 +9,7 @@ from typing import Any
 from vertebra.evaluation.report.content import Comparison, SideFacts
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.scores import RESAMPLES
+from vertebra.evaluation.report.task import Task
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
@@ -17,19 +18,19 @@ COVERS = {
     "images": "the choice of test images, but not another training seed",
     "seeds and images": "other training seeds and other test images",
 }
-NEEDS = ("flops", "latency_s", "time_per_image_s", "parameters")  # of a detector, that a sentence compares
+NEEDS = ("flops", "latency_s", "time_per_image_s", "parameters")  # that a sentence compares
 
 
-def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
+def headline(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> str:
     """Say which side is best, by how much and over how many seeds. lead: the best against the next."""
     if lead is None:
-        return _alone(sides[0])
+        return _alone(task, sides[0])
     worse, best = _two(sides, lead)
-    difference = lead.differences["AP"]
+    difference = lead.differences[task.main]
     if difference is None:
-        return f"{best.label} and {worse.label} cannot be compared: only one test image has objects"
+        return f"{best.label} and {worse.label} cannot be compared: only one test image has {task.counted}"
     size, half = formats.ap(abs(difference.estimate)), formats.ap(difference.high - difference.estimate)
-    by, seeds = f"{size}{NBSP}±{NBSP}{half}{NBSP}AP", _seeds(worse, best)
+    by, seeds = f"{size}{NBSP}±{NBSP}{half}{NBSP}{task.main}", _seeds(worse, best)
     if len(sides) == 2:
         if difference.distinguishable:
             return f"{best.label} beats {worse.label} by {by} ({seeds})"
@@ -40,9 +41,9 @@ def headline(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
     return f"{best.label} comes first, but cannot be told apart from the runner-up, {worse.label}: {by} ({seeds})"
 
 
-def _alone(side: SideFacts) -> str:
+def _alone(task: Task, side: SideFacts) -> str:
     over = f" over {len(side.seeds)} seeds" if len(side.seeds) > 1 else ""
-    return f"{side.label} reaches {side.figures['AP']}{NBSP}AP{over}"
+    return f"{side.label} reaches {side.figures[task.main]}{NBSP}{task.main}{over}"
 
 
 def _two(sides: Sequence[SideFacts], lead: Comparison) -> tuple[SideFacts, SideFacts]:
@@ -64,8 +65,8 @@ def _seeds(worse: SideFacts, best: SideFacts) -> str:
     return f"{seeds} each" if many == others else f"{seeds} against {others}"
 
 
-def caveat(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
-    """Say why the headline is about detectors and not about backbones; '' where it is about backbones.
+def caveat(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> str:
+    """Say why the headline is about networks and not about backbones; '' where it is about backbones.
 
     A verdict on backbones takes one protocol and several seeds on both sides.
     """
@@ -73,26 +74,27 @@ def caveat(sides: Sequence[SideFacts], lead: Comparison | None) -> str:
         return ""
     worse, best = _two(sides, lead)
     if worse.file or best.file:
-        return "This compares two detectors, not their backbones: their training protocols are not known to be equal."
+        protocols = "their training protocols are not known to be equal"
+        return f"This compares two {task.network}s, not their backbones: {protocols}."
     if lead.covers == "seeds and images":
         return ""
     single = [side.label for side in (best, worse) if len(side.seeds) == 1]
     have = "both have" if len(single) == 2 else f"{single[0]} has"
-    return f"This compares two trained detectors, not their backbones: {have} only one seed."
+    return f"This compares two trained {task.network}s, not their backbones: {have} only one seed."
 
 
-def details(sides: Sequence[SideFacts], lead: Comparison | None) -> list[str]:
-    """Return AP and AP50 of the best side and the runner-up, and what the best costs beside the other."""
+def details(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> list[str]:
+    """Return the two main figures of the best side and the runner-up, and what the best costs beside the other."""
     if lead is None:
         return []
     worse, best = _two(sides, lead)
-    accuracy = [_accuracy(worse, best, lead)] if lead.differences["AP"] else []
+    accuracy = [_accuracy(task, worse, best, lead)] if lead.differences[task.main] else []
     return [*accuracy, *_cost(worse, best, lead)]
 
 
-def _accuracy(worse: SideFacts, best: SideFacts, lead: Comparison) -> str:
+def _accuracy(task: Task, worse: SideFacts, best: SideFacts, lead: Comparison) -> str:
     parts = []
-    for name in ("AP", "AP50"):
+    for name in (task.main, task.second):
         mine, other = (str(side.figures[name]) for side in (best, worse))
         parts.append(f"{mine} {name} against {other}, a difference of {_with_p(lead.differences[name])}")
     return (
@@ -125,6 +127,7 @@ def _cost(worse: SideFacts, best: SideFacts, lead: Comparison) -> list[str]:
 
 
 def notes(
+    task: Task,
     sides: Sequence[SideFacts],
     *,
     images: int,
@@ -152,8 +155,8 @@ def notes(
         if min(counts) == 1:
             where = "Where a side has one seed" if max(counts) > 1 else "With one seed each"
             lines.append(
-                f"{where}, intervals cover the choice of test images only ({drawn}): they say which detector is "
-                "better, not which backbone."
+                f"{where}, intervals cover the choice of test images only ({drawn}): they say which {task.network} "
+                "is better, not which backbone."
             )
         lines += _one_pretraining(sides)
     if len(sides) > 2:
@@ -172,7 +175,7 @@ def notes(
 
 
 def _one_pretraining(sides: Sequence[SideFacts]) -> list[str]:
-    """Say what intervals over seeds leave out where only the detector was trained with several seeds."""
+    """Say what intervals over seeds leave out where only what stands on the backbone was trained with several seeds."""
     several = [side for side in sides if len(side.seeds) > 1 and not side.file]
     same = [side.label for side in several if side.pretraining.same_for_all_seeds]
     if not same:

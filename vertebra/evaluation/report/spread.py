@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.ground.formats import NBSP, NONE, ap, known
@@ -27,6 +28,11 @@ class Spread:
     def __str__(self) -> str:
         """Return '45.0 ± 0.6' of an AP figure, without the spread where there is one run."""
         return ap(self.mean) + ("" if self.std is None else f" ± {ap(self.std)}")
+
+
+def with_figures_beside(one: Any) -> dict[str, Any]:
+    """Return a dataclass's fields, those of its mapping `figures` beside the others: report.json has them so."""
+    return {name: getattr(one, name) for name in (part.name for part in fields(one)) if name != "figures"} | one.figures
 
 
 def with_unit(figure: Spread | None, write: Callable[[float | None], str]) -> str:

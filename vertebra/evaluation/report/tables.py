@@ -8,24 +8,13 @@ from typing import Any
 from vertebra.evaluation.report.content import Comparison, Content, SideFacts
 from vertebra.evaluation.report.costs import COSTS
 from vertebra.evaluation.report.spread import Spread, with_unit
+from vertebra.evaluation.report.task import SEGMENTATION, Task
 from vertebra.evaluation.why.columns import difference_cells
 from vertebra.evaluation.why.tables import error_table, reason_tables
 from vertebra.ground import formats
 from vertebra.ground.formats import MINUS
 from vertebra.ground.table import Cell, Row, Table
 
-NOTES = {
-    "AP": "IoU .50 to .95",
-    "AP50": "IoU .50",
-    "AP75": "IoU .75",
-    "APs": "small",
-    "APm": "medium",
-    "APl": "large",
-    "AR100": "recall",
-    "mask AP": "IoU .50 to .95",
-    "VOC 11-point": "mAP",
-    "VOC area": "mAP",
-}
 MAIN_COSTS = ("parameters", "flops", "latency_s", "time_per_image_s")
 IMAGES = 24  # those of the browser that Markdown lists
 ORIGINS = (
@@ -38,17 +27,14 @@ ORIGINS = (
 
 def all_tables(content: Content) -> dict[str, Any]:
     """Return what the templates lay out, by name."""
-    reasons = content.reasons
-    errors = error_table(reasons.explanations, content.labels, differences=reasons.differences)
     return {
         "main": main_table(content),
         "comparisons": comparison_tables(content),
         "costs": cost_table(content),
         "sizes": size_table(content),
         "classes": class_table(content),
-        "errors": errors,
-        "background_iou": reasons.explanations[0]["errors"]["background_iou"],
-        "details": reason_tables(reasons.explanations, content.labels)[1:],
+        **_reasons(content),
+        "counted": _number(content.task, content.data.truths),
         "images": image_table(content),
         "runs": run_table(content),
         "facts": facts(content),
@@ -56,11 +42,26 @@ def all_tables(content: Content) -> dict[str, Any]:
     }
 
 
+def _number(task: Task, truths: int) -> str:
+    """Return objects as they are, and pixels, which are many, as 11.7 M."""
+    return formats.count(truths) if task is SEGMENTATION else str(truths)
+
+
+def _reasons(content: Content) -> dict[str, Any]:
+    if (reasons := content.reasons) is None:
+        return {"errors": None, "background_iou": None, "details": []}
+    return {
+        "errors": error_table(reasons.explanations, content.labels, differences=reasons.differences),
+        "background_iou": reasons.explanations[0]["errors"]["background_iou"],
+        "details": reason_tables(reasons.explanations, content.labels)[1:],
+    }
+
+
 def main_table(content: Content) -> Table:
     """Accuracy, cost and origin, a column for each side; for two sides also their difference and p."""
     only = content.differences_to_baseline[0] if len(content.sides) == 2 else None
     columns = [*content.labels, *(["Difference (95 %)", "p"] if only else [])]
-    rows = [*_accuracy(content, only), *_cost(content.sides, only), *_origin(content.sides, bool(only))]
+    rows = [*_accuracy(content, only), *_cost(content, only), *_origin(content.sides, bool(only))]
     return Table("", columns, rows, corner="Figure")
 
 
@@ -71,7 +72,7 @@ def _accuracy(content: Content, only: Comparison | None) -> list[Row]:
         best = _best([figure.mean for figure in figures])
         cells = [_spread_cell(figure, best=place in best) for place, figure in enumerate(figures)]
         difference = difference_cells(only.differences[name]) if only else []
-        rows.append(Row(name, [*cells, *difference], NOTES[name], "Accuracy"))
+        rows.append(Row(name, [*cells, *difference], content.task.notes[name], "Accuracy"))
     return rows
 
 
@@ -88,15 +89,15 @@ def _best(values: Sequence[float | None]) -> set[int]:
     return {index for index, value in enumerate(shown) if value == max(present)}
 
 
-def _cost(sides: Sequence[SideFacts], only: Comparison | None) -> list[Row]:
-    rows = []
+def _cost(content: Content, only: Comparison | None) -> list[Row]:
+    rows, sides = [], content.sides
     for name in MAIN_COSTS:
         measured = [side.cost.measures[name] for side in sides]
         if not any(measured) or (name == "time_per_image_s" and all(side.cost.measures["latency_s"] for side in sides)):
             continue
         cells = [with_unit(one, COSTS[name].write) for one in measured]
         ratio = [formats.ratio(only.ratios.get(name)), ""] if only else []
-        rows.append(Row(COSTS[name].name, [*cells, *ratio], COSTS[name].note, "Cost of the detector"))
+        rows.append(Row(COSTS[name].name, [*cells, *ratio], COSTS[name].note, f"Cost of the {content.task.network}"))
     return rows
 
 
@@ -132,24 +133,26 @@ def comparison_tables(content: Content) -> list[Table]:
         _comparisons(
             f"{best}, the best, against each other side",
             "Against",
+            content.task,
             [(one.a, one) for one in content.best_against_others],
         ),
         _comparisons(
             f"Each side against {baseline}, the baseline",
             "Side",
+            content.task,
             [(one.b, one) for one in content.differences_to_baseline],
         ),
     ]
 
 
-def _comparisons(title: str, corner: str, comparisons: Sequence[tuple[str, Comparison]]) -> Table:
+def _comparisons(title: str, corner: str, task: Task, comparisons: Sequence[tuple[str, Comparison]]) -> Table:
     rows = []
     for name, one in comparisons:
         ratios = [formats.ratio(one.ratios.get(cost)) for cost in ("flops", "latency_s", "parameters")]
-        rows.append(
-            Row(name, [*difference_cells(one.differences["AP"]), *difference_cells(one.differences["AP50"]), *ratios])
-        )
-    columns = ["Difference in AP (95 %)", "p, Holm", "in AP50 (95 %)", "p, Holm", "FLOPs", "Latency", "Parameters"]
+        figures = [difference_cells(one.differences[figure]) for figure in (task.main, task.second)]
+        rows.append(Row(name, [*figures[0], *figures[1], *ratios]))
+    of_main, of_second = f"Difference in {task.main} (95 %)", f"in {task.second} (95 %)"
+    columns = [of_main, "p, Holm", of_second, "p, Holm", "FLOPs", "Latency", "Parameters"]
     return Table(title, columns, rows, corner)
 
 
@@ -199,33 +202,34 @@ def size_table(content: Content) -> Table:
 
 
 def class_table(content: Content) -> Table:
-    """AP of each class and side with the pair's difference, then AP50."""
-    columns = _pair_columns(content)
+    """A class's first figure of each side with the pair's difference, then its other figures."""
+    columns, task, sides = _pair_columns(content), content.task, len(content.sides)
     rows = []
     for row in content.per_class:
+        cells = [_spread_cell(spread) for spreads in row.figures.values() for spread in spreads]
         difference = difference_cells(row.difference, verdict=False)[: len(columns)]
-        figures = [*map(_spread_cell, row.AP), *difference, *map(_spread_cell, row.AP50)]
-        rows.append(Row(row.name, [Cell(str(row.truths), value=row.truths), *figures]))
-    sides = content.labels
-    return Table("", ["Objects", *(f"AP, {s}" for s in sides), *columns, *(f"AP50, {s}" for s in sides)], rows, "Class")
+        count = Cell(_number(task, row.truths), value=row.truths)
+        rows.append(Row(row.name, [count, *cells[:sides], *difference, *cells[sides:]]))
+    names = [f"{figure}, {label}" for figure in task.of_class for label in content.labels]
+    return Table("", [task.counted.capitalize(), *names[:sides], *columns, *names[sides:]], rows, "Class")
 
 
 def run_table(content: Content) -> Table:
     """Every run once."""
+    figures = (content.task.main, content.task.second)
     rows = [
         Row(
             run.side,
             [
                 formats.plain(run.seed),
-                formats.ap(run.figures["AP"]),
-                formats.ap(run.figures["AP50"]),
+                *(formats.ap(run.figures[name]) for name in figures),
                 formats.duration(run.training_s),
                 *map(formats.plain, (run.commit, run.machine, run.command, run.directory)),
             ],
         )
         for run in content.runs
     ]
-    return Table("", ["Seed", "AP", "AP50", "Training", "Commit", "Machine", "Command", "Directory"], rows, "Side")
+    return Table("", ["Seed", *figures, "Training", "Commit", "Machine", "Command", "Directory"], rows, "Side")
 
 
 def image_table(content: Content) -> Table:
