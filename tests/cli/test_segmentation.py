@@ -108,6 +108,8 @@ def test_evaluating_again_gives_the_same_and_other_views_need_a_place_of_their_o
     assert "test.flip" in run("eval_seg", finished, *views, expect=2).err
     run("eval_seg", "--weights", finished / "model.safetensors", *views, "--output", tmp_path / "views")
     assert figures_of(tmp_path / "views") != figures_of(finished)
+    sent = ("--submission", "voc", "--output", tmp_path / "sent", "--workers", 0)
+    assert "its classes are not the 21 of voc" in run("eval_seg", finished, *sent, expect=1).err
 
 
 def test_two_processes_equal_one_at_the_same_global_batch(sample: Path, tmp_path: Path) -> None:

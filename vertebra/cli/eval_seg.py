@@ -5,12 +5,14 @@ python tools/eval_seg.py RUN_DIR --scales 0.5 0.75 1 1.25 1.5 1.75 --flip --outp
 python tools/eval_seg.py RUN_DIR --test-source maps:DIR/val --data DIR --output OTHER_DIR
 
 python tools/eval_seg.py --weights model.safetensors --data VOCdevkit --window 512 512 --output OTHER_DIR
+
+python tools/eval_seg.py RUN_DIR --test-source voc2012/test --data VOCdevkit --submission voc --output OTHER_DIR
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import Field, model_validator
@@ -36,6 +38,9 @@ class Settings(OfTest):
     scales: tuple[float, ...] = Field((), description="Factors on the image's size, whose answers are averaged.")
     flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
         False, description="Mean over the image and its mirror image."
+    )
+    submission: Literal["voc", "cityscapes"] | None = Field(
+        None, description="Write the maps as that evaluation server takes them too, below OUTPUT/results."
     )
     window: tuple[int, int] | None = Field(None, description="Height and width of windows that slide over the image.")
 
@@ -68,6 +73,7 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.build import segmenter
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.segmenter_run import evaluate_segmenter, read_segmenter
+    from vertebra.build.submissions import check_submission, write_submission
     from vertebra.build.training import check_classes
     from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging, short_number
@@ -87,6 +93,8 @@ def evaluate(settings: Settings, world: World) -> int:
     test_set = segmenter.open_test(recipe)
     if output == settings.run:
         require_same_protocol(protocol_fields(trained), protocol_fields(recipe), facts, test_set.fingerprint())
+    if settings.submission is not None:
+        check_submission(settings.submission, test_set)
     check_classes(facts["class_names"], path, test_set.class_names, test_set.source)
     model = segmenter.trained_segmenter(recipe, state, facts, path)
     model.to(world.device).eval()
@@ -97,6 +105,9 @@ def evaluate(settings: Settings, world: World) -> int:
             or "no truth to score against"
         )
         print(f"maps and figures: {output}")
+        if settings.submission is not None:
+            home = write_submission(settings.submission, test_set, output)
+            print(f"{len(test_set)} maps in {home}; send: tar czf results.tgz -C {output} results")
     return 0
 
 

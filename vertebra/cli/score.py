@@ -1,9 +1,16 @@
-"""Score anyone's predictions: COCO results JSON against COCO JSON truth.
+"""Score anyone's predictions: COCO results JSON against COCO JSON truth, semantic maps against maps.
 
 python tools/score.py --truth GT.json --predictions DT.json --metric coco|coco-segm|lvis|lvis-segm|voc07|voc10
                       [--json OUT]
 
 python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json --metric voc10 --voc-files DIR
+
+python tools/score.py --truth TRUTH_DIR --predictions MAPS_DIR --metric miou [--classes classes.txt] [--json OUT]
+
+python tools/score.py --truth voc2012/val --data VOCdevkit --predictions RUN/maps --metric miou --per-class
+
+Maps are PNGs, indexed or grey, or of colours that classes.txt gives (name r g b), paired by their stems; 255 in the
+truth is not scored. Without --classes the classes are the indices up to the greatest in the truth.
 """
 
 from __future__ import annotations
@@ -14,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from vertebra.cli import score_maps
 from vertebra.cli.common import JsonFile, Resamples, make_room
 from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
-from vertebra.recipes.schema import Recipe, refuse
+from vertebra.recipes.schema import Recipe, flag_of, refuse
 
 if TYPE_CHECKING:
     from vertebra.evaluation.metrics.files import CheckedTruth, Predictions
@@ -45,14 +53,20 @@ MEANINGS = {
 
 
 class Settings(Recipe):
-    """Score COCO results JSON against COCO JSON truth. All figures are on a 0-100 scale."""
+    """Score COCO results JSON against COCO JSON truth, or maps against maps. All figures are on a 0-100 scale."""
 
-    truth: Path = Field(description="COCO JSON: images, annotations (VOC's `difficult` may be a field), categories.")
-    predictions: Path = Field(description="COCO results JSON: image_id, category_id, bbox xywh, score.")
-    metric: Literal["coco", "coco-segm", "lvis", "lvis-segm", "voc07", "voc10"] = Field(
-        description="COCO's twelve figures on boxes or masks; LVIS' of its own files, alike; VOC AP, 11-point "
-        "(voc07) or area (voc10)."
+    truth: Path = Field(
+        description="COCO JSON: images, annotations (VOC's `difficult` may be a field), categories; miou: a folder of "
+        "PNGs, or with --data a source such as voc2012/val."
     )
+    predictions: Path = Field(
+        description="COCO results JSON: image_id, category_id, bbox xywh, score; miou: a folder of PNGs."
+    )
+    metric: Literal["coco", "coco-segm", "lvis", "lvis-segm", "voc07", "voc10", "miou"] = Field(
+        description="COCO's twelve figures on boxes or masks; LVIS' of its own files, alike; VOC AP, 11-point "
+        "(voc07) or area (voc10); mean IoU of semantic maps."
+    )
+    data: Path | None = Field(None, description="miou: the data set's directory, where --truth is a source in it.")
     iou: float | None = Field(None, gt=0, le=1, description="IoU a match needs, VOC metrics only [0.5].")
     pixels: Literal["exact", "inclusive"] | None = Field(
         None,
@@ -66,7 +80,9 @@ class Settings(Recipe):
         False,
         description="Leave out, and count, predictions whose score, box or mask is none; else they are refused.",
     )
-    classes: tuple[str, ...] = Field((), description="Score these classes alone [all].")
+    classes: tuple[str, ...] = Field(
+        (), description="Score these classes alone [all]; miou: a file with all of them, one a line."
+    )
     against: Path | None = Field(
         None, description="Other predictions on the same truth: the paired difference to them, with --resamples."
     )
@@ -87,7 +103,17 @@ class Settings(Recipe):
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
         of_voc, of_masks = self.metric.startswith("voc"), self.metric.endswith("-segm")
+        of_boxes = ("iou", "pixels", "difficult", "drop_invalid", "resamples", "against", "voc_files")
+        given = [flag_of(name) for name in of_boxes if getattr(self, name) != type(self).model_fields[name].default]
+        of_maps = self.metric == "miou"
         refuse(
+            (of_maps and given, f"{', '.join(given)}: not for miou, which has maps and no boxes"),
+            (of_maps and len(self.classes) > 1, "--classes: miou takes one file, with a class a line"),
+            (
+                of_maps and self.classes and self.data,
+                "--classes and --data: the data set has its classes; leave one of them out",
+            ),
+            (not of_maps and self.data, f"--data is for miou, not for {self.metric}"),
             (
                 not of_voc and (self.iou is not None or self.pixels is not None),
                 f"--iou and --pixels belong to the VOC metrics, not to {self.metric}",
@@ -110,6 +136,9 @@ def main(arguments: list[str]) -> int:
     options = parse_recipe(Settings, arguments, description=__doc__ or "")
     voc = options.metric.startswith("voc")
     make_room("--json", options.json_file)
+    if options.metric == "miou":
+        _write(options, score_maps.score(options))
+        return 0
     truth, predictions = _read(options, options.predictions)
     result = (_score_voc if voc else _score_coco)(options, truth, predictions)
     from vertebra.evaluation.metrics.summary import nothing_to_score, words
@@ -122,11 +151,7 @@ def main(arguments: list[str]) -> int:
         print(*(f"Note: {note}" for note in notes), sep="\n")
     if options.classes:
         result["classes"] = list(options.classes)
-    if options.json_file:
-        from vertebra.ground.files import write_json
-
-        write_json(options.json_file, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
-        print(f"Written to {options.json_file}")
+    _write(options, result)
     if options.voc_files:
         from vertebra.evaluation.metrics.voc_server import write_voc_files
 
@@ -134,6 +159,15 @@ def main(arguments: list[str]) -> int:
         written = write_voc_files(truth, predictions, options.voc_files, competition=competition)
         print(f"{len(written)} files in {written[0].parent}; send: tar czf results.tgz -C {options.voc_files} results")
     return 0
+
+
+def _write(options: Settings, result: dict[str, Any]) -> None:
+    """Write --json, where it is asked for."""
+    if options.json_file:
+        from vertebra.ground.files import write_json
+
+        write_json(options.json_file, {"truth": str(options.truth), "predictions": str(options.predictions), **result})
+        print(f"Written to {options.json_file}")
 
 
 def _read(options: Settings, file: Path) -> tuple[CheckedTruth, Predictions]:

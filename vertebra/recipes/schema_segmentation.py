@@ -28,6 +28,7 @@ SEGMENTATION_SETS: dict[str, tuple[str, str]] = {
     "voc12aug": ("voc2012aug/train", "voc2012/val"),
     "ade20k": ("ade20k/training", "ade20k/validation"),
     "cityscapes": ("cityscapes/train", "cityscapes/val"),
+    "coco_panoptic": ("coco_panoptic/train2017", "coco_panoptic/val2017"),
     "coco_stuff": ("coco_stuff/train2017", "coco_stuff/val2017"),
     "sample": ("sample/train", "sample/val"),
     "maps": ("", ""),  # one's own: both sources are to be given

@@ -44,7 +44,7 @@ def parse_coco(
         faults.append(Fault(path, f"{entry}: {reason}", hint))
 
     with no_garbage_collection():
-        value = _load(path)
+        value = load_annotations(path)
         categories, images = Entries("category", value["categories"], add), Entries("image", value["images"], add)
         annotations = Entries("annotation", value.get("annotations", []), add)
         classes, listed = _classes(categories, path, faults), _images(images, path, faults)
@@ -160,7 +160,8 @@ def _rest(value: Json, known: frozenset[str]) -> str:
     return json.dumps({key: more for key, more in value.items() if key not in known})
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_annotations(path: Path) -> dict[str, Any]:
+    """Read a file with lists of images, annotations and categories. Raises DataError."""
     try:
         with open(path, "rb") as file:
             value = parse_json(file.read())

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -39,6 +41,46 @@ class Coding:
     def of(cls, labels: Mapping[int, int]) -> Coding:
         """labels: of the indices that may occur, beside 255, which is ignored."""
         return cls(bytes({IGNORED: IGNORED, **labels}.get(value, _UNKNOWN) for value in range(256)))
+
+    def at(self, index: int) -> Coding:
+        """What the values of one image's map mean: the same in all."""
+        return self
+
+    def take(self, indices: np.ndarray) -> Coding:
+        return self
+
+    def facts(self, indices: np.ndarray) -> bytes:
+        """Return what tells codings apart, for a hash."""
+        return json.dumps(self.colours).encode() + self.table
+
+
+class OfImages(Protocol):
+    """A coding of several images by their number."""
+
+    def at(self, index: int) -> Coding: ...
+    def facts(self, indices: np.ndarray) -> bytes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Codings:
+    """What values mean where maps differ in it: those of image i are of number numbers_I[i] in parts[parts_I[i]]."""
+
+    parts: tuple[OfImages, ...]
+    parts_I: np.ndarray
+    numbers_I: np.ndarray
+    colours: tuple[tuple[Colour, int], ...] = ()  # that all maps have in common
+
+    def at(self, index: int) -> Coding:
+        return self.parts[self.parts_I[index]].at(int(self.numbers_I[index]))
+
+    def take(self, indices: np.ndarray) -> Codings:
+        """The codings of the images at these places."""
+        return Codings(self.parts, self.parts_I[indices], self.numbers_I[indices], self.colours)
+
+    def facts(self, indices: np.ndarray) -> bytes:
+        parts_I, numbers_I = self.parts_I[indices], self.numbers_I[indices]
+        own = (part.facts(numbers_I[parts_I == number]) for number, part in enumerate(self.parts))
+        return parts_I.tobytes() + b"".join(own)
 
 
 def read_map(path: Path, coding: Coding) -> np.ndarray:

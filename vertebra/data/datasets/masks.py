@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 
+from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.transforms.detection_views import nearest, patch_view
 from vertebra.ground import rle
@@ -48,3 +49,17 @@ def _box(box_4: np.ndarray, size_hw: Size) -> Patch:
     """At least a pixel, where the box begins in the image."""
     x0, y0, x1, y1 = np.round(box_4).astype(int).tolist()
     return Patch(y0, x0, np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), np.uint8)).cut(0, 0, *size_hw)
+
+
+def painted(instances: DetectionDataset, index: int) -> np.ndarray:
+    """Return the labels of the objects' masks; pixels of two classes are ignored, as torchvision's reference has it."""
+    height, width = size_hw = tuple(instances.sizes_hw_I2[index].tolist())
+    labels_HW = np.zeros(size_hw, np.uint8)
+    objects_G = np.arange(instances.starts[index], instances.starts[index + 1])
+    patches = decode_masks(instances, index, objects_G, instances.boxes_G4(index), (height, width))
+    for patch, label in zip(patches, instances.labels_K[objects_G]):
+        rows, columns = patch.bits_HW.shape
+        under_HW = labels_HW[patch.top : patch.top + rows, patch.left : patch.left + columns]
+        free_HW = (under_HW == 0) | (under_HW == label)
+        under_HW[:] = np.where(patch.bits_HW, np.where(free_HW, label, IGNORED), under_HW)
+    return labels_HW

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets import coco_layout
+from vertebra.data.datasets.annotations import twice
 from vertebra.data.datasets.catalog import check_root, parse_detection
 from vertebra.data.datasets.faults import Fault, refuse, summarise
 from vertebra.data.datasets.folders import by_stem, files_below, stem_of
-from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, palette, read_map
-from vertebra.data.datasets.masks import decode_masks
+from vertebra.data.datasets.maps import MOST_CLASSES, Coding, Codings, palette, read_map
+from vertebra.data.datasets.masks import painted
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.semantic_layouts import KNOWN, Layout, find_layout
 from vertebra.data.datasets.strings import Strings
@@ -43,7 +44,7 @@ class SemanticDataset:
     image_ids_I: np.ndarray
     file_names: Strings
     map_names: Strings | None
-    coding: Coding
+    coding: Coding | Codings
     palette: np.ndarray
     instances: DetectionDataset | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -73,8 +74,8 @@ class SemanticDataset:
     def labels(self, index: int) -> np.ndarray:
         """The labels of image `index`, HW uint8. Raises BadSample."""
         if self.instances is not None:
-            return _painted(self.instances, index)
-        return read_map(self.map_path(index), self.coding)
+            return painted(self.instances, index)
+        return read_map(self.map_path(index), self.coding.at(index))
 
     def absent(self) -> list[str]:
         """Return the names of files, pictures and maps, that are missing or empty."""
@@ -89,6 +90,7 @@ class SemanticDataset:
             image_ids_I=self.image_ids_I[chosen_I],
             file_names=self.file_names.take(chosen_I),
             map_names=None if self.map_names is None else self.map_names.take(chosen_I),
+            coding=self.coding.take(chosen_I),
             instances=None if self.instances is None else self.instances.subset(chosen_I),
         )
 
@@ -97,7 +99,9 @@ class SemanticDataset:
 
         The same wherever the files lie. Not the maps' bytes: of a large set they are gigabytes.
         """
-        digest = hashlib.sha256(json.dumps([self.class_names, self.coding.colours]).encode() + self.coding.table)
+        one = self.coding
+        table = one.table if isinstance(one, Coding) else one.facts(np.arange(len(self)))
+        digest = hashlib.sha256(json.dumps([self.class_names, one.colours]).encode() + table)
         self.file_names.update_hash(digest)
         for name in self.map_names or ():
             digest.update(f"{name} {_bytes(self.root / name)}\n".encode("utf-8", "surrogateescape"))
@@ -114,25 +118,12 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def _painted(instances: DetectionDataset, index: int) -> np.ndarray:
-    """Return the labels of the objects' masks; pixels of two classes are ignored, as torchvision's reference has it."""
-    height, width = size_hw = tuple(instances.sizes_hw_I2[index].tolist())
-    labels_HW = np.zeros(size_hw, np.uint8)
-    objects_G = np.arange(instances.starts[index], instances.starts[index + 1])
-    patches = decode_masks(instances, index, objects_G, instances.boxes_G4(index), (height, width))
-    for patch, label in zip(patches, instances.labels_K[objects_G]):
-        rows, columns = patch.bits_HW.shape
-        under_HW = labels_HW[patch.top : patch.top + rows, patch.left : patch.left + columns]
-        free_HW = (under_HW == 0) | (under_HW == label)
-        under_HW[:] = np.where(patch.bits_HW, np.where(free_HW, label, IGNORED), under_HW)
-    return labels_HW
-
-
 def open_semantic(root: Path | str, source: str) -> SemanticDataset:
     """Images with a class for every pixel.
 
     source: one of vertebra.data.datasets.semantic_layouts; or, with the background as class 0, the masks of instances:
-    "sample/train", "coco/train2017", "json:ANNOTATIONS.json". A test set without published maps has no labels.
+    "sample/train", "coco/train2017", "json:ANNOTATIONS.json"; or several joined by "+", of the same classes. A test set
+    without published maps has no labels.
     Maps are read when they are used. Raises DataError.
     """
     dataset, faults = parse_semantic(root, source)
@@ -150,8 +141,11 @@ def parse_semantic(root: Path | str, source: str) -> tuple[SemanticDataset | Non
     """
     root = Path(root)
     check_root(root)
-    if coco_layout.is_json(source):
+    parts = source.split("+")
+    if all(map(coco_layout.is_json, parts)):
         return _of_instances(root, source)
+    if parts[1:]:
+        return _united([parse_semantic(root, part) for part in parts], source)
     if (layout := find_layout(root, source)) is None:
         raise DataError(f"source {source!r}", "is not known", f"write {KNOWN}")
     return _of_maps(layout, source)
@@ -185,11 +179,58 @@ def _of_maps(layout: Layout, source: str) -> tuple[SemanticDataset, list[Fault]]
         image_ids_I=np.array(image_ids(stems, [names[stem] for stem in stems]), np.int64),
         file_names=Strings(f"{layout.images}/{names[stem]}" for stem in stems),
         map_names=Strings(f"{layout.maps}/{maps[stem]}" for stem in stems) if labelled else None,
-        coding=layout.coding,
+        coding=layout.coding if layout.segments is None else layout.segments.of(stems),
         palette=layout.palette,
         notes=layout.notes,
     )
     return dataset, faults
+
+
+def _united(
+    parsed: Sequence[tuple[SemanticDataset | None, list[Fault]]], source: str
+) -> tuple[SemanticDataset | None, list[Fault]]:
+    """Several sets of maps as one. Different classes, and images that are in two of them, are fatal faults."""
+    faults = [fault for _, of_one in parsed for fault in of_one]
+    sets = [one for one, _ in parsed if one is not None]
+    if len(sets) < len(parsed):
+        return None, faults
+    first = sets[0]
+    for other in sets[1:]:
+        if other.class_names != first.class_names:
+            reason = f"{first.source} and {other.source} have different classes"
+            faults.append(Fault(Path(source), reason, "unite sets of the same classes, in the same order"))
+    if len({(one.labelled, one.instances is None) for one in sets}) > 1 or first.instances is not None:
+        reason = "some of its parts have maps, and some masks of instances or nothing"
+        faults.append(Fault(Path(source), reason, "unite sets that all have maps"))
+        return None, faults
+    roots = [one.root.resolve() for one in sets]
+    root = Path(os.path.commonpath(roots))
+
+    def names(column: str) -> list[str]:
+        places = zip((one.relative_to(root) for one in roots), sets)
+        return [(place / name).as_posix() for place, one in places for name in getattr(one, column)]
+
+    pictures = names("file_names")
+    ids_I = np.concatenate([one.image_ids_I for one in sets])
+    if len(np.unique(ids_I)) < len(ids_I):  # other images may have the same stems
+        ids_I = np.array(image_ids([stem_of(name) for name in pictures], pictures), np.int64)
+    faults += twice(ids_I, source)
+    coding = Codings(
+        tuple(one.coding for one in sets),
+        np.repeat(np.arange(len(sets)), [len(one) for one in sets]),
+        np.concatenate([np.arange(len(one)) for one in sets]),
+        first.coding.colours if len({one.coding.colours for one in sets}) == 1 else (),
+    )
+    return replace(
+        first,
+        root=root,
+        source=source,
+        image_ids_I=ids_I,
+        file_names=Strings(pictures),
+        map_names=Strings(names("map_names")) if first.labelled else None,
+        coding=coding,
+        notes=tuple(note for one in sets for note in one.notes),
+    ), faults
 
 
 def _by_name(files: Iterable[tuple[str, str]], end: str) -> dict[str, str]:

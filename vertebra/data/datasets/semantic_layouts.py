@@ -5,6 +5,7 @@
     ade20k/training         ADEChallengeData2016/{images,annotations}/training, its classes in objectInfo150.txt
     cityscapes/train        {leftImg8bit,gtFine}/train/CITY, of the labelIds the nineteen classes of training
     coco_stuff/train2017    {train2017 or images/train2017,stuffthingmaps/train2017}
+    coco_panoptic/train2017 these images, annotations/panoptic_train2017.json and the PNGs of the folder beside it
     maps:DIR/SPLIT          anybody's DIR/{images,masks}/SPLIT or DIR/SPLIT/{images,masks}; maps:DIR: {images,masks}
 
 Of the latter, classes.txt in DIR has a class a line, of index 0, 1, ...; where masks are of colours, `name r g b`, and
@@ -24,16 +25,18 @@ from vertebra.data.datasets import voc
 from vertebra.data.datasets.catalog import given_path
 from vertebra.data.datasets.folders import files_below, read_lines, stem_of
 from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, Colour, palette
+from vertebra.data.datasets.panoptic import Segments, read_panoptic
 from vertebra.data.datasets.semantic_classes import CITYSCAPES, CITYSCAPES_IDS, COCO_STUFF
 from vertebra.ground.errors import DataError
 
 MAPS = "maps:"
 KNOWN = (
-    "voc2012/train, voc2012aug/train, ade20k/training, cityscapes/train, coco_stuff/train2017, maps:DIR/SPLIT, or of "
-    "instances' masks sample/train, coco/train2017, json:FILE"
+    "voc2012/train, voc2012aug/train, ade20k/training, cityscapes/train, coco_stuff/train2017, "
+    "coco_panoptic/train2017, maps:DIR/SPLIT, or of instances' masks sample/train, coco/train2017, json:FILE; several "
+    "are joined by +"
 )
 _COLOURED = re.compile(r"(.+?)\s+([0-9]{1,3})\s+([0-9]{1,3})\s+([0-9]{1,3})")
-_VOC_CLASSES = ("background", *voc.CLASS_NAMES)
+VOC_CLASSES = ("background", *voc.CLASS_NAMES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Layout:
     """images, maps: folders in `base`. listed: names of images, without their endings; None: all in the folder.
 
     image_end, map_end: what follows an image's name in that of its files, before the extension. public: the maps of the
-    split are published; otherwise it may be without.
+    split are published; otherwise it may be without. segments: of each image, instead of one coding of all.
     """
 
     base: Path
@@ -55,9 +58,11 @@ class Layout:
     public: bool = True
     palette: np.ndarray = field(default_factory=palette)
     notes: tuple[str, ...] = ()
+    segments: Segments | None = None
 
 
-def _indices(count: int) -> Coding:
+def indices(count: int) -> Coding:
+    """Return the coding of maps whose values are the classes' places."""
     return Coding.of({label: label for label in range(count)})
 
 
@@ -85,8 +90,8 @@ def _voc(root: Path, source: str, year: str, augmented: str, split: str) -> Layo
         listed = [stem for stem in map(stem_of, files_below(base / folder)) if stem not in tested]
     else:
         listed = _listed(lists / f"{split}.txt")
-    coding = _indices(len(_VOC_CLASSES))
-    return Layout(base, "JPEGImages", folder, _VOC_CLASSES, coding, listed, public=public, notes=notes)
+    coding = indices(len(VOC_CLASSES))
+    return Layout(base, "JPEGImages", folder, VOC_CLASSES, coding, listed, public=public, notes=notes)
 
 
 def _listed(path: Path) -> list[str]:
@@ -130,6 +135,21 @@ def _coco_stuff(root: Path, source: str, split: str) -> Layout:
     return Layout(base, images, f"stuffthingmaps/{split}", tuple(COCO_STUFF[value] for value in values), coding)
 
 
+def _coco_panoptic(root: Path, source: str, split: str) -> Layout:
+    file = f"annotations/panoptic_{split}.json"
+    base = next((place for place in (root / "coco", root) if (place / file).is_file()), None)
+    if base is None:
+        hint = "unpack panoptic_annotations_trainval2017.zip there"
+        raise DataError(root, f"no {file} in it nor in its coco", hint)
+    places = (f"annotations/panoptic_{split}", f"panoptic_{split}")
+    maps = next((one for one in places if (base / one).is_dir()), None)
+    if maps is None:
+        raise DataError(base / places[0], "no such folder of maps", f"unpack annotations/panoptic_{split}.zip there")
+    images = next((one for one in (f"images/{split}", split) if (base / one).is_dir()), split)
+    names, segments = read_panoptic(base / file)
+    return Layout(base, images, maps, names, Coding.of({}), segments.stems, segments=segments)
+
+
 def _own(root: Path, source: str) -> Layout:
     given = given_path(root, source)
     beside = (given.parent, f"images/{given.name}", f"masks/{given.name}")
@@ -139,14 +159,19 @@ def _own(root: Path, source: str) -> Layout:
             file = next((home / name for home in homes for name in voc.CLASS_FILES if (home / name).is_file()), None)
             if file is None:
                 raise DataError(base, "has no classes.txt", "write a class a line into it, of index 0, 1, ...")
-            names, colours = _read_classes(file)
-            label_of = {**{name: label for label, name in enumerate(names)}, "ignored": IGNORED}
-            labels = {colour: label_of[name] for name, colour in colours.items()}
-            coding = replace(_indices(len(names)), colours=tuple(labels.items()))
-            drawn = palette({label: colour for colour, label in labels.items()})
+            names, coding, drawn = read_coding(file)
             return Layout(base, images, maps, names, coding, palette=drawn)
     hint = f"expected {given.parent}/{{images,masks}}/{given.name} or {given}/{{images,masks}}"
     raise DataError(given, "no images of that split", hint)
+
+
+def read_coding(path: Path) -> tuple[tuple[str, ...], Coding, np.ndarray]:
+    """Return the classes in a file of names, what values and colours mean by it, and a palette. Raises DataError."""
+    names, colours = _read_classes(path)
+    label_of = {**{name: label for label, name in enumerate(names)}, "ignored": IGNORED}
+    labels = {colour: label_of[name] for name, colour in colours.items()}
+    coding = replace(indices(len(names)), colours=tuple(labels.items()))
+    return names, coding, palette({label: colour for colour, label in labels.items()})
 
 
 def _read_classes(path: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
@@ -173,6 +198,7 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[..., Layout]], ...] = (
     (re.compile(r"ade20k/(\w+)", re.IGNORECASE), _ade20k),
     (re.compile(r"cityscapes/(\w+)", re.IGNORECASE), _cityscapes),
     (re.compile(r"coco_stuff/(\w+)", re.IGNORECASE), _coco_stuff),
+    (re.compile(r"coco_panoptic/(\w+)", re.IGNORECASE), _coco_panoptic),
     (re.compile(rf"{MAPS}.+"), _own),
 )
 
@@ -187,4 +213,5 @@ def find_layout(root: Path, source: str) -> Layout | None:
 
 def is_of_maps_alone(source: str) -> bool:
     """Tell the sources that can be nothing but semantic maps: not voc2012/train, which is objects as well."""
-    return not voc.SOURCE.fullmatch(source) and any(pattern.fullmatch(source) for pattern, _ in _READERS)
+    parts = [part for part in source.split("+") if not voc.SOURCE.fullmatch(part)]
+    return any(pattern.fullmatch(part) for part in parts for pattern, _ in _READERS)

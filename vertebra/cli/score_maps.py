@@ -1,0 +1,55 @@
+"""Anybody's semantic maps, scored: what `score.py --metric miou` prints and writes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vertebra.ground.formats import counted
+from vertebra.ground.table import Row, Table
+
+if TYPE_CHECKING:
+    from vertebra.cli.score import Settings
+
+MEANINGS = {
+    "mIoU": "mean over the classes of intersection over union, of all images together",
+    "pixel_accuracy": "share of the pixels that are right",
+    "mean_accuracy": "mean over the classes of the share of their pixels that is right",
+    "fwIoU": "mean IoU weighted by the classes' true pixels",
+}
+
+
+def score(options: Settings) -> dict[str, Any]:
+    """Print the figures, and return what --json holds of them. Raises DataError for maps that cannot be used."""
+    from vertebra.build.map_scores import score_maps
+    from vertebra.data.datasets.semantic import open_semantic
+    from vertebra.data.prepare.map_folders import answers_to, open_maps
+
+    if options.data is not None:
+        known = open_semantic(options.data, str(options.truth))
+    else:
+        known = open_maps(options.truth, Path(options.classes[0]) if options.classes else None)
+    scores = score_maps(known, answers_to(known, options.predictions))
+    figures = {name: _or_none(value) for name, value in scores.counts.figures().items()}
+    (iou_C,), true_C = scores.counts.iou_SC(), scores.counts.true_IC.sum(axis=0)
+    rows_C = zip(known.class_names, iou_C.tolist(), true_C.tolist())
+    of_classes = {name: {"IoU": _or_none(iou), "pixels": pixels} for name, iou, pixels in rows_C}
+    title = f"{counted(len(known), 'image')}, {counted(len(known.class_names), 'class')} (-: no pixel)"
+    rows = [Row(name, [_written(value), MEANINGS[name]]) for name, value in figures.items()]
+    print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
+    if options.per_class:
+        lines = [Row(name, [_written(one["IoU"]), str(one["pixels"])]) for name, one in of_classes.items()]
+        print("\n" + Table("", ["IoU", "true pixels"], lines, corner="class").text())
+    if scores.unanswered:
+        print(f"Note: {counted(scores.unanswered, 'labelled pixel')} are 255 in the maps, no class: counted as wrong")
+    result: dict[str, Any] = {"metric": "miou", "figures": figures, "per_class": of_classes, "images": len(known)}
+    return result | {"confusion": scores.confusion_CC.tolist(), "unanswered": scores.unanswered}
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _written(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
