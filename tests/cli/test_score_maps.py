@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import run
 from tests.data.test_semantic import write_map, write_own
+from vertebra.evaluation.metrics.boundaries import boundary_f1
 
 NAMES = ("sky", "road", "car", "tree")
 COLOURS = np.array([[0, 0, 255], [9, 9, 9], [255, 0, 0], [0, 200, 0]], np.uint8)
@@ -68,6 +69,16 @@ def test_figures_are_those_of_a_loop_and_of_scikit_learn(folders: Path) -> None:
     assert (sklearn.confusion_matrix(true, given) == matrix).all()
     assert written["figures"]["mIoU"] == pytest.approx(100 * sklearn.jaccard_score(true, given, average="macro"))
     assert written["figures"]["mean_accuracy"] == pytest.approx(100 * sklearn.balanced_accuracy_score(true, given))
+
+
+def test_boundaries_are_scored_where_that_is_asked_for(folders: Path) -> None:
+    from PIL import Image
+
+    score(folders, "--boundaries", "--json", folders / "out.json")
+    maps = [(folders / "truth" / f"{n}.png", folders / "maps" / "inner" / f"{n}.png") for n in range(6)]
+    wanted = np.mean([boundary_f1(*(np.asarray(Image.open(path)) for path in pair)) for pair in maps])
+    assert json.loads((folders / "out.json").read_text())["figures"]["boundary_F1"] == pytest.approx(wanted)
+    assert "boundary_F1" not in score(folders)
 
 
 def test_without_a_list_the_classes_are_those_that_the_truth_has(folders: Path) -> None:
@@ -151,6 +162,7 @@ def test_an_index_that_is_no_class_is_named(folders: Path) -> None:
         (("--classes", "a", "b"), "--classes: miou takes one file"),
         (("--classes", "a", "--data", "."), "--classes and --data: the data set has its classes"),
         (("--metric", "coco", "--data", "."), "--data is for miou, not for coco"),
+        (("--metric", "voc07", "--boundaries"), "--boundaries is for miou, not for voc07"),
     ],
 )
 def test_a_wrong_command_line_ends_in_exit_2(folders: Path, flags, sentence: str) -> None:

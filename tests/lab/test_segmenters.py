@@ -72,6 +72,20 @@ def test_what_cannot_be_is_said_before_anything_is_run(tmp_path: Path, fields, o
     assert sentence in str(refused.value)
 
 
+def test_a_backbone_without_weights_is_pre_trained_first(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "classes" / split / "disc").mkdir(parents=True)
+        (tmp_path / "classes" / split / "disc" / "1.jpg").touch()
+    given = {"weights": ["vgg11=none"], "pretrain": "sample/objects.yaml", "pretrain_data": tmp_path / "classes"}
+    planned = matrix.plan(compare(tmp_path, **given), TINY)
+    assert {one.name: planned.needs(one) for one in planned.trainings()} == {
+        "r18_backbone": (),
+        "vgg11_seed0": (),
+        "r18_seed0": ("r18_backbone",),
+    }
+    assert planned.cells[1].recipe.weights == str(tmp_path / "out" / "r18_backbone" / "model.safetensors")
+
+
 def test_a_detectors_head_is_none_of_a_segmenters(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no head 'fcn': it is one of c4, dc5, fpn"):
         compare(tmp_path, task="det", heads=["fcn"])

@@ -37,7 +37,7 @@ STEPS: dict[str, dict[str, str]] = {
     },
     "Why": {
         "explain": "which errors make a detector as good as it is, or better than another",
-        "score": "COCO's and VOC's figures of anyone's COCO-format predictions",
+        "score": "COCO's and VOC's figures of anyone's predictions, mean IoU of anyone's maps",
         "profile-model": "parameters, FLOPs, time and memory",
     },
     "For others": {

@@ -80,6 +80,7 @@ class Settings(Recipe):
         False,
         description="Leave out, and count, predictions whose score, box or mask is none; else they are refused.",
     )
+    boundaries: bool = Field(False, description="miou: boundary F1 as well (Csurka et al. 2013).")
     classes: tuple[str, ...] = Field(
         (), description="Score these classes alone [all]; miou: a file with all of them, one a line."
     )
@@ -113,7 +114,10 @@ class Settings(Recipe):
                 of_maps and self.classes and self.data,
                 "--classes and --data: the data set has its classes; leave one of them out",
             ),
-            (not of_maps and self.data, f"--data is for miou, not for {self.metric}"),
+            (
+                not of_maps and (self.data or self.boundaries),
+                f"{'--data' if self.data else '--boundaries'} is for miou, not for {self.metric}",
+            ),
             (
                 not of_voc and (self.iou is not None or self.pixels is not None),
                 f"--iou and --pixels belong to the VOC metrics, not to {self.metric}",

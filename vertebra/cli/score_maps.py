@@ -17,6 +17,7 @@ MEANINGS = {
     "pixel_accuracy": "share of the pixels that are right",
     "mean_accuracy": "mean over the classes of the share of their pixels that is right",
     "fwIoU": "mean IoU weighted by the classes' true pixels",
+    "boundary_F1": "outlines within 0.75 % of the diagonal, mean over an image's classes, then over images",
 }
 
 
@@ -30,8 +31,10 @@ def score(options: Settings) -> dict[str, Any]:
         known = open_semantic(options.data, str(options.truth))
     else:
         known = open_maps(options.truth, Path(options.classes[0]) if options.classes else None)
-    scores = score_maps(known, answers_to(known, options.predictions))
+    scores = score_maps(known, answers_to(known, options.predictions), boundaries=options.boundaries)
     figures = {name: _or_none(value) for name, value in scores.counts.figures().items()}
+    if scores.boundary_f1 is not None:
+        figures["boundary_F1"] = _or_none(scores.boundary_f1)
     (iou_C,), true_C = scores.counts.iou_SC(), scores.counts.true_IC.sum(axis=0)
     rows_C = zip(known.class_names, iou_C.tolist(), true_C.tolist())
     of_classes = {name: {"IoU": _or_none(iou), "pixels": pixels} for name, iou, pixels in rows_C}
