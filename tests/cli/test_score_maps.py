@@ -123,6 +123,10 @@ def test_the_truth_may_be_a_data_set(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "own" / "masks" / "train", tmp_path / "maps")
     flags = ("--truth", "maps:own/train", "--data", tmp_path, "--predictions", tmp_path / "maps", "--metric", "miou")
     assert "mIoU            100.00" in run("score", *flags).out
+    (tmp_path / "leftImg8bit" / "test").mkdir(parents=True)
+    write_map(tmp_path / "leftImg8bit" / "test" / "a_leftImg8bit.png", np.zeros((2, 2, 3), np.uint8))
+    untold = ("--truth", "cityscapes/test", *flags[2:])
+    assert "cityscapes/test: its maps are not here, so nothing can be scored" in run("score", *untold, expect=1).err
 
 
 @pytest.mark.parametrize(

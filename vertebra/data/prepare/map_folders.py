@@ -48,8 +48,10 @@ def answers_to(truth: SemanticDataset, folder: Path) -> SemanticDataset:
     """Return the maps in a folder, or below it, of the truth's images: those with the stems of these.
 
     A value is a class's place, or its colour where the truth has colours; 255: the pixel was given no class. Raises
-    DataError where an image has no map; other maps say nothing.
+    DataError where an image has no map, or the set no truth; other maps say nothing.
     """
+    if not truth.labelled:
+        raise DataError(truth.source, "its maps are not here, so nothing can be scored", "name a set that has them")
     maps = _pngs(folder)
     stems = [truth.path(index).stem for index in range(len(truth))]
     if missing := [stem for stem in stems if stem not in maps]:
