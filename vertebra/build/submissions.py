@@ -23,7 +23,7 @@ _NAMES = {"voc": r"\d{4}_\d{6}\.png", "cityscapes": r"[^_]+_\d{6}_\d{6}_leftImg8
 
 def check_submission(server: Server, test_set: SemanticDataset) -> None:
     """Raise UserError where a server would not know the test set's classes or images."""
-    hint = f"test on {server}'s own images, or leave --submission out"
+    hint = "test on the set's own images, or leave --submission out"
     if test_set.class_names != _CLASSES[server]:
         reason = f"its classes are not the {len(_CLASSES[server])} of {server}, whose server takes no others"
         raise UserError(test_set.source, reason, hint)

@@ -18,6 +18,7 @@ import tyro
 from pydantic import Field, model_validator
 
 from vertebra.cli.common import in_processes
+from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
 from vertebra.recipes.schema import OfTest, protocol_fields, refuse
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
@@ -107,7 +108,7 @@ def evaluate(settings: Settings, world: World) -> int:
         print(f"maps and figures: {output}")
         if settings.submission is not None:
             home = write_submission(settings.submission, test_set, output)
-            print(f"{len(test_set)} maps in {home}; send: tar czf results.tgz -C {output} results")
+            print(f"{counted(len(test_set), 'map')} in {home}; send: tar czf results.tgz -C {output} results")
     return 0
 
 
