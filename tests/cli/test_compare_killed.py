@@ -26,6 +26,11 @@ from vertebra.engine.weights import load_weights
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
+TINY_SEGMENTER = (
+    *("--width", "0.25", "--input.crop", "64", "64", "--input.base-side", "64", "--input.test-side", "64"),
+    *("--solver.iterations", "8", "--solver.batch-size", "4", "--solver.warmup-iterations", "0"),
+    *("--log-period", "1", "--checkpoint-period", "2", "--precision", "fp32"),
+)
 # What differs between two runs of one command: how long they took.
 TIMES = re.compile(r"_s$|time|cost|ratio|latency|memory|second|commit|command|directory|machine|front|origin", re.I)
 
@@ -39,7 +44,7 @@ def start(*arguments: object, cwd: Path | None = None, environment: Mapping[str,
 
 
 def trainings() -> dict[int, str]:
-    """Process id and output's name of every training of a detector on this machine; its launcher's alone."""
+    """Process id and output's name of every cell that is trained on this machine; its launcher's alone."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -47,7 +52,7 @@ def trainings() -> dict[int, str]:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if "train-det" in words[:5] and "--output" in words:
+        if {"train-det", "train-seg"} & {*words[:5]} and "--output" in words:
             found[int(place.name)] = (words[words.index("--output") + 1], parent)
     return {process: output for process, (output, parent) in found.items() if parent not in found}
 
@@ -124,6 +129,30 @@ def test_killed_with_a_job_and_as_a_whole_it_ends_as_an_undisturbed_one(detector
         assert_same(detectors[name], cell)
     run("compare", detectors["plain18"], detectors["r18"], "--report", tmp_path / "undisturbed")
     assert report_of(tmp_path / "undisturbed") == report_of(output / "report") != {}
+
+
+def test_a_matrix_of_segmenters_that_is_killed_ends_as_an_undisturbed_one(sample, tmp_path):
+    homes = [tmp_path / name for name in ("killed", "calm")]
+
+    def command(home: Path) -> tuple[object, ...]:
+        cells = ("--task", "seg", "--backbones", "plain18", "r18", "--weights", "plain18=none", "r18=none")
+        return (*cells, "--data", sample, "--output", home, "--jobs", 2, *ON_CPU, "--", *TINY_SEGMENTER)
+
+    first = start(*command(homes[0]))
+    wait_for(lambda: all(lines_of(homes[0] / f"{name}_seed0") >= 3 for name in ("plain18", "r18")), first)
+    kill(first)
+    wait_for(lambda: not any(str(homes[0]) in place for place in trainings().values()), seconds=20)
+    assert not (homes[0] / "plain18_seed0" / "provenance.json").exists()
+    for home in homes:
+        done = run("compare", *command(home))
+        assert "2 of 2 finished" in done.out and "The report: " in done.out
+    for name in ("plain18_seed0", "r18_seed0"):
+        one, other = (home / name for home in homes)
+        states = [load_weights(place / "model.safetensors")[0] for place in (one, other)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0]), name
+        maps = [{path.name: path.read_bytes() for path in (place / "maps").iterdir()} for place in (one, other)]
+        assert maps[0] == maps[1] != {}
+    assert report_of(homes[0] / "report") == report_of(homes[1] / "report") != {}
 
 
 @test_on_ray.needs_ray
