@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.evaluation.chromium import Visit, chromium_or_skip, playwright_or_skip
 from tests.evaluation.report_cases import trained_run, write_images
 from vertebra.evaluation.report import Written, write_report
 
@@ -40,3 +43,32 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def report(pair: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write_report(pair, tmp_path_factory.mktemp("report") / "out")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = chromium_or_skip()
+    with playwright_or_skip()() as driver:
+        browser = driver.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Any]:
+    contexts = []
+
+    def open_it(path: Path, address: str = "", **options: Any) -> Visit:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        visit = Visit(context.new_page())
+        visit.page.on("request", lambda request: visit.requests.append(request.url))
+        visit.page.on("console", lambda message: visit.complaints.append(message.text))
+        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        visit.page.goto(path.as_uri() + address)
+        return visit
+
+    yield open_it
+    for context in contexts:
+        context.close()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from vertebra.data.datasets.maps import palette
 from vertebra.evaluation.metrics.pixels import IGNORED, PixelCounts, confusion, counts_3C
+from vertebra.evaluation.predict.segmentation import write_map
 
 CLASSES = ("ground", "ring", "star & <b>", "rare")
 PROTOCOL = {"model.head": "fcn", "model.output_stride": 16, "solver.lr": 0.02, "train_fingerprint": "ab"}
@@ -65,6 +67,9 @@ def segmenter_run(
     files = {"evaluation": evaluation, "provenance": facts}
     if not old:
         files["images"] = [{"id": i + 1, "picture": f"{i}.jpg", "map": f"{i}.png"} for i in range(len(maps))]
+        for i, pair in enumerate(maps):
+            for folder, map_HW in zip(("truth", "maps"), pair):
+                write_map(directory / folder / f"{i}.png", map_HW, palette())
     for file, content in files.items():
         (directory / f"{file}.json").write_text(json.dumps(content))
     recipe = {"backbone": name, "seed": seed, "model": {"output_stride": 16}, "solver": {"batch_size": 8}}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from tests.evaluation.chromium import chromium_or_skip, playwright_or_skip
+from tests.evaluation.chromium import Visit, chromium_or_skip
 from vertebra.evaluation.metrics.files import Entry, Truth, read_truth
 from vertebra.evaluation.report import Written
 from vertebra.evaluation.report.browser import Browser, build_browser
@@ -98,63 +97,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     write_photos(directory, truth)
     (directory / truth["images"][4]["file_name"]).unlink()
     return make_page(directory, truth, sides)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = chromium_or_skip()
-    with playwright_or_skip()() as driver:
-        browser = driver.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """A page that was opened, with all that it asked for and complained of."""
-
-    page: Any
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def files(self) -> list[str]:
-        return list(self.page.locator("#cases h3").all_text_contents())
-
-    def choose(self, **values: str) -> None:
-        for name, value in values.items():
-            self.page.locator(f"select[name={name}]").select_option(value)
-
-    def count(self) -> str:
-        return str(self.page.locator("#browser-count").inner_text())
-
-    def listed(self) -> list[str]:
-        """The files of all pages of the list, in order."""
-        files = self.files()
-        following = self.page.locator('[data-page="1"]').first
-        while following.is_visible() and following.is_enabled():
-            following.click()
-            files += self.files()
-        return files
-
-
-@pytest.fixture
-def open_page(chromium: Any) -> Iterator[Any]:
-    contexts = []
-
-    def open_it(path: Path, address: str = "", **options: Any) -> Visit:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(30_000)
-        contexts.append(context)
-        visit = Visit(context.new_page())
-        visit.page.on("request", lambda request: visit.requests.append(request.url))
-        visit.page.on("console", lambda message: visit.complaints.append(message.text))
-        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        visit.page.goto(path.as_uri() + address)
-        return visit
-
-    yield open_it
-    for context in contexts:
-        context.close()
 
 
 def files_of(images: list[ImageFacts]) -> list[str]:

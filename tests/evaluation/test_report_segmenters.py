@@ -138,6 +138,24 @@ def test_older_runs_have_their_cost_beside_the_figures(tmp_path: Path) -> None:
     assert content.sides[0].cost.measures["time_per_image_s"].mean == pytest.approx(0.06)
     assert content.sides[0].cost.measures["flops"] is None
     assert content.caveat.startswith("This compares two trained segmenters, not their backbones: both have only one")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert content.gallery is None and "Images are not shown: a run has no images.json" in page
+
+
+def test_images_are_those_of_each_sides_first_run(content: Content, written: Written, runs: list[Path]) -> None:
+    folder = written.page.parent
+    recorded_images = json.loads((folder / "report.json").read_text())["gallery"]["images"]
+    assert len(recorded_images) == len(draw_maps(0.5, 0)) == len(content.gallery.images)
+    images = {one.id: one for one in content.gallery.images}
+    for side, run in zip(content.sides, runs[::2]):
+        counts = np.load(run / "pixel_counts.npz")
+        for place, image_id in enumerate(counts["image_ids"].tolist()):
+            right, given, true = (counts[name][place] for name in ("right_IC", "given_IC", "true_IC"))
+            iou = [100 * r / (g + t - r) for r, g, t in zip(right, given, true) if g + t > 0]
+            assert images[image_id].mIoU[side.label] == pytest.approx(np.mean(iou), abs=0.0051)
+    worst = content.gallery.images[0]
+    assert worst.file_name in rows_of((folder / "report.md").read_text())
+    assert '<section id="images">' in written.page.read_text() and 'id="browser-photos"' in written.page.read_text()
 
 
 def test_each_head_is_a_comparison_of_its_own(tmp_path: Path, runs: list[Path]) -> None:

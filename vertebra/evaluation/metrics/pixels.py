@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class PixelCounts:
         A class without a true pixel that some pixel was given has the IoU 0.
         """
         right_SC, given_SC, true_SC = self._sums(counts_SI)
-        return _ratio(right_SC, given_SC + true_SC - right_SC)
+        return ratio(right_SC, given_SC + true_SC - right_SC)
 
     def figures(self) -> dict[str, float]:
         """Return the means of `parts` over the images as they are, NaN where there is nothing to measure."""
@@ -65,8 +66,8 @@ class PixelCounts:
             weighted_S1 = weighted_SC.sum(axis=1, keepdims=True) / true_S1
         return {
             "mIoU": iou_SC,
-            "pixel_accuracy": _ratio(right_SC.sum(axis=1, keepdims=True), true_S1),
-            "mean_accuracy": _ratio(right_SC, true_SC),
+            "pixel_accuracy": ratio(right_SC.sum(axis=1, keepdims=True), true_S1),
+            "mean_accuracy": ratio(right_SC, true_SC),
             "fwIoU": weighted_S1,
         }
 
@@ -82,6 +83,7 @@ def counts_3C(matrix_CC: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([np.diag(matrix_CC), matrix_CC.sum(axis=0), matrix_CC.sum(axis=1)])
 
 
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, there is nothing to measure
+def ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the quotient on a 0-100 scale, NaN for 0 / 0, where there is nothing to measure."""
+    with np.errstate(invalid="ignore", divide="ignore"):
         return 100.0 * above / below

@@ -202,6 +202,11 @@ class ImageFacts:
     counts: Mapping[str, Mapping[str, int]]
     errors: Mapping[str, Mapping[str, int]]
 
+    @property
+    def compared(self) -> Mapping[str, float]:
+        """The figure by side in which images are compared."""
+        return self.F1
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -216,6 +221,40 @@ class Gallery:
     equal: int
     images_not_found: int
     images: Sequence[ImageFacts]
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """Mean IoU and pixel accuracy of an image by side, the former's difference in the pair, and counts of pixels.
+
+    pixels: that only the first of the pair has right, only the second, neither; and that are ignored.
+    """
+
+    id: Any
+    file_name: str
+    mIoU: Mapping[str, float]
+    pixel_accuracy: Mapping[str, float]
+    difference: float
+    pixels: Mapping[str, int]
+
+    @property
+    def compared(self) -> Mapping[str, float]:
+        """The figure by side in which images are compared."""
+        return self.mIoU
+
+
+@dataclass(frozen=True)
+class MapGallery:
+    """The browser of images of segmenters in figures: in how many images which of the pair is better."""
+
+    note: str
+    measure: str
+    pair: Sequence[str]
+    better_first: int
+    better_second: int
+    equal: int
+    images_not_found: int
+    images: Sequence[MapFacts]
 
 
 @dataclass(frozen=True)
@@ -249,7 +288,7 @@ class Content:
     resamples: int
     failed: Sequence[str]
     expectations: Sequence[Outcome] = ()
-    gallery: Gallery | None = None
+    gallery: Gallery | MapGallery | None = None
     per_size: Sequence[SizeRow] = ()
     precision_recall: PrecisionRecall | None = None
     reasons: Reasons | None = None

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from vertebra.evaluation.report import charts, latex, overview, sentences, tables
 from vertebra.evaluation.report.assess import assess
 from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.browser.maps import MapSide, build_map_browser
 from vertebra.evaluation.report.content import Content, as_json
 from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
 from vertebra.evaluation.report.page import environment, text_of
@@ -65,7 +66,10 @@ def write_report(
         content = assess(one, failed if only else ())
         content = replace(content, expectations=compare(expected, content, heads))
         browser = _browse(one, content, images)
-        content = replace(content, gallery=browser.gallery if browser else None)
+        if browser is None:
+            content = replace(content, notes=[*content.notes, sentences.NO_IMAGES])
+        else:
+            content = replace(content, gallery=browser.gallery)
         contents.append(content)
         page = render(content, browser, out if only else out / folder(one.head))
     if not only:
@@ -81,18 +85,23 @@ def folder(head: str | None) -> str:
 
 
 def _browse(compared: HeadRuns, content: Content, images: Path | None) -> Browser | None:
-    if compared.task is not DETECTION:
-        return None
+    """Return the browser of images, of the first run of each side; None where a segmenter's maps are not there."""
     sides = group_runs(compared.runs)
     pair = [content.labels.index(label) for label in content.pair]
-    return build_browser(
-        compared.runs[0].truth,
-        [(side.label, compared.runs[side.places[0]].predictions) for side in sides],
-        image_roots=_image_roots(sides, images),
-        max_images=MOST_IMAGES,
-        pair=(pair[0], pair[-1]),
-        note=sentences.shown_runs(content.sides),
-    )
+    first, shown = compared.runs[0], [compared.runs[side.places[0]] for side in sides]
+    options: dict[str, Any] = {
+        "image_roots": _image_roots(sides, images),
+        "max_images": MOST_IMAGES,
+        "pair": (pair[0], pair[-1]),
+        "note": sentences.shown_runs(content.sides),
+    }
+    if compared.task is DETECTION:
+        found = [(side.label, run.predictions) for side, run in zip(sides, shown)]
+        return build_browser(first.truth, found, **options)
+    if not all(run.images and run.maps.is_dir() and run.truth_maps.is_dir() for run in shown):
+        return None
+    maps = [MapSide(side.label, run.maps, run.counts) for side, run in zip(sides, shown)]
+    return build_map_browser(maps, shown[0].images, shown[0].truth_maps, first.class_names, **options)
 
 
 def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:

@@ -19,6 +19,7 @@ COVERS = {
     "seeds and images": "other training seeds and other test images",
 }
 NEEDS = ("flops", "latency_s", "time_per_image_s", "parameters")  # that a sentence compares
+NO_IMAGES = "Images are not shown: a run has no images.json, maps/ and truth/; score it again with tools/eval_seg.py."
 
 
 def headline(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> str:

@@ -233,10 +233,11 @@ def run_table(content: Content) -> Table:
 
 
 def image_table(content: Content) -> Table:
-    """F1 of the images in which the pair differs most."""
+    """F1 or mean IoU of the images in which the pair differs most."""
     shown = content.gallery.images[:IMAGES] if content.gallery else ()
-    rows = [Row(image.file_name, [formats.ap(value) for value in image.F1.values()]) for image in shown]
-    return Table("", [f"F1, {label}" for label in content.labels], rows, "Image")
+    rows = [Row(image.file_name, [formats.ap(value) for value in image.compared.values()]) for image in shown]
+    figure = "mIoU" if content.task is SEGMENTATION else "F1"
+    return Table("", [f"{figure}, {label}" for label in content.labels], rows, "Image")
 
 
 def facts(content: Content) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 "use strict";
 // Boxes over a photo as SVG, with a description of each: dash, sign and label tell kinds apart, not colour alone.
-const Boxes = (() => {
+const Panes = (() => {
   const NS = document.getElementById("browser-svg").namespaceURI;
   const LABEL_PX = 11.5;
   const { data } = Model;
@@ -158,5 +158,35 @@ const Boxes = (() => {
     root.addEventListener("focusout", leave);
   };
 
-  return { draw, place, follow, hide, make };
+  // The panes of one image: truth, then the sides.
+  const measure = () => "F1";
+  const of = ({ image, results, sides }) => [
+    { pane: "truth", head: "truth", rest: image.truths.length === 1 ? "1 object" : `${image.truths.length} objects` },
+    ...results.map((one, at) => ({
+      pane: at, head: data.sides[sides[at]].name, letter: results.length > 1 ? "AB"[at] : "",
+      rest: `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`,
+    })),
+  ];
+
+  // Boxes of each kind can be left out.
+  const keys = (field, hider) => {
+    for (const kind of ["right", "localisation", "classification", "both", "duplicate", "background", "missed", "excused", "labels"]) {
+      const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
+      box.dataset.kind = kind;
+      const label = document.createElement("label");
+      label.append(box);
+      if (kind !== "labels") {
+        const line = (name) => make("rect", { class: name, x: 3, y: 3, width: 24, height: 8 });
+        const key = make("svg", { class: "key", viewBox: "0 0 30 14", "aria-hidden": "true" });
+        key.append(make("g", { class: `box ${kind}` }, line("casing"), line("edge")));
+        label.append(key);
+      }
+      const words = { right: "found", excused: "not counted (crowd, difficult)" }[kind] ?? kind;
+      label.append(`${data.signs[kind] ?? ""} ${words}`.trim());
+      field.append(label);
+      box.addEventListener("change", () => hider.classList.toggle("hide-" + kind, !box.checked));
+    }
+  };
+
+  return { measure, of, keys, draw, place, follow, hide, make };
 })();

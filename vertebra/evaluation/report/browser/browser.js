@@ -12,6 +12,7 @@
     cls: null, kind: "", on: "either", text: "", page: 0, image: null,
   });
   const state = fresh();
+  const hasScores = "scoreUnits" in data;
   let items = [];
 
   const node = (tag, attributes = {}, ...content) => {
@@ -21,23 +22,21 @@
     return made;
   };
   const score = (units) => (units / data.scoreUnits).toFixed(2);
-  const objects = (count) => (count === 1 ? "1 object" : `${count} objects`);
 
-  // The panes of one image: truth, then the sides.
+  // The panes of one image, with what stands below them; `words` are read out for what `more` shows.
   const panesOf = (item) => {
-    const { image, results } = item;
-    const pane = (which, head, rest, letter = "") => {
-      const svg = Boxes.make("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img", "aria-label": `${image.name}, ${head}: ${rest}` });
-      svg.pane = which;
-      return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest)));
-    };
-    const sides = results.map((one, at) =>
-      pane(at, data.sides[item.sides[at]].name, `F1 ${one.f1.toFixed(0)}: ${one.right} found, ${one.wrong} false, ${one.missed.length} missed`, results.length > 1 ? letters[at] : ""));
-    return node("div", { className: "panes" }, pane("truth", "truth", objects(image.truths.length)), ...sides);
+    const { name, width, height } = item.image;
+    const figures = Panes.of(item).map(({ pane, head, rest, letter = "", more = [], words = "" }) => {
+      const told = [rest, words].filter(Boolean).join(" ");
+      const svg = Panes.make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}, ${head}${told && `: ${told}`}` });
+      svg.pane = pane;
+      return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest), ...more));
+    });
+    return node("div", { className: "panes" }, ...figures);
   };
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(0);
   const cardOf = (item) => {
-    const chip = item.results.length > 1 ? node("p", { className: "chip" }, `F1 ${signed(item.difference)}`) : "";
+    const chip = item.results.length > 1 ? node("p", { className: "chip" }, `${Panes.measure(item)} ${signed(item.difference)}`) : "";
     const button = node("button", { type: "button", className: "enlarge" }, "Enlarge", node("span", { className: "sr" }, " " + item.image.name));
     const card = node("article", { className: "case" }, node("header", {}, node("h3", {}, item.image.name), chip, button), panesOf(item));
     card.item = item;
@@ -49,7 +48,7 @@
   const mark = () => performance.mark("images-drawn");
   const drawCard = (card) => {
     for (const svg of card.querySelectorAll(".panes svg")) {
-      const pixels = Boxes.draw(svg, card.item, svg.pane);
+      const pixels = Panes.draw(svg, card.item, svg.pane);
       resized.observe(svg);
       if (!isMarked) pixels.tagName === "image" ? pixels.addEventListener("load", mark, { once: true }) : mark();
       isMarked = true;
@@ -60,7 +59,7 @@
     (changes) => changes.filter((change) => change.isIntersecting).forEach((change) => drawCard(change.target)),
     { rootMargin: "300px" },
   );
-  const resized = new ResizeObserver((changes) => changes.forEach((change) => Boxes.place(change.target)));
+  const resized = new ResizeObserver((changes) => changes.forEach((change) => Panes.place(change.target)));
 
   const render = () => {
     items = Model.list(state);
@@ -90,14 +89,17 @@
     const { elements } = form;
     elements.sort.value = state.sort;
     elements.cls.value = state.cls ?? "";
-    elements.kind.value = state.kind;
-    elements.on.value = state.on;
-    elements.on.disabled = !state.kind;
+    if (elements.kind) {
+      elements.kind.value = state.kind;
+      elements.on.value = state.on;
+      elements.on.disabled = !state.kind;
+    }
     elements.text.value = state.text;
     letters.forEach((letter, at) => {
       const side = state.sides[at];
-      const from = Model.from(state, side);
       elements["side" + letter].value = side;
+      if (!hasScores) return;
+      const from = Model.from(state, side);
       const top = data.sides[side].top / data.scoreUnits;
       const steps = 100 / 10 ** Math.floor(Math.log10(top)); // to a score of 1
       const low = Math.ceil((steps * data.sides[side].floor) / data.scoreUnits) / steps;
@@ -106,7 +108,7 @@
       elements["from" + letter].setAttribute("aria-valuetext", score(from));
       form.querySelector(`output[name="score${letter}"]`).value = score(from);
     });
-    form.querySelector("[data-best]").disabled = !Object.keys(state.from).length;
+    if (hasScores) form.querySelector("[data-best]").disabled = !Object.keys(state.from).length;
     write();
   };
   const write = () => {
@@ -130,7 +132,7 @@
   const readAddress = () => {
     if (!location.hash.startsWith("#images&")) return false;
     const link = new URLSearchParams(location.hash.slice("#images&".length));
-    const offered = (name) => [...form.elements[name].options].map((option) => option.value);
+    const offered = (name) => [...(form.elements[name]?.options ?? [])].map((option) => option.value);
     Object.assign(state, fresh());
     for (const name of ["sort", "kind", "on"]) if (offered(name).includes(link.get(name))) state[name] = link.get(name);
     state.text = link.get("text") ?? "";
@@ -140,7 +142,7 @@
       const side = data.sides.findIndex((one) => one.name === link.get(letter.toLowerCase()));
       if (side >= 0) state.sides[at] = side;
       const from = parseFloat(link.get(letter.toLowerCase() + "-from"));
-      if (from >= 0 && from <= data.sides[state.sides[at]].top / data.scoreUnits) state.from[state.sides[at]] = Math.round(from * data.scoreUnits);
+      if (hasScores && from >= 0 && from <= data.sides[state.sides[at]].top / data.scoreUnits) state.from[state.sides[at]] = Math.round(from * data.scoreUnits);
     });
     if (new Set(state.sides).size < state.sides.length) state.sides = [...data.pair];
     state.page = (parseInt(link.get("page"), 10) || 1) - 1;
@@ -155,7 +157,7 @@
     open = item;
     const panes = panesOf(item);
     Viewer.show(item, panes, `${item.image.name}, ${items.indexOf(item) + 1} of ${items.length}`);
-    panes.querySelectorAll("svg").forEach((svg) => Boxes.draw(svg, item, svg.pane, { focusable: true }));
+    panes.querySelectorAll("svg").forEach((svg) => Panes.draw(svg, item, svg.pane, { focusable: true }));
     state.image = item.image.name;
     write();
   };
@@ -181,29 +183,15 @@
     const bar = form.querySelector(".sides");
     letters.forEach((letter) => {
       const options = data.sides.map((side, place) => node("option", { value: place }, side.name));
+      const side = node("div", { className: "side" },
+        node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)));
+      bar.append(side);
+      if (!hasScores) return;
       const slider = node("input", { type: "range", name: "from" + letter, "aria-label": `${letter}: boxes shown from this score on` });
-      bar.append(node("div", { className: "side" },
-        node("label", {}, node("b", {}, letter), " ", node("select", { name: "side" + letter, "aria-label": `side ${letter}` }, ...options)),
-        node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "score" + letter }))));
+      side.append(node("label", {}, node("span", {}, "from score"), slider, node("output", { name: "score" + letter })));
     });
-    bar.append(node("button", { type: "button", "data-best": "" }, "Scores of best F1"));
-
-    const keys = form.querySelector(".keys");
-    for (const kind of ["right", "localisation", "classification", "both", "duplicate", "background", "missed", "excused", "labels"]) {
-      const box = node("input", { type: "checkbox", checked: true, "data-kind": kind });
-      const label = node("label", {}, box);
-      if (kind !== "labels") {
-        const line = (name) => Boxes.make("rect", { class: name, x: 3, y: 3, width: 24, height: 8 });
-        const key = Boxes.make("svg", { class: "key", viewBox: "0 0 30 14", "aria-hidden": "true" });
-        key.append(Boxes.make("g", { class: `box ${kind}` }, line("casing"), line("edge")));
-        label.append(key);
-      }
-      const words = { right: "found", excused: "not counted (crowd, difficult)" }[kind] ?? kind;
-      label.append(`${data.signs[kind] ?? ""} ${words}`.trim());
-      keys.append(label);
-      const apply = () => root.parentElement.classList.toggle("hide-" + kind, !box.checked);
-      box.addEventListener("change", apply);
-    }
+    if (hasScores) bar.append(node("button", { type: "button", "data-best": "" }, "Scores of best F1"));
+    Panes.keys(form.querySelector(".keys"), root.parentElement);
   };
 
   const change = (values) => {
@@ -246,6 +234,6 @@
   };
   setUp();
   root.hidden = false;
-  Boxes.follow(cases);
+  Panes.follow(cases);
   readAddress() ? visit() : render();
 })();

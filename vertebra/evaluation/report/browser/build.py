@@ -30,7 +30,7 @@ from vertebra.evaluation.report.browser.images import (
     mark_detections,
 )
 from vertebra.evaluation.report.browser.photos import thumbnails
-from vertebra.evaluation.report.content import Gallery, ImageFacts
+from vertebra.evaluation.report.content import Gallery, ImageFacts, MapGallery
 from vertebra.evaluation.report.page import environment, text_of
 
 FLOORS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -43,7 +43,7 @@ SCORE_UNITS = 10**SCORE_DIGITS  # scores travel as whole numbers
 class Browser:
     """The browser in figures, and its markup, style and script for the page."""
 
-    gallery: Gallery
+    gallery: Gallery | MapGallery
     markup: Markup
     style: Markup
     script: Markup
@@ -94,8 +94,8 @@ def build_browser(
         total=len(truth["images"]),
         signs=stills.SIGNS,
         stills=drawn,
-        data=_script_text(data),
-        photos=_script_text(photos),
+        data=script_text(data),
+        photos=script_text(photos),
     )  # fmt: skip
     scripts = text_of("model.js", "boxes.js", "viewer.js", "browser.js")
     return Browser(gallery, Markup(markup), text_of("browser.css"), scripts)
@@ -221,6 +221,6 @@ def _stills(
     }
 
 
-def _script_text(value: Any) -> Markup:
+def script_text(value: Any) -> Markup:
     """Return JSON that can stand in a <script>: no name in it ends the element."""
     return Markup(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))

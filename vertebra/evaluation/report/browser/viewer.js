@@ -24,7 +24,7 @@ const Viewer = (() => {
       waiting = 0;
       for (const svg of svgs()) {
         svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
-        Boxes.place(svg);
+        Panes.place(svg);
       }
       readout.textContent = `${Math.round(100 * zoom())} %`;
       stage.classList.toggle("zoomed", zoom() > 1.001);
@@ -55,11 +55,11 @@ const Viewer = (() => {
     title.textContent = heading;
     stage.replaceChildren(panes);
     if (!dialog.open) dialog.showModal();
-    Boxes.hide();
+    Panes.hide();
     for (const svg of svgs()) sizes.observe(svg);
     whole();
   };
-  const sizes = new ResizeObserver((changed) => changed.forEach(({ target }) => Boxes.place(target)));
+  const sizes = new ResizeObserver((changed) => changed.forEach(({ target }) => Panes.place(target)));
 
   // Fingers and the mouse: one moves the image, two zoom it.
   const pointers = new Map();
@@ -129,11 +129,11 @@ const Viewer = (() => {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => {
     pointers.clear();
-    Boxes.hide();
+    Panes.hide();
     stage.replaceChildren();
     closed();
   });
-  Boxes.follow(stage);
+  Panes.follow(stage);
 
   return { dialog, show, onWalk: (call) => (walk = call), onClose: (call) => (closed = call) };
 })();

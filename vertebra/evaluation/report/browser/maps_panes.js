@@ -1,0 +1,135 @@
+"use strict";
+// An image's maps of classes over its photo as SVG, where two of them differ, and what stands under the pointer.
+const Panes = (() => {
+  const NS = document.getElementById("browser-svg").namespaceURI;
+  const { data } = Model;
+  const measure = ({ cls }) => (cls === null ? "mIoU" : "IoU");
+  const percent = (value) => `${value > 0 && value < 0.05 ? "< 0.1" : value.toFixed(1)}\u00a0%`;
+  const colour = (label) => `rgb(${data.colours[label].join(",")})`;
+  // First alone right, second alone, neither, ignored; as in maps.css.
+  const KINDS = ["first", "second", "neither", "ignored"];
+  const PAINTS = [[51, 153, 255], [255, 140, 0], [190, 20, 90], [150, 150, 150]];
+
+  const make = (tag, attributes = {}, ...content) => {
+    const made = document.createElementNS(NS, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...content);
+    return made;
+  };
+  const swatch = (paint, ...words) => {
+    const made = Object.assign(document.createElement("span"), { className: "shade" });
+    const square = Object.assign(document.createElement("i"), { className: "swatch" });
+    square.style.background = paint;
+    made.append(square, ...words);
+    return made;
+  };
+
+  // Photo, truth, the sides' maps, and where they are wrong: {pane, head, rest, letter, more}.
+  const of = ({ image, results, sides, cls }) => {
+    const names = sides.map((side) => data.sides[side].name);
+    const [first, second, neither] = Model.shares(image, sides);
+    const there = image.classes.filter((row) => row.truly).map((row) => row.cls);
+    const others = image.classes.filter((row) => !row.truly && sides.some((side) => row.sides[side].given)).map((row) => row.cls);
+    const named = (labels) => labels.map((label) => data.classes[label]).join(", ");
+    const list = (labels) => labels.map((label) => swatch(colour(label), data.classes[label]));
+    const what = cls === null ? "mIoU" : `IoU of ${data.classes[cls]}`;
+    const wrong = names.length > 1
+      ? `A alone right ${percent(first)}, B alone ${percent(second)}, both wrong ${percent(neither)}`
+      : `wrong ${percent(neither)}`;
+    return [
+      { pane: "photo", head: "picture", rest: others.length ? "not there, but answered: " : "", words: named(others), more: list(others) },
+      { pane: "truth", head: "truth", rest: there.length ? "" : "no pixel counts", words: named(there), more: list(there) },
+      ...results.map((one, at) => ({
+        pane: at, head: names[at], letter: names.length > 1 ? "AB"[at] : "",
+        rest: `${what} ${one.score.toFixed(1)}, ${percent(one.accuracy)} of pixels right`,
+      })),
+      { pane: "difference", head: names.length > 1 ? "difference" : "errors", rest: wrong },
+    ];
+  };
+
+  // Each map's pixels as numbers of red, green, blue and whether they are clear, at the size in which the page has them.
+  const decoded = new Map();
+  const decode = (uri) => {
+    if (!decoded.has(uri)) {
+      if (decoded.size > 200) decoded.clear();
+      decoded.set(uri, (async () => {
+        const picture = Object.assign(new Image(), { src: uri });
+        await picture.decode();
+        const { width, height } = picture;
+        const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
+        context.drawImage(picture, 0, 0);
+        return { width, height, values: new Uint32Array(context.getImageData(0, 0, width, height).data.buffer) };
+      })());
+    }
+    return decoded.get(uri);
+  };
+  const mapsOf = ({ image, sides }) => Promise.all(["truth", ...sides].map((which) => decode(Model.map(image, which))));
+  const isClear = (value) => value >>> 24 === 0;
+
+  // A picture of where the sides are wrong: what both have right is left clear.
+  const difference = async (item) => {
+    const [truth, a, b = a] = await mapsOf(item);
+    const { width, height } = truth;
+    const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+    const painted = context.createImageData(width, height);
+    truth.values.forEach((value, at) => {
+      const isA = a.values[at] === value;
+      const isB = b.values[at] === value;
+      const kind = isClear(value) ? 3 : isA && isB ? -1 : isA ? 0 : isB ? 1 : 2;
+      if (kind >= 0) painted.data.set([...PAINTS[kind], 255], 4 * at);
+    });
+    context.putImageData(painted, 0, 0);
+    return context.canvas.toDataURL();
+  };
+
+  const draw = (svg, item, pane) => {
+    const { image } = item;
+    const size = { width: image.width, height: image.height, preserveAspectRatio: "none" };
+    const uri = Model.photo(image);
+    const photo = uri ? make("image", { ...size, href: uri }) : make("rect", { ...size, class: "no-photo" });
+    svg.replaceChildren(photo);
+    svg.item = item;
+    if (pane === "difference") {
+      photo.classList.add("faint");
+      difference(item).then((href) => svg.append(make("image", { ...size, href, class: "map differs" })));
+    } else if (pane !== "photo") svg.append(make("image", { ...size, href: Model.map(image, pane), class: "map" }));
+    return photo;
+  };
+
+  const keys = (field) =>
+    field.append(...KINDS.map((kind, at) => {
+      const words = data.pair.length > 1
+        ? ["A right, B wrong", "B right, A wrong", "both wrong", "ignored"]
+        : ["", "", "wrong", "ignored"];
+      return words[at] && swatch(`rgb(${PAINTS[at].join(",")})`, words[at]);
+    }).filter(Boolean));
+
+  // Pointing at a pane tells what truth and sides have there.
+  const tip = document.getElementById("tip");
+  const hide = () => (tip.hidden = true);
+  const known = new Map(data.colours.map(([red, green, blue], label) => [((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0, label]));
+  const follow = (root) => {
+    root.addEventListener("pointermove", async (event) => {
+      const svg = event.target.closest("svg");
+      if (event.pointerType === "touch" || event.buttons || !svg?.item) return hide();
+      const { item } = svg;
+      const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      if (x < 0 || y < 0 || x >= item.image.width || y >= item.image.height) return hide();
+      const maps = await mapsOf(item);
+      const heads = ["truth", ...item.sides.map((side) => data.sides[side].name)];
+      const lines = maps.map(({ width, height, values }, at) => {
+        const value = values[Math.floor((y / item.image.height) * height) * width + Math.floor((x / item.image.width) * width)];
+        return `${heads[at]}: ${isClear(value) ? "ignored" : data.classes[known.get(value)] ?? "?"}`;
+      });
+      (svg.closest("dialog") ?? document.body).append(tip); // a modal dialog lies above everything else
+      tip.replaceChildren(...lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+      tip.hidden = false;
+      const box = tip.getBoundingClientRect();
+      tip.style.left = Math.max(6, Math.min(event.clientX + 14, innerWidth - box.width - 6)) + "px";
+      tip.style.top = (event.clientY + 16 + box.height > innerHeight - 6 ? Math.max(6, event.clientY - box.height - 12) : event.clientY + 16) + "px";
+    });
+    root.addEventListener("pointerleave", hide);
+  };
+
+  return { measure, of, draw, keys, follow, hide, make, place: () => {} };
+})();
