@@ -3,16 +3,20 @@
 python benchmarks/coverage.py                          # a reduced run, minutes
 python benchmarks/coverage.py --pairs 500 500     # the whole of it, a quarter of an hour
 python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, rules in normal worlds
+python benchmarks/coverage.py --figure mIoU --images 30 128 500 --pairs 200 200 200 --seeds 1 2 3   # minutes
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection
-of each object, and false ones. The true difference of two sides is that of their mean AP over seeds on huge samples.
-A pair draws new images and new seeds of three sides, two of them equal; the interval should hold the truth in 95 % of
-pairs, and with equal sides 0 should be outside in 5 %. Fewer seeds are chosen among the most: rows of one number of
-images share their draws. What is drawn is kept beside the result (.npz), to go on from or to judge another rule by.
+of each object, and false ones. A made-up segmenter: an image has some of the classes, each on more or fewer of its
+pixels, and a difficulty in each; a run is right on a share of the pixels of a class in an image, and gives the others
+to the background or to what the image is easily taken for.
+The true difference of two sides is that of their mean figure over seeds on huge samples. A pair draws new images and
+new seeds of three sides, two of them equal; the interval should hold the truth in 95 % of pairs, and with equal sides 0
+should be outside in 5 %. Fewer seeds are chosen among the most: rows of one number of images share their draws. What is
+drawn is kept beside the result (.npz), to go on from or to judge another rule by.
 "plain" is the bootstrap in two levels with percentiles that `statistics.comparison` does without; "images" is the
-interval of one run a side, held against the AP of these very runs on 20,000 images: by the normal distribution as in
-comparison, and by percentiles.
+interval of one run a side, held against the figure of these very runs on 20,000 images: as in comparison, and by
+percentiles.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import RESULTS, write_result  # first: it makes the rooms importable
 
@@ -32,6 +37,8 @@ from numpy.typing import NDArray
 
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched
 from vertebra.evaluation.metrics.matching import THRESHOLDS_T
+from vertebra.evaluation.metrics.pixels import PixelCounts
+from vertebra.evaluation.report.pixel_scores import resample_pixels
 from vertebra.evaluation.statistics.comparison import compare_sides, t_of_p
 from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
 
@@ -39,6 +46,8 @@ Values = NDArray[np.float64]
 CLASSES = 4
 OBJECTS = 0.6  # of a class in an image
 HUGE = 20_000  # images
+SHOWN = np.array([1, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1, 0.08])  # share of the images that have a class, background first
+PIXELS = 10_000  # of an image
 # How much of the doubt counts, by the share of a side's spread that is added to the variance of the images.
 DOUBTS: dict[str, Callable[[Values], Values]] = {
     "in full": np.ones_like,
@@ -107,20 +116,68 @@ def figures(skill_C: Values, scene: Scene, counts_SI: NDArray[np.int64], random:
     return reweigh(detect(skill_C, scene, random), counts_SI, FIGURE, COCO_LEVELS)["AP"].mean_S
 
 
-def on_huge(skill_C: Values, seed: int) -> float:
-    """AP of a run on one huge sample."""
+@dataclass(frozen=True)
+class Street:
+    """Test images of a segmenter: of image and class the pixels (none where it has none of it) and the difficulty; the
+    class that an image's pixels are taken for."""
+
+    pixels_IC: NDArray[np.int64]
+    difficulty_IC: Values
+    lure_I: NDArray[np.int64]
+
+
+def draw_street(images: int, random: np.random.Generator) -> Street:
+    shares_IC = random.lognormal(0, 0.8, (images, len(SHOWN))) * (random.random((images, len(SHOWN))) < SHOWN)
+    pixels_IC = np.rint(PIXELS * shares_IC / shares_IC.sum(axis=1, keepdims=True)).astype(np.int64)
+    difficulty_IC = random.normal(0, 0.6, (images, 1)) + random.normal(0, 0.8, shares_IC.shape)
+    return Street(pixels_IC, difficulty_IC, random.integers(1, len(SHOWN), images))
+
+
+def segment(skill_C: Values, street: Street, random: np.random.Generator) -> PixelCounts:
+    """The run's counts of pixels. Half of the wrong ones are given to the background, and all of the background's to
+    the image's lure."""
+    true_IC = street.pixels_IC
+    right = 0.3 + 0.69 * normal(0.8 + skill_C - street.difficulty_IC + random.normal(0, 0.5, true_IC.shape))
+    right_IC = np.rint(right * true_IC).astype(np.int64)
+    wrong_IC, given_IC = true_IC - right_IC, right_IC.copy()
+    to_ground_I = wrong_IC[:, 1:].sum(axis=1) // 2
+    given_IC[:, 0] += to_ground_I
+    given_IC[np.arange(len(given_IC)), street.lure_I] += wrong_IC.sum(axis=1) - to_ground_I
+    return PixelCounts(right_IC, given_IC, true_IC)
+
+
+def miou(skill_C: Values, street: Street, counts_SI: NDArray[Any], random: np.random.Generator) -> Values:
+    """mIoU (0..100) of a run on the images as they are, and on each resample."""
+    skill_C = np.resize(skill_C, len(SHOWN))  # a run's classes in turn: what a seed changes goes for two of them
+    counts = segment(skill_C, street, random)
+    return resample_pixels(counts, [str(place) for place in range(len(SHOWN))], counts_SI)["mIoU"].mean_S
+
+
+@dataclass(frozen=True)
+class World:
+    """How images are drawn, and a run's figure on them."""
+
+    draw: Callable[[int, np.random.Generator], Any]
+    figures: Callable[[Values, Any, NDArray[Any], np.random.Generator], Values]
+
+
+WORLDS = {"AP": World(draw_scene, figures), "mIoU": World(draw_street, miou)}
+
+
+def on_huge(world: World, skill_C: Values, seed: int) -> float:
+    """The figure of a run on one huge sample."""
     random = np.random.default_rng([seed, 9])
-    return float(figures(skill_C, draw_scene(HUGE, random), np.zeros((0, HUGE), np.int64), random)[0])
+    return float(world.figures(skill_C, world.draw(HUGE, random), np.zeros((0, HUGE), np.int64), random)[0])
 
 
-def true_difference(gain: float, spread: float, seeds: int = 200) -> dict[str, float]:
-    """Mean over seeds of second side less first, its standard error, and the standard deviation of AP over seeds.
+def true_difference(world: World, gain: float, spread: float, seeds: int = 200) -> dict[str, float]:
+    """Mean over seeds of second side less first, its standard error, and the standard deviation over seeds.
 
     A seed changes the same on both sides and both see the same scene, so that most of their luck cancels.
     """
     values_K2 = np.array(
         [
-            [on_huge(train(skill, spread, np.random.default_rng([7, seed])), seed) for skill in (0.0, gain)]
+            [on_huge(world, train(skill, spread, np.random.default_rng([7, seed])), seed) for skill in (0.0, gain)]
             for seed in range(seeds)
         ]
     )
@@ -143,21 +200,23 @@ def plain_bootstrap(sides: Values, random: np.random.Generator) -> tuple[float, 
     return float(low), float(high)
 
 
-def one_pair(gain: float, spread: float, images: int, seeds: int, resamples: int, pair: int) -> tuple[Values, Values]:
+def one_pair(
+    world: World, gain: float, spread: float, images: int, seeds: int, resamples: int, pair: int
+) -> tuple[Values, Values]:
     """New images, new seeds: the runs' skills (3, K, C) and figures on the resamples (3, K, S) of a side, of its equal
     and of a side that gains."""
     random = np.random.default_rng([images, pair, int(1e6 * gain), int(1e6 * spread)])
-    scene = draw_scene(images, random)
+    scene = world.draw(images, random)
     counts_SI = draw_counts(images, resamples, pair)
     skills_3KC = np.array([[train(skill, spread, random) for _ in range(seeds)] for skill in (0.0, 0.0, gain)])
     return skills_3KC, np.array(
-        [[figures(skill_C, scene, counts_SI, random) for skill_C in side_KC] for side_KC in skills_3KC]
+        [[world.figures(skill_C, scene, counts_SI, random) for skill_C in side_KC] for side_KC in skills_3KC]
     )
 
 
 def simulate(args: argparse.Namespace, images: int, pairs: int) -> tuple[Values, Values]:
     """Skills (P, 3, K, C) and figures (P, 3, K, S) of all pairs, taken up where an earlier run has stopped."""
-    setting = json.dumps([args.gain, args.spread, args.resamples, images, max(args.seeds)])
+    setting = json.dumps([args.figure, args.gain, args.spread, args.resamples, images, max(args.seeds)])
     part = args.output.with_suffix(f".{images}.npz")
     skills: list[Values] = []
     values: list[Values] = []
@@ -167,7 +226,7 @@ def simulate(args: argparse.Namespace, images: int, pairs: int) -> tuple[Values,
                 skills, values = list(stored["skills"]), list(stored["values"])
                 print(f"{len(values)} pairs are in {part}", flush=True)
     for pair in range(len(values), pairs):
-        one = one_pair(args.gain, args.spread, images, max(args.seeds), args.resamples, pair)
+        one = one_pair(WORLDS[args.figure], args.gain, args.spread, images, max(args.seeds), args.resamples, pair)
         skills.append(one[0])
         values.append(one[1])
         if (pair + 1) % 25 == 0 or pair + 1 == pairs:
@@ -179,20 +238,22 @@ def simulate(args: argparse.Namespace, images: int, pairs: int) -> tuple[Values,
 
 
 def intervals_of(
-    skills_2KC: Values, sides_2KS: Values, truth: float, pair: int
+    world: World, images: int, skills_2KC: Values, sides_2KS: Values, truth: float, pair: int
 ) -> tuple[float, dict[str, list[float]]]:
     """What intervals of a pair should hold, and (low, high) of each kind."""
-    ours = compare_sides(*sides_2KS)
+    ours = compare_sides(*sides_2KS, images=images)
     assert ours is not None
     if sides_2KS.shape[1] > 1:
         plain = plain_bootstrap(sides_2KS, np.random.default_rng([pair, 5]))
         return truth, {"ours": [ours.low, ours.high], "plain": list(plain)}
     percentiles = np.quantile(sides_2KS[1, 0, 1:] - sides_2KS[0, 0, 1:], [0.025, 0.975]).tolist()
-    goal = on_huge(skills_2KC[1, 0], pair) - on_huge(skills_2KC[0, 0], pair)
+    goal = on_huge(world, skills_2KC[1, 0], pair) - on_huge(world, skills_2KC[0, 0], pair)
     return goal, {"images, normal": [ours.low, ours.high], "images, percentiles": percentiles}
 
 
-def measure(skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int) -> dict[str, dict[str, float]]:
+def measure(
+    world: World, images: int, skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int
+) -> dict[str, dict[str, float]]:
     """Share of intervals that hold the truth, for each kind of interval, and their mean width.
 
     Two seeds or more, but not all, are chosen in every way, the same places of both sides; the standard error is that
@@ -203,7 +264,7 @@ def measure(skills_P2KC: Values, values_P2KS: Values, truth: float, seeds: int) 
     for pair, (skills_2KC, sides_2KS) in enumerate(zip(skills_P2KC, values_P2KS)):
         held: dict[str, list[tuple[bool, float]]] = {}
         for chosen in map(list, choices):
-            goal, intervals = intervals_of(skills_2KC[:, chosen], sides_2KS[:, chosen], truth, pair)
+            goal, intervals = intervals_of(world, images, skills_2KC[:, chosen], sides_2KS[:, chosen], truth, pair)
             for name, (low, high) in intervals.items():
                 held.setdefault(name, []).append((low <= goal <= high, high - low))
         for name, one in held.items():
@@ -261,6 +322,7 @@ def compare_rules(seeds: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figure", choices=list(WORLDS), default="AP", help="of detectors, or of segmenters")
     parser.add_argument("--images", type=int, nargs="+", default=[200, 2000], help="default 200 2000")
     parser.add_argument("--pairs", type=int, nargs="+", default=[100, 50], help="for each of --images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5], help="a side (default 1 2 3 5)")
@@ -278,23 +340,23 @@ def main() -> None:
     if min(*args.images, *args.seeds) < 1 or min(args.pairs) < 2 or args.resamples < 2:
         parser.error("--images and --seeds are 1 or more, --pairs and --resamples 2 or more")
 
-    truth = true_difference(args.gain, args.spread)
-    print(
-        "true difference {difference:+.3f} +-{standard_error:.3f} AP; over seeds +-{deviation_over_seeds:.2f}".format(
-            **truth
-        )
-    )
+    world = WORLDS[args.figure]
+    truth = true_difference(world, args.gain, args.spread)
+    shown = "true difference {difference:+.3f} +-{standard_error:.3f}; over seeds +-{deviation_over_seeds:.2f} {figure}"
+    print(shown.format(**truth, figure=args.figure))
     results = []
     for images, pairs in zip(args.images, args.pairs):
         skills_P3KC, values_P3KS = simulate(args, images, pairs)
         for second, goal in ((1, 0.0), (2, truth["difference"])):
             for seeds in args.seeds:
-                intervals = measure(skills_P3KC[:, [0, second]], values_P3KS[:, [0, second]], goal, seeds)
+                intervals = measure(
+                    world, images, skills_P3KC[:, [0, second]], values_P3KS[:, [0, second]], goal, seeds
+                )
                 for name, one in intervals.items():
                     print(
                         f"  {images:5d} images, {seeds} seeds, {name:20s} holds {goal:+.2f} in "
                         f"{100 * one['coverage']:5.1f} % +-{100 * one['standard_error']:.1f} of {pairs} pairs, "
-                        f"mean width {one['mean_width']:.2f} AP",
+                        f"mean width {one['mean_width']:.2f} {args.figure}",
                         flush=True,
                     )
                 results.append({"truth": goal, "images": images, "seeds": seeds, "intervals": intervals})
