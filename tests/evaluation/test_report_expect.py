@@ -137,10 +137,10 @@ def test_a_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("path", sorted((INSTALLED / "published").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_published_figures_that_come_along_are_whole(path):
     expectations = read_expectations(path)
-    values = {(one.sides, one.figure): one.value for one in expectations}
-    for (sides, figure), value in values.items():
+    values = {(one.sides, one.figure, one.head): one.value for one in expectations}
+    for (sides, *of), value in values.items():
         if len(sides) == 2:
-            assert value == pytest.approx(values[sides[:1], figure] - values[sides[1:], figure])
+            assert value == pytest.approx(values[(sides[:1], *of)] - values[(sides[1:], *of)])
     assert all(one.source for one in expectations) and path.read_text().startswith("# ")
 
 

@@ -14,12 +14,14 @@ from tests.evaluation.segmenter_runs import CLASSES, PROTOCOL, draw_maps, segmen
 from vertebra.evaluation.metrics.pixels import IGNORED, PixelCounts, confusion, counts_3C
 from vertebra.evaluation.report import Written, write_report
 from vertebra.evaluation.report.content import Content
+from vertebra.evaluation.report.expect import read_expectations
 from vertebra.evaluation.report.pixel_scores import resample_pixels
 from vertebra.evaluation.report.scores import RESAMPLES
 from vertebra.evaluation.statistics.comparison import compare_sides, holm
 from vertebra.evaluation.statistics.resampling import draw_counts
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import MINUS
+from vertebra.recipes.installed import INSTALLED
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,18 @@ def test_each_head_is_a_comparison_of_its_own(tmp_path: Path, runs: list[Path]) 
     assert [one.head for one in written.contents] == ["fcn", "deeplabv3"]
     overview = (tmp_path / "out" / "report.md").read_text()
     assert "mIoU, mean ± standard deviation over seeds" in overview and "AP" not in overview
+
+
+def test_torchvisions_published_figures_are_those_of_its_weights() -> None:
+    models = pytest.importorskip("torchvision.models.segmentation")
+    names = {"r50": "ResNet50", "r101": "ResNet101", "fcn": "FCN", "deeplabv3": "DeepLabV3"}
+    expectations = read_expectations(INSTALLED / "published" / "coco_voc_seg.yaml")
+    absolute = [one for one in expectations if one.side]
+    for one in absolute:
+        weights = getattr(models, f"{names[str(one.head)]}_{names[str(one.side)]}_Weights").COCO_WITH_VOC_LABELS_V1
+        (metrics,) = weights.meta["_metrics"].values()
+        assert one.value == metrics[{"mIoU": "miou", "pixel accuracy": "pixel_acc"}[one.figure]]
+    assert len(absolute) == 8
 
 
 EXPECTED = """

@@ -120,7 +120,7 @@ def expected(recipe: CompareRecipe) -> Path | None:
     except RecipeError:
         raise RecipeError(
             f"--expect {recipe.expect}: there is no such file; Vertebra has published/coco2015_c4.yaml and "
-            "published/voc07_c4.yaml"
+            "published/voc07_c4.yaml, of segmenters published/voc12_seg.yaml and published/coco_voc_seg.yaml"
         ) from None
 
 
