@@ -3,7 +3,7 @@
 python benchmarks/coverage.py                          # a reduced run, minutes
 python benchmarks/coverage.py --pairs 500 500     # the whole of it, a quarter of an hour
 python benchmarks/coverage.py --rules                  # seconds: degrees of freedom, rules in normal worlds
-python benchmarks/coverage.py --figure mIoU --images 30 128 500 --pairs 200 200 200 --seeds 1 2 3   # minutes
+python benchmarks/coverage.py --figure mIoU --images 30 128 500 --pairs 300 300 300 --seeds 1 2 3   # minutes
 
 A made-up detector: every object and image has its difficulty, shared by all runs; a run has its side's skill, and what
 its seed changed for all objects, for a class and for each object. From these come the IoU and the score of a detection

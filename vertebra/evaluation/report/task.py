@@ -61,12 +61,7 @@ SEGMENTATION = Task(
     head="model.head",
     main="mIoU",
     second="pixel accuracy",
-    notes={
-        "mIoU": "mean over classes",
-        "pixel accuracy": "share of pixels",
-        "mean accuracy": "mean over classes",
-        "fwIoU": "by frequency",
-    },
+    notes={"mIoU": "", "pixel accuracy": "", "mean accuracy": "", "fwIoU": "by frequency"},
     of_class={"IoU": "mIoU"},
     counted="pixels",
     scored="pixel_counts.npz",
