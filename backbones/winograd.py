@@ -54,10 +54,15 @@ def _is_eligible(conv: nn.Conv2d) -> bool:
 def _is_faster(x_NCHW: Tensor, weight_KC33: Tensor) -> bool:
     if x_NCHW.device.type != "cpu" or x_NCHW.dtype != torch.float32 or weight_KC33.dtype != torch.float32:
         return False
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-        return False  # who compiles, exports or counts wants to see a convolution
+    if torch.is_autocast_enabled("cpu") or is_watched():
+        return False
     images, _, height, width = x_NCHW.shape
     return images * _tiles_along(height) * _tiles_along(width) >= LEAST_TILES
+
+
+def is_watched() -> bool:
+    """Tell whether someone compiles, exports or counts, who wants to see a convolution."""
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 class _Winograd(torch.autograd.Function):

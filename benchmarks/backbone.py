@@ -15,11 +15,9 @@ from collections.abc import Callable
 
 from common import (  # first: it makes the rooms importable
     RESULTS,
-    alternate,
-    clock_of,
     conclude,
     parse_timing,
-    summary,
+    side_by_side,
     timing_parser,
 )
 
@@ -117,10 +115,7 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true", help="norms frozen, as in a detector")
     parser.add_argument("--forward-only", action="store_true", help="inference instead of forward and backward")
     args = parse_timing(parser)
-    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock_of(args))
-    for name, values in seconds.items():
-        one = summary(values)
-        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
+    seconds = side_by_side(args, candidates(args))
     work = ("inference" if args.forward_only else "training") + ("_frozen" if args.frozen else "")
     path = args.output or RESULTS / f"backbone_{args.backbone}_{work}_{args.device}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}

@@ -98,6 +98,15 @@ def alternate(
     return seconds
 
 
+def side_by_side(args: argparse.Namespace, candidates: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """`alternate` by the arguments of a `timing_parser` with a device; prints each candidate's median and extremes."""
+    seconds = alternate(candidates, rounds=args.rounds, device=args.device, clock=clock_of(args))
+    for name, values in seconds.items():
+        one = summary(values)
+        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
+    return seconds
+
+
 def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:
     """Makes a loader and takes all its batches."""
 

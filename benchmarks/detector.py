@@ -21,11 +21,9 @@ from functools import partial
 
 from common import (  # first: it makes the rooms importable
     RESULTS,
-    alternate,
-    clock_of,
     conclude,
     parse_timing,
-    summary,
+    side_by_side,
     timing_parser,
 )
 
@@ -229,10 +227,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")
     args = parse_timing(parser)
 
-    seconds = alternate(candidates(args), rounds=args.rounds, device=args.device, clock=clock_of(args))
-    for name, values in seconds.items():
-        one = summary(values)
-        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
+    seconds = side_by_side(args, candidates(args))
     if args.only:
         print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
         return

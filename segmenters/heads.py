@@ -15,17 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.chain import FeatureSpec
+from backbones.norms import conv_norm
+from segmenters.dilated import DilatedConv2d
 
 WIDTH = 256  # channels inside DeepLab's heads and the pyramid
 RATES = (6, 12, 18)  # of the dilated layers at output stride 16 (Chen et al. 2017, §4.1); twice that at 8
 
 
-def layer(inputs: int, outputs: int, size: int = 3, dilation: int = 1) -> nn.Sequential:
+class Layer(nn.Sequential):
     """A convolution that keeps the map's size, its norm and a ReLU."""
-    padding = dilation * (size // 2)
-    conv = nn.Conv2d(inputs, outputs, size, padding=padding, dilation=dilation, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, dilation: int = 1) -> None:
+        make = nn.Conv2d if dilation == 1 else DilatedConv2d
+        conv = make(inputs, outputs, size, padding=dilation * (size // 2), dilation=dilation, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        conv, norm = self
+        return conv_norm(x_NCHW, conv, norm, relu=True)
 
 
 def grouped_layer(inputs: int, outputs: int) -> nn.Sequential:
@@ -57,7 +65,7 @@ class FullyConvolutional(nn.Sequential):
     def __init__(self, specs: Sequence[FeatureSpec], classes: int, channels: int | None = None) -> None:
         inputs = specs[0].channels
         channels = channels or max(8, inputs // 4)
-        super().__init__(layer(inputs, channels), nn.Dropout(0.1), scores(channels, classes))
+        super().__init__(Layer(inputs, channels), nn.Dropout(0.1), scores(channels, classes))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return super().forward(maps[0])
@@ -68,9 +76,9 @@ class ContextPyramid(nn.Module):
 
     def __init__(self, inputs: int, rates: Sequence[int], channels: int = WIDTH) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([layer(inputs, channels, 1), *(layer(inputs, channels, 3, r) for r in rates)])
-        self.whole = layer(inputs, channels, 1)
-        self.merge = nn.Sequential(layer((len(rates) + 2) * channels, channels, 1), nn.Dropout(0.5))
+        self.branches = nn.ModuleList([Layer(inputs, channels, 1), *(Layer(inputs, channels, 3, r) for r in rates)])
+        self.whole = Layer(inputs, channels, 1)
+        self.merge = nn.Sequential(Layer((len(rates) + 2) * channels, channels, 1), nn.Dropout(0.5))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         whole_NC11 = self.whole(x_NCHW.mean(dim=(2, 3), keepdim=True))
@@ -84,7 +92,7 @@ class DeepLabV3(nn.Module):
     def __init__(self, specs: Sequence[FeatureSpec], classes: int) -> None:
         super().__init__()
         self.context = ContextPyramid(specs[0].channels, _rates(specs[0].stride))
-        self.layers = nn.Sequential(layer(WIDTH, WIDTH), scores(WIDTH, classes))
+        self.layers = nn.Sequential(Layer(WIDTH, WIDTH), scores(WIDTH, classes))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.layers(self.context(maps[0]))
@@ -100,9 +108,9 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         fine, coarse = specs
         self.context = ContextPyramid(coarse.channels, _rates(coarse.stride))
-        self.fine = layer(fine.channels, 48, 1)
+        self.fine = Layer(fine.channels, 48, 1)
         self.layers = nn.Sequential(
-            layer(WIDTH + 48, WIDTH), layer(WIDTH, WIDTH), nn.Dropout(0.1), scores(WIDTH, classes)
+            Layer(WIDTH + 48, WIDTH), Layer(WIDTH, WIDTH), nn.Dropout(0.1), scores(WIDTH, classes)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
