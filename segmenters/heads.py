@@ -33,7 +33,7 @@ class Layer(nn.Sequential):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         conv, norm = self
-        return conv_norm(x_NCHW, conv, norm, relu=True)
+        return conv_norm(x_NCHW, conv, norm, relu=True)  # type: ignore[arg-type]
 
 
 def grouped_layer(inputs: int, outputs: int) -> nn.Sequential:

@@ -13,7 +13,14 @@ from PIL import Image
 
 from tests.cli.conftest import run, run_process, run_until
 from tests.cli.test_predict import write_clip
+from vertebra.build import segmenter
+from vertebra.build.export_formats import FORMATS
+from vertebra.build.results import results_directory
+from vertebra.build.segmenter_run import evaluate_tested, read_segmenter
+from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_weights
+from vertebra.recipes.command_line import load_recipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 TINY = (
     *("--config", "sample/segmentation.yaml", "--width", "0.25", "--workers", "0", "--device", "cpu"),
@@ -110,6 +117,45 @@ def test_evaluating_again_gives_the_same_and_other_views_need_a_place_of_their_o
     assert figures_of(tmp_path / "views") != figures_of(finished)
     sent = ("--submission", "voc", "--output", tmp_path / "sent", "--workers", 0)
     assert "its classes are not the 21 of voc" in run("eval_seg", finished, *sent, expect=1).err
+
+
+def figures_on(finished: Path, output: Path, canvas_hw: tuple[int, int]) -> dict[str, float]:
+    """The figures of a run's network where each picture lies on that canvas, as in an exported file."""
+    path = finished / "model.safetensors"
+    recipe, world = load_recipe(SegmentationRecipe, finished / "config.yaml"), World()
+    test_set = segmenter.open_test(recipe)
+    network = segmenter.trained_segmenter(recipe, *read_segmenter(path), path)
+    loader = segmenter.test_loader(recipe, test_set, world, canvas_hw)
+    results = results_directory(output, world)
+    return evaluate_tested(recipe, network, loader, test_set, world, results, cost_of=lambda times_s: {})
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("onnx", "dynamic"),
+        ("torch-export", "2"),
+        *(pytest.param(name, "1", marks=pytest.mark.slow) for name in ("torchscript", "openvino")),
+    ],
+)
+def test_an_exported_segmenter_finds_the_same(finished: Path, tmp_path: Path, name: str, batch: str) -> None:
+    form = FORMATS[name]
+    for package in (*form.writes_with, *form.opens_with):
+        pytest.importorskip(package)
+    file = tmp_path / f"model{form.suffix}"
+    size = ("--size", 96, 96, "--checks", 3, "--rounds", 1)
+    done = run("export", finished, "--format", name, "--batch", batch, *size, "--output", file)
+    facts = json.loads(file.with_name(f"{file.name}.json").read_text())
+    assert "share of pixels" in done.out and facts["check"]["images"] == 3
+    assert facts["check"]["largest_differences"]["score"] < 1e-4
+    assert facts["outputs"]["logits"]["shape"][1:] == [len(facts["class_names"]), 96, 96]
+    run("eval_seg", "--weights", file, "--output", tmp_path / "file", "--workers", 0)
+    wanted = figures_on(finished, tmp_path / "network", (96, 96))
+    assert figures_of(tmp_path / "file") == pytest.approx(wanted, abs=0.01)
+    assert json.loads((tmp_path / "file" / "evaluation.json").read_text())["cost"]["images_per_s"] > 0
+    error = run("eval_seg", "--weights", file, "--flip", "--output", tmp_path / "flip", expect=2).err
+    assert "--flip cannot be changed" in error and not (tmp_path / "flip").exists()
+    assert "eval_seg.py tests it" in run("eval_det", "--weights", file, "--output", tmp_path / "det", expect=1).err
 
 
 def test_two_processes_equal_one_at_the_same_global_batch(sample: Path, tmp_path: Path) -> None:

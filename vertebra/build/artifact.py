@@ -1,4 +1,4 @@
-"""Exported files at work: a classifier's or detector's artifact in the place of the network, and its test.
+"""Exported files at work: a classifier's, detector's or segmenter's artifact in the place of the network, and its test.
 
 Legend of shape suffixes: N images, C classes.
 """
@@ -9,29 +9,32 @@ import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from detectors.structures import Detections, ImageBatch
+from vertebra.build import segmenter, segmenter_run
 from vertebra.build.cost import describe_device
 from vertebra.build.detector_run import evaluate_tested
 from vertebra.build.export import as_detections, facts_file, view_of
 from vertebra.build.export_formats import FORMATS, format_of
 from vertebra.build.training import share_of_test
 from vertebra.build.views import LoadedNet
-from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading.detection import detection_test_loader
 from vertebra.engine.distributed import World
 from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError, UserError
 from vertebra.recipes.command_line import validated
 from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
+
+_Recipe = TypeVar("_Recipe", DetectionRecipe, SegmentationRecipe)
 
 
 class Artifact(nn.Module):
-    """An exported file in the place of its network, on the CPU: `detect` of a detector, the call of a classifier.
+    """An exported file in the place of its network, on the CPU: `detect` of a detector, the call of another.
 
     facts: the JSON beside it. Where its batch is fixed it gets as many images at a time, the last one again to fill it.
     """
@@ -46,9 +49,11 @@ class Artifact(nn.Module):
         self._shape = tuple(facts["inputs"]["images"]["shape"][1:])
         self._call = FORMATS[name].open(path, torch.get_num_threads())
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Raw RGB pixels, uint8, to logits_NC."""
-        return self.outputs(images)[0]
+    def forward(self, images: Tensor | ImageBatch) -> Tensor:
+        """Raw RGB pixels, uint8, to logits_NC; a segmenter's batch to logits_NCHW."""
+        if isinstance(images, Tensor):
+            return self.outputs(images)[0]
+        return self.outputs(images.pixels_N3HW, images.sizes_hw_N2)[0]
 
     def detect(self, images: ImageBatch) -> Detections:
         """Return what is in the images, best first, as the detector's `detect`."""
@@ -78,7 +83,8 @@ def open_artifact(path: Path, kind: str) -> Artifact:
     except (ValueError, KeyError) as error:
         raise UserError(beside, f"is not the JSON of an exported file ({error})", "export again") from None
     if found != kind:
-        tool = {"classifier": "eval_backbone.py", "detector": "eval_det.py"}.get(found, "another tool")
+        tools = {"classifier": "eval_backbone.py", "detector": "eval_det.py", "segmenter": "eval_seg.py"}
+        tool = tools.get(found, "another tool")
         raise UserError(path, f"holds a {found}, not a {kind}", f"{tool} tests it")
     return Artifact(path, facts)
 
@@ -95,27 +101,31 @@ def exported_net(path: Path, *, size: int | None, resize: int | None, precision:
     return LoadedNet(path, artifact, own, resize, "fp32", tuple(artifact.facts["class_names"]))
 
 
-def artifact_recipe(artifact: Artifact) -> DetectionRecipe:
-    """Return the recipe of an exported detector, which computes in float32."""
-    recipe = validated(DetectionRecipe, artifact.facts["recipe"], str(facts_file(artifact.path)))
+def artifact_recipe(artifact: Artifact, kind: type[_Recipe]) -> _Recipe:
+    """Return the recipe of an exported detector or segmenter, which computes in float32."""
+    recipe = validated(kind, artifact.facts["recipe"], str(facts_file(artifact.path)))
     return recipe.model_copy(update={"precision": "fp32"})
 
 
 def evaluate_artifact(
-    recipe: DetectionRecipe,
+    recipe: DetectionRecipe | SegmentationRecipe,
     artifact: Artifact,
-    test_set: DetectionDataset,
+    test_set: Any,
     world: World,
     run: RunDirectory,
-    origin: Mapping[str, Any],
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """As `evaluate_detector`, on the artifact's own canvas; its cost is its time alone."""
-    share = share_of_test(recipe, world, artifact.facts["batch"] or recipe.test.batch_size)
-    loader = detection_test_loader(test_set, view_of(artifact.facts), share)
+    """As `evaluate_detector` and `evaluate_segmenter`, on the artifact's own canvas; its cost is its time alone."""
 
     def cost_of(times_s: list[float]) -> dict[str, Any]:
         median_s = statistics.median(times_s)
         times = {"time_per_image_s": median_s, "images_per_s": 1 / median_s}
         return {**times, **describe_device(world.device), "precision": "fp32"}
 
+    if isinstance(recipe, SegmentationRecipe):
+        height, width = artifact.facts["view"]["canvas_hw"]
+        loader = segmenter.test_loader(recipe, test_set, world, (height, width))
+        return segmenter_run.evaluate_tested(recipe, artifact, loader, test_set, world, run, cost_of=cost_of)
+    share = share_of_test(recipe, world, artifact.facts["batch"] or recipe.test.batch_size)
+    loader = detection_test_loader(test_set, view_of(artifact.facts), share)
     return evaluate_tested(recipe, artifact, loader, test_set, world, run, cost_of=cost_of, origin=origin)

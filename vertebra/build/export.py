@@ -1,4 +1,4 @@
-"""A trained classifier or detector as one graph, from raw pixels to what it found, and the facts that go with its file.
+"""A trained classifier, detector or segmenter as one graph, from raw pixels to what it found, and its file's facts.
 
 Legend of shape suffixes: N images, H W the canvas, C classes, D detections an image (padded), M cells a side of a mask.
 
@@ -8,8 +8,9 @@ classes, the recipe, the provenance. Shapes are fixed, but for the number of ima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.structures import Detections, ImageBatch, Size
+from segmenters.segmenter import Segmenter
+from vertebra.build.segmenter import picture_view, trained_segmenter
 from vertebra.build.trained_detector import TrainedDetector
 from vertebra.build.views import load_net
 from vertebra.data.loading.targets import image_batch
 from vertebra.data.loading.views import Crops
-from vertebra.data.transforms.canvases import FixedView, default_canvases
+from vertebra.data.transforms.canvases import FixedView, TightView, default_canvases
 from vertebra.data.transforms.geometry import resize
 from vertebra.engine import provenance
 from vertebra.engine.weights import read_provenance
 from vertebra.ground.errors import RecipeError
+from vertebra.recipes.command_line import validated
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 DYNAMIC_EXAMPLE = 2  # images: torch takes a batch of one for a constant
 RAW = "a picture's RGB pixels 0..255 as they are, resized linearly without aliasing"
@@ -74,16 +79,29 @@ class _ClassifierGraph(nn.Module):
         return (self.backbone(images),)
 
 
+class _SegmenterGraph(nn.Module):
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        return (self.segmenter(_batch(images, sizes)),)
+
+
 class _DetectorGraph(nn.Module):
     def __init__(self, detector: FasterRCNN) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        height, width = images.shape[-2:]
-        found = self.detector.detect(ImageBatch(images, sizes, ((height, width),)))
+        found = self.detector.detect(_batch(images, sizes))
         masks = () if found.masks_NDMM is None else (found.masks_NDMM,)
         return found.boxes_ND4, found.scores_ND, found.labels_ND, *masks
+
+
+def _batch(images: Tensor, sizes: Tensor) -> ImageBatch:
+    height, width = images.shape[-2:]
+    return ImageBatch(images, sizes, ((height, width),))
 
 
 def as_detections(outputs: Sequence[Tensor]) -> Detections:
@@ -136,10 +154,6 @@ def export_detector(
         size_hw = side, side
     fixed = FixedView(view.test_shorter_side, view.longer_side, size_hw)
 
-    def place(pictures: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
-        images = image_batch([resize(one, *fixed.size(one.shape[:2], size_hw)) for one in pictures], size_hw)
-        return images.pixels_N3HW.contiguous(), images.sizes_hw_N2
-
     facts = {
         "kind": "detector",
         "backbone": recipe.backbone,
@@ -150,11 +164,8 @@ def export_detector(
         "test": {"score": test.score, "nms": test.nms, "detections": test.detections},
         "recipe": recipe.model_dump(mode="json"),
     }
-    inputs = {
-        "images": f"{RAW}: in the upper left corner, with its shorter side at {fixed.shorter} px, or as large as the "
-        f"longer side {fixed.longer} and the canvas let it be; 0 beyond it",
-        "sizes": "height and width of each picture on the canvas",
-    }
+    shorter = f"with its shorter side at {fixed.shorter} px, or as large as the longer side {fixed.longer}"
+    place = partial(_on_canvas, size_hw, lambda picture_hw: fixed.size(picture_hw, size_hw))
     outputs = {
         "boxes": "x0 y0 x1 y1 in pixels of the canvas, best first",
         "scores": "0..1",
@@ -163,11 +174,61 @@ def export_detector(
     if recipe.model.masks:
         outputs["masks"] = "of each cell of a grid over the box, how probable it is the object's"
     graphs = _DetectorGraph(trained.restore(recipe)), _DetectorGraph(trained.restore(recipe))
+    inputs = _canvas_inputs(f"{shorter} and the canvas let it be")
     return _exportable(graphs, size_hw, place, batch, inputs, outputs, facts, trained.facts)
 
 
+def export_segmenter(
+    state: Mapping[str, Tensor],
+    facts: dict[str, Any],
+    path: Path,
+    *,
+    size_hw: Size | None = None,
+    batch: int | None = 1,
+) -> Exportable:
+    """Return a segmenter on one canvas: the tensors of a file, its provenance, its path for messages.
+
+    size_hw: of the canvas; None: a square of the crop it was trained on, or of 3/2 of the shorter side at test.
+    """
+    recipe = validated(SegmentationRecipe, facts["recipe"], str(path))
+    if not recipe.test.is_plain:
+        raise RecipeError(
+            f"{path}: its recipe tests in several ways (test.scales, test.flip, test.window), which are no part of an "
+            "exported segmenter; export weights of a plain test"
+        )
+    side = recipe.input.test_side
+    if size_hw is None:
+        longest = max(*recipe.input.crop, round(1.5 * (side or 0)))
+        size_hw = TightView().canvas([(longest, longest)])
+    own_size = "as large as it is" if side is None else f"with its shorter side at {side} px"
+    described = {
+        "kind": "segmenter",
+        "backbone": recipe.backbone,
+        "segmenter": recipe.model.head,
+        "class_names": list(facts["class_names"]),
+        "view": {"shorter_side": side, "canvas_hw": list(size_hw)},
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    networks = (trained_segmenter(recipe, state, facts, path) for _ in range(2))
+    graphs = tuple(_SegmenterGraph(network) for network in networks)
+    place = partial(_on_canvas, size_hw, picture_view(recipe, size_hw).size)
+    inputs = _canvas_inputs(f"{own_size}, or smaller where the canvas has no room")
+    outputs = {"logits": "of each pixel of the canvas; their softmax is the probability of each of class_names"}
+    return _exportable(graphs, size_hw, place, batch, inputs, outputs, described, facts)
+
+
+def _on_canvas(canvas_hw: Size, size_of: Callable[[Size], Size], pictures: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
+    images = image_batch([resize(one, *size_of(one.shape[:2])) for one in pictures], canvas_hw)
+    return images.pixels_N3HW.contiguous(), images.sizes_hw_N2
+
+
+def _canvas_inputs(size: str) -> dict[str, str]:
+    images = f"{RAW}: in the upper left corner, {size}; 0 beyond it"
+    return {"images": images, "sizes": "height and width of each picture on the canvas"}
+
+
 def _exportable(
-    graphs: tuple[nn.Module, nn.Module],
+    graphs: Iterable[nn.Module],
     size_hw: Size,
     place: Callable[[Sequence[np.ndarray]], tuple[Tensor, ...]],
     batch: int | None,
@@ -176,7 +237,8 @@ def _exportable(
     facts: dict[str, Any],
     origin: dict[str, Any],
 ) -> Exportable:
-    """meant_in, meant_out: what inputs and outputs are, by name. origin: the provenance of the weights."""
+    """graphs: two of the same. meant_in, meant_out: what inputs and outputs are, by name. origin: the provenance of the
+    weights."""
     network, reference = (graph.eval().requires_grad_(False) for graph in graphs)
     inputs = place([np.zeros((*size_hw, 3), np.uint8)] * (batch or DYNAMIC_EXAMPLE))
     fold_for_good(network, *inputs)

@@ -1,6 +1,6 @@
 """Whether an exported file finds in real pictures what its network finds, and how long each takes.
 
-Legend of shape suffixes: N images, D detections of an image, C classes.
+Legend of shape suffixes: N images, D detections of an image, C classes, x what follows: nothing, or a map.
 
 Both get the same pixels, in float32 on the CPU. Detections are paired one to one by class and place, whatever their
 order: scores that differ by less than a rounding may change places. One that only one side reports counts as a
@@ -24,7 +24,8 @@ from vertebra.build.artifact import Artifact
 from vertebra.build.export import Exportable, as_detections
 from vertebra.engine.measure import timed_calls
 
-TOLERANCES = {"box_px": 1e-2, "score": 1e-4, "mask": 1e-3}
+# differing: the share of pixels whose best class is another one, as where two are as good as equal.
+TOLERANCES = {"box_px": 1e-2, "score": 1e-4, "mask": 1e-3, "differing": 1e-3}
 FAR_PX = 10.0  # no pair: two detections, not one
 
 
@@ -43,11 +44,13 @@ class Parity:
         if not difference <= TOLERANCES[kind]:
             self.unlike.append(f"{where}: {kind} differs by {difference:.3g} (allowed: {TOLERANCES[kind]:g})")
 
-    def add_classes(self, wanted_NC: torch.Tensor, found_NC: torch.Tensor, names: Sequence[str]) -> None:
-        """Compare the probabilities of a batch."""
-        for name, difference in zip(names, (wanted_NC - found_NC).abs().amax(dim=1).tolist()):
-            self.images, self.outputs = self.images + 1, self.outputs + wanted_NC.shape[1]
-            self.see("score", difference, name)
+    def add_classes(self, wanted_NCx: torch.Tensor, found_NCx: torch.Tensor, names: Sequence[str]) -> None:
+        """Compare the probabilities of a batch, of pictures or of all their pixels."""
+        for name, wanted_Cx, found_Cx in zip(names, wanted_NCx, found_NCx):
+            self.images, self.outputs = self.images + 1, self.outputs + wanted_Cx.numel()
+            self.see("score", float((wanted_Cx - found_Cx).abs().max()), name)
+            if wanted_Cx.ndim > 1:
+                self.see("differing", float((wanted_Cx.argmax(0) != found_Cx.argmax(0)).float().mean()), name)
 
     def add_detections(self, wanted: Detections, found: Detections, names: Sequence[str], threshold: float) -> None:
         """Compare the detections of a batch. threshold: the score that each has more than."""
@@ -97,10 +100,10 @@ def check(graph: Exportable, artifact: Artifact, pictures: Mapping[str, np.ndarr
         inputs = graph.place([pictures[name] for name in part])
         with torch.no_grad():
             wanted, found = graph.reference(*inputs), artifact.outputs(*inputs)
-        if graph.facts["kind"] == "classifier":
-            parity.add_classes(wanted[0].softmax(dim=1), found[0].softmax(dim=1), part)
-        else:
+        if graph.facts["kind"] == "detector":
             parity.add_detections(as_detections(wanted), as_detections(found), part, graph.facts["test"]["score"])
+        else:
+            parity.add_classes(wanted[0].softmax(dim=1), found[0].softmax(dim=1), part)
     return parity
 
 

@@ -23,7 +23,7 @@ from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
 from vertebra.data.loading.sampling import evenly
 from vertebra.data.loading.segmentation import segmentation_test_loader, segmentation_train_loader
-from vertebra.data.transforms.canvases import FixedView, TightView
+from vertebra.data.transforms.canvases import FixedView, Size, TightView
 from vertebra.data.transforms.segmentation_views import SegmentationDraw
 from vertebra.engine.distributed import World
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
@@ -113,14 +113,15 @@ def train_loader(
     return segmentation_train_loader(dataset, draw, share, pipeline_of(recipe))
 
 
-def test_loader(recipe: SegmentationRecipe, dataset: SemanticDataset, world: World) -> Any:
-    """Return batches of every image once, in the data set's order."""
-    return segmentation_test_loader(
-        dataset, picture_view(recipe).fixed, share_of_test(recipe, world, recipe.test.batch_size)
-    )
+def test_loader(
+    recipe: SegmentationRecipe, dataset: SemanticDataset, world: World, canvas_hw: Size | None = None
+) -> Any:
+    """Return batches of every image once, in the data set's order. canvas_hw: the only canvas; None: one a batch."""
+    share = share_of_test(recipe, world, recipe.test.batch_size)
+    return segmentation_test_loader(dataset, picture_view(recipe).fixed, share, canvas_hw=canvas_hw)
 
 
-def picture_view(recipe: SegmentationRecipe) -> TightView:
-    """Return how images are seen at test, and pictures without annotations as well."""
+def picture_view(recipe: SegmentationRecipe, canvas_hw: Size | None = None) -> TightView:
+    """Return how images are seen at test, and pictures without annotations as well. canvas_hw: the only canvas."""
     side = recipe.input.test_side
-    return TightView(None if side is None else FixedView(side, LONGEST * side))
+    return TightView(None if side is None else FixedView(side, LONGEST * side), canvas_hw=canvas_hw)

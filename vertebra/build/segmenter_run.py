@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from segmenters.segmenter import Segmenter
 from vertebra.build import segmenter
@@ -102,9 +104,31 @@ def evaluate_segmenter(
     images.json each one's id, picture (below `image_root`) and map, pixel_counts.npz and evaluation.json the figures.
     Where the set has no truth, the maps and images.json are all; on other ranks than 0 nothing is returned.
     """
+    tested = segmenter.make_tested(recipe, model)
+    loader = segmenter.test_loader(recipe, test_set, world)
+
+    def cost_of(times_s: list[float]) -> dict[str, Any]:
+        return cost(recipe, tested, test_set, times_s, test_loader=segmenter.test_loader)
+
+    return evaluate_tested(recipe, tested, loader, test_set, world, run, cost_of=cost_of)
+
+
+def evaluate_tested(
+    recipe: SegmentationRecipe,
+    tested: nn.Module,
+    loader: Any,
+    test_set: SemanticDataset,
+    world: World,
+    run: RunDirectory,
+    *,
+    cost_of: Callable[[list[float]], dict[str, Any]],
+) -> dict[str, float]:
+    """As `evaluate_segmenter`, whatever gives scores of the batches of `loader`.
+
+    cost_of: the seconds an image, of each batch, to the part `cost` of evaluation.json.
+    """
     times_s: list[float] = []
     names, files = test_set.class_names, map_names(test_set)
-    tested = segmenter.make_tested(recipe, model)
 
     def keep(image_id: int, map_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None) -> None:
         for kind, labels_HW in (("maps", map_HW), ("truth", truth_HW)):
@@ -113,7 +137,7 @@ def evaluate_segmenter(
 
     found = predict_maps(
         tested,
-        progress(segmenter.test_loader(recipe, test_set, world), description="evaluate"),
+        progress(loader, description="evaluate"),
         len(names),
         device=world.device,
         autocast=autocast_of(world.device, recipe.precision),
@@ -143,7 +167,7 @@ def evaluate_segmenter(
             "classes": {name: None if np.isnan(value) else value for name, value in zip(names, iou_C.tolist())},
             "images": len(matrices),
             "confusion": np.sum(matrices, axis=0).tolist(),
-            "cost": cost(recipe, tested, test_set, times_s, test_loader=segmenter.test_loader),
+            "cost": cost_of(times_s),
             "image_root": str(test_set.root.resolve()),
         },
     )

@@ -175,7 +175,7 @@ def evaluate_exported(settings: Settings, world: World) -> int:
 
     setup_logging()
     artifact = open_artifact(Path(settings.weights or ""), "detector")
-    recipe = changed(artifact_recipe(artifact), settings)
+    recipe = changed(artifact_recipe(artifact, DetectionRecipe), settings)
     test_set = detection_data.open_test(recipe)
     check_classes(tuple(artifact.facts["class_names"]), artifact.path, test_set.class_names, test_set.source)
     assert settings.output is not None

@@ -7,6 +7,10 @@ python tools/eval_seg.py RUN_DIR --test-source maps:DIR/val --data DIR --output 
 python tools/eval_seg.py --weights model.safetensors --data VOCdevkit --window 512 512 --output OTHER_DIR
 
 python tools/eval_seg.py RUN_DIR --test-source voc2012/test --data VOCdevkit --submission voc --output OTHER_DIR
+
+python tools/eval_seg.py --weights model.onnx --data VOCdevkit --output OTHER_DIR
+
+The last evaluates a file that export.py has written.
 """
 
 from __future__ import annotations
@@ -17,21 +21,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import Field, model_validator
 
+from vertebra.build.export_formats import format_of
 from vertebra.cli.common import in_processes
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
-from vertebra.recipes.schema import OfTest, protocol_fields, refuse
+from vertebra.recipes.schema import OfTest, flag_of, protocol_fields, refuse
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
+FIXED_IN_FILE = ("scales", "flip", "window", "precision", "gpus")  # what an exported file was made with
+
+
 class Settings(OfTest):
     """Which segmenter, on which images, and how it looks at them."""
 
     run: tyro.conf.Positional[Path | None] = Field(None, description="A run directory of train_seg.py.")
-    weights: Path | None = Field(None, description="A segmenter's weights, instead of a run directory.")
+    weights: Path | None = Field(
+        None, description="A segmenter's weights, instead of a run directory: a file, export.py's too."
+    )
     dataset: str | None = Field(None, description="Another data set than in training.")
     test_source: str | None = Field(None, description="Another test set: voc2012/val, maps:DIR/val.")
     data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
@@ -47,6 +57,8 @@ class Settings(OfTest):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
+        given = [name for name in FIXED_IN_FILE if getattr(self, name) != type(self).model_fields[name].default]
+        fixed = " ".join(map(flag_of, [*given, *(["device"] if self.device == "cuda" else [])]))
         refuse(
             (
                 (self.run is None) == (self.weights is None),
@@ -55,6 +67,11 @@ class Settings(OfTest):
             (
                 self.output is None and self.run is None,
                 "--output is missing: where maps/ and evaluation.json go",
+            ),
+            (
+                self.weights is not None and format_of(self.weights) and fixed,
+                f"{fixed} cannot be changed in {self.weights}, an exported file (on CPUs, in fp32): leave it out, or "
+                "evaluate the run that it was exported from",
             ),
         )
         return self
@@ -66,12 +83,15 @@ def main(arguments: list[str]) -> int:
 
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
     require_weights(settings.weights or weights_file(settings.run or Path(), tool="train_seg.py"))
+    if settings.weights is not None and format_of(settings.weights):
+        return in_processes(1, "cpu", lambda world: evaluate(settings, world))
     return in_processes(settings.gpus, settings.device, lambda world: evaluate(settings, world))
 
 
 def evaluate(settings: Settings, world: World) -> int:
     """Predict, score, write, and print the figures."""
     from vertebra.build import segmenter
+    from vertebra.build.artifact import artifact_recipe, evaluate_artifact, open_artifact
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.segmenter_run import evaluate_segmenter, read_segmenter
     from vertebra.build.submissions import check_submission, write_submission
@@ -81,12 +101,14 @@ def evaluate(settings: Settings, world: World) -> int:
 
     setup_logging(is_main=world.is_main)
     path = settings.weights or weights_file(settings.run or Path(), tool="train_seg.py")
-    state, facts = read_segmenter(path)
-    trained = (
-        load_recipe(SegmentationRecipe, settings.run / "config.yaml")
-        if settings.run is not None
-        else validated(SegmentationRecipe, facts["recipe"], str(path))
-    )
+    artifact = open_artifact(path, "segmenter") if format_of(path) else None
+    state, facts = read_segmenter(path) if artifact is None else ({}, artifact.facts)
+    if artifact is not None:
+        trained = artifact_recipe(artifact, SegmentationRecipe)
+    elif settings.run is not None:
+        trained = load_recipe(SegmentationRecipe, settings.run / "config.yaml")
+    else:
+        trained = validated(SegmentationRecipe, facts["recipe"], str(path))
     recipe = changed(trained, settings)
     recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
     output = settings.output or settings.run
@@ -97,9 +119,12 @@ def evaluate(settings: Settings, world: World) -> int:
     if settings.submission is not None:
         check_submission(settings.submission, test_set)
     check_classes(facts["class_names"], path, test_set.class_names, test_set.source)
-    model = segmenter.trained_segmenter(recipe, state, facts, path)
-    model.to(world.device).eval()
-    figures = evaluate_segmenter(recipe, model, test_set, world, results_directory(output, world))
+    run = results_directory(output, world)
+    if artifact is not None:
+        figures = evaluate_artifact(recipe, artifact, test_set, world, run)
+    else:
+        model = segmenter.trained_segmenter(recipe, state, facts, path).to(world.device).eval()
+        figures = evaluate_segmenter(recipe, model, test_set, world, run)
     if world.is_main:
         print(
             "  ".join(f"{name}: {short_number(value)}" for name, value in figures.items())

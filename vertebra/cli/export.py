@@ -1,4 +1,4 @@
-"""Export a trained classifier or detector to a file that other runtimes read, and check that it finds the same.
+"""Export a trained classifier, detector or segmenter to a file that other runtimes read, and check what it finds.
 
 python tools/export.py runs/det_r50_coco_0 --format onnx --size 480 640
 
@@ -11,7 +11,7 @@ python tools/export.py runs/det_r50_coco_0 --format detectron2
 The last writes weights and a configuration of detectron2's, model.pth and model.yaml: Faster and Mask R-CNN on ResNets.
 
 FILE.json beside it says what goes in and comes out. The check runs on pictures of the run's own test set, or --images;
-a difference is exit status 1. eval_det.py and eval_backbone.py test the file itself: --weights FILE.
+a difference is exit status 1. eval_det.py, eval_backbone.py and eval_seg.py test the file itself: --weights FILE.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settings(Recipe):
     """What to export, to what."""
 
     run: tyro.conf.Positional[Path | None] = Field(
-        None, description="A run directory of train_backbone.py or train_det.py."
+        None, description="A run directory of train_backbone.py, train_det.py or train_seg.py."
     )
     weights: str | None = Field(
         None, description="Weights of one, instead of a run: a file, torchvision:NAME[=FILE], detectron2:FILE."
@@ -70,7 +70,7 @@ class Settings(Recipe):
     size: tuple[Count, Count] | None = Field(
         None,
         description="Height and width of the canvas, pixels; default: a square with room for every picture at the "
-        "recipe's test size, of a classifier its crop.",
+        "recipe's test size, of a classifier its crop, of a segmenter the larger of its crop and 3/2 of its test side.",
     )
     batch: Count | Literal["dynamic"] = Field(1, description="Images at a time, or dynamic: any number.")
     score: float | None = Field(None, ge=0, lt=1, description="Lowest score of a detector, instead of the recipe's.")
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
     if form is not None:
         form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
     if settings.run is not None:
-        weights_file(settings.run, tool="train_backbone.py or train_det.py")
+        weights_file(settings.run, tool="train_backbone.py, train_det.py or train_seg.py")
     else:
         require_detector(settings.weights or "")
     make_room("--output", settings.output)
@@ -169,15 +169,18 @@ def export(settings: Settings, form: Format) -> int:
 
 def open_network(settings: Settings) -> tuple[Exportable, Path, Callable[[], Any]]:
     """Return the network of a run or of weights, the folder to write to, and what opens the set it was tested on."""
+    from vertebra.build import segmenter
     from vertebra.build.classification_data import open_classes
     from vertebra.build.detection_data import open_test
-    from vertebra.build.export import export_classifier, export_detector
+    from vertebra.build.export import export_classifier, export_detector, export_segmenter
     from vertebra.build.results import weights_file
+    from vertebra.build.segmenter_run import read_segmenter
     from vertebra.build.trained_detector import is_detector, read_detector
     from vertebra.build.weights import local_file
     from vertebra.engine.weights import read_provenance
-    from vertebra.recipes.command_line import load_recipe
+    from vertebra.recipes.command_line import load_recipe, validated
     from vertebra.recipes.schema import BackboneRecipe
+    from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
     weights = settings.weights or str(weights_file(settings.run or Path(), tool="train_det.py"))
     batch = None if settings.batch == "dynamic" else settings.batch
@@ -191,7 +194,9 @@ def open_network(settings: Settings) -> tuple[Exportable, Path, Callable[[], Any
         raise RecipeError(f"--score is of a detector, and {weights} holds none", hint="leave it out")
     path = local_file(weights)
     if "segmenter" in read_provenance(path):
-        raise RecipeError(f"{weights} holds a segmenter, which has no export yet: classifiers and detectors have")
+        state, facts = read_segmenter(path)
+        recipe = validated(SegmentationRecipe, facts["recipe"], str(path))
+        return export_segmenter(state, facts, path, **shapes), folder, lambda: segmenter.open_test(recipe)
     graph = export_classifier(path, **shapes)
     return graph, folder, lambda: open_classes(load_recipe(BackboneRecipe, path.with_name("config.yaml")), "val")
 
@@ -218,7 +223,7 @@ def table(path: Path, graph: Exportable, parity: Parity, times: dict[str, Any]) 
     """Return the largest differences beside what is allowed, and the times."""
     from vertebra.build.parity import TOLERANCES
 
-    kinds = {"box_px": "boxes, px", "score": "scores", "mask": "masks"}
+    kinds = {"box_px": "boxes, px", "score": "scores", "mask": "masks", "differing": "share of pixels"}
     rows = [
         Row(f"largest difference, {words}", [f"{parity.worst[kind]:.1e}", f"{TOLERANCES[kind]:g}"])
         for kind, words in kinds.items()
@@ -232,7 +237,7 @@ def table(path: Path, graph: Exportable, parity: Parity, times: dict[str, Any]) 
         Row("file / network, time", [f"{times['ratio']:.2f} ({low:.2f}-{high:.2f})", ""]),
     ]
     shape = "x".join(str(side or "any") for side in graph.facts["inputs"]["images"]["shape"])
-    outputs = "probabilities" if graph.facts["kind"] == "classifier" else "detections"
+    outputs = "detections" if graph.facts["kind"] == "detector" else "probabilities"
     title = f"{path}: images {shape}; {parity.outputs} {outputs} in {counted(parity.images, 'picture')}"
     note = f"float32, {times['threads']} thread(s), {times['rounds']} rounds in turns. How to use it: {path}.json"
     return Table(title, ["found", "allowed"], rows, note=note)

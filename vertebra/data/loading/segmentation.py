@@ -166,16 +166,20 @@ class SegmentationTestReader:
 
 
 def segmentation_test_loader(
-    dataset: SemanticDataset, view: FixedView | None, share: Share, multiple: int = 32
+    dataset: SemanticDataset,
+    view: FixedView | None,
+    share: Share,
+    multiple: int = 32,
+    canvas_hw: Size | None = None,
 ) -> Loader:
     """Every image once over all processes, in order, as batches of (ImageBatch,). Raises DataError.
 
-    view: the size at which images are tested; None: their own.
+    view: the size at which images are tested; None: their own. canvas_hw: the only canvas; None: one for each batch.
     """
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     sizes_hw_I2, _ = image_sizes([dataset.path(int(index)) for index in evenly(len(dataset), SIZED)])
     sizes_hw_I2 = sizes_hw_I2[sizes_hw_I2.all(axis=1)]
-    tight = TightView(view, multiple)
+    tight = TightView(view, multiple, canvas_hw)
     tested_hw_I2 = np.array([tight.size((height, width)) for height, width in sizes_hw_I2.tolist()] or [(0, 0)])
     image_bytes = 3 * tested_hw_I2.max(axis=0).prod() + sizes_hw_I2.prod(axis=1).max(initial=0)
     reader = SegmentationTestReader(dataset, tight, int(image_bytes))

@@ -93,11 +93,12 @@ class FixedView:
 class TightView:
     """The whole image at the size of `fixed`, or at its own, on the smallest canvas of sides that `multiple` divides.
 
-    At test where every pixel is scored.
+    At test where every pixel is scored. canvas_hw: the only canvas, within which all images are to fit.
     """
 
     fixed: FixedView | None = None
     multiple: int = MULTIPLE
+    canvas_hw: Size | None = None
 
     @property
     def most_px(self) -> int:
@@ -106,11 +107,16 @@ class TightView:
 
     def canvas(self, sizes_hw: Sequence[Size]) -> Size:
         """Return the smallest canvas with room for all the images."""
+        if self.canvas_hw is not None:
+            return self.canvas_hw
         sides = np.array([self.size(size_hw) for size_hw in sizes_hw] or [(1, 1)]).max(axis=0).tolist()
         return _up(sides[0], self.multiple), _up(sides[1], self.multiple)
 
     def size(self, size_hw: Size, canvas_hw: Size = (1 << 30, 1 << 30)) -> Size:
-        return size_hw if self.fixed is None else self.fixed.size(size_hw, canvas_hw)
+        room_hw = self.canvas_hw or canvas_hw
+        if self.fixed is None:
+            return resized(size_hw, min(size_hw), max(size_hw), room_hw)
+        return self.fixed.size(size_hw, room_hw)
 
 
 def _up(side: int, multiple: int = MULTIPLE) -> int:
