@@ -1,4 +1,4 @@
-"""A few real images learnt by heart: the whole machine, from decoding to AP, has no loose part."""
+"""A few real images learnt by heart: the whole machine, from decoding to AP or mIoU, has no loose part."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.cli.conftest import run_process
+from tests.cli.conftest import run, run_process
+from vertebra.data.datasets.maps import IGNORED
+from vertebra.data.datasets.semantic import open_semantic
 
-DATA = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "coco"
+REAL = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+DATA, VOC = REAL / "coco", REAL / "VOCdevkit"
 SHORTER_SIDE_PX = 200
 SMALLEST_PX = 16  # one step of the map on which regions are pooled
 
@@ -60,3 +65,32 @@ def test_eight_images_and_their_masks_are_learnt_by_heart(backbone, tmp_path):
     evaluation = learn_by_heart(tmp_path, backbone, *pyramid, *small, "--model.masks")
     assert evaluation["coco_segm"]["AP50"] > 85, evaluation["coco_segm"]
     assert evaluation["coco"]["AP50"] > 90, evaluation["coco"]
+
+
+def write_maps(folder: Path, count: int) -> None:
+    """The first `count` landscapes of VOC2012 of which each class takes a tenth or more, as images/ and masks/."""
+    whole = open_semantic(VOC, "voc2012aug/train")
+    kept = 0
+    for split in ("images", "masks"):
+        (folder / split).mkdir(parents=True)
+    for index in range(len(whole)):
+        labels_HW = whole.labels(index)
+        height, width = labels_HW.shape
+        share_C = np.bincount(labels_HW.ravel(), minlength=256)[:IGNORED] / labels_HW.size
+        if kept < count and 1.2 < width / height < 1.4 and share_C[share_C > 0].min() > 0.1:
+            (folder / "images" / whole.path(index).name).symlink_to(whole.path(index))
+            Image.fromarray(labels_HW).save(folder / "masks" / f"{whole.path(index).stem}.png")
+            kept += 1
+    assert kept == count
+    (folder / "classes.txt").write_text("\n".join(whole.class_names))
+
+
+@pytest.mark.skipif(not VOC.is_dir(), reason="no real data: set VERTEBRA_DATA")
+def test_eight_images_are_segmented_by_heart(tmp_path):
+    write_maps(tmp_path / "eight", 8)
+    source = f"maps:{tmp_path / 'eight'}"
+    command = ("--config", "segmentation/overfit.yaml", "--dataset", "maps", "--data", tmp_path / "eight")
+    command += ("--train-source", source, "--test-source", source, "--input.crop", 96, 128)
+    run("train_seg", *command, "--output", tmp_path / "run", "--device", "cpu", "--workers", 0)
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["segmentation"]["mIoU"] > 90, evaluation["classes"]
