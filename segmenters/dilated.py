@@ -41,13 +41,15 @@ class _Taps(torch.autograd.Function):
     def forward(ctx: Any, x_NCHW: Tensor, weight_KC33: Tensor, dilation: int) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(x_NCHW, weight_KC33)
         ctx.dilation = dilation
-        x_NHWC = x_NCHW.permute(0, 2, 3, 1)
-        precise = torch.promote_types(x_NCHW.dtype, torch.float32)
-        sums_NHWK = x_NCHW.new_zeros(*x_NHWC.shape[:3], len(weight_KC33), dtype=precise)
+        images, _, height, width = x_NCHW.shape
+        size, precise = (images, len(weight_KC33), height, width), torch.promote_types(x_NCHW.dtype, torch.float32)
+        # Not a view, so that what follows may change it in place.
+        y_NKHW = torch.empty(size, dtype=precise, memory_format=torch.channels_last).zero_()
+        x_NHWC, y_NHWK = x_NCHW.permute(0, 2, 3, 1), y_NKHW.permute(0, 2, 3, 1)
         for tap, read, written in _taps(x_NCHW.shape[2:], dilation):
-            place = sums_NHWK[written]
+            place = y_NHWK[written]
             place += (x_NHWC[read].flatten(0, 2) @ weight_KC33[tap].t()).view(place.shape)
-        return sums_NHWK.to(x_NCHW.dtype).permute(0, 3, 1, 2)
+        return y_NKHW.to(x_NCHW.dtype)
 
     @staticmethod
     @once_differentiable
