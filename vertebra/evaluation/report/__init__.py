@@ -1,4 +1,4 @@
-"""The report on finished detection runs: report.html (self-contained), report.md, report.json and report.tex."""
+"""The report on finished runs: report.html (self-contained), report.md, report.json and report.tex."""
 
 from vertebra.evaluation.report.render import Written, write_report
 

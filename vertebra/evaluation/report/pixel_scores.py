@@ -3,7 +3,9 @@
 Legend: I images, C classes, S resamples (row 0: the images as they are).
 
 IoU is a ratio of sums over the images, so a resample sums the images' counts of pixels anew, each as often as it was
-drawn, and divides: no map is read. `benchmarks/coverage.py --figure mIoU` has how often the intervals hold the truth.
+drawn, and divides: no map is read. In simulation (`benchmarks/coverage.py --figure mIoU`, n = 300 pairs) 95 % intervals
+hold the true difference in 93 to 97 % of pairs at 128 and 500 images and one to three seeds, at 30 images in 96 to 97 %
+for two or three seeds and in 92 % for one.
 """
 
 from __future__ import annotations
