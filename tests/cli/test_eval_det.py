@@ -11,7 +11,8 @@ import torch
 from tests.cli.conftest import run
 from tests.data.writers import write_picture, write_voc
 from vertebra.build import detection_data, results, trained_detector
-from vertebra.cli import eval_det, predict
+from vertebra.cli import eval_det, predict, predict_networks
+from vertebra.engine.distributed import World
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -21,7 +22,7 @@ PREDICTOR = "roi_heads.box_predictor"
 
 @pytest.fixture
 def tools() -> SimpleNamespace:
-    return SimpleNamespace(eval_det=eval_det, predict=predict, trained_detector=trained_detector)
+    return SimpleNamespace(eval_det=eval_det, trained_detector=trained_detector)
 
 
 def held_out(**values: object) -> DetectionRecipe:
@@ -84,11 +85,13 @@ def test_an_improvement_that_is_not_made_has_no_numbers(tools):
     assert tools.eval_det.changed(held_out(), settings).test.multi_scale_region == 224
 
 
-def test_pictures_are_read_at_one_size_whatever_the_recipe_says(tools):
+def test_pictures_are_read_at_one_size_whatever_the_recipe_says(tools, monkeypatch):
     test = {"multi_scale": [400, 600], "multi_scale_region": 112, "refine": True, "refine_nms": 0.4}
-    recipe = tools.predict.changed(
-        held_out(test=test), tools.predict.Settings(inputs=(), weights="a_run", output=Path("out"))
-    )
+    trained = SimpleNamespace(recipe=held_out(test=test), names={1: "dog"}, restore=lambda recipe: torch.nn.Identity())
+    monkeypatch.setattr(tools.trained_detector, "read_detector", lambda weights: trained)
+    monkeypatch.setattr("vertebra.build.detector.make_tested", lambda recipe, detectors: detectors[0])
+    settings = predict.Settings(inputs=(), weights="a_run", output=Path("out"))
+    recipe = predict_networks.open_network(settings, World()).recipe
     assert (recipe.test.multi_scale, recipe.test.multi_scale_region, recipe.test.refine_nms) == ((), 224, 0.4)
 
 

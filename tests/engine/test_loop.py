@@ -216,14 +216,14 @@ class TimedLoader:
 
 
 class SlowNet(ToyNet):
-    """The toy, for which a step takes a hundredth of a second."""
+    """The toy, for which a step takes a twentieth of a second."""
 
     def forward(self, *inputs):
-        time.sleep(0.01)
+        time.sleep(0.05)
         return super().forward(*inputs)
 
 
-@pytest.mark.parametrize(("seconds", "warned"), [(0.03, 1), (0.0, 0)])
+@pytest.mark.parametrize(("seconds", "warned"), [(0.1, 1), (0.0, 0)])
 def test_a_loader_that_starves_the_device_is_said_once_with_the_workers_that_would_do(
     train_toy, caplog, monkeypatch, seconds, warned
 ):
