@@ -193,19 +193,30 @@ def test_it_opens_asking_for_nothing_and_says_in_words_what_it_shows(made: Made,
 
 
 @pytest.mark.parametrize("sides", [("first", "second <i>"), ("third", "first")])
-def test_the_difference_in_the_page_is_that_of_a_loop(made: Made, open_page: Any, sides: tuple[str, str]) -> None:
+def test_maps_and_their_difference_in_the_page_are_those_of_the_chosen_sides(
+    made: Made, open_page: Any, sides: tuple[str, str]
+) -> None:
     visit = open_page(made.path)
     names = list(made.maps)
     visit.choose(sideA=str(names.index(sides[0])))
     visit.choose(sideB=str(names.index(sides[1])))
     uri = visit.page.locator("#cases image.differs").first.get_attribute("href")
-    name = visit.files()[0]
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA")).tolist()
-    place = int(name[:3])
+    place = int(visit.files()[0][:3])
+    shown = pixels_of(uri).tolist()
     expected = kinds(made.truth[place], *(made.maps[side][place] for side in sides))
     paints = {"first": [51, 153, 255, 255], "second": [255, 140, 0, 255], "neither": [190, 20, 90, 255],
               "ignored": [150, 150, 150, 255], "right": [0, 0, 0, 0]}  # fmt: skip
     assert shown == [[paints[kind] for kind in row] for row in expected]
+    maps = visit.page.locator("#cases .case").first.locator("image.map")
+    panes = [pixels_of(maps.nth(at).get_attribute("href"))[..., :3] for at in (0, 1, 2)]
+    counted_HW = made.truth[place] != 255
+    for pane_HW3, labels_HW in zip(panes, (made.truth[place], *(made.maps[side][place] for side in sides))):
+        assert np.array_equal(pane_HW3[counted_HW], palette()[labels_HW][counted_HW])
+
+
+def pixels_of(uri: str | None) -> np.ndarray:
+    """Return the RGBA pixels of a picture that lies in the page."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(str(uri).partition(",")[2]))).convert("RGBA"))
 
 
 def test_orders_and_classes_choose_images(made: Made, open_page: Any) -> None:

@@ -92,7 +92,10 @@ const Panes = (() => {
     if (pane === "difference") {
       photo.classList.add("faint");
       difference(item).then((href) => svg.append(make("image", { ...size, href, class: "map differs" })));
-    } else if (pane !== "photo") svg.append(make("image", { ...size, href: Model.map(image, pane), class: "map" }));
+    } else if (pane !== "photo") {
+      const href = Model.map(image, pane === "truth" ? pane : item.sides[pane]);
+      svg.append(make("image", { ...size, href, class: "map" }));
+    }
     return photo;
   };
 
