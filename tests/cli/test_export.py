@@ -73,6 +73,7 @@ def test_an_exported_classifier_is_evaluated_beside_its_network() -> None:
         ("export", "runs/det_0 --format onnx --size 16 640", 2, "--size is below 32 px"),
         ("export", "runs/backbone --format torch-export --size 64 96", 2, "a classifier takes square crops"),
         ("export", "runs/backbone --format torch-export --score 0.5", 2, "--score is of a detector"),
+        ("export", "runs/det_0 --format onnx --batch 0", 2, "--batch 0: give the number of images at a time"),
         ("export", "runs/det_0 --format torchscript --batch dynamic", 2, "torchscript takes a fixed number of images"),
         ("export", "--weights net.pt2 --format onnx", 2, "net.pt2 is an exported file already"),
         ("predict", "runs/data/objects/val/disc --weights runs/det_0/model.pt2", 1, "eval_det.py alone takes"),

@@ -72,7 +72,7 @@ class Settings(Recipe):
         description="Height and width of the canvas, pixels; default: a square with room for every picture at the "
         "recipe's test size, of a classifier its crop, of a segmenter the larger of its crop and 3/2 of its test side.",
     )
-    batch: Count | Literal["dynamic"] = Field(1, description="Images at a time, or dynamic: any number.")
+    batch: int | Literal["dynamic"] = Field(1, description="Images at a time, or dynamic: any number.")
     score: float | None = Field(None, ge=0, lt=1, description="Lowest score of a detector, instead of the recipe's.")
     images: tuple[str, ...] = Field((), description="Pictures for the check, instead of the run's test set.")
     checks: int = Field(8, ge=1, description="How many of them are checked.")
@@ -103,6 +103,10 @@ class Settings(Recipe):
             (
                 self.batch == "dynamic" and self.format in FORMATS and not FORMATS[self.format].any_batch,
                 f"--batch dynamic: {self.format} takes a fixed number of images; give that",
+            ),
+            (
+                self.batch != "dynamic" and self.batch < 1,
+                f"--batch {self.batch}: give the number of images at a time, from 1 on, or dynamic",
             ),
             (self.size is not None and min(self.size) < 32, "--size is below 32 px, of which networks leave nothing"),
         )
