@@ -212,6 +212,7 @@ def test_class_and_kind_are_asked_of_the_same_box(open_page: Any, tmp_path: Path
         visit.page.locator("select[name=cls]").select_option(label=cls)
         visit.choose(kind=kind)
         assert visit.files() == expected, (cls, kind)
+    visit.page.locator(".no-photo").first.wait_for(state="attached")  # panes are drawn as they come into view
     assert visit.page.locator(".no-photo").count() > 0
     assert "3 of them could not be read from the disk" in visit.page.locator("#images > p").inner_text()
 

@@ -1,18 +1,11 @@
 "use strict";
 // Boxes over a photo as SVG, with a description of each: dash, sign and label tell kinds apart, not colour alone.
 const Panes = (() => {
-  const NS = document.getElementById("browser-svg").namespaceURI;
+  const { make, hideTip, showTip } = Shared;
   const LABEL_PX = 11.5;
   const { data } = Model;
   const scored = (score, digits = 2) => (score / data.scoreUnits).toFixed(digits).replace(/^0\./, ".");
   const near = (value) => value.toFixed(2).replace(/^0\./, ".");
-
-  const make = (tag, attributes = {}, ...content) => {
-    const made = document.createElementNS(NS, tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...content);
-    return made;
-  };
 
   // What a pane shows: {box, kind, text}, the larger ones first so that the smaller ones lie above and can be pointed at.
   const entries = (item, pane) => {
@@ -30,11 +23,7 @@ const Panes = (() => {
   // The photo and its boxes into `svg`. pane: "truth", or 0 and 1 for A and B. focusable: boxes can be reached by Tab.
   const draw = (svg, item, pane, { focusable = false } = {}) => {
     const { image } = item;
-    const uri = Model.photo(image);
-    const size = { width: image.width, height: image.height };
-    const pixels = uri
-      ? make("image", { ...size, href: uri, preserveAspectRatio: "none" })
-      : make("rect", { ...size, class: "no-photo" });
+    const pixels = Shared.photo(image, Model.photo(image));
     const drawn = entries(item, pane).map((entry) => {
       const { box, kind, text } = entry;
       const frame = { x: box.x, y: box.y, width: box.w, height: box.h };
@@ -118,12 +107,10 @@ const Panes = (() => {
   };
 
   // Pointing at a box (or reaching it by Tab) under `root` describes it and marks the same object in the other panes.
-  const tip = document.getElementById("tip");
-  const hide = () => (tip.hidden = true);
   const follow = (root) => {
     const scope = (box) => box.closest(".panes");
     const leave = () => {
-      hide();
+      hideTip();
       root.querySelectorAll(".pointed").forEach((panes) => panes.classList.remove("pointed"));
       root.querySelectorAll(".same").forEach((box) => box.classList.remove("same"));
     };
@@ -135,12 +122,7 @@ const Panes = (() => {
         same.forEach((other) => other.classList.add("same"));
       }
       scope(box).classList.add("pointed");
-      (box.closest("dialog") ?? document.body).append(tip); // a modal dialog lies above everything else
-      tip.replaceChildren(...box.describe().map((line) => Object.assign(document.createElement("div"), { textContent: line })));
-      tip.hidden = false;
-      const { width, height } = tip.getBoundingClientRect();
-      tip.style.left = Math.max(6, Math.min(x + 14, innerWidth - width - 6)) + "px";
-      tip.style.top = (y + 16 + height > innerHeight - 6 ? Math.max(6, y - height - 12) : y + 16) + "px";
+      showTip(box.describe(), box, x, y);
     };
     root.addEventListener("pointermove", (event) => {
       if (event.pointerType === "touch") return; // a finger scrolls and zooms; a tap gives the focus
@@ -188,5 +170,5 @@ const Panes = (() => {
     }
   };
 
-  return { measure, of, keys, draw, place, follow, hide, make };
+  return { measure, of, keys, draw, place, follow };
 })();

@@ -28,7 +28,7 @@
     const { name, width, height } = item.image;
     const figures = Panes.of(item).map(({ pane, head, rest, letter = "", more = [], words = "" }) => {
       const told = [rest, words].filter(Boolean).join(" ");
-      const svg = Panes.make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}, ${head}${told && `: ${told}`}` });
+      const svg = Shared.make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name}, ${head}${told && `: ${told}`}` });
       svg.pane = pane;
       return node("figure", {}, svg, node("figcaption", {}, letter && node("i", {}, letter), node("b", {}, head), " ", node("span", {}, rest), ...more));
     });

@@ -97,7 +97,7 @@ def build_browser(
         data=script_text(data),
         photos=script_text(photos),
     )  # fmt: skip
-    scripts = text_of("model.js", "boxes.js", "viewer.js", "browser.js")
+    scripts = text_of("shared.js", "model.js", "boxes.js", "viewer.js", "browser.js")
     return Browser(gallery, Markup(markup), text_of("browser.css"), scripts)
 
 

@@ -145,7 +145,7 @@ def build_map_browser(
         data=script_text(data),
         photos=script_text(pixels),
     )  # fmt: skip
-    scripts = text_of("maps_model.js", "maps_panes.js", "viewer.js", "browser.js")
+    scripts = text_of("shared.js", "maps_model.js", "maps_panes.js", "viewer.js", "browser.js")
     return Browser(gallery, Markup(markup), text_of("browser.css", "maps.css"), scripts)
 
 

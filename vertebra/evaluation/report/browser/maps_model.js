@@ -1,14 +1,9 @@
 "use strict";
 // The data of the browser of images of segmenters: each side's IoU in an image, which images a filter keeps, their order.
 const Model = (() => {
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const data = read("browser-data");
+  const { rows } = Shared;
+  const data = Shared.read("browser-data");
   const sides = data.sides.length;
-  const rows = (flat, width, make) => {
-    const made = [];
-    for (let at = 0; at < flat.length; at += width) made.push(make(flat.slice(at, at + width)));
-    return made;
-  };
   const toClass = ([cls, truly, ...counts]) => ({ cls, truly, sides: rows(counts, 2, ([given, right]) => ({ given, right })) });
   const images = data.images.map(([name, width, height, classes, pairs, ignored], place) => ({
     place, name, width, height, ignored,
@@ -16,10 +11,8 @@ const Model = (() => {
     pairs: new Map(rows(pairs, 5, ([a, b, first, second, neither]) => [`${a},${b}`, [first, second, neither]])),
   }));
 
-  let photos = null; // parsed at the first look: they are most of the page
-  const pixels = (image) => (photos ??= read("browser-photos"))[image.place];
-  const photo = (image) => pixels(image)[0];
-  const map = (image, which) => pixels(image)[which === "truth" ? 1 : 2 + which];
+  const photo = (image) => Shared.photosOf(image)[0];
+  const map = (image, which) => Shared.photosOf(image)[which === "truth" ? 1 : 2 + which];
 
   // IoU of a class in an image; null where neither truth nor answer has it.
   const iou = (row, side) => {
@@ -43,28 +36,23 @@ const Model = (() => {
     return (a <= b ? [first, second, neither] : [second, first, neither]).map((count) => (100 * count) / all);
   };
 
-  const orders = {
-    most: (a, b) => Math.abs(b.difference) - Math.abs(a.difference) || b.errors - a.errors,
-    second: (a, b) => b.difference - a.difference,
-    first: (a, b) => a.difference - b.difference,
-    errors: (a, b) => b.errors - a.errors,
-    name: (a, b) => a.image.name.localeCompare(b.image.name, undefined, { numeric: true }),
-  };
+  const orders = Shared.orders((a, b) => b.errors - a.errors);
   const keeps = (image, { text, cls, sides }) =>
     image.name.toLowerCase().includes(text.toLowerCase()) &&
     (cls === null || image.classes.some((row) => row.cls === cls && (row.truly || sides.some((side) => row.sides[side].given))));
 
   // The images that the state's filter keeps, in its order: {image, results, difference, errors, sides, cls}.
-  const list = (state) =>
-    images
+  const list = (state) => {
+    const items = images
       .filter((image) => keeps(image, state))
       .map((image) => {
         const results = state.sides.map((side) => tally(image, side, state.cls));
         const difference = results.length > 1 ? results[1].score - results[0].score : 0;
         const errors = results.reduce((total, one) => total + 100 - one.score, 0);
-        return { image, results, errors, difference: Math.round(difference * 1e6) / 1e6, sides: [...state.sides], cls: state.cls };
-      })
-      .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place);
+        return { image, results, errors, difference: Shared.rounded(difference), sides: [...state.sides], cls: state.cls };
+      });
+    return Shared.sorted(items, orders[state.sort]);
+  };
 
   return { data, list, photo, map, iou, shares };
 })();

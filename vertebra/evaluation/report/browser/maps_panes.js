@@ -1,7 +1,7 @@
 "use strict";
 // An image's maps of classes over its photo as SVG, where two of them differ, and what stands under the pointer.
 const Panes = (() => {
-  const NS = document.getElementById("browser-svg").namespaceURI;
+  const { make, hideTip, showTip } = Shared;
   const { data } = Model;
   const measure = ({ cls }) => (cls === null ? "mIoU" : "IoU");
   const percent = (value) => `${value > 0 && value < 0.05 ? "< 0.1" : value.toFixed(1)}\u00a0%`;
@@ -10,12 +10,6 @@ const Panes = (() => {
   const KINDS = ["first", "second", "neither", "ignored"];
   const PAINTS = [[51, 153, 255], [255, 140, 0], [190, 20, 90], [150, 150, 150]];
 
-  const make = (tag, attributes = {}, ...content) => {
-    const made = document.createElementNS(NS, tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...content);
-    return made;
-  };
   const swatch = (paint, ...words) => {
     const made = Object.assign(document.createElement("span"), { className: "shade" });
     const square = Object.assign(document.createElement("i"), { className: "swatch" });
@@ -84,9 +78,8 @@ const Panes = (() => {
 
   const draw = (svg, item, pane) => {
     const { image } = item;
-    const size = { width: image.width, height: image.height, preserveAspectRatio: "none" };
-    const uri = Model.photo(image);
-    const photo = uri ? make("image", { ...size, href: uri }) : make("rect", { ...size, class: "no-photo" });
+    const size = Shared.sizeOf(image);
+    const photo = Shared.photo(image, Model.photo(image));
     svg.replaceChildren(photo);
     svg.item = item;
     if (pane === "difference") {
@@ -108,31 +101,24 @@ const Panes = (() => {
     }).filter(Boolean));
 
   // Pointing at a pane tells what truth and sides have there.
-  const tip = document.getElementById("tip");
-  const hide = () => (tip.hidden = true);
   const known = new Map(data.colours.map(([red, green, blue], label) => [((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0, label]));
   const follow = (root) => {
     root.addEventListener("pointermove", async (event) => {
       const svg = event.target.closest("svg");
-      if (event.pointerType === "touch" || event.buttons || !svg?.item) return hide();
+      if (event.pointerType === "touch" || event.buttons || !svg?.item) return hideTip();
       const { item } = svg;
       const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-      if (x < 0 || y < 0 || x >= item.image.width || y >= item.image.height) return hide();
+      if (x < 0 || y < 0 || x >= item.image.width || y >= item.image.height) return hideTip();
       const maps = await mapsOf(item);
       const heads = ["truth", ...item.sides.map((side) => data.sides[side].name)];
       const lines = maps.map(({ width, height, values }, at) => {
         const value = values[Math.floor((y / item.image.height) * height) * width + Math.floor((x / item.image.width) * width)];
         return `${heads[at]}: ${isClear(value) ? "ignored" : data.classes[known.get(value)] ?? "?"}`;
       });
-      (svg.closest("dialog") ?? document.body).append(tip); // a modal dialog lies above everything else
-      tip.replaceChildren(...lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
-      tip.hidden = false;
-      const box = tip.getBoundingClientRect();
-      tip.style.left = Math.max(6, Math.min(event.clientX + 14, innerWidth - box.width - 6)) + "px";
-      tip.style.top = (event.clientY + 16 + box.height > innerHeight - 6 ? Math.max(6, event.clientY - box.height - 12) : event.clientY + 16) + "px";
+      showTip(lines, svg, event.clientX, event.clientY);
     });
-    root.addEventListener("pointerleave", hide);
+    root.addEventListener("pointerleave", hideTip);
   };
 
-  return { measure, of, draw, keys, follow, hide, make, place: () => {} };
+  return { measure, of, draw, keys, follow, place: () => {} };
 })();

@@ -1,16 +1,11 @@
 "use strict";
 // The data of the browser of images: what a side finds from a score on, which images a filter keeps, their order.
 const Model = (() => {
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const data = read("browser-data");
+  const { rows } = Shared;
+  const data = Shared.read("browser-data");
   const RIGHT = data.kinds.indexOf("right");
   const EXCUSED = data.kinds.indexOf("excused");
 
-  const rows = (flat, width, make) => {
-    const made = [];
-    for (let at = 0; at < flat.length; at += width) made.push(make(flat.slice(at, at + width), made.length));
-    return made;
-  };
   const toTruth = ([cls, x, y, w, h, aside], index) => ({ cls, x, y, w, h, aside, truth: index });
   const toDetection = ([cls, score, x, y, w, h, kind, truth]) => ({ cls, score, x, y, w, h, kind, truth });
   const images = data.images.map(([name, width, height, truths, found], place) => ({
@@ -18,9 +13,6 @@ const Model = (() => {
     truths: rows(truths, 6, toTruth),
     found: found.map((flat) => rows(flat, 8, toDetection)),
   }));
-
-  let photos = null; // parsed at the first look: they are most of the page
-  const photo = (image) => (photos ??= read("browser-photos"))[image.place];
 
   const kindOf = (detection) => data.kinds[detection.kind];
 
@@ -61,28 +53,21 @@ const Model = (() => {
     return [...image.truths, ...results.flatMap((one) => one.shown)].some((box) => box.cls === state.cls);
   };
 
-  const byDifference = (a, b) =>
-    Math.abs(b.difference) - Math.abs(a.difference) || b.image.truths.length - a.image.truths.length;
-  const orders = {
-    most: byDifference,
-    second: (a, b) => b.difference - a.difference,
-    first: (a, b) => a.difference - b.difference,
-    errors: (a, b) => b.errors - a.errors,
-    name: (a, b) => a.image.name.localeCompare(b.image.name, undefined, { numeric: true }),
-  };
+  const orders = Shared.orders((a, b) => b.image.truths.length - a.image.truths.length);
 
   // The images that the state's filter keeps, in its order: {image, results, difference, errors, wanted}; `wanted` are the
   // boxes of the kind that is filtered by.
-  const list = (state) =>
-    images
+  const list = (state) => {
+    const items = images
       .map((image) => {
         const results = tallies(image, state);
         const errors = results.reduce((sum, one) => sum + one.wrong + one.missed.length, 0);
-        return { image, results, difference: Math.round(difference(results) * 1e6) / 1e6, errors };
+        return { image, results, difference: Shared.rounded(difference(results)), errors };
       })
-      .filter((item) => keeps(item.image, item.results, state))
-      .sort((a, b) => orders[state.sort](a, b) || a.image.place - b.image.place)
+      .filter((item) => keeps(item.image, item.results, state));
+    return Shared.sorted(items, orders[state.sort])
       .map((item) => ({ ...item, sides: [...state.sides], wanted: wantedOf(item, state) }));
+  };
 
   const wantedOf = ({ image, results }, { kind, cls }) =>
     new Set(kind ? results.flatMap((one) => boxesOf(image, one, kind, cls)) : []);
@@ -93,5 +78,5 @@ const Model = (() => {
     return w > 0 && h > 0 ? (w * h) / (a.w * a.h + b.w * b.h - w * h) : 0;
   };
 
-  return { data, images, photo, kindOf, from, list, overlap, RIGHT, EXCUSED };
+  return { data, images, photo: Shared.photosOf, kindOf, from, list, overlap, RIGHT, EXCUSED };
 })();

@@ -55,7 +55,7 @@ const Viewer = (() => {
     title.textContent = heading;
     stage.replaceChildren(panes);
     if (!dialog.open) dialog.showModal();
-    Panes.hide();
+    Shared.hideTip();
     for (const svg of svgs()) sizes.observe(svg);
     whole();
   };
@@ -129,7 +129,7 @@ const Viewer = (() => {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => {
     pointers.clear();
-    Panes.hide();
+    Shared.hideTip();
     stage.replaceChildren();
     closed();
   });
