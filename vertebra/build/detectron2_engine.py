@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from backbones import Backbone
 from detectors.structures import Detections, ImageBatch, Targets
+from vertebra.build.detector import PYRAMID_KEYS
 from vertebra.build.detectron2_config import STAGES, detectron2_config, nested
 from vertebra.ground.errors import UserError
 from vertebra.recipes.schema_detection import DetectionRecipe
 
-PYRAMID_KEYS = ("c2", "c3", "c4", "c5")
 OUR_NAMES = {"loss_rpn_loc": "loss_rpn_box", "loss_cls": "loss_box_cls"}
 
 

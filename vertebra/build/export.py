@@ -209,8 +209,7 @@ def export_segmenter(
         "view": {"shorter_side": side, "canvas_hw": list(size_hw)},
         "recipe": recipe.model_dump(mode="json"),
     }
-    networks = (trained_segmenter(recipe, state, facts, path) for _ in range(2))
-    graphs = tuple(_SegmenterGraph(network) for network in networks)
+    graphs = [_SegmenterGraph(trained_segmenter(recipe, state, facts, path)) for _ in range(2)]
     place = partial(_on_canvas, size_hw, picture_view(recipe, size_hw).size)
     inputs = _canvas_inputs(f"{own_size}, or smaller where the canvas has no room")
     outputs = {"logits": "of each pixel of the canvas; their softmax is the probability of each of class_names"}

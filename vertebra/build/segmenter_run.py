@@ -28,6 +28,7 @@ from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
 from vertebra.engine.weights import load_weights
+from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps, write_map
 from vertebra.ground.errors import UserError
@@ -163,8 +164,8 @@ def evaluate_tested(
     run.write_json(
         run.evaluation,
         {
-            "segmentation": {name: None if np.isnan(value) else value for name, value in figures.items()},
-            "classes": {name: None if np.isnan(value) else value for name, value in zip(names, iou_C.tolist())},
+            "segmentation": none_for_nan(figures.items()),
+            "classes": none_for_nan(zip(names, iou_C.tolist())),
             "images": len(matrices),
             "confusion": np.sum(matrices, axis=0).tolist(),
             "cost": cost_of(times_s),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import AfterValidator
@@ -34,9 +34,36 @@ def _not_one(resamples: int) -> int:
     return resamples
 
 
+Check = tuple[object, str]  # is there a fault, and the sentence on it
 # Kinds of settings. A pydantic model has a method `json`, so that the field has another name than its flag.
 JsonFile = Annotated[Path | None, tyro.conf.arg(name="json")]
 Resamples = Annotated[int, AfterValidator(_not_one)]
+
+
+def one_network(settings: Any) -> Check:
+    """Refuse (see `schema.refuse`) settings that name no network, or two: `run` and `weights`."""
+    is_wrong = (settings.run is None) == (settings.weights is None)
+    return is_wrong, "name either a run directory, or --weights FILE; see --help"
+
+
+def place_of(results: str, settings: Any) -> Check:
+    """Refuse results without a place: a run has its own, weights do not."""
+    return settings.output is None and settings.run is None, f"--output is missing: where {results} go"
+
+
+def as_exported(settings: Any, fixed: Sequence[str]) -> Check:
+    """Refuse changes to what an exported file was made with: the fields `fixed`, precision, processes, device."""
+    from vertebra.build.export_formats import format_of
+    from vertebra.recipes.schema import flag_of
+
+    defaults = type(settings).model_fields
+    given = [name for name in (*fixed, "precision", "gpus") if getattr(settings, name) != defaults[name].default]
+    flags = " ".join(map(flag_of, [*given, *(["device"] if settings.device == "cuda" else [])]))
+    is_wrong = settings.weights is not None and format_of(settings.weights) and flags
+    return is_wrong, (
+        f"{flags} cannot be changed in {settings.weights}, an exported file (on CPUs, in fp32): leave it out, or "
+        "evaluate the run that it was exported from"
+    )
 
 
 def make_room(flag: str, path: Path | None) -> None:

@@ -32,16 +32,16 @@ import tyro
 from pydantic import Field, model_validator
 
 from vertebra.build.export_formats import format_of
-from vertebra.cli.common import in_processes
+from vertebra.cli.common import as_exported, in_processes, one_network, place_of
 from vertebra.recipes.command_line import parse_recipe, validated
-from vertebra.recipes.schema import OfTest, flag_of, protocol_fields, refuse
+from vertebra.recipes.schema import OfTest, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 # What an exported file was made with.
-FIXED_IN_FILE = ("score", "nms", "refine", "multi_scale", "flip", "ensemble", "proposals", "precision", "gpus")
+FIXED_IN_FILE = ("score", "nms", "refine", "multi_scale", "flip", "ensemble", "proposals")
 
 
 class Settings(OfTest):
@@ -84,17 +84,9 @@ class Settings(OfTest):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
-        given = [name for name in FIXED_IN_FILE if getattr(self, name) != type(self).model_fields[name].default]
-        fixed = " ".join(map(flag_of, [*given, *(["device"] if self.device == "cuda" else [])]))
         refuse(
-            (
-                (self.run is None) == (self.weights is None),
-                "name either a run directory, or --weights FILE; see --help",
-            ),
-            (
-                self.output is None and self.run is None,
-                "--output is missing: where predictions.json and evaluation.json go",
-            ),
+            one_network(self),
+            place_of("predictions.json and evaluation.json", self),
             (
                 self.ensemble and self.output in (None, self.run),
                 "--output is missing: an ensemble's results are no single run's and need a directory of their own",
@@ -104,11 +96,7 @@ class Settings(OfTest):
                 "--proposals writes what one detector's RPN proposes: leave --ensemble out, and run each detector by "
                 "itself",
             ),
-            (
-                self.weights is not None and format_of(self.weights) and fixed,
-                f"{fixed} cannot be changed in {self.weights}, an exported file (on CPUs, in fp32): leave it out, or "
-                "evaluate the run that it was exported from",
-            ),
+            as_exported(self, FIXED_IN_FILE),
         )
         return self
 

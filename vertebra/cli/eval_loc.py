@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from pydantic import Field, model_validator
 
-from vertebra.cli.common import in_processes
+from vertebra.cli.common import in_processes, one_network, place_of
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
 from vertebra.recipes.schema import OfTest, refuse
@@ -50,14 +50,8 @@ class Settings(OfTest):
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
         refuse(
-            (
-                (self.run is None) == (self.weights is None),
-                "name either a run directory, or --weights FILE; see --help",
-            ),
-            (
-                self.output is None and self.run is None,
-                "--output is missing: where oracle.json, predictions.json and evaluation.json go",
-            ),
+            one_network(self),
+            place_of("oracle.json, predictions.json and evaluation.json", self),
             (self.synsets and not self.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
         )
         return self

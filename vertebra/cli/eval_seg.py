@@ -22,17 +22,17 @@ import tyro
 from pydantic import Field, model_validator
 
 from vertebra.build.export_formats import format_of
-from vertebra.cli.common import in_processes
+from vertebra.cli.common import as_exported, in_processes, one_network, place_of
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
-from vertebra.recipes.schema import OfTest, flag_of, protocol_fields, refuse
+from vertebra.recipes.schema import OfTest, protocol_fields, refuse
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
 
 
-FIXED_IN_FILE = ("scales", "flip", "window", "precision", "gpus")  # what an exported file was made with
+FIXED_IN_FILE = ("scales", "flip", "window")  # what an exported file was made with
 
 
 class Settings(OfTest):
@@ -57,22 +57,10 @@ class Settings(OfTest):
 
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
-        given = [name for name in FIXED_IN_FILE if getattr(self, name) != type(self).model_fields[name].default]
-        fixed = " ".join(map(flag_of, [*given, *(["device"] if self.device == "cuda" else [])]))
         refuse(
-            (
-                (self.run is None) == (self.weights is None),
-                "name either a run directory, or --weights FILE; see --help",
-            ),
-            (
-                self.output is None and self.run is None,
-                "--output is missing: where maps/ and evaluation.json go",
-            ),
-            (
-                self.weights is not None and format_of(self.weights) and fixed,
-                f"{fixed} cannot be changed in {self.weights}, an exported file (on CPUs, in fp32): leave it out, or "
-                "evaluate the run that it was exported from",
-            ),
+            one_network(self),
+            place_of("maps/ and evaluation.json", self),
+            as_exported(self, FIXED_IN_FILE),
         )
         return self
 

@@ -26,7 +26,7 @@ import tyro
 from pydantic import AfterValidator, Field, model_validator
 
 from vertebra.build.export_formats import FORMATS, Format, format_of
-from vertebra.cli.common import make_room
+from vertebra.cli.common import make_room, one_network
 from vertebra.ground.errors import RecipeError, UserError
 from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
@@ -84,10 +84,7 @@ class Settings(Recipe):
         of_graphs = {name: getattr(self, name) for name in ("size", "batch", "score", "images", "checks", "rounds")}
         idle = [f"--{name}" for name, value in of_graphs.items() if value != type(self).model_fields[name].default]
         refuse(
-            (
-                (self.run is None) == (self.weights is None),
-                "name either a run directory, or --weights FILE; see --help",
-            ),
+            one_network(self),
             (
                 self.weights is not None and format_of(self.weights),
                 f"--weights {self.weights} is an exported file already: name what it was exported from",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +25,22 @@ def score(options: Settings) -> dict[str, Any]:
     from vertebra.build.map_scores import score_maps
     from vertebra.data.datasets.semantic import open_semantic
     from vertebra.data.prepare.map_folders import answers_to, open_maps
+    from vertebra.evaluation.metrics.files import none_for_nan
 
     if options.data is not None:
         known = open_semantic(options.data, str(options.truth))
     else:
         known = open_maps(options.truth, Path(options.classes[0]) if options.classes else None)
     scores = score_maps(known, answers_to(known, options.predictions), boundaries=options.boundaries)
-    figures = {name: _or_none(value) for name, value in scores.counts.figures().items()}
+    measured = scores.counts.figures()
     if scores.boundary_f1 is not None:
-        figures["boundary_F1"] = _or_none(scores.boundary_f1)
+        measured["boundary_F1"] = scores.boundary_f1
+    figures = none_for_nan(measured.items())
     (iou_C,), true_C = scores.counts.iou_SC(), scores.counts.true_IC.sum(axis=0)
-    rows_C = zip(known.class_names, iou_C.tolist(), true_C.tolist())
-    of_classes = {name: {"IoU": _or_none(iou), "pixels": pixels} for name, iou, pixels in rows_C}
+    ious = none_for_nan(zip(known.class_names, iou_C.tolist()))
+    of_classes = {
+        name: {"IoU": ious[name], "pixels": pixels} for name, pixels in zip(known.class_names, true_C.tolist())
+    }
     title = f"{counted(len(known), 'image')}, {counted(len(known.class_names), 'class')} (-: no pixel)"
     rows = [Row(name, [_written(value), MEANINGS[name]]) for name, value in figures.items()]
     print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
@@ -48,10 +51,6 @@ def score(options: Settings) -> dict[str, Any]:
         print(f"Note: {counted(scores.unanswered, 'labelled pixel')} are 255 in the maps, no class: counted as wrong")
     result: dict[str, Any] = {"metric": "miou", "figures": figures, "per_class": of_classes, "images": len(known)}
     return result | {"confusion": scores.confusion_CC.tolist(), "unanswered": scores.unanswered}
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _written(value: float | None) -> str:

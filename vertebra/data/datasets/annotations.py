@@ -181,6 +181,18 @@ def twice(image_ids: Ints, source: str) -> list[Fault]:
     return [Fault(Path(source), some, "unite disjoint sets")]
 
 
+def common_root(roots: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """Return the directory that all lie below, and the place of each below it."""
+    whole = [root.resolve() for root in roots]
+    root = Path(os.path.commonpath(whole))
+    return root, [one.relative_to(root) for one in whole]
+
+
+def below(places: Sequence[Path], names: Sequence[Strings]) -> Strings:
+    """Return the names of several data sets' files, each below its set's place."""
+    return Strings((place / name).as_posix() for place, files in zip(places, names) for name in files)
+
+
 def _concatenate(datasets: Sequence[DetectionDataset], source: str) -> DetectionDataset:
     """One data set of all images and objects, which are numbered anew; the first one's classes."""
     first, root = datasets[0], datasets[0].root
@@ -188,10 +200,8 @@ def _concatenate(datasets: Sequence[DetectionDataset], source: str) -> Detection
         name: joined([getattr(one, name) for one in datasets]) for name in (*PER_IMAGE, *PER_OBJECT)
     }
     if len({one.root for one in datasets}) > 1:
-        roots = [one.root.resolve() for one in datasets]
-        root = Path(os.path.commonpath(roots))
-        places = zip((one.relative_to(root) for one in roots), datasets)
-        columns["file_names"] = Strings((place / name).as_posix() for place, one in places for name in one.file_names)
+        root, places = common_root([one.root for one in datasets])
+        columns["file_names"] = below(places, [one.file_names for one in datasets])
     if any(one.segmentations is not None for one in datasets):  # of the others, no object has any
         columns["segmentations"] = Strings.joined(
             [one.segmentations or Strings([""] * len(one.labels_K)) for one in datasets]

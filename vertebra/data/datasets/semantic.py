@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets import coco_layout
-from vertebra.data.datasets.annotations import twice
+from vertebra.data.datasets.annotations import below, common_root, twice
 from vertebra.data.datasets.catalog import check_root, parse_detection
 from vertebra.data.datasets.faults import Fault, refuse, summarise
 from vertebra.data.datasets.folders import by_stem, files_below, stem_of
@@ -203,17 +203,12 @@ def _united(
         reason = "some of its parts have maps, and some masks of instances or nothing"
         faults.append(Fault(Path(source), reason, "unite sets that all have maps"))
         return None, faults
-    roots = [one.root.resolve() for one in sets]
-    root = Path(os.path.commonpath(roots))
-
-    def names(column: str) -> list[str]:
-        places = zip((one.relative_to(root) for one in roots), sets)
-        return [(place / name).as_posix() for place, one in places for name in getattr(one, column)]
-
-    pictures = names("file_names")
+    root, places = common_root([one.root for one in sets])
+    maps = [one.map_names for one in sets if one.map_names is not None]
+    pictures = below(places, [one.file_names for one in sets])
     ids_I = np.concatenate([one.image_ids_I for one in sets])
     if len(np.unique(ids_I)) < len(ids_I):  # other images may have the same stems
-        ids_I = np.array(image_ids([stem_of(name) for name in pictures], pictures), np.int64)
+        ids_I = np.array(image_ids([stem_of(name) for name in pictures], list(pictures)), np.int64)
     faults += twice(ids_I, source)
     coding = Codings(
         tuple(one.coding for one in sets),
@@ -226,8 +221,8 @@ def _united(
         root=root,
         source=source,
         image_ids_I=ids_I,
-        file_names=Strings(pictures),
-        map_names=Strings(names("map_names")) if first.labelled else None,
+        file_names=pictures,
+        map_names=below(places, maps) if maps else None,
         coding=coding,
         notes=tuple(note for one in sets for note in one.notes),
     ), faults
