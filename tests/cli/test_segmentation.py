@@ -201,6 +201,10 @@ def test_odd_pictures_have_maps_as_they_are_seen(finished: Path, sample: Path, t
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.json", "maps"]
     again = run("predict", tmp_path / "out" / "maps", *flags, "--output", tmp_path / "out", expect=2)
     assert "would be drawn over" in again.err
+    maps = sorted((path, path.read_bytes()) for path in (finished / "maps").iterdir())
+    assert "holds other files" in run("predict", tmp_path / "in", *flags, "--output", finished, expect=2).err
+    assert sorted((path, path.read_bytes()) for path in (finished / "maps").iterdir()) == maps
+    assert run("predict", tmp_path / "in", *flags, "--output", tmp_path / "out", expect=1).out == done.out
 
 
 @pytest.mark.parametrize(

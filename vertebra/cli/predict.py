@@ -126,7 +126,9 @@ def check_output(output: Path, inputs: Inputs) -> None:
     here = [path for path in (*inputs.images, *inputs.videos) if path.resolve().parent in written]
     if here:
         raise RecipeError(f"--output {output} is where {here[0].name} lies, which would be drawn over; name another")
-    if output.exists() and any(output.iterdir()) and not (output / "images.json").is_file():
+    index = output / "images.json"
+    is_earlier = index.is_file() and index.read_text("utf-8").startswith("{")  # that of an evaluation is a list
+    if output.exists() and any(output.iterdir()) and not is_earlier:
         raise RecipeError(f"--output {output} holds other files; name a new directory, or one of an earlier prediction")
 
 
