@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 from tests.evaluation.cases import guess, thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import class_names, read_predictions, read_truth
-from vertebra.evaluation.why.explain import explain, require_same_truth
+from vertebra.evaluation.why.explain import explain, judge, require_same_truth
 from vertebra.ground.errors import UserError
 from vertebra.ground.segmentations import faults
 
@@ -269,7 +269,7 @@ def test_predictions_without_a_box_are_left_out_and_counted_where_that_is_asked_
 
 
 def by_size_figures(truth, found):
-    return explain(truth, found)["size"]["coco"]
+    return explain(judge(truth, found))["size"]["coco"]
 
 
 def test_a_mark_of_the_encoding_is_no_fault(tmp_path):

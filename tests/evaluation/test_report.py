@@ -33,7 +33,7 @@ from vertebra.evaluation.report.sides import label_runs
 from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.statistics.comparison import holm
 from vertebra.evaluation.why.errors import KINDS
-from vertebra.evaluation.why.explain import explain
+from vertebra.evaluation.why.explain import explain, judge
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 
@@ -101,7 +101,7 @@ def test_classes_sizes_recall_and_curves_are_pycocotools_own(content: Content, p
 def test_errors_are_tides_and_their_differences_add_up(content: Content, written: Path, pair: list[Path]) -> None:
     reasons = content.reasons.to_dict()
     errors = reasons["errors"]
-    explained = [explain(directory / "truth.json", directory / "predictions.json") for directory in pair]
+    explained = [explain(judge(directory / "truth.json", directory / "predictions.json")) for directory in pair]
     assert [kind["kind"] for kind in errors["kinds"] if not kind["special"]] == list(KINDS)
     for kind in errors["kinds"]:
         part = "special" if kind["special"] else "lost"

@@ -22,7 +22,7 @@ from vertebra.evaluation.report.sides import group_runs
 from vertebra.evaluation.report.spread import Spread
 from vertebra.evaluation.report.task import DETECTION
 from vertebra.evaluation.statistics.comparison import Difference
-from vertebra.evaluation.why.explain import explain
+from vertebra.evaluation.why.explain import explain, judge
 from vertebra.ground import formats
 
 
@@ -199,7 +199,7 @@ def test_classes_have_corrected_p_values(several):
 
 def test_errors_and_curves_of_a_side_are_means_over_its_seeds(several):
     runs, content, _, _ = several
-    explained = [explain(run / "truth.json", run / "predictions.json")["errors"] for run in runs[:3]]
+    explained = [explain(judge(run / "truth.json", run / "predictions.json"))["errors"] for run in runs[:3]]
     for kind in content.reasons.to_dict()["errors"]["kinds"]:
         if not kind["special"]:
             assert kind["lost"][0] == pytest.approx(statistics.fmean(one["lost"][kind["kind"]] for one in explained))

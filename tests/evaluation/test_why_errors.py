@@ -13,7 +13,7 @@ import pytest
 from tests.evaluation.cases import guess, random_case, thing, truth_of
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
-from vertebra.evaluation.why.errors import KINDS, tide_errors
+from vertebra.evaluation.why.errors import KINDS, classify, tide_errors
 from vertebra.ground.errors import UserError
 
 OBJECT, FAR = [0, 0, 10, 10], [50, 50, 10, 10]
@@ -24,7 +24,7 @@ TIDECV_NAMES = dict(zip(KINDS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")))
 
 def errors(objects, guesses, classes=("cat", "dog"), **thresholds):
     truth = truth_of(objects, images=2, classes=classes)
-    return tide_errors(measure(truth, guesses, floor=0.05), **thresholds)
+    return tide_errors(classify(measure(truth, guesses, floor=0.05), **thresholds))
 
 
 def only(kind, value):
@@ -168,7 +168,7 @@ def reference(tidecv, truth, predictions, iou, background):
 
 def assert_as_tidecv(tidecv, truth, predictions, iou=0.5, background=0.1):
     figures, counts = reference(tidecv, truth, predictions, iou, background)
-    found = tide_errors(measure(truth, predictions, difficult="count"), iou=iou, background=background)
+    found = tide_errors(classify(measure(truth, predictions, difficult="count"), iou=iou, background=background))
     assert {"AP": found.ap, **{TIDECV_NAMES[kind]: found.lost[kind] for kind in KINDS}} == pytest.approx(
         {name: figures[name] for name in ("AP", *TIDECV_NAMES.values())}, abs=1e-9
     )
@@ -203,7 +203,7 @@ def test_figures_on_coco_images_are_those_of_tidecv(tidecv, fixtures_dir):
 
 def test_figures_on_coco_images_are_those_that_tidecv_gave(fixtures_dir):
     """Version 1.0.1, noted down, so that this holds without it."""
-    found = tide_errors(measure(*coco_hundred(fixtures_dir)))
+    found = tide_errors(classify(measure(*coco_hundred(fixtures_dir))))
     figures = [found.ap, *found.lost.values(), *found.special.values()]
     assert np.round(figures, 4).tolist() == [64.2050, 22.2460, 0.2279, 0.0, 0.0190, 0.0, 8.5236, 6.8216, 17.6850]
     assert list(found.counts.values()) == [83, 1, 0, 1, 0, 97]

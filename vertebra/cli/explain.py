@@ -93,26 +93,25 @@ def main(arguments: list[str]) -> int:
     files = which_files(options)
     make_room("--json", options.json_file)
     from vertebra.evaluation.metrics.files import read_truth
-    from vertebra.evaluation.why.explain import difference, explain, require_same_truth
+    from vertebra.evaluation.why.explain import difference, explain, judge, require_same_truth
     from vertebra.evaluation.why.tables import reason_tables
 
     truths = [read_truth(truth) for truth, _ in files]
     if files[0][0] != files[-1][0]:
         require_same_truth(truths[0], truths[-1], (str(files[0][0]), str(files[-1][0])))
     proposals = options.proposals or (None,) * len(files)
-    explanations = [
-        explain(
+    judged = [
+        judge(
             truths[0],
             predictions,
             iou_type="segm" if options.masks else "bbox",
             difficult=options.difficult,
             iou=options.iou,
             background=options.background_iou,
-            score=options.score,
-            proposals=file,
         )
-        for (_, predictions), file in zip(files, proposals)
+        for _, predictions in files
     ]
+    explanations = [explain(one, score=options.score, proposals=file) for one, file in zip(judged, proposals)]
     for letter, (_, predictions), facts in zip("AB", files, explanations):
         name = f"{letter}: " if len(files) == 2 else ""
         counts = f"{facts['detections']} detections, {facts['truths']} objects, {facts['images']} images"
@@ -123,7 +122,12 @@ def main(arguments: list[str]) -> int:
             print("  no calibration: scores beyond 0..1 are no probabilities")
     compared: dict[str, Any] = {}
     if len(files) == 2 and options.resamples and truths[0]["images"]:
-        compared = errors_compared(options, truths[0], [predictions for _, predictions in files])
+        from vertebra.evaluation.statistics.resampling import draw_counts
+        from vertebra.evaluation.why.resampling import compare_errors, resample_errors
+
+        counts_SI = draw_counts(len(truths[0]["images"]), options.resamples, seed=0)  # the same for both
+        first, second = (resample_errors(one.verdicts, counts_SI) for one in judged)
+        compared = compare_errors([first], [second])
     tables = reason_tables(
         explanations,
         ("A", "B") if len(files) == 2 else ("",),
@@ -148,27 +152,6 @@ def main(arguments: list[str]) -> int:
         write_json(options.json_file, {"detectors": found, **change, **resampled})
         print(f"\nWritten to {options.json_file}")
     return 0
-
-
-def errors_compared(options: Settings, truth: Any, files: list[Path]) -> dict[str, Any]:
-    """Return the differences of AP and errors of two files with intervals, both on the same resamples of the images."""
-    from vertebra.evaluation.statistics.resampling import draw_counts
-    from vertebra.evaluation.why.resampling import compare_errors, resample_errors
-
-    counts_SI = draw_counts(len(truth["images"]), options.resamples, seed=0)
-    first, second = (
-        resample_errors(
-            truth,
-            file,
-            counts_SI,
-            iou_type="segm" if options.masks else "bbox",
-            difficult=options.difficult,
-            iou=options.iou,
-            background=options.background_iou,
-        )
-        for file in files
-    )
-    return compare_errors([first], [second])
 
 
 def which_files(options: Settings) -> list[tuple[Path, Path]]:

@@ -133,7 +133,8 @@ class _Ranked:
         self.place_U = np.flatnonzero(hit_D)
         self.image_U = self.image_D[self.place_U]
         self.hits = [np.flatnonzero(hit_D[self.place_U] >> bit & 1) for bit in bits]
-        self.ignored = [np.flatnonzero(ignored_D >> bit & 1) for bit in bits]
+        some = np.flatnonzero(ignored_D)
+        self.ignored = [some[(ignored_D[some] >> bit & 1).astype(bool)] for bit in bits]
 
     def left_out(self, threshold: int) -> IntArray:
         """Return how many of the detections before each hit do not count at the threshold."""

@@ -36,6 +36,7 @@ from vertebra.evaluation.metrics.average_precision import (
 )
 from vertebra.evaluation.metrics.files import (
     NEEDS,
+    CheckedTruth,
     Difficult,
     Entry,
     IouType,
@@ -45,7 +46,7 @@ from vertebra.evaluation.metrics.files import (
     read_truth,
 )
 from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds, split_by_class
-from vertebra.evaluation.metrics.overlaps import measure, place_in_group
+from vertebra.evaluation.metrics.overlaps import Overlaps, measure, place_in_group
 from vertebra.ground.errors import UserError
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -138,6 +139,13 @@ def match_coco(
     truth = read_truth(truth, needs=NEEDS[iou_type])
     floor = THRESHOLDS_T[0]
     overlaps = measure(truth, predictions, floor=floor, iou_type=iou_type, difficult=difficult, same_class=True)
+    return match_overlaps(overlaps, truth, sizes=sizes, federated=federated)
+
+
+def match_overlaps(
+    overlaps: Overlaps, truth: CheckedTruth, *, sizes: bool = True, federated: bool = False
+) -> dict[str, Matched]:
+    """Match what was measured with a floor of 0.5 at most, as `match_coco` does."""
     if federated:
         overlaps, exhaustive_D = lvis.judge(overlaps, truth)
     else:

@@ -85,7 +85,7 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         content,
         per_size=per_size(runs[0].truth, described, in_pair),
         precision_recall=precision_recall(scores),
-        reasons=reasons(runs, sides, errors),
+        reasons=reasons([run.explanation for run in scores.runs], sides, errors),
         error_resamples=ERROR_RESAMPLES,
     )
 

@@ -1,7 +1,7 @@
 """Every figure of detectors, on the images as they are and on resampled ones, and what else a report has of them alone.
 
-Predictions are matched once by COCO's rules and once by VOC's, and every figure comes from the matches. Row 0 of COCO's
-figures equals pycocotools', which tests check, at a tenth of its time.
+Predictions are measured and classified once, matched once by COCO's rules and once by VOC's, and every figure comes
+from that. Row 0 of COCO's figures equals pycocotools', which tests check, at a tenth of its time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import CountsArray, Matched
-from vertebra.evaluation.metrics.coco import match_coco
+from vertebra.evaluation.metrics.coco import match_overlaps
 from vertebra.evaluation.metrics.files import class_names
 from vertebra.evaluation.metrics.matching import SIZES
 from vertebra.evaluation.metrics.summary import have_masks, is_aside
@@ -34,6 +34,7 @@ from vertebra.evaluation.statistics.resampling import (
     shown_in,
 )
 from vertebra.evaluation.statistics.resampling import COCO_LEVELS as LEVELS
+from vertebra.evaluation.why.explain import Explanation, explain, judge
 from vertebra.evaluation.why.resampling import compare_errors, resample_errors
 
 ERROR_RESAMPLES = 300  # each kind of error costs as much as AP does
@@ -47,6 +48,7 @@ class ScoredBoxes(Scored):
     each class."""
 
     errors: dict[str, Resampled]
+    explanation: Explanation
     curves: dict[str, list[float]]
     truths: dict[str, int]
 
@@ -74,7 +76,8 @@ class BoxScores(Scores):
 
 def score(run: DetectorRun, truth: dict[str, Any], counts_SI: CountsArray, *, masks: bool) -> ScoredBoxes:
     """Score the run's predictions anew. Raises UserError if its evaluation.json has another figure."""
-    matches = match_coco(truth, run.predictions)
+    judged = judge(truth, run.predictions)
+    matches = match_overlaps(judged.overlaps, judged.truth)
     figures = reweigh(matches, counts_SI, dict(COCO_FIGURES), LEVELS)
     require_recorded(DETECTION, run, figures, {"AP": "coco.AP", "AP50": "coco.AP50"})
     figures["AR100"] = recall(matches, counts_SI)
@@ -83,10 +86,10 @@ def score(run: DetectorRun, truth: dict[str, Any], counts_SI: CountsArray, *, ma
     voc = match_voc(truth, run.predictions)
     for name, metric in VOC.items():
         figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
-    errors = resample_errors(truth, run.predictions, counts_SI[:ERROR_RESAMPLES])
     return ScoredBoxes(
         figures=figures,
-        errors=errors,
+        errors=resample_errors(judged.verdicts, counts_SI[:ERROR_RESAMPLES]),
+        explanation=explain(judged, proposals=run.proposals),
         curves={name: matched.precision_at(LEVELS).tolist() for name, matched in matches.items()},
         truths={name: matched.truths() for name, matched in matches.items()},
     )

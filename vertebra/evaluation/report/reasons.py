@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.runs import DetectorRun
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
-from vertebra.evaluation.why.explain import Explanation, explain
+from vertebra.evaluation.why.explain import Explanation
 from vertebra.evaluation.why.tables import MEANINGS, OUTCOMES, confused_pairs
 
 
@@ -75,12 +74,11 @@ def _slices(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]
 
 
 def reasons(
-    runs: Sequence[DetectorRun],
+    explained: Sequence[Explanation],
     sides: Sequence[Side],
     differences: Mapping[tuple[str, str], Mapping[str, Difference | None]],
 ) -> Reasons:
-    """Explain every side of the runs; differences: as of `Reasons`."""
-    explained = [explain(run.truth, run.predictions, proposals=run.proposals) for run in runs]
+    """Explain every side. explained: the runs, in their order; differences: as of `Reasons`."""
     return Reasons([mean_of([explained[place] for place in side.places]) for side in sides], differences)
 
 

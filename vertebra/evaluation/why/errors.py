@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -88,15 +89,46 @@ class TideErrors:
 class Verdicts:
     """The kind of each detection (RIGHT or a place in KINDS) and the truth that it takes or is about (-1: none).
 
-    excused_D: a crowd or difficult object excuses it; fixable_D: fixing it makes it right; missed_G: truths that
-    nothing could have found.
+    overlaps: of the detections that TIDE takes, 100 an image. iou, background: the thresholds. excused_D: a crowd or
+    difficult object excuses it; fixable_D: fixing it makes it right; missed_G: truths that nothing could have found.
     """
 
+    overlaps: Overlaps
+    iou: float
+    background: float
     kind_D: IntArray
     truth_D: IntArray
     excused_D: BoolArray
     fixable_D: BoolArray
     missed_G: BoolArray
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """Return what is scored: "AP" as it is, and with each kind of error alone fixed, by KINDS and SPECIAL."""
+        right_D, counted_D, wanted_G = self.kind_D == RIGHT, ~self.excused_D, ~self.overlaps.aside_G
+        by_score = np.argsort(-self.overlaps.score_D, kind="stable")
+        wrong_first = np.lexsort((right_D, -self.overlaps.score_D))  # where scores are equal
+        right_first = np.argsort(~right_D[wrong_first], kind="stable")
+        found_G = np.zeros_like(wanted_G)
+        found_G[self.truth_D[right_D]] = True
+        rankings = {"AP": _ranking(self.overlaps, right_D, by_score, counted_D, wanted_G)}
+        for place, kind in enumerate(KINDS):
+            of_kind_D = self.kind_D == place
+            fixed_D = of_kind_D & self.fixable_D
+            moved_D = fixed_D & (self.kind_D == CLASSIFICATION)
+            class_D = self.overlaps.class_D.copy()
+            class_D[moved_D] = self.overlaps.class_G[self.truth_D[moved_D]]
+            rankings[kind] = _ranking(
+                replace(self.overlaps, class_D=class_D),
+                right_D | fixed_D,
+                wrong_first,
+                np.where(of_kind_D, fixed_D, counted_D),
+                wanted_G & ~self.missed_G if kind == "missed" else wanted_G,
+            )
+        return rankings | {
+            "false_positives": _ranking(self.overlaps, right_D, wrong_first[right_first], counted_D, wanted_G),
+            "false_negatives": _ranking(self.overlaps, right_D, wrong_first, counted_D, found_G),
+        }
 
 
 @dataclass(frozen=True)
@@ -124,10 +156,9 @@ class Ranking:
             )
 
 
-def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> TideErrors:
-    """Return the errors of detections measured with a floor of `background` at most. Raises UserError."""
-    overlaps, verdicts = classify(overlaps, iou=iou, background=background)
-    rankings = rankings_by_fix(overlaps, verdicts)
+def tide_errors(verdicts: Verdicts) -> TideErrors:
+    """Return what was classified as figures."""
+    overlaps, rankings = verdicts.overlaps, verdicts.rankings
     plain_K = _class_ap(rankings["AP"])
     fixed = {kind: _class_ap(rankings[kind]) for kind in (*KINDS, *SPECIAL)}
     ap = mean_of_known(plain_K)
@@ -136,8 +167,8 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
     errors_D = (verdicts.kind_D != RIGHT) & ~verdicts.excused_D
     counts_E = np.bincount(verdicts.kind_D[errors_D], minlength=len(KINDS))
     return TideErrors(
-        iou,
-        background,
+        verdicts.iou,
+        verdicts.background,
         ap,
         lost={kind: _at_least_0(mean_of_known(fixed[kind]) - ap) for kind in KINDS},
         special={kind: mean_of_known(fixed[kind]) - ap for kind in SPECIAL},
@@ -151,8 +182,8 @@ def tide_errors(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1
     )
 
 
-def classify(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Overlaps, Verdicts]:
-    """Return the detections that TIDE takes, 100 an image, with their verdicts. Raises UserError."""
+def classify(overlaps: Overlaps, *, iou: float = 0.5, background: float = 0.1) -> Verdicts:
+    """Judge detections that were measured with a floor of `background` at most. Raises UserError."""
     if not 0 < background <= iou <= 1:
         raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = overlaps.first(overlaps.place_D, MOST)
@@ -183,7 +214,7 @@ def classify(overlaps: Overlaps, *, iou: float, background: float) -> tuple[Over
     fixable_D = np.zeros(detections, dtype=bool)
     fixable_D[claims[best]] = True
     free_G[claimed_G] = False
-    return overlaps, Verdicts(kind_D, truth_D, excused_D, fixable_D, missed_G=free_G)
+    return Verdicts(overlaps, iou, background, kind_D, truth_D, excused_D, fixable_D, missed_G=free_G)
 
 
 def _excused(
@@ -205,34 +236,6 @@ def _best(pairs: Pairs, detections: int) -> tuple[FloatArray, IntArray]:
     iou_D, truth_D = np.zeros(detections), np.full(detections, -1, dtype=np.int64)
     iou_D[who], truth_D[who] = pairs.iou_P[first], pairs.truth_P[first]
     return iou_D, truth_D
-
-
-def rankings_by_fix(overlaps: Overlaps, verdicts: Verdicts) -> dict[str, Ranking]:
-    """Return what is scored: "AP" as it is, and with each kind of error alone fixed, by KINDS and SPECIAL."""
-    right_D, counted_D, wanted_G = verdicts.kind_D == RIGHT, ~verdicts.excused_D, ~overlaps.aside_G
-    by_score = np.argsort(-overlaps.score_D, kind="stable")
-    wrong_first = np.lexsort((right_D, -overlaps.score_D))  # where scores are equal
-    right_first = np.argsort(~right_D[wrong_first], kind="stable")
-    found_G = np.zeros_like(wanted_G)
-    found_G[verdicts.truth_D[right_D]] = True
-    rankings = {"AP": _ranking(overlaps, right_D, by_score, counted_D, wanted_G)}
-    for place, kind in enumerate(KINDS):
-        of_kind_D = verdicts.kind_D == place
-        fixed_D = of_kind_D & verdicts.fixable_D
-        moved_D = fixed_D & (verdicts.kind_D == CLASSIFICATION)
-        class_D = overlaps.class_D.copy()
-        class_D[moved_D] = overlaps.class_G[verdicts.truth_D[moved_D]]
-        rankings[kind] = _ranking(
-            replace(overlaps, class_D=class_D),
-            right_D | fixed_D,
-            wrong_first,
-            np.where(of_kind_D, fixed_D, counted_D),
-            wanted_G & ~verdicts.missed_G if kind == "missed" else wanted_G,
-        )
-    return rankings | {
-        "false_positives": _ranking(overlaps, right_D, wrong_first[right_first], counted_D, wanted_G),
-        "false_negatives": _ranking(overlaps, right_D, wrong_first, counted_D, found_G),
-    }
 
 
 def _ranking(

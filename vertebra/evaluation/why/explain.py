@@ -1,24 +1,30 @@
-"""Everything that explains one file of predictions, as one dict that JSON and a report can take."""
+"""Everything that explains one file of predictions, as one dict that JSON and a report can take.
+
+A file is judged once, and what explains it, and resamples of its errors, are made of the verdicts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vertebra.evaluation.metrics.files import (
     NEEDS,
+    CheckedTruth,
     Difficult,
     Entry,
     IouType,
+    Predictions,
     Truth,
     read_predictions,
     read_truth,
 )
-from vertebra.evaluation.metrics.overlaps import measure
+from vertebra.evaluation.metrics.overlaps import Overlaps, measure
 from vertebra.evaluation.why.calibration import calibration
 from vertebra.evaluation.why.confusion import confusion
-from vertebra.evaluation.why.errors import tide_errors
+from vertebra.evaluation.why.errors import Verdicts, classify, tide_errors
 from vertebra.evaluation.why.operating import best_score
 from vertebra.evaluation.why.proposals import proposal_recall
 from vertebra.evaluation.why.slices import by_crowding, by_size
@@ -29,7 +35,19 @@ Explanation = dict[str, Any]
 OF_THE_TRUTH = ("images", "truths", "iou", "background_iou", "low", "high")  # what no detector changes
 
 
-def explain(
+@dataclass(frozen=True)
+class Judged:
+    """Predictions beside their truth: what overlaps (from an IoU of 0.5 or less on), and what TIDE says of each."""
+
+    truth: CheckedTruth
+    found: Predictions
+    iou_type: IouType
+    difficult: Difficult
+    overlaps: Overlaps
+    verdicts: Verdicts
+
+
+def judge(
     truth: Truth | str | Path,
     predictions: Sequence[Entry] | str | Path,
     *,
@@ -37,28 +55,35 @@ def explain(
     difficult: Difficult = "ignore",
     iou: float = 0.5,
     background: float = 0.1,
-    score: float | None = None,
-    proposals: Sequence[Entry] | str | Path | None = None,
-) -> Explanation:
-    """Return TIDE's errors at `iou`, confusions from `score` on (default: the score of the highest F1), calibration, AP
-    by size and crowding and, given a file of proposals, their recall.
+) -> Judged:
+    """Return TIDE's verdicts at `iou` and `background` on files or lists in COCO's format, which are never changed.
 
-    Files or lists in COCO's format, never changed. Raises UserError for what cannot be scored.
+    Raises UserError for what cannot be scored.
     """
     truth = read_truth(truth, needs=NEEDS[iou_type])
     found = read_predictions(predictions, truth, needs=NEEDS[iou_type])
-    if not 0 < background <= iou <= 1:
-        raise UserError(f"the thresholds are 0 < background <= iou <= 1, not {background:g} and {iou:g}")
     overlaps = measure(truth, found, floor=min(background, 0.5), iou_type=iou_type, difficult=difficult)
-    reliability = calibration(overlaps, truth, found)
+    return Judged(truth, found, iou_type, difficult, overlaps, classify(overlaps, iou=iou, background=background))
+
+
+def explain(
+    judged: Judged, *, score: float | None = None, proposals: Sequence[Entry] | str | Path | None = None
+) -> Explanation:
+    """Return TIDE's errors, confusions from `score` on (default: the score of the highest F1), calibration, AP by size
+    and crowding and, given a file of proposals, their recall.
+
+    Raises UserError for proposals that cannot be scored.
+    """
+    truth, overlaps = judged.truth, judged.overlaps
+    reliability = calibration(overlaps, truth, judged.found)
     coco_sizes, quantiles = by_size(overlaps)
     explanation: Explanation = {
         "images": overlaps.images,
         "truths": int((~overlaps.aside_G).sum()),
-        "detections": len(found),
-        "iou_type": iou_type,
-        "difficult": difficult,
-        "errors": tide_errors(overlaps, iou=iou, background=background).to_dict(),
+        "detections": len(judged.found),
+        "iou_type": judged.iou_type,
+        "difficult": judged.difficult,
+        "errors": tide_errors(judged.verdicts).to_dict(),
         "confusion": confusion(overlaps, best_score(overlaps) if score is None else score).to_dict(),
         "calibration": reliability.to_dict() if reliability is not None else None,
         "size": {"coco": _dicts(coco_sizes), "quantiles": _dicts(quantiles)},
@@ -66,7 +91,7 @@ def explain(
         "proposals": None,
     }
     if proposals is not None:
-        explanation["proposals"] = _dicts(proposal_recall(truth, proposals, difficult=difficult))
+        explanation["proposals"] = _dicts(proposal_recall(truth, proposals, difficult=judged.difficult))
     return explanation
 
 

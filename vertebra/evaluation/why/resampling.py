@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,11 +19,9 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
     average_precisions,
 )
-from vertebra.evaluation.metrics.files import Difficult, Entry, IouType, Truth
-from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
-from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, classify, rankings_by_fix
+from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, Verdicts
 
 
 @dataclass(frozen=True)
@@ -49,30 +46,19 @@ class ResampledErrors(Resampled):
         return np.maximum(self.least, class_mean(self.fixed_SC) - before_S)
 
 
-def resample_errors(
-    truth: Truth | str | Path,
-    predictions: Sequence[Entry] | str | Path,
-    counts_SI: CountsArray,
-    *,
-    iou_type: IouType = "bbox",
-    difficult: Difficult = "ignore",
-    iou: float = 0.5,
-    background: float = 0.1,
-) -> dict[str, Resampled]:
-    """The AP at `iou` ("AP") and what each kind of error costs of it (KINDS, SPECIAL), 0..100, of every resample.
+def resample_errors(verdicts: Verdicts, counts_SI: CountsArray) -> dict[str, Resampled]:
+    """Return the AP ("AP") and what each kind of error costs of it (KINDS, SPECIAL), 0..100, of every resample.
 
     `mean_S` is what `tide_errors` says of a data set in which images are repeated (`ap`, `lost` and `special`), and
     row 0 of the images as they are; a class's figures are those of its `per_class`, NaN where a resample has no truth
     of it. Sides that are to be compared are given the same counts (`statistics.resampling.draw_counts`), and their
-    `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`. Raises UserError with a sentence.
+    `mean_S` goes to `vertebra.evaluation.statistics.comparison.compare_sides`.
     """
-    overlaps = measure(truth, predictions, floor=background, iou_type=iou_type, difficult=difficult)
-    overlaps, verdicts = classify(overlaps, iou=iou, background=background)
-    classes = tuple(overlaps.names)
+    classes = tuple(verdicts.overlaps.names)
     counts_SI = np.ascontiguousarray(counts_SI.T, np.float32).T  # once for all kinds and classes
-    rankings = rankings_by_fix(overlaps, verdicts)
+    rankings = dict(verdicts.rankings)
     plain = rankings.pop("AP")
-    shown_CI = np.zeros((len(classes), overlaps.images), dtype=bool)
+    shown_CI = np.zeros((len(classes), verdicts.overlaps.images), dtype=bool)
     shown_CI[plain.class_W, plain.image_W] = True
     own_SC, ap_SC = _class_aps(plain, counts_SI)
     result: dict[str, Resampled] = {"AP": ResampledErrors(classes, own_SC, shown_CI, ap_SC, None, 0.0)}

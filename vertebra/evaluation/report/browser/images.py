@@ -80,7 +80,8 @@ def mark_detections(name: str, truth: dict[str, Any], predictions: Sequence[Entr
     one of them.
     """
     overlaps = measure(truth, predictions, floor=BACKGROUND_IOU)
-    overlaps, verdicts = errors.classify(overlaps, iou=MATCH_IOU, background=BACKGROUND_IOU)
+    verdicts = errors.classify(overlaps, iou=MATCH_IOU, background=BACKGROUND_IOU)
+    overlaps = verdicts.overlaps
     kind_D = np.where(verdicts.excused_D, EXCUSED, verdicts.kind_D - errors.RIGHT)
     score_D = np.round(overlaps.score_D, SCORE_DIGITS)
     counted_D = kind_D != EXCUSED
