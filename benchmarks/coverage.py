@@ -38,9 +38,8 @@ from numpy.typing import NDArray
 from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, Matched
 from vertebra.evaluation.metrics.matching import THRESHOLDS_T
 from vertebra.evaluation.metrics.pixels import PixelCounts
-from vertebra.evaluation.report.pixel_scores import resample_pixels
 from vertebra.evaluation.statistics.comparison import compare_sides, t_of_p
-from vertebra.evaluation.statistics.resampling import draw_counts, reweigh
+from vertebra.evaluation.statistics.resampling import draw_counts, resample_pixels, reweigh
 
 Values = NDArray[np.float64]
 CLASSES = 4

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import run, run_process
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.semantic import open_semantic
+from vertebra.ground.labels import IGNORED
 
 REAL = Path(os.environ.get("VERTEBRA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 DATA, VOC = REAL / "coco", REAL / "VOCdevkit"

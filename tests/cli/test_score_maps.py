@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import run
 from tests.data.test_semantic import write_map, write_own
 from vertebra.evaluation.metrics.boundaries import boundary_f1
+from vertebra.evaluation.statistics.comparison import compare_sides, figure_interval
+from vertebra.evaluation.statistics.resampling import draw_counts
 
 NAMES = ("sky", "road", "car", "tree")
 COLOURS = np.array([[0, 0, 255], [9, 9, 9], [255, 0, 0], [0, 200, 0]], np.uint8)
@@ -41,15 +44,18 @@ def score(home: Path, *flags: object, expect: int = 0) -> str:
     return done.out if expect == 0 else done.err
 
 
-def pixels(home: Path) -> list[tuple[int, int]]:
-    """(true class, class that was given) of every labelled pixel, read as any tool reads such PNGs."""
-    from PIL import Image
-
+def pixels_of_images(home: Path, folder: str) -> list[list[tuple[int, int]]]:
+    """(true class, class that was given) of each image's labelled pixels, read as any tool reads such PNGs."""
     found = []
     for number in range(6):
-        paths = (home / "truth" / f"{number}.png", home / "maps" / "inner" / f"{number}.png")
-        found += zip(*(np.asarray(Image.open(path)).ravel().tolist() for path in paths))
-    return [(true, given) for true, given in found if true != 255]
+        paths = (home / "truth" / f"{number}.png", home / folder / "inner" / f"{number}.png")
+        pairs = zip(*(np.asarray(Image.open(path)).ravel().tolist() for path in paths))
+        found.append([(true, given) for true, given in pairs if true != 255])
+    return found
+
+
+def pixels(home: Path) -> list[tuple[int, int]]:
+    return [pair for pairs in pixels_of_images(home, "maps") for pair in pairs]
 
 
 def test_figures_are_those_of_a_loop_and_of_scikit_learn(folders: Path) -> None:
@@ -71,9 +77,47 @@ def test_figures_are_those_of_a_loop_and_of_scikit_learn(folders: Path) -> None:
     assert written["figures"]["mean_accuracy"] == pytest.approx(100 * sklearn.balanced_accuracy_score(true, given))
 
 
-def test_boundaries_are_scored_where_that_is_asked_for(folders: Path) -> None:
-    from PIL import Image
+def naive_mious(found: list[list[tuple[int, int]]], times_SI: np.ndarray) -> np.ndarray:
+    """Mean IoU of the images as they are, and of each resample: each class over the pixels of the images drawn."""
+    mious = []
+    for times_I in [np.ones(len(found), int), *times_SI.astype(int)]:
+        true, given = np.concatenate([np.array(pairs) for pairs in np.repeat(np.array(found, object), times_I)]).T
+        classes = np.unique(true)
+        mious.append(
+            np.mean([((true == c) & (given == c)).sum() / ((true == c) | (given == c)).sum() for c in classes])
+        )
+    return 100 * np.array(mious)
 
+
+def test_intervals_are_those_of_resampled_images_and_of_two_folders_on_the_same(folders: Path) -> None:
+    shutil.copytree(folders / "maps", folders / "other")
+    mine, rng = pixels_of_images(folders, "maps"), np.random.default_rng(1)
+    for path in (folders / "other" / "inner").iterdir():
+        found_HW = np.asarray(Image.open(path)).copy()
+        found_HW[rng.random(found_HW.shape) < 0.5] = 3
+        write_map(path, found_HW)
+    flags = ("--resamples", 40, "--against", folders / "other", "--json", folders / "out.json")
+    printed = score(folders, *flags)
+    written = json.loads((folders / "out.json").read_text())
+    counts_SI = draw_counts(6, 40, seed=0)
+    mious = naive_mious(mine, counts_SI)
+    others = naive_mious(pixels_of_images(folders, "other"), counts_SI)
+    interval, gain = figure_interval(mious, images=6), compare_sides(others[None], mious[None], images=6)
+    assert gain is not None and gain.estimate > 5
+    assert [written["interval"][name] for name in ("low", "high")] == pytest.approx([interval.low, interval.high])
+    names = ("estimate", "low", "high", "p_value")
+    assert [written["against"][name] for name in names] == pytest.approx([getattr(gain, name) for name in names])
+    assert (
+        f"95 % interval of mIoU over 40 resamples of the images: {interval.low:.2f} to {interval.high:.2f}" in printed
+    )
+    assert f"mIoU less that of {folders / 'other'}: {gain.estimate:+.2f}, 95 % interval over 40" in printed
+    same = score(folders, "--resamples", 40, "--against", folders / "maps")
+    assert "+0.00, 95 % interval over 40 resamples of the images: +0.00 to +0.00" in same and "not dist" in same
+    (folders / "other" / "inner" / "4.png").unlink()
+    assert "has no map of 1 of 6 images, such as 4.png" in score(folders, *flags, expect=1)
+
+
+def test_boundaries_are_scored_where_that_is_asked_for(folders: Path) -> None:
     score(folders, "--boundaries", "--json", folders / "out.json")
     maps = [(folders / "truth" / f"{n}.png", folders / "maps" / "inner" / f"{n}.png") for n in range(6)]
     wanted = np.mean([boundary_f1(*(np.asarray(Image.open(path)) for path in pair)) for pair in maps])
@@ -90,8 +134,6 @@ def test_without_a_list_the_classes_are_those_that_the_truth_has(folders: Path) 
 
 def test_colours_are_read_by_the_list_of_classes(folders: Path) -> None:
     score(folders, "--json", folders / "a.json")
-    from PIL import Image
-
     for number in range(6):
         path = folders / "maps" / "inner" / f"{number}.png"
         write_map(path, COLOURS[np.asarray(Image.open(path))])
@@ -106,8 +148,6 @@ def test_a_pixel_without_an_answer_is_wrong(folders: Path) -> None:
         shutil.copy(folders / "truth" / f"{number}.png", path)
     assert "mIoU            100.00" in score(folders)
     size = {number: len(pixels(folders)) for number in (0,)}[0]
-    from PIL import Image
-
     first = np.asarray(Image.open(folders / "truth" / "0.png"))
     write_map(folders / "maps" / "inner" / "0.png", np.full(first.shape, 255, np.uint8))
     lost = int((first != 255).sum())
@@ -150,8 +190,6 @@ def test_what_cannot_be_scored_is_a_sentence(folders: Path, break_, sentence: st
 
 
 def test_an_index_that_is_no_class_is_named(folders: Path) -> None:
-    from PIL import Image
-
     path = folders / "maps" / "inner" / "2.png"
     found_HW = np.asarray(Image.open(path)).copy()
     found_HW[0, 0] = 4
@@ -162,7 +200,8 @@ def test_an_index_that_is_no_class_is_named(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--resamples", 20, "--difficult", "count"), "--difficult, --resamples: not for miou"),
+        (("--drop-invalid", "--difficult", "count"), "--difficult, --drop-invalid: not for miou"),
+        (("--against", "other"), "--against needs --resamples"),
         (("--classes", "a", "b"), "--classes: miou takes one file"),
         (("--classes", "a", "--data", "."), "--classes and --data: the data set has its classes"),
         (("--metric", "coco", "--data", "."), "--data is for miou, not for coco"),
@@ -180,3 +219,5 @@ def test_all_pixels_ignored_have_no_figure(folders: Path) -> None:
     printed = score(folders, "--json", folders / "out.json")
     assert "mIoU                -" in printed
     assert json.loads((folders / "out.json").read_text())["figures"]["mIoU"] is None
+    none = score(folders, "--resamples", 9, "--against", folders / "maps")
+    assert "no interval of mIoU: it takes two images with a labelled pixel" in none and f"{folders / 'maps'}: -" in none

@@ -25,7 +25,6 @@ from tests.data.test_segmentation_loading import STEP, make_charts
 from tests.data.writers import records, write_coco, write_picture
 from vertebra.data.datasets.catalog import open_classification, open_detection
 from vertebra.data.datasets.localisation import open_localisation
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.loading.classification import classification_train_loader
 from vertebra.data.loading.detection import TruthPolicy, detection_train_loader
 from vertebra.data.loading.loaders import Loader
@@ -38,6 +37,7 @@ from vertebra.data.transforms.detection_views import ViewDraw
 from vertebra.data.transforms.pipeline import Augmented, Pipeline
 from vertebra.data.transforms.segmentation_views import SegmentationDraw
 from vertebra.ground.errors import DataError, RecipeError
+from vertebra.ground.labels import IGNORED
 from vertebra.recipes.pipelines import read_pipeline
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

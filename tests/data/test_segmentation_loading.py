@@ -14,7 +14,6 @@ import torch
 from tests.data.batches import assert_forks_and_resumes, assert_processes_share, assert_same
 from tests.data.test_semantic import write_map
 from tests.data.writers import picture, write_picture, write_text
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
 from vertebra.data.loading.decode import decode_image
 from vertebra.data.loading.sampling import Share, draw_seed
@@ -24,6 +23,7 @@ from vertebra.data.transforms.detection_views import DrawnView
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
 from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.labels import IGNORED
 
 CELL, STEP = 16, 12  # pixels of a cell; grey levels from one to the next
 SIZES = ((120, 200), (200, 120), (64, 96), (48, 48))

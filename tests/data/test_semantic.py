@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.data.writers import write_picture, write_text
-from vertebra.data.datasets.maps import IGNORED, Coding, palette, read_map
+from vertebra.data.datasets.maps import Coding, palette, read_map
 from vertebra.data.datasets.semantic import open_semantic, parse_semantic
 from vertebra.data.datasets.semantic_classes import CITYSCAPES, COCO_STUFF
 from vertebra.ground.errors import BadSample, DataError
+from vertebra.ground.labels import IGNORED
 
 FOUR = Coding.of({0: 0, 1: 1, 2: 2, 3: 3})
 INDICES = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [3, 3, 255, 255]], np.uint8)

@@ -10,8 +10,9 @@ import numpy as np
 import yaml
 
 from vertebra.data.datasets.maps import palette
-from vertebra.evaluation.metrics.pixels import IGNORED, PixelCounts, confusion, counts_3C
+from vertebra.evaluation.metrics.pixels import PixelCounts, confusion, counts_3C
 from vertebra.evaluation.predict.segmentation import write_map
+from vertebra.ground.labels import IGNORED
 
 CLASSES = ("ground", "ring", "star & <b>", "rare")
 PROTOCOL = {"model.head": "fcn", "model.output_stride": 16, "solver.lr": 0.02, "train_fingerprint": "ab"}

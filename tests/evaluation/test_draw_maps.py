@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vertebra.data.datasets.maps import palette
 from vertebra.evaluation.predict.draw import Pen
 from vertebra.evaluation.predict.draw_maps import TINT, MapPainter, share_text
-from vertebra.evaluation.predict.segmentation import PictureMap
+from vertebra.evaluation.predict.segmentation import PictureMap, write_map
 
 NAMES = {0: "background", 1: "cat", 2: "spotted hyena"}
 COLOURS = palette({2: (0, 0, 0)})
@@ -69,3 +70,18 @@ def test_any_picture_can_be_drawn_and_many_classes_leave_it_room(size_hw):
 @pytest.mark.parametrize(("share", "text"), [(1, "100.0 %"), (0.1234, "12.3 %"), (0.0005, "0.1 %"), (1e-4, "< 0.1 %")])
 def test_shares_in_words(share, text):
     assert share_text(share) == text
+
+
+def test_a_map_that_is_stopped_while_it_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "maps" / "a.png"
+    write_map(path, halves(), COLOURS)
+    before, save = path.read_bytes(), Image.Image.save
+
+    def stopped(image, file, *args):
+        save(image, file, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_map(path, halves(600, 420), COLOURS)
+    assert [path] == [*path.parent.iterdir()] and path.read_bytes() == before

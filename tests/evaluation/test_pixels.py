@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from vertebra.evaluation.metrics.pixels import IGNORED, PixelCounts, confusion, counts_3C
+from segmenters import segmenter
+from vertebra.evaluation.metrics.pixels import PixelCounts, confusion, counts_3C
 from vertebra.evaluation.statistics.resampling import draw_counts
+from vertebra.ground.labels import IGNORED
 
 
 def maps(images=4, classes=5, seed=0):
@@ -21,6 +23,10 @@ def maps(images=4, classes=5, seed=0):
 
 def counts(labels, found, classes=5):
     return PixelCounts.of([counts_3C(confusion(a, b, classes)) for a, b in zip(labels, found)])
+
+
+def test_what_is_not_learnt_is_not_scored():
+    assert segmenter.IGNORED == IGNORED
 
 
 def test_the_confusion_matrix_is_that_of_a_loop_over_pixels():

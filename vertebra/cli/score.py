@@ -8,6 +8,7 @@ python tools/score.py --truth RUN/truth.json --predictions RUN/predictions.json 
 python tools/score.py --truth TRUTH_DIR --predictions MAPS_DIR --metric miou [--classes classes.txt] [--json OUT]
 
 python tools/score.py --truth voc2012/val --data VOCdevkit --predictions RUN/maps --metric miou --per-class
+                      [--resamples 2000 [--against OTHER/maps]]
 
 Maps are PNGs, indexed or grey, or of colours that classes.txt gives (name r g b), paired by their stems; 255 in the
 truth is not scored. Without --classes the classes are the indices up to the greatest in the truth.
@@ -16,6 +17,7 @@ truth is not scored. Without --classes the classes are the indices up to the gre
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,12 +25,14 @@ from pydantic import Field, model_validator
 
 from vertebra.cli import score_maps
 from vertebra.cli.common import JsonFile, Resamples, make_room
+from vertebra.cli.score_intervals import Resample, intervals
 from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, flag_of, refuse
 
 if TYPE_CHECKING:
+    from vertebra.evaluation.metrics.average_precision import CountsArray
     from vertebra.evaluation.metrics.files import CheckedTruth, Predictions
     from vertebra.evaluation.statistics.resampling import Resampled
 
@@ -89,7 +93,7 @@ class Settings(Recipe):
     )
     per_class: bool = Field(False, description="Show each class.")
     resamples: Resamples = Field(
-        0, description="Resamples of the images for the 95 % interval of AP50 or mAP; 0: none."
+        0, description="Resamples of the images for the 95 % interval of AP50, mAP or mIoU; 0: none."
     )
     json_file: JsonFile = Field(None, description="Write everything to this file as well.")
     voc_files: Path | None = Field(
@@ -104,7 +108,7 @@ class Settings(Recipe):
     @model_validator(mode="after")
     def _flags_go_together(self) -> Settings:
         of_voc, of_masks = self.metric.startswith("voc"), self.metric.endswith("-segm")
-        of_boxes = ("iou", "pixels", "difficult", "drop_invalid", "resamples", "against", "voc_files")
+        of_boxes = ("iou", "pixels", "difficult", "drop_invalid", "voc_files")
         given = [flag_of(name) for name in of_boxes if getattr(self, name) != type(self).model_fields[name].default]
         of_maps = self.metric == "miou"
         refuse(
@@ -185,6 +189,7 @@ def _read(options: Settings, file: Path) -> tuple[CheckedTruth, Predictions]:
 
 def _score_coco(options: Settings, truth: CheckedTruth, predictions: Predictions) -> dict[str, Any]:
     from vertebra.evaluation.metrics.coco import coco_figures
+    from vertebra.evaluation.statistics.resampling import resample_coco
 
     family, masks = options.metric.partition("-")[::2]
     iou_type: Any = masks or "bbox"
@@ -201,16 +206,23 @@ def _score_coco(options: Settings, truth: CheckedTruth, predictions: Predictions
             for name, values in figures.per_class.items()
         ]
         print("\n" + Table("", [*columns, "truths"], rows, corner="class").text())
-    interval = _intervals(options, truth, predictions, "AP50", federated=federated)
+
+    def resample(found: Predictions, counts_SI: CountsArray) -> Resampled:
+        how: dict[str, Any] = {"difficult": options.difficult, "federated": federated}
+        return resample_coco(truth, found, counts_SI, figures=["AP50"], **how)["AP50"]
+
+    interval = _intervals(options, truth, predictions, "AP50", resample)
     return {"metric": options.metric, **figures.to_dict(), **interval}
 
 
 def _score_voc(options: Settings, truth: CheckedTruth, predictions: Predictions) -> dict[str, Any]:
     from vertebra.evaluation.metrics.voc import voc_figures
+    from vertebra.evaluation.statistics.resampling import resample_voc
 
     metric: Any = options.metric
-    how: dict[str, Any] = {"iou": options.iou or 0.5, "pixels": options.pixels or "exact"}
-    figures = voc_figures(truth, predictions, metric=metric, difficult=options.difficult, **how)
+    how: dict[str, Any] = {"metric": metric, "iou": options.iou or 0.5, "pixels": options.pixels or "exact"}
+    how["difficult"] = options.difficult
+    figures = voc_figures(truth, predictions, **how)
     reading = "11-point" if metric == "voc07" else "area under the curve"
     print(
         f"VOC AP, {reading}, IoU >= {figures.iou:g}, pixels {figures.pixels}, difficult objects "
@@ -221,51 +233,17 @@ def _score_voc(options: Settings, truth: CheckedTruth, predictions: Predictions)
     if options.per_class:
         rows = [Row(name, [_number(value), str(figures.truths[name])]) for name, value in figures.per_class.items()]
         print("\n" + Table("", ["AP", "truths"], rows, corner="class").text())
-    return {**figures.to_dict(), **_intervals(options, truth, predictions, "mAP", metric=metric, **how)}
+    resample = partial(resample_voc, truth, **how)
+    return {**figures.to_dict(), **_intervals(options, truth, predictions, "mAP", resample)}
 
 
 def _intervals(
-    options: Settings, truth: CheckedTruth, predictions: Predictions, figure: str, **how: Any
+    options: Settings, truth: CheckedTruth, predictions: Predictions, figure: str, resample: Resample[Predictions]
 ) -> dict[str, Any]:
-    """Print and return the interval of the figure, and of its difference to other predictions.
-
-    The resamples and the intervals are those of the report, so that the two agree on the same files.
-    """
     if not options.resamples or not truth["annotations"]:  # without an object there is no figure
         return {}
-    from vertebra.evaluation.statistics.comparison import Interval, figure_interval
-    from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco, resample_voc
-
-    counts_SI = draw_counts(len(truth["images"]), options.resamples, seed=0)
-
-    def resampled(found: Predictions) -> Resampled:
-        if figure == "mAP":
-            return resample_voc(truth, found, counts_SI, difficult=options.difficult, **how)
-        return resample_coco(truth, found, counts_SI, figures=[figure], difficult=options.difficult, **how)[figure]
-
-    mine = resampled(predictions)
-    interval = figure_interval(mine.mean_S, images=mine.images)
-    over = f"over {options.resamples} resamples of the images"
-    if math.isnan(interval.low):
-        print(f"no interval of {figure}: it takes two images with an object that counts")
-    else:
-        print(f"95 % interval of {figure} {over}: {interval.low:.2f} to {interval.high:.2f}")
-    facts = {"resamples": options.resamples, "images": len(truth["images"]), "classes": len(mine.classes)}
-    result: dict[str, Any] = {"interval": {"figure": figure, **interval.to_dict(), **facts}}
-    if options.against is not None:
-        other = resampled(_read(options, options.against)[1])
-        gain = compare([other], [mine])
-        change = float(mine.mean_S[0] - other.mean_S[0])
-        text = f"{figure} less that of {options.against}: {'-' if math.isnan(change) else f'{change:+.2f}'}"
-        if gain is None:
-            values = Interval(change, math.nan, math.nan, interval.level).to_dict()
-        else:
-            values = gain.to_dict()
-            text += f", 95 % interval {over}: {gain.low:+.2f} to {gain.high:+.2f} (image sampling only"
-            text += ")" if gain.distinguishable else "; not distinguishable)"
-        print(text)
-        result["against"] = {"predictions": str(options.against), "figure": figure, **values, **facts}
-    return result
+    sides = [predictions, *([_read(options, options.against)[1]] if options.against else [])]
+    return intervals(options, figure, sides, resample, images=len(truth["images"]))
 
 
 def _number(value: float) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vertebra.cli.score_intervals import intervals
 from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
 
 if TYPE_CHECKING:
     from vertebra.cli.score import Settings
+    from vertebra.evaluation.metrics.average_precision import CountsArray
+    from vertebra.evaluation.metrics.pixels import PixelCounts
+    from vertebra.evaluation.statistics.resampling import Resampled
 
 MEANINGS = {
     "mIoU": "mean over the classes of intersection over union, of all images together",
@@ -26,6 +30,7 @@ def score(options: Settings) -> dict[str, Any]:
     from vertebra.data.datasets.semantic import open_semantic
     from vertebra.data.prepare.map_folders import answers_to, open_maps
     from vertebra.evaluation.metrics.files import none_for_nan
+    from vertebra.evaluation.statistics.resampling import resample_pixels
 
     if options.data is not None:
         known = open_semantic(options.data, str(options.truth))
@@ -50,7 +55,17 @@ def score(options: Settings) -> dict[str, Any]:
     if scores.unanswered:
         print(f"Note: {counted(scores.unanswered, 'labelled pixel')} are 255 in the maps, no class: counted as wrong")
     result: dict[str, Any] = {"metric": "miou", "figures": figures, "per_class": of_classes, "images": len(known)}
-    return result | {"confusion": scores.confusion_CC.tolist(), "unanswered": scores.unanswered}
+    result |= {"confusion": scores.confusion_CC.tolist(), "unanswered": scores.unanswered}
+    if not options.resamples:
+        return result
+    sides = [scores.counts]
+    if options.against:
+        sides.append(score_maps(known, answers_to(known, options.against)).counts)
+
+    def resample(counts: PixelCounts, counts_SI: CountsArray) -> Resampled:
+        return resample_pixels(counts, known.class_names, counts_SI)["mIoU"]
+
+    return result | intervals(options, "mIoU", sides, resample, images=len(known))
 
 
 def _written(value: float | None) -> str:

@@ -45,10 +45,11 @@ class _WatchedFile:
         return getattr(self._file, name)
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any], *, sync: bool = True) -> None:
     """Let `write` fill a temporary file beside `path`, and move it to `path` once it is on the disk.
 
     A crash at any moment leaves either the old file or the new one. Raises DiskFull, with `path` as it was before.
+    sync: False for many small files that are soon made again: a kill leaves as much, a power cut may not.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     failure: OSError | None = None
@@ -58,12 +59,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             try:
                 write(cast(BinaryIO, watched))
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             except BaseException:
                 failure = watched.failure
                 raise
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        if sync:
+            _sync_directory(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if is_full(failure or error):

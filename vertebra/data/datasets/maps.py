@@ -18,8 +18,8 @@ import numpy as np
 
 from vertebra.data.loading.decode import PNG, open_header, read_bytes, refuse_huge
 from vertebra.ground.errors import BadSample
+from vertebra.ground.labels import IGNORED
 
-IGNORED = 255
 MOST_CLASSES = 254
 _UNKNOWN = 254  # the label, while a map is read, of values that are no class
 _GREY, _RGB, _RGBA = 0, 2, 6  # PNG's types of colour

@@ -9,10 +9,10 @@ import json
 
 import numpy as np
 
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.transforms.detection_views import nearest, patch_view
 from vertebra.ground import rle
+from vertebra.ground.labels import IGNORED
 from vertebra.ground.rle import Patch, Size
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets.coco import load_annotations
-from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, Codings
+from vertebra.data.datasets.maps import MOST_CLASSES, Coding, Codings
 from vertebra.ground.errors import DataError
+from vertebra.ground.labels import IGNORED
 
 _COLOURS = 1 << 24
 

@@ -24,10 +24,11 @@ import numpy as np
 from vertebra.data.datasets import voc
 from vertebra.data.datasets.catalog import given_path
 from vertebra.data.datasets.folders import files_below, read_lines, stem_of
-from vertebra.data.datasets.maps import IGNORED, MOST_CLASSES, Coding, Colour, palette
+from vertebra.data.datasets.maps import MOST_CLASSES, Coding, Colour, palette
 from vertebra.data.datasets.panoptic import Segments, read_panoptic
 from vertebra.data.datasets.semantic_classes import CITYSCAPES, CITYSCAPES_IDS, COCO_STUFF
 from vertebra.ground.errors import DataError
+from vertebra.ground.labels import IGNORED
 
 MAPS = "maps:"
 KNOWN = (

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from vertebra.data.datasets.image_sizes import image_sizes
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
@@ -35,6 +34,7 @@ from vertebra.data.transforms.geometry import mirror, resize
 from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import photometric
 from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
+from vertebra.ground.labels import IGNORED
 
 SIZED = 64  # images whose headers say how large a batch may be
 

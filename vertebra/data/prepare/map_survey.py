@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets.faults import Fault
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.data.loading.decode import open_header
 from vertebra.data.prepare.looks import Progress, in_chunks
 from vertebra.ground.errors import BadSample
+from vertebra.ground.labels import IGNORED
 
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF, which exchanges height and width
 _EMPTY = "maps without a labelled pixel, from which nothing is learnt"

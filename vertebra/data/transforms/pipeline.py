@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from vertebra.data.datasets.maps import IGNORED
 from vertebra.ground.errors import DataError, RecipeError
+from vertebra.ground.labels import IGNORED
 from vertebra.ground.rle import Patch
 
 FIELD = "input.albumentations"

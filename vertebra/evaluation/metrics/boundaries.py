@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vertebra.evaluation.metrics.pixels import IGNORED
+from vertebra.ground.labels import IGNORED
 
 TOLERANCE = 0.0075  # of the image's diagonal
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORED = 255
+from vertebra.ground.labels import IGNORED
 
 
 def confusion(labels_HW: NDArray[np.uint8], found_HW: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:

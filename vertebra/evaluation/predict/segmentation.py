@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from backbones.norms import evaluating
 from vertebra.evaluation.metrics.pixels import confusion
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all
+from vertebra.ground.files import write_atomically
 from vertebra.ground.rle import Size
 
 Keep = Callable[[int, NDArray[np.uint8], "NDArray[np.uint8] | None"], None]
@@ -90,11 +91,14 @@ def class_map(scores_CHW: Tensor, size_hw: Size, original_hw: Size) -> NDArray[n
 
 
 def write_map(path: Path, map_HW: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
-    """Write a map of classes as an indexed PNG, which any tool reads as classes and any viewer shows in colours."""
+    """Write a map of classes as an indexed PNG, which any tool reads as classes and any viewer shows in colours.
+
+    A kill leaves a whole map or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)  # any process may be first
     image = Image.fromarray(map_HW)
     image.putpalette(palette.tobytes())
-    image.save(path)
+    write_atomically(path, lambda file: image.save(file, "PNG"), sync=False)
 
 
 @dataclass(frozen=True)

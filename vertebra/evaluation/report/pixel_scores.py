@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from vertebra.evaluation.metrics.average_precision import CountsArray
-from vertebra.evaluation.metrics.pixels import PixelCounts
 from vertebra.evaluation.report.content import DataFacts
 from vertebra.evaluation.report.runs import SegmenterRun
 from vertebra.evaluation.report.scores import RESAMPLES, Scored, Scores, require_recorded
 from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.report.task import SEGMENTATION
-from vertebra.evaluation.statistics.resampling import Resampled, draw_counts
+from vertebra.evaluation.statistics.resampling import draw_counts, resample_pixels
 
 
 class PixelScores(Scores):
@@ -40,15 +37,3 @@ def score(run: SegmenterRun, counts_SI: CountsArray) -> Scored:
     recorded = {name: f"segmentation.{name.replace(' ', '_')}" for name in figures}
     require_recorded(SEGMENTATION, run, figures, recorded)
     return Scored(figures)
-
-
-def resample_pixels(counts: PixelCounts, classes: Sequence[str], counts_SI: CountsArray) -> dict[str, Resampled]:
-    """Return the figures of `SEGMENTATION.notes`, by name."""
-    shown_CI = counts.true_IC.T > 0
-    any_1I = np.array([shown_CI.any(axis=0)])
-    return {
-        name.replace("_", " "): Resampled(tuple(classes), part_SC, shown_CI)
-        if part_SC.shape[1] == len(classes)
-        else Resampled(("all pixels",), part_SC, any_1I)
-        for name, part_SC in counts.parts(counts_SI).items()
-    }

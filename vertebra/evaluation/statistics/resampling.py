@@ -25,6 +25,7 @@ from vertebra.evaluation.metrics.average_precision import (
 )
 from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.files import Difficult, Entry, IouType, Truth
+from vertebra.evaluation.metrics.pixels import PixelCounts
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
 from vertebra.evaluation.metrics.voc import Pixels, match_voc
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides
@@ -138,6 +139,18 @@ def resample_voc(
         raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
     matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
     return reweigh(matches, counts_SI, {"mAP": (0, None)}, VOC_LEVELS[metric])["mAP"]
+
+
+def resample_pixels(counts: PixelCounts, classes: Sequence[str], counts_SI: CountsArray) -> dict[str, Resampled]:
+    """Return the figures of segmenters, by name; a figure without classes is of all pixels."""
+    shown_CI = counts.true_IC.T > 0
+    any_1I = np.array([shown_CI.any(axis=0)])
+    return {
+        name.replace("_", " "): Resampled(tuple(classes), part_SC, shown_CI)
+        if part_SC.shape[1] == len(classes)
+        else Resampled(("all pixels",), part_SC, any_1I)
+        for name, part_SC in counts.parts(counts_SI).items()
+    }
 
 
 def reweigh(

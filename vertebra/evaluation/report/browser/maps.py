@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
-from vertebra.evaluation.metrics.pixels import IGNORED, PixelCounts, ratio
+from vertebra.evaluation.metrics.pixels import PixelCounts, ratio
 from vertebra.evaluation.report.browser.build import STILLS, Browser, script_text
 from vertebra.evaluation.report.browser.images import choose
 from vertebra.evaluation.report.browser.photos import find_image, thumbnails
@@ -33,6 +33,7 @@ from vertebra.evaluation.report.content import MapFacts, MapGallery
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
+from vertebra.ground.labels import IGNORED
 
 SIDES_PX = (360, 300, 240, 180, 120)  # of a small map, the longer, tried in turn until all fit into the page
 MAPS_BYTES = 4_000_000  # of PNG; a third more as base64
