@@ -1,7 +1,9 @@
 """Seconds for COCO's twelve figures, ours and pycocotools', on lists in memory, with every check of the files.
 
 python benchmarks/scoring.py                              # 500 images with 100 detections each, boxes
-python benchmarks/scoring.py --images 5000 --rounds 5     # COCO val's size: pycocotools takes a minute a round
+python benchmarks/scoring.py --images 5000 --rounds 3     # COCO val's size: pycocotools takes a minute a round
+
+Beside them what an evaluation waits for at its end: predictions to their file, and from it, and the figures once read.
 
 The set is that of benchmarks/resampling.py: 80 classes as unequal as COCO's, 7.3 objects an image. The largest
 difference of any figure of any class is printed and written too. Seconds of the processor, one thread.
@@ -12,16 +14,26 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, alternate, conclude, parse_timing, timing_parser  # first: it makes the rooms importable
+from common import (  # first: it makes the rooms importable
+    RESULTS,
+    alternate,
+    conclude,
+    parse_timing,
+    summary,
+    timing_parser,
+)
 from resampling import detections, truth_like_coco
 
 import numpy as np  # isort: skip
 
 from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
+from vertebra.ground.files import write_json
 
 
 def pycocotools_figures(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> dict[str, float]:
@@ -64,15 +76,25 @@ def main() -> None:
     found = detections(truth, args.detections, random)
     difference = largest_difference(truth, found)
     print(f"{args.images} images, {len(found)} detections; largest difference of a figure: {difference:.1e}")
-    seconds = alternate(
-        {
-            "ours": lambda: coco_figures(truth, found) and None,
-            "pycocotools": lambda: pycocotools_figures(truth, found) and None,
-        },
-        rounds=args.rounds,
-        warmup=0,
-        clock=time.process_time,
-    )
+    checked = read_truth(truth)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "predictions.json"
+        write_json(file, found, compact=True)
+        read = read_predictions(file, checked)
+        seconds = alternate(
+            {
+                "ours": lambda: coco_figures(truth, found) and None,
+                "pycocotools": lambda: pycocotools_figures(truth, found) and None,
+                "writing": lambda: write_json(file, found, compact=True),
+                "reading": lambda: read_predictions(file, checked) and None,
+                "ours, once read": lambda: coco_figures(checked, read) and None,
+            },
+            rounds=args.rounds,
+            warmup=0,
+            clock=time.process_time,
+        )
+    for name, values in seconds.items():
+        print(f"{name:16s} {summary(values)['median_s']:.2f} s")
     setting = {name: value for name, value in vars(args).items() if name != "output"} | {"difference": difference}
     conclude(Path(args.output or RESULTS / "scoring.json"), setting, seconds, [(0, 1)])
 
