@@ -192,7 +192,7 @@ def test_several_files_of_a_side_are_its_seeds_and_still_give_no_verdict(runs, t
 REFUSED = [  # predictions by side, of the files below; the truth; whether runs are given too; what the message says
     ({"a": ["empty"]}, None, False, "give the truth as well"),
     ({"r101": ["empty"]}, None, True, "a side is called r101 already; give the predictions another name"),
-    ({"a": ["one", "one"]}, None, True, "is given twice as a; give one file for each seed"),
+    ({"a": ["one", "one"]}, None, True, "is given twice as a; give one for each seed"),
     ({"a": ["one", "link"]}, None, True, "given twice"),
     ({"a": ["one", "copy"]}, None, True, "both have the same content"),
     ({"a": ["nowhere"]}, None, True, r"nowhere\.json: does not exist"),

@@ -20,6 +20,7 @@ from vertebra.evaluation.predict.segmentation import write_map
 from vertebra.evaluation.report.browser import Browser
 from vertebra.evaluation.report.browser.maps import MapSide, agreement, build_map_browser, small_png
 from vertebra.evaluation.report.page import environment, text_of
+from vertebra.evaluation.report.reading import ReadMap, read_labels
 from vertebra.ground.errors import UserError
 
 CLASSES = ("background", "ring", "never <b>seen</b></script>", "star")
@@ -60,16 +61,24 @@ def make_page(
             maps[name].append(np.where(kept_HW, labels_HW, other_HW).astype(np.uint8))
             write_map(directory / name / listed[n]["map"], maps[name][-1], palette())
     made = [
-        MapSide(name, directory / name, PixelCounts.of([counts_3C(confusion(*pair, 4)) for pair in zip(truth, found)]))
+        MapSide(
+            name,
+            reader(directory / name),
+            PixelCounts.of([counts_3C(confusion(*pair, 4)) for pair in zip(truth, found)]),
+        )
         for name, found in maps.items()
     ]
     pair = (0, min(1, len(sides) - 1))
     options = {"image_roots": [directory], "max_images": 500, "pair": pair, "note": "", **asked}
-    browser = build_map_browser(made, listed, directory / "truth", CLASSES, **options)
+    browser = build_map_browser(made, listed, reader(directory / "truth"), CLASSES, **options)
     style = text_of("style.css") + Markup("\n") + browser.style
     page = environment().from_string(PAGE).render(browser=browser, style=style, report={"title": "a page"})
     (directory / "page.html").write_text(page, encoding="utf-8")
     return Made(directory / "page.html", browser, truth, maps)
+
+
+def reader(folder: Path) -> ReadMap:
+    return lambda place: read_labels(folder / f"{place:03}.png")
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +152,15 @@ def test_a_map_that_is_missing_or_of_another_size_is_a_sentence(tmp_path: Path) 
     made = make_page(tmp_path, 3)
     (made.path.parent / "first" / "001.png").unlink()
     with pytest.raises(UserError, match=r"first/001.png: cannot be read .*score the run again with tools/eval_seg.py"):
-        small = [MapSide("first", tmp_path / "first", counts_of(made, "first"))]
+        small = [MapSide("first", reader(tmp_path / "first"), counts_of(made, "first"))]
         listed = [{"id": n, "picture": "", "map": f"{n:03}.png"} for n in range(3)]
         build_map_browser(
-            small, listed, tmp_path / "truth", CLASSES, image_roots=[], max_images=9, pair=(0, 0), note=""
+            small, listed, reader(tmp_path / "truth"), CLASSES, image_roots=[], max_images=9, pair=(0, 0), note=""
         )
     write_map(tmp_path / "first" / "001.png", np.zeros((3, 3), np.uint8), palette())
     with pytest.raises(UserError, match="is not of the size of"):
         build_map_browser(
-            small, listed, tmp_path / "truth", CLASSES, image_roots=[], max_images=9, pair=(0, 0), note=""
+            small, listed, reader(tmp_path / "truth"), CLASSES, image_roots=[], max_images=9, pair=(0, 0), note=""
         )
 
 

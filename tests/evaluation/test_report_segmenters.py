@@ -251,7 +251,7 @@ def test_runs_that_do_not_compare_are_refused_in_a_sentence(tmp_path: Path, runs
         ([broken[1]], {}, "pixel_counts.npz.*cannot be read"),
         ([broken[2]], {}, "it has mIoU 1.0, but pixel_counts.npz scores .*eval_seg.py"),
         ([broken[3]], {}, "evaluation.json is of other images or classes"),
-        ([runs[0]], {"truth": truth}, "a truth in COCO's format are of detectors"),
+        ([runs[0]], {"truth": truth}, "COCO's predictions and truth are of detectors, it is a segm.*with --task seg"),
     ):
         with pytest.raises(UserError, match=f"(?s){sentence}"):
             write_report(given, tmp_path / "out", **options)

@@ -22,6 +22,10 @@ Runs that exist, and anyone's COCO results beside them:
 python tools/compare.py RUN_DIR RUN_DIR ... --report DIR
 python tools/compare.py RUN_DIR ... --predictions theirs=a.json theirs=b.json --expect published/voc07_c4.yaml --report DIR
 
+Anyone's maps of segmenters, beside runs or by themselves (--truth DIR --classes classes.txt: a folder of PNGs):
+
+python tools/compare.py --task seg --predictions ours=MAPS theirs=MAPS --truth voc2012/val --data VOCdevkit --report DIR
+
 The same command again goes on: what is finished is kept, what was stopped or killed continues, what failed is tried
 again. Each head is a comparison of its own; runs of one backbone that differ by the seed are one side of it. With one
 seed on a side the report gives no verdict on the backbones. Exit code 1: a cell failed (the report is on the others),
@@ -33,7 +37,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe, split_at_dashes
@@ -90,11 +94,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
             raise RecipeError(
                 f"{', '.join(flags)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
             )
-    for path in (
-        *(path for paths in recipe.predictions_of().values() for path in paths),
-        recipe.truth,
-        expected(recipe),
-    ):
+    files = [*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth]
+    for path in (*(files if recipe.task == "det" else ()), expected(recipe)):  # of maps folders, as score.py takes them
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")
     if len(recipe.backbones) == 1 and not recipe.predictions:
@@ -104,7 +105,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
     if recipe.images is not None and not recipe.images.is_dir():
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:
-        raise RecipeError("--truth is missing: the COCO JSON that --predictions are scored on")
+        what = "COCO JSON" if recipe.task == "det" else "folder of maps, or with --data the source,"
+        raise RecipeError(f"--truth is missing: the {what} that --predictions are scored on")
     if (expectations := expected(recipe)) is not None:
         from vertebra.evaluation.report.expect import read_expectations
 
@@ -154,7 +156,7 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
     for sentence in failed:
         print(f"error: {sentence}", file=sys.stderr)
     runs, alone = comparable(recipe, runs)
-    if failed and not runs and len(recipe.predictions_of()) < 2:
+    if failed and not runs and (recipe.truth is None or len(recipe.predictions_of()) < 2):
         print("No report: no head has two sides with a result.", file=sys.stderr)
         return 1
     from vertebra.evaluation.report import write_report
@@ -162,9 +164,7 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
     written = write_report(
         runs,
         recipe.report or recipe.output / "report",
-        predictions=recipe.predictions_of(),
-        truth=recipe.truth,
-        images=recipe.images,
+        **predictions(recipe, runs),
         expect=expected(recipe),
         failed=[*failed, *alone],
     )
@@ -174,6 +174,21 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
         print(f"note: {sentence}", file=sys.stderr)
     print(f"\nThe report: {written.page.resolve()}")
     return 1 if failed or written.expectations_missed else 0
+
+
+def predictions(recipe: CompareRecipe, runs: Sequence[Path]) -> dict[str, Any]:
+    """Return what `write_report` is to know of --predictions."""
+    given = recipe.predictions_of()
+    if recipe.task == "det" or not given:
+        return {"predictions": given, "truth": recipe.truth, "images": recipe.images}
+    from vertebra.build.map_sides import map_sides, pictures_of, truth_of_run
+    from vertebra.data.prepare.map_folders import open_truth
+
+    if recipe.truth is None:
+        return {"maps": map_sides(given, *truth_of_run(runs[0])), "images": recipe.images}
+    truth = open_truth(recipe.truth, recipe.data, recipe.classes)
+    maps = map_sides(given, truth, pictures_of(truth, recipe.images))
+    return {"maps": maps, "images": recipe.images or truth.root}
 
 
 def comparable(recipe: CompareRecipe, runs: list[Path]) -> tuple[list[Path], list[str]]:

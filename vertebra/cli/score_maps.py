@@ -27,15 +27,11 @@ MEANINGS = {
 def score(options: Settings) -> dict[str, Any]:
     """Print the figures, and return what --json holds of them. Raises DataError for maps that cannot be used."""
     from vertebra.build.map_scores import score_maps
-    from vertebra.data.datasets.semantic import open_semantic
-    from vertebra.data.prepare.map_folders import answers_to, open_maps
+    from vertebra.data.prepare.map_folders import answers_to, open_truth
     from vertebra.evaluation.metrics.files import none_for_nan
     from vertebra.evaluation.statistics.resampling import resample_pixels
 
-    if options.data is not None:
-        known = open_semantic(options.data, str(options.truth))
-    else:
-        known = open_maps(options.truth, Path(options.classes[0]) if options.classes else None)
+    known = open_truth(options.truth, options.data, Path(options.classes[0]) if options.classes else None)
     scores = score_maps(known, answers_to(known, options.predictions), boundaries=options.boundaries)
     measured = scores.counts.figures()
     if scores.boundary_f1 is not None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 
 from backbones import BackboneError
-from vertebra.build import detection_data
+from vertebra.build import detection_data, segmenter
 from vertebra.build.backbone import pretrained_backbone
+from vertebra.build.map_sides import map_sides, pictures_of
 from vertebra.build.training import pipeline_of
 from vertebra.build.weights import TORCHVISION_WEIGHTS, local_file
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
@@ -107,6 +108,10 @@ def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:
         if name in recipe.backbones:
             raise RecipeError(f"--predictions {name}=...: {name} is one of the --backbones; give it another name")
     first = matrix.cells[0].recipe
+    if isinstance(first, SegmentationRecipe):
+        maps = segmenter.open_test(first)
+        map_sides(recipe.predictions_of(), maps, pictures_of(maps, None))
+        return
     assert isinstance(first, DetectionRecipe)
     test_set = detection_data.open_test(first)
     truth = read_truth(test_set.coco_truth())

@@ -37,7 +37,7 @@ SEGMENTER_RECIPES = {
     for head in ("fcn", "deeplabv3")
 }
 # Fields with an effect on a report on runs that exist, or on --predictions alone; all others are a matrix's.
-REPORT_FIELDS = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "images", "expect"})
+REPORT_FIELDS = frozenset({"runs", "output", "resume", "report", "predictions", "truth", "classes", "images", "expect"})
 # Flags that the matrix itself gives to every training, beside that of the head.
 SET_BY_MATRIX = (
     *("--config", "--backbone", "--dataset", "--data", "--weights", "--seed", "--output", "--resume", "--device"),
@@ -110,7 +110,7 @@ class CompareRecipe(Jobs):
     dataset: str = Field(
         "sample", description="; ".join(f"{name}: {', '.join(task.recipes)}" for name, task in TASKS.items())
     )
-    data: Path | None = Field(None, description="Directory of the data set.")
+    data: Path | None = Field(None, description="Directory of the data set, or of a --truth that is a source in it.")
     seeds: int = Field(1, ge=1, description="Runs of each backbone with each head: seeds 0 to N-1.")
     weights: tuple[str, ...] = Field(
         (), description="BACKBONE=FILE, =hf:USER/NAME, =torchvision or =none; a backbone without it is pre-trained."
@@ -138,9 +138,15 @@ class CompareRecipe(Jobs):
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
     predictions: tuple[str, ...] = Field(
         (),
-        description="NAME=FILE ...: COCO results of detectors without a run directory; several of one name are seeds.",
+        description="NAME=FILE ...: COCO results of detectors without a run directory; with --task seg NAME=FOLDER "
+        "...: maps of segmenters, as score.py --metric miou takes them; several of one name are seeds.",
     )
-    truth: Path | None = Field(None, description="COCO JSON that --predictions are scored on; none: the runs'.")
+    truth: Path | None = Field(
+        None,
+        description="What --predictions are scored on; none: the runs' truth. COCO JSON; with --task seg a folder of "
+        "PNGs, or with --data a source such as voc2012/val.",
+    )
+    classes: Path | None = Field(None, description="Classes of a --truth that is a folder of PNGs, one a line.")
     images: Path | None = Field(None, description="Directory of that truth's images, to be shown.")
     expect: Path | None = Field(
         None,
@@ -161,8 +167,16 @@ class CompareRecipe(Jobs):
                 f"--jobs is for a CPU; with --gpus-per-job, --gpus {self.gpus} gives how many run at a time",
             ),
             (
-                self.task == "seg" and (self.predictions or self.truth or self.images),
-                "--predictions, --truth and --images are for detectors; score.py --metric miou scores anybody's maps",
+                self.classes and (self.task == "det" or not self.truth or self.data),
+                "--classes is for --task seg with a --truth that is a folder of maps; other truths have their classes",
+            ),
+            (
+                self.task == "seg" and self.truth and (self.runs or self.backbones),
+                "--truth: folders of maps beside runs are scored on the truth of these; leave it out",
+            ),
+            (
+                self.task == "seg" and self.predictions and self.data and not (self.truth or self.backbones),
+                "--data is where the source lies that --truth names, such as voc2012/val",
             ),
             (not self.sweep and self.sweep_share != share, "--sweep-share is for a --sweep"),
             (
@@ -174,7 +188,8 @@ class CompareRecipe(Jobs):
 
     def _check_entries(self) -> None:
         """Raise ValueError for entries that are no NAME=VALUE where they must be, of no backbone, or there twice."""
-        pairs = [("predictions", "NAME=FILE", entry) for entry in self.predictions]
+        form = "NAME=FILE" if self.task == "det" else "NAME=FOLDER"
+        pairs = [("predictions", form, entry) for entry in self.predictions]
         for field, form, entry in [
             *pairs,
             *(("weights", "BACKBONE=FILE (or =torchvision, =none)", entry) for entry in self.weights),
@@ -198,7 +213,8 @@ class CompareRecipe(Jobs):
 
     def matrix_fields(self) -> list[str]:
         """Return the fields that were set and have no effect on a report on runs that exist."""
-        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in REPORT_FIELDS}
+        others = REPORT_FIELDS | ({"task", "data"} if self.task == "seg" and self.predictions else set())
+        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in others}
         return [name for name, field in sorted(fields.items()) if getattr(self, name) != field.default]
 
     @property

@@ -10,13 +10,18 @@ import numpy as np
 from vertebra.data.datasets.faults import refuse
 from vertebra.data.datasets.folders import files_below
 from vertebra.data.datasets.maps import MOST_CLASSES, palette
-from vertebra.data.datasets.semantic import SemanticDataset
+from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
 from vertebra.data.datasets.semantic_layouts import indices, read_coding
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.datasets.xml_sets import image_ids
 from vertebra.data.prepare.map_survey import survey_maps
 from vertebra.ground.errors import DataError
 from vertebra.ground.formats import counted
+
+
+def open_truth(truth: Path, data: Path | None = None, classes: Path | None = None) -> SemanticDataset:
+    """Return what maps are scored on: the source `truth` in the directory `data`, or a folder of PNGs (`open_maps`)."""
+    return open_maps(truth, classes) if data is None else open_semantic(data, str(truth))
 
 
 def open_maps(folder: Path, classes: Path | None = None) -> SemanticDataset:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from vertebra.evaluation.metrics.summary import ignored
 from vertebra.evaluation.report import origins, sentences
 from vertebra.evaluation.report.box_scores import ERROR_RESAMPLES, BoxScores, per_size, precision_recall
+from vertebra.evaluation.report.comparable import HeadRuns
 from vertebra.evaluation.report.content import (
     ClassRow,
     Comparison,
@@ -20,7 +21,7 @@ from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
 from vertebra.evaluation.report.pixel_scores import PixelScores
 from vertebra.evaluation.report.reasons import reasons
-from vertebra.evaluation.report.runs import HeadRuns, Run
+from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.scores import RESAMPLES, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.task import DETECTION, Task
@@ -48,7 +49,7 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         task=task,
         title=_title(task, sides),
         head=compared.head,
-        first=warnings(sides, failed),
+        first=warnings(task, sides, failed),
         headline=sentences.headline(task, described, lead),
         caveat=sentences.caveat(task, described, lead),
         sentences=sentences.details(task, described, lead),
@@ -96,12 +97,12 @@ def _title(task: Task, sides: Sequence[Side]) -> str:
     return f"{len(sides)} {task.network}s, from {sides[0].label} to {sides[-1].label}"
 
 
-def warnings(sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
+def warnings(task: Task, sides: Sequence[Side], failed: Sequence[str]) -> list[str]:
     """Return what to know before the figures: unequal pre-training, unknown protocols, cells without a result."""
     labels = [side.label for side in sides]
     lines = [
         origins.pretraining_note([side.runs[0] for side in sides], labels),
-        origins.unknown_protocol([side.label for side in sides if side.is_file]) if len(sides) > 1 else None,
+        origins.unknown_protocol(task, [side.label for side in sides if side.is_file]) if len(sides) > 1 else None,
         *without_result(failed),
     ]
     return [line for line in lines if line]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vertebra.evaluation.report.comparable import differing
 from vertebra.evaluation.report.reading import first_of
-from vertebra.evaluation.report.runs import Run, differing
+from vertebra.evaluation.report.runs import Run
+from vertebra.evaluation.report.task import Task
 from vertebra.ground import formats
 
 RANDOM = "random initialisation"
@@ -163,14 +165,14 @@ def _recipe_differences(runs: Sequence[Run]) -> str:
     return f"; recipes differ in {formats.first_few(fields, LISTED)}"
 
 
-def unknown_protocol(labels: Sequence[str]) -> str | None:
+def unknown_protocol(task: Task, labels: Sequence[str]) -> str | None:
     """Return the warning about sides that are files of predictions; None where there are none."""
     if not labels:
         return None
-    verb, what = ("is", "a file of predictions") if len(labels) == 1 else ("are", "files of predictions")
+    verb, what = ("is", f"a {task.given}") if len(labels) == 1 else ("are", f"{task.given}s")
     return (
-        f"{formats.joined(list(labels))} {verb} {what} only: how the detector was trained is not known, so differences "
-        "are between detectors, not between backbones."
+        f"{formats.joined(list(labels))} {verb} {what} of predictions only: how the {task.network} was trained is not "
+        f"known, so differences are between {task.network}s, not between backbones."
     )
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import first_few
 from vertebra.ground.parse import parse_json, parse_yaml
 
 MOST_NAMED = 8  # in a sentence
+SCORE_AGAIN = "score the run again with tools/eval_seg.py"
+Labels = NDArray[np.uint8]
+ReadMap = Callable[[int], tuple[Path, Labels, Labels]]  # an image's place: the file of its map, labels_HW, palette_V3
 
 
 def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
@@ -98,3 +105,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def is_training(line: Mapping[str, Any]) -> bool:
     """Return True for training lines, which have losses; evaluation lines have figures."""
     return any(name.startswith("loss") for name in line)
+
+
+def read_labels(path: Path) -> tuple[Path, Labels, Labels]:
+    """Return an indexed PNG, its labels_HW and its palette_V3. Raises UserError."""
+    try:
+        with Image.open(path) as image:
+            palette_V3 = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
+            return path, np.asarray(image, np.uint8), palette_V3
+    except OSError as error:  # missing, or damaged
+        raise UserError(path, f"cannot be read ({error.strerror or error})", SCORE_AGAIN) from None

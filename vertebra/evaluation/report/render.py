@@ -14,10 +14,11 @@ from vertebra.evaluation.report import charts, latex, overview, sentences, table
 from vertebra.evaluation.report.assess import assess
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.browser.maps import MapSide, build_map_browser
+from vertebra.evaluation.report.comparable import HeadRuns, read
 from vertebra.evaluation.report.content import Content, as_json
 from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
 from vertebra.evaluation.report.page import environment, text_of
-from vertebra.evaluation.report.runs import HeadRuns, read
+from vertebra.evaluation.report.runs import SegmenterRun
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats
@@ -43,13 +44,14 @@ def write_report(
     *,
     predictions: Mapping[str, Path | Sequence[Path]] | None = None,
     truth: Path | None = None,
+    maps: Sequence[SegmenterRun] = (),
     images: Path | None = None,
     expect: Path | None = None,
     failed: Sequence[str] = (),
 ) -> Written:
     """Compare finished runs; report.html, .md, .json and .tex go into `out`.
 
-    Runs are all of detectors, with files of predictions beside them, or all of segmenters.
+    Runs are all of detectors, with files of predictions beside them, or all of segmenters, with `maps` beside them.
     Runs of several heads are a comparison each, in `out`/HEAD, with an overview in `out`. The first side is the
     baseline. predictions: COCO results by the name of their side, several files being several seeds, scored on
     `truth` (None: the runs'), whose pictures lie in `images`. expect: published numbers (`expect.py`). failed: what
@@ -57,7 +59,7 @@ def write_report(
     Raises UserError where runs are unfinished, or protocols or truths of one head differ.
     """
     expected = [] if expect is None else read_expectations(Path(expect))
-    compared = read(runs, predictions, truth)
+    compared = read(runs, predictions, truth, maps)
     out = Path(out)
     heads = [one.head for one in compared]
     only = len(compared) == 1
@@ -93,15 +95,15 @@ def _browse(compared: HeadRuns, content: Content, images: Path | None) -> Browse
         "image_roots": _image_roots(sides, images),
         "max_images": MOST_IMAGES,
         "pair": (pair[0], pair[-1]),
-        "note": sentences.shown_runs(content.sides),
+        "note": sentences.shown_runs(content.task, content.sides),
     }
     if compared.task is DETECTION:
         found = [(side.label, run.predictions) for side, run in zip(sides, shown)]
         return build_browser(first.truth, found, **options)
-    if not all(run.images and run.maps.is_dir() and run.truth_maps.is_dir() for run in shown):
+    if not all(run.images for run in shown):
         return None
-    maps = [MapSide(side.label, run.maps, run.counts) for side, run in zip(sides, shown)]
-    return build_map_browser(maps, shown[0].images, shown[0].truth_maps, first.class_names, **options)
+    maps = [MapSide(side.label, run.read_map, run.counts) for side, run in zip(sides, shown)]
+    return build_map_browser(maps, shown[0].images, shown[0].read_truth, first.class_names, **options)
 
 
 def _image_roots(sides: Sequence[Side], images: Path | None) -> list[Path]:

@@ -1,10 +1,8 @@
-"""Read the runs that are to be compared, and refuse those that cannot be.
+"""Finished runs, read from their directories.
 
 A report reads nothing but what runs wrote: config.yaml, metrics.jsonl, evaluation.json, provenance.json; of detectors
 predictions.json, truth.json and, where there is one, proposals.json, and COCO results of any other detector; of
-segmenters pixel_counts.npz, images.json and the maps. Two runs are comparable when both are finished, their protocols
-are equal field by field, and they were scored on the same truth. Each head (the protocol's `model.body` or
-`model.head`, and the engine if it is not ours) is a comparison of its own.
+segmenters pixel_counts.npz, images.json and the maps, and maps of any other segmenter.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ import numpy as np
 from vertebra.evaluation.metrics.files import Predictions, Truth, read_predictions, read_truth
 from vertebra.evaluation.metrics.pixels import PixelCounts
 from vertebra.evaluation.report.reading import (
+    ReadMap,
     first_of,
     read_json,
+    read_labels,
     read_metrics,
     read_provenance,
     read_recipe,
 )
-from vertebra.evaluation.report.task import DETECTION, SEGMENTATION, Task
-from vertebra.evaluation.why.explain import require_same_truth
+from vertebra.evaluation.report.task import DETECTION, SEGMENTATION
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import TIMES
 
-EACH_SEED = "give one file for each seed"
 # Fields that only other trainings' recipes have.
 OF_OTHER_TOOLS = {
     "label_smoothing": "train_backbone.py",
@@ -96,38 +94,35 @@ class DetectorRun(Run):
     def has_truth_of(self, other: DetectorRun) -> bool:
         return self.truth == other.truth
 
+    def has_content_of(self, other: DetectorRun) -> bool:
+        """True where the same objects were found; where none were, two seeds may well agree."""
+        return bool(self.predictions) and self.predictions == other.predictions
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterRun(Run):
-    """A segmenter's run. counts: of each of `image_ids`, by place in `class_names`. images: id, picture (below the
-    evaluation's image_root) and map of each, the name of a PNG in `maps` and in `truth_maps`; none of older runs."""
+    """A segmenter's run, or one folder of maps, of which nothing else is known but the truth; `path` is the folder.
+
+    counts: of each of `image_ids`, by place in `class_names`. images: id and picture of each, below the evaluation's
+    image_root. read_map, read_truth: an image's maps. Older runs have none of these.
+    """
 
     counts: PixelCounts
     image_ids: tuple[int, ...]
     class_names: tuple[str, ...]
-    images: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def maps(self) -> Path:
-        return self.path / "maps"
-
-    @property
-    def truth_maps(self) -> Path:
-        return self.path / "truth"
+    images: Sequence[Mapping[str, Any]] = ()
+    read_map: ReadMap | None = None
+    read_truth: ReadMap | None = None
 
     def has_truth_of(self, other: SegmenterRun) -> bool:
         """True where images, classes and the pixels that are truly of each are the same."""
         same = (self.image_ids, self.class_names) == (other.image_ids, other.class_names)
         return same and np.array_equal(self.counts.true_IC, other.counts.true_IC)
 
-
-@dataclass(frozen=True)
-class HeadRuns:
-    """Runs of one task and head, of one protocol, scored on one truth; head: None where it is not known."""
-
-    task: Task
-    head: str | None
-    runs: list[Any]
+    def has_content_of(self, other: SegmenterRun) -> bool:
+        """True where every image has as many pixels of each class, and as many right."""
+        mine, others = self.counts, other.counts
+        return np.array_equal(mine.given_IC, others.given_IC) and np.array_equal(mine.right_IC, others.right_IC)
 
 
 def read_run(directory: Path, others: Sequence[Any] = ()) -> DetectorRun | SegmenterRun:
@@ -179,115 +174,12 @@ def _read_counts(directory: Path, score_it: str) -> dict[str, Any]:
         raise UserError(path, "it is missing", score_it) from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(path, f"it cannot be read ({error})", score_it) from None
-    images = read_json(pictures, score_it) if pictures.is_file() else []
-    return {"counts": counts, "image_ids": image_ids, "images": images}
-
-
-def read(
-    directories: Sequence[Path],
-    predictions: Mapping[str, Path | Sequence[Path]] | None = None,
-    truth: Path | None = None,
-) -> list[HeadRuns]:
-    """Return the runs by head, in the order of each head's first run, with the files of predictions beside them.
-
-    predictions: file or files (one a seed) by the side's name. truth: what the files were made for; None: the runs'.
-    Raises UserError where there is nothing, or runs of one head cannot be compared.
-    """
-    paths = [Path(directory) for directory in directories]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("the same run directory was given twice", hint="name each run once")
-    runs: list[Any] = []
-    for path in paths:
-        run = read_run(path, runs)
-        if runs and type(run) is not type(runs[0]):
-            tasks = {SegmenterRun: "a segmenter, whose figure is mIoU", DetectorRun: "a detector, whose figure is AP"}
-            reason = f"one is {tasks[type(runs[0])]}, the other {tasks[type(run)]}: these cannot be compared"
-            raise UserError(f"{runs[0].path} and {path}", reason, "report on each kind by itself")
-        runs.append(run)
-    task = SEGMENTATION if runs and isinstance(runs[0], SegmenterRun) else DETECTION
-    if task is SEGMENTATION and (predictions or truth):
-        raise UserError(runs[0].path, "predictions and a truth in COCO's format are of detectors, it is a segmenter's")
-    by_head: dict[str | None, list[Any]] = {}
-    for run in runs:
-        for others in by_head.values():
-            _check_data(task, others[0], run)
-        same = by_head.setdefault(_head(task, run.protocol), [])
-        if same:
-            check_comparable(task, same[0], run)
-        same.append(run)
-    if task is SEGMENTATION:
-        return [HeadRuns(task, head, same) for head, same in by_head.items()]
-    if not by_head:
-        by_head[None] = []
-    return [_of_head(head, same, predictions or {}, truth) for head, same in by_head.items()]
-
-
-def _head(task: Task, protocol: Mapping[str, Any]) -> str | None:
-    head, engine = protocol.get(task.head), str(protocol.get("engine", "")).partition(" ")[0]
-    return None if head is None else f"{head} {engine}".strip()
-
-
-def _of_head(
-    head: str | None, runs: list[DetectorRun], predictions: Mapping[str, Path | Sequence[Path]], truth: Path | None
-) -> HeadRuns:
-    if not runs and not predictions:
-        raise UserError("there is nothing to report on", hint="give the directories of finished runs, or predictions")
-    if not runs and truth is None:
-        raise UserError("predictions alone cannot be scored", hint="give the truth as well: COCO JSON")
-    annotations = runs[0].truth if runs else read_truth(Path(str(truth)))
-    if runs and truth is not None:
-        require_same_truth(annotations, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
-    files = [run for name, given in predictions.items() for run in _read_files(name, given, annotations)]
-    return HeadRuns(DETECTION, head, [*runs, *files])
-
-
-def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[DetectorRun]:
-    """Read a side's files, one for each seed; no two may be the same file or have the same content."""
-    read: list[DetectorRun] = []
-    for path in [Path(given)] if isinstance(given, (str, Path)) else given:
-        run = DetectorRun(path=path, predictions=read_predictions(path, truth), truth=truth, name=name)
-        for other in read:
-            if path.resolve() == other.path.resolve():
-                raise UserError(path, f"it is given twice as {name}", EACH_SEED)
-            if run.predictions and run.predictions == other.predictions:
-                raise UserError(f"{other.path} and {path}", f"both have the same content as {name}", EACH_SEED)
-        read.append(run)
-    return read
-
-
-def check_comparable(task: Task, first: Any, other: Any) -> None:
-    """Raise UserError for two runs whose protocols, truths or sample sets differ, naming what differs."""
-    where = f"{first.path} and {other.path} cannot be compared"
-    if fields := differing(first.protocol, other.protocol):
-        listed = "; ".join(f"{name}: {a!r} against {b!r}" for name, a, b in fields)
-        raise UserError(where, f"their protocols differ in {listed}", "train both under one protocol")
-    hashes = [run.provenance.get("protocol_hash") for run in (first, other)]
-    if hashes[0] != hashes[1]:
-        reason = f"their protocol hashes differ ({hashes[0]} against {hashes[1]}) although the listed fields are equal"
-        raise UserError(where, reason, "train both with one version of the code")
-    samples = [run.provenance.get("sample_hash") for run in (first, other)]
-    if samples[0] != samples[1]:
-        reason = f"their sample sets come from different generators ({samples[0]} against {samples[1]})"
-        raise UserError(where, reason, "make the sample set anew and train both on it")
-    if not first.has_truth_of(other):
-        reason = "their truth.json differ" if task is DETECTION else "their pixels' true classes differ"
-        reason += ", so they were scored on different annotations"
-        raise UserError(where, reason, f"score both on one data set with tools/eval_{task.tool}.py")
-
-
-def _check_data(task: Task, first: Any, other: Any) -> None:
-    """Raise UserError for runs of different heads that do not share their data: they would stand side by side."""
-    heads = [_head(task, run.protocol) for run in (first, other)]
-    fingerprints = [run.protocol.get("train_fingerprint") for run in (first, other)]
-    if heads[0] != heads[1] and (not first.has_truth_of(other) or fingerprints[0] != fingerprints[1]):
-        reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
-        raise UserError(f"{first.path} and {other.path}", reason, "report on each data set by itself")
-
-
-def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (field, first's value, other's value) where two flat mappings differ; a missing field counts as None."""
-    return [
-        (name, first.get(name), other.get(name))
-        for name in sorted(first.keys() | other.keys())
-        if first.get(name) != other.get(name)
-    ]
+    found = {"counts": counts, "image_ids": image_ids}
+    if not (pictures.is_file() and (directory / "maps").is_dir() and (directory / "truth").is_dir()):
+        return found
+    images = read_json(pictures, score_it)
+    readers = {
+        read: lambda place, folder=folder: read_labels(directory / folder / images[place]["map"])
+        for read, folder in (("read_map", "maps"), ("read_truth", "truth"))
+    }
+    return {**found, "images": images, **readers}

@@ -188,11 +188,13 @@ def _one_pretraining(sides: Sequence[SideFacts]) -> list[str]:
     ]
 
 
-def shown_runs(sides: Sequence[SideFacts]) -> str:
+def shown_runs(task: Task, sides: Sequence[SideFacts]) -> str:
     """Say which runs the browser of images shows, where sides have several; '' otherwise."""
     if all(len(side.seeds) == 1 for side in sides):
         return ""
-    listed = formats.joined([f"{side.label} {'file' if side.file else 'seed'} {_first_seed(side)}" for side in sides])
+    listed = formats.joined(
+        [f"{side.label} {task.given if side.file else 'seed'} {_first_seed(side)}" for side in sides]
+    )
     return f"The images show one run{' of each side' if len(sides) > 1 else ''}: {listed}."
 
 

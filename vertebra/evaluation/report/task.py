@@ -12,7 +12,8 @@ class Task:
 
     main, second: the figures of headlines, rankings and comparisons. notes: every figure that a run may have, with what
     it is taken at. of_class: a class's figures, with those that are their means over the classes; the first is main's.
-    counted: what the truth has of a class. scored: the file of a run that figures are computed from.
+    counted: what the truth has of a class. scored: the file of a run that figures are computed from. given: what
+    predictions without a run are.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Task:
     of_class: Mapping[str, str]
     counted: str
     scored: str
+    given: str
 
     def to_dict(self) -> str:
         """Return what report.json has of it."""
@@ -53,6 +55,7 @@ DETECTION = Task(
     of_class={"AP": "AP", "AP50": "AP50"},
     counted="objects",
     scored="predictions.json",
+    given="file",
 )
 SEGMENTATION = Task(
     name="segmentation",
@@ -65,4 +68,5 @@ SEGMENTATION = Task(
     of_class={"IoU": "mIoU"},
     counted="pixels",
     scored="pixel_counts.npz",
+    given="folder",
 )

@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 from PIL import Image
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
@@ -31,22 +30,21 @@ from vertebra.evaluation.report.browser.images import choose
 from vertebra.evaluation.report.browser.photos import find_image, thumbnails
 from vertebra.evaluation.report.content import MapFacts, MapGallery
 from vertebra.evaluation.report.page import environment, text_of
+from vertebra.evaluation.report.reading import SCORE_AGAIN, Labels, ReadMap
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
 from vertebra.ground.labels import IGNORED
 
 SIDES_PX = (360, 300, 240, 180, 120)  # of a small map, the longer, tried in turn until all fit into the page
 MAPS_BYTES = 4_000_000  # of PNG; a third more as base64
-SCORE_AGAIN = "score the run again with tools/eval_seg.py"
-Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class MapSide:
-    """A side's maps of classes: in the folder, under the names of the test set's images, with their counts."""
+    """A side's maps of classes, by the images' places in the test set, with their counts."""
 
     name: str
-    folder: Path
+    read: ReadMap
     counts: PixelCounts
 
     def miou_I(self) -> FloatArray:
@@ -79,7 +77,7 @@ class Picture:
 def build_map_browser(
     sides: Sequence[MapSide],
     images: Sequence[Mapping[str, Any]],
-    truth: Path,
+    truth: ReadMap,
     class_names: Sequence[str],
     *,
     image_roots: Sequence[Path],
@@ -89,8 +87,8 @@ def build_map_browser(
 ) -> Browser:
     """Return the browser over maps that were scored.
 
-    images: id, picture and map of each, in the order of the counts (see `evaluate_segmenter`); truth: the folder of the
-    true maps. image_roots, max_images, pair, note: as of `build_browser`. Raises UserError where a map is missing.
+    images: id and picture of each, in the order of the counts (see `evaluate_segmenter`); truth: their true maps.
+    image_roots, max_images, pair, note: as of `build_browser`. Raises UserError where a map is missing.
     """
     first, second = pair
     miou_SI = np.stack([side.miou_I() for side in sides])
@@ -98,8 +96,7 @@ def build_map_browser(
     difference_I = miou_SI[second] - miou_SI[first]
     worst_I = np.round(100 - miou_SI[[first, second]].min(axis=0)).astype(np.int64)
     places_N = choose(difference_I, worst_I, max_images)
-    folders, names = [truth, *(side.folder for side in sides)], [images[place]["map"] for place in places_N]
-    shown, palette_V3 = _look_at_all([[folder / name for folder in folders] for name in names])
+    shown, palette_V3 = _look_at_all([truth, *(side.read for side in sides)], places_N.tolist())
     files = [str(images[place]["picture"]) for place in places_N]
     sizes_wh = [picture.size_hw[::-1] for picture in shown]
     photos = thumbnails([find_image(image_roots, name) for name in files], sizes_wh)
@@ -150,25 +147,25 @@ def build_map_browser(
     return Browser(gallery, Markup(markup), text_of("browser.css", "maps.css"), scripts)
 
 
-def _look_at_all(paths_NF: Sequence[Sequence[Path]]) -> tuple[list[Picture], Labels]:
-    """Return what is shown of each image, of its true map and each side's, and the colours of the labels."""
+def _look_at_all(reads: Sequence[ReadMap], places_N: Sequence[int]) -> tuple[list[Picture], Labels]:
+    """Return what is shown of each image, by what reads its true map and each side's, and the colours of the labels."""
     with ThreadPoolExecutor(min(8, usable_cores())) as pool:
-        sample = paths_NF[:: max(1, len(paths_NF) // 24)]
+        sample = places_N[:: max(1, len(places_N) // 24)]
         for longer_px in SIDES_PX:
-            look = partial(_look, longer_px=longer_px)
+            look = partial(_look, reads, longer_px=longer_px)
             tried = sum(len(png) for picture in pool.map(look, sample) for png in picture.pngs)
-            if tried * len(paths_NF) <= MAPS_BYTES * len(sample):
+            if tried * len(places_N) <= MAPS_BYTES * len(sample):
                 break
-        shown = list(pool.map(look, paths_NF))
-    return shown, read_labels(paths_NF[0][0])[1]
+        shown = list(pool.map(look, places_N))
+    return shown, reads[0](places_N[0])[2]
 
 
-def _look(paths_F: Sequence[Path], *, longer_px: int) -> Picture:
-    (truth_HW, palette_V3), *others = map(read_labels, paths_F)
-    maps = [map_HW for map_HW, _ in others]
-    for path, map_HW in zip(paths_F[1:], maps):
+def _look(reads: Sequence[ReadMap], place: int, *, longer_px: int) -> Picture:
+    (true_path, truth_HW, palette_V3), *others = (read(place) for read in reads)
+    maps = [map_HW for _, map_HW, _ in others]
+    for path, map_HW, _ in others:
         if map_HW.shape != truth_HW.shape:
-            raise UserError(path, f"is not of the size of {paths_F[0]}", SCORE_AGAIN)
+            raise UserError(path, f"is not of the size of {true_path}", SCORE_AGAIN)
     pairs = itertools.combinations_with_replacement(range(len(maps)), 2)
     return Picture(
         (truth_HW.shape[0], truth_HW.shape[1]),
@@ -176,16 +173,6 @@ def _look(paths_F: Sequence[Path], *, longer_px: int) -> Picture:
         {(a, b): agreement(truth_HW, maps[a], maps[b]) for a, b in pairs},
         int((truth_HW == IGNORED).sum()),
     )
-
-
-def read_labels(path: Path) -> tuple[Labels, Labels]:
-    """Return the labels_HW of an indexed PNG and its palette_V3. Raises UserError."""
-    try:
-        with Image.open(path) as image:
-            palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
-            return np.asarray(image, np.uint8), palette
-    except OSError as error:  # missing, or damaged
-        raise UserError(path, f"cannot be read ({error.strerror or error})", SCORE_AGAIN) from None
 
 
 def agreement(truth_HW: Labels, first_HW: Labels, second_HW: Labels) -> tuple[int, int, int]:

@@ -113,7 +113,7 @@ const Panes = (() => {
       const heads = ["truth", ...item.sides.map((side) => data.sides[side].name)];
       const lines = maps.map(({ width, height, values }, at) => {
         const value = values[Math.floor((y / item.image.height) * height) * width + Math.floor((x / item.image.width) * width)];
-        return `${heads[at]}: ${isClear(value) ? "ignored" : data.classes[known.get(value)] ?? "?"}`;
+        return `${heads[at]}: ${isClear(value) ? (at ? "no class" : "ignored") : data.classes[known.get(value)] ?? "?"}`;
       });
       showTip(lines, svg, event.clientX, event.clientY);
     });
