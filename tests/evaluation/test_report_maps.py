@@ -263,6 +263,53 @@ def test_pointing_names_the_classes_of_truth_and_sides(made: Made, open_page: An
     assert visit.page.locator("#tip div").all_inner_texts() == expected
 
 
+def test_the_keyboard_reaches_the_classes_of_every_pixel(made: Made, open_page: Any) -> None:
+    page = (visit := open_page(made.path)).page
+    page.locator("#cases image.differs").first.wait_for()
+    page.locator(".enlarge").first.focus()
+    page.keyboard.press("Enter")
+    for _ in range(3):  # smaller, larger, close
+        page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    place, pane = int(visit.files()[0][:3]), page.locator("dialog svg[tabindex]")
+
+    def lines_at(x: float, y: float) -> list[str]:
+        truth = made.truth[place][int(y), int(x)]
+        lines = ["truth: " + ("ignored" if truth == 255 else CLASSES[truth])]
+        return lines + [
+            f"{name}: {CLASSES[made.maps[name][place][int(y), int(x)]]}" for name in ("first", "second <i>")
+        ]
+
+    def expect(x: float, y: float) -> None:
+        lines = lines_at(x, y)
+        page.locator("dialog .stage + [aria-live]").get_by_text("; ".join(lines), exact=True).wait_for(state="attached")
+        assert page.locator("#tip div").all_inner_texts() == lines
+        assert pane.evaluate("svg => [svg.cursor.x, svg.cursor.y]") == pytest.approx([x, y])
+
+    assert pane.get_attribute("role") == "application"
+    expect(32, 24)
+    assert page.locator("dialog .cross:not(.casing)").count() == 5
+    x, y = 32.0, 24.0
+    for key, (dx, dy) in {
+        "ArrowRight": (1.6, 0),
+        "ArrowUp": (0, -1.6),
+        "ArrowLeft": (-1.6, 0),
+        "ArrowDown": (0, 1.6),
+    }.items():
+        for _ in range(7):
+            page.keyboard.press(key)
+            x, y = x + dx, y + dy
+        expect(x, y)
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    expect(63.5, y)  # the last pixel of its row
+    assert visit.page.locator("dialog h3").inner_text().endswith("1 of 25")  # the image has stayed
+    page.keyboard.press("Shift+Tab")
+    assert not page.locator("#tip").is_visible() and not page.locator("dialog .cross").count()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("dialog h3").inner_text().endswith("2 of 25") and not visit.complaints
+
+
 def test_without_javascript_the_first_images_are_pictures(made: Made, open_page: Any) -> None:
     visit = open_page(made.path, java_script_enabled=False)
     assert visit.page.locator("noscript article.case").count() == 12

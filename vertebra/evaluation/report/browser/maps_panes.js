@@ -76,12 +76,18 @@ const Panes = (() => {
     return context.canvas.toDataURL();
   };
 
-  const draw = (svg, item, pane) => {
+  // focusable: the truth can be reached by Tab, and the arrow keys move a cross over all panes.
+  const draw = (svg, item, pane, { focusable = false } = {}) => {
     const { image } = item;
     const size = Shared.sizeOf(image);
     const photo = Shared.photo(image, Model.photo(image));
     svg.replaceChildren(photo);
     svg.item = item;
+    if (focusable && pane === "truth") {
+      svg.setAttribute("tabindex", "0");
+      svg.setAttribute("role", "application"); // so that screen readers leave it the arrow keys
+      svg.setAttribute("aria-label", `${svg.getAttribute("aria-label")}; arrow keys tell its pixels`);
+    }
     if (pane === "difference") {
       photo.classList.add("faint");
       difference(item).then((href) => svg.append(make("image", { ...size, href, class: "map differs" })));
@@ -100,25 +106,72 @@ const Panes = (() => {
       return words[at] && swatch(`rgb(${PAINTS[at].join(",")})`, words[at]);
     }).filter(Boolean));
 
-  // Pointing at a pane tells what truth and sides have there.
+  // Pointing at a pane, or the arrow keys in it, tell what truth and sides have there.
   const known = new Map(data.colours.map(([red, green, blue], label) => [((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0, label]));
+  const linesAt = async (item, x, y) => {
+    const heads = ["truth", ...item.sides.map((side) => data.sides[side].name)];
+    return (await mapsOf(item)).map(({ width, height, values }, at) => {
+      const value = values[Math.floor((y / item.image.height) * height) * width + Math.floor((x / item.image.width) * width)];
+      return `${heads[at]}: ${isClear(value) ? (at ? "no class" : "ignored") : data.classes[known.get(value)] ?? "?"}`;
+    });
+  };
+  const isActive = (svg) => svg.matches("svg[tabindex]:focus-visible"); // a click moves or zooms, and shows no cross
+  const mark = (svg, ...paths) => {
+    svg.closest(".panes").querySelectorAll("svg").forEach((pane) => {
+      pane.querySelectorAll(".cross").forEach((path) => path.remove());
+      pane.append(...paths.map((path) => path.cloneNode()));
+    });
+  };
+  // The cross of the focused pane, at `svg.cursor` within what is seen of the image, and the tip beside it.
+  const place = async (svg) => {
+    if (!isActive(svg)) return [];
+    const { x: left, y: top, width, height } = svg.viewBox.baseVal;
+    const x = Math.max(left, Math.min(svg.cursor.x, left + width - 0.5));
+    const y = Math.max(top, Math.min(svg.cursor.y, top + height - 0.5));
+    svg.cursor = { x, y };
+    const arm = width / 30;
+    const d = `M${x - arm} ${y}h${2 * arm}M${x} ${y - arm}v${2 * arm}`;
+    mark(svg, make("path", { d, class: "cross casing" }), make("path", { d, class: "cross" }));
+    const lines = await linesAt(svg.item, x, y);
+    const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+    if (isActive(svg)) showTip(lines, svg, at.x, at.y);
+    return lines;
+  };
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const follow = (root) => {
+    const told = Object.assign(document.createElement("p"), { className: "sr" });
+    told.setAttribute("aria-live", "polite");
+    root.after(told);
+    const tell = async (svg) => (told.textContent = (await place(svg)).join("; "));
+    root.addEventListener("focusin", ({ target: svg }) => {
+      if (!isActive(svg)) return;
+      svg.cursor ??= { x: svg.item.image.width / 2, y: svg.item.image.height / 2 };
+      tell(svg);
+    });
+    root.addEventListener("focusout", ({ target: svg }) => {
+      hideTip();
+      if (svg.cursor) mark(svg);
+    });
+    root.addEventListener("keydown", (event) => {
+      const { target: svg, key } = event;
+      const step = STEPS[key];
+      if (!step || !isActive(svg) || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      event.stopPropagation(); // in the dialog they go to the next image
+      const pixels = Math.max(1, svg.viewBox.baseVal.width / 40);
+      svg.cursor = { x: svg.cursor.x + step[0] * pixels, y: svg.cursor.y + step[1] * pixels };
+      tell(svg);
+    });
     root.addEventListener("pointermove", async (event) => {
       const svg = event.target.closest("svg");
       if (event.pointerType === "touch" || event.buttons || !svg?.item) return hideTip();
       const { item } = svg;
       const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       if (x < 0 || y < 0 || x >= item.image.width || y >= item.image.height) return hideTip();
-      const maps = await mapsOf(item);
-      const heads = ["truth", ...item.sides.map((side) => data.sides[side].name)];
-      const lines = maps.map(({ width, height, values }, at) => {
-        const value = values[Math.floor((y / item.image.height) * height) * width + Math.floor((x / item.image.width) * width)];
-        return `${heads[at]}: ${isClear(value) ? (at ? "no class" : "ignored") : data.classes[known.get(value)] ?? "?"}`;
-      });
-      showTip(lines, svg, event.clientX, event.clientY);
+      showTip(await linesAt(item, x, y), svg, event.clientX, event.clientY);
     });
     root.addEventListener("pointerleave", hideTip);
   };
 
-  return { measure, of, draw, keys, follow, place: () => {} };
+  return { measure, of, draw, keys, follow, place };
 })();
