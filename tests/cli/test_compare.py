@@ -67,6 +67,7 @@ def test_the_plan_of_segmenters_has_their_commands_and_times(sample, tmp_path):
         ((".", "--expect", "nowhere.yaml"), "nowhere.yaml: there is no such file"),
         ((".", "--images", "nowhere"), "--images nowhere is not a directory"),
         (("--predictions", f"a={__file__}"), "--truth is missing"),
+        (("--predictions", "a=."), ". is a folder, not a file; of maps of segmenters say --task seg"),
     ],
 )
 def test_a_wrong_command_line_is_a_sentence(arguments, sentence):

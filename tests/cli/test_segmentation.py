@@ -89,6 +89,14 @@ def is_learnt(name: str) -> bool:
     return name.rpartition(".")[2] in ("weight", "bias")
 
 
+def test_its_maps_alone_are_compared_on_the_data_sets_truth(finished: Path, sample: Path, tmp_path: Path) -> None:
+    truth = ("--truth", "sample/val", "--data", sample, "--report", tmp_path)
+    run("compare", "--task", "seg", "--predictions", f"theirs={finished / 'maps'}", *truth)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["sides"][0]["figures"]["mIoU"]["mean"] == pytest.approx(figures_of(finished)["mIoU"])
+    assert report["gallery"]["images_not_found"] == 0
+
+
 def test_commands_for_other_networks_say_that_it_is_a_segmenter(finished: Path) -> None:
     assert "weights of train_det.py do" in run("eval_det", finished, expect=1).err
 

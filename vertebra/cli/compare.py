@@ -96,6 +96,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
             )
     files = [*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth]
     for path in (*(files if recipe.task == "det" else ()), expected(recipe)):  # of maps folders, as score.py takes them
+        if path is not None and path.is_dir():
+            raise RecipeError(f"{path} is a folder, not a file; of maps of segmenters say --task seg")
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")
     if len(recipe.backbones) == 1 and not recipe.predictions:

@@ -21,7 +21,11 @@ from vertebra.ground.formats import counted
 
 def open_truth(truth: Path, data: Path | None = None, classes: Path | None = None) -> SemanticDataset:
     """Return what maps are scored on: the source `truth` in the directory `data`, or a folder of PNGs (`open_maps`)."""
-    return open_maps(truth, classes) if data is None else open_semantic(data, str(truth))
+    if data is not None:
+        return open_semantic(data, str(truth))
+    if not truth.is_dir():
+        raise DataError(truth, "is no folder of maps", "give the folder that holds the PNGs, or --data of that source")
+    return open_maps(truth, classes)
 
 
 def open_maps(folder: Path, classes: Path | None = None) -> SemanticDataset:

@@ -58,8 +58,9 @@ class PixelCounts:
         mIoU and mean accuracy have a column for each class; pixel accuracy and fwIoU, IoU weighted by how many pixels
         truly are of the class, have one. A resample that has lost all pixels of a class leaves it out.
         """
-        right_SC, _, true_SC = self._sums(counts_SI)
-        iou_SC = np.where((true_SC == 0) & (true_SC[0] > 0), np.nan, self.iou_SC(counts_SI))
+        right_SC, given_SC, true_SC = self._sums(counts_SI)
+        iou_SC = ratio(right_SC, given_SC + true_SC - right_SC)
+        iou_SC[(true_SC == 0) & (true_SC[0] > 0)] = np.nan
         true_S1 = true_SC.sum(axis=1, keepdims=True)
         weighted_SC = np.where(true_SC > 0, iou_SC, 0.0) * true_SC
         with np.errstate(invalid="ignore"):
