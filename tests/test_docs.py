@@ -1,12 +1,18 @@
 """The documents tell the truth: links lead somewhere, and what a link names is in the file that it names."""
 
+import ast
 import re
-import subprocess
-import sys
-from functools import cache
+import shlex
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from typing import Annotated, Union
 
 import pytest
+import tyro
+
+from vertebra.cli import prepare_data
+from vertebra.recipes.command_line import parse_recipe
 
 CLONE = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*CLONE.glob("*.md"), *(path for path in (CLONE / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -33,22 +39,52 @@ def test_the_commands_in_the_documents_exist_and_the_readme_names_all():
             assert {*COMMANDS} <= named | {*re.findall(r"vertebra ([\w-]+)", text)}
 
 
-@cache
-def _help(*words):
-    """What `vertebra WORDS --help` prints."""
-    command = [sys.executable, "-m", "vertebra", *words, "--help"]
-    return subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=True).stdout
+HELPS = sorted((CLONE / "vertebra" / "cli").glob("*.py"))
+INCOMPLETE = re.compile(r"…|\.\.\.|\||\[|--tyro-print-completion")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(CLONE).as_posix())
-def test_the_flags_in_typed_commands_exist(document):
+def _typed(document):
+    """Command lines for the user to type: in blocks of code, between backticks, and in a command's help; not `a|b`."""
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    for line in re.finditer(r"(?:tools/(\w+)\.py|^vertebra ([\w-]+))(.*)", blocks, re.MULTILINE):
-        command, typed = (line[1] or line[2]).replace("_", "-"), line[3].partition(" -- ")[0]
-        words = [command, typed.split()[0]] if command == "prepare-data" else [command]
-        unknown = {flag for flag in re.findall(r"(?<!\S)--[a-z][\w.-]*", typed) if flag not in _help(*words)}
-        assert not unknown, line[0]
+    if document.suffix == ".py":
+        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+    else:
+        lines = [line for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()]
+        if document.name != "results.md":  # names commands by their gist
+            lines += [line for line in re.findall(r"`([^`\n]+)`", text) if " --" in line]
+    found = (re.search(r"(?:\btools/(\w+)\.py|^vertebra ([a-z][\w-]*))( .*)?$", line.strip()) for line in lines)
+    return [line for line in found if line and not INCOMPLETE.search(line[3] or "")]
+
+
+class _Parsed(Exception):  # noqa: N818
+    pass
+
+
+def _parse(*arguments, **settings):
+    parse_recipe(*arguments, **settings)
+    raise _Parsed
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *HELPS], ids=lambda path: path.relative_to(CLONE).as_posix())
+def test_typed_commands_are_accepted_by_their_parsers(document, monkeypatch):
+    prepared = [
+        Annotated[wraps(made)(lambda **_: 0), tyro.conf.subcommand(name)]
+        for name, made in prepare_data.COMMANDS.items()
+    ]
+    monkeypatch.setattr(prepare_data, "_Command", Union[tuple(prepared)])
+    refused = []
+    for line in _typed(document):
+        command = (line[1] or line[2]).replace("_", "-")
+        module = import_module(f"vertebra.cli.{command.replace('-', '_')}")
+        if command != "prepare-data":
+            monkeypatch.setattr(module, "parse_recipe", _parse)
+        try:
+            module.main(shlex.split(line[3] or "", comments=True))
+        except _Parsed:
+            pass
+        except (SystemExit, ValueError) as error:
+            refused.append(f"{line[0]}: {error}")
+    assert not refused, "\n".join(refused)
 
 
 def test_the_afternoons_reading_is_as_long_as_it_says():

@@ -14,6 +14,7 @@ from tests.cli.conftest import run
 from vertebra.build import parity
 
 OLD = Path(__file__).resolve().parents[1] / "old_runs"
+ALONE = "is an exported file, which eval_backbone.py, eval_det.py and eval_seg.py alone take"
 QUICK = ("--format", "torch-export", "--rounds", 1)
 
 
@@ -76,7 +77,9 @@ def test_an_exported_classifier_is_evaluated_beside_its_network() -> None:
         ("export", "runs/det_0 --format onnx --batch 0", 2, "--batch 0: give the number of images at a time"),
         ("export", "runs/det_0 --format torchscript --batch dynamic", 2, "torchscript takes a fixed number of images"),
         ("export", "--weights net.pt2 --format onnx", 2, "net.pt2 is an exported file already"),
-        ("predict", "runs/data/objects/val/disc --weights runs/det_0/model.pt2", 1, "eval_det.py alone takes"),
+        ("predict", "runs/data/objects/val/disc --weights runs/det_0/model.pt2", 1, ALONE),
+        ("train_det", "--dataset sample --data runs/data --weights net.pt2 --output o", 1, ALONE),
+        ("import_weights", "net.pt2 --as r18 --output o.safetensors", 1, ALONE),
         ("export", "runs/none --format onnx", 1, "runs/none is not a directory"),
         ("export", "--weights runs/none.safetensors --format onnx", 1, "runs/none.safetensors do not exist"),
         (

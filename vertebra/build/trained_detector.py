@@ -17,7 +17,6 @@ from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import check_member
 from vertebra.build.detectron2_config import MSRA_MEAN, MSRA_STD, classes_of, detectron2_recipe, flat_keys
 from vertebra.build.detectron2_weights import from_detectron2
-from vertebra.build.export_formats import format_of
 from vertebra.build.results import weights_file
 from vertebra.build.torchvision_detectors import (
     COCO_DETECTOR,
@@ -29,7 +28,6 @@ from vertebra.build.torchvision_detectors import (
 from vertebra.build.weights import adopt_identity, local_file
 from vertebra.data.datasets.voc import CLASS_NAMES as VOC_CLASSES
 from vertebra.engine.weights import load_weights, read_provenance
-from vertebra.ground.errors import UserError
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import read_yaml, validated
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -95,8 +93,6 @@ def read_detector(weights: str) -> TrainedDetector:
     if weights.startswith("detectron2:"):
         return _read_detectron2(Path(weights.removeprefix("detectron2:")))
     path = local_file(weights)
-    if format_of(path):
-        raise UserError(path, "is an exported file, which eval_det.py alone takes", "name what it was exported from")
     if path.is_dir():
         path = weights_file(path, tool="train_det.py")
     state, facts = load_weights(path)

@@ -11,6 +11,7 @@ from torch import Tensor
 from backbones import Backbone
 from backbones.chain import PixelNorm
 from vertebra.build import hub
+from vertebra.build.export_formats import format_of
 from vertebra.build.foreign_weights import convert
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import UserError
@@ -40,8 +41,15 @@ def resolve_weights(value: str, backbone: str) -> tuple[dict[str, Tensor], dict[
 
 
 def local_file(value: str | Path) -> Path:
-    """Return where on this machine the file is that a value of `--weights` names; hf:USER/NAME is fetched."""
-    return hub.local(value)
+    """Return where on this machine the file is that a value of `--weights` names; hf:USER/NAME is fetched.
+
+    Raises UserError for a file of export.py's, which is no weights.
+    """
+    path = hub.local(value)
+    if format_of(path):
+        only = "is an exported file, which eval_backbone.py, eval_det.py and eval_seg.py alone take"
+        raise UserError(path, only, "name what it was exported from")
+    return path
 
 
 def torchvision_weights(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -104,6 +104,8 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
         raise RecipeError(f"{recipe.backbones[0]} alone is compared with nothing: name a second of --backbones")
     if recipe.backbones and recipe.data is None:
         raise RecipeError("--data is missing: the directory of the data set")
+    if recipe.data is not None and not recipe.data.is_dir():
+        raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
     if recipe.images is not None and not recipe.images.is_dir():
         raise RecipeError(f"--images {recipe.images} is not a directory")
     if recipe.predictions and not recipe.truth and not recipe.runs and not recipe.backbones:

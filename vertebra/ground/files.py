@@ -17,7 +17,7 @@ from vertebra.ground.errors import UserError
 def require_weights(path: Path) -> None:
     """Raise UserError where no file of weights is."""
     if not path.is_file():
-        raise UserError(f"The weights {path} do not exist; check the path, or train them with train_backbone.py.")
+        raise UserError(f"The weights {path} do not exist; check the path.")
 
 
 class DiskFull(OSError):

@@ -73,8 +73,6 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
             hint = "give --heads" if flag == by_head else "write it before the --"
             raise RecipeError(f"{flag} is the matrix's own flag", hint=hint)
     heads = recipe.all_heads()
-    if recipe.data is None or not recipe.data.is_dir():
-        raise RecipeError(f"--data {recipe.data} is not a directory; tools/prepare_data.py fetches or draws data sets")
     weights, pretrainings = recipe.weights_of(), []
     for backbone in recipe.backbones:
         if backbone not in weights:
