@@ -71,7 +71,7 @@ def test_typed_commands_are_accepted_by_their_parsers(document, monkeypatch):
         Annotated[wraps(made)(lambda **_: 0), tyro.conf.subcommand(name)]
         for name, made in prepare_data.COMMANDS.items()
     ]
-    monkeypatch.setattr(prepare_data, "_Command", Union[tuple(prepared)])
+    monkeypatch.setattr(prepare_data, "_Command", Union[tuple(prepared)])  # noqa: UP007
     refused = []
     for line in _typed(document):
         command = (line[1] or line[2]).replace("_", "-")
