@@ -56,7 +56,7 @@ def _typed(document):
     return [line for line in found if line and not INCOMPLETE.search(line[3] or "")]
 
 
-class _Parsed(Exception):  # noqa: N818
+class _Parsed(Exception):
     pass
 
 
