@@ -95,8 +95,9 @@ def check(recipe: CompareRecipe, overrides: tuple[str, ...]) -> None:
                 f"{', '.join(flags)} {verb} for the --backbones of a matrix; runs that exist are only reported on"
             )
     files = [*(path for paths in recipe.predictions_of().values() for path in paths), recipe.truth]
-    for path in (*(files if recipe.task == "det" else ()), expected(recipe)):  # of maps folders, as score.py takes them
-        if path is not None and path.is_dir():
+    files = files if recipe.task == "det" else []  # maps are in folders, as score.py takes them
+    for path in (*files, expected(recipe)):
+        if path is not None and path in files and path.is_dir():
             raise RecipeError(f"{path} is a folder, not a file; of maps of segmenters say --task seg")
         if path is not None and not path.is_file():
             raise RecipeError(f"{path}: there is no such file; check the path")

@@ -128,12 +128,17 @@ def _cityscapes(root: Path, source: str, split: str) -> Layout:
     )
 
 
+def _coco_images(base: Path, split: str) -> str:
+    return f"images/{split}" if (base / "images" / split).is_dir() else split
+
+
 def _coco_stuff(root: Path, source: str, split: str) -> Layout:
     base = _place(root, "coco", f"stuffthingmaps/{split}", "stuffthingmaps_trainval2017.zip as stuffthingmaps")
-    images = next((one for one in (f"images/{split}", split) if (base / one).is_dir()), split)
     values = [value for value, name in enumerate(COCO_STUFF) if name != "-"]
     coding = Coding.of({value: label for label, value in enumerate(values)})
-    return Layout(base, images, f"stuffthingmaps/{split}", tuple(COCO_STUFF[value] for value in values), coding)
+    return Layout(
+        base, _coco_images(base, split), f"stuffthingmaps/{split}", tuple(COCO_STUFF[value] for value in values), coding
+    )
 
 
 def _coco_panoptic(root: Path, source: str, split: str) -> Layout:
@@ -146,9 +151,8 @@ def _coco_panoptic(root: Path, source: str, split: str) -> Layout:
     maps = next((one for one in places if (base / one).is_dir()), None)
     if maps is None:
         raise DataError(base / places[0], "no such folder of maps", f"unpack annotations/panoptic_{split}.zip there")
-    images = next((one for one in (f"images/{split}", split) if (base / one).is_dir()), split)
     names, segments = read_panoptic(base / file)
-    return Layout(base, images, maps, names, Coding.of({}), segments.stems, segments=segments)
+    return Layout(base, _coco_images(base, split), maps, names, Coding.of({}), segments.stems, segments=segments)
 
 
 def _own(root: Path, source: str) -> Layout:

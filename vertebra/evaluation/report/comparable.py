@@ -61,8 +61,8 @@ def read(
         raise UserError(first.path, "COCO's predictions and truth are of detectors, it is a segmenter's", hint)
     by_head: dict[str | None, list[Any]] = {}
     for run in runs:
-        for others in by_head.values():
-            _check_data(task, others[0], run)
+        for of_head in by_head.values():
+            _check_data(task, of_head[0], run)
         same = by_head.setdefault(_head(task, run.protocol), [])
         if same:
             check_comparable(task, same[0], run)

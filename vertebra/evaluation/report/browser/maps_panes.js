@@ -84,6 +84,7 @@ const Panes = (() => {
     svg.replaceChildren(photo);
     svg.item = item;
     if (focusable && pane === "truth") {
+      svg.cursor = { x: image.width / 2, y: image.height / 2 };
       svg.setAttribute("tabindex", "0");
       svg.setAttribute("role", "application"); // so that screen readers leave it the arrow keys
       svg.setAttribute("aria-label", `${svg.getAttribute("aria-label")}; arrow keys tell its pixels`);
@@ -143,11 +144,7 @@ const Panes = (() => {
     told.setAttribute("aria-live", "polite");
     root.after(told);
     const tell = async (svg) => (told.textContent = (await place(svg)).join("; "));
-    root.addEventListener("focusin", ({ target: svg }) => {
-      if (!isActive(svg)) return;
-      svg.cursor ??= { x: svg.item.image.width / 2, y: svg.item.image.height / 2 };
-      tell(svg);
-    });
+    root.addEventListener("focusin", ({ target: svg }) => isActive(svg) && tell(svg));
     root.addEventListener("focusout", ({ target: svg }) => {
       hideTip();
       if (svg.cursor) mark(svg);
