@@ -15,10 +15,11 @@ import yaml
 
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import file_state, make_detector
-from vertebra.build.detectron2_config import detectron2_config, detectron2_recipe, flat_keys, nested
+from vertebra.build.detectron2_config import detectron2_config, detectron2_recipe, nested
 from vertebra.build.detectron2_weights import from_detectron2, to_detectron2
 from vertebra.build.trained_detector import read_detector
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.parse import flatten
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 
@@ -55,7 +56,7 @@ def test_the_way_out_and_in_gives_the_same_detector(name: str) -> None:
     ours = from_detectron2(theirs, again, bgr=False)
     assert ours.keys() == state.keys()
     assert all(torch.equal(ours[key], tensor) for key, tensor in state.items())
-    assert yaml.safe_load(yaml.safe_dump(nested(config))) == nested(config) and flat_keys(nested(config)) == config
+    assert yaml.safe_load(yaml.safe_dump(nested(config))) == nested(config) and flatten(nested(config)) == config
 
 
 def test_names_and_orders_are_vertebras() -> None:

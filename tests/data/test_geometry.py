@@ -11,9 +11,17 @@ from torchvision.transforms import v2
 from tests.data.writers import picture
 from vertebra.data.loading.targets import place_on
 from vertebra.data.transforms.classification_views import AUGMENTS, ClassificationTransform
-from vertebra.data.transforms.detection_views import detection_view
+from vertebra.data.transforms.detection_views import DrawnView, view_truths, write_view
 from vertebra.data.transforms.geometry import Box, centre_crop, pad_crop, resize
 from vertebra.ground.rle import Patch
+
+
+def detection_view(image, boxes_G4, masks_G, *, size_hw, flip, out_HW3=None):
+    """Pixels, boxes and masks of the view of a whole image, as a detector's reader makes them."""
+    view = DrawnView(Box(0, 0, *image.shape[:2]), size_hw, flip)
+    out_HW3 = np.empty((*size_hw, 3), np.uint8) if out_HW3 is None else out_HW3
+    write_view(image, view, 0.0, np.random.default_rng(0), out_HW3)
+    return (out_HW3, *view_truths(boxes_G4, masks_G, image.shape[:2], view))
 
 
 @st.composite

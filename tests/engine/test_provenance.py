@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from vertebra.engine import precision, provenance, rng
-from vertebra.engine.provenance import differing_fields, flatten, protocol_hash
+from vertebra.engine.provenance import differing_fields, protocol_hash
+from vertebra.ground.parse import flatten
 
 
 def test_a_protocol_is_its_names_and_values_in_any_order():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from vertebra.evaluation.metrics.masks import paste, paste_to_rle
+from vertebra.evaluation.metrics.masks import paste_to_rle, windows
 from vertebra.ground.rle import to_json
 
 SIZE_HW = (48, 64)
@@ -45,6 +45,14 @@ def sampled(probabilities_MM, box, size_hw):
     grid_HW2 = torch.stack([x_W.expand(height, width), y_H[:, None].expand(height, width)], dim=2)
     values = F.grid_sample(torch.from_numpy(probabilities_MM).double()[None, None], grid_HW2[None], align_corners=False)
     return values[0, 0].numpy()
+
+
+def paste(probabilities_MM, box, size_hw):
+    """The object's mask, uint8 0/1, on the whole image."""
+    mask_HW = np.zeros(size_hw, np.uint8)
+    for top, left, bits_wh in windows(probabilities_MM[None], np.asarray(box)[None], size_hw):
+        mask_HW[top : top + bits_wh.shape[1], left : left + bits_wh.shape[0]] = bits_wh.T
+    return mask_HW
 
 
 def agrees(probabilities_MM, box, size_hw):

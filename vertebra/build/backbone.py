@@ -9,6 +9,7 @@ from typing import Any
 from backbones import Backbone, BackboneError, create_backbone
 from backbones.blocks import recompute_blocks
 from backbones.classifier import Classifier
+from backbones.norms import freeze_norms
 from backbones.vgg import shallow_layers
 from vertebra.build.weights import local_file, resolve_weights, start_from
 from vertebra.engine.weights import check_provenance, load_into, load_weights
@@ -18,9 +19,9 @@ from vertebra.recipes.schema import (
     RunRecipe,
     require_weights,
 )
-from vertebra.recipes.schema_detection import DetectionRecipe
-from vertebra.recipes.schema_localisation import LocalisationRecipe
-from vertebra.recipes.schema_segmentation import SegmentationRecipe
+from vertebra.recipes.schema_detection import DetectionRecipe, Detector
+from vertebra.recipes.schema_localisation import LocalisationRecipe, PerClassRPN
+from vertebra.recipes.schema_segmentation import SegmentationRecipe, SegmenterModel
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ def make_detector_backbone(recipe: RunRecipe, num_classes: int = 1000) -> Backbo
     return build_backbone(recipe, num_classes, dilate_last=dilate_last, output_stride=output_stride)
 
 
+def freeze(backbone: Backbone, settings: Detector | PerClassRPN | SegmenterModel) -> None:
+    """Freeze what its head's settings have frozen: all norms, and the stages up to a stride."""
+    if settings.norms == "frozen":
+        freeze_norms(backbone)
+    backbone.freeze(settings.freeze_stride)
+
+
 def pretrained_backbone(
     recipe: DetectionRecipe | LocalisationRecipe | SegmentationRecipe,
 ) -> tuple[Backbone, dict[str, Any]]:
@@ -63,7 +71,7 @@ def pretrained_backbone(
     Raises RecipeError where `--weights` is missing, or is `none` while something would stay frozen: random layers
     that never learn are no baseline.
     """
-    require_weights(recipe.weights, is_frozen=recipe.model.is_frozen)
+    require_weights(recipe.weights, recipe.model)
     if recipe.weights == "none":
         return make_detector_backbone(recipe), {"source": "none"}
     state, origin = resolve_weights(recipe.weights, recipe.backbone)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from backbones import Backbone
-from backbones.norms import freeze_norms
 from detectors.anchors import AnchorGrid
 from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
+from vertebra.build.backbone import freeze
+from vertebra.build.hold_out import limited
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
-from vertebra.data.loading.sampling import evenly
 from vertebra.data.loading.views import Crops, View, Whole
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
@@ -25,25 +25,18 @@ from vertebra.recipes.schema_localisation import LocalisationRecipe
 
 def open_train(recipe: LocalisationRecipe) -> LocalisationDataset:
     """Return the training set, cut to the recipe's `limit`."""
-    return _open(recipe, recipe.train_split, recipe.limit)
+    return limited(open_localisation(recipe.data_directory(), recipe.train_split), recipe.limit)
 
 
 def open_test(recipe: LocalisationRecipe) -> LocalisationDataset:
     """Return the test set, cut to the recipe's `test.limit`."""
-    return _open(recipe, recipe.test_split, recipe.test.limit)
-
-
-def _open(recipe: LocalisationRecipe, split: str, limit: int | None) -> LocalisationDataset:
-    dataset = open_localisation(recipe.data_directory(), split)
-    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+    return limited(open_localisation(recipe.data_directory(), recipe.test_split), recipe.test.limit)
 
 
 def build_localizer(recipe: LocalisationRecipe, backbone: Backbone, classes: int) -> Localizer:
     """Return the per-class RPN on the cut backbone, in train mode; what lies above the cut is left out."""
     settings = recipe.model
-    if settings.norms == "frozen":
-        freeze_norms(backbone)
-    backbone.freeze(settings.freeze_stride)
+    freeze(backbone, settings)
     trunk, _ = backbone.cut(stride=settings.cut_stride)
     anchors = AnchorGrid(scales=settings.anchor_sizes, ratios=settings.anchor_ratios, stride=trunk.stride)
     localizer = Localizer(
@@ -122,5 +115,5 @@ def build_classifier(
     if recipe.classifier is None:
         return None
     net = load_net(recipe.classifier, device, size=None, resize=None, precision="auto")
-    common_classes([net], dataset.class_names, dataset.objects.source)
+    common_classes([net], dataset.class_names, dataset.source)
     return net, plan_views([net], [recipe.test.classifier_view], device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from backbones.chain import PIXEL_MEAN
+from vertebra.build.hold_out import limited
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
@@ -20,7 +21,6 @@ from vertebra.data.loading.resident import (
     resident_test_loader,
     resident_train_loader,
 )
-from vertebra.data.loading.sampling import evenly
 from vertebra.data.transforms.classification_views import ClassificationTransform, Growth, Mixing
 from vertebra.data.transforms.pixels import pixel_changes
 from vertebra.engine.distributed import World
@@ -31,9 +31,7 @@ from vertebra.recipes.schema import BackboneRecipe
 def open_classes(recipe: BackboneRecipe, split: str) -> ClassificationDataset:
     """Open the recipe's split "train", cut to its `limit`, or "val"."""
     name = recipe.train_split if split == "train" else recipe.test_split
-    dataset = open_classification(recipe.data_directory(), name)
-    limited = split == "train" and recipe.limit is not None
-    return dataset.subset(evenly(len(dataset), recipe.limit)) if limited else dataset
+    return limited(open_classification(recipe.data_directory(), name), recipe.limit if split == "train" else None)
 
 
 def class_train_loader(

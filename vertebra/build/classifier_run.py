@@ -40,9 +40,6 @@ class ClassifierTraining(TrainingJob[BackboneRecipe, ClassificationDataset]):
     def open_data(self) -> tuple[ClassificationDataset, ClassificationDataset]:
         return open_classes(self.recipe, "train"), open_classes(self.recipe, "val")
 
-    def source(self, dataset: ClassificationDataset) -> str:
-        return f"{dataset.split} of {dataset.root}"
-
     def make_model(self) -> Classifier:
         recipe = self.recipe
         self.model, self._origin = build_classifier(recipe, len(self.train_set.class_names))

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vertebra.build.hold_out import part_of_training
+from vertebra.build.hold_out import limited, part_of_training
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
 from vertebra.data.loading.detection import TruthPolicy, at_several_sizes
 from vertebra.data.loading.loaders import Loader
-from vertebra.data.loading.sampling import evenly
 from vertebra.data.transforms.canvases import FixedView
 from vertebra.data.transforms.detection_views import DetectionAugmentation, ViewDraw
 from vertebra.engine.distributed import World
@@ -31,14 +30,14 @@ def open_train(recipe: DetectionRecipe) -> DetectionDataset:
 
     Raises ValueError where it has no truth to learn from.
     """
-    return _cut(_open_train_source(recipe, held_out=False), recipe.limit)
+    return limited(_open_train_source(recipe, held_out=False), recipe.limit)
 
 
 def open_test(recipe: DetectionRecipe) -> DetectionDataset:
     """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
     if recipe.validation:
-        return _cut(_open_train_source(recipe, held_out=True), recipe.test.limit)
-    return _cut(_open(recipe, recipe.source("test")), recipe.test.limit)
+        return limited(_open_train_source(recipe, held_out=True), recipe.test.limit)
+    return limited(_open(recipe, recipe.source("test")), recipe.test.limit)
 
 
 def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
@@ -67,10 +66,6 @@ def _without_mask(dataset: DetectionDataset) -> str | None:
         return None
     image = int(np.searchsorted(dataset.starts, bare[0], side="right")) - 1
     return f" for {len(bare)} of {counted(len(dataset.labels_K), 'object')}, such as one of {dataset.path(image)}"
-
-
-def _cut(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
-    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 
 def require_files(train_set: DetectionDataset, test_set: DetectionDataset, world: World) -> None:

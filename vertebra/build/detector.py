@@ -13,7 +13,6 @@ from torch import nn
 
 from backbones import Backbone
 from backbones.cut import Part, RegionHead
-from backbones.norms import freeze_norms
 from backbones.winograd import use_winograd
 from detectors.anchors import AnchorGrid
 from detectors.bodies import FeaturePyramid, MakeNorm, SingleMap, group_norm
@@ -26,6 +25,7 @@ from detectors.postprocess import PostProcess
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.rpn import RPN, ProposalLimits, RPNHead
 from detectors.testtime import ImprovedDetector
+from vertebra.build.backbone import freeze
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
 from vertebra.engine.weights import load_into, save_weights
@@ -48,11 +48,9 @@ def make_detector(recipe: DetectionRecipe, backbone: Backbone, classes: int) -> 
     """Return the recipe's detector on that backbone, in train mode; of engine detectron2 it is not a FasterRCNN, but
     gives losses and detections as one does."""
     settings = recipe.model
-    if settings.norms == "frozen":
-        freeze_norms(backbone)
-    elif settings.norms == "sync" and over_gpus("model.norms"):
+    if settings.norms == "sync" and over_gpus("model.norms"):
         nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
-    backbone.freeze(settings.freeze_stride)
+    freeze(backbone, settings)
     if recipe.engine == "detectron2":
         from vertebra.build.detectron2_engine import Detectron2Detector
 

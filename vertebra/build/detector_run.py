@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
+from backbones import Backbone
 from detectors.faster_rcnn import FasterRCNN, Proposer
-from vertebra.build import detection_data, detector, hub
-from vertebra.build.backbone import pretrained_backbone
+from vertebra.build import detection_data, hub
 from vertebra.build.cost import cost
-from vertebra.build.detector import make_tested
+from vertebra.build.detector import make_detector, make_tested
 from vertebra.build.detectron2_engine import engine_version
-from vertebra.build.run import TrainingJob
+from vertebra.build.head_run import HeadTraining
 from vertebra.build.trained_detector import is_detector, read_detector
 from vertebra.build.training import autocast_of
 from vertebra.data.datasets.records import DetectionDataset
@@ -27,24 +27,21 @@ from vertebra.engine.session import Record
 from vertebra.evaluation.metrics.summary import log_figures, summarise
 from vertebra.evaluation.predict.detections import predict_detections, predict_proposals
 from vertebra.ground.files import write_json
-from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 logger = logging.getLogger(__name__)
 
 
-class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
-    """Trains Faster R-CNN or Mask R-CNN on a pre-trained backbone; see `TrainingJob`."""
+class DetectorTraining(HeadTraining[DetectionRecipe, DetectionDataset]):
+    """Trains Faster R-CNN or Mask R-CNN, or trains a detector on; see `HeadTraining`."""
 
     kind = "det"
     figure = "AP"
+    results = "predictions"
     model: FasterRCNN
 
     def open_data(self) -> tuple[DetectionDataset, DetectionDataset]:
         return detection_data.open_train(self.recipe), detection_data.open_test(self.recipe)
-
-    def source(self, dataset: DetectionDataset) -> str:
-        return dataset.source
 
     def data_name(self) -> str:
         return self.recipe.dataset
@@ -52,37 +49,32 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
     def check_files(self) -> None:
         detection_data.require_files(self.train_set, self.test_set, self.world)
 
-    def make_model(self) -> FasterRCNN:
-        classes, weights = self.train_set.class_names, self.recipe.weights
-        if is_detector(weights):
-            trained = read_detector(weights)
-            self._backbone, model = trained.start(self.recipe, classes)
-            self._origin = {"source": weights, "detector": trained.facts["detector"], "classes": trained.class_names}
-            self._origin |= hub.revision_of(weights)
-        else:
-            self._backbone, self._origin = pretrained_backbone(self.recipe)
-            model = detector.make_detector(self.recipe, self._backbone, len(classes))
-        self.model = model.to(self.world.device)
-        return self.model
+    def make_model(self) -> nn.Module:
+        weights = self.recipe.weights
+        if not is_detector(weights):
+            return super().make_model()
+        trained = read_detector(weights)
+        self.backbone, model = trained.start(self.recipe, self.train_set.class_names)
+        self.origin = {"source": weights, "detector": trained.facts["detector"], "classes": trained.class_names}
+        self.origin |= hub.revision_of(weights)
+        return self.begin_with(model)
+
+    def assemble(self, backbone: Backbone) -> FasterRCNN:
+        return make_detector(self.recipe, backbone, len(self.train_set.class_names))
 
     def title(self) -> str:
-        return f"{self.recipe.model.title} on {self.recipe.backbone} (weights: {self._origin['source']})"
+        return f"{self.recipe.model.title} on {self.recipe.backbone} (weights: {self.origin['source']})"
 
-    def facts(self, iterations: int) -> dict[str, Any]:
+    def own_facts(self) -> dict[str, Any]:
         return {
             "detector": self.recipe.model.title,
-            "backbone": self._backbone.identity(),
             "category_ids": list(self.train_set.category_ids),
-            "training_data": {"name": self.train_set.source, "images": len(self.train_set)},
-            "weights": self._origin,
-            "recipe": self.recipe.model_dump(mode="json"),
             "sample_hash": sample_hash(self.recipe),
-            "iterations": iterations,
         }
 
     def protocol(self) -> dict[str, Any]:
         engine = {} if self.recipe.engine == "vertebra" else {"engine": engine_version()}
-        return {**protocol_fields(self.recipe), **engine, "test_fingerprint": self.test_set.fingerprint()}
+        return {**super().protocol(), **engine}
 
     def begin(self, run: RunDirectory) -> None:
         source, recipe = self.recipe.test_source, self.recipe
@@ -104,9 +96,7 @@ class DetectorTraining(TrainingJob[DetectionRecipe, DetectionDataset]):
     def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
         if self.recipe.write_proposals:
             write_proposals(self.recipe, self.model, self.test_set, self.world, run.path / "proposals.json")
-        detector.save_detector(run, self.model, record, facts, best=self.best)
-        run.finish(facts)
-        logger.info("predictions, figures and weights: %s", run.path)
+        super().finish(run, record, facts)
 
 
 def evaluate_detector(

@@ -1,4 +1,7 @@
-"""What is held out of a training set for validation: tested on instead of the test set, and never learnt from."""
+"""Parts of data sets: a recipe's limit, and what is held out of a training set for validation.
+
+The latter is tested on instead of the test set, and never learnt from.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from vertebra.data.datasets.records import DetectionDataset
+from vertebra.data.datasets.localisation import LocalisationDataset
+from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.semantic import SemanticDataset
+from vertebra.data.loading.sampling import evenly
 from vertebra.ground.formats import counted
 
 Labelled = TypeVar("Labelled", DetectionDataset, SemanticDataset)
+AnySet = TypeVar("AnySet", ClassificationDataset, DetectionDataset, LocalisationDataset, SemanticDataset)
+
+
+def limited(dataset: AnySet, limit: int | None) -> AnySet:
+    """Return `limit` of the images, evenly spaced; None: all."""
+    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 
 
 def part_of_training(dataset: Labelled, share: float, *, held_out: bool) -> Labelled:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import logging
 import statistics
 from typing import Any
 
 import numpy as np
 
+from backbones import Backbone
 from detectors.localizer import Localizer
-from vertebra.build import build_localisation, detection_data, detector
-from vertebra.build.backbone import pretrained_backbone
-from vertebra.build.run import TrainingJob
+from vertebra.build import build_localisation, detection_data
+from vertebra.build.head_run import HeadTraining
 from vertebra.build.training import autocast_of, share_of_test
 from vertebra.build.weights import local_file
 from vertebra.data.datasets.localisation import LocalisationDataset
@@ -28,22 +27,18 @@ from vertebra.evaluation.predict.ensembles import scorer
 from vertebra.evaluation.predict.localisation import Guesses, mean_share, predict_boxes
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 
-logger = logging.getLogger(__name__)
 
-
-class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
-    """Trains a per-class RPN on a cut, pre-trained backbone; see `TrainingJob`."""
+class LocalizerTraining(HeadTraining[LocalisationRecipe, LocalisationDataset]):
+    """Trains a per-class RPN on a cut backbone; see `HeadTraining`."""
 
     kind = "loc"
     figure = "located"
+    results = "boxes"
     model: Localizer
     _summary: dict[str, Any] | None = None
 
     def open_data(self) -> tuple[LocalisationDataset, LocalisationDataset]:
         return build_localisation.open_train(self.recipe), build_localisation.open_test(self.recipe)
-
-    def source(self, dataset: LocalisationDataset) -> str:
-        return dataset.objects.source
 
     def check_files(self) -> None:
         detection_data.require_files(self.train_set.objects, self.test_set.objects, self.world)
@@ -52,25 +47,17 @@ class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
         self._classifier = PredictedClasses(self.recipe, self.test_set, self.world)
         self._mean_share_hw = mean_share(build_localisation.truth_of(self.train_set))
 
-    def make_model(self) -> Localizer:
-        self._backbone, self._origin = pretrained_backbone(self.recipe)
-        model = build_localisation.build_localizer(self.recipe, self._backbone, len(self.train_set.class_names))
-        self.model = model.to(self.world.device)
-        return self.model
+    def assemble(self, backbone: Backbone) -> Localizer:
+        return build_localisation.build_localizer(self.recipe, backbone, len(self.train_set.class_names))
 
     def title(self) -> str:
-        return f"Per-class RPN on {self.recipe.backbone} (weights: {self._origin['source']})"
+        return f"Per-class RPN on {self.recipe.backbone} (weights: {self.origin['source']})"
 
-    def facts(self, iterations: int) -> dict[str, Any]:
+    def own_facts(self) -> dict[str, Any]:
         return {
             "detector": "per-class RPN on a cut backbone",
-            "backbone": self._backbone.identity(),
-            "training_data": {"name": self.train_set.objects.source, "images": len(self.train_set)},
             "training_share_hw": list(self._mean_share_hw),
-            "weights": self._origin,
             "classifier": self._classifier.describe(),
-            "recipe": self.recipe.model_dump(mode="json"),
-            "iterations": iterations,
         }
 
     def protocol(self) -> dict[str, Any]:
@@ -97,11 +84,9 @@ class LocalizerTraining(TrainingJob[LocalisationRecipe, LocalisationDataset]):
         return figures_of(self._summary)
 
     def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
-        detector.save_detector(run, self.model, record, facts, best=self.best)
-        run.finish(facts)
+        super().finish(run, record, facts)
         if self.world.is_main and self._summary is not None:
             print(sentence(self._summary))
-        logger.info("boxes, figures and weights: %s", run.path)
 
 
 def evaluate_localizer(

@@ -41,6 +41,8 @@ class Images(Protocol):
     """The part that all kinds of data sets have in common."""
 
     @property
+    def source(self) -> str: ...
+    @property
     def class_names(self) -> Sequence[str]: ...
     @property
     def notes(self) -> Sequence[str]: ...
@@ -75,10 +77,6 @@ class TrainingJob(ABC, Generic[AnyRecipe, AnySet]):
     @abstractmethod
     def open_data(self) -> tuple[AnySet, AnySet]:
         """Return the training set and the test set."""
-
-    @abstractmethod
-    def source(self, dataset: AnySet) -> str:
-        """Return the name of a data set, for messages."""
 
     def data_name(self) -> str:
         """Return the word for the data in the name of the run directory."""
@@ -146,7 +144,7 @@ def memory_savers(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe 
 def _train(job: TrainingJob[Any, Any]) -> int:
     """Whatever can be wrong with the command is found before a directory is made, in the way of the next try."""
     world, train_set, test_set = job.world, job.train_set, job.test_set
-    check_classes(train_set.class_names, job.source(train_set), test_set.class_names, job.source(test_set))
+    check_classes(train_set.class_names, train_set.source, test_set.class_names, test_set.source)
     iterations = iterations_of(job.recipe, len(train_set))
     job.recipe = recipe = completed(job.recipe, world, kind=job.kind, data=job.data_name())
     schedule = build_schedule(recipe.solver, iterations, figure=job.figure, images=len(train_set))
@@ -164,8 +162,8 @@ def _train(job: TrainingJob[Any, Any]) -> int:
         return 0
     logger.info(
         "%s, %d classes, %d training images (%s), %d test images (%s), %d iterations of %d images, %s on %s -> %s",
-        job.title(), len(train_set.class_names), len(train_set), job.source(train_set), len(test_set),
-        job.source(test_set), iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
+        job.title(), len(train_set.class_names), len(train_set), train_set.source, len(test_set), test_set.source,
+        iterations, recipe.solver.batch_size, recipe.precision, world.device, run.path,
     )  # fmt: skip
     if sentence := describe_rate(recipe.solver):
         logger.info(sentence)

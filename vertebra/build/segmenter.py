@@ -11,17 +11,15 @@ from torch import nn
 
 from backbones import Backbone
 from backbones.chain import FeatureSpec
-from backbones.norms import freeze_norms
 from segmenters.heads import HEADS, FullyConvolutional, SemanticPyramid
 from segmenters.segmenter import Segmenter
 from segmenters.testtime import AveragedViews
-from vertebra.build.backbone import make_detector_backbone
+from vertebra.build.backbone import freeze, make_detector_backbone
 from vertebra.build.detector import load_file_state, make_pyramid, over_gpus
-from vertebra.build.hold_out import part_of_training
+from vertebra.build.hold_out import limited, part_of_training
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
-from vertebra.data.loading.sampling import evenly
 from vertebra.data.loading.segmentation import segmentation_test_loader, segmentation_train_loader
 from vertebra.data.transforms.canvases import FixedView, Size, TightView
 from vertebra.data.transforms.segmentation_views import SegmentationDraw
@@ -38,7 +36,7 @@ def open_train(recipe: SegmentationRecipe) -> SemanticDataset:
     Raises ValueError where it has no truth to learn from.
     """
     whole = open_semantic(recipe.data_directory(), recipe.source("train"))
-    return _cut(part_of_training(whole, recipe.validation, held_out=False), recipe.limit)
+    return limited(part_of_training(whole, recipe.validation, held_out=False), recipe.limit)
 
 
 def open_test(recipe: SegmentationRecipe) -> SemanticDataset:
@@ -46,19 +44,13 @@ def open_test(recipe: SegmentationRecipe) -> SemanticDataset:
     dataset = open_semantic(recipe.data_directory(), recipe.source("train" if recipe.validation else "test"))
     if recipe.validation:
         dataset = part_of_training(dataset, recipe.validation, held_out=True)
-    return _cut(dataset, recipe.test.limit)
-
-
-def _cut(dataset: SemanticDataset, limit: int | None) -> SemanticDataset:
-    return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+    return limited(dataset, recipe.test.limit)
 
 
 def make_segmenter(recipe: SegmentationRecipe, backbone: Backbone, classes: int) -> Segmenter:
     """Return the segmenter on the backbone, in train mode. Raises BackboneError where it lacks a map."""
     settings = recipe.model
-    if settings.norms == "frozen":
-        freeze_norms(backbone)
-    backbone.freeze(settings.freeze_stride)
+    freeze(backbone, settings)
     if settings.head == "pyramid":
         pyramid = make_pyramid(backbone)
         levels = [FeatureSpec(pyramid.channels, stride) for stride in pyramid.strides[:LEVELS]]

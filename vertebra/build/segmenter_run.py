@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones import Backbone
 from segmenters.segmenter import Segmenter
 from vertebra.build import segmenter
-from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.cost import cost
-from vertebra.build.detector import save_detector
-from vertebra.build.run import TrainingJob
+from vertebra.build.head_run import HeadTraining
 from vertebra.build.training import autocast_of
 from vertebra.data.datasets.faults import Fault, refuse
 from vertebra.data.datasets.semantic import SemanticDataset
@@ -26,31 +24,25 @@ from vertebra.data.prepare.map_survey import survey_maps
 from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
-from vertebra.engine.session import Record
 from vertebra.engine.weights import load_weights
 from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps, write_map
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically, write_json
-from vertebra.recipes.schema import protocol_fields
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
-logger = logging.getLogger(__name__)
 
-
-class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
-    """Trains a segmenter on a pre-trained backbone; see `TrainingJob`."""
+class SegmenterTraining(HeadTraining[SegmentationRecipe, SemanticDataset]):
+    """Trains a segmenter; see `HeadTraining`."""
 
     kind = "seg"
     figure = "mIoU"
+    results = "maps"
     model: Segmenter
 
     def open_data(self) -> tuple[SemanticDataset, SemanticDataset]:
         return segmenter.open_train(self.recipe), segmenter.open_test(self.recipe)
-
-    def source(self, dataset: SemanticDataset) -> str:
-        return dataset.source
 
     def data_name(self) -> str:
         return self.recipe.dataset
@@ -58,28 +50,15 @@ class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
     def check_files(self) -> None:
         self.world.decide(lambda: refuse(unusable(self.test_set)))
 
-    def make_model(self) -> Segmenter:
-        self._backbone, self._origin = pretrained_backbone(self.recipe)
-        model = segmenter.make_segmenter(self.recipe, self._backbone, len(self.train_set.class_names))
-        self.model = model.to(self.world.device)
-        return self.model
+    def assemble(self, backbone: Backbone) -> Segmenter:
+        return segmenter.make_segmenter(self.recipe, backbone, len(self.train_set.class_names))
 
     def title(self) -> str:
-        return f"{self.recipe.model.head} on {self.recipe.backbone} (weights: {self._origin['source']})"
+        return f"{self.recipe.model.head} on {self.recipe.backbone} (weights: {self.origin['source']})"
 
-    def facts(self, iterations: int) -> dict[str, Any]:
-        return {
-            "segmenter": self.recipe.model.head,
-            "backbone": self._backbone.identity(),
-            "palette": self.train_set.palette[: len(self.train_set.class_names)].tolist(),
-            "training_data": {"name": self.train_set.source, "images": len(self.train_set)},
-            "weights": self._origin,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "iterations": iterations,
-        }
-
-    def protocol(self) -> dict[str, Any]:
-        return {**protocol_fields(self.recipe), "test_fingerprint": self.test_set.fingerprint()}
+    def own_facts(self) -> dict[str, Any]:
+        palette = self.train_set.palette[: len(self.train_set.class_names)].tolist()
+        return {"segmenter": self.recipe.model.head, "palette": palette}
 
     def train_loader(self, *, start: int, iterations: int) -> Any:
         return segmenter.train_loader(self.recipe, self.train_set, self.world, start=start, iterations=iterations)
@@ -89,11 +68,6 @@ class SegmenterTraining(TrainingJob[SegmentationRecipe, SemanticDataset]):
 
     def evaluate(self, run: RunDirectory) -> dict[str, float]:
         return evaluate_segmenter(self.recipe, self.model, self.test_set, self.world, run)
-
-    def finish(self, run: RunDirectory, record: Record, facts: dict[str, Any]) -> None:
-        save_detector(run, self.model, record, facts, best=self.best)
-        run.finish(facts)
-        logger.info("maps, figures and weights: %s", run.path)
 
 
 def evaluate_segmenter(

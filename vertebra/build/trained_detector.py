@@ -15,7 +15,7 @@ from detectors.faster_rcnn import FasterRCNN
 from vertebra.build import detector
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import check_member
-from vertebra.build.detectron2_config import MSRA_MEAN, MSRA_STD, classes_of, detectron2_recipe, flat_keys
+from vertebra.build.detectron2_config import MSRA_MEAN, MSRA_STD, classes_of, detectron2_recipe
 from vertebra.build.detectron2_weights import from_detectron2
 from vertebra.build.results import weights_file
 from vertebra.build.torchvision_detectors import (
@@ -29,6 +29,7 @@ from vertebra.build.weights import adopt_identity, local_file
 from vertebra.data.datasets.voc import CLASS_NAMES as VOC_CLASSES
 from vertebra.engine.weights import load_weights, read_provenance
 from vertebra.ground.formats import counted
+from vertebra.ground.parse import flatten
 from vertebra.recipes.command_line import read_yaml, validated
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -116,7 +117,7 @@ def _read_torchvision(weights: str) -> TrainedDetector:
 def _read_detectron2(path: Path) -> TrainedDetector:
     state, _ = load_weights(path)
     file = next((file for file in (path.with_suffix(".yaml"), path.with_name("config.yaml")) if file.is_file()), None)
-    config = flat_keys(read_yaml(file)) if file is not None else {}
+    config = flatten(read_yaml(file)) if file is not None else {}
     if "MODEL.META_ARCHITECTURE" not in config:
         logger.warning(
             "no configuration of detectron2's lies beside %s: read as its model zoo's, BGR pixels less their mean, the "

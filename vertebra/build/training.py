@@ -66,8 +66,7 @@ def describe_rate(solver: Solver) -> str | None:
 def build_optimizer(solver: Solver, model: nn.Module) -> Optimizer:
     """Return the optimiser over all trained parameters of `model`."""
     options: dict[str, Any] = {"lr": solver.rate(), "weight_decay": solver.weight_decay}
-    options["layer_decay"] = solver.layer_decay
-    options |= {"decay_norms": solver.decay_norms, "decay_biases": solver.decay_norms}
+    options |= {"decay_norms": solver.decay_norms, "layer_decay": solver.layer_decay}
     if solver.optimizer == "sgd":
         options |= {"momentum": solver.momentum, "nesterov": solver.nesterov}
     make: Any = OPTIMIZERS[solver.optimizer]

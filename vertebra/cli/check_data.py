@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vertebra.cli.common import make_room
+from vertebra.cli.common import bar, counting, make_room
 from vertebra.ground.formats import counted
 
 if TYPE_CHECKING:
@@ -82,18 +82,11 @@ def check(
 
 def check_one(data: Path, source: str, config: str | None = None, processes: int = 0) -> tuple[Checked, dict[str, Any]]:
     """Check a source and print what there is to say; return it, and its part of the report."""
-    from tqdm import tqdm
-
     from vertebra.data.prepare.check import check, is_detection
     from vertebra.data.prepare.findings import contents, contents_in_words
     from vertebra.recipes.schema import DEFAULT_RECIPES
 
-    with tqdm(desc=source, unit="image", dynamic_ncols=True, disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with counting(source) as show:
         checked = check(data, source, processes=processes, progress=show)
     _print_faults(source, checked.faults)
     anchors, recipe = None, ""
@@ -176,8 +169,6 @@ def _compare(train: Checked, test: Checked, report: dict[str, Any]) -> None:
 
 def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str, Any]) -> int:
     """Write all sets anew and check what was written; return how many faults are left."""
-    from tqdm import tqdm
-
     from vertebra.data.prepare.check import check
     from vertebra.data.prepare.fix import write_fixed
 
@@ -186,11 +177,7 @@ def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str,
     left = 0
     for one in checked:
         place = output / kinds[one.source] if len(set(kinds.values())) > 1 else output
-
-        def progress(work: Any, source: str = one.source) -> Any:
-            return tqdm(work, desc=f"writing {source}", unit="image", dynamic_ncols=True, disable=None)
-
-        fixed = write_fixed(one, data, place, split_name(one.source), progress=progress)
+        fixed = write_fixed(one, data, place, split_name(one.source), progress=bar(f"writing {one.source}"))
         if fixed is None:
             print(f"{one.source}: nothing in it can be used, so that nothing was written")
             left += one.fatal

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +80,25 @@ def make_room(flag: str, path: Path | None) -> None:
 
         raise RecipeError(f"{flag} {path} is a directory: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def bar(description: str, unit: str = "image") -> Callable[..., Any]:
+    """Return what shows, on a terminal, a progress bar over what it is given."""
+    from tqdm import tqdm
+
+    return partial(tqdm, desc=description, unit=unit, dynamic_ncols=True, disable=None)
+
+
+@contextmanager
+def counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows on a progress bar how many images are done, and of how many."""
+    with bar(description)() as shown:
+
+        def show(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield show
 
 
 def in_processes(gpus: int, device: str, work: Callable[[World], int]) -> int:

@@ -96,7 +96,7 @@ def evaluate(settings: Settings, world: World) -> int:
         before, now = ({**one.protocol(), "classifier": one.classifier} for one in (trained, recipe))
         require_same_protocol(before, now, facts, test_set.fingerprint())
     known = tuple(facts["class_names"])
-    check_classes(known, path, test_set.class_names, test_set.objects.source)
+    check_classes(known, path, test_set.class_names, test_set.source)
     classified = PredictedClasses(recipe, test_set, world)
     if settings.ilsvrc and recipe.classifier is None:
         raise RecipeError("--ilsvrc holds guesses of classes: name what predicts them with --classifier FILE")

@@ -18,6 +18,7 @@ anew without them: python tools/prepare_data.py check --data DIR --fix CLEAN
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -25,6 +26,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from vertebra.cli.check_data import check, check_one, split_name
+from vertebra.cli.common import bar, counting
 from vertebra.ground.errors import RecipeError
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import program
@@ -48,8 +50,6 @@ def sample(
     """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
     from dataclasses import replace
 
-    from tqdm import tqdm
-
     from vertebra.data.sample import SampleSpec, write_sample_set
 
     spec = SampleSpec(seed=seed)
@@ -57,14 +57,8 @@ def sample(
         spec = replace(spec, train_scenes=scenes[0], val_scenes=scenes[1])
     if any(objects):
         spec = replace(spec, train_objects=objects[0], val_objects=objects[1])
-    bar = tqdm(desc="drawing", unit="image", dynamic_ncols=True, disable=None)
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    summary = write_sample_set(data, spec, progress=show)
-    bar.close()
+    with counting("drawing") as show:
+        summary = write_sample_set(data, spec, progress=show)
     print(f"The sample set is in {data}: {summary}")
     return 0
 
@@ -79,87 +73,60 @@ def sample_loc(
     ] = "folders",
 ) -> int:
     """Draw the sample set's images for localisation: one class an image, its objects in boxes."""
-    from tqdm import tqdm
-
     from vertebra.data.sample.locations import write_locations
 
-    with tqdm(desc="drawing", unit="image", total=sum(images), dynamic_ncols=True, disable=None) as bar:
-        write_locations(
-            data, seed=seed, counts=images, layout=layout, progress=lambda done, _: bar.update(done - bar.n)
-        )
+    with counting("drawing") as show:
+        write_locations(data, seed=seed, counts=images, layout=layout, progress=show)
     print(f"{images[0]} + {images[1]} images with boxes are in {data}")
     return 0
 
 
-def _official(name: str, data: Path, download: bool, mirror: str) -> int:
-    from tqdm import tqdm
+OFFICIAL = {
+    "voc07": "PASCAL VOC 2007: trainval and test.",
+    "voc12": "PASCAL VOC 2012: trainval; test images too where VOC2012test.tar of its server lies in DIR.",
+    "coco": "COCO 2017: train and val.",
+    "coco2014": "COCO 2014: train and val, the 2015 papers'.",
+    "imagenet_det": "ImageNet DET, 200 classes: train and val; its owner asks for an account.",
+    "cifar10": "CIFAR-10: the python batches, or a copy as image folders.",
+}
 
-    from vertebra.data.prepare.archives import ARCHIVES, fetch, unpack_all
 
-    if mirror and not download:
-        raise RecipeError("--mirror is where to download from: add --download, or leave --mirror out")
-    if download:
-        for sentence in fetch(name, data, mirror=mirror, progress=_byte_bar):
-            print(sentence)
+def _official(name: str) -> Callable[..., int]:
+    """Return the command that fetches, unpacks and checks a set of its owner's archives."""
 
-    def bar(files: list[Path]) -> Any:
-        return tqdm(files, desc="unpacking", disable=None if files else True, unit="archive", dynamic_ncols=True)
+    def prepare(data: Data, download: Download = False, mirror: Mirror = "") -> int:
+        from vertebra.data.prepare.archives import ARCHIVES, fetch, unpack_all
 
-    faults = sum(check_one(data, source)[0].fatal for source in unpack_all(name, data, progress=bar))
-    archives = ARCHIVES[name]
-    if faults and not any((data / file).is_file() for file in archives.names):
-        how = "" if archives.account else ", or add --download"
-        print(f"Get {' and '.join(archives.names)} from {archives.home} and put them into {data}{how}.")
-    return 1 if faults else 0
+        if mirror and not download:
+            raise RecipeError("--mirror is where to download from: add --download, or leave --mirror out")
+        if download:
+            for sentence in fetch(name, data, mirror=mirror, progress=_byte_bar):
+                print(sentence)
+        sources = unpack_all(name, data, progress=lambda files: bar("unpacking", "archive")(files) if files else files)
+        faults = sum(check_one(data, source)[0].fatal for source in sources)
+        archives = ARCHIVES[name]
+        if faults and not any((data / file).is_file() for file in archives.names):
+            how = "" if archives.account else ", or add --download"
+            print(f"Get {' and '.join(archives.names)} from {archives.home} and put them into {data}{how}.")
+        return 1 if faults else 0
+
+    prepare.__name__, prepare.__doc__ = name, OFFICIAL[name]
+    return prepare
 
 
 def _byte_bar(name: str) -> Any:
     """Return the progress bar of one file's bytes."""
-    from tqdm import tqdm
-
-    bar: Any = None
+    shown: Any = None
 
     def show(done: int, total: int | None) -> None:
-        nonlocal bar
-        if bar is None or done < bar.n:  # what was there at the start, or at a start anew, was not fetched now
-            bar = tqdm(
-                desc=name, initial=done, total=total, unit="B", unit_scale=True, dynamic_ncols=True, disable=None
-            )
-        bar.update(done - bar.n)
+        nonlocal shown
+        if shown is None or done < shown.n:  # what was there at the start, or at a start anew, was not fetched now
+            shown = bar(name, "B")(initial=done, total=total, unit_scale=True)
+        shown.update(done - shown.n)
         if done == total:
-            bar.close()
+            shown.close()
 
     return show
-
-
-def voc07(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """PASCAL VOC 2007: trainval and test."""
-    return _official("voc07", data, download, mirror)
-
-
-def voc12(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """PASCAL VOC 2012: trainval; test images too where VOC2012test.tar of its server lies in DIR."""
-    return _official("voc12", data, download, mirror)
-
-
-def coco(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """COCO 2017: train and val."""
-    return _official("coco", data, download, mirror)
-
-
-def coco2014(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """COCO 2014: train and val, the 2015 papers'."""
-    return _official("coco2014", data, download, mirror)
-
-
-def imagenet_det(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """ImageNet DET, 200 classes: train and val; its owner asks for an account."""
-    return _official("imagenet_det", data, download, mirror)
-
-
-def cifar10(data: Data, download: Download = False, mirror: Mirror = "") -> int:
-    """CIFAR-10: the python batches, or a copy as image folders."""
-    return _official("cifar10", data, download, mirror)
 
 
 def convert(
@@ -178,8 +145,6 @@ def convert(
     crowd: Annotated[Literal["keep", "drop"], tyro.conf.arg(help="drop: leave crowd regions out.")] = "keep",
 ) -> int:
     """Write a detection set anew as COCO JSON, VOC XML or YOLO text; lists what the new form cannot carry."""
-    from tqdm import tqdm
-
     from vertebra.data.datasets.catalog import open_detection
     from vertebra.data.prepare.conversion import convert as convert_set
 
@@ -188,12 +153,8 @@ def convert(
     dataset = open_detection(data, source, extras=True)
     for note in dataset.notes:
         print(note)
-
-    def progress(work: Any) -> Any:
-        return tqdm(work, desc="converting", unit="image", dynamic_ncols=True, disable=None)
-
-    name = split or split_name(source)
-    done = convert_set(dataset, to, output, name, images=images, polygons=polygons, crowd=crowd, progress=progress)
+    options: dict[str, Any] = {"images": images, "polygons": polygons, "crowd": crowd, "progress": bar("converting")}
+    done = convert_set(dataset, to, output, split or split_name(source), **options)
     for sentence in done.sentences:
         print(sentence)
     held = f"{counted(len(dataset), 'image')}, {counted(len(dataset.labels_K), 'object')}"
@@ -216,8 +177,6 @@ def shard(
     ] = (),
 ) -> int:
     """Write a set of classes as tar shards (KEY.jpg, KEY.cls) with an index; training takes OUTPUT as --data."""
-    from tqdm import tqdm
-
     from vertebra.data.datasets.catalog import find_sources, open_classification
     from vertebra.data.datasets.shards import as_url, is_url
     from vertebra.data.prepare.shard_files import index_shards, write_shards
@@ -232,21 +191,17 @@ def shard(
     if not splits:
         raise RecipeError(f"{data}: no train, val or test in it; shards are made of images with one class each")
     for one in splits:
-
-        def progress(work: Any, one: str = one) -> Any:
-            return tqdm(work, desc=one, unit="shard" if index_only else "image", dynamic_ncols=True, disable=None)
-
         if index_only:
-            index = index_shards(as_url(data), output, one, shards=shards, progress=progress)
+            index = index_shards(as_url(data), output, one, shards=shards, progress=bar(one, "shard"))
         else:
-            index = write_shards(open_classification(data, one), output, one, size_mb=size_mb, progress=progress)
+            index = write_shards(open_classification(data, one), output, one, size_mb=size_mb, progress=bar(one))
         dataset = open_classification(output, one)
         print(f"{index}: {counted(len(dataset), 'image')} of {counted(len(dataset.class_names), 'class')}")
     return 0
 
 
-FUNCTIONS = (sample, sample_loc, voc07, voc12, coco, coco2014, imagenet_det, cifar10, convert, shard, check)
-COMMANDS = {f.__name__ if f is imagenet_det else f.__name__.replace("_", "-"): f for f in FUNCTIONS}
+COMMANDS = {"sample": sample, "sample-loc": sample_loc, **{name: _official(name) for name in OFFICIAL}}
+COMMANDS |= {"convert": convert, "shard": shard, "check": check}
 _Command: Any = Union[tuple(Annotated[f, tyro.conf.subcommand(name)] for name, f in COMMANDS.items())]  # noqa: UP007
 
 

@@ -188,9 +188,7 @@ class MetricsWriter:
     def _write_events(self, iteration: int, values: dict[str, float], section: str) -> None:
         if self._events is None:
             try:
-                from torch.utils.tensorboard import (
-                    SummaryWriter,
-                )  # seconds to import, so only once it is needed
+                from torch.utils.tensorboard import SummaryWriter  # seconds to import, so only once it is needed
             except ImportError:
                 logger.warning("TensorBoard is not installed; curves are in metrics.jsonl alone.")
                 self._tensorboard = False

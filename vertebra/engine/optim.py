@@ -17,21 +17,19 @@ def parameter_groups(
     lr: float,
     weight_decay: float,
     decay_norms: bool = True,
-    decay_biases: bool = True,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Return the trained parameters of `model` in groups of one rate each: those that decay, and those that do not.
 
-    Frozen parameters are left out; a parameter that two modules share comes once. He et al. 2015 decay everything;
-    Goyal et al. 2017, §5.1 spare the norms' scale and offset. layer_decay: factor on the rate of each block of a
+    Frozen parameters are left out; a parameter that two modules share comes once. decay_norms: norms and all biases
+    too, as He et al. 2015 do; Goyal et al. 2017, §5.1 spare them. layer_decay: factor on the rate of each block of a
     backbone below the one after it (Bao et al. 2022, §3.1); the full rate comes first.
     Raises ValueError where nothing is left to train.
     """
     scales = _depth_scales(model, layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
-    for parameter, is_norm, is_bias in _trained_parameters(model):
-        decays = decay_norms if is_norm else (decay_biases or not is_bias)
-        groups[scales.get(id(parameter), 1.0), decays].append(parameter)
+    for parameter, is_norm_or_bias in _trained_parameters(model):
+        groups[scales.get(id(parameter), 1.0), decay_norms or not is_norm_or_bias].append(parameter)
     if not groups:
         raise ValueError("Nothing is left to train: every parameter is frozen; freeze fewer stages.")
     return [
@@ -60,42 +58,19 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 1e-4,
-    decay_norms: bool = True,
-    decay_biases: bool = True,
-    layer_decay: float = 1.0,
+    **grouping: Any,
 ) -> SGD:
-    """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4."""
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        decay_norms=decay_norms,
-        decay_biases=decay_biases,
-        layer_decay=layer_decay,
-    )
+    """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4. grouping: options of `parameter_groups`."""
+    groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, **grouping)
     return _with_base_rates(SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups)))
 
 
 def adamw(
-    model: nn.Module,
-    *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.05,
-    decay_norms: bool = False,
-    decay_biases: bool = False,
-    layer_decay: float = 1.0,
+    model: nn.Module, *, lr: float, weight_decay: float = 0.05, decay_norms: bool = False, **grouping: Any
 ) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it."""
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        decay_norms=decay_norms,
-        decay_biases=decay_biases,
-        layer_decay=layer_decay,
-    )
-    return _with_base_rates(AdamW(groups, lr=lr, betas=betas, fused=_can_fuse(groups)))
+    """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it. grouping: as of `sgd`."""
+    groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, decay_norms=decay_norms, **grouping)
+    return _with_base_rates(AdamW(groups, lr=lr, fused=_can_fuse(groups)))
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
@@ -128,15 +103,15 @@ def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool, bool]]:
-    """Yield each trained parameter once, with whether it is a norm's and whether it is a bias."""
+def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """Yield each trained parameter once, with whether it is a norm's or a bias."""
     seen: set[int] = set()
     for module in model.modules():
         is_norm = "norm" in type(module).__name__.lower()
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter, is_norm, name == "bias" or name.endswith("_bias")
+                yield parameter, is_norm or name == "bias" or name.endswith("_bias")
 
 
 def _with_base_rates(optimizer: Any) -> Any:

@@ -18,6 +18,7 @@ import torch
 
 from vertebra.engine.precision import float32_on
 from vertebra.ground.cores import usable_cores
+from vertebra.ground.parse import flatten
 
 LIBRARIES = (
     "torch",
@@ -80,17 +81,6 @@ def command() -> str:
     with contextlib.suppress(ValueError):
         script = script.resolve().relative_to(Path.cwd())
     return shlex.join(["python", str(script), *sys.argv[1:]])
-
-
-def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted names: {"solver": {"lr": 1}} becomes {"solver.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def plain(value: Any) -> Any:

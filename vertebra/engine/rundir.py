@@ -16,11 +16,11 @@ from vertebra.engine.checkpoint import CheckpointError, Checkpoints, load_checkp
 from vertebra.engine.distributed import World
 from vertebra.engine.jobs import lock
 from vertebra.engine.logs import MetricsWriter, is_training_line, keep_lines
-from vertebra.engine.provenance import differing_fields, flatten, plain
+from vertebra.engine.provenance import differing_fields, plain
 from vertebra.ground import files
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import first_few
-from vertebra.ground.parse import parse_yaml
+from vertebra.ground.parse import flatten, parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -162,11 +162,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """True where the run came to its end."""
-        try:
-            provenance = json.loads(self.provenance.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(provenance, dict) and provenance.get("finished") is True
+        return _read_object(self.provenance).get("finished") is True
 
     def read_config(self) -> dict[str, Any]:
         """Return the recipe as it was written. Raises UserError where it does not parse."""
@@ -222,11 +218,7 @@ class RunDirectory:
 
     def read_data(self) -> dict[str, Any]:
         """Return what `record_data` wrote as the run began, nothing where there is no such file."""
-        try:
-            found = json.loads(self.data.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _read_object(self.data)
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a result of this run, atomically, on rank 0."""
@@ -241,3 +233,12 @@ class RunDirectory:
             tracker.close([path for path in (self.provenance, self.evaluation) if path.is_file()])
         if self.world.is_main:
             lock.release(self.path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

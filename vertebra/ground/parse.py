@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,17 @@ def parse_json(text: str | bytes) -> Any:
                 return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted names: {"solver": {"lr": 1}} becomes {"solver.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 # libyaml reads a hundred times faster, and bounds depth: in Python a thousand open brackets take seconds.

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from vertebra.ground import parse
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.pipelines import read_pipeline
 
@@ -460,11 +461,12 @@ class BackboneRecipe(RunRecipe):
         require_length(self.solver, self.eval_period)
 
 
-def require_weights(weights: str, *, is_frozen: bool) -> None:
-    """Raise RecipeError where a detector or a localizer has no weights to start from.
+def require_weights(weights: str, model: Any) -> None:
+    """Raise RecipeError where what stands on a backbone has no weights to start from.
 
-    is_frozen: a part of the backbone is not trained; random layers that never learn are no baseline.
+    model: its settings. Random layers that never learn are no baseline.
     """
+    is_frozen = model.norms == "frozen" or model.freeze_stride > 0
     if not weights:
         raise RecipeError("--weights is missing: a file of the backbone's weights, torchvision, or none")
     if weights == "none" and is_frozen:
@@ -509,17 +511,7 @@ def flag_of(field: str) -> str:
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as one level of JSON-able values with dotted names: {"solver.lr": 0.02, ...}."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}{key}.", value)
-            else:
-                flat[prefix + key] = value
-
-    walk("", recipe.model_dump(mode="json"))
-    return flat
+    return parse.flatten(recipe.model_dump(mode="json"))
 
 
 def protocol_fields(recipe: Recipe) -> dict[str, Any]:

@@ -198,11 +198,6 @@ class Detector(Recipe):
     mask_channels: int = Field(256, ge=1, description="Channels of the mask head.")
 
     @property
-    def is_frozen(self) -> bool:
-        """True where a part of the backbone is not trained."""
-        return self.norms == "frozen" or self.freeze_stride > 0
-
-    @property
     def title(self) -> str:
         """Return its name: Mask R-CNN (fpn)."""
         return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
@@ -334,7 +329,7 @@ class DetectionRecipe(CellRecipe):
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""
-        require_weights(self.weights, is_frozen=self.model.is_frozen)
+        require_weights(self.weights, self.model)
         self.source("train")
         super().require_inputs()
         require_length(self.solver, self.eval_period)

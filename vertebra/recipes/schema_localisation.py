@@ -82,11 +82,6 @@ class PerClassRPN(Recipe):
     negative_iou: float = Field(0.3, gt=0, le=1, description="Overlap below which an anchor is negative.")
     rpn_beta: float = Field(0.111, ge=0, description="Smooth-L1's turning point; 0: L1; 2015: 0.111.")
 
-    @property
-    def is_frozen(self) -> bool:
-        """True where a part of the backbone is not trained."""
-        return self.norms == "frozen" or self.freeze_stride > 0
-
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> PerClassRPN:
         if self.negative_iou > self.positive_iou:
@@ -144,7 +139,7 @@ class LocalisationRecipe(RunRecipe):
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""
-        require_weights(self.weights, is_frozen=self.model.is_frozen)
+        require_weights(self.weights, self.model)
         super().require_inputs()
         require_length(self.solver, self.eval_period)
 

@@ -101,11 +101,6 @@ class SegmenterModel(Recipe):
     )
 
     @property
-    def is_frozen(self) -> bool:
-        """True where a part of the backbone is not trained."""
-        return self.norms == "frozen" or self.freeze_stride > 0
-
-    @property
     def last_stride(self) -> int:
         """Return the stride of the backbone's last map; a pyramid stands on one that is not dilated."""
         return 32 if self.head == "pyramid" else self.output_stride
@@ -173,7 +168,7 @@ class SegmentationRecipe(CellRecipe):
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""
-        require_weights(self.weights, is_frozen=self.model.is_frozen)
+        require_weights(self.weights, self.model)
         super().require_inputs()
         require_length(self.solver, self.eval_period)
         self.source("train")

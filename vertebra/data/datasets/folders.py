@@ -54,6 +54,14 @@ def _leads_up(place: str, name: str) -> bool:
     return os.path.islink(path) and f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(path)}/")
 
 
+def bytes_of(path: Path) -> int:
+    """A file's length; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def stem_of(file_name: str) -> str:
     """A file's name without its extension, folders kept."""
     return str(PurePosixPath(os.path.splitext(file_name)[0]))

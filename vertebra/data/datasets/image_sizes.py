@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +19,9 @@ from vertebra.data.loading.decode import open_header, refuse_huge
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import BadSample, DataError
 
-_ORIENTATION = 0x0112
-_ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # EXIF's orientations that exchange height and width
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 TOLERATED = 0.01  # the share of unreadable images above which a set is refused, as in training
 
 
@@ -36,11 +38,16 @@ def image_sizes(paths: Sequence[Path]) -> tuple[np.ndarray, list[Fault]]:
     return sizes_hw_I2, [Fault(path, reason, hint, fatal, kind) for path, reason in reasons]
 
 
+def lies_on_its_side(image: Image) -> bool:
+    """True where EXIF's orientation is one of those that exchange height and width."""
+    return image.getexif().get(0x0112) in (5, 6, 7, 8)
+
+
 def _size(path: Path) -> tuple[tuple[int, int], str]:
     try:
         with open_header(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            turned = lies_on_its_side(image)
         refuse_huge((height, width), path)
     except FileNotFoundError:
         return (0, 0), "no such image"

@@ -59,6 +59,10 @@ class LocalisationDataset:
         return self.images.class_names
 
     @property
+    def source(self) -> str:
+        return self.objects.source
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return self.objects.notes
 

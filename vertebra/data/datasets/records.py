@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vertebra.data.datasets.faults import are_empty
+from vertebra.data.datasets.folders import bytes_of
 from vertebra.data.datasets.strings import Strings
 from vertebra.data.loading.decode import decode_bytes, decode_image, read_bytes
 
@@ -90,14 +91,7 @@ class DetectionDataset:
 
     def absent(self) -> list[str]:
         """Return the names of files that are missing or empty."""
-
-        def size(index: int) -> int:
-            try:
-                return self.path(index).stat().st_size
-            except OSError:
-                return 0
-
-        return [self.file_names[index] for index in range(len(self)) if not size(index)]
+        return [name for name in self.file_names if not bytes_of(self.root / name)]
 
     def boxes_G4(self, index: int) -> np.ndarray:
         """float32 x0 y0 x1 y1 of image `index`, clipped to it."""
@@ -219,6 +213,10 @@ class ClassificationDataset:
 
     def __len__(self) -> int:
         return len(self.labels_I)
+
+    @property
+    def source(self) -> str:
+        return f"{self.split} of {self.root}"
 
     def path(self, index: int) -> Path:
         return self.root / self.file_names[index]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from vertebra.data.datasets import coco_layout
 from vertebra.data.datasets.annotations import below, common_root, twice
 from vertebra.data.datasets.catalog import check_root, parse_detection
 from vertebra.data.datasets.faults import Fault, refuse, summarise
-from vertebra.data.datasets.folders import by_stem, files_below, stem_of
+from vertebra.data.datasets.folders import by_stem, bytes_of, files_below, stem_of
 from vertebra.data.datasets.maps import MOST_CLASSES, Coding, Codings, palette, read_map
 from vertebra.data.datasets.masks import painted
 from vertebra.data.datasets.records import DetectionDataset
@@ -80,7 +79,7 @@ class SemanticDataset:
     def absent(self) -> list[str]:
         """Return the names of files, pictures and maps, that are missing or empty."""
         names = [name for column in (self.file_names, self.map_names) for name in column or ()]
-        return [name for name in names if not _bytes(self.root / name)]
+        return [name for name in names if not bytes_of(self.root / name)]
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> SemanticDataset:
         """The images at these places; the fingerprint is that of the part."""
@@ -104,18 +103,10 @@ class SemanticDataset:
         digest = hashlib.sha256(json.dumps([self.class_names, one.colours]).encode() + table)
         self.file_names.update_hash(digest)
         for name in self.map_names or ():
-            digest.update(f"{name} {_bytes(self.root / name)}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{name} {bytes_of(self.root / name)}\n".encode("utf-8", "surrogateescape"))
         if self.instances is not None:
             digest.update(self.instances.fingerprint().encode())
         return digest.hexdigest()
-
-
-def _bytes(path: Path) -> int:
-    """Return a file's length; 0 where there is none."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def open_semantic(root: Path | str, source: str) -> SemanticDataset:

@@ -17,7 +17,7 @@ import numpy as np
 from vertebra.data.datasets.faults import are_empty
 from vertebra.data.datasets.masks import decode_masks
 from vertebra.data.datasets.records import DetectionDataset
-from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.decode import decode_image, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
 from vertebra.data.loading.repeats import repeat_factors
 from vertebra.data.loading.sampling import (
@@ -35,10 +35,16 @@ from vertebra.data.loading.sampling import (
 )
 from vertebra.data.loading.targets import DetectionSample, TruthPolicy, on_canvases, padded_targets, place_on
 from vertebra.data.transforms.canvases import FixedView, Size, choose_canvases, default_canvases, fitting_canvases
-from vertebra.data.transforms.detection_views import DrawnView, ViewDraw, boxes_of_masks, cut_truths, detection_view
+from vertebra.data.transforms.detection_views import (
+    DrawnView,
+    ViewDraw,
+    boxes_of_masks,
+    cut_truths,
+    view_truths,
+    write_view,
+)
 from vertebra.data.transforms.geometry import Box
 from vertebra.data.transforms.pipeline import Pipeline
-from vertebra.data.transforms.pixels import photometric
 from vertebra.ground.rle import Patch
 
 logger = logging.getLogger(__name__)
@@ -111,7 +117,8 @@ class DetectionReader:
         draw = partial(self.views, canvas_hw=canvas_hw, rng=rng, side=side)
         image_HW3, truths, view = self._part(index, draw) if self.pipeline is None else self._changed(index, draw, rng)
         out_HW3 = place_on(canvas_HW3, view.size_hw)
-        boxes_G4, masks_G = self._view(image_HW3, truths, view, rng, out_HW3)
+        write_view(image_HW3, view, self.views.augmentation.photometric, rng, out_HW3)
+        boxes_G4, masks_G = view_truths(truths.boxes_G4, truths.masks_G, image_HW3.shape[:2], view)
         ignore_G = self.policy.ignore(*self._flags(truths.kept_G))
         return DetectionSample(index, key, out_HW3, boxes_G4, truths.kept_G, ignore_G, masks_G)
 
@@ -148,9 +155,8 @@ class DetectionReader:
         return seen.image_HW3, _Truths(seen.boxes_G4, places_G[seen.places_G], seen.masks_G), view
 
     def _decoded(self, index: int, shrink: int = 1) -> np.ndarray:
-        path = self.dataset.path(index)
         size_hw: Size = tuple(self.dataset.sizes_hw_I2[index].tolist())
-        return decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+        return decode_image(self.dataset.path(index), size_hw=size_hw, shrink=shrink)
 
     def _objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Places in the data set and boxes_G4 of the image's objects that have a size."""
@@ -160,27 +166,6 @@ class DetectionReader:
 
     def _flags(self, places_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.dataset.crowd_K[places_G], self.dataset.difficult_K[places_G]
-
-    def _view(
-        self,
-        image_HW3: np.ndarray,
-        truths: _Truths,
-        view: DrawnView,
-        rng: np.random.Generator,
-        out_HW3: np.ndarray,
-    ) -> tuple[np.ndarray, list[Patch]]:
-        """Boxes and masks of the view, its pixels in out_HW3; colours change while pixels are fewer: before or after
-        resizing."""
-        strength = self.views.augmentation.photometric
-        grows = view.size_hw[0] * view.size_hw[1] > image_HW3.shape[0] * image_HW3.shape[1]
-        if strength and grows:
-            image_HW3 = photometric(image_HW3, strength, rng)
-        _, boxes_G4, masks_G = detection_view(
-            image_HW3, truths.boxes_G4, truths.masks_G, size_hw=view.size_hw, flip=view.flip, out_HW3=out_HW3
-        )
-        if strength and not grows:
-            out_HW3[:] = photometric(out_HW3, strength, rng)
-        return boxes_G4, masks_G
 
     def _cut(
         self, index: int, kept_G: np.ndarray, boxes_G4: np.ndarray, decoded_hw: Size, part: Box, size_hw: Size

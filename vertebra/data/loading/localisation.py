@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vertebra.data.datasets.localisation import LocalisationDataset
-from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.decode import decode_image, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader
 from vertebra.data.loading.sampling import (
     Request,
@@ -37,7 +37,6 @@ from vertebra.data.transforms.geometry import (
 from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.data.transforms.pixels import PixelChange
 
-AUGMENTS = ("scale", "crop", "none")
 DRAWS = 10  # of crops in search of one that shows the object
 
 
@@ -59,9 +58,6 @@ class TrainView:
     min_visible: float = 0.5
     pixel_changes: Sequence[PixelChange] = ()
     pipeline: Pipeline | None = None
-
-    def __post_init__(self) -> None:
-        assert self.augment in AUGMENTS and self.size <= self.shorter, self
 
     def draw(self, height: int, width: int, boxes_G4: np.ndarray, rng: np.random.Generator) -> Box:
         """The crop, in pixels of the image; the last one drawn where none shows enough of a truth."""
@@ -123,8 +119,7 @@ class LocalisationReader:
         boxes_G4, path = objects.boxes_G4(index), objects.path(index)
         truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
         if view.pipeline is not None:
-            whole_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw)
-            seen = view.pipeline(whole_HW3, rng, boxes_G4)
+            seen = view.pipeline(decode_image(path, size_hw=size_hw), rng, boxes_G4)
             image_HW3, boxes_G4, truths_G = seen.image_HW3, seen.boxes_G4, truths_G[seen.places_G]
             height, width = image_HW3.shape[:2]
         crop = view.draw(height, width, boxes_G4, rng)
@@ -132,7 +127,7 @@ class LocalisationReader:
         shrink = 1
         if view.pipeline is None:
             shrink = shrink_factor((crop.height, crop.width), (view.size, view.size))
-            image_HW3 = decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)
+            image_HW3 = decode_image(path, size_hw=size_hw, shrink=shrink)
         if shrink > 1:  # what is seen begins and ends with whole pixels of the shrunken image
             small = crop.shrunk(shrink)
             crop = Box(*(shrink * side for side in (small.top, small.left, small.height, small.width)))

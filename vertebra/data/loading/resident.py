@@ -120,15 +120,12 @@ def read_resident(
     inner_IHW3 = host_IHW3[:, pad : pad + size, pad : pad + size].numpy()
     unusable: dict[int, BadSample] = {}
 
-    def read(index: int) -> None:
-        try:
-            inner_IHW3[index] = centre_crop(dataset.decode(index), size, resize or size)
-        except BadSample as error:
-            unusable[index] = error
-
     def read_some(first: int) -> None:
         for index in range(first, min(first + IMAGES_AT_ONCE, len(dataset))):
-            read(index)
+            try:
+                inner_IHW3[index] = centre_crop(dataset.decode(index), size, resize or size)
+            except BadSample as error:
+                unusable[index] = error
 
     parts = range(0, len(dataset), IMAGES_AT_ONCE)
     with ThreadPoolExecutor(min(8, usable_cores())) as threads:

@@ -13,7 +13,7 @@ import torch
 
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.semantic import SemanticDataset
-from vertebra.data.loading.decode import decode_bytes, read_bytes, shrink_factor
+from vertebra.data.loading.decode import decode_image, shrink_factor
 from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
 from vertebra.data.loading.sampling import (
     Request,
@@ -29,10 +29,9 @@ from vertebra.data.loading.sampling import (
 )
 from vertebra.data.loading.targets import image_batch, on_canvases, place_on
 from vertebra.data.transforms.canvases import FixedView, Size, TightView
-from vertebra.data.transforms.detection_views import DrawnView
-from vertebra.data.transforms.geometry import mirror, resize
+from vertebra.data.transforms.detection_views import write_view
+from vertebra.data.transforms.geometry import resize
 from vertebra.data.transforms.pipeline import Pipeline
-from vertebra.data.transforms.pixels import photometric
 from vertebra.data.transforms.segmentation_views import SegmentationDraw, view_of_labels
 from vertebra.ground.labels import IGNORED
 
@@ -77,32 +76,19 @@ class SegmentationReader:
         if self.pipeline is None:
             view = self.draw(labels_HW, rng)
             shrink = shrink_factor((view.part.height, view.part.width), view.size_hw)
-            image_HW3 = _decoded(self.dataset, index, labels_HW.shape, shrink)
+            image_HW3 = decode_image(self.dataset.path(index), size_hw=labels_HW.shape, shrink=shrink)
         else:
-            changed = self.pipeline(_decoded(self.dataset, index, labels_HW.shape), rng, labels_HW=labels_HW)
+            image_HW3 = decode_image(self.dataset.path(index), size_hw=labels_HW.shape)
+            changed = self.pipeline(image_HW3, rng, labels_HW=labels_HW)
             assert changed.labels_HW is not None
             image_HW3, labels_HW, shrink = changed.image_HW3, changed.labels_HW, 1
             view = self.draw(labels_HW, rng)
         decoded_hw = image_HW3.shape[:2]
         view = replace(view, part=view.part.shrunk(shrink).within(decoded_hw))
         out_HW3 = place_on(canvas_HW3, view.size_hw)
-        self._write_pixels(view.part.cut(image_HW3), view, rng, out_HW3)
+        write_view(view.part.cut(image_HW3), view, self.draw.photometric, rng, out_HW3)
         canvas_HW[: view.size_hw[0], : view.size_hw[1]] = view_of_labels(labels_HW, view, decoded_hw)
         return index, out_HW3
-
-    def _write_pixels(
-        self, part_HW3: np.ndarray, view: DrawnView, rng: np.random.Generator, out_HW3: np.ndarray
-    ) -> None:
-        """Colours change while pixels are fewer: before or after resizing."""
-        strength = self.draw.photometric
-        grows = view.size_hw[0] * view.size_hw[1] > part_HW3.shape[0] * part_HW3.shape[1]
-        if strength and grows:
-            part_HW3 = photometric(part_HW3, strength, rng)
-        pixels_HW3 = resize(part_HW3, *view.size_hw, None if view.flip else out_HW3)
-        if view.flip:
-            mirror(pixels_HW3, out_HW3)
-        if strength and not grows:
-            out_HW3[:] = photometric(out_HW3, strength, rng)
 
 
 def segmentation_train_loader(
@@ -160,7 +146,7 @@ class SegmentationTestReader:
         labels_HW = self.dataset.labels(index) if self.dataset.labelled else None
         size_hw = None if labels_HW is None else labels_HW.shape
         shrink = 1 if size_hw is None else shrink_factor(size_hw, self.view.size(size_hw))
-        image_HW3 = _decoded(self.dataset, index, size_hw, shrink)
+        image_HW3 = decode_image(self.dataset.path(index), size_hw=size_hw, shrink=shrink)
         size_hw = size_hw or image_HW3.shape[:2]
         return resize(image_HW3, *self.view.size(size_hw)), labels_HW, size_hw
 
@@ -184,8 +170,3 @@ def segmentation_test_loader(
     image_bytes = 3 * tested_hw_I2.max(axis=0).prod() + sizes_hw_I2.prod(axis=1).max(initial=0)
     reader = SegmentationTestReader(dataset, tight, int(image_bytes))
     return Loader(reader, sequential_requests(len(dataset), share), share.workers)
-
-
-def _decoded(dataset: SemanticDataset, index: int, size_hw: Size | None, shrink: int = 1) -> np.ndarray:
-    path = dataset.path(index)
-    return decode_bytes(read_bytes(path), path, size_hw=size_hw, shrink=shrink)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets.faults import Fault
+from vertebra.data.datasets.image_sizes import lies_on_its_side
 from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.data.loading.decode import open_header
 from vertebra.data.prepare.looks import Progress, in_chunks
 from vertebra.ground.errors import BadSample
 from vertebra.ground.labels import IGNORED
 
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF, which exchanges height and width
 _EMPTY = "maps without a labelled pixel, from which nothing is learnt"
 
 
@@ -77,7 +77,7 @@ def _other_size(picture: Path, size_hw: tuple[int, ...]) -> tuple[int, int] | No
     try:
         with open_header(picture) as image:
             stored_hw = (image.height, image.width)
-            turned = size_hw == stored_hw[::-1] and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            turned = size_hw == stored_hw[::-1] and lies_on_its_side(image)
     except Exception:  # of a damaged file Pillow raises anything; decoding names what is wrong with it
         return None
     return None if size_hw == stored_hw or turned else stored_hw

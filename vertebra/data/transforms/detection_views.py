@@ -13,9 +13,9 @@ import numpy as np
 
 from vertebra.data.transforms.canvases import Size, resized
 from vertebra.data.transforms.geometry import Box, mirror, mirror_boxes, resize
+from vertebra.data.transforms.pixels import photometric
 from vertebra.ground.rle import Patch
 
-CROPS = ("none", "iou", "range")
 IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # Liu et al. 2016, §2.2; 0: any part
 LONGEST = 2.0  # a part is at most so many times as long as it is wide, or the other way round (the same section)
 TRIALS = 50  # parts that are tried before another overlap is drawn, as in the authors' code
@@ -38,10 +38,6 @@ class DetectionAugmentation:
     crop_chance: float = 1.0
     jitter: tuple[float, float] | None = None
     photometric: float = 0.0
-
-    def __post_init__(self) -> None:
-        assert self.crop in CROPS and 0 < self.crop_min <= 1, self
-        assert self.jitter is None or 0 < self.jitter[0] <= self.jitter[1], self
 
 
 @dataclass(frozen=True)
@@ -164,30 +160,38 @@ def cut_truths(
     return clipped_G4, ~cut_G | np.where(by_centre_G, has_centre_G, enough_G), cut_G
 
 
-def detection_view(
-    image_HW3: np.ndarray,
-    boxes_G4: np.ndarray,
-    masks_G: Sequence[Patch],
-    *,
-    size_hw: tuple[int, int],
-    flip: bool,
-    out_HW3: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, list[Patch]]:
-    """The three in pixels of `size_hw`, mirrored or not; all truths stay, in their order.
+def write_view(
+    part_HW3: np.ndarray, view: DrawnView, strength: float, rng: np.random.Generator, out_HW3: np.ndarray
+) -> None:
+    """Write the view's part into out_HW3, of its size, its colours changed at that strength (see `photometric`).
 
-    A mask's pixel is what lies under its centre, in the same geometry as the image's. out_HW3: for the pixels.
+    They change while pixels are fewer: before or after resizing.
     """
-    height, width = size_hw
-    pixels_HW3 = resize(image_HW3, height, width, None if flip else out_HW3)
-    rows, columns = nearest(image_HW3.shape[0], height), nearest(image_HW3.shape[1], width)
-    scale_xy = (width / image_HW3.shape[1], height / image_HW3.shape[0])
-    scaled_G4 = boxes_G4 * np.array(scale_xy * 2, np.float32)
+    grows = view.size_hw[0] * view.size_hw[1] > part_HW3.shape[0] * part_HW3.shape[1]
+    if strength and grows:
+        part_HW3 = photometric(part_HW3, strength, rng)
+    pixels_HW3 = resize(part_HW3, *view.size_hw, None if view.flip else out_HW3)
+    if view.flip:
+        mirror(pixels_HW3, out_HW3)
+    if strength and not grows:
+        out_HW3[:] = photometric(out_HW3, strength, rng)
+
+
+def view_truths(
+    boxes_G4: np.ndarray, masks_G: Sequence[Patch], part_hw: Size, view: DrawnView
+) -> tuple[np.ndarray, list[Patch]]:
+    """Boxes and masks, given in pixels of the view's part, in those of the view; all stay, in their order.
+
+    A mask's pixel is what lies under its centre, in the same geometry as the image's. part_hw: of the part as decoded.
+    """
+    height, width = view.size_hw
+    rows, columns = nearest(part_hw[0], height), nearest(part_hw[1], width)
+    scaled_G4 = boxes_G4 * np.array((width / part_hw[1], height / part_hw[0]) * 2, np.float32)
     boxes_G4 = np.minimum(scaled_G4, np.array((width, height) * 2, np.float32))  # rounding may reach beyond the edge
-    if flip:
-        pixels_HW3 = mirror(pixels_HW3, out_HW3)
+    if view.flip:
         boxes_G4 = mirror_boxes(boxes_G4, width)
         columns = columns[::-1]
-    return pixels_HW3, boxes_G4, [patch_view(patch, rows, columns) for patch in masks_G]
+    return boxes_G4, [patch_view(patch, rows, columns) for patch in masks_G]
 
 
 def nearest(size: int, new: int) -> np.ndarray:

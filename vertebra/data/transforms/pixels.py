@@ -16,8 +16,6 @@ import numpy as np
 
 PixelChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
-POLICIES = ("none", "trivial", "rand")
-COLOURS = ("none", "pca")
 LEVELS = 31  # magnitudes are the 31 evenly spaced values of an operation's range
 
 # Eigenvalues and eigenvectors (columns) of the RGB pixels of ImageNet on the 0..1 scale, as they have been handed down
@@ -52,7 +50,6 @@ def pixel_changes(
     policy: "trivial" or "rand", the latter at level `policy_magnitude` of 0..30. colour: "pca". erase: a chance;
     erase_rgb: what is filled in, the colour that the network takes for zero.
     """
-    assert policy in POLICIES and colour in COLOURS, (policy, colour)
     steps: list[PixelChange] = []
     if policy == "trivial":
         steps.append(trivial_augment)

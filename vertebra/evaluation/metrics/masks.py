@@ -26,20 +26,15 @@ Window = tuple[int, int, NDArray[np.bool_]]  # top, left, whether each pixel bel
 THRESHOLD = 0.5  # not to be lowered: below a half, pixels beyond the window would belong to the object
 
 
-def paste(probabilities_MM: FloatArray, box_4: FloatArray, size_hw: Size) -> NDArray[np.uint8]:
-    """Return the object's mask, uint8 0/1 HW. box_4: x0 y0 x1 y1 in pixels of the image, which it may leave."""
-    mask_HW = np.zeros(size_hw, np.uint8)
-    for top, left, bits_wh in _windows(probabilities_MM[None], np.asarray(box_4)[None], size_hw):
-        mask_HW[top : top + bits_wh.shape[1], left : left + bits_wh.shape[0]] = bits_wh.T
-    return mask_HW
-
-
 def paste_to_rle(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> tuple[bytes, ...]:
-    """Return each mask's `counts` in COCO's compressed RLE, byte for byte what pycocotools makes of `paste`'s masks."""
-    return tuple(_counts(window, size_hw) for window in _windows(probabilities_DMM, boxes_D4, size_hw))
+    """Return each mask's `counts` in COCO's compressed RLE, byte for byte what pycocotools makes of the masks.
+
+    boxes_D4: x0 y0 x1 y1 in pixels of the image, which they may leave.
+    """
+    return tuple(_counts(window, size_hw) for window in windows(probabilities_DMM, boxes_D4, size_hw))
 
 
-def _windows(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> Iterator[Window]:
+def windows(probabilities_DMM: FloatArray, boxes_D4: FloatArray, size_hw: Size) -> Iterator[Window]:
     boxes_D4 = np.asarray(boxes_D4, np.float64)
     cells = probabilities_DMM.shape[1:]
     lefts, columns = _weights(boxes_D4[:, 0], boxes_D4[:, 2], cells[1], size_hw[1])

@@ -25,19 +25,11 @@ class TopK:
     top5_interval: tuple[float, float]
     images: int
 
-    @property
-    def error1(self) -> float:
-        return 100 - self.top1
-
-    @property
-    def error5(self) -> float:
-        return 100 - self.top5
-
     def to_dict(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "error1": self.error1,
-            "error5": self.error5,
+            "error1": 100 - self.top1,
+            "error5": 100 - self.top5,
             "error1_interval": error_interval(self.top1_interval),
             "error5_interval": error_interval(self.top5_interval),
         }

@@ -46,7 +46,7 @@ class VocFigures:
     """VOC figures of one predictions file; AP and mAP in 0..100, NaN where there is no truth.
 
     per_class: AP by class name. truths: objects to be found (difficult and crowds left out). curves:
-    precision (0..1) at the 101 recall levels 0, 0.01, ... 1. matches: what the figures were made from.
+    precision (0..1) at the 101 recall levels 0, 0.01, ... 1.
     """
 
     metric: Metric
@@ -57,10 +57,9 @@ class VocFigures:
     per_class: dict[str, float]
     truths: dict[str, int]
     curves: dict[str, list[float]]
-    matches: dict[str, Matched]
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: NaN becomes null; without the matches."""
+        """Fit for JSON: NaN becomes null."""
         return {
             "metric": self.metric,
             "iou": self.iou,
@@ -99,7 +98,6 @@ def voc_figures(
         per_class=per_class,
         truths={name: matched.truths() for name, matched in matches.items()},
         curves={name: matched.precision_at(COCO_LEVELS).tolist() for name, matched in matches.items()},
-        matches=matches,
     )
 
 

@@ -52,8 +52,8 @@ def predict_classes(
 ) -> ClassPredictions:
     """The network over a loader of (pixels_N3HW, labels_N), every image once; all processes get the result.
 
-    In evaluation the model maps pixels to logits_NC. autocast: makes the context it runs in. options: progress,
-    image_order and times_s of `predict_all`.
+    In evaluation the model maps pixels to logits_NC. autocast: makes the context it runs in. options: image_order and
+    times_s of `predict_all`.
     """
     network: Any = getattr(model, "module", model)
 
@@ -79,7 +79,7 @@ def predict_scores(
 
     results: how many; networks: those that score, put into evaluation mode. seconds: `results` numbers to which the
     time of each result on this process is added, from the batch's copy to the device (in the first) to the ranks on
-    the host. options: progress, image_order and times_s of `predict_all`. All processes get the results.
+    the host. options: image_order and times_s of `predict_all`. All processes get the results.
     """
 
     def predict(batch: Any) -> dict[int, NDArray[np.float64]]:

@@ -68,9 +68,9 @@ def predict_detections(
 
     Where the detections have masks, so have the results (`segmentation`). Boxes are clipped to the image.
     loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files.
-    autocast: makes the context the model runs in. options: progress, image_order and times_s of `predict_all`;
-    a time is from the batch's copy to the device to its detections on the host, masks in full size. Raises
-    UserError where the model gives numbers that are not finite.
+    autocast: makes the context the model runs in. options: image_order and times_s of `predict_all`; a time is from
+    the batch's copy to the device to its detections on the host, masks in full size. Raises UserError where the model
+    gives numbers that are not finite.
     """
 
     def predict(batch: Any) -> dict[int, Found]:

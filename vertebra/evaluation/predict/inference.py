@@ -20,7 +20,7 @@ from backbones.norms import evaluating
 from vertebra.ground.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
-Progress = Callable[[int], None]
+
 Value = TypeVar("Value")
 
 
@@ -30,17 +30,15 @@ def predict_all(
     predict: Callable[[Any], Mapping[int, Value]],
     *,
     everywhere: bool = True,
-    progress: Progress | None = None,
     image_order: Sequence[int] | None = None,
     times_s: list[float] | None = None,
 ) -> list[tuple[int, Value]]:
     """`predict(batch)`, which gives a value by image id, over all batches: (image id, value), each image once.
 
     model: what runs in `predict`; it is in evaluation mode meanwhile. everywhere: every process gets the result;
-    otherwise rank 0 does, and the others nothing. progress: called with the number of images done by this process
-    after each batch. image_order: the data set's image ids, in order (default: by ascending id). times_s: gets each
-    batch's host-side seconds per image; its median is the time per image. Raises UserError where an image of
-    the order is missing in the end, and on every process what goes wrong on one.
+    otherwise rank 0 does, and the others nothing. image_order: the data set's image ids, in order (default: by
+    ascending id). times_s: gets each batch's host-side seconds per image; its median is the time per image. Raises
+    UserError where an image of the order is missing in the end, and on every process what goes wrong on one.
     """
     mine: dict[int, Value] = {}
     fault: Exception | None = None
@@ -52,8 +50,6 @@ def predict_all(
                 if times_s is not None:
                     times_s.append((time.perf_counter() - started) / len(batch.image_ids))
                 mine.update(found)
-                if progress is not None:
-                    progress(len(mine))
     except Exception as error:
         fault = error
     merged = gather_by_image(mine, fault, everywhere=everywhere)

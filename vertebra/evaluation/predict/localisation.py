@@ -93,8 +93,8 @@ def predict_boxes(
 ) -> Guesses:
     """`model.locate(views, classes_NQ)` over a loader of (views, labels_N) whose image ids are places 0..I-1.
 
-    All processes get the result. autocast: makes the context the model runs in. options: progress and times_s of
-    `predict_all`. Raises UserError for boxes that are not finite, and for images that never came.
+    All processes get the result. autocast: makes the context the model runs in. options: times_s of `predict_all`.
+    Raises UserError for boxes that are not finite, and for images that never came.
     """
     localizer: Any = getattr(model, "module", model)  # DDP wraps forward only
 
