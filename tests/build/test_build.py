@@ -6,6 +6,7 @@ import torch
 from backbones import create_backbone
 from vertebra.build.backbone import build_classifier, make_detector_backbone, pretrained_backbone
 from vertebra.build.detector import make_detector
+from vertebra.build.segmenter import make_segmenter
 from vertebra.build.training import build_optimizer, build_schedule, describe_rate, iterations_of
 from vertebra.build.views import load_net
 from vertebra.engine.schedule import Constant, Cosine, Linear, MultiStep, Plateau, Warmup, WarmupUntilError
@@ -15,6 +16,7 @@ from vertebra.recipes.command_line import load_recipe, read_yaml
 from vertebra.recipes.installed import INSTALLED, installed_recipes
 from vertebra.recipes.schema import BackboneRecipe, Solver
 from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 # Those of localisation are built in test_localisation.py.
 OURS = [path for path in installed_recipes() if path.parent.name != "localisation"]
@@ -23,15 +25,17 @@ RECIPES = [path for path in OURS if "backbone" in read_yaml(path)]
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_builds_on_the_meta_device(path):
-    is_detection = "dataset" in read_yaml(path)
-    recipe = load_recipe(DetectionRecipe if is_detection else BackboneRecipe, path)
     with torch.device("meta"):
-        if is_detection:
-            model = make_detector(recipe, make_detector_backbone(recipe), 20)
-        else:
+        if "dataset" not in read_yaml(path):
+            recipe, figure = load_recipe(BackboneRecipe, path), "top1"
             model, _ = build_classifier(recipe, 10)
+        elif "segmentation" in (path.parent.name, path.stem):
+            recipe, figure = load_recipe(SegmentationRecipe, path), "mIoU"
+            model = make_segmenter(recipe, make_detector_backbone(recipe), 20)
+        else:
+            recipe, figure = load_recipe(DetectionRecipe, path), "AP"
+            model = make_detector(recipe, make_detector_backbone(recipe), 20)
         build_optimizer(recipe.solver, model)
-    figure = "AP" if is_detection else "top1"
     build_schedule(recipe.solver, iterations_of(recipe, 1000), figure=figure, images=1000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vertebra.engine.rundir import RunDirectory
 from vertebra.ground.errors import RecipeError
 from vertebra.lab import matrix
 from vertebra.lab.estimate import cost_of, makespan_s
+from vertebra.lab.kinds import CELLS
 from vertebra.lab.matrix import exchange_head
 from vertebra.lab.run import executor_of
 from vertebra.lab.sweep import Undecided, choose, write_choices
@@ -294,7 +296,8 @@ def test_a_sweep_over_the_length_changes_the_length(tmp_path, monkeypatch):
 
 def test_the_length_in_epochs_is_counted_once(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("vertebra.build.detection_data.open_train", lambda recipe: opened.append(1) or range(100))
+    own = replace(CELLS[DetectionRecipe], open_train=lambda recipe: opened.append(1) or range(100))
+    monkeypatch.setitem(CELLS, DetectionRecipe, own)
     epochs = ("--width", "0.125", "--solver.batch-size", "10", "--solver.epochs", "3")
     planned = matrix.plan(compare(tmp_path, seeds=3), epochs)
     assert [cell.iterations for cell in planned.cells] == [30] * 6

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically
@@ -49,15 +49,11 @@ class Format:
 
 
 def _write_onnx(network: Exportable, path: Path) -> None:
-    content = _onnx_model(network).SerializeToString()
-    write_atomically(path, lambda file: file.write(content))
-
-
-def _onnx_model(network: Exportable) -> Any:
     from vertebra.build.export_onnx import onnx_program
 
     names = list(network.facts["inputs"]), list(network.facts["outputs"])
-    return onnx_program(network.program(by_kernel=True), *names).model_proto
+    content = onnx_program(network.program(by_kernel=True), *names).model_proto.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _open_onnx(path: Path, threads: int) -> Call:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vertebra.build.detector import FLAT_ROI_SIZE
+from vertebra.build.weights import fetched
 from vertebra.engine.weights import load_weights
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import validated
@@ -79,14 +80,7 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
 
     if file is not None:
         return load_weights(file)[0]
-    weights = torchvision.models.get_weight(TORCHVISION[name].weights)
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(
-            f"torchvision's {name} cannot be fetched: {weights.url} ({error}); fetch that file where there is a "
-            f"network and give it as --weights torchvision:{name}=FILE"
-        ) from error
+    return fetched(torchvision.models.get_weight(TORCHVISION[name].weights), name, f"torchvision:{name}=FILE")
 
 
 def from_torchvision(

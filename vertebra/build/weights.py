@@ -59,15 +59,23 @@ def torchvision_weights(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     import torchvision
 
     weights = torchvision.models.get_weight(TORCHVISION_WEIGHTS[name])
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(
-            f"torchvision's weights for {name} cannot be fetched: {weights.url} ({error}); fetch that file where there "
-            "is a network and give it as --weights FILE"
-        ) from error
+    state = fetched(weights, f"weights for {name}", "FILE")
     figures = {"top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], "protocol": "torchvision, 1 crop"}
     return state, {"training_data": "ImageNet-1K", "figures": figures, "url": weights.url}
+
+
+def fetched(weights: Any, what: str, value: str) -> dict[str, Tensor]:
+    """Return the state dict of weights that torchvision publishes. Raises OSError where they cannot be fetched.
+
+    what, value: for its sentence, the name of these weights and what --weights takes once they are on disk.
+    """
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"torchvision's {what} cannot be fetched: {weights.url} ({error}); fetch that file where there is a "
+            f"network and give it as --weights {value}"
+        ) from error
 
 
 def start_from(

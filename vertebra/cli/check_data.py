@@ -48,6 +48,7 @@ def check(
     """
     from vertebra.data.datasets.catalog import find_sources
     from vertebra.data.prepare.check import is_semantic
+    from vertebra.data.prepare.findings import comparison, comparison_in_words
     from vertebra.ground.errors import RecipeError
 
     if processes < 0:
@@ -69,7 +70,10 @@ def check(
         checked.append(found)
         report["sources"][one] = numbers
     for train, test in _pairs(checked, all_named=bool(source)):
-        _compare(train, test, report)
+        compared = comparison(train, test)
+        report["comparisons"].append(compared)
+        for sentence in comparison_in_words(compared):
+            print(sentence)
     fatal = sum(one.fatal for one in checked)
     if fix is not None:
         fatal = _fix(checked, data, fix, report)
@@ -156,15 +160,6 @@ def _pairs(checked: Sequence[Checked], *, all_named: bool) -> list[tuple[Checked
         for other in looked
         if other not in train and type(one.dataset) is type(other.dataset)
     ]
-
-
-def _compare(train: Checked, test: Checked, report: dict[str, Any]) -> None:
-    from vertebra.data.prepare.findings import comparison, comparison_in_words
-
-    found = comparison(train, test)
-    report["comparisons"].append(found)
-    for sentence in comparison_in_words(found):
-        print(sentence)
 
 
 def _fix(checked: Sequence[Checked], data: Path, output: Path, report: dict[str, Any]) -> int:

@@ -67,7 +67,7 @@ def train(
     ValueError where the loader ends too early; files.DiskFull in the step after a checkpoint that had no room.
     """
     world = world or World()
-    scaler = precisions.grad_scaler(world.device, precision)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")  # its small gradients would vanish
     session = Session(
         model=model,
         optimizer=optimizer,

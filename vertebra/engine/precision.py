@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-NAMES = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -15,10 +14,8 @@ def resolve(name: str, device: torch.device) -> str:
     cores for that alone (Volta, Turing), else fp32.
 
     Products of float32 matrices keep all their digits from now on: a container may have set them to TF32, and what is
-    left in float32 under autocast (scores, deltas) is there for its digits. Raises ValueError for an unknown name.
+    left in float32 under autocast (scores, deltas) is there for its digits.
     """
-    if name not in NAMES:
-        raise ValueError(f"There is no precision {name!r}; choose one of {', '.join(NAMES)}.")
     torch.set_float32_matmul_precision("highest")
     if name != "auto":
         return name
@@ -39,11 +36,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which a forward runs; with fp32 it changes nothing."""
     dtype = _DTYPES.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision in _DTYPES)
-
-
-def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Keep fp16's small gradients from vanishing; do nothing for the other formats."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -169,8 +169,8 @@ CLASSIFIERS = Kind(
 )
 CELLS: dict[type[RunRecipe], CellKind] = {
     DetectionRecipe: CellKind(
-        open_train=lambda recipe: detection_data.open_train(recipe),
-        open_test=lambda recipe: detection_data.open_test(recipe),
+        open_train=detection_data.open_train,
+        open_test=detection_data.open_test,
         make=lambda recipe: make_detector(recipe, make_detector_backbone(recipe), CLASSES),
         flops=_detector_flops,
         figure=lambda recipe: ("voc", "mAP", "VOC mAP") if recipe.dataset.startswith("voc") else ("coco", "AP", "AP"),

@@ -93,7 +93,8 @@ def decode_bytes(
                 "correct the annotation, whose boxes may be wrong as well",
             )
         pixels = as_stored
-    if not content.startswith(JPEG) and 0 < pixels.max() <= _NEARLY_BLACK and _is_deep(content, path):
+    is_dark = not content.startswith(JPEG) and 0 < pixels.max() <= _NEARLY_BLACK
+    if is_dark and _decode(content, cv2.IMREAD_UNCHANGED, path).dtype == np.uint16:
         raise BadSample(
             path,
             "has 16-bit values up to 4095, as of a 12-bit camera, which makes a nearly black picture",
@@ -149,11 +150,6 @@ def _size_by_pillow(content: bytes) -> tuple[int, int] | None:
             return image.height, image.width
     except Exception:  # of a damaged file Pillow raises anything; OpenCV then says whether it can be decoded
         return None
-
-
-def _is_deep(content: bytes, path: Path | str) -> bool:
-    """True for pixels of 16 bits."""
-    return _decode(content, cv2.IMREAD_UNCHANGED, path).dtype == np.uint16
 
 
 def _decode(content: bytes, flags: int, path: Path | str) -> np.ndarray:

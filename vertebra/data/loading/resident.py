@@ -167,7 +167,6 @@ class ResidentLoader:
         mixing: Mixing | None = None,
         substitutes: TrainPlan | None = None,
     ) -> None:
-        assert augment in ("none", "pad"), augment
         self.images, self.chosen_I, self.requests = images, chosen_I, requests
         self.plan = requests.plan if isinstance(requests, TrainRequests) else None
         self.substitutes = substitutes or self.plan

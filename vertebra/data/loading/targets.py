@@ -29,9 +29,6 @@ class TruthPolicy:
     crowd: str = "ignore"
     difficult: str = "train"
 
-    def __post_init__(self) -> None:
-        assert self.crowd in ("drop", "ignore") and self.difficult in ("train", "drop", "ignore"), self
-
     def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
         dropped_G = np.zeros(len(crowd_G), bool)
         if self.crowd == "drop":

@@ -62,7 +62,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 def figure_curve(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
     """Return (iteration, figure 0-100) of every evaluation line that has the figure."""
-    return [(float(line["iteration"]), float(line[name])) for line in metrics if _is_figure(line.get(name))]
+    figures = ((float(line["iteration"]), line.get(name)) for line in metrics)
+    return [(at, float(one)) for at, one in figures if isinstance(one, (int, float)) and math.isfinite(one)]
 
 
 def smoothed(points: Sequence[Point], share: float = 0.06) -> list[Point]:
@@ -82,10 +83,6 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     if points and kept[-1] != points[-1]:
         kept.append(points[-1])
     return kept
-
-
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def mean_curve(lines: Sequence[Sequence[Point]]) -> list[Point]:

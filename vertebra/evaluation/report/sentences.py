@@ -25,7 +25,9 @@ NO_IMAGES = "Images are not shown: a run has no images.json, maps/ and truth/; s
 def headline(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> str:
     """Say which side is best, by how much and over how many seeds. lead: the best against the next."""
     if lead is None:
-        return _alone(task, sides[0])
+        only = sides[0]
+        over = f" over {len(only.seeds)} seeds" if len(only.seeds) > 1 else ""
+        return f"{only.label} reaches {only.figures[task.main]}{NBSP}{task.main}{over}"
     worse, best = _two(sides, lead)
     difference = lead.differences[task.main]
     if difference is None:
@@ -40,11 +42,6 @@ def headline(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) ->
         return f"{best.label} beats the runner-up, {worse.label}, by {by} ({seeds})"
     by += _correction(difference, math.comb(len(sides), 2))
     return f"{best.label} comes first, but cannot be told apart from the runner-up, {worse.label}: {by} ({seeds})"
-
-
-def _alone(task: Task, side: SideFacts) -> str:
-    over = f" over {len(side.seeds)} seeds" if len(side.seeds) > 1 else ""
-    return f"{side.label} reaches {side.figures[task.main]}{NBSP}{task.main}{over}"
 
 
 def _two(sides: Sequence[SideFacts], lead: Comparison) -> tuple[SideFacts, SideFacts]:
