@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Union
 
 import pytest
+import torch
 import tyro
 
 from vertebra.cli import prepare_data
@@ -85,6 +86,15 @@ def test_typed_commands_are_accepted_by_their_parsers(document, monkeypatch):
         except (SystemExit, ValueError) as error:
             refused.append(f"{line[0]}: {error}")
     assert not refused, "\n".join(refused)
+
+
+def test_the_network_on_the_page_of_own_backbones_is_one():
+    page = (CLONE / "docs" / "own_backbone.md").read_text(encoding="utf-8")
+    written = {}
+    exec(re.search(r"^```python\n(.*?)^```", page, re.M | re.S)[1], written)
+    backbone = written["make"](5)
+    assert backbone(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 5)
+    assert backbone.cut(stride=16)[0].stride == 16
 
 
 def test_the_afternoons_reading_is_as_long_as_it_says():
