@@ -2,10 +2,12 @@
 
 python benchmarks/export.py --images ../shared/data/coco/val2017 --threads 1 --checks 2
 python benchmarks/export.py --images photos --networks r18 r50-fpn --formats onnx --rounds 20
+python benchmarks/export.py --images photos --networks r50-c4 --weights runs/det_r50_coco_0/model.safetensors
 
-Weights are random, so that nothing has to be fetched: norms have the statistics of the pictures, and the detectors'
-class scores are spread, so that some dozens of regions of each picture are reported. Batch 1, float32, CPU; a file and
-its network take turns. Written after each file, as export takes a minute.
+Those of --weights are trained detectors. The others' weights are random, so that nothing has to be fetched: norms
+have the statistics of the pictures, and the detectors' class scores are spread, so that some dozens of regions of
+each picture are reported. Batch 1, float32, CPU; a file and its network take turns. Written after each file, as
+export takes a minute.
 """
 
 from __future__ import annotations
@@ -57,17 +59,21 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="folder of pictures")
     parser.add_argument("--checks", type=int, default=4, help="how many of them are compared (default 4)")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), help="a detector's canvas (default 480 640)")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--weights", nargs="+", default=[], help="trained detectors, as export.py takes them")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     args = parse_timing(parser)
     paths = find_pictures([args.images]).images[: args.checks]
     pictures = {path.name: decode_image(path) for path in paths}
     rows: dict[str, dict[str, Any]] = {}
-    for name in args.networks:
+    for name in (*args.networks, *args.weights):
         for form in args.formats:
             with tempfile.TemporaryDirectory() as place:
                 directory = Path(place)
-                graph = network(name, list(pictures.values()), tuple(args.size), directory)
+                if name in NETWORKS:
+                    graph = network(name, list(pictures.values()), tuple(args.size), directory)
+                else:
+                    graph = export_detector(read_detector(name), size_hw=tuple(args.size))
                 rows[f"{name} {form}"] = row = measured(graph, form, pictures, args.rounds, directory)
             worst = ", ".join(f"{kind} {value:.1e}" for kind, value in row["largest_differences"].items())
             times = f"{row['file_ms']:.0f} ms, network {row['network_ms']:.0f} ms, ratio {row['ratio']:.2f}"

@@ -117,3 +117,13 @@ def test_a_classifier_can_be_trained_on_the_plain_layout(tmp_path: Path) -> None
     assert facts["training_data"]["images"] == 10 and len(facts["class_names"]) == 10
     weights = ("--weights", tmp_path / "run" / "model.safetensors")
     assert "train_loc.py do" in run("eval_loc", *weights, "--output", tmp_path / "out", expect=1).err
+
+
+def test_what_takes_detectors_refuses_a_localizer(finished: Path, located: Path) -> None:
+    for words in (
+        ("export", "--format", "torch-export"),
+        ("predict", f"{located}/**/*"),
+        ("eval_det", "--output", "o"),
+    ):
+        error = run(*words, "--weights", finished / "model.safetensors", expect=1).err
+        assert "holds a localizer, which eval_loc.py alone takes" in error

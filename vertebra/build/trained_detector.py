@@ -28,6 +28,7 @@ from vertebra.build.torchvision_detectors import (
 from vertebra.build.weights import adopt_identity, local_file
 from vertebra.data.datasets.voc import CLASS_NAMES as VOC_CLASSES
 from vertebra.engine.weights import load_weights, read_provenance
+from vertebra.ground.errors import UserError
 from vertebra.ground.formats import counted
 from vertebra.ground.parse import flatten
 from vertebra.recipes.command_line import read_yaml, validated
@@ -97,6 +98,8 @@ def read_detector(weights: str) -> TrainedDetector:
     if path.is_dir():
         path = weights_file(path, tool="train_det.py")
     state, facts = load_weights(path)
+    if "training_share_hw" in facts:
+        raise UserError(path, "holds a localizer, which eval_loc.py alone takes", "name weights of train_det.py")
     if "recipe" not in facts or "detector" not in facts:
         raise ValueError(f"{path} does not hold a detector's recipe; weights of train_det.py do")
     recipe = validated(DetectionRecipe, facts["recipe"], str(path))

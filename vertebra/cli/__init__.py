@@ -23,8 +23,8 @@ STEPS: dict[str, dict[str, str]] = {
     "A detector on it": {
         "train-det": "train Faster R-CNN or Mask R-CNN on any backbone, and evaluate it",
         "eval-det": "evaluate a detector again, on other data or with improvements at test",
-        "predict": "detect in your own pictures and videos",
-        "export": "write a detector or classifier for other runtimes, and check that it finds the same",
+        "predict": "find objects, or the class of each pixel, in your own pictures and videos",
+        "export": "write a classifier, detector or segmenter for other runtimes, and check that it finds the same",
     },
     "What the backbone is worth": {
         "compare": "train and report a matrix of backbones, heads and seeds, or report on finished runs",
