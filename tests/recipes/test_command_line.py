@@ -198,7 +198,7 @@ def test_help_has_every_part_with_its_title_and_every_field_with_its_default(kin
         parse(kind, "--help")
     help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Recipe):
+        if isinstance(field.default, Recipe):
             assert field.annotation.__doc__ in help_text and f"{part} options" in help_text
             assert all(f"--{part}.{name.replace('_', '-')}" in help_text for name in field.annotation.model_fields)
     assert "(default: 256)" in help_text and "(default: r50)" in help_text

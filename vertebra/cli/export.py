@@ -114,15 +114,16 @@ def main(arguments: list[str]) -> int:
     from vertebra.build.results import require_detector, weights_file
 
     settings = parse_recipe(Settings, arguments, description=__doc__ or "")
-    form = FORMATS.get(settings.format)
-    if form is not None:
-        form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
     if settings.run is not None:
         weights_file(settings.run, tool="train_backbone.py, train_det.py or train_seg.py")
     else:
         require_detector(settings.weights or "")
     make_room("--output", settings.output)
-    return export(settings, form) if form is not None else export_weights(settings)
+    form = FORMATS.get(settings.format)
+    if form is None:
+        return export_weights(settings)
+    form.require(f"--format {settings.format}", (*form.writes_with, *form.opens_with))
+    return export(settings, form)
 
 
 def export_weights(settings: Settings) -> int:
