@@ -62,6 +62,7 @@ def test_the_plan_of_segmenters_has_their_commands_and_times(sample, tmp_path):
         ((*NO_WEIGHTS, "--weights", "r50=a.safetensors"), "one of the backbones plain18, r18"),
         ((*NO_WEIGHTS, "--gpus", 6, "--gpus-per-job", 4), "--gpus 6 is not a multiple of --gpus-per-job 4"),
         ((*NO_WEIGHTS,), "--data is missing"),
+        ((*NO_WEIGHTS, "--data", "nowhere"), "--data nowhere is not a directory"),
         (("--backbones", "r18", "--data", "."), "r18 alone is compared with nothing"),
         (("--predictions", "a=nowhere.json"), "nowhere.json: there is no such file"),
         ((".", "--expect", "nowhere.yaml"), "nowhere.yaml: there is no such file"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data.dataloader import _BaseDataLoaderIter as DataLoaderIter
 
 from vertebra.data.loading import workers
 from vertebra.data.loading.loaders import Batch, Loader, empty_pixels
@@ -88,6 +89,16 @@ def test_the_end_of_a_loader_process_does_not_strike_in_the_midst_of_a_step():
     time.sleep(0.1)  # here
     with pytest.raises(UserError, match="was ended by SIGKILL"):
         list(batches)
+
+
+def test_a_process_that_ends_while_it_hands_over_a_batch_is_named_too(monkeypatch):
+    batches = iter(loader(Reader()))
+    next(batches)
+    monkeypatch.setattr(DataLoaderIter, "__next__", lambda self: raise_(ConnectionResetError(104, "reset by peer"))())
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(UserError, match="was ended by SIGKILL"):
+        next(batches)
 
 
 def test_what_a_reader_says_of_a_file_stays_what_it_is():

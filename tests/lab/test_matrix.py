@@ -112,7 +112,6 @@ def test_a_recipe_gets_another_body_with_what_belongs_to_it():
     [
         ({"heads": ["mine=nowhere.yaml"]}, (), "no recipe nowhere.yaml"),
         ({"heads": ["c4", "mine=sample/detection.yaml"]}, (), "the heads c4 and mine have one body, c4"),
-        ({"data": "/nowhere"}, (), "--data /nowhere is not a directory"),
         ({"weights": ["r18=none"]}, (), "plain18 has no weights: give --weights plain18=FILE"),
         ({"weights": ["r18=none", "plain18=nothing.safetensors"]}, (), "plain18=nothing.safetensors: there is no such"),
         ({"weights": ["r18=none", "plain18=torchvision"]}, (), "torchvision has no weights for plain18"),
