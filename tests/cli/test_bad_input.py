@@ -20,7 +20,7 @@ BACKBONE = ("train_backbone", ("--config", "sample/objects.yaml", "--data", "{sa
     ("command", "flags", "code", "sentences"),
     [
         (DETECTOR, ("--data", "{tmp}/nowhere"), 1, ["{tmp}/nowhere"]),
-        (DETECTOR, ("--weights", "{tmp}/none.safetensors"), 1, ["none.safetensors", "train_backbone.py"]),
+        (DETECTOR, ("--weights", "{tmp}/none.safetensors"), 1, ["none.safetensors do not exist; check the path"]),
         (DETECTOR, ("--weights", "none", "--model.freeze-stride", "4"), 2, ["--model.freeze-stride 0"]),
         (DETECTOR, ("--weights", "{plain18}"), 1, ["plain18", "r18"]),
         (BACKBONE, ("--backbone", "resnet50"), 2, ["r50"]),

@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
@@ -111,7 +110,6 @@ class Loader:
                 except StopIteration:
                     return
                 except (RuntimeError, OSError, EOFError) as error:  # within five seconds of a worker's end
-                    wait([process.sentinel for process in answers._workers], timeout=1)  # until the kernel says how
                     raise self._crew.ended(answers._workers) or error from None
                 if isinstance(answer, _Failure):
                     raise answer.error from RuntimeError(answer.traceback)

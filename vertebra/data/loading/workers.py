@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -100,8 +101,11 @@ class Crew:
         return UserError(self.file_of(worker), reason, "VERTEBRA_TRACEBACK=1 shows where")
 
     def ended(self, processes: Sequence[BaseProcess]) -> UserError | None:
-        """Return the sentence on the first of them that has ended by itself; None where none has."""
+        """Return the sentence on the first of them that has ended by itself; None where none has within a second."""
+        ended = wait([process.sentinel for process in processes], timeout=1)
         for worker, process in enumerate(processes):
+            if process.sentinel in ended:
+                process.join(1)  # how it ended is known a moment later
             if code := process.exitcode:
                 how = f"ended with {code}"
                 if code < 0:
