@@ -215,7 +215,7 @@ def read_predictions(
         invalid = "; score.py --drop-invalid leaves such out"
         predictions.report = lambda entry, reason, hint: _raising(name)(entry, reason, hint + invalid)
     score_K = predictions.column("score", rules.scores, required=True)
-    masks = predictions.values(MASKS) if any(MASKS in entry for entry in predictions.entries) else None
+    masks = predictions.values(MASKS)
     if needs == MASKS:
         size_of = {image["id"]: (image.get("height"), image.get("width")) for image in truth["images"]}
         _check_masks(predictions, owners, size_of, name, polygons=False)
@@ -229,7 +229,7 @@ def read_predictions(
         None if category_ids is None else np.array(predictions.good(category_ids), np.int64),
         score_K[good_K],
         None if np.isnan(xywh_K4[good_K]).any() else xywh_K4[good_K],
-        None if masks is None else predictions.good(masks),
+        predictions.good(masks) if masks.count(None) < len(masks) else None,
         {needs},
     )
 
