@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks run from a clone, installed or not
@@ -99,12 +99,18 @@ def alternate(
 
 
 def side_by_side(args: argparse.Namespace, candidates: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """`alternate` by the arguments of a `timing_parser` with a device; prints each candidate's median and extremes."""
+    """`alternate` by the arguments of a `timing_parser` with a device; prints what it took."""
     seconds = alternate(candidates, rounds=args.rounds, device=args.device, clock=clock_of(args))
+    print_times(seconds)
+    return seconds
+
+
+def print_times(seconds: Mapping[str, list[float]], unit: Literal["s", "ms"] = "s") -> None:
+    """Prints each candidate's median and extremes."""
     for name, values in seconds.items():
         one = summary(values)
-        print(f"{name:36s} median {one['median_s']:.3f} s  ({one['min_s']:.3f} .. {one['max_s']:.3f}, n {one['n']})")
-    return seconds
+        median, least, most = (one[key] * (1000 if unit == "ms" else 1) for key in ("median_s", "min_s", "max_s"))
+        print(f"{name:36s} median {median:.3f} {unit}  ({least:.3f} .. {most:.3f}, n {one['n']})")
 
 
 def draw_epoch(make: Callable[[], Iterable[Any]]) -> Callable[[], None]:

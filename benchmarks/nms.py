@@ -18,7 +18,7 @@ from common import (  # first: it makes the rooms importable
     alternate,
     conclude,
     parse_timing,
-    summary,
+    print_times,
     timing_parser,
 )
 
@@ -84,10 +84,7 @@ def main() -> None:
         parser.error("--images: at least 1")
 
     seconds = alternate(calls(args.images, args.device), rounds=args.rounds, device=args.device)  # type: ignore[arg-type]
-    for name, values in seconds.items():
-        one = summary(values)
-        times = (1e3 * one[key] for key in ("median_s", "min_s", "max_s"))
-        print("{:24s} median {:.2f} ms  ({:.2f} .. {:.2f}, n {})".format(name, *times, one["n"]))
+    print_times(seconds, "ms")
     setting = {name: value for name, value in vars(args).items() if name != "output"}
     conclude(args.output or RESULTS / f"nms_{args.device}.json", setting, seconds, ((0, 1), (2, 3), (4, 5)))
 

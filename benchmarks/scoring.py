@@ -1,7 +1,7 @@
 """Seconds for COCO's twelve figures, ours and pycocotools', on lists in memory, with every check of the files.
 
 python benchmarks/scoring.py                              # 500 images with 100 detections each, boxes
-python benchmarks/scoring.py --images 5000 --rounds 3     # COCO val's size: pycocotools takes a minute a round
+python benchmarks/scoring.py --images 5000 --rounds 5     # COCO val's size: pycocotools takes a minute a round
 
 Beside them what an evaluation waits for at its end: predictions to their file, and from it, and the figures once read.
 
@@ -24,7 +24,7 @@ from common import (  # first: it makes the rooms importable
     alternate,
     conclude,
     parse_timing,
-    summary,
+    print_times,
     timing_parser,
 )
 from resampling import detections, truth_like_coco
@@ -93,8 +93,7 @@ def main() -> None:
             warmup=0,
             clock=time.process_time,
         )
-    for name, values in seconds.items():
-        print(f"{name:16s} {summary(values)['median_s']:.2f} s")
+    print_times(seconds)
     setting = {name: value for name, value in vars(args).items() if name != "output"} | {"difference": difference}
     conclude(Path(args.output or RESULTS / "scoring.json"), setting, seconds, [(0, 1)])
 

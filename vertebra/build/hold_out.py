@@ -18,10 +18,10 @@ from vertebra.data.loading.sampling import evenly
 from vertebra.ground.formats import counted
 
 Labelled = TypeVar("Labelled", DetectionDataset, SemanticDataset)
-AnySet = TypeVar("AnySet", ClassificationDataset, DetectionDataset, LocalisationDataset, SemanticDataset)
+SomeSet = TypeVar("SomeSet", ClassificationDataset, DetectionDataset, LocalisationDataset, SemanticDataset)
 
 
-def limited(dataset: AnySet, limit: int | None) -> AnySet:
+def limited(dataset: SomeSet, limit: int | None) -> SomeSet:
     """Return `limit` of the images, evenly spaced; None: all."""
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
 

@@ -21,8 +21,9 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         if was_on:
-            gc.freeze()  # both at once: to the oldest, without the search through all of them that the next object
-            gc.unfreeze()  # would begin
+            # Together they make all objects old ones; as young ones they would be searched through at once.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

@@ -20,7 +20,6 @@ from backbones.norms import evaluating
 from vertebra.ground.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
-
 Value = TypeVar("Value")
 
 

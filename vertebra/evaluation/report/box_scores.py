@@ -44,8 +44,8 @@ VOC = {"VOC 11-point": "voc07", "VOC area": "voc10"}
 
 @dataclass(frozen=True)
 class ScoredBoxes(Scored):
-    """errors: the AP lost to each kind. curves: each class's precision (0..1) at 101 recalls at IoU .50. truths: of
-    each class."""
+    """errors: the AP lost to each kind. explanation: of `why.explain`. curves: each class's precision (0..1) at 101
+    recalls at IoU .50. truths: of each class."""
 
     errors: dict[str, Resampled]
     explanation: Explanation

@@ -105,29 +105,30 @@ class Verdicts:
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
         """Return what is scored: "AP" as it is, and with each kind of error alone fixed, by KINDS and SPECIAL."""
-        right_D, counted_D, wanted_G = self.kind_D == RIGHT, ~self.excused_D, ~self.overlaps.aside_G
-        by_score = np.argsort(-self.overlaps.score_D, kind="stable")
-        wrong_first = np.lexsort((right_D, -self.overlaps.score_D))  # where scores are equal
+        overlaps = self.overlaps
+        right_D, counted_D, wanted_G = self.kind_D == RIGHT, ~self.excused_D, ~overlaps.aside_G
+        by_score = np.argsort(-overlaps.score_D, kind="stable")
+        wrong_first = np.lexsort((right_D, -overlaps.score_D))  # where scores are equal
         right_first = np.argsort(~right_D[wrong_first], kind="stable")
         found_G = np.zeros_like(wanted_G)
         found_G[self.truth_D[right_D]] = True
-        rankings = {"AP": _ranking(self.overlaps, right_D, by_score, counted_D, wanted_G)}
+        rankings = {"AP": _ranking(overlaps, right_D, by_score, counted_D, wanted_G)}
         for place, kind in enumerate(KINDS):
             of_kind_D = self.kind_D == place
             fixed_D = of_kind_D & self.fixable_D
             moved_D = fixed_D & (self.kind_D == CLASSIFICATION)
-            class_D = self.overlaps.class_D.copy()
-            class_D[moved_D] = self.overlaps.class_G[self.truth_D[moved_D]]
+            class_D = overlaps.class_D.copy()
+            class_D[moved_D] = overlaps.class_G[self.truth_D[moved_D]]
             rankings[kind] = _ranking(
-                replace(self.overlaps, class_D=class_D),
+                replace(overlaps, class_D=class_D),
                 right_D | fixed_D,
                 wrong_first,
                 np.where(of_kind_D, fixed_D, counted_D),
                 wanted_G & ~self.missed_G if kind == "missed" else wanted_G,
             )
         return rankings | {
-            "false_positives": _ranking(self.overlaps, right_D, wrong_first[right_first], counted_D, wanted_G),
-            "false_negatives": _ranking(self.overlaps, right_D, wrong_first, counted_D, found_G),
+            "false_positives": _ranking(overlaps, right_D, wrong_first[right_first], counted_D, wanted_G),
+            "false_negatives": _ranking(overlaps, right_D, wrong_first, counted_D, found_G),
         }
 
 
