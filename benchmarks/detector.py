@@ -4,12 +4,14 @@ python benchmarks/detector.py --train --size 320 480 --batch 2 --threads 1
 python benchmarks/detector.py --size 800 1056 --threads 2
 python benchmarks/detector.py --head c4 --size 480 640
 python benchmarks/detector.py --train --device cuda --size 800 1056 --batch 8 --rounds 20
+.venv-peers/bin/python benchmarks/detector.py --detectron2 --only fp32    # after make peers, which sets that up
 
 A training step is forward and backward, without the optimiser, which is the same for both: conv1 and conv2_x frozen,
 norms frozen, 256 anchors and 512 regions an image of 2000 proposals. Inference is one batch from pixels to detections,
 of 1000 proposals. Neither resizes. Weights are random, and proposals are the anchors: they are suppressed above an IoU
 of 0.9 instead of 0.7, so that no fewer survive than with trained weights. The regions of both are printed.
-torchvision has no C4 of its own: it is its Faster R-CNN on its ResNet, cut before conv5_x.
+torchvision has no C4 of its own: it is its Faster R-CNN on its ResNet, cut before conv5_x. detectron2's are its model
+zoo's, with the same limits.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import argparse
 import resource
 from collections.abc import Callable
 from functools import partial
+from itertools import permutations
+from typing import Any
 
 from common import (  # first: it makes the rooms importable
     RESULTS,
@@ -103,6 +107,33 @@ def _their_c4(name: str, **limits: int) -> nn.Module:
     )
 
 
+def detectron2s_detector(head: str, *, regions: int, proposals: int) -> nn.Module:
+    """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say."""
+    from tests.detectors.detectron2_peer import config_of, detectron2s
+
+    task, name = ("InstanceSegmentation", "mask_rcnn") if head == "mask_fpn" else ("Detection", "faster_rcnn")
+    config = config_of(f"COCO-{task}/{name}_R_50_{'C4' if head == 'c4' else 'FPN'}_1x")
+    config.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = regions
+    config.MODEL.RPN.POST_NMS_TOPK_TRAIN, config.MODEL.RPN.POST_NMS_TOPK_TEST = 2000, proposals
+    config.MODEL.RPN.NMS_THRESH = NMS_IOU
+    model = detectron2s(config)
+    nn.init.zeros_(model.proposal_generator.rpn_head.anchor_deltas.weight)
+    return model
+
+
+def detectron2s_inputs(images: ImageBatch, targets: Targets, masks: list[Tensor]) -> list[dict[str, Any]]:
+    """The same images as detectron2 takes them. masks: of each image's truths, or none."""
+    from detectron2.structures import BitMasks, Boxes, Instances
+
+    inputs = []
+    for n, (pixels_3HW, size) in enumerate(zip(images.pixels_N3HW, images.sizes_hw)):
+        truth = Instances(size, gt_boxes=Boxes(targets.boxes_NG4[n]), gt_classes=targets.labels_NG[n] - 1)
+        if masks:
+            truth.gt_masks = BitMasks(masks[n])
+        inputs.append({"image": pixels_3HW, "instances": truth})
+    return inputs
+
+
 def batch_of(size: tuple[int, int], images: int, device: torch.device) -> tuple[ImageBatch, Targets]:
     """Noise, boxes of all sizes, and their masks: the lower halves of the boxes."""
     generator = torch.Generator().manual_seed(0)
@@ -150,16 +181,14 @@ def our_step(model: FasterRCNN, images: ImageBatch, targets: Targets, precision:
     sum(losses.values()).backward()  # type: ignore[union-attr]
 
 
-def their_step(
-    model: nn.Module, pixels: list[Tensor], truth: list[dict[str, Tensor]], precision: str, train: bool
-) -> None:
-    """The same of torchvision's, on pixels 0..1, which its loader makes."""
-    with precisions.autocast(pixels[0].device, precision):
+def their_step(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, precision: str, train: bool) -> None:
+    """The same of a detector that takes images as its loader makes them, and truth in training."""
+    with precisions.autocast(device, precision):
         if not train:
             with torch.no_grad():
-                model(pixels)
+                model(*inputs)
             return
-        losses = model(pixels, truth)
+        losses = model(*inputs)
     model.zero_grad(set_to_none=True)
     sum(losses.values()).backward()
 
@@ -180,14 +209,14 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
     images, targets = batch_of(tuple(args.size), args.batch, device)
     pixels = list(images.pixels_N3HW.float() / 255)
-    truth = []
-    for n in range(args.batch):
-        one: dict[str, Tensor] = {"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]}
-        if args.head == "mask_fpn":
-            assert targets.masks is not None
-            whole = [targets.masks.whole(k, tuple(args.size)) for k in range(n * TRUTHS, (n + 1) * TRUTHS)]
-            one["masks"] = torch.stack(whole)
-        truth.append(one)
+    truth = [{"boxes": targets.boxes_NG4[n], "labels": targets.labels_NG[n]} for n in range(args.batch)]
+    masks: list[Tensor] = []
+    if args.head == "mask_fpn":
+        assert targets.masks is not None
+        whole = [targets.masks.whole(k, tuple(args.size)) for k in range(args.batch * TRUTHS)]
+        masks = list(torch.stack(whole).unflatten(0, (args.batch, TRUTHS)))
+        truth = [{**one, "masks": mask} for one, mask in zip(truth, masks)]
+    inputs = (pixels, truth) if args.train else (pixels,)
     limits = {"regions": args.regions, "proposals": args.proposals}
     ours = our_detector(args.head, args.backbone, **limits).to(device).train(args.train)
     theirs, theirs_last = (
@@ -197,19 +226,23 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         for layout in (torch.contiguous_format, torch.channels_last)
     )
     calls: dict[str, Callable[[], None]] = {}
+    pools = {"ours fp32": ours.box_head.pool, "torchvision fp32 (its default)": theirs.roi_heads.box_roi_pool}
     calls["ours fp32"] = partial(our_step, ours, images, targets, "fp32", args.train)
-    calls["torchvision fp32 (its default)"] = partial(their_step, theirs, pixels, truth, "fp32", args.train)
+    calls["torchvision fp32 (its default)"] = partial(their_step, theirs, inputs, device, "fp32", args.train)
     if default != "fp32":
         calls[f"ours {default} (our default)"] = partial(our_step, ours, images, targets, default, args.train)
         named = f"torchvision {default} channels_last"
-        calls[named] = partial(their_step, theirs_last, pixels, truth, default, args.train)
-    if not args.only:
-        counts = [
-            regions_of(pool, calls[name])
-            for pool, name in zip((ours.box_head.pool, theirs.roi_heads.box_roi_pool), list(calls))
-        ]
-        print(f"regions in a call: ours {counts[0]}, torchvision's {counts[1]}")
-    return {name: call for name, call in calls.items() if args.only in name}
+        calls[named] = partial(their_step, theirs_last, inputs, device, default, args.train)
+    if args.detectron2:
+        peer = detectron2s_detector(args.head, **limits).to(device).train(args.train)
+        given = (detectron2s_inputs(images, targets, masks),)
+        named = "detectron2 fp32 (its default)"
+        calls[named] = partial(their_step, peer, given, device, "fp32", args.train)
+        pools[named] = peer.roi_heads.pooler if args.head == "c4" else peer.roi_heads.box_pooler
+    calls = {name: call for name, call in calls.items() if args.only in name}
+    counts = [f"{name} {regions_of(pools[name], call)}" for name, call in calls.items() if name in pools]
+    print(f"regions in a call: {', '.join(counts)}")
+    return calls
 
 
 def main() -> None:
@@ -224,18 +257,24 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=1000, help="of an image, in inference (default 1000)")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1056), help="height and width (default 800 1056)")
     parser.add_argument("--batch", type=int, default=1, help="images (default 1)")
-    parser.add_argument("--only", default="", help="only candidates whose name has this; prints their peak memory, MB")
+    parser.add_argument("--detectron2", action="store_true", help="its R-50 too")
+    parser.add_argument("--only", default="", help="candidates whose name has this; of one: its peak memory, MB")
     args = parse_timing(parser)
 
     seconds = side_by_side(args, candidates(args))
-    if args.only:
+    if len(seconds) == 1:
         print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
         return
     work = "training" if args.train else "inference"
     threads = f"{torch.get_num_threads()}thread" if args.device == "cpu" else args.device
     path = args.output or RESULTS / f"{args.backbone}_{args.head}_{work}_{args.size[0]}x{args.size[1]}_{threads}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}
-    conclude(path, setting, seconds, [(0, 1), (2, 1), (2, 3)] if len(seconds) == 4 else [(0, 1)])
+    pairs = [
+        (a, b)
+        for (a, one), (b, other) in permutations(enumerate(seconds), 2)
+        if one.startswith("ours") > other.startswith("ours") and ("fp32" not in one or "fp32" in other)
+    ]
+    conclude(path, setting, seconds, pairs)
 
 
 if __name__ == "__main__":
