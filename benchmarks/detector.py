@@ -109,8 +109,11 @@ def _their_c4(name: str, **limits: int) -> nn.Module:
 
 def detectron2s_detector(head: str, *, regions: int, proposals: int) -> nn.Module:
     """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say."""
+    from detectron2.utils.events import EventStorage
+
     from tests.detectors.detectron2_peer import config_of, detectron2s
 
+    EventStorage().__enter__()  # its losses log into the innermost, and there has to be one
     task, name = ("InstanceSegmentation", "mask_rcnn") if head == "mask_fpn" else ("Detection", "faster_rcnn")
     config = config_of(f"COCO-{task}/{name}_R_50_{'C4' if head == 'c4' else 'FPN'}_1x")
     config.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = regions
