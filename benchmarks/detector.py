@@ -108,7 +108,8 @@ def _their_c4(name: str, **limits: int) -> nn.Module:
 
 
 def detectron2s_detector(head: str, *, regions: int, proposals: int) -> nn.Module:
-    """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say."""
+    """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say, its stride in the 3x3 layers
+    as in ours and torchvision's: in the 1x1, as its zoo has it, is less work."""
     from detectron2.utils.events import EventStorage
 
     from tests.detectors.detectron2_peer import config_of, detectron2s
@@ -118,7 +119,7 @@ def detectron2s_detector(head: str, *, regions: int, proposals: int) -> nn.Modul
     config = config_of(f"COCO-{task}/{name}_R_50_{'C4' if head == 'c4' else 'FPN'}_1x")
     config.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = regions
     config.MODEL.RPN.POST_NMS_TOPK_TRAIN, config.MODEL.RPN.POST_NMS_TOPK_TEST = 2000, proposals
-    config.MODEL.RPN.NMS_THRESH = NMS_IOU
+    config.MODEL.RPN.NMS_THRESH, config.MODEL.RESNETS.STRIDE_IN_1X1 = NMS_IOU, False
     model = detectron2s(config)
     nn.init.zeros_(model.proposal_generator.rpn_head.anchor_deltas.weight)
     return model
