@@ -108,8 +108,8 @@ def _their_c4(name: str, **limits: int) -> nn.Module:
 
 
 def detectron2s_detector(head: str, *, regions: int, proposals: int) -> nn.Module:
-    """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say, its stride in the 3x3 layers
-    as in ours and torchvision's: in the 1x1, as its zoo has it, is less work."""
+    """detectron2's R-50, its norms and first layers frozen as its zoo's configurations say, but its stride in the 3x3
+    layers as in ours and torchvision's: in the 1x1, as its zoo has it, is less work."""
     from detectron2.utils.events import EventStorage
 
     from tests.detectors.detectron2_peer import config_of, detectron2s

@@ -9,7 +9,7 @@ from detectors.faster_rcnn import Proposer
 from tests.evaluation.networks import detection_batch
 from vertebra.build.backbone import make_detector_backbone
 from vertebra.build.detector import make_detector
-from vertebra.evaluation.predict.detections import predict_proposals
+from vertebra.evaluation.predict.detections import predict_detections
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 
 PROPOSALS = (20, 12)
@@ -26,7 +26,7 @@ def test_proposals_are_those_of_body_and_rpn_in_original_pixels(body):
     images, _ = batch.inputs
     images.pixels_N3HW.copy_(torch.randint(0, 256, images.pixels_N3HW.shape))
 
-    found = predict_proposals(Proposer(model), [batch])
+    found = predict_detections(Proposer(model), [batch], None)
 
     with torch.no_grad():
         output = model.rpn(model.body(images.pixels_N3HW, images.sizes_hw_N2))

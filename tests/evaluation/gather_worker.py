@@ -36,7 +36,7 @@ def evaluate(rank: int, size: int) -> dict:
     pairs = [classification_batch(ids, tuple(id_ % 8 for id_ in ids)) for ids in shares(rank, size, duplicate=True)]
     classes = predict_classes(Table(logits_IC), pairs, image_order=ORDER)
     return {
-        "detections": found,
+        "detections": found and list(found),
         "ids": classes.image_ids_N.tolist(),
         "ranks": classes.rank_N.tolist(),
         "fault": fault_on_the_last(rank, size),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle
 
 from tests.evaluation.cases import guess, thing, truth_of
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.metrics.files import class_names, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import class_names, read_predictions, read_truth, restrict
 from vertebra.evaluation.why.explain import explain, judge, require_same_truth
 from vertebra.ground.errors import UserError
 from vertebra.ground.segmentations import faults
@@ -320,3 +322,24 @@ def test_detectron2s_instances_are_read_with_its_classes_counted_from_zero(tmp_p
         read_predictions(tmp_path / "c.pth", TRUTH)
     with pytest.raises(UserError, match="does not exist"):
         read_predictions(tmp_path / "d.pth", TRUTH)
+
+
+def test_columns_are_checked_as_entries_are_against_each_truth_that_they_meet():
+    found = [guess([0, 0, 5, 5], 0.9, image=2, category=2), guess(BOX, 0.5)]
+    read = read_predictions(found, TRUTH)
+    assert list(read) == found and read[-1] == found[1] and read[:1] == found[:1]
+    other = read_truth({**TRUTH})
+    again = read_predictions(read, other)
+    assert again.truth is other and again == read and read_predictions(again, other) is again
+    fewer = {**TRUTH, "images": TRUTH["images"][:1], "annotations": TRUTH["annotations"][:1]}
+    error = error_of(read_predictions, read, fewer)
+    assert_says(error, "the list of predictions: prediction 0 (counted from 0, image_id 2)", "image_id 2 is not in the")
+    for name, value in (("score_K", np.nan), ("xywh_K4", -1.0)):
+        wrong = replace(read, truth=None, **{name: np.full_like(getattr(read, name), value)})
+        error_of(read_predictions, wrong, TRUTH)
+
+
+def test_one_class_of_predictions_is_what_is_read_of_that_class_alone():
+    found = read_predictions([guess([0, 0, 5, 5], 0.9, image=2, category=2), guess(BOX, 0.5)], TRUTH)
+    truth, dogs = restrict(found.truth, found, ["dog"])
+    assert list(dogs) == [found[0]] and read_predictions(dogs, truth) is dogs and len(truth["annotations"]) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +39,19 @@ def test_padding_is_left_out_and_an_image_may_have_nothing():
     assert [row["category_id"] for row in predict_detections(model, [batch(5, 6)], CATEGORY_IDS)] == [90, 90]
     assert predict_detections(Fixed(), [batch(5, 6)], CATEGORY_IDS) == []
     assert predict_detections(Fixed(), [], CATEGORY_IDS) == []
+
+
+@pytest.mark.parametrize("masks_DMM", [None, torch.rand(2, 14, 14, generator=torch.Generator().manual_seed(0))])
+def test_the_json_made_image_by_image_is_that_of_all(masks_DMM):
+    model = Fixed((10, 20, 30, 50.123, 0.7, 2, 1), (0, 0, 9, 9, 0.3, 1, 1), masks_DMM=masks_DMM)
+    found = predict_detections(model, [batch(5, 6), batch(7)], CATEGORY_IDS)
+    files = [io.BytesIO(), io.BytesIO(), io.BytesIO()]
+    found.write(files[0])
+    replace(found, parts=()).write(files[1])
+    predict_detections(Fixed(), [batch(5, 6)], CATEGORY_IDS).write(files[2])
+    assert len(found.parts) == 3 and files[0].getvalue() == files[1].getvalue()
+    assert json.loads(files[0].getvalue()) == list(found) and len(found) == 6
+    assert json.loads(files[2].getvalue()) == []
 
 
 @pytest.mark.parametrize("row", [(0, 0, float("nan"), 9, 0.9, 1, 1), (0, 0, 9, 9, float("inf"), 1, 1)])

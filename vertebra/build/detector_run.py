@@ -25,8 +25,8 @@ from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.session import Record
 from vertebra.evaluation.metrics.summary import log_figures, summarise
-from vertebra.evaluation.predict.detections import predict_detections, predict_proposals
-from vertebra.ground.files import write_json
+from vertebra.evaluation.predict.detections import predict_detections
+from vertebra.ground.files import write_atomically
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ def evaluate_tested(
     )
     if predictions is None:
         return {}
-    run.write_json(run.predictions, predictions)  # before they are scored: whatever goes wrong there, they are not lost
+    # Before they are scored: whatever goes wrong there, they are not lost.
+    write_atomically(run.predictions, predictions.write)
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
     if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
@@ -171,15 +172,16 @@ def write_proposals(
     """Write the regions that the RPN proposes in the test set, as COCO results without category_id."""
     # At the test size alone: that is where regions are proposed, at however many they are then read.
     once = recipe.model_copy(update={"test": recipe.test.model_copy(update={"multi_scale": ()})})
-    proposals = predict_proposals(
+    proposals = predict_detections(
         Proposer(model),
         progress(detection_data.detection_test_loader(once, test_set, world), description="propose"),
+        None,
         device=world.device,
         autocast=autocast_of(world.device, recipe.precision),
         image_order=[int(image_id) for image_id in test_set.image_ids_I],
     )
     if proposals is not None:
-        write_json(path, proposals, compact=True)
+        write_atomically(path, proposals.write)
         logger.info("%d proposals in %d images: %s", len(proposals), len(test_set), path)
 
 

@@ -223,7 +223,7 @@ class RunDirectory:
     def write_json(self, path: Path, value: Any) -> None:
         """Write a result of this run, atomically, on rank 0."""
         if self.world.is_main:
-            files.write_json(path, value, compact=path in (self.predictions, self.truth))
+            files.write_json(path, value, compact=path == self.truth)
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Write provenance.json, which is what makes the run a finished one."""

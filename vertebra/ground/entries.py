@@ -8,7 +8,7 @@ from __future__ import annotations
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import compress
+from itertools import compress, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -67,7 +67,7 @@ class Entries:
         try:
             return list(map(itemgetter(key), self.entries))  # a third of the time, where all have it
         except KeyError:
-            return [entry.get(key) for entry in self.entries]
+            return list(map(dict.get, self.entries, repeat(key)))
 
     def column(self, key: str, rule: rules.Rule, *, required: bool = False) -> Any:
         """Return the values of one field; refuse the wrong ones, and where it is `required` the missing ones."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+from pydantic_core import to_json
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.ground import rules
@@ -80,34 +81,45 @@ class CheckedTruth(dict[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Entry]):
-    """Predictions as `read_predictions` has checked them against one truth, as columns; each is also a COCO result.
+    """Predictions as columns; each is also a COCO result.
 
     category_id_K: None of proposals. xywh_K4: None where not all have a box. masks_K: RLE, None where none has any.
-    checked: which NEEDS they were checked for. Legend: K predictions in the file's order.
+    truth, checked: what `read_predictions` has checked them against, and for which NEEDS. parts: their JSON in pieces,
+    where it was made as they were predicted. Legend: K predictions in the file's order.
     """
 
-    truth: CheckedTruth
     image_id_K: IntArray
     category_id_K: IntArray | None
     score_K: FloatArray
     xywh_K4: FloatArray | None
     masks_K: list[Any] | None
-    checked: set[str]
+    truth: CheckedTruth | None = None
+    checked: frozenset[str] = frozenset()
+    parts: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
         return len(self.score_K)
 
+    def __iter__(self) -> Iterator[Entry]:
+        columns = {
+            "image_id": self.image_id_K.tolist(),
+            "category_id": None if self.category_id_K is None else self.category_id_K.tolist(),
+            "bbox": None if self.xywh_K4 is None else self.xywh_K4.tolist(),
+            "score": self.score_K.tolist(),
+            MASKS: self.masks_K,
+        }
+        names = [name for name, column in columns.items() if column is not None]
+        for values in zip(*(columns[name] for name in names)):
+            entry = dict(zip(names, values))
+            if self.masks_K is not None and entry[MASKS] is None:
+                del entry[MASKS]
+            yield entry
+
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[k] for k in range(*place.indices(len(self)))]
-        entry: Entry = {"image_id": int(self.image_id_K[place])}
-        if self.category_id_K is not None:
-            entry["category_id"] = int(self.category_id_K[place])
-        if self.xywh_K4 is not None:
-            entry["bbox"] = self.xywh_K4[place].tolist()
-        if self.masks_K is not None and self.masks_K[place] is not None:
-            entry[MASKS] = self.masks_K[place]
-        return {**entry, "score": float(self.score_K[place])}
+        (entry,) = self.at(np.array([range(len(self))[place]]))
+        return entry
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Predictions):
@@ -116,6 +128,22 @@ class Predictions(Sequence[Entry]):
         return self.masks_K == other.masks_K and all(
             np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
         )
+
+    def at(self, places: IntArray) -> Predictions:
+        """Return those at these places of the list, checked for as much as all."""
+        return replace(
+            self,
+            image_id_K=self.image_id_K[places],
+            category_id_K=None if self.category_id_K is None else self.category_id_K[places],
+            score_K=self.score_K[places],
+            xywh_K4=None if self.xywh_K4 is None else self.xywh_K4[places],
+            masks_K=None if self.masks_K is None else [self.masks_K[k] for k in places.tolist()],
+            parts=(),
+        )
+
+    def write(self, file: BinaryIO) -> None:
+        """Write them as a list in JSON."""
+        file.writelines((b"[", b",".join(filter(None, self.parts or [to_json(list(self))[1:-1]])), b"]\n"))
 
     @property
     def have_masks(self) -> bool:
@@ -189,8 +217,11 @@ def read_predictions(
     and how many. What was checked before, against the same truth, is returned as it is. Raises UserError, OSError.
     """
     truth = read_truth(truth)
-    if isinstance(source, Predictions) and source.truth is truth and needs in source.checked:
-        return source
+    if isinstance(source, Predictions):
+        if source.truth is truth and needs in source.checked:
+            return source
+        if needs == "bbox" and _fit(source, truth):
+            return replace(source, truth=truth, checked=frozenset({needs}))
     name = _label(source, "the list of predictions")
     if isinstance(source, (str, Path)) and Path(source).suffix == ".pth":
         found = _detectron2_instances(Path(source), truth)
@@ -224,13 +255,13 @@ def read_predictions(
         xywh_K4 = predictions.boxes()
     good_K = predictions.good_K
     return Predictions(
-        truth,
         np.array(predictions.good(owners), np.int64),
         None if category_ids is None else np.array(predictions.good(category_ids), np.int64),
         score_K[good_K],
         None if np.isnan(xywh_K4[good_K]).any() else xywh_K4[good_K],
         predictions.good(masks) if masks.count(None) < len(masks) else None,
-        {needs},
+        truth,
+        frozenset({needs}),
     )
 
 
@@ -259,9 +290,22 @@ def restrict(truth: Truth, predictions: Predictions, classes: Sequence[str]) -> 
         "annotations": [entry for entry in truth["annotations"] if entry["category_id"] in kept],
     }
     needs = MASKS if MASKS in predictions.checked else "bbox"
+    assert predictions.category_id_K is not None
+    found = predictions.at(np.flatnonzero(np.isin(predictions.category_id_K, list(kept))))
     checked = read_truth(part, needs=needs)
-    found = [entry for entry in predictions if entry["category_id"] in kept]
-    return checked, read_predictions(found, checked, needs=needs)
+    return checked, replace(found, truth=checked)
+
+
+def _fit(found: Predictions, truth: CheckedTruth) -> bool:
+    """Return whether nothing is wrong with these boxes of classes; what is, and where, the entries say one by one."""
+    ids_K, xywh_K4 = found.category_id_K, found.xywh_K4
+    return (
+        ids_K is not None
+        and xywh_K4 is not None
+        and bool(np.isin(found.image_id_K, truth.image_id_I).all() and np.isin(ids_K, list(class_names(truth))).all())
+        and bool(np.isfinite(found.score_K).all() and np.isfinite(xywh_K4).all())
+        and not rules.have_negative_sides(xywh_K4).any()
+    )
 
 
 def _label(source: object, otherwise: str) -> str:

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pydantic_core
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from detectors.structures import Detections, ImageBatch, Size
-from vertebra.evaluation.metrics.files import Entry
+from vertebra.evaluation.metrics.files import Predictions
 from vertebra.evaluation.metrics.masks import paste_to_rle
 from vertebra.evaluation.predict.inference import Autocast, check_finite, predict_all, rank_and_size
-from vertebra.ground.parse import no_garbage_collection
 from vertebra.ground.rle import to_json
 
 
@@ -39,35 +39,38 @@ class Found:
     size_hw: Size
     counts_D: tuple[bytes, ...] | None = None
 
-    def coco_results(self, image_id: int, category_ids: Sequence[int]) -> list[Entry]:
-        """COCO results; category_ids[label - 1] is the id in files."""
-        boxes_D4 = self.rows_D6[:, :4].astype(np.float64)
-        boxes_D4[:, 2:] = np.maximum(boxes_D4[:, 2:] - boxes_D4[:, :2], 0)
-        boxes = np.round(boxes_D4, 3).tolist()
-        scores = self.rows_D6[:, 4].astype(np.float64).tolist()
-        labels = self.rows_D6[:, 5].astype(np.int64).tolist()
-        entries: list[Entry] = [
-            {"image_id": int(image_id), "category_id": int(category_ids[label - 1]), "bbox": box, "score": score}
-            for box, score, label in zip(boxes, scores, labels)
-        ]
-        for entry, counts in zip(entries, self.counts_D or ()):
-            entry["segmentation"] = to_json(counts, self.size_hw)
-        return entries
+
+def coco_results(found: Sequence[tuple[int, Found]], category_ids: Sequence[int] | None) -> Predictions:
+    """Return the detections of images by id as COCO results; category_ids[label - 1] is the id in files, None:
+    proposals, of no class."""
+    rows_K6 = np.concatenate([np.zeros((0, 6), np.float32), *(one.rows_D6 for _, one in found)])
+    xywh_K4 = rows_K6[:, :4].astype(np.float64)
+    xywh_K4[:, 2:] = np.maximum(xywh_K4[:, 2:] - xywh_K4[:, :2], 0)
+    ids_I = np.array([image_id for image_id, _ in found], np.int64)
+    counts_I = np.array([len(one.rows_D6) for _, one in found], np.int64)
+    return Predictions(
+        np.repeat(ids_I, counts_I),
+        None if category_ids is None else np.array(category_ids)[rows_K6[:, 5].astype(np.int64) - 1],
+        rows_K6[:, 4].astype(np.float64),
+        np.round(xywh_K4, 3),
+        [to_json(counts, one.size_hw) for _, one in found for counts in one.counts_D or ()] or None,
+    )
 
 
 def predict_detections(
     model: nn.Module,
     loader: Iterable[Any],
-    category_ids: Sequence[int],
+    category_ids: Sequence[int] | None,
     *,
     device: torch.device | str = "cpu",
     autocast: Autocast = nullcontext,
     **options: Any,
-) -> list[Entry] | None:
+) -> Predictions | None:
     """`model.detect` over the loader, as COCO results in pixels of the images on disk; None on ranks above 0.
 
     Where the detections have masks, so have the results (`segmentation`). Boxes are clipped to the image.
-    loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files.
+    loader: batches whose `inputs` are (ImageBatch, Targets). category_ids[label - 1] is the id in files; None: the
+    regions of a `Proposer`, without one. Their JSON is made image by image, so that none of it is left for the end.
     autocast: makes the context the model runs in. options: image_order and times_s of `predict_all`; a time is from
     the batch's copy to the device to its detections on the host, masks in full size. Raises UserError where the model
     gives numbers that are not finite.
@@ -77,22 +80,14 @@ def predict_detections(
         images, targets = batch.to(device).inputs
         return detect(model, images, targets.original_sizes_hw, targets.image_ids, autocast)
 
-    found = predict_all(model, loader, predict, everywhere=False, **options)
+    def render(image_id: int, one: Found) -> tuple[Found, bytes]:
+        return one, pydantic_core.to_json(list(coco_results([(image_id, one)], category_ids)))[1:-1]
+
+    found = predict_all(model, loader, predict, keep=render, everywhere=False, **options)
     if rank_and_size()[0] > 0:
         return None
-    with no_garbage_collection():
-        return [entry for image_id, one in found for entry in one.coco_results(image_id, category_ids)]
-
-
-def predict_proposals(model: nn.Module, loader: Iterable[Any], **options: Any) -> list[Entry] | None:
-    """The regions that `model.detect` gives as its only class, as COCO results without category_id, best first.
-
-    options: those of `predict_detections`, which this is otherwise.
-    """
-    found = predict_detections(model, loader, (1,), **options)
-    if found is None:
-        return None
-    return [{name: value for name, value in entry.items() if name != "category_id"} for entry in found]
+    together = coco_results([(image_id, one) for image_id, (one, _) in found], category_ids)
+    return replace(together, parts=tuple(text for _, (_, text) in found))
 
 
 def detect(

@@ -21,23 +21,30 @@ from vertebra.ground.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Value = TypeVar("Value")
+Found = TypeVar("Found")
+
+
+def _as_it_is(image_id: int, found: Any) -> Any:
+    return found
 
 
 def predict_all(
     model: nn.Module,
     loader: Iterable[Any],
-    predict: Callable[[Any], Mapping[int, Value]],
+    predict: Callable[[Any], Mapping[int, Found]],
     *,
+    keep: Callable[[int, Found], Value] = _as_it_is,
     everywhere: bool = True,
     image_order: Sequence[int] | None = None,
     times_s: list[float] | None = None,
 ) -> list[tuple[int, Value]]:
     """`predict(batch)`, which gives a value by image id, over all batches: (image id, value), each image once.
 
-    model: what runs in `predict`; it is in evaluation mode meanwhile. everywhere: every process gets the result;
-    otherwise rank 0 does, and the others nothing. image_order: the data set's image ids, in order (default: by
-    ascending id). times_s: gets each batch's host-side seconds per image; its median is the time per image. Raises
-    UserError where an image of the order is missing in the end, and on every process what goes wrong on one.
+    model: what runs in `predict`; it is in evaluation mode meanwhile. keep: makes what stays of an image's value, on
+    the process that has it; its time does not count. everywhere: every process gets the result; otherwise rank 0 does,
+    and the others nothing. image_order: the data set's image ids, in order (default: by ascending id). times_s: gets
+    each batch's host-side seconds per image; its median is the time per image. Raises UserError where an image of the
+    order is missing in the end, and on every process what goes wrong on one.
     """
     mine: dict[int, Value] = {}
     fault: Exception | None = None
@@ -48,7 +55,7 @@ def predict_all(
                 found = predict(batch)
                 if times_s is not None:
                     times_s.append((time.perf_counter() - started) / len(batch.image_ids))
-                mine.update(found)
+                mine.update((image_id, keep(image_id, one)) for image_id, one in found.items())
     except Exception as error:
         fault = error
     merged = gather_by_image(mine, fault, everywhere=everywhere)

@@ -21,7 +21,7 @@ from torch import nn
 from backbones.norms import evaluating
 from detectors.structures import Size
 from vertebra.evaluation.metrics.files import Entry
-from vertebra.evaluation.predict.detections import detect
+from vertebra.evaluation.predict.detections import coco_results, detect
 from vertebra.evaluation.predict.draw import class_colours, draw
 from vertebra.evaluation.predict.inference import Autocast
 from vertebra.evaluation.predict.segmentation import PictureMap
@@ -66,8 +66,9 @@ def detect_pictures(
             (images,) = batch.to(device).inputs
             found = detect(model, images, batch.sizes_hw, batch.image_ids, autocast)
             for n, (image_id, one) in enumerate(found.items()):
-                entries = one.coco_results(image_id, category_ids)
-                entries = [entry for entry in entries if entry["category_id"] in kept]
+                entries = [
+                    entry for entry in coco_results([(image_id, one)], category_ids) if entry["category_id"] in kept
+                ]
                 pixels_HW3 = batch.originals[n].numpy() if batch.originals else None
                 yield PictureDetections(image_id, one.size_hw, entries, pixels_HW3)
 

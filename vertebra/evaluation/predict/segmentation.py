@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vertebra.evaluation.predict.inference import Autocast, check_finite, predic
 from vertebra.ground.files import write_atomically
 from vertebra.ground.rle import Size
 
+Mapped: TypeAlias = tuple[NDArray[np.uint8], "NDArray[np.uint8] | None"]  # an image's map, and its truth
 Keep = Callable[[int, NDArray[np.uint8], "NDArray[np.uint8] | None"], None]
 
 
@@ -43,25 +44,19 @@ def predict_maps(
     image's id, its map_HW of classes, at the image's own size, and its truth_HW or None; its time does not count.
     options: as of `predict_all`. Raises UserError where a network's output is not finite.
     """
-    made: list[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]] = []
 
-    def batches() -> Iterator[Any]:
-        for batch in loader:
-            yield batch
-            while made and keep is not None:  # here, where predict_all has stopped its clock
-                keep(*made.pop())
-
-    def predict(batch: Any) -> dict[int, NDArray[np.int64] | None]:
-        found: dict[int, NDArray[np.int64] | None] = {}
+    def predict(batch: Any) -> dict[int, Mapped]:
         maps = class_maps(model, batch, batch.original_sizes_hw, device, autocast)
-        for image_id, truth, map_HW in zip(batch.image_ids, batch.labels, maps):
-            labels_HW = None if truth is None else truth.numpy()
-            if keep is not None:
-                made.append((image_id, map_HW, labels_HW))
-            found[image_id] = None if labels_HW is None else confusion(labels_HW, map_HW, classes)
-        return found
+        truths = [None if truth is None else truth.numpy() for truth in batch.labels]
+        return dict(zip(batch.image_ids, zip(maps, truths)))
 
-    return predict_all(model, batches(), predict, everywhere=False, **options)
+    def count(image_id: int, mapped: Mapped) -> NDArray[np.int64] | None:
+        map_HW, truth_HW = mapped
+        if keep is not None:
+            keep(image_id, map_HW, truth_HW)
+        return None if truth_HW is None else confusion(truth_HW, map_HW, classes)
+
+    return predict_all(model, loader, predict, keep=count, everywhere=False, **options)
 
 
 def class_maps(
