@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Backbone, BackboneError
-from backbones.norms import conv_norm
+from backbones.norms import Pool, conv_norm, conv_norm_pooled
 
 
 def conv(size: int, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -46,6 +46,11 @@ class Block(nn.Module):
         self.downsample = None
         if self.projects:
             self.downsample = nn.Sequential(conv(1, inputs, outputs, self.stride), nn.BatchNorm2d(outputs))
+
+    @property
+    def reads_by_1x1(self) -> bool:
+        """Whether 1x1 convolutions alone read its input, so that there is `Bottleneck.on_regions`."""
+        return False
 
     def residual(self, x_NCHW: Tensor) -> Tensor:
         """F(x), before the addition and the last ReLU."""
@@ -117,9 +122,22 @@ class Bottleneck(Block):
         self._make_shortcut(inputs, outputs)
 
     def residual(self, x_NCHW: Tensor) -> Tensor:
-        x_NCHW = conv_norm(x_NCHW, self.conv1, self.bn1, relu=True)
+        return self._after_first(conv_norm(x_NCHW, self.conv1, self.bn1, relu=True))
+
+    def _after_first(self, x_NCHW: Tensor) -> Tensor:
         x_NCHW = conv_norm(x_NCHW, self.conv2, self.bn2, relu=True)
         return conv_norm(x_NCHW, self.conv3, self.bn3)
+
+    @property
+    def reads_by_1x1(self) -> bool:
+        return self.projects and not self.recomputes
+
+    def on_regions(self, map_NCHW: Tensor, pool: Pool) -> Tensor:
+        """Run on the regions that `pool` makes of a map; see `conv_norm_pooled`."""
+        assert self.downsample is not None
+        y = self._after_first(conv_norm_pooled(map_NCHW, self.conv1, self.bn1, pool, relu=True))
+        y += conv_norm_pooled(map_NCHW, self.downsample[0], self.downsample[1], pool)  # type: ignore[arg-type]
+        return F.relu(y, inplace=True)
 
 
 def make_layer(

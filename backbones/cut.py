@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.chain import Chain, Stage, Step, modules_of
+from backbones.norms import Pool
 
 if TYPE_CHECKING:
     from backbones.base import Backbone
@@ -102,8 +103,30 @@ class RegionHead(Part):
     def maps(self, regions_RCHW: Tensor) -> Tensor:
         """Pooled regions to the last map of each, RCHW: a mask is read from it."""
         # RoI pooling gives NCHW; one reorder here, instead of one in each convolution that reads the regions.
-        x, _ = self.run(regions_RCHW.contiguous(memory_format=torch.channels_last))
-        return x if self.extra_norm is None else self.extra_norm(x)
+        return self._maps(self.run(regions_RCHW.contiguous(memory_format=torch.channels_last))[0])
+
+    @property
+    def reads_by_1x1(self) -> bool:
+        """Whether a region goes through 1x1 convolutions first, so that there is `maps_from`."""
+        blocks = self._first_blocks()
+        return len(blocks) > 0 and getattr(blocks[0], "reads_by_1x1", False)
+
+    def maps_from(self, map_NCHW: Tensor, pool: Pool) -> Tensor:
+        """`maps` of the regions that `pool` makes of a map, with less work: see `conv_norm_pooled`."""
+        first, *others = self._first_blocks()
+        x = first.on_regions(map_NCHW, pool)  # type: ignore[operator]
+        for block in others:
+            x = block(x)
+        return self._maps(self.run(x, first=1)[0])
+
+    def _first_blocks(self) -> nn.Sequential:
+        """The first stage's, where it is nothing but blocks."""
+        steps = self.chain[0].steps if self.chain else ()
+        layer = self.get_submodule(steps[0]) if len(steps) == 1 and isinstance(steps[0], str) else None
+        return layer if isinstance(layer, nn.Sequential) else nn.Sequential()
+
+    def _maps(self, x_RCHW: Tensor) -> Tensor:
+        return x_RCHW if self.extra_norm is None else self.extra_norm(x_RCHW)
 
     def vectors(self, maps_RCHW: Tensor) -> Tensor:
         """The last maps to vectors_RD."""

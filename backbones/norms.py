@@ -5,7 +5,7 @@ Legend of shape suffixes: N images, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,6 +32,24 @@ def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: 
         y = conv(x_NCHW)
         if norm is not None:
             y = _normalised(y, norm)
+    return F.relu(y, inplace=True) if relu else y
+
+
+Pool = Callable[[Tensor, int], Tensor]  # a map NCHW, and every how many-th bin is wanted, to regions MCBB
+
+
+def conv_norm_pooled(
+    map_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, pool: Pool, *, relu: bool = False
+) -> Tensor:
+    """`conv_norm` of the regions that `pool` makes of a map, for a 1x1 convolution, which runs on the map: the mean of
+    what it makes of cells is what it makes of their mean. So it reads a cell once, and not for each region around."""
+    folds = isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm)
+    weight, bias = folded(conv, norm) if folds else (conv.weight, conv.bias)  # type: ignore[arg-type]
+    y = pool(F.conv2d(map_NCHW, weight), conv.stride[0])
+    if bias is not None:  # not on the map, as samples outside it are 0
+        y = y + bias.to(y.dtype).view(-1, 1, 1)
+    if norm is not None and not folds:
+        y = _normalised(y, norm)
     return F.relu(y, inplace=True) if relu else y
 
 

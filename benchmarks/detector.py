@@ -197,10 +197,10 @@ def their_step(model: nn.Module, inputs: tuple[Any, ...], device: torch.device, 
     sum(losses.values()).backward()
 
 
-def regions_of(pool: nn.Module, call: Callable[[], None]) -> int:
-    """Count the regions that the box head pools in one call."""
+def regions_of(predictor: nn.Module, call: Callable[[], None]) -> int:
+    """Count the regions that the box head judges in one call."""
     counts: list[int] = []
-    handle = pool.register_forward_hook(lambda module, inputs, output: counts.append(len(output)))
+    handle = predictor.register_forward_hook(lambda module, inputs, output: counts.append(inputs[0][..., 0].numel()))
     call()
     handle.remove()
     return sum(counts)
@@ -230,7 +230,10 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         for layout in (torch.contiguous_format, torch.channels_last)
     )
     calls: dict[str, Callable[[], None]] = {}
-    pools = {"ours fp32": ours.box_head.pool, "torchvision fp32 (its default)": theirs.roi_heads.box_roi_pool}
+    predictors = {
+        "ours fp32": ours.box_head.predictor,
+        "torchvision fp32 (its default)": theirs.roi_heads.box_predictor,
+    }
     calls["ours fp32"] = partial(our_step, ours, images, targets, "fp32", args.train)
     calls["torchvision fp32 (its default)"] = partial(their_step, theirs, inputs, device, "fp32", args.train)
     if default != "fp32":
@@ -242,9 +245,9 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         given = (detectron2s_inputs(images, targets, masks),)
         named = "detectron2 fp32 (its default)"
         calls[named] = partial(their_step, peer, given, device, "fp32", args.train)
-        pools[named] = peer.roi_heads.pooler if args.head == "c4" else peer.roi_heads.box_pooler
+        predictors[named] = peer.roi_heads.box_predictor
     calls = {name: call for name, call in calls.items() if args.only in name}
-    counts = [f"{name} {regions_of(pools[name], call)}" for name, call in calls.items() if name in pools]
+    counts = [f"{name} {regions_of(predictors[name], call)}" for name, call in calls.items() if name in predictors]
     print(f"regions in a call: {', '.join(counts)}")
     return calls
 

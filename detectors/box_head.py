@@ -20,6 +20,7 @@ from detectors.bodies import MakeNorm, conv_layer
 from detectors.boxes import Weights, encode, in_float32, of_class, take
 from detectors.losses import GlobalCounts, cross_entropy, masked_sum, smooth_l1
 from detectors.matching import Matcher
+from detectors.pooling import RoIAlign
 from detectors.postprocess import PostProcess
 from detectors.rpn import Proposals
 from detectors.sampling import Sampler
@@ -168,19 +169,18 @@ class BoxHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> RegionOutput:
         """Class logits and box deltas of the given regions; sizes: of the images, in which the regions are."""
-        return self.read(self.pool(maps, self.to_pool(boxes_NR4, sizes_hw_N2)), boxes_NR4.shape[0])
+        return self.read(self.region_maps(maps, self.to_read(boxes_NR4, sizes_hw_N2)), boxes_NR4.shape[0])
 
-    def to_pool(self, boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
-        """The regions that have to be pooled to read the given ones: these, and for context each whole image last."""
+    def to_read(self, boxes_NR4: Tensor, sizes_hw_N2: Tensor) -> Tensor:
+        """The regions that are read for the given ones: these, and for context each whole image last."""
         if not self.context:
             return boxes_NR4
         corner_N2 = sizes_hw_N2.flip(1).to(boxes_NR4.dtype)
         whole_N4 = torch.cat([torch.zeros_like(corner_N2), corner_N2], dim=1)
         return torch.cat([boxes_NR4, whole_N4.unsqueeze(1)], dim=1)
 
-    def read(self, regions_MCBB: Tensor, images: int) -> RegionOutput:
-        """Class logits and box deltas of the regions of `to_pool`, pooled."""
-        maps_MCHW = self.head.maps(regions_MCBB)
+    def read(self, maps_MCHW: Tensor, images: int) -> RegionOutput:
+        """Class logits and box deltas of the maps that `region_maps` makes of the regions of `to_read`."""
         maps_NRCHW = maps_MCHW.unflatten(0, (images, -1))
         vectors_NRV = self.head.vectors(maps_MCHW).unflatten(0, (images, -1))
         if self.context:
@@ -190,7 +190,11 @@ class BoxHead(nn.Module):
 
     def region_maps(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
         """The maps MCHW that the head makes of regions before it makes them vectors."""
-        return self.head.maps(self.pool(maps, boxes_NR4))
+        pool, by_1x1 = self.pool, getattr(self.head, "reads_by_1x1", False)
+        # Means of cells can be taken after 1x1 layers as well as before. torchvision's kernel would take all of them.
+        if by_1x1 and isinstance(pool, RoIAlign) and pool.is_product(maps[0], boxes_NR4):
+            return self.head.maps_from(maps[0], lambda x_NCHW, step: pool((x_NCHW,), boxes_NR4, step))
+        return self.head.maps(pool(maps, boxes_NR4))
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, targets: Targets) -> Regions:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -29,7 +30,7 @@ from detectors.structures import Detections, ImageBatch
 REGIONS_AT_A_TIME = 1024
 VOTE_IOU = 0.5  # Gidaris & Komodakis 2015, §5
 
-PoolRegions = Callable[[Tensor], Tensor]  # boxes NP4 -> regions M x C x bins x bins
+RegionMaps = Callable[[Tensor], Tensor]  # boxes NP4 -> the maps MCHW that the head makes of them
 
 
 class View(Protocol):
@@ -46,13 +47,13 @@ class View(Protocol):
 
 
 class DetectorView:
-    """Images as one detector sees them at their own size. pool: None, or what reads regions instead of the detector's
-    own pooling of these images' maps."""
+    """Images as one detector sees them at their own size. region_maps: None, or what reads regions instead of the
+    detector's own way on these images' maps."""
 
-    def __init__(self, detector: FasterRCNN, images: ImageBatch, pool: PoolRegions | None = None) -> None:
+    def __init__(self, detector: FasterRCNN, images: ImageBatch, region_maps: RegionMaps | None = None) -> None:
         self.detector, self.images = detector, images
         self.maps = detector.body(images.pixels_N3HW, images.sizes_hw_N2)
-        self.pool: PoolRegions = pool or (lambda boxes_NP4: detector.box_head.pool(self.maps, boxes_NP4))
+        self.region_maps = region_maps or partial(detector.box_head.region_maps, self.maps)
 
     def propose(self) -> Proposals:
         rpn = self.detector.rpn
@@ -63,7 +64,7 @@ class DetectorView:
 
     def _score(self, boxes_NP4: Tensor) -> RegionScores:
         head, sizes_hw_N2 = self.detector.box_head, self.images.sizes_hw_N2
-        output = head.read(self.pool(head.to_pool(boxes_NP4, sizes_hw_N2)), len(boxes_NP4))
+        output = head.read(self.region_maps(head.to_read(boxes_NP4, sizes_hw_N2)), len(boxes_NP4))
         boxes_NPQ4 = decode(output.deltas_NRQ4, boxes_NP4.unsqueeze(2), head.delta_weights)
         boxes_NX4 = clip(boxes_NPQ4.flatten(1, 2), sizes_hw_N2)
         return RegionScores(output.logits_NRK.float().softmax(dim=-1), boxes_NX4.view_as(boxes_NPQ4))
@@ -84,7 +85,7 @@ class MultiScaleView(DetectorView):
     """
 
     def __init__(self, detector: FasterRCNN, images: ImageBatch, region_px: float = 224.0) -> None:
-        super().__init__(detector, images, self._pool_two)
+        super().__init__(detector, images, lambda boxes_NP4: detector.box_head.head.maps(self._pool_two(boxes_NP4)))
         self.region_px = region_px
         scales = sorted((images, *images.other_scales), key=lambda scale: scale.sizes_hw[0][0] * scale.sizes_hw[0][1])
         if len(scales) < 2:
