@@ -29,10 +29,7 @@ def test_the_line_is_the_documented_one():
         iterations=90000,
         eta_s=2509.4,
         values={"loss": 1.7, "loss_rpn_cls": 0.0712},
-        time_s=0.2291,
-        data_s=0.00312,
-        lr=0.0038,
-        memory_mb=3782.3,
+        costs={"time_s": 0.2291, "data_s": 0.00312, "lr": 0.0038, "memory_mb": 3782.3},
     )
     assert line == (
         "eta: 0:41:49  iter: 379/90000  loss: 1.70  loss_rpn_cls: 0.0712  time: 0.229 s  data: 0.003 s  "

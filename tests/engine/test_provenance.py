@@ -80,10 +80,10 @@ def test_bf16_is_chosen_where_the_processor_has_it(monkeypatch, tmp_path):
     cpu = torch.device("cpu")
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nflags\t\t: fpu avx512f amx_bf16\n")
-    assert precision._cpu_flags(cpuinfo) == {"fpu", "avx512f", "amx_bf16"}
-    assert precision._cpu_flags(Path("/nowhere")) == set()
-    for flags, chosen in (({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx512f"}, "fp32")):
-        monkeypatch.setattr(precision, "_cpu_flags", lambda flags=flags: flags)
+    assert precision.cpu_fact("flags", cpuinfo) == "fpu avx512f amx_bf16"
+    assert precision.cpu_fact("flags", Path("/nowhere")) == ""
+    for flags, chosen in (("sse avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx512f", "fp32"), ("", "fp32")):
+        monkeypatch.setattr(precision, "cpu_fact", lambda name, flags=flags: flags)
         assert precision.resolve("auto", cpu) == chosen
         assert precision.resolve("fp32", cpu) == "fp32"
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,20 +97,13 @@ def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None
 
 
 def training_line(
-    *,
-    iteration: int,
-    iterations: int,
-    eta_s: float,
-    values: dict[str, float],
-    time_s: float,
-    data_s: float,
-    lr: float,
-    memory_mb: float,
+    iteration: int, iterations: int, eta_s: float, values: dict[str, float], costs: dict[str, float]
 ) -> str:
     """Return `eta: 0:41:49  iter: 379/90000  loss: 1.70  time: 0.229 s  data: 0.003 s  lr: 0.0038  mem: 3782 MB`."""
     parts = [f"eta: {timedelta(seconds=round(eta_s))}", f"iter: {iteration}/{iterations}"]
     parts += [f"{name}: {short_number(value)}" for name, value in values.items()]
-    parts += [f"time: {time_s:.3f} s", f"data: {data_s:.3f} s", f"lr: {lr:.3g}", f"mem: {memory_mb:.0f} MB"]
+    parts += [f"time: {costs['time_s']:.3f} s", f"data: {costs['data_s']:.3f} s"]
+    parts += [f"lr: {costs['lr']:.3g}", f"mem: {costs['memory_mb']:.0f} MB"]
     return "  ".join(parts)
 
 
@@ -214,16 +208,14 @@ def is_training_line(line: dict[str, Any]) -> bool:
     return any(name.startswith("loss") for name in line)
 
 
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the lines of a JSONL file and their objects; none of a missing file, nor a last one that was cut off."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(json.JSONDecodeError):
+            yield line, json.loads(line)
+
+
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Drop the objects of a JSONL file that `keep` does not want, and a last line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if keep(value):
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
+    if path.exists():
+        write_text(path, "".join(f"{line}\n" for line, value in read_lines(path) if keep(value)))

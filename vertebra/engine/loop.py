@@ -125,7 +125,7 @@ def train(
             if waits or signal:
                 session.require_finite(guard)
             if logs:
-                session.log(lr=lr, iterations=iterations)
+                session.log(lr)
                 session.require_few_skipped()
             if saves or signal:
                 session.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -45,13 +46,13 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     # bf16 alone is no reason: where a CPU lacks the instructions, it is emulated and several times slower than fp32.
-    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+    return bool({"avx512_bf16", "amx_bf16"} & set(cpu_fact("flags").split()))
 
 
-def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Return the processor's features; empty where the system has no such file."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+def cpu_fact(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what the system says of the processor, such as its "flags" or "model name"; "" where it says nothing."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(name):
+                return line.split(":", 1)[1].strip()
+    return ""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vertebra.engine.precision import float32_on
+from vertebra.engine.precision import cpu_fact, float32_on
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.parse import flatten
 
@@ -64,7 +64,7 @@ def machine() -> dict[str, Any]:
     """Return processor, cores, GPUs and what float32 means on them; no host name, nothing that identifies a person."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_fact("model name") or platform.processor() or "unknown",
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
@@ -119,11 +119,3 @@ def _git(directory: Path, *arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

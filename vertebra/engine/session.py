@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,40 +59,34 @@ class Record:
             )  # fmt: skip
 
 
+@dataclass(kw_only=True, eq=False)
 class Session:
-    """One process's part in a run, from its start or its resumption to its end. Most methods are collective."""
+    """One process's part in a run, from its start or its resumption to its end. Most methods are collective.
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        scaler: torch.amp.GradScaler,
-        run: RunDirectory,
-        world: World,
-        best: str | None,
-        average: WeightAverage | None = None,
-        iterations: int,
-        workers: int | None = None,
-    ):
-        self.model = model
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.scaler = scaler
-        self.run = run
-        self.world = world
-        self.best = best
-        self.average = average
-        self.record = Record()
-        self.clock = Clock()
-        self.meter = LossMeter()
-        self.window = LossMeter()  # what the schedule is shown next, if it follows the training
-        self.watch = LossWatch(iterations)
+    The first fields are `loop.train`'s. window: what the schedule is shown next, if it follows the training.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    run: RunDirectory
+    world: World
+    best: str | None
+    average: WeightAverage | None
+    iterations: int
+    workers: InitVar[int | None]
+    record: Record = field(default_factory=Record)
+    clock: Clock = field(default_factory=Clock)
+    meter: LossMeter = field(default_factory=LossMeter)
+    window: LossMeter = field(default_factory=LossMeter)
+    counter: SampleCounter = field(default_factory=SampleCounter)
+
+    def __post_init__(self, workers: int | None) -> None:
+        self.watch = LossWatch(self.iterations)
         self.loader_watch = LoaderWatch(workers, most=loader_workers("auto"))
         self.core_watch = CoreWatch(own_cores())
         self._seconds_before = 0.0
-        self.counter = SampleCounter()
 
     # Resuming and saving
 
@@ -181,27 +175,15 @@ class Session:
             if not self.schedule.follows_training():
                 logger.info("The warm-up ends after iteration %d, by the training error.", self.record.iteration)
 
-    def log(self, *, lr: float, iterations: int) -> None:
+    def log(self, lr: float) -> None:
         """Write one line for people, one for programs: the means over the period, and what they cost."""
         self._collect_counts()
         iteration, (time_s, data_s) = self.record.iteration, self.clock.lap()
         values = self.meter.means(self.world)
         values = {"loss": sum(losses_in(values)), **{name: value for name, value in values.items() if name != "loss"}}
-        memory_mb = peak_memory_mb(self.world.device)
-        eta_s = self.clock.eta_s(iterations - iteration)
-        logger.info(
-            training_line(
-                iteration=iteration,
-                iterations=iterations,
-                eta_s=eta_s,
-                values=values,
-                time_s=time_s,
-                data_s=data_s,
-                lr=lr,
-                memory_mb=memory_mb,
-            )
-        )
-        costs = {"time_s": time_s, "data_s": data_s, "lr": lr, "memory_mb": memory_mb}
+        costs = {"time_s": time_s, "data_s": data_s, "lr": lr, "memory_mb": peak_memory_mb(self.world.device)}
+        eta_s = self.clock.eta_s(self.iterations - iteration)
+        logger.info(training_line(iteration, self.iterations, eta_s, values, costs))
         skipped = {"skipped": self.record.skipped} if self.record.skipped else {}
         self.run.metrics.write(iteration, {**values, **costs, **skipped}, section="train")
         warming_up = self.schedule.is_warming_up(iteration - 1)

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, ClassVar
 
-from vertebra.engine.logs import is_training_line
+from vertebra.engine.logs import is_training_line, read_lines
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_json
 
@@ -228,24 +228,14 @@ def begin_tracking(asked: Sequence[str], subject: Subject) -> list[Outbox]:
             raise UserError(
                 f"--track {name}", _first_line(error), f"{tracker.hint}, or leave it out; then continue with --resume"
             ) from error
-        seen = _last_iterations(subject.directory / "metrics.jsonl") if name in ids else {}
+        seen: dict[str, int] = {}
+        for _, line in read_lines(subject.directory / "metrics.jsonl") if name in ids else ():
+            seen["train" if is_training_line(line) else "evaluation"] = line["iteration"]
         outboxes.append(Outbox(name, begun, seen))
         ids[name] = begun.id
         write_json(path, ids)
         logger.info("tracked by %s: %s", kind, begun.where)
     return outboxes
-
-
-def _last_iterations(metrics: Path) -> dict[str, int]:
-    """Return the last iteration of each section of metrics.jsonl, which went to the trackers as well."""
-    last: dict[str, int] = {}
-    for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut off by a kill
-            continue
-        last["train" if is_training_line(line) else "evaluation"] = line["iteration"]
-    return last
 
 
 def _first_line(error: Exception) -> str:

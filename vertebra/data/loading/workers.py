@@ -1,4 +1,5 @@
-"""Loader processes: their start, the file that each is at, the shared memory for their batches, and how they end.
+"""Processes for data: those of a pool, and loader processes, their start, the file that each is at, the shared memory
+for their batches, and how they end.
 
 A process that the kernel ends (memory ran out, a bus error) says nothing itself. So each keeps the name of the file
 that it is at in memory that the main process sees as well.
@@ -11,13 +12,17 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 
+from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import UserError
 
 PREFETCH_BATCHES = 2  # a worker
@@ -32,6 +37,35 @@ _ENDS = {
 }
 
 _slot: memoryview | None = None  # of this process, where it is a loader process
+_work_here: Callable[[Any], Any] | None = None  # of this process, where it is one of `in_processes`
+_Task = TypeVar("_Task")
+_Answer = TypeVar("_Answer")
+
+
+def in_processes(
+    work: Callable[[_Task], _Answer], tasks: Sequence[_Task], processes: int = 0
+) -> Generator[_Answer, None, None]:
+    """Yield work(task) of each task, in order, from as many processes as cores, or as are given."""
+    processes = min(processes or usable_cores(), len(tasks))
+    if processes < 2:
+        yield from map(work, tasks)
+        return
+    with ProcessPoolExecutor(processes, get_context(FORK), initializer=_begin, initargs=(work,)) as pool:
+        try:
+            yield from pool.map(_at_work, tasks)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C is answered at once
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    global _work_here
+    _work_here = work
+    cv2.setNumThreads(0)  # one process, one core
+
+
+def _at_work(task: Any) -> Any:
+    assert _work_here is not None
+    return _work_here(task)
 
 
 def at_file(name: object) -> None:

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,28 +23,27 @@ from vertebra.ground.errors import DataError
 
 
 class Form:
-    """One form of a data set on disk. lost: counts of what it cannot carry; remarks: sentences beside them."""
+    """One form of a data set on disk. lost: counts of what it cannot carry; remarks: sentences beside them.
 
-    title = ""
+    opened_as: the result as open_detection takes it. list_file: what makes the split known, which is written last.
+    images: the folder of the pictures.
+    """
+
+    title: ClassVar[str]
+    opened_as: ClassVar[str]
+    list_file: ClassVar[str]
+    images: ClassVar[str]
     by_stem = True  # whether an image's annotation is a file of the image's name
 
     def __init__(self, output: Path, split: str, *, polygons: bool = False) -> None:
         self.output, self.split, self.polygons = output, split, polygons
+        self.source = self.opened_as.format(output=output, split=split)
+        self.list_path = output / self.list_file.format(split=split)
         self.lost: Counter[str] = Counter()
         self.remarks: list[str] = []
 
-    @property
-    def source(self) -> str:
-        """The result as open_detection takes it."""
-        raise NotImplementedError
-
-    @property
-    def list_path(self) -> Path:
-        """The file that makes the split known; it is written last."""
-        raise NotImplementedError
-
     def image_path(self, name: str) -> Path:
-        raise NotImplementedError
+        return self.output / self.images.format(split=self.split) / name
 
     def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         """Refuse what is in the way before anything is written."""
@@ -103,18 +102,8 @@ class CocoForm(Form):
     """COCO JSON, which carries everything."""
 
     title = "COCO JSON"
+    opened_as, list_file, images = "coco/{split}", "annotations/instances_{split}.json", "{split}"
     by_stem = False
-
-    @property
-    def source(self) -> str:
-        return f"coco/{self.split}"
-
-    @property
-    def list_path(self) -> Path:
-        return self.output / "annotations" / f"instances_{self.split}.json"
-
-    def image_path(self, name: str) -> Path:
-        return self.output / self.split / name
 
     def finish(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         value = dataset.coco_truth()
@@ -124,20 +113,8 @@ class CocoForm(Form):
 
 
 class VocForm(Form):
-    """VOC XML."""
-
     title = "VOC XML"
-
-    @property
-    def source(self) -> str:
-        return f"vocxml:{self.output}/{self.split}"
-
-    @property
-    def list_path(self) -> Path:
-        return self.output / "ImageSets" / "Main" / f"{self.split}.txt"
-
-    def image_path(self, name: str) -> Path:
-        return self.output / "JPEGImages" / name
+    opened_as, list_file, images = "vocxml:{output}/{split}", "ImageSets/Main/{split}.txt", "JPEGImages"
 
     def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         refuse_names(dataset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,7 @@ class YoloForm(Form):
     """YOLO text: boxes, or with `polygons` outlines of all objects (others read files of both kinds wrongly)."""
 
     title = "YOLO text"
-
-    @property
-    def source(self) -> str:
-        return f"yolo:{self.output}/{self.split}"
-
-    @property
-    def list_path(self) -> Path:
-        return self.output / "data.yaml"
-
-    def image_path(self, name: str) -> Path:
-        return self.output / "images" / self.split / name
+    opened_as, list_file, images = "yolo:{output}/{split}", "data.yaml", "images/{split}"
 
     def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         refuse_names(dataset)

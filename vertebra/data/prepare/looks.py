@@ -6,14 +6,11 @@ Legend: I pictures. A print is a 64-bit hash and 8 x 8 grey means. The hash has 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +20,7 @@ import numpy as np
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
 from vertebra.data.datasets.semantic import SemanticDataset
-from vertebra.ground.cores import usable_cores
+from vertebra.data.loading.workers import in_processes
 from vertebra.ground.errors import BadSample, DataError
 
 AT_ONCE = 64  # pictures that a process is handed
@@ -66,7 +63,7 @@ def in_chunks(
     starts = range(0, len(pictures), AT_ONCE)
     chunks = [range(start, min(start + AT_ONCE, len(pictures))) for start in starts]
     found: list[_Found] = []
-    with closing(_answers(work, chunks, min(processes or usable_cores(), len(chunks)))) as answers:
+    with closing(in_processes(work, chunks, processes)) as answers:
         try:
             for chunk, answer in zip(chunks, answers):
                 found.append(answer)
@@ -76,32 +73,6 @@ def in_chunks(
             reason = "a process that decoded it or one of the pictures after it was ended, as for want of memory"
             raise DataError(first, reason, "look for huge pictures there, or give fewer --processes") from error
     return found
-
-
-_work_here: Callable[[range], Any] | None = None  # of a process of the pool
-
-
-def _answers(work: Callable[[range], _Found], chunks: list[range], processes: int) -> Generator[_Found, None, None]:
-    if processes < 2:
-        yield from map(work, chunks)
-        return
-    context = get_context("fork" if os.name == "posix" and os.uname().sysname == "Linux" else None)
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(work,)) as pool:
-        try:
-            yield from pool.map(_at_work, chunks)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C is answered at once
-
-
-def _begin(work: Callable[[range], Any]) -> None:
-    global _work_here
-    _work_here = work
-    cv2.setNumThreads(0)  # one process, one core
-
-
-def _at_work(chunk: range) -> Any:
-    assert _work_here is not None
-    return _work_here(chunk)
 
 
 def _look_at(decode: Callable[[int], np.ndarray], chunk: range) -> Looks:

@@ -13,21 +13,18 @@ All is drawn beside DIR and put in its place when it is whole. Every picture has
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vertebra.ground.cores import usable_cores
+from vertebra.data.loading.workers import in_processes
 from vertebra.ground.errors import DataError
 
 from .formats import Record, coco_document, encode_jpeg, scene_record, voc_xml
@@ -67,13 +64,12 @@ def write_sample_set(
     root: Path | str,
     spec: SampleSpec | None = None,
     *,
-    workers: int | None = None,
+    processes: int = 0,
     progress: Progress | None = None,
 ) -> SampleSummary:
     """Draw the sample set into the directory `root`, or find it there already.
 
-    workers: processes (None: one a core; 1: no other process). Raises DataError where `root` holds something
-    else, or cannot be written to.
+    processes: 0: as many as cores. Raises DataError where `root` holds something else, or cannot be written to.
     """
     root, spec, start = Path(root).absolute(), spec or SampleSpec(), time.monotonic()
     generator = generator_hash(spec)
@@ -83,7 +79,7 @@ def write_sample_set(
     try:
         with new_directory(root, "the sample set") as partial:
             _make_folders(partial)
-            records = _draw_all(partial, spec, _count_workers(workers), progress)
+            records = _draw_all(partial, spec, processes, progress)
             description = _write_texts(partial, spec, generator, records)
     except DataError:
         if (by_another := _find(root, generator)) is None:  # no other process was first
@@ -186,51 +182,21 @@ def _write_single(root: Path, split: str, index: int, rng: np.random.Generator) 
     return {}
 
 
-def _tasks(root: Path, spec: SampleSpec) -> Iterator[_Task]:
-    for kind, split in _STREAMS:
-        count = getattr(spec, f"{split}_{kind}")
-        for start in range(0, count, CHUNK):
-            yield _Task(root, spec.seed, kind, split, start, min(start + CHUNK, count))
-
-
-def _draw_all(root: Path, spec: SampleSpec, workers: int, progress: Progress | None) -> dict[str, list[Record]]:
+def _draw_all(root: Path, spec: SampleSpec, processes: int, progress: Progress | None) -> dict[str, list[Record]]:
     """Draw and write all pictures; return the scenes' records by split, in order."""
-    tasks = list(_tasks(root, spec))
+    tasks: list[_Task] = []
+    for kind, split in _STREAMS:
+        ends = range(getattr(spec, f"{split}_{kind}") + 1)
+        tasks += [_Task(root, spec.seed, kind, split, first, min(first + CHUNK, ends[-1])) for first in ends[:-1:CHUNK]]
     records: dict[str, list[Record]] = {split: [] for split in VOC_SPLITS}
     done, total = 0, sum(task.stop - task.start for task in tasks)
-    for task, found in zip(tasks, _run(tasks, workers)):
+    for task, found in zip(tasks, in_processes(_Task.__call__, tasks, processes)):
         if task.kind == "scenes":
             records[task.split] += found
         done += task.stop - task.start
         if progress is not None:
             progress(done, total)
     return records
-
-
-def _run(tasks: list[_Task], workers: int) -> Iterator[list[Record]]:
-    """The tasks' results in order, by as many processes."""
-    if workers == 1:
-        yield from starmap(_Task.__call__, ((task,) for task in tasks))
-        return
-    # Forked workers start at once; they use NumPy and OpenCV only, with OpenCV's own threads off.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(_Task.__call__, tasks)
-
-
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(0)
-
-
-def _count_workers(asked: int | None) -> int:
-    if asked is None:
-        return usable_cores()
-    if asked < 1:
-        raise DataError("workers", f"the sample set cannot be drawn by {asked} processes", "give 1 or more")
-    return asked
 
 
 def _write_texts(root: Path, spec: SampleSpec, generator: str, records: dict[str, list[Record]]) -> dict[str, Any]:
