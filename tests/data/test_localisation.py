@@ -266,7 +266,7 @@ def test_a_box_that_a_crop_hides_for_the_most_part_is_ignored(red: Path) -> None
     rng = np.random.default_rng(0)
     boxes_G4 = np.array([[0, 0, 300, 240.0]], np.float32)  # never half in a crop of a quarter of the area
     view = TrainView(size=32, shorter=64, augment="none", min_visible=0.5)
-    crop = view.draw(240, 300, boxes_G4, rng)
+    crop = view.draw_showing(boxes_G4, 240, 300, rng)
     assert (crop.height, crop.width) == (120, 120) and (crop.top, crop.left) == (60, 90)
     (batch,) = localisation_train_loader(dataset, view, Share(batch=8, stop=1))
     targets = batch.inputs[1]

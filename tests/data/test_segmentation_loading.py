@@ -174,8 +174,8 @@ def test_what_cannot_be_used_is_replaced_in_training_and_refused_at_test(
 
 
 def test_at_test_images_come_as_they_are_with_their_truth(charts: SemanticDataset) -> None:
-    batches = list(segmentation_test_loader(charts, None, Share(batch=3), multiple=16))
-    assert [batch.inputs[0].pixels_N3HW.shape for batch in batches] == [(3, 3, 208, 208), (1, 3, 48, 48)]
+    batches = list(segmentation_test_loader(charts, None, Share(batch=3)))
+    assert [batch.inputs[0].pixels_N3HW.shape for batch in batches] == [(3, 3, 224, 224), (1, 3, 64, 64)]
     place = 0
     for batch in batches:
         (images,) = batch.inputs
@@ -204,7 +204,7 @@ def test_at_test_a_view_resizes_the_images_and_leaves_their_truth(charts: Semant
 def test_at_test_a_batch_is_not_larger_than_was_said(charts: SemanticDataset) -> None:
     """Its canvas has room for upright and lying images."""
     for view in (None, FixedView(40, 60), FixedView(160, 1 << 20)):
-        loader = segmentation_test_loader(charts, view, Share(batch=4), multiple=1)
+        loader = segmentation_test_loader(charts, view, Share(batch=4))
         (batch,) = loader
         taken = batch.inputs[0].pixels_N3HW.numel() + sum(labels_HW.numel() for labels_HW in batch.labels)
         assert 0.5 * loader.reader.batch_bytes(4) < taken <= loader.reader.batch_bytes(4)

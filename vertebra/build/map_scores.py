@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.semantic import SemanticDataset
-from vertebra.data.prepare.looks import Progress, in_chunks
+from vertebra.data.prepare.looks import in_chunks
 from vertebra.evaluation.metrics.boundaries import boundary_f1
 from vertebra.evaluation.metrics.pixels import PixelCounts, confusion, counts_3C
 from vertebra.ground.errors import BadSample, DataError
@@ -34,18 +34,12 @@ class MapScores:
     boundary_f1: float | None
 
 
-def score_maps(
-    truth: SemanticDataset,
-    answers: SemanticDataset,
-    *,
-    boundaries: bool = False,
-    progress: Progress = lambda done, total: None,
-) -> MapScores:
+def score_maps(truth: SemanticDataset, answers: SemanticDataset, *, boundaries: bool = False) -> MapScores:
     """Compare answers with the truth of the same images, in the same order; boundaries: by their outlines too.
 
     A pixel without an answer is one that its class lacks. Raises DataError for the first map that cannot be used.
     """
-    found = in_chunks(partial(_score, truth, answers, boundaries), truth, progress=progress)
+    found = in_chunks(partial(_score, truth, answers, boundaries), truth)
     if faults := [fault for one in found for fault in one.faults]:
         first, more = faults[0], f" ({len(faults) - 1} more are wrong)" if faults[1:] else ""
         raise DataError(first.path, first.reason, first.hint + more)

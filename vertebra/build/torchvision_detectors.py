@@ -83,14 +83,11 @@ def torchvision_state(name: str, file: Path | None = None) -> dict[str, Tensor]:
     return fetched(torchvision.models.get_weight(TORCHVISION[name].weights), name, f"torchvision:{name}=FILE")
 
 
-def from_torchvision(
-    state: Mapping[str, Tensor], category_ids: Sequence[int], *, epsilon: float = 0.0
-) -> dict[str, Tensor]:
+def from_torchvision(state: Mapping[str, Tensor], category_ids: Sequence[int]) -> dict[str, Tensor]:
     """A state dict of torchvision's R50-FPN detectors as one of ours (`detector.load_file_state`).
 
     category_ids: of our classes, in order; the rows of other categories, on which nothing was trained, are left out.
-    epsilon: that of the norms in the weights' own training, 0 for those published. Raises ValueError for a state dict
-    of something else, or of a detector of other classes.
+    Raises ValueError for a state dict of something else, or of a detector of other classes.
     """
     _check_outputs(state, categories=max(category_ids))
     rows = [0, *category_ids]
@@ -98,7 +95,7 @@ def from_torchvision(
     for name, tensor in state.items():
         place = _name_from_torchvision(name)
         if place.endswith("running_var"):
-            tensor = tensor + (epsilon - NORM_EPSILON)
+            tensor = tensor - NORM_EPSILON
         if name.startswith("roi_heads.box_predictor.cls_score"):
             tensor = tensor[rows]
         elif name.startswith("roi_heads.box_predictor.bbox_pred"):

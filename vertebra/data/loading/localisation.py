@@ -26,54 +26,32 @@ from vertebra.data.loading.sampling import (
 )
 from vertebra.data.loading.targets import DetectionSample, image_batch, padded_targets
 from vertebra.data.loading.views import Crops, View, view_loader
-from vertebra.data.transforms.geometry import (
-    Box,
-    mirror,
-    mirror_boxes,
-    resize,
-    resized_crop,
-    scale_crop,
-)
-from vertebra.data.transforms.pipeline import Pipeline
-from vertebra.data.transforms.pixels import PixelChange
+from vertebra.data.transforms.classification_views import ClassificationTransform
+from vertebra.data.transforms.geometry import Box, mirror, mirror_boxes, resize
 
 DRAWS = 10  # of crops in search of one that shows the object
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainView:
-    """The view of an image in training: size x size px.
+class TrainView(ClassificationTransform):
+    """A classifier's view, but "pad", that is to show an object.
 
-    augment: "scale" (shorter side drawn from `shorter` to 480/256 of it, and a random crop: He et al. 2015, §3.4),
-    "crop" (min_scale..1 of the area, resized), "none" (the centre crop of the test). flip: a chance. min_visible: a
-    truth with less than this share in the crop is ignored in training; a crop without any other truth is drawn again,
-    DRAWS times at most. pixel_changes: applied to the view after that. pipeline: applied to the whole image before.
+    min_visible: a truth with less than this share in the crop is ignored in training; a crop without any other truth is
+    drawn again, DRAWS times at most.
     """
 
-    size: int
-    shorter: int
     augment: str = "scale"
     min_scale: float = 0.25
     flip: float = 0.5
     min_visible: float = 0.5
-    pixel_changes: Sequence[PixelChange] = ()
-    pipeline: Pipeline | None = None
 
-    def draw(self, height: int, width: int, boxes_G4: np.ndarray, rng: np.random.Generator) -> Box:
+    def draw_showing(self, boxes_G4: np.ndarray, height: int, width: int, rng: np.random.Generator) -> Box:
         """The crop, in pixels of the image; the last one drawn where none shows enough of a truth."""
         for _ in range(DRAWS):
-            crop = self._draw(height, width, rng)
+            crop = self.draw(height, width, rng)
             if (visible(boxes_G4, crop) >= self.min_visible).any():
                 break
         return crop
-
-    def _draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        if self.augment == "scale":
-            return scale_crop(height, width, self.size, self.shorter, rng)
-        if self.augment == "crop":
-            return resized_crop(height, width, self.min_scale, rng)
-        side = max(1, round(self.size * min(height, width) / self.shorter))
-        return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
 def visible(boxes_G4: np.ndarray, crop: Box) -> np.ndarray:
@@ -122,7 +100,7 @@ class LocalisationReader:
             seen = view.pipeline(decode_image(path, size_hw=size_hw), rng, boxes_G4)
             image_HW3, boxes_G4, truths_G = seen.image_HW3, seen.boxes_G4, truths_G[seen.places_G]
             height, width = image_HW3.shape[:2]
-        crop = view.draw(height, width, boxes_G4, rng)
+        crop = view.draw_showing(boxes_G4, height, width, rng)
         flip = bool(rng.random() < view.flip)
         shrink = 1
         if view.pipeline is None:

@@ -152,11 +152,7 @@ class SegmentationTestReader:
 
 
 def segmentation_test_loader(
-    dataset: SemanticDataset,
-    view: FixedView | None,
-    share: Share,
-    multiple: int = 32,
-    canvas_hw: Size | None = None,
+    dataset: SemanticDataset, view: FixedView | None, share: Share, canvas_hw: Size | None = None
 ) -> Loader:
     """Every image once over all processes, in order, as batches of (ImageBatch,). Raises DataError.
 
@@ -165,8 +161,8 @@ def segmentation_test_loader(
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     sizes_hw_I2, _ = image_sizes([dataset.path(int(index)) for index in evenly(len(dataset), SIZED)])
     sizes_hw_I2 = sizes_hw_I2[sizes_hw_I2.all(axis=1)]
-    tight = TightView(view, multiple, canvas_hw)
-    tested_hw_I2 = np.array([tight.size((height, width)) for height, width in sizes_hw_I2.tolist()] or [(0, 0)])
-    image_bytes = 3 * tested_hw_I2.max(axis=0).prod() + sizes_hw_I2.prod(axis=1).max(initial=0)
+    tight = TightView(view, canvas_hw)
+    height, width = tight.canvas([(height, width) for height, width in sizes_hw_I2.tolist()])
+    image_bytes = 3 * height * width + sizes_hw_I2.prod(axis=1).max(initial=0)
     reader = SegmentationTestReader(dataset, tight, int(image_bytes))
     return Loader(reader, sequential_requests(len(dataset), share), share.workers)

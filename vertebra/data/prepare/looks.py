@@ -57,7 +57,11 @@ def look(pictures: Pictures, *, processes: int = 0, progress: Progress) -> Looks
 
 
 def in_chunks(
-    work: Callable[[range], _Found], pictures: Pictures, *, processes: int = 0, progress: Progress
+    work: Callable[[range], _Found],
+    pictures: Pictures,
+    *,
+    processes: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> list[_Found]:
     """Return work(places) of AT_ONCE pictures after another, in order, from several processes. Raises DataError."""
     starts = range(0, len(pictures), AT_ONCE)

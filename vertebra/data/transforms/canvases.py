@@ -91,13 +91,12 @@ class FixedView:
 
 @dataclass(frozen=True)
 class TightView:
-    """The whole image at the size of `fixed`, or at its own, on the smallest canvas of sides that `multiple` divides.
+    """The whole image at the size of `fixed`, or at its own, on the smallest canvas of sides that MULTIPLE divides.
 
     At test where every pixel is scored. canvas_hw: the only canvas, within which all images are to fit.
     """
 
     fixed: FixedView | None = None
-    multiple: int = MULTIPLE
     canvas_hw: Size | None = None
 
     @property
@@ -110,7 +109,7 @@ class TightView:
         if self.canvas_hw is not None:
             return self.canvas_hw
         sides = np.array([self.size(size_hw) for size_hw in sizes_hw] or [(1, 1)]).max(axis=0).tolist()
-        return _up(sides[0], self.multiple), _up(sides[1], self.multiple)
+        return _up(sides[0]), _up(sides[1])
 
     def size(self, size_hw: Size, canvas_hw: Size = (1 << 30, 1 << 30)) -> Size:
         room_hw = self.canvas_hw or canvas_hw
@@ -119,5 +118,5 @@ class TightView:
         return self.fixed.size(size_hw, room_hw)
 
 
-def _up(side: int, multiple: int = MULTIPLE) -> int:
-    return -(-side // multiple) * multiple
+def _up(side: int) -> int:
+    return -(-side // MULTIPLE) * MULTIPLE

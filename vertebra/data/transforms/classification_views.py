@@ -72,6 +72,9 @@ class ClassificationTransform:
         """Draw the part of an image of that size that the view shows; the first of all draws."""
         if self.augment == "crop":
             return resized_crop(height, width, self.min_scale, rng)
+        if self.augment == "none":
+            side = max(1, round(self.size * min(height, width) / self.shorter))
+            return Box((height - side) // 2, (width - side) // 2, side, side)
         return scale_crop(height, width, self.size, self.shorter, rng)
 
     def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator, box: Box | None = None) -> np.ndarray:

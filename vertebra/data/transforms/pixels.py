@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -136,28 +137,17 @@ def shear_y(image_HW3: np.ndarray, amount: float) -> np.ndarray:
     return _warp(image_HW3, [[1, 0, 0], [amount, 1, amount / 2]])
 
 
-def translate_x(image_HW3: np.ndarray, pixels: float) -> np.ndarray:
-    """To the right, by whole pixels."""
-    moved, shift, width = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[1]
-    moved[:, max(0, shift) : max(0, width + shift)] = image_HW3[:, max(0, -shift) : max(0, width - shift)]
+def translate(image_HW3: np.ndarray, pixels: float, axis: int) -> np.ndarray:
+    """Down (axis 0) or to the right (axis 1), by whole pixels."""
+    moved, shift, side = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[axis]
+    there, here = moved.swapaxes(0, axis), image_HW3.swapaxes(0, axis)
+    there[max(0, shift) : max(0, side + shift)] = here[max(0, -shift) : max(0, side - shift)]
     return moved
 
 
-def translate_y(image_HW3: np.ndarray, pixels: float) -> np.ndarray:
-    """Down, by whole pixels."""
-    moved, shift, height = np.zeros_like(image_HW3), int(pixels), image_HW3.shape[0]
-    moved[max(0, shift) : max(0, height + shift)] = image_HW3[max(0, -shift) : max(0, height - shift)]
-    return moved
-
-
-def shift_x(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """To the right, by a share of the width."""
-    return translate_x(image_HW3, share * image_HW3.shape[1])
-
-
-def shift_y(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """Down, by a share of the height."""
-    return translate_y(image_HW3, share * image_HW3.shape[0])
+def shift(image_HW3: np.ndarray, share: float, axis: int) -> np.ndarray:
+    """Down or to the right, by a share of the image's side."""
+    return translate(image_HW3, share * image_HW3.shape[axis], axis)
 
 
 def rotate(image_HW3: np.ndarray, degrees: float) -> np.ndarray:
@@ -241,10 +231,10 @@ OPERATIONS = {
     "identity": Operation(lambda image_HW3, _: image_HW3),
     "shear_x": Operation(shear_x, (0, 0.99), (0, 0.3), signed=True),
     "shear_y": Operation(shear_y, (0, 0.99), (0, 0.3), signed=True),
-    "translate_x": Operation(translate_x, (0, 32), None, signed=True),
-    "translate_y": Operation(translate_y, (0, 32), None, signed=True),
-    "shift_x": Operation(shift_x, None, (0, 150 / 331), signed=True),
-    "shift_y": Operation(shift_y, None, (0, 150 / 331), signed=True),
+    "translate_x": Operation(partial(translate, axis=1), (0, 32), None, signed=True),
+    "translate_y": Operation(partial(translate, axis=0), (0, 32), None, signed=True),
+    "shift_x": Operation(partial(shift, axis=1), None, (0, 150 / 331), signed=True),
+    "shift_y": Operation(partial(shift, axis=0), None, (0, 150 / 331), signed=True),
     "rotate": Operation(rotate, (0, 135), (0, 30), signed=True),
     "brightness": Operation(brightness, (0, 0.99), (0, 0.9), signed=True),
     "saturation": Operation(saturation, (0, 0.99), (0, 0.9), signed=True),
