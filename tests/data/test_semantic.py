@@ -254,9 +254,9 @@ def test_a_map_without_an_image_is_left_out_and_noted(tmp_path: Path) -> None:
 
 def test_a_listed_image_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     (write_voc_maps(tmp_path) / "JPEGImages" / "2008_03.jpg").unlink()
-    dataset, faults = parse_semantic(tmp_path, "voc2012/train")
-    assert dataset is not None and len(dataset) == 1
-    assert [fault.reason for fault in faults] == ["its image 2008_03 is not there"]
+    parsed = parse_semantic(tmp_path, "voc2012/train")
+    assert parsed.dataset is not None and len(parsed.dataset) == 1
+    assert [fault.reason for fault in parsed.faults] == ["its image 2008_03 is not there"]
 
 
 def test_parts_and_prints_follow_the_content(tmp_path: Path) -> None:

@@ -14,11 +14,7 @@ from backbones.vgg import shallow_layers
 from vertebra.build.weights import local_file, resolve_weights, start_from
 from vertebra.engine.weights import check_provenance, load_into, load_weights
 from vertebra.ground.errors import RecipeError
-from vertebra.recipes.schema import (
-    BackboneRecipe,
-    RunRecipe,
-    require_weights,
-)
+from vertebra.recipes.schema import BackboneRecipe, RunRecipe, require_weights
 from vertebra.recipes.schema_detection import DetectionRecipe, Detector
 from vertebra.recipes.schema_localisation import LocalisationRecipe, PerClassRPN
 from vertebra.recipes.schema_segmentation import SegmentationRecipe, SegmenterModel

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from vertebra.build.hold_out import limited, part_of_training
+from vertebra.build.hold_out import test_part, training_part
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
@@ -26,22 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_train(recipe: DetectionRecipe) -> DetectionDataset:
-    """Return the training set without what is held out for validation, cut to the recipe's `limit`.
-
-    Raises ValueError where it has no truth to learn from.
-    """
-    return limited(_open_train_source(recipe, held_out=False), recipe.limit)
+    return training_part(recipe, partial(_open, recipe))
 
 
 def open_test(recipe: DetectionRecipe) -> DetectionDataset:
-    """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
-    if recipe.validation:
-        return limited(_open_train_source(recipe, held_out=True), recipe.test.limit)
-    return limited(_open(recipe, recipe.source("test")), recipe.test.limit)
-
-
-def _open_train_source(recipe: DetectionRecipe, *, held_out: bool) -> DetectionDataset:
-    return part_of_training(_open(recipe, recipe.source("train")), recipe.validation, held_out=held_out)
+    return test_part(recipe, partial(_open, recipe))
 
 
 def _open(recipe: DetectionRecipe, source: str) -> DetectionDataset:

@@ -6,7 +6,7 @@ The latter is tested on instead of the test set, and never learnt from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,14 +16,34 @@ from vertebra.data.datasets.records import ClassificationDataset, DetectionDatas
 from vertebra.data.datasets.semantic import SemanticDataset
 from vertebra.data.loading.sampling import evenly
 from vertebra.ground.formats import counted
+from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 Labelled = TypeVar("Labelled", DetectionDataset, SemanticDataset)
+_Recipe = DetectionRecipe | SegmentationRecipe
 SomeSet = TypeVar("SomeSet", ClassificationDataset, DetectionDataset, LocalisationDataset, SemanticDataset)
 
 
 def limited(dataset: SomeSet, limit: int | None) -> SomeSet:
     """Return `limit` of the images, evenly spaced; None: all."""
     return dataset if limit is None else dataset.subset(evenly(len(dataset), limit))
+
+
+def training_part(recipe: _Recipe, opened: Callable[[str], Labelled]) -> Labelled:
+    """Return the training set without what is held out for validation, cut to the recipe's `limit`.
+
+    opened: a source's data set. Raises ValueError where it has no truth to learn from.
+    """
+    return limited(part_of_training(opened(recipe.source("train")), recipe.validation, held_out=False), recipe.limit)
+
+
+def test_part(recipe: _Recipe, opened: Callable[[str], Labelled]) -> Labelled:
+    """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
+    if recipe.validation:
+        dataset = part_of_training(opened(recipe.source("train")), recipe.validation, held_out=True)
+    else:
+        dataset = opened(recipe.source("test"))
+    return limited(dataset, recipe.test.limit)
 
 
 def part_of_training(dataset: Labelled, share: float, *, held_out: bool) -> Labelled:

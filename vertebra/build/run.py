@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from torch import nn
 
 from vertebra.build.training import (
+    Recipe,
     build_optimizer,
     build_schedule,
     check_classes,
@@ -130,7 +131,7 @@ def train(job: TrainingJob[Any, Any]) -> int:
         return _train(job)
 
 
-def memory_savers(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe) -> str:
+def memory_savers(recipe: Recipe) -> str:
     """Return the flags with which a training needs less memory."""
     tested = recipe.test.batch_size if not isinstance(recipe, BackboneRecipe) else 1
     flags = {

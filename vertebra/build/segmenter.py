@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from segmenters.segmenter import Segmenter
 from segmenters.testtime import AveragedViews
 from vertebra.build.backbone import freeze, make_detector_backbone
 from vertebra.build.detector import load_file_state, make_pyramid, over_gpus
-from vertebra.build.hold_out import limited, part_of_training
+from vertebra.build.hold_out import test_part, training_part
 from vertebra.build.training import pipeline_of, share_of_test, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
@@ -31,20 +32,11 @@ LONGEST = 8  # an image is at most so many times as long as it is wide
 
 
 def open_train(recipe: SegmentationRecipe) -> SemanticDataset:
-    """Return the training set without what is held out for validation, cut to the recipe's `limit`.
-
-    Raises ValueError where it has no truth to learn from.
-    """
-    whole = open_semantic(recipe.data_directory(), recipe.source("train"))
-    return limited(part_of_training(whole, recipe.validation, held_out=False), recipe.limit)
+    return training_part(recipe, partial(open_semantic, recipe.data_directory()))
 
 
 def open_test(recipe: SegmentationRecipe) -> SemanticDataset:
-    """Return the test set, or what is held out of the training set for validation; cut to the recipe's `test.limit`."""
-    dataset = open_semantic(recipe.data_directory(), recipe.source("train" if recipe.validation else "test"))
-    if recipe.validation:
-        dataset = part_of_training(dataset, recipe.validation, held_out=True)
-    return limited(dataset, recipe.test.limit)
+    return test_part(recipe, partial(open_semantic, recipe.data_directory()))
 
 
 def make_segmenter(recipe: SegmentationRecipe, backbone: Backbone, classes: int) -> Segmenter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,10 +23,10 @@ from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_localisation import LocalisationRecipe
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
+Recipe = BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe
 
-def iterations_of(
-    recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe, images: int
-) -> int:
+
+def iterations_of(recipe: Recipe, images: int) -> int:
     """Return the steps of the training: `iterations`, or `epochs` over that many images, rounded up.
 
     Raises RecipeError where neither is given, or where the rate would wait for evaluations that nobody asked for.
@@ -38,7 +39,7 @@ def iterations_of(
     return max(1, -(-int(solver.epochs * images) // solver.batch_size))
 
 
-def pipeline_of(recipe: BackboneRecipe | DetectionRecipe | LocalisationRecipe | SegmentationRecipe) -> Pipeline | None:
+def pipeline_of(recipe: Recipe) -> Pipeline | None:
     """Return the recipe's pipeline of albumentations, if it has one. Raises RecipeError where that cannot be made."""
     if not recipe.input.albumentations:
         return None
@@ -115,16 +116,8 @@ def parts_of_batch(solver: Solver, processes: int, begun: int) -> int:
 
 def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> Share:
     """Return this process's share of the steps from `start` on."""
-    return Share(
-        batch=solver.batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        seed=recipe.seed,
-        workers=loader_workers(recipe.workers),
-        parts=solver.accumulate,
-        start=start,
-        stop=iterations,
-    )
+    share = share_of_test(recipe, world, solver.batch_size)
+    return replace(share, parts=solver.accumulate, start=start, stop=iterations)
 
 
 def share_of_test(recipe: RunRecipe, world: World, batch: int, limit: int | None = None) -> Share:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from vertebra.ground.formats import counted
 Floats = Sequence[float] | np.ndarray
 Ints = Sequence[int] | np.ndarray
 Bools = Sequence[bool] | np.ndarray
+_Set = TypeVar("_Set")
 _Part = TypeVar("_Part")
 _Read = TypeVar("_Read")
 
@@ -114,33 +115,35 @@ def build_dataset(
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedSet(Generic[_Set]):
     """A reader's result: everything that can be used, and everything that is wrong.
 
     dataset: None where nothing could be read.
     """
 
-    dataset: DetectionDataset | None
+    dataset: _Set | None
     faults: Sequence[Fault]
 
-    def doubted(self) -> Parsed:
-        """The same, with a word on what is odd in the set as a whole."""
-        if self.dataset is None:
-            return self
-        one = self.dataset
-        objects = ObjectColumns(
-            one.owners_K, one.labels_K, one.bbox_xywh_K4, one.areas_K, one.crowd_K | one.difficult_K
-        )
-        odd = [Fault(Path(one.source), reason, hint, fatal=False) for reason, hint in doubts(objects)]
-        return replace(self, faults=[*self.faults, *odd])
-
-    def opened(self) -> DetectionDataset:
+    def opened(self) -> _Set:
         """The data set, with notes on what was fixed. Raises DataError where a fault is fatal, or nothing is there."""
         refuse(self.faults)
-        assert self.dataset is not None, "without one there is a fatal fault"
-        if not len(self.dataset):
-            raise DataError(self.dataset.source, "no images", "there is nothing to train or test on")
-        return replace(self.dataset, notes=(*summarise(self.faults), *self.dataset.notes))
+        dataset: Any = self.dataset
+        assert dataset is not None, "without one there is a fatal fault"
+        if not len(dataset):
+            raise DataError(dataset.source, "no images", "there is nothing to train or test on")
+        return replace(dataset, notes=(*summarise(self.faults), *dataset.notes))
+
+
+Parsed = ParsedSet[DetectionDataset]
+
+
+def doubted(parsed: Parsed) -> Parsed:
+    """The same, with a word on what is odd in the set as a whole."""
+    if (one := parsed.dataset) is None:
+        return parsed
+    objects = ObjectColumns(one.owners_K, one.labels_K, one.bbox_xywh_K4, one.areas_K, one.crowd_K | one.difficult_K)
+    odd = [Fault(Path(one.source), reason, hint, fatal=False) for reason, hint in doubts(objects)]
+    return Parsed(one, [*parsed.faults, *odd])
 
 
 def parse_each(parts: Iterable[_Part], parse: Callable[[_Part], _Read]) -> tuple[list[_Read], list[Fault]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vertebra.data.datasets import cifar, coco_layout, imagenet, imagenet_det, shards, voc, yolo_layout
-from vertebra.data.datasets.annotations import Parsed, parse_each, unite
+from vertebra.data.datasets.annotations import Parsed, doubted, parse_each, unite
 from vertebra.data.datasets.cache import kept
 from vertebra.data.datasets.coco import parse_coco
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
@@ -100,9 +100,9 @@ def parse_detection(root: Path | str, source: str, *, segmentations: bool = True
     check_root(root)
     parts = source.split("+")
     if all(map(voc.SOURCE.fullmatch, parts)):
-        return voc.parse_voc(root, parts, source, extras=extras).doubted()
+        return doubted(voc.parse_voc(root, parts, source, extras=extras))
     parsed, faults = parse_each(parts, lambda part: _parse_one(root, part, segmentations, extras))
-    return unite(parsed, source, faults).doubted()
+    return doubted(unite(parsed, source, faults))
 
 
 def _hint(source: str) -> str:

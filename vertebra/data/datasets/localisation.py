@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from detectors.structures import Size
-from vertebra.data.datasets.annotations import Classes, Images, Objects, build_dataset, parse_each
+from vertebra.data.datasets.annotations import Classes, Images, Objects, ParsedSet, build_dataset, parse_each
 from vertebra.data.datasets.catalog import check_root
-from vertebra.data.datasets.faults import Fault, judge_boxes, refuse, summarise
+from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.folders import read_lines
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, class_folders, find_split, loose_images, read_folders
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
@@ -50,6 +50,7 @@ class LocalisationDataset:
 
     images: ClassificationDataset
     objects: DetectionDataset
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,13 +63,9 @@ class LocalisationDataset:
     def source(self) -> str:
         return self.objects.source
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.objects.notes
-
     def subset(self, indices: Sequence[int] | np.ndarray) -> LocalisationDataset:
         """The images at these places."""
-        return LocalisationDataset(self.images.subset(indices), self.objects.subset(indices))
+        return LocalisationDataset(self.images.subset(indices), self.objects.subset(indices), self.notes)
 
     def fingerprint(self) -> str:
         """sha256 over classes, image list, labels and boxes."""
@@ -94,13 +91,10 @@ class _Labelled:
 
 def open_localisation(root: Path | str, split: str) -> LocalisationDataset:
     """The images of `split` ("train", "val") that have boxes of their class. Raises DataError."""
-    dataset, faults = read_localisation(Path(root), split)
-    refuse(faults)
-    assert dataset is not None, "without one there is a fault"
-    return dataset
+    return read_localisation(Path(root), split).opened()
 
 
-def read_localisation(root: Path, split: str) -> tuple[LocalisationDataset | None, list[Fault]]:
+def read_localisation(root: Path, split: str) -> ParsedSet[LocalisationDataset]:
     """Return the set (None, and a fatal fault, where no image has a box) and all its faults.
 
     Raises DataError where there is nothing to read.
@@ -238,15 +232,6 @@ def _from_list(objects: tuple[XmlObject, ...] | None, image: Path) -> XmlImage |
     return XmlImage(size_hw, objects)
 
 
-def _labelled(images: ClassificationDataset, place: int, label_of: Mapping[str, int], image: XmlImage) -> _Labelled:
-    """An image with the boxes of its class, perhaps none. Raises DataError."""
-    label = int(images.labels_I[place])
-    if label < 0 and image.objects:
-        label = _label_of_objects(image.objects, label_of, images.path(place))
-    edges_K4 = [one.edges for one in image.objects if label_of.get(one.name) == label]
-    return _Labelled(place, label, image.size_hw, edges_K4)
-
-
 def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int], image: Path) -> int:
     """The class of an image in no class's folder. Raises DataError unless its objects have one class, a known one."""
     names = sorted({one.name for one in objects})
@@ -256,14 +241,17 @@ def _label_of_objects(objects: Sequence[XmlObject], label_of: Mapping[str, int],
     raise DataError(image, f"has {what}, and is in no class's folder", "sort it into a folder")
 
 
-def _build(
-    images: ClassificationDataset, read: Callable[[int], XmlImage | None]
-) -> tuple[LocalisationDataset | None, list[Fault]]:
+def _build(images: ClassificationDataset, read: Callable[[int], XmlImage | None]) -> ParsedSet[LocalisationDataset]:
     label_of = {name: label for label, name in enumerate(images.class_names)}
 
     def parse(place: int) -> _Labelled | None:
-        image = read(place)
-        return None if image is None else _labelled(images, place, label_of, image)
+        if (image := read(place)) is None:
+            return None
+        label = int(images.labels_I[place])
+        if label < 0 and image.objects:
+            label = _label_of_objects(image.objects, label_of, images.path(place))
+        edges_K4 = [one.edges for one in image.objects if label_of.get(one.name) == label]
+        return _Labelled(place, label, image.size_hw, edges_K4)
 
     parsed, faults = parse_each(range(len(images)), parse)
     annotated = [one for one in parsed if one is not None]
@@ -282,8 +270,8 @@ def _build(
     if not has_box_I.any():
         if not any(fault.fatal for fault in faults):
             faults.append(_without_boxes(images, bool(annotated)))
-        return None, faults
-    notes = list(summarise(faults))
+        return ParsedSet(None, faults)
+    notes = []
     if left_out := len(images) - int(has_box_I.sum()):
         where = images.root / images.split
         notes.append(f"{where}: images without a box of their class are left out: {left_out} of {len(images)}")
@@ -293,10 +281,10 @@ def _build(
         Classes(images.class_names),
         Images(places_I, images.file_names.take(places_I), sizes_I2),
         Objects(owners_K, xywh_K4, labels_I[owners_K] + 1, keep_K=keep_K),
-        notes=notes,
     )
     labelled = replace(images.subset(places_I), labels_I=labels_I)
-    return LocalisationDataset(labelled, objects).subset(np.flatnonzero(has_box_I)), faults
+    dataset = LocalisationDataset(labelled, objects, tuple(notes))
+    return ParsedSet(dataset.subset(np.flatnonzero(has_box_I)), faults)
 
 
 def _without_boxes(images: ClassificationDataset, annotated: bool) -> Fault:

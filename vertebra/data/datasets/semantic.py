@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets import coco_layout
-from vertebra.data.datasets.annotations import below, common_root, twice
+from vertebra.data.datasets.annotations import ParsedSet, below, common_root, twice
 from vertebra.data.datasets.catalog import check_root, parse_detection
-from vertebra.data.datasets.faults import Fault, refuse, summarise
+from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import by_stem, bytes_of, files_below, stem_of
 from vertebra.data.datasets.maps import MOST_CLASSES, Coding, Codings, palette, read_map
 from vertebra.data.datasets.masks import painted
@@ -117,15 +117,10 @@ def open_semantic(root: Path | str, source: str) -> SemanticDataset:
     without published maps has no labels.
     Maps are read when they are used. Raises DataError.
     """
-    dataset, faults = parse_semantic(root, source)
-    refuse(faults)
-    assert dataset is not None, "without one there is a fatal fault"
-    if not len(dataset):
-        raise DataError(source, "no images", "there is nothing to train or test on")
-    return replace(dataset, notes=(*summarise(faults), *dataset.notes))
+    return parse_semantic(root, source).opened()
 
 
-def parse_semantic(root: Path | str, source: str) -> tuple[SemanticDataset | None, list[Fault]]:
+def parse_semantic(root: Path | str, source: str) -> ParsedSet[SemanticDataset]:
     """Return the data set that open_semantic opens, as far as it can be used, and all faults of its list of images.
 
     Raises DataError where there is nothing to read.
@@ -142,7 +137,7 @@ def parse_semantic(root: Path | str, source: str) -> tuple[SemanticDataset | Non
     return _of_maps(layout, source)
 
 
-def _of_maps(layout: Layout, source: str) -> tuple[SemanticDataset, list[Fault]]:
+def _of_maps(layout: Layout, source: str) -> ParsedSet[SemanticDataset]:
     """Pair images with maps by their names; those without a partner are left out, with a fault."""
     pictures = by_stem(files_below(layout.base / layout.images))
     names = _by_name(((stem, of_stem[0]) for stem, of_stem in pictures.items()), layout.image_end)
@@ -174,17 +169,15 @@ def _of_maps(layout: Layout, source: str) -> tuple[SemanticDataset, list[Fault]]
         palette=layout.palette,
         notes=layout.notes,
     )
-    return dataset, faults
+    return ParsedSet(dataset, faults)
 
 
-def _united(
-    parsed: Sequence[tuple[SemanticDataset | None, list[Fault]]], source: str
-) -> tuple[SemanticDataset | None, list[Fault]]:
+def _united(parsed: Sequence[ParsedSet[SemanticDataset]], source: str) -> ParsedSet[SemanticDataset]:
     """Several sets of maps as one. Different classes, and images that are in two of them, are fatal faults."""
-    faults = [fault for _, of_one in parsed for fault in of_one]
-    sets = [one for one, _ in parsed if one is not None]
+    faults = [fault for one in parsed for fault in one.faults]
+    sets = [one.dataset for one in parsed if one.dataset is not None]
     if len(sets) < len(parsed):
-        return None, faults
+        return ParsedSet(None, faults)
     first = sets[0]
     for other in sets[1:]:
         if other.class_names != first.class_names:
@@ -193,7 +186,7 @@ def _united(
     if len({(one.labelled, one.instances is None) for one in sets}) > 1 or first.instances is not None:
         reason = "some of its parts have maps, and some masks of instances or nothing"
         faults.append(Fault(Path(source), reason, "unite sets that all have maps"))
-        return None, faults
+        return ParsedSet(None, faults)
     root, places = common_root([one.root for one in sets])
     maps = [one.map_names for one in sets if one.map_names is not None]
     pictures = below(places, [one.file_names for one in sets])
@@ -207,7 +200,7 @@ def _united(
         np.concatenate([np.arange(len(one)) for one in sets]),
         first.coding.colours if len({one.coding.colours for one in sets}) == 1 else (),
     )
-    return replace(
+    united = replace(
         first,
         root=root,
         source=source,
@@ -216,7 +209,8 @@ def _united(
         map_names=below(places, maps) if maps else None,
         coding=coding,
         notes=tuple(note for one in sets for note in one.notes),
-    ), faults
+    )
+    return ParsedSet(united, faults)
 
 
 def _by_name(files: Iterable[tuple[str, str]], end: str) -> dict[str, str]:
@@ -224,14 +218,14 @@ def _by_name(files: Iterable[tuple[str, str]], end: str) -> dict[str, str]:
     return {stem.removesuffix(end): name for stem, name in files if stem.endswith(end)}
 
 
-def _of_instances(root: Path, source: str) -> tuple[SemanticDataset | None, list[Fault]]:
+def _of_instances(root: Path, source: str) -> ParsedSet[SemanticDataset]:
     parsed = parse_detection(root, source)
     one, faults = parsed.dataset, list(parsed.faults)
     if one is None:
-        return None, faults
+        return ParsedSet(None, faults)
     if len(one.class_names) >= MOST_CLASSES:
         reason = f"has {len(one.class_names)} classes"
-        return None, [*faults, Fault(Path(source), reason, f"labels have room for {MOST_CLASSES - 1}")]
+        return ParsedSet(None, [*faults, Fault(Path(source), reason, f"labels have room for {MOST_CLASSES - 1}")])
     bare_K = np.ones(len(one.labels_K), bool) if one.segmentations is None else one.segmentations.empty()
     if bare_K.any():
         image = one.path(int(one.owners_K[bare_K][0]))
@@ -239,7 +233,7 @@ def _of_instances(root: Path, source: str) -> tuple[SemanticDataset | None, list
         faults.append(Fault(Path(source), reason, "take a set with segmentations, or one of maps"))
     if not one.labelled:
         faults.append(Fault(Path(source), "has no annotations", "take a set that has them"))
-    return SemanticDataset(
+    dataset = SemanticDataset(
         root=one.root,
         source=source,
         class_names=("background", *one.class_names),
@@ -250,4 +244,5 @@ def _of_instances(root: Path, source: str) -> tuple[SemanticDataset | None, list
         palette=palette(),
         instances=one,
         notes=one.notes,
-    ), faults
+    )
+    return ParsedSet(dataset, faults)

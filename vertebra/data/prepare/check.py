@@ -87,14 +87,14 @@ def is_semantic(source: str) -> bool:
 
 def _read(root: Path | str, source: str) -> Checked:
     if source.startswith(LOCALISATION):
-        located, faults = read_localisation(Path(root), source.removeprefix(LOCALISATION))
-        return Checked(source, faults, located)
+        located = read_localisation(Path(root), source.removeprefix(LOCALISATION))
+        return Checked(source, [*located.faults], located.dataset)
     if is_semantic(source):
-        semantic, faults = parse_semantic(root, source.removeprefix(SEGMENTATION))
-        return Checked(source, faults, semantic)
+        semantic = parse_semantic(root, source.removeprefix(SEGMENTATION))
+        return Checked(source, [*semantic.faults], semantic.dataset)
     if is_detection(source):
-        parsed = parse_detection(root, source)
-        return Checked(source, list(parsed.faults), parsed.dataset)
+        detection = parse_detection(root, source)
+        return Checked(source, [*detection.faults], detection.dataset)
     dataset = open_classification(root, source)
     folder = find_split(dataset.root, source)
     counts_C = np.bincount(dataset.labels_I, minlength=len(dataset.class_names))
