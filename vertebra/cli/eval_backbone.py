@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli.common import JsonFile, in_processes, make_room
 from vertebra.recipes.command_line import parse_recipe
@@ -70,8 +70,7 @@ class Settings(OnDevices):
         None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
     )
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         to_file = self.predictions is not None or self.ilsvrc is not None
         single = len(self.views) == 1 and (len(self.weights) == 1 or self.ensemble)
         refuse(
@@ -99,7 +98,6 @@ class Settings(OnDevices):
                 f"--predictions {self.predictions} is to end in .jsonl or .csv",
             ),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

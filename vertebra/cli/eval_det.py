@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.build.export_formats import format_of
 from vertebra.cli.common import as_exported, in_processes, one_network, place_of
@@ -82,8 +82,7 @@ class Settings(OfTest):
         "report.",
     )
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         refuse(
             one_network(self),
             place_of("predictions.json and evaluation.json", self),
@@ -98,7 +97,6 @@ class Settings(OfTest):
             ),
             as_exported(self, FIXED_IN_FILE),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli.common import in_processes, one_network, place_of
 from vertebra.ground.errors import RecipeError
@@ -47,14 +47,12 @@ class Settings(OfTest):
         None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."
     )
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         refuse(
             one_network(self),
             place_of("oracle.json, predictions.json and evaluation.json", self),
             (self.synsets and not self.ilsvrc, "--synsets gives the ids of --ilsvrc: name that file, too"),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

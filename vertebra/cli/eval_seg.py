@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.build.export_formats import format_of
 from vertebra.cli.common import as_exported, in_processes, one_network, place_of
@@ -55,14 +55,12 @@ class Settings(OfTest):
     )
     window: tuple[int, int] | None = Field(None, description="Height and width of windows that slide over the image.")
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         refuse(
             one_network(self),
             place_of("maps/ and evaluation.json", self),
             as_exported(self, FIXED_IN_FILE),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli.common import JsonFile, Resamples, make_room
 from vertebra.ground.errors import UserError
@@ -60,8 +60,7 @@ class Settings(Recipe):
     )
     json_file: JsonFile = Field(None, description="Write everything to this file as well.")
 
-    @model_validator(mode="after")
-    def _names_one_or_two_detectors(self) -> Settings:
+    def check(self) -> None:
         refuse(
             (
                 self.runs and (self.truth or self.predictions or self.against),
@@ -80,7 +79,6 @@ class Settings(Recipe):
                 f"--proposals takes one file for each detector, here {self.detectors}",
             ),
         )
-        return self
 
     @property
     def detectors(self) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from vertebra.build.export_formats import FORMATS, Format, format_of
 from vertebra.cli.common import make_room, one_network
@@ -78,8 +78,7 @@ class Settings(Recipe):
     checks: int = Field(8, ge=1, description="How many of them are checked.")
     rounds: int = Field(5, ge=1, description="Timed batches of the network and of the file, in turns.")
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         suffix = SUFFIXES[self.format]
         of_graphs = {name: getattr(self, name) for name in ("size", "batch", "score", "images", "checks", "rounds")}
         idle = [f"--{name}" for name, value in of_graphs.items() if value != type(self).model_fields[name].default]
@@ -107,7 +106,6 @@ class Settings(Recipe):
             ),
             (self.size is not None and min(self.size) < 32, "--size is below 32 px, of which networks leave nothing"),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

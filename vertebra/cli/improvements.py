@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli import eval_det
 from vertebra.cli.common import in_processes
@@ -53,8 +53,7 @@ class Settings(OfTest):
     ensemble: tuple[str, ...] = Field((), description="Run directories or weights of the other detectors.")
     data: Path | None = Field(None, description="Directory of the data set; default: the runs'.")
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         refuse(
             (
                 self.multi_scale_region is not None and not self.multi_scale,
@@ -65,7 +64,6 @@ class Settings(OfTest):
                 f"{self.output} is a run's own directory; give the table another --output",
             ),
         )
-        return self
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli.common import JsonFile, make_room
 from vertebra.ground.table import Row, Table
@@ -39,11 +39,9 @@ class Settings(Recipe):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast.")
     json_file: JsonFile = Field(None, description="Write the figures to this file too.")
 
-    @model_validator(mode="after")
-    def _detector_is_asked_for(self) -> Settings:
+    def check(self) -> None:
         if not self.detector and (self.masks or self.body != "c4"):
             raise ValueError("--body and --masks are of a detector: add --detector")
-        return self
 
 
 def main(arguments: list[str]) -> int:

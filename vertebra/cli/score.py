@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.cli import score_maps
 from vertebra.cli.common import JsonFile, Resamples, make_room
@@ -105,8 +105,7 @@ class Settings(Recipe):
         "(pre-training) [comp4].",
     )
 
-    @model_validator(mode="after")
-    def _flags_go_together(self) -> Settings:
+    def check(self) -> None:
         of_voc, of_masks = self.metric.startswith("voc"), self.metric.endswith("-segm")
         of_boxes = ("iou", "pixels", "difficult", "drop_invalid", "voc_files")
         given = [flag_of(name) for name in of_boxes if getattr(self, name) != type(self).model_fields[name].default]
@@ -137,7 +136,6 @@ class Settings(Recipe):
                 "--voc-competition is for --voc-files",
             ),
         )
-        return self
 
 
 def main(arguments: list[str]) -> int:

@@ -230,22 +230,15 @@ class Solver(Recipe):
     accumulate: int = Field(1, ge=1, description="Parts into which a step's batch is cut to save memory.")
     grad_clip: float | None = Field(None, gt=0, description="Largest gradient norm; none: not clipped.")
 
-    @model_validator(mode="after")
-    def _milestones_are_fractions(self) -> Solver:
+    def check(self) -> None:
         if any(not 0 < fraction < 1 for fraction in self.milestones):
             raise ValueError(
                 f"solver.milestones are fractions of the training between 0 and 1, not {self.milestones}; "
                 "write 60k of 90k iterations as 0.666667"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_length_of_a_kind(self) -> Solver:
         for lengths in ONE_LENGTH:
             given = [f"solver.{name}" for name, none in lengths.items() if getattr(self, name) != none]
-            if len(given) > 1:
-                raise ValueError(f"{' and '.join(given)} are two lengths: leave one of them out")
-        return self
+            refuse((len(given) > 1, f"{' and '.join(given)} are two lengths: leave one of them out"))
 
     def rate(self) -> float:
         """Return the learning rate for this batch size."""
@@ -333,12 +326,9 @@ class CellRecipe(RunRecipe):
         description="What compare.py --sweep chose a field's value by, FIELD: VALUES, RULE; a record, changes nothing.",
     )
 
-    @model_validator(mode="after")
-    def _sweep_names_a_field(self) -> CellRecipe:
+    def check(self) -> None:
         name = self.sweep.partition(":")[0]
-        if name and name not in flatten(self):
-            raise ValueError(f"sweep names {name}, which is no field of this recipe")
-        return self
+        refuse((name and name not in flatten(self), f"sweep names {name}, which is no field of this recipe"))
 
 
 class ClassificationInput(Recipe):
@@ -391,26 +381,25 @@ class ClassificationInput(Recipe):
         return beyond + ["input.albumentations"] * bool(self.albumentations)
 
     def check(self) -> None:
-        if self.resident == "yes" and (beyond := self.beyond_device()):
-            raise ValueError(
+        beyond = self.beyond_device()
+        name, side = ("size", self.size) if self.test_size is None else ("test_size", self.test_size)
+        refuse(
+            (
+                self.resident == "yes" and beyond,
                 f"input.resident yes pads, crops and mirrors on the device, and cannot do {', '.join(beyond)}; "
-                "leave that out, or give --input.resident no"
-            )
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> ClassificationInput:
-        name = "size" if self.test_size is None else "test_size"
-        if (side := getattr(self, name)) > self.resize:
-            raise ValueError(
+                "leave that out, or give --input.resident no",
+            ),
+            (
+                side > self.resize,
                 f"input.{name} {side} is above input.resize {self.resize}, from which it is cropped at test; "
-                f"set the latter to {side} or more"
-            )
-        if self.start_size is not None and self.start_size > self.size:
-            raise ValueError(
+                f"set the latter to {side} or more",
+            ),
+            (
+                self.start_size is not None and self.start_size > self.size,
                 f"input.start_size {self.start_size} is above input.size {self.size}, to which pictures grow; "
-                f"set it to {self.size} or less"
-            )
-        return self
+                f"set it to {self.size} or less",
+            ),
+        )
 
 
 class BackboneRecipe(RunRecipe):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
@@ -21,6 +21,7 @@ from vertebra.recipes.schema import (
     Recipe,
     Solver,
     check_positives,
+    refuse,
     refuse_warmup_until_error,
     require_length,
     require_weights,
@@ -108,29 +109,17 @@ class DetectionInput(Recipe):
         if self.albumentations and replaced:
             fields = " and ".join(f"input.{name}" for name in replaced)
             raise ValueError(f"input.albumentations takes the place of {fields}: leave out one or the other")
-
-    @model_validator(mode="after")
-    def _range_has_two_ends(self) -> DetectionInput:
         if self.sides == "range" and len(set(self.shorter_side)) < 2:
             raise ValueError(
                 f"input.sides range needs the least and the greatest input.shorter_side, not {self.shorter_side}; "
                 "e.g. 640 800"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _batches_choose_their_canvases(self) -> DetectionInput:
         if self.sides == "batch" and self.canvases:
             raise ValueError("input.sides batch chooses canvases by the drawn side: leave input.canvases out")
-        return self
-
-    @model_validator(mode="after")
-    def _jitter_is_a_range(self) -> DetectionInput:
         if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
             raise ValueError(
                 f"input.jitter is the least and the greatest factor, both above 0, not {self.jitter}; e.g. 0.1 2.0"
             )
-        return self
 
 
 class Detector(Recipe):
@@ -202,17 +191,17 @@ class Detector(Recipe):
         """Return its name: Mask R-CNN (fpn)."""
         return f"{'Mask' if self.masks else 'Faster'} R-CNN ({self.body})"
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Detector:
+    def check(self) -> None:
+        faults = []  # both at once, as a recipe of c4 that gets the body fpn may have them
         if self.body == "fpn" and self.pooling == "pool":
-            raise ValueError("model.pooling pool has no form for a pyramid: use align with model.body fpn")
+            faults.append("model.pooling pool has no form for a pyramid: use align with model.body fpn")
         if self.body == "fpn" and len(self.anchor_sizes) != FPN_LEVELS:
-            raise ValueError(
+            faults.append(
                 f"model.anchor_sizes has {len(self.anchor_sizes)} sizes, and a pyramid {FPN_LEVELS} levels (strides 4 "
                 "to 64) with one each: give as many, such as 32 64 128 256 512"
             )
+        refuse((faults, "; ".join(faults)))
         check_positives("rois", self.rois, "roi_positive", self.roi_positive)
-        return self
 
     def idle(self) -> dict[str, str]:
         of_bodies = {name: f"with body {self.body}" for name, bodies in BODIES_WITH.items() if self.body not in bodies}
@@ -275,42 +264,37 @@ class DetectionRecipe(CellRecipe):
     test: DetectionTest = DetectionTest()
 
     def check(self) -> None:
+        super().check()
         refuse_warmup_until_error(self.solver)
-
-    @model_validator(mode="after")
-    def _engine_has_what_is_asked(self) -> DetectionRecipe:
-        if self.engine == "detectron2":
-            lacking = {
-                "input.crowd ignore (set --input.crowd drop)": self.input.crowd == "ignore",
-                "input.difficult ignore (set --input.difficult drop)": self.input.difficult == "ignore",
-                "model.conventions torchvision": self.model.conventions == "torchvision",
-                "model.context": self.model.context,
-                f"model.head_norms {self.model.head_norms} with c4": self.model.head_norms != "none"
-                and self.model.body == "c4",
-                "write_proposals": self.write_proposals,
-                "test.refine": self.test.refine,
-                "test.multi_scale": bool(self.test.multi_scale),
-                "test.flip": self.test.flip,
-            }
-            if found := [name for name, is_asked in lacking.items() if is_asked]:
-                raise ValueError(f"engine detectron2 has no {', no '.join(found)}; leave that out, or use our engine")
-        return self
-
-    @model_validator(mode="after")
-    def _dataset_is_known(self) -> DetectionRecipe:
-        if self.dataset not in DETECTION_SETS:
-            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}")
-        return self
-
-    @model_validator(mode="after")
-    def _test_size_is_among_the_scales(self) -> DetectionRecipe:
+        lacking = {  # detectron2
+            "input.crowd ignore (set --input.crowd drop)": self.input.crowd == "ignore",
+            "input.difficult ignore (set --input.difficult drop)": self.input.difficult == "ignore",
+            "model.conventions torchvision": self.model.conventions == "torchvision",
+            "model.context": self.model.context,
+            f"model.head_norms {self.model.head_norms} with c4": self.model.head_norms != "none"
+            and self.model.body == "c4",
+            "write_proposals": self.write_proposals,
+            "test.refine": self.test.refine,
+            "test.multi_scale": bool(self.test.multi_scale),
+            "test.flip": self.test.flip,
+        }
+        asked = ", no ".join(name for name, is_asked in lacking.items() if is_asked)
         sides, own = self.test.multi_scale, self.input.test_shorter_side
-        if sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16):
-            raise ValueError(
+        refuse(
+            (
+                self.engine == "detectron2" and asked,
+                f"engine detectron2 has no {asked}; leave that out, or use our engine",
+            ),
+            (
+                self.dataset not in DETECTION_SETS,
+                f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}",
+            ),
+            (
+                sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16),
                 f"test.multi_scale needs two sizes or more of at least 16, and among them {own}, which is "
-                f"input.test_shorter_side: not {' '.join(map(str, sides))}"
-            )
-        return self
+                f"input.test_shorter_side: not {' '.join(map(str, sides))}",
+            ),
+        )
 
     def source(self, part: Literal["train", "test"]) -> str:
         """Return the training or the test source as `data.open_detection` takes it.

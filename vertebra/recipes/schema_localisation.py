@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.recipes.schema import (
     Count,
@@ -55,14 +55,12 @@ class LocalisationInput(Recipe):
         0.5, gt=0, le=1, description="Share of a box in the crop below which it is not learnt from."
     )
 
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> LocalisationInput:
+    def check(self) -> None:
         if self.size > self.resize:
             raise ValueError(
                 f"input.size {self.size} is above input.resize {self.resize}, from which it is cropped; set the latter "
                 f"to {self.size} or more"
             )
-        return self
 
 
 class PerClassRPN(Recipe):
@@ -82,15 +80,13 @@ class PerClassRPN(Recipe):
     negative_iou: float = Field(0.3, gt=0, le=1, description="Overlap below which an anchor is negative.")
     rpn_beta: float = Field(0.111, ge=0, description="Smooth-L1's turning point; 0: L1; 2015: 0.111.")
 
-    @model_validator(mode="after")
-    def _thresholds_are_ordered(self) -> PerClassRPN:
+    def check(self) -> None:
         if self.negative_iou > self.positive_iou:
             raise ValueError(
                 f"model.negative_iou {self.negative_iou} is above model.positive_iou {self.positive_iou}: an anchor "
                 "would be both; lower it"
             )
         check_positives("rpn_samples", self.rpn_samples, "rpn_positive", self.rpn_positive)
-        return self
 
 
 class LocalisationTest(Recipe):
@@ -110,13 +106,11 @@ class LocalisationTest(Recipe):
     batch_size: int = Field(32, ge=1, description="Images at a time; fewer where their views are large.")
     limit: int | None = Field(None, ge=1, description="Evaluate on only N images, evenly spaced (for trials).")
 
-    @model_validator(mode="after")
-    def _scales_are_dense(self) -> LocalisationTest:
+    def check(self) -> None:
         if self.scales and self.view != "dense":
             raise ValueError("test.scales are those of the dense view: add --test.view dense")
         if any(side < 32 for side in self.scales):
             raise ValueError(f"test.scales {self.scales}: shorter sides are 32 pixels or more")
-        return self
 
 
 class LocalisationRecipe(RunRecipe):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
@@ -72,13 +72,11 @@ class SegmentationInput(Recipe):
     )
     test_side: int | None = Field(None, ge=16, description="Shorter side at test; none: as the images are.")
 
-    @model_validator(mode="after")
-    def _scale_is_a_range(self) -> SegmentationInput:
+    def check(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(
                 f"input.scale is the least and the greatest factor, both above 0, not {self.scale}; e.g. 0.5 2.0"
             )
-        return self
 
 
 class SegmenterModel(Recipe):
@@ -144,6 +142,7 @@ class SegmentationRecipe(CellRecipe):
     test: SegmentationTest = SegmentationTest()
 
     def check(self) -> None:
+        super().check()
         refuse_warmup_until_error(self.solver)
         refuse(
             (
