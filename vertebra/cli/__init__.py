@@ -67,10 +67,9 @@ def main() -> None:
     elif command.partition("=")[0] == COMPLETION:
         _print_completion(sys.argv[1:])
     else:
-        from difflib import get_close_matches
+        from vertebra.ground.formats import did_you_mean
 
-        near = get_close_matches(command.replace("_", "-"), COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        hint = did_you_mean(command.replace("_", "-"), COMMANDS, "the commands are")
         if command in DATA_STEPS:
             hint = f"did you mean prepare-data {command}?"
         print(f"error: there is no command {command}; {hint}", file=sys.stderr)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from pydantic import AfterValidator
 
 if TYPE_CHECKING:
     from vertebra.engine.distributed import World
+    from vertebra.recipes.schema import RunRecipe
 
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 # OpenMP reads this when torch is imported. By default its threads spin 300,000 rounds (milliseconds) for one another;
@@ -40,6 +41,9 @@ Check = tuple[object, str]  # is there a fault, and the sentence on it
 # Kinds of settings. A pydantic model has a method `json`, so that the field has another name than its flag.
 JsonFile = Annotated[Path | None, tyro.conf.arg(name="json")]
 Resamples = Annotated[int, AfterValidator(_not_one)]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # without its --no-
+
+Tested = TypeVar("Tested", bound="RunRecipe")
 
 
 def one_network(settings: Any) -> Check:
@@ -58,14 +62,33 @@ def as_exported(settings: Any, fixed: Sequence[str]) -> Check:
     from vertebra.build.export_formats import format_of
     from vertebra.recipes.schema import flag_of
 
-    defaults = type(settings).model_fields
-    given = [name for name in (*fixed, "precision", "gpus") if getattr(settings, name) != defaults[name].default]
+    given = settings.given(*fixed, "precision", "gpus")
     flags = " ".join(map(flag_of, [*given, *(["device"] if settings.device == "cuda" else [])]))
     is_wrong = settings.weights is not None and format_of(settings.weights) and flags
     return is_wrong, (
         f"{flags} cannot be changed in {settings.weights}, an exported file (on CPUs, in fp32): leave it out, or "
         "evaluate the run that it was exported from"
     )
+
+
+def with_changes(
+    trained: Tested, settings: Any, test: dict[str, Any], changes: dict[str, Any], world: World | None = None
+) -> Tested:
+    """Return the recipe of a training with what the command line changes: fields of its test, and others.
+
+    world: where it will be tested, which decides on a precision `auto`.
+    """
+    from vertebra.recipes.command_line import validated
+
+    fields = trained.model_dump()
+    fields |= {"workers": settings.workers, **settings.given("precision"), **changes}
+    fields["test"] = {**fields["test"], **test}
+    recipe = validated(type(trained), fields, "the command line")
+    if world is None:
+        return recipe
+    from vertebra.engine import precision
+
+    return recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
 
 
 def make_room(flag: str, path: Path | None) -> None:

@@ -26,14 +26,14 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import Field
 
 from vertebra.build.export_formats import format_of
-from vertebra.cli.common import as_exported, in_processes, one_network, place_of
-from vertebra.recipes.command_line import parse_recipe, validated
+from vertebra.cli.common import Switch, as_exported, in_processes, one_network, place_of, with_changes
+from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import OfTest, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
@@ -61,18 +61,14 @@ class Settings(OfTest):
     output: Path | None = Field(None, description="Where the results go; default: RUN_DIR.")
     score: float | None = Field(None, description="Lowest score, instead of the recipe's.")
     nms: float | None = Field(None, description="IoU of the NMS, instead of the recipe's.")
-    refine: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
-        False, description="Box refinement and voting (He et al. 2015, appendix B)."
-    )
+    refine: Switch = Field(False, description="Box refinement and voting (He et al. 2015, appendix B).")
     multi_scale: tuple[int, ...] = Field(
         (), description="Shorter sides at which regions are read, pixels; the recipe's test size is one of them."
     )
     multi_scale_region: int | None = Field(
         None, description="Root of a region's area at its ideal size, pixels, instead of the recipe's."
     )
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
-        False, description="Mean over the image and its mirror image."
-    )
+    flip: Switch = Field(False, description="Mean over the image and its mirror image.")
     ensemble: tuple[str, ...] = Field(
         (), description="Run directories or weights of more detectors, whose answers are averaged."
     )
@@ -119,13 +115,11 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.trained_detector import read_detector, read_member
     from vertebra.build.training import check_classes
-    from vertebra.engine import precision
     from vertebra.engine.logs import figures_line, setup_logging
 
     setup_logging(is_main=world.is_main)
     trained = read_detector(settings.weights or str(weights_file(settings.run or Path(), tool="train_det.py")))
-    recipe = changed(trained.recipe, settings)
-    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    recipe = changed(trained.recipe, settings, world)
     output = settings.output or settings.run
     assert output is not None
     if settings.proposals is not None:
@@ -190,26 +184,18 @@ def check_proposals(settings: Settings, recipe: DetectionRecipe, output: Path) -
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def changed(trained: DetectionRecipe, settings: Settings) -> DetectionRecipe:
-    """Return the recipe with what the command line changes."""
-    names = ("score", "nms", "multi_scale_region")
-    test: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
-    test |= {name: value for name in ("refine", "multi_scale", "flip") if (value := getattr(settings, name))}
+def changed(trained: DetectionRecipe, settings: Settings, world: World | None = None) -> DetectionRecipe:
+    """Return the recipe with what the command line changes. world: as of `with_changes`."""
+    test = settings.given("score", "nms", "multi_scale_region", "refine", "multi_scale", "flip")
     if settings.nms is not None and (settings.refine or trained.test.refine):
         test["refine_nms"] = settings.nms  # the one that is done then
-    changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
+    changes = settings.given("data", "dataset", "test_source")
     if settings.dataset or settings.test_source:  # what is named is tested on, all of it
         changes["validation"] = 0.0
-        changes["test"]["limit"] = None
+        test["limit"] = None
     if settings.dataset:
-        changes |= {"dataset": settings.dataset, "train_source": None, "test_source": None}
-    if settings.test_source:
-        changes["test_source"] = settings.test_source
-    if settings.data:
-        changes["data"] = settings.data
-    if settings.precision != "recipe":
-        changes["precision"] = settings.precision
-    return validated(DetectionRecipe, {**trained.model_dump(), **changes}, "the command line")
+        changes = {"train_source": None, "test_source": None, **changes}
+    return with_changes(trained, settings, test, changes, world)
 
 
 def tested(settings: Settings, recipe: DetectionRecipe) -> dict[str, Any]:

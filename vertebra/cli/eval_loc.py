@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from pydantic import Field
 
-from vertebra.cli.common import in_processes, one_network, place_of
+from vertebra.cli.common import in_processes, one_network, place_of, with_changes
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
 from vertebra.recipes.schema import OfTest, refuse
@@ -74,7 +74,6 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.build.results import require_same_protocol, results_directory, weights_file
     from vertebra.build.training import check_classes
     from vertebra.build.weights import adopt_identity, local_file
-    from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging
     from vertebra.engine.weights import load_weights
     from vertebra.evaluation.metrics.class_results import read_synsets
@@ -85,8 +84,7 @@ def evaluate(settings: Settings, world: World) -> int:
     path = local_file(settings.weights or weights_file(settings.run or Path(), tool="train_loc.py"))
     state, facts = load_weights(path)
     trained = recipe_of_training(settings, facts, path)
-    recipe = changed(trained, settings)
-    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    recipe = changed(trained, settings, world)
     output = settings.output or settings.run
     assert output is not None
     test_set = build_localisation.open_test(recipe)
@@ -131,19 +129,12 @@ def recipe_of_training(settings: Settings, facts: dict[str, Any], path: Path) ->
     return validated(LocalisationRecipe, facts["recipe"], str(path))
 
 
-def changed(trained: LocalisationRecipe, settings: Settings) -> LocalisationRecipe:
+def changed(trained: LocalisationRecipe, settings: Settings, world: World) -> LocalisationRecipe:
     """Return the recipe with what the command line changes."""
-    test: dict[str, Any] = {
-        name: value
-        for name in ("view", "candidates", "classifier_view")
-        if (value := getattr(settings, name)) is not None
-    }
-    if settings.scales or settings.view == "centre":
+    test = settings.given("view", "candidates", "classifier_view", "scales")
+    if settings.view == "centre":
         test["scales"] = settings.scales
-    changes: dict[str, Any] = {"workers": settings.workers, "test": {**trained.test.model_dump(), **test}}
-    for name, value in (("data", settings.data), ("test_split", settings.split), ("classifier", settings.classifier)):
-        if value is not None:
-            changes[name] = value
-    if settings.precision != "recipe":
-        changes["precision"] = settings.precision
-    return validated(LocalisationRecipe, {**trained.model_dump(), **changes}, "the command line")
+    changes = settings.given("data", "classifier")
+    if settings.split is not None:
+        changes["test_split"] = settings.split
+    return with_changes(trained, settings, test, changes, world)

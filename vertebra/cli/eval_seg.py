@@ -16,13 +16,13 @@ The last evaluates a file that export.py has written.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from pydantic import Field
 
 from vertebra.build.export_formats import format_of
-from vertebra.cli.common import as_exported, in_processes, one_network, place_of
+from vertebra.cli.common import Switch, as_exported, in_processes, one_network, place_of, with_changes
 from vertebra.ground.formats import counted
 from vertebra.recipes.command_line import load_recipe, parse_recipe, validated
 from vertebra.recipes.schema import OfTest, protocol_fields, refuse
@@ -47,9 +47,7 @@ class Settings(OfTest):
     data: Path | None = Field(None, description="Directory of the data set; default: the run's.")
     output: Path | None = Field(None, description="Where the results go; default: RUN_DIR.")
     scales: tuple[float, ...] = Field((), description="Factors on the image's size, whose answers are averaged.")
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
-        False, description="Mean over the image and its mirror image."
-    )
+    flip: Switch = Field(False, description="Mean over the image and its mirror image.")
     submission: Literal["voc", "cityscapes"] | None = Field(
         None, description="Write the maps as that evaluation server takes them too, below OUTPUT/results."
     )
@@ -82,7 +80,6 @@ def evaluate(settings: Settings, world: World) -> int:
     from vertebra.build.segmenter_run import evaluate_segmenter, read_segmenter
     from vertebra.build.submissions import check_submission, write_submission
     from vertebra.build.training import check_classes
-    from vertebra.engine import precision
     from vertebra.engine.logs import setup_logging, short_number
 
     setup_logging(is_main=world.is_main)
@@ -95,8 +92,7 @@ def evaluate(settings: Settings, world: World) -> int:
         trained = load_recipe(SegmentationRecipe, settings.run / "config.yaml")
     else:
         trained = validated(SegmentationRecipe, facts["recipe"], str(path))
-    recipe = changed(trained, settings)
-    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
+    recipe = changed(trained, settings, world)
     output = settings.output or settings.run
     assert output is not None
     test_set = segmenter.open_test(recipe)
@@ -123,18 +119,9 @@ def evaluate(settings: Settings, world: World) -> int:
     return 0
 
 
-def changed(trained: SegmentationRecipe, settings: Settings) -> SegmentationRecipe:
+def changed(trained: SegmentationRecipe, settings: Settings, world: World) -> SegmentationRecipe:
     """Return the recipe with what the command line changes."""
-    test = {"scales": settings.scales, "flip": settings.flip, "window": settings.window}
-    changes: dict[str, Any] = {
-        "workers": settings.workers,
-        "test": {**trained.test.model_dump(), **{name: value for name, value in test.items() if value}},
-    }
-    for name in ("data", "dataset", "test_source"):
-        if (value := getattr(settings, name)) is not None:
-            changes[name] = value
-    if settings.dataset is not None and settings.test_source is None:
-        changes["test_source"] = None
-    if settings.precision != "recipe":
-        changes["precision"] = settings.precision
-    return validated(SegmentationRecipe, {**trained.model_dump(), **changes}, "the command line")
+    changes = settings.given("data", "dataset", "test_source")
+    if "dataset" in changes:
+        changes = {"test_source": None, **changes}
+    return with_changes(trained, settings, settings.given(*FIXED_IN_FILE), changes, world)

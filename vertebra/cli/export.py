@@ -16,7 +16,6 @@ a difference is exit status 1. eval_det.py, eval_backbone.py and eval_seg.py tes
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ from pydantic import AfterValidator, Field
 from vertebra.build.export_formats import FORMATS, Format, format_of
 from vertebra.cli.common import make_room, one_network
 from vertebra.ground.errors import RecipeError, UserError
-from vertebra.ground.formats import counted
+from vertebra.ground.formats import counted, did_you_mean
 from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Count, Recipe, refuse
@@ -46,9 +45,7 @@ SUFFIXES = {**{name: form.suffix for name, form in FORMATS.items()}, DETECTRON2:
 
 def _known(name: str) -> str:
     if name not in SUFFIXES:
-        near = difflib.get_close_matches(name, SUFFIXES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the formats are {', '.join(SUFFIXES)}"
-        raise ValueError(f"there is no format {name}; {hint}")
+        raise ValueError(f"there is no format {name}; {did_you_mean(name, SUFFIXES, 'the formats are')}")
     return name
 
 
@@ -80,8 +77,7 @@ class Settings(Recipe):
 
     def check(self) -> None:
         suffix = SUFFIXES[self.format]
-        of_graphs = {name: getattr(self, name) for name in ("size", "batch", "score", "images", "checks", "rounds")}
-        idle = [f"--{name}" for name, value in of_graphs.items() if value != type(self).model_fields[name].default]
+        idle = [f"--{name}" for name in self.given("size", "batch", "score", "images", "checks", "rounds")]
         refuse(
             one_network(self),
             (

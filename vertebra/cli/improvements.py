@@ -12,21 +12,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import Field
 
 from vertebra.cli import eval_det
-from vertebra.cli.common import in_processes
+from vertebra.cli.common import Switch, in_processes
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import load_recipe, parse_recipe
-from vertebra.recipes.schema import (
-    OfTest,
-    flatten,
-    protocol_fields,
-    refuse,
-)
+from vertebra.recipes.schema import OfTest, flatten, protocol_fields, refuse
 from vertebra.recipes.schema_detection import DetectionRecipe
 
 if TYPE_CHECKING:
@@ -47,9 +42,7 @@ class Settings(OfTest):
     multi_scale_region: int | None = Field(
         None, ge=1, description="Root of a region's area at its ideal size, pixels, instead of the recipe's."
     )
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
-        False, description="A row with mirrored images, which the paper has not."
-    )
+    flip: Switch = Field(False, description="A row with mirrored images, which the paper has not.")
     ensemble: tuple[str, ...] = Field((), description="Run directories or weights of the other detectors.")
     data: Path | None = Field(None, description="Directory of the data set; default: the runs'.")
 
@@ -152,10 +145,10 @@ def check_detectors(settings: Settings, recipe: DetectionRecipe) -> None:
         check_member(one, theirs[0], tuple(theirs[1].values()), recipe, classes)
 
 
-def changed(row: Row) -> DetectionRecipe:
+def changed(row: Row, world: World | None = None) -> DetectionRecipe:
     """Return the recipe under which the row is tested. Raises RecipeError where it cannot be."""
     assert row.evaluation.run is not None
-    return eval_det.changed(recipe_of(row.evaluation.run), row.evaluation)
+    return eval_det.changed(recipe_of(row.evaluation.run), row.evaluation, world)
 
 
 def recipe_of(run: Path) -> DetectionRecipe:
@@ -166,8 +159,6 @@ def recipe_of(run: Path) -> DetectionRecipe:
 
 def is_done(row: Row, world: World) -> bool:
     """True where the row's results are there, of these settings, these images and these weights."""
-    from vertebra.engine import precision
-
     settings = row.evaluation
     assert settings.run is not None and settings.output is not None
     path = settings.output / "evaluation.json"
@@ -179,9 +170,7 @@ def is_done(row: Row, world: World) -> bool:
         newer = any(file.is_file() and file.stat().st_mtime > age for file in weights)
     except (OSError, ValueError):
         return False
-    recipe = changed(row)
-    recipe = recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
-    return bool(found == eval_det.tested(settings, recipe)) and not newer
+    return bool(found == eval_det.tested(settings, changed(row, world))) and not newer
 
 
 def main(arguments: list[str]) -> int:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from vertebra.cli.common import in_processes
+from vertebra.cli.common import Switch, in_processes
 from vertebra.cli.predict_networks import Network, open_network
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.command_line import parse_recipe
@@ -61,9 +61,7 @@ class Settings(Recipe):
     )
     classes: tuple[str, ...] = Field((), description="Only these classes, drawn and in the JSON [all].")
     scales: tuple[float, ...] = Field((), description="Factors on the size at which a segmenter sees pictures.")
-    flip: Annotated[bool, tyro.conf.FlagCreatePairsOff] = Field(
-        False, description="Of a segmenter, the mean over picture and mirror image."
-    )
+    flip: Switch = Field(False, description="Of a segmenter, the mean over picture and mirror image.")
     window: tuple[Side, Side] | None = Field(
         None, description="Height and width of windows that slide over a segmenter's picture."
     )

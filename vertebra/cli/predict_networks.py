@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from vertebra.cli.common import with_changes
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.formats import did_you_mean
 from vertebra.recipes.command_line import validated
-from vertebra.recipes.schema_detection import DetectionRecipe
+from vertebra.recipes.schema_detection import DetectionRecipe, DetectionTest
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from vertebra.evaluation.predict.pictures import Painter
 
 VIEWS = ("scales", "flip", "window")  # how a segmenter looks at pictures
-AnyRecipe = TypeVar("AnyRecipe", DetectionRecipe, SegmentationRecipe)
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ def open_network(settings: Settings, world: World) -> Network:
         path = weights_file(path, tool="train_det.py or train_seg.py")
     is_segmenter = path.suffix == ".safetensors" and path.is_file() and "segmenter" in read_provenance(path)
     kind, other = ("segmenter", "detector") if is_segmenter else ("detector", "segmenter")
-    for name in ("score",) if is_segmenter else VIEWS:
-        if getattr(settings, name) not in (None, False, ()):
-            raise RecipeError(f"--{name}", f"is of a {other}, and {settings.weights} holds a {kind}", "leave it out")
+    for name in settings.given(*(("score",) if is_segmenter else VIEWS)):
+        raise RecipeError(f"--{name}", f"is of a {other}, and {settings.weights} holds a {kind}", "leave it out")
     return open_segmenter(settings, path, world) if is_segmenter else open_detector(settings, world)
 
 
@@ -75,9 +74,12 @@ def open_detector(settings: Settings, world: World) -> Network:
 
     score = 0.5 if settings.score is None else settings.score
     trained = read_detector(settings.weights)
-    names, own = trained.names, trained.recipe.test
-    test = own.model_dump(exclude={"multi_scale", "multi_scale_region"})  # one size, at which pictures are read
-    recipe = changed(trained.recipe, {**test, "score": min(own.score, score)}, settings, world)
+    names = trained.names
+    test = DetectionTest().model_dump(
+        include={"multi_scale", "multi_scale_region"}
+    )  # one size: pictures are read at it
+    test |= {"score": min(trained.recipe.test.score, score), **settings.given("batch_size")}
+    recipe = with_changes(trained.recipe, settings, test, {}, world)
     model = make_tested(recipe, [trained.restore(recipe).to(world.device)])
     kept, autocast = chosen_classes(settings.classes, names), autocast_of(world.device, recipe.precision)
 
@@ -98,8 +100,7 @@ def open_segmenter(settings: Settings, path: Path, world: World) -> Network:
 
     state, facts = read_segmenter(path)
     trained, names = validated(SegmentationRecipe, facts["recipe"], str(path)), dict(enumerate(facts["class_names"]))
-    views = {name: value for name in VIEWS if (value := getattr(settings, name))}
-    recipe = changed(trained, {**trained.test.model_dump(), **views}, settings, world)
+    recipe = with_changes(trained, settings, settings.given(*VIEWS, "batch_size"), {}, world)
     model = segmenter.make_tested(recipe, segmenter.trained_segmenter(recipe, state, facts, path).to(world.device))
     kept, autocast = chosen_classes(settings.classes, names), autocast_of(world.device, recipe.precision)
     colours = palette(dict(enumerate(facts.get("palette", ()))))
@@ -114,24 +115,10 @@ def open_segmenter(settings: Settings, path: Path, world: World) -> Network:
     return Network(recipe, names, segmenter.picture_view(recipe), find, MapPainter(names, colours, kept), keep)
 
 
-def changed(recipe: AnyRecipe, test: dict[str, Any], settings: Settings, world: World) -> AnyRecipe:
-    """Return the recipe with that test and with what the command line changes."""
-    from vertebra.engine import precision
-
-    if settings.batch_size is not None:
-        test = {**test, "batch_size": settings.batch_size}
-    changes: dict[str, Any] = {"workers": settings.workers, "test": test}
-    if settings.precision != "recipe":
-        changes["precision"] = settings.precision
-    recipe = validated(type(recipe), {**recipe.model_dump(), **changes}, "the command line")
-    return recipe.model_copy(update={"precision": precision.resolve(recipe.precision, world.device)})
-
-
 def chosen_classes(wanted: tuple[str, ...], names: Mapping[int, str]) -> frozenset[int]:
     """Return the ids of the named classes; of all where none is named."""
     for name in wanted:
         if name not in names.values():
-            near = difflib.get_close_matches(name, names.values(), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(names.values())}"
-            raise RecipeError(f"--classes {name}: the network has no such class; {hint}")
+            hint = did_you_mean(name, names.values(), "it knows")
+            raise RecipeError(f"--classes {name}: the network has no such class", hint=hint)
     return frozenset(category_id for category_id, name in names.items() if not wanted or name in wanted)

@@ -19,7 +19,6 @@ anew without them: python tools/prepare_data.py check --data DIR --fix CLEAN
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -28,7 +27,7 @@ import tyro
 from vertebra.cli.check_data import check, check_one, split_name
 from vertebra.cli.common import bar, counting
 from vertebra.ground.errors import RecipeError
-from vertebra.ground.formats import counted
+from vertebra.ground.formats import counted, did_you_mean
 from vertebra.recipes.command_line import program
 
 Data = Annotated[Path, tyro.conf.arg(help="Directory of the data set.")]
@@ -42,10 +41,7 @@ def sample(
     data: Data,
     seed: Annotated[int, tyro.conf.arg(help="Seed of everything that is drawn.")] = 0,
     scenes: Annotated[tuple[int, int], tyro.conf.arg(help="Scenes for training, for test.")] = (0, 0),
-    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (
-        0,
-        0,
-    ),
+    objects: Annotated[tuple[int, int], tyro.conf.arg(help="Single objects for training, for test.")] = (0, 0),
 ) -> int:
     """Draw the embedded sample set: scenes with boxes and masks, single objects for pre-training."""
     from dataclasses import replace
@@ -212,8 +208,7 @@ def Settings(command: Annotated[_Command, tyro.conf.arg(name="")]) -> int:
 
 def main(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        near = get_close_matches(arguments[0].replace("_", "-"), COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        hint = did_you_mean(arguments[0].replace("_", "-"), COMMANDS, "the commands are")
         raise RecipeError(f"there is no prepare-data {arguments[0]}", hint=hint)
     return tyro.cli(
         Settings, prog=program(), description=__doc__, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)

@@ -108,7 +108,7 @@ class Settings(Recipe):
     def check(self) -> None:
         of_voc, of_masks = self.metric.startswith("voc"), self.metric.endswith("-segm")
         of_boxes = ("iou", "pixels", "difficult", "drop_invalid", "voc_files")
-        given = [flag_of(name) for name in of_boxes if getattr(self, name) != type(self).model_fields[name].default]
+        given = list(map(flag_of, self.given(*of_boxes)))
         of_maps = self.metric == "miou"
         refuse(
             (of_maps and given, f"{', '.join(given)}: not for miou, which has maps and no boxes"),

@@ -31,12 +31,11 @@ def main(arguments: list[str]) -> int:
     default = next(name for family, name in DEFAULT_RECIPES.items() if (backbone or "").startswith(family))
     recipe = parse_recipe(BackboneRecipe, arguments, description=__doc__ or "", default=default)
     recipe.require_inputs()
-    return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
+    def train(world: World) -> int:
+        from vertebra.build import run
+        from vertebra.build.classifier_run import ClassifierTraining
 
-def train(recipe: BackboneRecipe, world: World) -> int:
-    """Run the training and return the exit status."""
-    from vertebra.build import run
-    from vertebra.build.classifier_run import ClassifierTraining
+        return run.train(ClassifierTraining(recipe, world))
 
-    return run.train(ClassifierTraining(recipe, world))
+    return in_processes(recipe.gpus, recipe.device, train)

@@ -32,12 +32,11 @@ def main(arguments: list[str]) -> int:
     default = DEFAULT_RECIPES.get(dataset or "voc07", DEFAULT_RECIPES["voc07"])
     recipe = parse_recipe(DetectionRecipe, arguments, description=__doc__ or "", default=default)
     recipe.require_inputs()
-    return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
+    def train(world: World) -> int:
+        from vertebra.build import run
+        from vertebra.build.detector_run import DetectorTraining
 
-def train(recipe: DetectionRecipe, world: World) -> int:
-    """Run the training and return the exit status."""
-    from vertebra.build import run
-    from vertebra.build.detector_run import DetectorTraining
+        return run.train(DetectorTraining(recipe, world))
 
-    return run.train(DetectorTraining(recipe, world))
+    return in_processes(recipe.gpus, recipe.device, train)

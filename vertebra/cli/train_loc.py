@@ -28,12 +28,11 @@ Settings = LocalisationRecipe
 def main(arguments: list[str]) -> int:
     recipe = parse_recipe(LocalisationRecipe, arguments, description=__doc__ or "", default=DEFAULT_RECIPE)
     recipe.require_inputs()
-    return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
+    def train(world: World) -> int:
+        from vertebra.build import run
+        from vertebra.build.localizer_run import LocalizerTraining
 
-def train(recipe: LocalisationRecipe, world: World) -> int:
-    """Run the training and return the exit status."""
-    from vertebra.build import run
-    from vertebra.build.localizer_run import LocalizerTraining
+        return run.train(LocalizerTraining(recipe, world))
 
-    return run.train(LocalizerTraining(recipe, world))
+    return in_processes(recipe.gpus, recipe.device, train)

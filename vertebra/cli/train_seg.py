@@ -29,12 +29,11 @@ def main(arguments: list[str]) -> int:
     default = SEGMENTATION_RECIPES.get(dataset or "voc12aug", SEGMENTATION_RECIPES["voc12aug"])
     recipe = parse_recipe(SegmentationRecipe, arguments, description=__doc__ or "", default=default)
     recipe.require_inputs()
-    return in_processes(recipe.gpus, recipe.device, lambda world: train(recipe, world))
 
+    def train(world: World) -> int:
+        from vertebra.build import run
+        from vertebra.build.segmenter_run import SegmenterTraining
 
-def train(recipe: SegmentationRecipe, world: World) -> int:
-    """Run the training and return the exit status."""
-    from vertebra.build import run
-    from vertebra.build.segmenter_run import SegmenterTraining
+        return run.train(SegmenterTraining(recipe, world))
 
-    return run.train(SegmenterTraining(recipe, world))
+    return in_processes(recipe.gpus, recipe.device, train)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 MINUS, TIMES, NONE = "\u2212", "\u00d7", "\u2013"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
@@ -65,6 +66,12 @@ def counted(number: int, noun: str) -> str:
     """'1 class', '2 classes', '3 categories'."""
     ends = {"y": noun[:-1] + "ies", "s": noun + "es", "x": noun + "es"}
     return f"{number} {noun if number == 1 else ends.get(noun[-1], noun + 's')}"
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str) -> str:
+    """'did you mean NAME?' with the nearest of the known names; where none is near, `otherwise` and all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
 
 
 def interval(low: float, high: float, write: Callable[[float], str] = signed) -> str:

@@ -7,7 +7,6 @@ and a line of the resolved `config.yaml` in the run directory. Nothing here impo
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import os
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vertebra.ground import parse
 from vertebra.ground.errors import RecipeError
+from vertebra.ground.formats import did_you_mean
 from vertebra.recipes.pipelines import read_pipeline
 
 
@@ -27,6 +27,11 @@ class Recipe(BaseModel):
     """Base of all recipes: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the fields that are not at their defaults, with their values."""
+        fields = type(self).model_fields
+        return {name: value for name in names if (value := getattr(self, name)) != fields[name].default}
 
     def idle(self) -> dict[str, str]:
         """Return the fields that have no effect as the others are set, each with the reason."""
@@ -80,9 +85,7 @@ def _known_trackers(track: tuple[str, ...]) -> tuple[str, ...]:
     for name in track:
         kind = name.partition(":")[0]
         if kind not in TRACKERS:
-            near = difflib.get_close_matches(kind, TRACKERS, n=1)
-            known = f"did you mean {near[0]}?" if near else f"the trackers are {', '.join(TRACKERS)}"
-            raise ValueError(f"there is no tracker {kind}; {known}")
+            raise ValueError(f"there is no tracker {kind}; {did_you_mean(kind, TRACKERS, 'the trackers are')}")
         if track.count(name) > 1:
             raise ValueError(f"{name} is there twice: leave one out")
     return track

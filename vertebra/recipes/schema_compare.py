@@ -214,8 +214,7 @@ class CompareRecipe(Jobs):
     def matrix_fields(self) -> list[str]:
         """Return the fields that were set and have no effect on a report on runs that exist."""
         others = REPORT_FIELDS | ({"task", "data"} if self.task == "seg" and self.predictions else set())
-        fields = {name: field for name, field in CompareRecipe.model_fields.items() if name not in others}
-        return [name for name, field in sorted(fields.items()) if getattr(self, name) != field.default]
+        return list(self.given(*sorted(CompareRecipe.model_fields.keys() - others)))
 
     @property
     def processes(self) -> int:

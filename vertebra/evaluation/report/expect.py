@@ -20,7 +20,6 @@ The file is YAML or JSON: a list, or a mapping with the list as `expectations` a
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -47,18 +46,13 @@ MET, MISSED, NOT_HERE = "met", "missed", "not here"
 def _known_figure(name: object) -> str:
     if name in (*FIGURES, *COSTS):
         return str(name)
-    raise ValueError(_nearest(str(name), (*FIGURES, *COSTS)))
+    raise ValueError(formats.did_you_mean(str(name), (*FIGURES, *COSTS), "choose from"))
 
 
 def _no_truth_value(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("it should be a number")
     return value
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
 
 
 Number = Annotated[FiniteFloat, BeforeValidator(_no_truth_value)]
@@ -136,7 +130,7 @@ def _sentence(error: ValidationError) -> str:
     field = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place[2:])
     if first["type"] == "extra_forbidden":
         known = [one.alias or name for name, one in Expectation.model_fields.items()]
-        problem = f"there is no field {field}; {_nearest(field, known)}"
+        problem = f"there is no field {field}; {formats.did_you_mean(field, known, 'choose from')}"
     elif first["type"] == "missing":
         problem = f"{field} is missing"
     elif field:
