@@ -11,6 +11,7 @@ import pytest
 from tests.evaluation.cases import guess, perfect, random_case, thing, truth_of, with_masks
 from vertebra.evaluation.metrics.coco import FIGURES, coco_figures
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 
 
 def test_more_than_255_masks_without_boxes_are_scored():
@@ -24,7 +25,7 @@ def test_files_score_as_what_they_hold(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     (tmp_path / "results.json").write_text(json.dumps(predictions))
     from_files = coco_figures(tmp_path / "truth.json", str(tmp_path / "results.json"))
-    assert from_files.to_dict() == coco_figures(truth, predictions).to_dict()
+    assert as_json(from_files) == as_json(coco_figures(truth, predictions))
 
 
 def test_scoring_prints_nothing_and_changes_nothing(capsys):
@@ -53,9 +54,9 @@ def test_where_there_is_no_truth_there_is_no_figure():
     assert figures["AP"] == pytest.approx(100)
     assert math.isnan(figures["APl"]) and math.isnan(figures.per_class["dog"]["AP"])
     assert figures.truths == {"cat": 1, "dog": 0}
-    as_json = figures.to_dict()
-    assert as_json["figures"]["APl"] is None and as_json["per_class"]["dog"]["AP"] is None
-    json.dumps(as_json, allow_nan=False)
+    written = as_json(figures)
+    assert written["figures"]["APl"] is None and written["per_class"]["dog"]["AP"] is None
+    json.dumps(written, allow_nan=False)
     assert math.isnan(coco_figures(truth_of([]), [])["AP"])
 
 

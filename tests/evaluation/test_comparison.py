@@ -19,6 +19,7 @@ from vertebra.evaluation.statistics.comparison import (
 )
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_voc
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 
 
 def side(*values: float, resamples: int = 5) -> np.ndarray:
@@ -76,7 +77,7 @@ def test_one_seed_covers_image_sampling_only():
     assert one.covers == "images" and math.isinf(one.freedom) and one.seeds == (1, 1)
     assert (one.low, one.high) == pytest.approx((3 - 0.98, 3 + 0.98), abs=0.04)  # what is common cancels
     assert compare_sides(first, np.concatenate([second, second + 1])).covers == "images"
-    assert one.to_dict()["freedom"] is None and one.to_dict()["distinguishable"]
+    assert as_json(one)["freedom"] is None and as_json(one)["distinguishable"]
 
 
 def test_sides_exchanged_change_the_sign_alone():
@@ -194,8 +195,8 @@ def test_the_interval_of_a_figure_is_that_of_a_share_of_the_images(images):
 def test_the_interval_of_a_figure_stays_within_the_scale_and_needs_two_images():
     values_S = np.concatenate([[99.0], np.random.default_rng(0).normal(99, 2, 200)])
     assert figure_interval(values_S, images=30).high == 100 and figure_interval(100 - values_S, images=30).low == 0
-    assert figure_interval(values_S, images=1).to_dict() == {"estimate": 99, "low": None, "high": None, "level": 0.95}
-    assert figure_interval(np.full(9, math.nan), images=0).to_dict()["estimate"] is None
+    assert as_json(figure_interval(values_S, images=1)) == {"estimate": 99, "low": None, "high": None, "level": 0.95}
+    assert as_json(figure_interval(np.full(9, math.nan), images=0))["estimate"] is None
     assert (figure_interval(np.zeros(9), images=9).low, figure_interval(np.zeros(9), images=9).high) == (0, 0)
 
 

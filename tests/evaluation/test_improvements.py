@@ -12,6 +12,7 @@ from vertebra.evaluation.metrics.summary import summarise
 from vertebra.evaluation.statistics.improvements import Evaluated, improvement_table, to_markdown
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 
 
 def write(directory: Path, truth: dict, predictions: list, tested: str) -> Path:
@@ -42,7 +43,7 @@ def test_the_table_has_each_rows_figures_steps_and_the_papers(tmp_path: Path) ->
     for place in (1, 2):
         pair = [resample_coco(truth, found, draw_counts(12, 50, 0))["AP"] for found in files[place - 1 : place + 1]]
         expected = compare(pair[:1], pair[1:])
-        assert table[place]["step"]["AP"] == expected.to_dict()
+        assert table[place]["step"]["AP"] == as_json(expected)
         gained = table[place]["figures"]["AP"] - table[place - 1]["figures"]["AP"]
         assert expected.estimate == pytest.approx(gained, abs=1e-9)
     text = to_markdown(table)

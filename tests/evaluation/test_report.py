@@ -26,7 +26,7 @@ from tests.evaluation.report_cases import (
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.voc import voc_figures
 from vertebra.evaluation.report import Written, latex, write_report
-from vertebra.evaluation.report.content import ClassRow, Content, as_json
+from vertebra.evaluation.report.content import ClassRow, Content
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sides import label_runs
@@ -36,6 +36,7 @@ from vertebra.evaluation.why.errors import KINDS
 from vertebra.evaluation.why.explain import explain, judge
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.errors import KINDS, classify, tide_errors
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 
 OBJECT, FAR = [0, 0, 10, 10], [50, 50, 10, 10]
 HALF = 100 * 51 / 101  # AP with every second object found and nothing wrong: recall levels 0 .. 0.50
@@ -45,7 +46,7 @@ def test_the_right_place_with_the_wrong_class_is_a_classification_error():
     found = errors([thing(OBJECT, category=1)], [guess(OBJECT, 0.9, category=2)])
     # Cat 0 (not found) and dog 0 (found where there is none); mended, cat has 100 and dog nothing to be asked for.
     assert found.ap == 0 and found.lost == only("classification", 100) and found.counts == one("classification")
-    assert found.without_truth == ["dog"] and list(found.per_class) == ["cat"]
+    assert found.classes_without_truth == ["dog"] and list(found.per_class) == ["cat"]
 
 
 def test_the_right_class_at_the_wrong_place_is_a_localisation_error():
@@ -121,7 +122,7 @@ def test_only_the_hundred_best_of_an_image_count_and_of_all_classes_together():
 def test_no_detections_and_no_truths():
     assert errors([thing(OBJECT)], []).ap == 0
     nothing = errors([], [])
-    assert math.isnan(nothing.ap) and nothing.to_dict()["ap"] is None
+    assert math.isnan(nothing.ap) and as_json(nothing)["ap"] is None
 
 
 # ------------------------------------------------------------------------------------------------ against tidecv

@@ -50,7 +50,7 @@ def test_a_resample_has_the_errors_of_repeated_images(seed, levels, difficult):
         expected = tide_errors(classify(measure(*repeated(truth, predictions, counts_I), difficult=difficult)))
         assert_row_is(resampled, row, expected, names)
         lost_truths += len(expected.per_class) < 4
-        detections_alone += bool(expected.without_truth)
+        detections_alone += bool(expected.classes_without_truth)
     assert detections_alone and (lost_truths or difficult == "count")
 
 

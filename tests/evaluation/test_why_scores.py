@@ -15,6 +15,7 @@ from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.why.calibration import calibration
 from vertebra.evaluation.why.confusion import confusion
 from vertebra.evaluation.why.operating import best_score, hits
+from vertebra.ground.parse import as_json
 
 OBJECT, OTHER, FAR = [0, 0, 10, 10], [30, 30, 10, 10], [70, 70, 10, 10]
 
@@ -31,8 +32,8 @@ def test_each_detection_and_each_object_has_its_cell():
     found = confusion(measure(truth, predictions), 0.5)
     assert found.counts.tolist() == [[1, 0, 0], [1, 0, 1], [1, 1, 0]]
     assert found.to_dict()["most_confused"] == [["dog", "cat", 1]]
-    as_json = found.to_dict()
-    assert (as_json["right"], as_json["wrong_class"], as_json["background"], as_json["missed"]) == (1, 1, 2, 1)
+    counts = found.to_dict()
+    assert (counts["right"], counts["wrong_class"], counts["background"], counts["missed"]) == (1, 1, 2, 1)
 
 
 def test_a_detection_prefers_its_own_class_to_a_better_overlap():
@@ -80,7 +81,7 @@ def test_expected_calibration_error_of_a_case_worked_by_hand():
         pytest.approx(0.93),
         pytest.approx(2 / 3),
     )
-    assert math.isnan(found.bins[0].score) and found.to_dict()["bins"][0]["score"] is None
+    assert math.isnan(found.bins[0].score) and as_json(found)["bins"][0]["score"] is None
     assert math.isnan(found.d_ece) and found.d_ece_share == 0  # no bin of eight
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from vertebra.cli.common import JsonFile, Resamples, make_room
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, refuse
 
@@ -145,8 +146,8 @@ def main(arguments: list[str]) -> int:
             for (truth, predictions), facts in zip(files, explanations)
         ]
         change = {"difference": difference(*explanations)} if len(explanations) == 2 else {}
-        intervals = {name: None if one is None else one.to_dict() for name, one in compared.items()}
-        resampled = {"intervals": {"resamples": options.resamples, "errors": intervals}} if compared else {}
+        intervals = {"resamples": options.resamples, "errors": as_json(compared)}
+        resampled = {"intervals": intervals} if compared else {}
         write_json(options.json_file, {"detectors": found, **change, **resampled})
         print(f"\nWritten to {options.json_file}")
     return 0

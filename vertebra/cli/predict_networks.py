@@ -75,9 +75,7 @@ def open_detector(settings: Settings, world: World) -> Network:
     score = 0.5 if settings.score is None else settings.score
     trained = read_detector(settings.weights)
     names = trained.names
-    test = DetectionTest().model_dump(
-        include={"multi_scale", "multi_scale_region"}
-    )  # one size: pictures are read at it
+    test = DetectionTest().model_dump(include={"multi_scale", "multi_scale_region"})  # pictures are read at one size
     test |= {"score": min(trained.recipe.test.score, score), **settings.given("batch_size")}
     recipe = with_changes(trained.recipe, settings, test, {}, world)
     model = make_tested(recipe, [trained.restore(recipe).to(world.device)])

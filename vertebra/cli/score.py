@@ -27,6 +27,7 @@ from vertebra.cli import score_maps
 from vertebra.cli.common import JsonFile, Resamples, make_room
 from vertebra.cli.score_intervals import Resample, intervals
 from vertebra.ground.formats import counted
+from vertebra.ground.parse import as_json
 from vertebra.ground.table import Row, Table
 from vertebra.recipes.command_line import parse_recipe
 from vertebra.recipes.schema import Recipe, flag_of, refuse
@@ -210,7 +211,7 @@ def _score_coco(options: Settings, truth: CheckedTruth, predictions: Predictions
         return resample_coco(truth, found, counts_SI, figures=["AP50"], **how)["AP50"]
 
     interval = _intervals(options, truth, predictions, "AP50", resample)
-    return {"metric": options.metric, **figures.to_dict(), **interval}
+    return {"metric": options.metric, **as_json(figures), **interval}
 
 
 def _score_voc(options: Settings, truth: CheckedTruth, predictions: Predictions) -> dict[str, Any]:
@@ -232,7 +233,7 @@ def _score_voc(options: Settings, truth: CheckedTruth, predictions: Predictions)
         rows = [Row(name, [_number(value), str(figures.truths[name])]) for name, value in figures.per_class.items()]
         print("\n" + Table("", ["AP", "truths"], rows, corner="class").text())
     resample = partial(resample_voc, truth, **how)
-    return {**figures.to_dict(), **_intervals(options, truth, predictions, "mAP", resample)}
+    return {**as_json(figures), **_intervals(options, truth, predictions, "mAP", resample)}
 
 
 def _intervals(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from vertebra.ground.parse import as_json
+
 if TYPE_CHECKING:
     from vertebra.cli.score import Settings
     from vertebra.evaluation.metrics.average_precision import CountsArray
@@ -36,15 +38,15 @@ def intervals(
     else:
         print(f"95 % interval of {figure} {over}: {interval.low:.2f} to {interval.high:.2f}")
     facts = {"resamples": options.resamples, "images": images, "classes": len(mine.classes)}
-    result: dict[str, Any] = {"interval": {"figure": figure, **interval.to_dict(), **facts}}
+    result: dict[str, Any] = {"interval": {"figure": figure, **as_json(interval), **facts}}
     for other in others:
         gain = compare([other], [mine])
         change = float(mine.mean_S[0] - other.mean_S[0])
         text = f"{figure} less that of {options.against}: {'-' if math.isnan(change) else f'{change:+.2f}'}"
         if gain is None:
-            values = Interval(change, math.nan, math.nan, interval.level).to_dict()
+            values = as_json(Interval(change, math.nan, math.nan, interval.level))
         else:
-            values = gain.to_dict()
+            values = as_json(gain)
             text += f", 95 % interval {over}: {gain.low:+.2f} to {gain.high:+.2f} (image sampling only"
             text += ")" if gain.distinguishable else "; not distinguishable)"
         print(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.cli.score_intervals import intervals
 from vertebra.ground.formats import counted
+from vertebra.ground.parse import as_json
 from vertebra.ground.table import Row, Table
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ def score(options: Settings) -> dict[str, Any]:
     """Print the figures, and return what --json holds of them. Raises DataError for maps that cannot be used."""
     from vertebra.build.map_scores import score_maps
     from vertebra.data.prepare.map_folders import answers_to, open_truth
-    from vertebra.evaluation.metrics.files import none_for_nan
     from vertebra.evaluation.statistics.resampling import resample_pixels
 
     known = open_truth(options.truth, options.data, Path(options.classes[0]) if options.classes else None)
@@ -36,12 +36,10 @@ def score(options: Settings) -> dict[str, Any]:
     measured = scores.counts.figures()
     if scores.boundary_f1 is not None:
         measured["boundary_F1"] = scores.boundary_f1
-    figures = none_for_nan(measured.items())
+    figures = as_json(measured)
     (iou_C,), true_C = scores.counts.iou_SC(), scores.counts.true_IC.sum(axis=0)
-    ious = none_for_nan(zip(known.class_names, iou_C.tolist()))
-    of_classes = {
-        name: {"IoU": ious[name], "pixels": pixels} for name, pixels in zip(known.class_names, true_C.tolist())
-    }
+    columns = zip(known.class_names, as_json(iou_C.tolist()), true_C.tolist())
+    of_classes = {name: {"IoU": iou, "pixels": pixels} for name, iou, pixels in columns}
     title = f"{counted(len(known), 'image')}, {counted(len(known.class_names), 'class')} (-: no pixel)"
     rows = [Row(name, [_written(value), MEANINGS[name]]) for name, value in figures.items()]
     print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())

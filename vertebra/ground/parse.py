@@ -1,11 +1,13 @@
-"""JSON and YAML that anybody wrote: whatever is wrong with a text is a ValueError, in one line."""
+"""JSON and YAML: of what anybody wrote, whatever is wrong is a ValueError, in one line; values in the form to write."""
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import yaml
@@ -43,10 +45,23 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def as_json(value: Any) -> Any:
+    """Return a value as JSON has it: dataclasses as dicts (their `to_dict`, if any), None for NaN and infinity."""
+    if hasattr(value, "to_dict"):
+        return as_json(value.to_dict())
+    if is_dataclass(value):
+        return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: as_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted names: {"solver": {"lr": 1}} becomes {"solver.lr": 1}."""
     flat: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in nested.items():
         if isinstance(value, Mapping) and value:
             flat.update(flatten(value, f"{prefix}{name}."))
         else:

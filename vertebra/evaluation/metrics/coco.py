@@ -42,7 +42,6 @@ from vertebra.evaluation.metrics.files import (
     IouType,
     Truth,
     class_names,
-    none_for_nan,
     read_truth,
 )
 from vertebra.evaluation.metrics.matching import MOST, SIZES, THRESHOLDS_T, match_thresholds, split_by_class
@@ -74,15 +73,7 @@ class CocoFigures:
         return self.figures[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: NaN becomes null."""
-        return {
-            "iou_type": self.iou_type,
-            "difficult": self.difficult,
-            "figures": none_for_nan(self.figures.items()),
-            "per_class": {name: none_for_nan(values.items()) for name, values in self.per_class.items()},
-            "truths": self.truths,
-            "curves": {name: curve for name, curve in self.curves.items() if self.truths[name]},
-        }
+        return {**vars(self), "curves": {name: curve for name, curve in self.curves.items() if self.truths[name]}}
 
 
 def coco_figures(

@@ -44,21 +44,18 @@ def summarise(
         "images": len(truth),
         "convention": CONVENTION,
         "oracle": {
-            **location_error(oracle, truth, 1).to_dict(),
+            **vars(location_error(oracle, truth, 1)),
             "mean_iou": float(overlaps(oracle.boxes_IQ4, truth).mean()),
         },
         "baselines": {
-            name: location_error(with_true_class(boxes_I4, truth), truth, 1).to_dict()
-            for name, boxes_I4 in trivial.items()
+            name: vars(location_error(with_true_class(boxes_I4, truth), truth, 1)) for name, boxes_I4 in trivial.items()
         },
         "centre_box_share_hw": list(usual_share_hw),
         "by_class": errors_by_class(oracle, truth, class_names),
     }
     if predicted is not None:
         counts = {"top-1": 1, f"top-{predicted.classes_IQ.shape[1]}": predicted.classes_IQ.shape[1]}
-        summary["predicted"] = {
-            name: location_error(predicted, truth, count).to_dict() for name, count in counts.items()
-        }
+        summary["predicted"] = {name: vars(location_error(predicted, truth, count)) for name, count in counts.items()}
     return summary
 
 

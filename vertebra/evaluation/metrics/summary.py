@@ -14,13 +14,13 @@ from vertebra.evaluation.metrics.files import (
     Entry,
     Predictions,
     Truth,
-    none_for_nan,
     read_predictions,
     read_truth,
 )
 from vertebra.evaluation.metrics.voc import Metric, voc_figures
 from vertebra.ground.doubts import ObjectColumns, doubts
 from vertebra.ground.formats import counted
+from vertebra.ground.parse import as_json
 
 MASK_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # those of the masks that go into the log
 
@@ -38,24 +38,22 @@ def summarise(truth: Truth, predictions: Sequence[Entry], *, voc_metric: Metric 
     note = {} if truth["annotations"] else {"note": nothing_to_score(truth)}
     coco = coco_figures(truth, predictions)
     voc = voc_figures(truth, predictions, metric=voc_metric)
-    voc_per_class = none_for_nan(voc.per_class.items())
-    per_class: dict[str, dict[str, Any]] = {
-        name: {**none_for_nan(values.items()), "truths": coco.truths[name]} for name, values in coco.per_class.items()
-    }
+    per_class = {name: {**values, "truths": coco.truths[name]} for name, values in coco.per_class.items()}
     segm = {}
     if have_masks(truth, predictions):
         masks = coco_figures(truth, predictions, iou_type="segm")
-        segm = {"coco_segm": none_for_nan(masks.figures.items())}
+        segm = {"coco_segm": masks.figures}
         for name, values in masks.per_class.items():
-            per_class[name] |= none_for_nan((f"segm_{figure}", values[figure]) for figure in ("AP", "AP50"))
-    return {
-        "coco": none_for_nan(coco.figures.items()),
+            per_class[name] |= {f"segm_{figure}": values[figure] for figure in ("AP", "AP50")}
+    summary = {
+        "coco": coco.figures,
         **segm,
-        "voc": {"metric": voc_metric, **none_for_nan([("mAP", voc.mAP)]), "per_class": voc_per_class},
+        "voc": {"metric": voc_metric, "mAP": voc.mAP, "per_class": voc.per_class},
         "per_class": per_class,
         "images": len(truth["images"]),
         **note,
     }
+    return {name: as_json(part) for name, part in summary.items()}
 
 
 def nothing_to_score(truth: Truth) -> str:

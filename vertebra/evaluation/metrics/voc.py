@@ -32,7 +32,7 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
     mean_of_known,
 )
-from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth
 from vertebra.evaluation.metrics.matching import split_by_class
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.ground.errors import UserError
@@ -59,17 +59,7 @@ class VocFigures:
     curves: dict[str, list[float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: NaN becomes null."""
-        return {
-            "metric": self.metric,
-            "iou": self.iou,
-            "pixels": self.pixels,
-            "difficult": self.difficult,
-            "mAP": none_for_nan([("mAP", self.mAP)])["mAP"],
-            "per_class": none_for_nan(self.per_class.items()),
-            "truths": self.truths,
-            "curves": {name: curve for name, curve in self.curves.items() if self.truths[name]},
-        }
+        return {**vars(self), "curves": {name: curve for name, curve in self.curves.items() if self.truths[name]}}
 
 
 def voc_figures(

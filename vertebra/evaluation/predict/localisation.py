@@ -78,9 +78,6 @@ class LocationError:
     class_wrong: int
     box_wrong: int
 
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 def predict_boxes(
     model: nn.Module,

@@ -6,7 +6,7 @@ Figures are on the 0-100 scale, None where there is nothing to measure; differen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vertebra.evaluation.report.curves import SideCurves
@@ -17,19 +17,6 @@ from vertebra.evaluation.report.task import Task
 from vertebra.evaluation.statistics.comparison import Covers, Difference
 
 Differences = Mapping[str, Difference | None]
-
-
-def as_json(value: Any) -> Any:
-    """Return dataclasses as dicts, and everything within them likewise."""
-    if hasattr(value, "to_dict"):
-        return as_json(value.to_dict())
-    if is_dataclass(value):
-        return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: as_json(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(one) for one in value]
-    return value
 
 
 @dataclass(frozen=True)

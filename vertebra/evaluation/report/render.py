@@ -15,7 +15,7 @@ from vertebra.evaluation.report.assess import assess
 from vertebra.evaluation.report.browser import Browser, build_browser
 from vertebra.evaluation.report.browser.maps import MapSide, build_map_browser
 from vertebra.evaluation.report.comparable import HeadRuns, read
-from vertebra.evaluation.report.content import Content, as_json
+from vertebra.evaluation.report.content import Content
 from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.runs import SegmenterRun
@@ -23,6 +23,7 @@ from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats
 from vertebra.ground.files import write_text
+from vertebra.ground.parse import as_json
 
 MOST_IMAGES = 500  # in the browser of images
 

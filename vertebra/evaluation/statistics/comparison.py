@@ -40,7 +40,6 @@ from typing import Any, Literal
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import FloatArray
-from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 
@@ -56,10 +55,6 @@ class Interval:
     low: float
     high: float
     level: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: NaN becomes null."""
-        return dict(none_for_nan(vars(self).items()))
 
 
 @dataclass(frozen=True)
@@ -100,14 +95,7 @@ class Difference:
         return self.p < 1 - self.level
 
     def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: infinite freedom is null."""
-        return {
-            **vars(self),
-            "seeds": list(self.seeds),
-            "freedom": self.freedom if math.isfinite(self.freedom) else None,
-            "covers": self.covers,
-            "distinguishable": self.distinguishable,
-        }
+        return {**vars(self), "covers": self.covers, "distinguishable": self.distinguishable}
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

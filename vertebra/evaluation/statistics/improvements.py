@@ -17,6 +17,7 @@ from vertebra.evaluation.metrics.files import read_truth
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import compare, draw_counts, resample_coco
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 from vertebra.ground.table import Row, Table
 
 # ResNet-101 on COCO: AP, AP50. Trained on train, tested on val; the ensemble's: of three, trainval, test-dev.
@@ -67,7 +68,7 @@ def _row(row: Evaluated, steps: dict[str, Difference | None]) -> dict[str, Any]:
         "key": row.key,
         "title": row.title,
         "figures": evaluation["coco"],
-        "step": {name: None if step is None else step.to_dict() for name, step in steps.items()},
+        "step": as_json(steps),
         "per_class": {name: values["AP"] for name, values in evaluation["per_class"].items()},
         "time_per_image_s": evaluation["cost"]["time_per_image_s"],
         "flops": evaluation["cost"]["flops"],

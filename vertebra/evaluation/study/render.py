@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.report.content import as_json
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.render import write_all
 from vertebra.evaluation.study import charts, findings, tables
@@ -21,6 +20,7 @@ from vertebra.evaluation.study.runs import StudyRun, read_study_run
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.ground.formats import APOSTROPHE
+from vertebra.ground.parse import as_json
 from vertebra.ground.table import Table
 
 

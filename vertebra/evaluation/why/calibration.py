@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.files import Predictions, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import Predictions, Truth
 from vertebra.evaluation.metrics.overlaps import Overlaps
 from vertebra.evaluation.why.operating import hits
 
@@ -54,23 +54,8 @@ class Calibration:
     per_class: dict[str, tuple[int, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("score", "precision", "ece", "d_ece", "d_ece_share")
-        return {
-            "detections": self.detections,
-            **none_for_nan((name, getattr(self, name)) for name in names),
-            "bins": [
-                {
-                    "low": b.low,
-                    "high": b.high,
-                    "detections": b.detections,
-                    **none_for_nan([("score", b.score), ("precision", b.precision)]),
-                }
-                for b in self.bins
-            ],
-            "per_class": {
-                name: {"detections": n, **none_for_nan([("ece", value)])} for name, (n, value) in self.per_class.items()
-            },
-        }
+        per_class = {name: {"detections": n, "ece": value} for name, (n, value) in self.per_class.items()}
+        return {**vars(self), "per_class": per_class}
 
 
 def calibration(overlaps: Overlaps, truth: Truth, predictions: Predictions) -> Calibration | None:

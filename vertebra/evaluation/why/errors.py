@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,6 @@ from vertebra.evaluation.metrics.average_precision import (
     average_precision,
     mean_of_known,
 )
-from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.matching import take
 from vertebra.evaluation.metrics.overlaps import Overlaps, Pairs
 from vertebra.ground.errors import UserError
@@ -58,7 +56,7 @@ class TideErrors:
 
     lost: AP regained by fixing a kind alone, by KINDS. special: by perfect precision and by perfect recall. counts:
     errors of each kind; detections that a crowd or difficult object excuses are not among them. per_class: AP and the
-    rise with each kind fixed, by the name of each class with truths. without_truth: classes with detections alone.
+    rise with each kind fixed, by the name of each class with truths. classes_without_truth: those with detections.
     """
 
     iou: float
@@ -68,21 +66,7 @@ class TideErrors:
     special: dict[str, float]
     counts: dict[str, int]
     per_class: dict[str, dict[str, float]]
-    without_truth: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fit for JSON: NaN becomes null."""
-        per_class = {name: none_for_nan(values.items()) for name, values in self.per_class.items()}
-        return {
-            "iou": self.iou,
-            "background_iou": self.background_iou,
-            **none_for_nan([("ap", self.ap)]),
-            "lost": none_for_nan(self.lost.items()),
-            "special": none_for_nan(self.special.items()),
-            "counts": self.counts,
-            "per_class": per_class,
-            "classes_without_truth": self.without_truth,
-        }
+    classes_without_truth: list[str]
 
 
 @dataclass(frozen=True)
@@ -179,7 +163,9 @@ def tide_errors(verdicts: Verdicts) -> TideErrors:
             for k, name in enumerate(overlaps.names)
             if wanted_K[k]
         },
-        without_truth=[name for k, name in enumerate(overlaps.names) if not wanted_K[k] and not np.isnan(plain_K[k])],
+        classes_without_truth=[
+            name for k, name in enumerate(overlaps.names) if not wanted_K[k] and not np.isnan(plain_K[k])
+        ],
     )
 
 

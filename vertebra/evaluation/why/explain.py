@@ -29,6 +29,7 @@ from vertebra.evaluation.why.operating import best_score
 from vertebra.evaluation.why.proposals import proposal_recall
 from vertebra.evaluation.why.slices import by_crowding, by_size
 from vertebra.ground.errors import UserError
+from vertebra.ground.parse import as_json
 from vertebra.ground.rules import FLAGS
 
 Explanation = dict[str, Any]
@@ -75,24 +76,22 @@ def explain(
     Raises UserError for proposals that cannot be scored.
     """
     truth, overlaps = judged.truth, judged.overlaps
-    reliability = calibration(overlaps, truth, judged.found)
     coco_sizes, quantiles = by_size(overlaps)
-    explanation: Explanation = {
+    return {
         "images": overlaps.images,
         "truths": int((~overlaps.aside_G).sum()),
         "detections": len(judged.found),
         "iou_type": judged.iou_type,
         "difficult": judged.difficult,
-        "errors": tide_errors(judged.verdicts).to_dict(),
+        "errors": as_json(tide_errors(judged.verdicts)),
         "confusion": confusion(overlaps, best_score(overlaps) if score is None else score).to_dict(),
-        "calibration": reliability.to_dict() if reliability is not None else None,
-        "size": {"coco": _dicts(coco_sizes), "quantiles": _dicts(quantiles)},
-        "crowding": {name: _dicts(figures) for name, figures in by_crowding(overlaps, truth).items()},
-        "proposals": None,
+        "calibration": as_json(calibration(overlaps, truth, judged.found)),
+        "size": as_json({"coco": coco_sizes, "quantiles": quantiles}),
+        "crowding": as_json(by_crowding(overlaps, truth)),
+        "proposals": None
+        if proposals is None
+        else as_json(proposal_recall(truth, proposals, difficult=judged.difficult)),
     }
-    if proposals is not None:
-        explanation["proposals"] = _dicts(proposal_recall(truth, proposals, difficult=judged.difficult))
-    return explanation
 
 
 def difference(first: Any, second: Any) -> Any:
@@ -132,7 +131,3 @@ def require_same_truth(first: Truth, second: Truth, names: tuple[str, str]) -> N
 def _field(entry: Entry, name: str) -> Any:
     """Return a field; a flag that is not there is 0."""
     return entry.get(name) or 0 if name in FLAGS else entry.get(name)
-
-
-def _dicts(figures: Sequence[Any]) -> list[dict[str, Any]]:
-    return [one.to_dict() for one in figures]

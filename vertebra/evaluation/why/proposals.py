@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.metrics.files import Difficult, Entry, Truth, none_for_nan
+from vertebra.evaluation.metrics.files import Difficult, Entry, Truth
 from vertebra.evaluation.metrics.matching import SIZES, THRESHOLDS_T, take_wanted_first
 from vertebra.evaluation.metrics.overlaps import measure
 
@@ -31,9 +31,9 @@ class ProposalRecall:
     at50: dict[int, float]
 
     def to_dict(self) -> dict[str, Any]:
-        figures = [(f"AR@{limit}", value) for limit, value in self.average.items()]
-        figures += [(f"R50@{limit}", value) for limit, value in self.at50.items()]
-        return {"size": self.size, "truths": self.truths, **none_for_nan(figures)}
+        figures = {f"AR@{limit}": value for limit, value in self.average.items()}
+        figures |= {f"R50@{limit}": value for limit, value in self.at50.items()}
+        return {"size": self.size, "truths": self.truths, **figures}
 
 
 def proposal_recall(

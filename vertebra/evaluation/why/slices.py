@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from vertebra.evaluation.metrics.average_precision import (
     Matched,
     mean_of_known,
 )
-from vertebra.evaluation.metrics.files import Truth, none_for_nan
+from vertebra.evaluation.metrics.files import Truth
 from vertebra.evaluation.metrics.matching import MOST, SIZES, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import Overlaps, neighbours
 
@@ -53,15 +52,11 @@ class SliceFigures:
     """truths: how many are wanted. ap: mean over IoU .50:.05:.95, ap50: at .50, recall50: truths found at .50 (all
     0..100, means over the classes that the slice holds, recall50 over truths; NaN where it holds none)."""
 
-    name: str
+    slice: str
     truths: int
     ap: float
     ap50: float
     recall50: float
-
-    def to_dict(self) -> dict[str, Any]:
-        figures = none_for_nan([("ap", self.ap), ("ap50", self.ap50), ("recall50", self.recall50)])
-        return {"slice": self.name, "truths": self.truths, **figures}
 
 
 def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]:
