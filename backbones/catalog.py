@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones import cifar, resnet, vgg
 from backbones.base import Backbone, BackboneError
+from backbones.depthwise import learn_in_float32
 
 Maker = Callable[..., Backbone]
 
@@ -58,7 +59,9 @@ def create_backbone(
     for an unknown name, with the nearest one.
     """
     if ":" in name:
-        return _outside(name, num_classes, width, 16 if dilate_last else output_stride, drop_path)
+        net = _outside(name, num_classes, width, 16 if dilate_last else output_stride, drop_path)
+        learn_in_float32(net)
+        return net
     if drop_path is not None:
         raise BackboneError(f"{name} has no drop path; networks of timm and torchvision have: leave out {drop_path}.")
     options: dict[str, Any] = {"num_classes": num_classes, "width": width}

@@ -1,6 +1,7 @@
 """Our ResNet forward and backward against torchvision's: same weights, same images, one alternating run.
 
 python benchmarks/backbone.py --backbone r50 --batch 8 --rounds 7
+python benchmarks/backbone.py --backbone timm:tf_efficientnet_lite0    # as we run it beside as timm does
 python benchmarks/backbone.py --device cuda --batch 64 --rounds 20
 
 Two questions: at fp32, both in channels_last, is ours as fast; and what does our default on this machine
@@ -33,13 +34,18 @@ from vertebra.engine import precision as precisions
 THEIRS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101", "r152": "resnet152"}
 
 
-class Torchvision(nn.Module):
-    """torchvision's network on the same raw pixels: its reference training normalises in the loader, here once."""
+class Theirs(nn.Module):
+    """The library's network on the same raw pixels: its reference training normalises in the loader, here once."""
 
     def __init__(self, name: str, state: dict[str, Tensor], *, frozen: bool, channels_last: bool) -> None:
         super().__init__()
-        norm = torchvision.ops.FrozenBatchNorm2d if frozen else nn.BatchNorm2d
-        self.net = torchvision.models.get_model(name, norm_layer=norm)
+        if name.startswith("timm:"):
+            import timm
+
+            self.net = timm.create_model(name.removeprefix("timm:"))
+        else:
+            norm = torchvision.ops.FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+            self.net = torchvision.models.get_model(THEIRS[name], norm_layer=norm)
         self.net.load_state_dict(state, strict=not frozen)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.layout)
@@ -86,16 +92,17 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     state = ours.state_dict()
     if args.frozen:
         freeze_norms(ours)
+    library = "timm" if args.backbone.startswith("timm:") else "torchvision"
     theirs = {
-        layout: Torchvision(THEIRS[args.backbone], state, frozen=args.frozen, channels_last=layout == "channels_last")
+        layout: Theirs(args.backbone, state, frozen=args.frozen, channels_last=layout == "channels_last")
         for layout in ("contiguous", "channels_last")
     }
     nets: dict[str, tuple[nn.Module, str]] = {
         "ours fp32": (ours, "fp32"),
-        "torchvision fp32 channels_last": (theirs["channels_last"], "fp32"),
-        "torchvision fp32 (its default)": (theirs["contiguous"], "fp32"),
+        f"{library} fp32 channels_last": (theirs["channels_last"], "fp32"),
+        f"{library} fp32 (its default)": (theirs["contiguous"], "fp32"),
         f"ours {default} (our default)": (ours, default),
-        f"torchvision {default} channels_last": (theirs["channels_last"], default),
+        f"{library} {default} channels_last": (theirs["channels_last"], default),
     }
     calls = {}
     for name, (net, precision) in nets.items():
@@ -109,15 +116,18 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
 def main() -> None:
     parser = timing_parser(__doc__, rounds=7, device=True, threads=None)
-    parser.add_argument("--backbone", choices=THEIRS, default="r50")
+    parser.add_argument("--backbone", default="r50", help=f"{', '.join(THEIRS)}, or timm:NAME (default r50)")
     parser.add_argument("--batch", type=int, default=8, help="images (default 8)")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
     parser.add_argument("--frozen", action="store_true", help="norms frozen, as in a detector")
     parser.add_argument("--forward-only", action="store_true", help="inference instead of forward and backward")
     args = parse_timing(parser)
+    if args.backbone not in THEIRS and (not args.backbone.startswith("timm:") or args.frozen):
+        parser.error("--backbone: one of ours, or timm:NAME, its norms not --frozen")
     seconds = side_by_side(args, candidates(args))
     work = ("inference" if args.forward_only else "training") + ("_frozen" if args.frozen else "")
-    path = args.output or RESULTS / f"backbone_{args.backbone}_{work}_{args.device}.json"
+    name = args.backbone.replace(":", "_")
+    path = args.output or RESULTS / f"backbone_{name}_{work}_{args.device}.json"
     setting = {name: value for name, value in vars(args).items() if name != "output"}
     conclude(path, setting, seconds, ((0, 1), (0, 2), (3, 2), (3, 4)))
 

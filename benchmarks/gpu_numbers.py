@@ -84,7 +84,7 @@ def _logits(setting: Setting) -> Iterator[Figure]:
     name, side = setting.pick(("r50", 224), ("r18", 32))
     pixels_N3HW = torch.randint(0, 256, (setting.pick(16, 2), 3, side, side), dtype=torch.uint8, device=setting.device)
     ours = create_backbone(name)
-    peer = backbone.Torchvision(backbone.THEIRS[name], ours.state_dict(), frozen=False, channels_last=False)
+    peer = backbone.Theirs(name, ours.state_dict(), frozen=False, channels_last=False)
     ours.to(setting.device).eval()
     expected = peer.to(setting.device).eval()(pixels_N3HW)
     for precision, tf32, bound in (("fp32", False, 1e-4), ("fp32", True, 5e-3), ("bf16", True, 3e-2)):
