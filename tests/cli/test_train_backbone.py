@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ import torch
 from backbones import norms
 from tests.data.writers import write_folders
 from vertebra.build import classifier_run
-from vertebra.cli import train_backbone
+from vertebra.build import run as training
+from vertebra.build.classifier_run import ClassifierTraining
 from vertebra.engine.distributed import World
 from vertebra.engine.weights import load_weights
 from vertebra.ground.errors import UserError
@@ -30,10 +30,9 @@ RECIPES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    """train_backbone.py as a module, so that a dozen short runs need not start a dozen processes."""
-    return train_backbone
+def train(recipe: BackboneRecipe) -> int:
+    """What train_backbone.py does with a recipe, so that a dozen short runs need not start a dozen processes."""
+    return training.train(ClassifierTraining(recipe, World()))
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +70,13 @@ def losses_of(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_recipe_trains(tool, folders, tmp_path, path):
+def test_every_recipe_trains(folders, tmp_path, path):
     recipe = load_recipe(BackboneRecipe, path)
     size = {"size": 32, "resize": 40, "test_size": 40 if recipe.input.test_size else None}
     size |= {"start_size": 16 if recipe.input.start_size else None}
     shallower = {"r50": "r18", "cifar_r110": "cifar_r8", "vgg16": "vgg11"}
     changes = {"backbone": shallower.get(recipe.backbone, recipe.backbone), "input": size}
-    assert tool.train(small(recipe, folders, tmp_path / "run", **changes), World()) == 0
+    assert train(small(recipe, folders, tmp_path / "run", **changes)) == 0
     assert len(losses_of(tmp_path / "run")) == 2
     facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert facts["finished"] and 0 <= facts["figures"]["top1"] <= 100
@@ -91,52 +90,50 @@ def test_a_recipe_file_says_its_command_its_expected_figure_and_its_cost():
         assert re.search(r"Cost\b.*:| minute| hour", head), path
 
 
-def test_two_runs_of_a_seed_have_the_same_losses_and_another_seed_has_others(tool, folders, tmp_path):
+def test_two_runs_of_a_seed_have_the_same_losses_and_another_seed_has_others(folders, tmp_path):
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "modern.yaml")
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        tool.train(
-            small(recipe, folders, tmp_path / name, backbone="r18", seed=seed, solver={"iterations": 4}), World()
-        )
+        train(small(recipe, folders, tmp_path / name, backbone="r18", seed=seed, solver={"iterations": 4}))
     one, two, other = (losses_of(tmp_path / name) for name in ("one", "two", "other"))
     assert len(one) == 4 and one == two and one != other
     same = [load_weights(tmp_path / name / "model.safetensors")[0] for name in ("one", "two")]
     assert all(torch.equal(tensor, same[1][name]) for name, tensor in same[0].items())
 
 
-def test_a_bad_training_image_costs_a_run_neither_its_steps_nor_its_end(tool, folders, tmp_path, caplog):
+def test_a_bad_training_image_costs_a_run_neither_its_steps_nor_its_end(folders, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(folders, data)
     bad = next((data / "train" / "bee").iterdir())
     bad.write_bytes(bad.read_bytes()[:-20])
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
-    assert tool.train(small(recipe, data, tmp_path / "run", backbone="r18", solver={"iterations": 6}), World()) == 0
+    assert train(small(recipe, data, tmp_path / "run", backbone="r18", solver={"iterations": 6})) == 0
     assert caplog.text.count(f"skipped {bad}: truncated") >= 1
     assert "norm statistics recomputed over 30 training images" in caplog.text
 
 
 def test_a_run_that_goes_on_with_other_images_says_so_and_with_other_classes_does_not(
-    tool, folders, tmp_path, caplog, capsys
+    folders, tmp_path, caplog, capsys
 ):
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(folders, data)
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
     recipe = small(recipe, data, run, backbone="r18", resume=True)
-    assert tool.train(recipe, World()) == 0
-    assert tool.train(recipe, World()) == 0
+    assert train(recipe) == 0
+    assert train(recipe) == 0
     assert "other images" not in capsys.readouterr().out
     next((data / "train" / "bee").iterdir()).unlink()
-    assert tool.train(recipe, World()) == 0
+    assert train(recipe) == 0
     assert "other images" in capsys.readouterr().out
     (run / "provenance.json").unlink()
-    assert tool.train(recipe, World()) == 0
+    assert train(recipe) == 0
     assert "not those that this run began with" in caplog.text
     for split in ("train", "val"):
         (data / split / "bee").rename(data / split / "wasp")
     with pytest.raises(UserError, match="holds a run on other classes"):
-        tool.train(recipe, World())
+        train(recipe)
 
 
-def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, folders, tmp_path, monkeypatch):
+def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(folders, tmp_path, monkeypatch):
     kept, evaluate = [], classifier_run.evaluate_classifier
 
     def counted(*parts: Any) -> dict[str, float]:
@@ -149,7 +146,7 @@ def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, f
     run = tmp_path / "run"
     changes = {"backbone": "cifar_r8", "ema": 0.5, "eval_period": 2, "recompute_norms": 0}
     solver = {"iterations": 4, "lr_batch": None, "warmup_epochs": None}
-    tool.train(small(recipe, folders, run, **changes, solver=solver), World())
+    train(small(recipe, folders, run, **changes, solver=solver))
     assert kept == [0] * 6, "no folded weights beside those that are trained"
     averaged, facts = load_weights(run / "model.safetensors")
     raw, raw_facts = load_weights(run / "model_raw.safetensors")
@@ -169,7 +166,7 @@ def test_the_average_is_saved_as_the_model_and_the_raw_weights_beside_it(tool, f
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_the_best_evaluated_weights_are_kept_beside_the_last(tool, folders, tmp_path, monkeypatch, caplog, ema):
+def test_the_best_evaluated_weights_are_kept_beside_the_last(folders, tmp_path, monkeypatch, caplog, ema):
     figures = iter([20.0, 60.0, 40.0] if ema == 0 else [0.0, 20.0, 99.0, 60.0, 0.0, 40.0])  # raw, averaged, raw, ...
     seen: list[dict[str, torch.Tensor]] = []
 
@@ -182,7 +179,7 @@ def test_the_best_evaluated_weights_are_kept_beside_the_last(tool, folders, tmp_
     run = tmp_path / "run"
     changes = {"backbone": "cifar_r8", "ema": ema, "eval_period": 2}
     with caplog.at_level("INFO"):
-        tool.train(small(recipe, folders, run, **changes, solver={"iterations": 6}), World())
+        train(small(recipe, folders, run, **changes, solver={"iterations": 6}))
     best, facts = load_weights(run / "model_best.safetensors")
     wanted = seen[1 if ema == 0 else 3]  # as evaluated at iteration 4
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in best.items() if tensor.is_floating_point())
@@ -198,44 +195,44 @@ def test_the_best_evaluated_weights_are_kept_beside_the_last(tool, folders, tmp_
     )
 
 
-def test_another_batch_is_told_with_both_rates(tool, folders, tmp_path):
+def test_another_batch_is_told_with_both_rates(folders, tmp_path):
     recipe = load_recipe(BackboneRecipe, INSTALLED / "imagenet" / "standard.yaml")
     changes = {
         "backbone": "cifar_r8",
         "solver": {"batch_size": 4, "iterations": 1, "warmup_epochs": None, "milestones": ()},
     }
-    tool.train(small(recipe, folders, tmp_path / "run", **changes), World())
+    train(small(recipe, folders, tmp_path / "run", **changes))
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "batch 4 instead of 256: learning rate 0.1 x 4/256 = 0.0015625" in log
     assert lines_of(tmp_path / "run")[0]["lr"] == pytest.approx(0.0015625)
 
 
-def test_fine_tuning_says_that_the_classifier_starts_anew(tool, folders, tmp_path):
+def test_fine_tuning_says_that_the_classifier_starts_anew(folders, tmp_path):
     recipe = load_recipe(BackboneRecipe, INSTALLED / "cifar10" / "cpu.yaml")
     changes = {"backbone": "cifar_r8", "solver": {"iterations": 1}}
-    tool.train(small(recipe, folders, tmp_path / "three", **changes), World())
+    train(small(recipe, folders, tmp_path / "three", **changes))
     two = tmp_path / "two_classes"
     write_folders(two, {"ant": 6, "bee": 6}, "train", (40, 48))
     write_folders(two, {"ant": 2, "bee": 2}, "val", (40, 48))
     weights = str(tmp_path / "three" / "model.safetensors")
-    tool.train(small(recipe, two, tmp_path / "run", **changes, weights=weights), World())
+    train(small(recipe, two, tmp_path / "run", **changes, weights=weights))
     assert "the classifier starts anew: 2 classes instead of 3" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_a_part_of_the_training_folder_can_be_held_out_to_choose_by(tool, folders, tmp_path):
+def test_a_part_of_the_training_folder_can_be_held_out_to_choose_by(folders, tmp_path):
     recipe = load_recipe(BackboneRecipe, INSTALLED / "cifar10" / "paper.yaml")
     changes = {"backbone": "cifar_r8", "train_split": "train45k", "test_split": "val5k", "solver": {"iterations": 1}}
-    tool.train(small(recipe, folders, tmp_path / "run", **changes), World())
+    train(small(recipe, folders, tmp_path / "run", **changes))
     facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert facts["training_data"]["images"] == 27 and facts["best"]["split"] == "val5k"
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["images"] == 3
 
 
-def test_a_training_on_smaller_crops_is_tested_at_its_own_size(tool, folders, tmp_path):
+def test_a_training_on_smaller_crops_is_tested_at_its_own_size(folders, tmp_path):
     from vertebra.build.views import load_net
 
     recipe = load_recipe(BackboneRecipe, INSTALLED / "cifar10" / "cpu.yaml")
     changes = {"backbone": "cifar_r8", "input": {"augment": "crop", "size": 24, "test_size": 32}}
-    tool.train(small(recipe, folders, tmp_path, **changes, solver={"iterations": 1}), World())
+    train(small(recipe, folders, tmp_path, **changes, solver={"iterations": 1}))
     net = load_net(tmp_path / "model.safetensors", torch.device("cpu"), size=None, resize=None, precision="fp32")
     assert (net.size, net.resize) == (32, 32)
