@@ -68,7 +68,7 @@ def cost(
         latencies_s = timed_calls(answer, device, enough=CALLS, fewest=FEWEST_CALLS, within_s=CALLS_WITHIN_S)
         forget_folded()  # so that what the call keeps counts
         memory_mb = weights_mb(model) + memory_growth(answer, device)
-    figures = {
+    return {
         "parameters": count_parameters(model),
         "flops": flops,
         "input_hw": list(images.sizes_hw[0]),
@@ -78,9 +78,6 @@ def cost(
         "images_per_s": 1 / statistics.median(times_s),
         "peak_memory_mb": memory_mb,
         "peak_memory_of": "device" if device.type == "cuda" else "tensors",
-    }
-    return {
-        **figures,
         **describe_device(device),
         "precision": recipe.precision,
         "classifier": classifier_cost(recipe.backbone, recipe.width, recipe.shortcut, recipe.stride_in),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from vertebra.ground.errors import RecipeError, UserError
+from vertebra.ground.errors import RecipeError, UserError, first_line
 
 PREFIX = "hf:"
 WEIGHTS = "model.safetensors"
@@ -99,9 +99,9 @@ def _in_words(value: str) -> Iterator[None]:
     except Exception as error:  # its own, and those of the HTTP library that it happens to use
         kinds = [kind.__name__ for kind in type(error).__mro__]
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        said = (str(error).strip().splitlines() or kinds)[0].rstrip(".")
         place = f"check the network ({os.environ.get('HF_ENDPOINT', 'https://huggingface.co')})"
         sentence = next(
-            (_SENTENCES[kind] for kind in _SENTENCES if kind in kinds), _STATUSES.get(status, (said, place))
+            (_SENTENCES[kind] for kind in _SENTENCES if kind in kinds),
+            _STATUSES.get(status, (first_line(error), place)),
         )
         raise UserError(value, *sentence) from error

@@ -58,10 +58,7 @@ class TrainedDetector:
 
     def restore(self, recipe: DetectionRecipe | None = None) -> FasterRCNN:
         """Return the detector in evaluation mode, on the CPU. recipe: its own, with other settings of the test."""
-        recipe = recipe or self.recipe
-        backbone = make_detector_backbone(recipe)
-        adopt_identity(self.facts, backbone, self.path)
-        model = detector.make_detector(recipe, backbone, len(self.names))
+        _, model = self._untrained(recipe or self.recipe, len(self.names))
         detector.load_file_state(model, self.state, self.path)
         return model.eval()
 
@@ -71,15 +68,18 @@ class TrainedDetector:
         Where it is to know other classes, the layers that tell them apart begin anew. Raises UserError where the others
         do not fit.
         """
-        backbone = make_detector_backbone(recipe)
-        adopt_identity(self.facts, backbone, self.path)
-        model = detector.make_detector(recipe, backbone, len(class_names))
+        backbone, model = self._untrained(recipe, len(class_names))
         known = self.class_names == tuple(class_names)
         anew = [layer for layer in detector.CLASS_LAYERS if not known and any(n.startswith(layer) for n in self.state)]
         detector.load_file_state(model, self.state, self.path, anew=anew)
         layers = f"; new, for {counted(len(class_names), 'class')}: {', '.join(anew)}" if anew else ""
         logger.info("the training goes on from the detector %s%s", self.path, layers)
         return backbone, model
+
+    def _untrained(self, recipe: DetectionRecipe, classes: int) -> tuple[Backbone, FasterRCNN]:
+        backbone = make_detector_backbone(recipe)
+        adopt_identity(self.facts, backbone, self.path)
+        return backbone, detector.make_detector(recipe, backbone, classes)
 
 
 def is_detector(weights: str) -> bool:

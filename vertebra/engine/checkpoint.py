@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vertebra.ground.errors import UserError
+from vertebra.ground.errors import UserError, first_line
 from vertebra.ground.files import write_atomically
 from vertebra.ground.pickles import read_arrays
 
@@ -186,7 +186,7 @@ def load_checkpoint(path: Path) -> State:
     except Exception as error:  # torch reads a damaged pickle with errors of any kind
         if isinstance(error, MemoryError) and path.stat().st_size > _SMALL_BYTES:
             raise
-        raise CheckpointError(f"{path} is truncated or damaged ({_first_line(error)}); {AGAIN}") from error
+        raise CheckpointError(f"{path} is truncated or damaged ({first_line(error, 120)}); {AGAIN}") from error
 
 
 def _as_tensors(value: Any) -> Any:
@@ -203,7 +203,7 @@ def _load_intact(path: Path) -> State:
             part = zipfile.ZipFile(file).testzip() if file.read(2) == b"PK" else None
         damage = part and f"the checksum of {part} does not hold"
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        damage = _first_line(error)
+        damage = first_line(error, 120)
     if damage:
         raise CheckpointError(f"{path} is truncated or damaged ({damage}); {AGAIN}")
     return load_checkpoint(path)
@@ -215,7 +215,3 @@ def _asks_for_more_than_values(path: Path, reason: str) -> bool:
         with open(path, "rb") as file:
             return file.read(1) == pickle.PROTO
     return any(word in reason for word in ("Unsupported", "GLOBAL", "harmful"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vertebra.ground.errors import UserError
+from vertebra.ground.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: (x * 2 + 1).sum())(torch.ones(8, device=device))
     except Exception as error:  # whatever is missing on this machine says so in its own way
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"--compile: torch.compile does not work on this machine ({reason[:300]}); install a C++ compiler (g++), "
-            "and on a GPU Triton, or leave --compile out."
+            f"--compile: torch.compile does not work on this machine ({first_line(error)}); install a C++ compiler "
+            "(g++), and on a GPU Triton, or leave --compile out."
         ) from error

@@ -7,10 +7,10 @@ import logging
 import math
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from datetime import timedelta
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,17 +56,6 @@ class _FileHandler(logging.FileHandler):
                 raise
 
 
-class _EarlyLines(logging.Handler):
-    """Keeps log lines until there is a file for them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: deque[logging.LogRecord] = deque(maxlen=1000)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None:
     """Send our packages' log lines to the console and to the end of `log_path`; all but rank 0 stay silent.
 
@@ -74,21 +63,19 @@ def setup_logging(log_path: Path | None = None, *, is_main: bool = True) -> None
     without `log_path` go to the beginning of the file.
     """
     root = logging.getLogger()
-    early: list[logging.LogRecord] = []
-    for handler in [h for h in root.handlers if getattr(h, "is_vertebra", False)]:
-        early += handler.records if isinstance(handler, _EarlyLines) else ()
-        root.removeHandler(handler)
-        handler.close()
     handlers: list[logging.Handler] = [_ConsoleHandler()] if is_main else [logging.NullHandler()]
     if log_path is None and is_main:
-        handlers.append(_EarlyLines())
+        handlers.append(MemoryHandler(1000))  # until there is a file
     if log_path is not None and is_main:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         to_file = _FileHandler(log_path, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        for record in early:
-            to_file.handle(record)
         handlers.append(to_file)
+    for handler in [h for h in root.handlers if getattr(h, "is_vertebra", False)]:
+        root.removeHandler(handler)
+        if isinstance(handler, MemoryHandler) and log_path is not None:
+            handler.setTarget(handlers[-1])
+        handler.close()
     for handler in handlers:
         handler.is_vertebra = True  # type: ignore[attr-defined]
         root.addHandler(handler)

@@ -62,7 +62,7 @@ def sgd(
 ) -> SGD:
     """SGD as He et al. 2015, §3.4 train: momentum 0.9, weight decay 1e-4. grouping: options of `parameter_groups`."""
     groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, **grouping)
-    return _with_base_rates(SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups)))
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(groups))
 
 
 def adamw(
@@ -70,7 +70,7 @@ def adamw(
 ) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019); norms and biases do not decay, as is usual with it. grouping: as of `sgd`."""
     groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, decay_norms=decay_norms, **grouping)
-    return _with_base_rates(AdamW(groups, lr=lr, fused=_can_fuse(groups)))
+    return AdamW(groups, lr=lr, fused=_can_fuse(groups))
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
@@ -112,12 +112,6 @@ def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield parameter, is_norm or name == "bias" or name.endswith("_bias")
-
-
-def _with_base_rates(optimizer: Any) -> Any:
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:

@@ -21,14 +21,8 @@ from vertebra.ground.cores import usable_cores
 from vertebra.ground.parse import flatten
 
 LIBRARIES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pycocotools",
-    "opencv-python-headless",
-    "opencv-python",
-    "albumentations",
-    "timm",
+    *("torch", "torchvision", "numpy", "pycocotools", "opencv-python-headless", "opencv-python"),
+    *("albumentations", "timm"),
 )
 
 
@@ -53,10 +47,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that figures depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

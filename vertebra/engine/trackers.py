@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any, ClassVar
 
 from vertebra.engine.logs import is_training_line, read_lines
-from vertebra.ground.errors import UserError
+from vertebra.ground.errors import UserError, first_line
 from vertebra.ground.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class Outbox:
             while (call := self._calls.get()) is not None:
                 call()
         except Exception as error:  # whatever a tracker's library raises
-            logger.warning("--track %s: %s; the training goes on without it", self._name, _first_line(error))
+            logger.warning("--track %s: %s; the training goes on without it", self._name, first_line(error))
 
 
 def begin_tracking(asked: Sequence[str], subject: Subject) -> list[Outbox]:
@@ -223,10 +223,10 @@ def begin_tracking(asked: Sequence[str], subject: Subject) -> list[Outbox]:
             begun = tracker(place, subject, ids.get(name))
         except Exception as error:  # whatever a tracker's library raises
             if name in ids:
-                logger.warning("--track %s cannot go on: %s", name, _first_line(error))
+                logger.warning("--track %s cannot go on: %s", name, first_line(error))
                 continue
             raise UserError(
-                f"--track {name}", _first_line(error), f"{tracker.hint}, or leave it out; then continue with --resume"
+                f"--track {name}", first_line(error), f"{tracker.hint}, or leave it out; then continue with --resume"
             ) from error
         seen: dict[str, int] = {}
         for _, line in read_lines(subject.directory / "metrics.jsonl") if name in ids else ():
@@ -236,7 +236,3 @@ def begin_tracking(asked: Sequence[str], subject: Subject) -> list[Outbox]:
         write_json(path, ids)
         logger.info("tracked by %s: %s", kind, begun.where)
     return outboxes
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

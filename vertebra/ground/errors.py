@@ -31,3 +31,8 @@ class DataError(UserError):
 
 class BadSample(DataError):
     """One image cannot be used. In training another takes its place; anywhere else it is an error."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """Return the beginning of what a library says, without a full stop; the error's kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most].strip().rstrip(".")

@@ -59,11 +59,7 @@ class Batch:
 
     def shared(self) -> Batch:
         """The batch in memory that other processes see."""
-        return self.map(_shared)
-
-
-def _shared(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.share_memory_() if tensor.numel() else tensor
+        return self.map(lambda tensor: tensor.share_memory_() if tensor.numel() else tensor)
 
 
 def empty_pixels(images: int, height: int, width: int) -> torch.Tensor:

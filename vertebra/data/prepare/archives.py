@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.data.prepare.download import Progress, download, md5_of, need_room
-from vertebra.ground.errors import DataError
+from vertebra.ground.errors import DataError, first_line
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _COCO = "http://images.cocodataset.org"
@@ -158,7 +158,7 @@ def unpack(file: Path, into: Path) -> None:
     try:
         _unpack_zip(file, into) if file.suffix == ".zip" else _unpack_tar(file, into)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        reason = first_line(error).rstrip(":")
         raise DataError(file, f"is damaged or cut off ({reason})", "remove it and fetch it again") from error
     except OSError as error:
         where = error.filename or into

@@ -27,16 +27,8 @@ NAMESPACE = "vertebra"
 ANSWER_S = 0.5  # how long a node waits for its job's end before it answers that the job still runs
 LINGER_S = 120.0  # how long an ended job holds its place for a watcher that might come back
 STORE_BYTES = 80 << 20  # about the least that Ray takes for objects, of which jobs have none
-FORWARDED = (
-    "PYTHONPATH",
-    "VERTEBRA_",
-    "OMP_",
-    "NCCL_",
-    "GLOO_",
-    "TORCH_",
-    "CUBLAS_",
-    "HF_",
-)  # variables, by their beginnings
+# Variables, by their beginnings.
+FORWARDED = ("PYTHONPATH", "VERTEBRA_", "OMP_", "NCCL_", "GLOO_", "TORCH_", "CUBLAS_", "HF_")
 
 
 class Runner:
