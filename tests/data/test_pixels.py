@@ -17,11 +17,11 @@ from vertebra.data.transforms.pixels import (
     OPERATIONS,
     RAND,
     TRIVIAL_WIDE,
-    RandAugment,
-    RandomErasing,
     magnitude,
     pca_colour,
     pixel_changes,
+    rand_augment,
+    random_erasing,
     trivial_augment,
 )
 
@@ -134,7 +134,7 @@ def test_rand_augment_does_two_operations_of_its_magnitude():
     image = scene()
     first, second = list(RAND).index("posterize"), list(RAND).index("shift_x")
     expected = OPERATIONS["shift_x"].change(OPERATIONS["posterize"].change(image, 8 - 4 * 15 / 30), -0.5 * 150 / 331)
-    assert np.array_equal(RandAugment(15)(image, Scripted(first, second, 0.1)), expected)
+    assert np.array_equal(rand_augment(image, Scripted(first, second, 0.1), level=15), expected)
 
 
 def test_all_operations_come_equally_often(monkeypatch):
@@ -181,7 +181,7 @@ def test_pca_shifts_are_of_the_published_size():
 def test_an_erased_rectangle_has_the_networks_colour_and_nothing_else_changes():
     image = scene(90, 110)
     for seed in range(40):
-        erased = RandomErasing(1.0, (123.675, 116.28, 103.53))(image, np.random.default_rng(seed))
+        erased = random_erasing(image, np.random.default_rng(seed), chance=1.0, rgb=(123.675, 116.28, 103.53))
         changed = (erased != image).any(2)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -198,7 +198,7 @@ def test_rectangles_are_as_large_and_as_long_as_torchvisions():
     expected = np.array([(p["h"] * p["w"] / 60_000, np.log(p["h"] / p["w"])) for p in drawn])
     own, white = [], np.full((200, 300, 3), 255, np.uint8)
     for seed in range(3000):
-        gone = RandomErasing(1.0, (0, 0, 0))(white, np.random.default_rng(seed))[..., 0] == 0
+        gone = random_erasing(white, np.random.default_rng(seed), chance=1.0, rgb=(0, 0, 0))[..., 0] == 0
         h, w = int(gone.any(1).sum()), int(gone.any(0).sum())
         own.append((h * w / 60_000, np.log(h / w)))
     for level in (0.02, 0.25, 0.5, 0.75, 0.98):
@@ -208,8 +208,7 @@ def test_rectangles_are_as_large_and_as_long_as_torchvisions():
 def test_erasing_happens_as_often_as_asked():
     image = scene(40, 40)
     rng = np.random.default_rng(0)
-    step = RandomErasing(0.25, (0, 0, 0))
-    share = np.mean([step(image, rng) is not image for _ in range(2000)])
+    share = np.mean([random_erasing(image, rng, chance=0.25, rgb=(0, 0, 0)) is not image for _ in range(2000)])
     assert 0.22 < share < 0.28 and pixel_changes(erase=0.0) == ()
 
 

@@ -15,8 +15,7 @@ from vertebra.engine.schedule import Constant, Warmup
 
 def warnings(losses: list[float], *, iterations: int = 4000, period: int = 20, warmup: int = 0) -> list[int]:
     """The iterations at which a watch speaks that sees `losses`, one a period; the first is the first iteration's."""
-    watch = LossWatch(iterations)
-    watch.begin(losses[0])
+    watch = LossWatch(iterations, first=losses[0])
     looks = range(period, period * len(losses), period)
     return [
         at

@@ -100,8 +100,6 @@ def _in_words(value: str) -> Iterator[None]:
         kinds = [kind.__name__ for kind in type(error).__mro__]
         status = getattr(getattr(error, "response", None), "status_code", 0)
         place = f"check the network ({os.environ.get('HF_ENDPOINT', 'https://huggingface.co')})"
-        sentence = next(
-            (_SENTENCES[kind] for kind in _SENTENCES if kind in kinds),
-            _STATUSES.get(status, (first_line(error), place)),
-        )
+        other = _STATUSES.get(status, (first_line(error), place))
+        sentence = next((_SENTENCES[kind] for kind in _SENTENCES if kind in kinds), other)
         raise UserError(value, *sentence) from error

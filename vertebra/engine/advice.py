@@ -36,10 +36,6 @@ class LossWatch:
     stretch: int = 0
     warned: bool = False
 
-    def begin(self, loss: float) -> None:
-        """Take the loss of the first iteration."""
-        self.first = loss
-
     def observe(self, iteration: int, loss: float, *, lr: float, warming_up: bool) -> str | None:
         """Take the mean loss since the last call; return the warning where it is due."""
         since, self.last_look = iteration - self.last_look, iteration

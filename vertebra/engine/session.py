@@ -169,7 +169,7 @@ class Session:
         if self.average is not None:
             self.average.update(self.record.iteration)
         if self.record.iteration == 1:
-            self.watch.begin(sum(losses_in(self.meter.peek(self.world))))
+            self.watch.first = sum(losses_in(self.meter.peek(self.world)))
         if self.schedule.follows_training() and self.record.iteration % OBSERVE_PERIOD == 0:
             self.schedule.observe_training(self.window.means(self.world))
             if not self.schedule.follows_training():

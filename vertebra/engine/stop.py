@@ -58,11 +58,6 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    @property
-    def received(self) -> int:
-        """The signal that this process has got, 0 for none."""
-        return self._received
-
     def agreed(self) -> int:
         """Return the signal that any process has got, 0 for none; the same on all. A tiny all-reduce."""
         if self._world.size == 1:

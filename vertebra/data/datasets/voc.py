@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,16 +109,14 @@ def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
     stems = list(dict.fromkeys(_stem(folder, line) for line in read_lines(path)))
     if not stems:
         raise DataError(path, "lists no images", "there is nothing to train or test on")
-    names = by_stem(files_below(folder / "JPEGImages"))
-    below = f"{prefix}JPEGImages/"
+    xml_of = {stem: folder / "Annotations" / f"{stem}.xml" for stem in stems}
+    return _listed(xml_of, by_stem(files_below(folder / "JPEGImages")), f"{prefix}JPEGImages/", path.name)
+
+
+def _listed(xml_of: Mapping[str, Path], images: Mapping[str, list[str]], below: str, listing: str) -> list[Listed]:
     return [
-        Listed(
-            stem,
-            folder / "Annotations" / f"{stem}.xml",
-            [below + name for name in names.get(stem, [f"{stem}.jpg"])],
-            path.name,
-        )
-        for stem in stems
+        Listed(stem, path, [below + name for name in images.get(stem, [f"{stem}.jpg"])], listing)
+        for stem, path in xml_of.items()
     ]
 
 
@@ -178,14 +176,11 @@ def _pair(root: Path, annotations: Path, pictures: Path) -> tuple[list[Listed], 
         raise DataError(annotations, "no XML in it", "put the annotations there, or name another folder")
     images = by_stem(files_below(pictures))
     below = "" if pictures == root else f"{pictures.relative_to(root).as_posix()}/"
-    listed = [
-        Listed(stem, path, [below + name for name in images.get(stem, [f"{stem}.jpg"])], annotations.name)
-        for stem, path in xml_of.items()
-    ]
     hint = "it is left out; an XML without objects makes it a negative"
     kind = "images without an annotation were left out"
     without = (pictures / names[0] for stem, names in images.items() if stem not in xml_of)
-    return listed, [Fault(path, "has no XML", hint, False, kind) for path in without]
+    faults = [Fault(path, "has no XML", hint, False, kind) for path in without]
+    return _listed(xml_of, images, below, annotations.name), faults
 
 
 def folder_classes(folder: Path) -> Sequence[str]:

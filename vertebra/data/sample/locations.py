@@ -13,7 +13,6 @@ classes, smaller still, bear no box. Every picture has a random generator keyed 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,25 +59,17 @@ def _try_located(rng: np.random.Generator, label: int) -> Scene | None:
     return Scene(develop(rng, canvas.image), own)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """The paths of one picture and its annotation, and its line in the list of its split."""
-
-    picture: Path
-    annotation: Path
-    listed: str
-
-
-def _place_of(root: Path, layout: str, split: str, index: int) -> _Place:
+def _place_of(root: Path, layout: str, split: str, index: int) -> tuple[Path, Path, str]:
+    """Return the paths of one picture and its annotation, and its line in the list of its split."""
     number, label = divmod(index, len(CLASS_NAMES))
     name = CLASS_NAMES[label]
     if layout == "folders":
         picture = root / split / name / f"{number:04d}.jpg"
-        return _Place(picture, picture.with_suffix(".xml"), "")
+        return picture, picture.with_suffix(".xml"), ""
     stem = f"{name}/{name}_{number}" if split == "train" else f"ILSVRC2012_val_{index + 1:08d}"
     inside = Path("CLS-LOC") / split
     data, annotations = root / "ILSVRC" / "Data" / inside, root / "ILSVRC" / "Annotations" / inside
-    return _Place(data / f"{stem}.JPEG", annotations / f"{stem}.xml", f"{stem} {index + 1}\n")
+    return data / f"{stem}.JPEG", annotations / f"{stem}.xml", f"{stem} {index + 1}\n"
 
 
 def write_locations(
@@ -106,7 +97,9 @@ def write_locations(
             lines = []
             for index in range(count):
                 rng = np.random.default_rng([seed, _STREAMS[split], index])
-                lines.append(_write(_place_of(partial, layout, split, index), rng, index))
+                picture, annotation, line = _place_of(partial, layout, split, index)
+                _write(picture, annotation, rng, index)
+                lines.append(line)
                 if progress is not None:
                     progress(index + 1 + (counts[0] if split == "val" else 0), sum(counts))
             if layout == "ilsvrc":
@@ -115,12 +108,11 @@ def write_locations(
                 (lists / f"{'train_loc' if split == 'train' else split}.txt").write_text("".join(lines))
 
 
-def _write(place: _Place, rng: np.random.Generator, index: int) -> str:
+def _write(picture: Path, annotation: Path, rng: np.random.Generator, index: int) -> None:
     scene = draw_located(rng, index % len(CLASS_NAMES))
     record: Record = scene_record(scene, index + 1)
-    record["image"]["file_name"] = place.picture.name
-    for path in (place.picture, place.annotation):
+    record["image"]["file_name"] = picture.name
+    for path in (picture, annotation):
         path.parent.mkdir(parents=True, exist_ok=True)
-    place.picture.write_bytes(encode_jpeg(scene.pixels))
-    place.annotation.write_text(voc_xml(record))
-    return place.listed
+    picture.write_bytes(encode_jpeg(scene.pixels))
+    annotation.write_text(voc_xml(record))

@@ -55,11 +55,11 @@ def pixel_changes(
     if policy == "trivial":
         steps.append(trivial_augment)
     if policy == "rand":
-        steps.append(RandAugment(policy_magnitude))
+        steps.append(partial(rand_augment, level=policy_magnitude))
     if colour == "pca":
         steps.append(pca_colour)
     if erase > 0:
-        steps.append(RandomErasing(erase, erase_rgb))
+        steps.append(partial(random_erasing, chance=erase, rgb=erase_rgb))
     return tuple(steps)
 
 
@@ -69,28 +69,25 @@ def pca_colour(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.transform(image_HW3, np.column_stack([np.eye(3), shift_3]))  # rounded and clipped
 
 
-class RandomErasing:
+def random_erasing(
+    image_HW3: np.ndarray, rng: np.random.Generator, *, chance: float, rgb: Sequence[float]
+) -> np.ndarray:
     """Zhong et al. 2017: with a chance, a rectangle of 2..33 % of the area and of ratio 0.3..3.3 is filled.
 
     rgb: the fill, 0..255, rounded.
     """
-
-    def __init__(self, chance: float, rgb: Sequence[float]) -> None:
-        self.chance, self.rgb = chance, tuple(round(value) for value in rgb)
-
-    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if rng.random() >= self.chance:
-            return image_HW3
-        height, width = image_HW3.shape[:2]
-        for _ in range(10):  # of long rectangles some do not fit
-            area = rng.uniform(*ERASED_AREA) * height * width
-            ratio = math.exp(rng.uniform(*np.log(ERASED_RATIO)))
-            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if h < height and w < width:
-                top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-                box = (int(left), int(top), w, h)
-                return cv2.rectangle(image_HW3.copy(), box, self.rgb, thickness=cv2.FILLED) if w and h else image_HW3
+    if rng.random() >= chance:
         return image_HW3
+    height, width = image_HW3.shape[:2]
+    for _ in range(10):  # of long rectangles some do not fit
+        area = rng.uniform(*ERASED_AREA) * height * width
+        ratio = math.exp(rng.uniform(*np.log(ERASED_RATIO)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            box, fill = (int(left), int(top), w, h), tuple(map(round, rgb))
+            return cv2.rectangle(image_HW3.copy(), box, fill, thickness=cv2.FILLED) if w and h else image_HW3
+    return image_HW3
 
 
 def trivial_augment(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -98,17 +95,11 @@ def trivial_augment(image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return _any_operation(image_HW3, rng, TRIVIAL_WIDE, int(rng.integers(LEVELS)))
 
 
-class RandAugment:
+def rand_augment(image_HW3: np.ndarray, rng: np.random.Generator, *, level: int) -> np.ndarray:
     """Two operations, one after the other, of one strength (Cubuk et al. 2019). level: 0..30."""
-
-    def __init__(self, level: int) -> None:
-        assert 0 <= level < LEVELS, level
-        self.level = level
-
-    def __call__(self, image_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        for _ in range(2):
-            image_HW3 = _any_operation(image_HW3, rng, RAND, self.level)
-        return image_HW3
+    for _ in range(2):
+        image_HW3 = _any_operation(image_HW3, rng, RAND, level)
+    return image_HW3
 
 
 def _any_operation(
