@@ -23,7 +23,6 @@ from detectors.faster_rcnn import FasterRCNN
 from detectors.pooling import RoIAlign
 from detectors.pyramid_pooling import PyramidRoIAlign
 from detectors.structures import Detections, ImageBatch, Size
-from segmenters.segmenter import Segmenter
 from vertebra.build.segmenter import picture_view, trained_segmenter
 from vertebra.build.trained_detector import TrainedDetector
 from vertebra.build.views import load_net
@@ -70,38 +69,23 @@ class Exportable:
         return torch.export.export(self.network, self.inputs, dynamic_shapes=shapes, strict=False)
 
 
-class _ClassifierGraph(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
+class _Graph(nn.Module):
+    """A network from tensors to a tuple of tensors. sizes: of the pictures, where they lie on canvases."""
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return (self.backbone(images),)
-
-
-class _SegmenterGraph(nn.Module):
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        return (self.segmenter(_batch(images, sizes)),)
-
-
-class _DetectorGraph(nn.Module):
-    def __init__(self, detector: FasterRCNN) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        found = self.detector.detect(_batch(images, sizes))
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+        if sizes is None:
+            return (self.network(images),)
+        height, width = images.shape[-2:]
+        batch = ImageBatch(images, sizes, ((height, width),))
+        if not isinstance(self.network, FasterRCNN):
+            return (self.network(batch),)
+        found = self.network.detect(batch)
         masks = () if found.masks_NDMM is None else (found.masks_NDMM,)
         return found.boxes_ND4, found.scores_ND, found.labels_ND, *masks
-
-
-def _batch(images: Tensor, sizes: Tensor) -> ImageBatch:
-    height, width = images.shape[-2:]
-    return ImageBatch(images, sizes, ((height, width),))
 
 
 def as_detections(outputs: Sequence[Tensor]) -> Detections:
@@ -129,8 +113,16 @@ def export_classifier(path: Path, *, size_hw: Size | None = None, batch: int | N
     }
     inputs = {"images": f"{RAW}: its centre, of the picture with its shorter side at {net.resize} px"}
     outputs = {"logits": "their softmax is the probability of each of class_names"}
-    graphs = _ClassifierGraph(net.backbone), _ClassifierGraph(reference.backbone)
-    return _exportable(graphs, (net.size, net.size), place, batch, inputs, outputs, facts, read_provenance(path))
+    return _exportable(
+        (net.backbone, reference.backbone),
+        (net.size, net.size),
+        place,
+        batch,
+        inputs,
+        outputs,
+        facts,
+        read_provenance(path),
+    )
 
 
 def export_detector(
@@ -173,9 +165,9 @@ def export_detector(
     }
     if recipe.model.masks:
         outputs["masks"] = "of each cell of a grid over the box, how probable it is the object's"
-    graphs = _DetectorGraph(trained.restore(recipe)), _DetectorGraph(trained.restore(recipe))
+    networks = trained.restore(recipe), trained.restore(recipe)
     inputs = _canvas_inputs(f"{shorter} and the canvas let it be")
-    return _exportable(graphs, size_hw, place, batch, inputs, outputs, facts, trained.facts)
+    return _exportable(networks, size_hw, place, batch, inputs, outputs, facts, trained.facts)
 
 
 def export_segmenter(
@@ -209,11 +201,11 @@ def export_segmenter(
         "view": {"shorter_side": side, "canvas_hw": list(size_hw)},
         "recipe": recipe.model_dump(mode="json"),
     }
-    graphs = [_SegmenterGraph(trained_segmenter(recipe, state, facts, path)) for _ in range(2)]
+    networks = [trained_segmenter(recipe, state, facts, path) for _ in range(2)]
     place = partial(_on_canvas, size_hw, picture_view(recipe, size_hw).size)
     inputs = _canvas_inputs(f"{own_size}, or smaller where the canvas has no room")
     outputs = {"logits": "of each pixel of the canvas; their softmax is the probability of each of class_names"}
-    return _exportable(graphs, size_hw, place, batch, inputs, outputs, described, facts)
+    return _exportable(networks, size_hw, place, batch, inputs, outputs, described, facts)
 
 
 def _on_canvas(canvas_hw: Size, size_of: Callable[[Size], Size], pictures: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
@@ -227,7 +219,7 @@ def _canvas_inputs(size: str) -> dict[str, str]:
 
 
 def _exportable(
-    graphs: Iterable[nn.Module],
+    networks: Iterable[nn.Module],
     size_hw: Size,
     place: Callable[[Sequence[np.ndarray]], tuple[Tensor, ...]],
     batch: int | None,
@@ -236,9 +228,8 @@ def _exportable(
     facts: dict[str, Any],
     origin: dict[str, Any],
 ) -> Exportable:
-    """graphs: two of the same. meant_in, meant_out: what inputs and outputs are, by name. origin: the provenance of the
-    weights."""
-    network, reference = (graph.eval().requires_grad_(False) for graph in graphs)
+    """networks: two of the same. meant_in, meant_out: what inputs and outputs are, by name. origin: of the weights."""
+    network, reference = (_Graph(one).eval().requires_grad_(False) for one in networks)
     inputs = place([np.zeros((*size_hw, 3), np.uint8)] * (batch or DYNAMIC_EXAMPLE))
     fold_for_good(network, *inputs)
     outputs = network(*inputs)

@@ -16,7 +16,7 @@ from pathlib import Path
 from vertebra.data.datasets.annotations import Classes, Parsed
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import files_below, is_xml, read_lines, stem_of
-from vertebra.data.datasets.xml_sets import Listed, read_images, xml_dataset
+from vertebra.data.datasets.xml_sets import Listed, XmlSet, read_images, xml_dataset
 from vertebra.ground.errors import DataError
 
 SOURCE = re.compile(r"imagenet_det/([\w-]+)", re.IGNORECASE)
@@ -65,8 +65,7 @@ def parse_imagenet_det(root: Path, split: str, source: str, *, extras: bool = Fa
         listed.append(Listed(stem, xml if has_xml else None, [name], f"{split}.txt"))
     if not listed:
         raise DataError(pictures, f"holds none of the {len(stems)} images of {split}", "unpack the images there")
-    found = read_images(home, listed, labelled=folder != "test", extras=extras)
-    found.faults[:0] = faults
+    found = read_images(XmlSet(home, labelled=folder != "test", extras=extras, faults=faults), listed)
     classes, titles = det_classes(home)
     return xml_dataset(found, source, classes, titles=titles)
 

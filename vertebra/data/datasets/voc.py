@@ -96,8 +96,8 @@ def _read_image_set(root: Path, part: str, extras: bool) -> tuple[XmlSet, Path]:
         absent = sum(one.xml is not None and not os.path.isfile(one.xml) for one in listed)
         if 2 * absent > len(listed):  # a few have one, for the person layout competition
             bare = [replace(one, xml=None) for one in listed]
-            return read_images(devkit, bare, labelled=False, extras=extras), place
-    return read_images(devkit, listed, extras=extras, otherwise=f"vocxml0:{place}"), place
+            return read_images(XmlSet(devkit, labelled=False, extras=extras), bare), place
+    return read_images(XmlSet(devkit, extras=extras, otherwise=f"vocxml0:{place}"), listed), place
 
 
 def list_image_set(folder: Path, split: str, prefix: str) -> list[Listed]:
@@ -142,8 +142,8 @@ def parse_xml_folder(folder: Path, source: str, *, extras: bool = False) -> Pars
     prefix, colon, place = source.partition(":")
     origin = ORIGINS[prefix + colon]
     root, listed, faults = _list(folder)
-    found = read_images(root, listed, origin=origin, extras=extras, otherwise=f"vocxml{'0' * origin}:{place}")
-    found.faults += faults
+    empty = XmlSet(root, extras=extras, origin=origin, otherwise=f"vocxml{'0' * origin}:{place}", faults=faults)
+    found = read_images(empty, listed)
     hint = f"correct the name, or the list of classes in {folder}"
     return xml_dataset(found, source, Classes(folder_classes(folder)), name_hint=hint)
 

@@ -50,7 +50,7 @@ class XmlImage:
     extras: dict[str, Json] = field(default_factory=dict)
 
 
-def read_xml(path: Path, *, origin: int = 1, extras: bool = False) -> XmlImage:
+def read_xml(path: Path, origin: int = 1, extras: bool = False) -> XmlImage:
     """Read one file. origin: what it calls the first pixel. Raises FileNotFoundError; DataError."""
     try:
         return parse_tree(parse_xml(path.read_bytes()), origin=origin, extras=extras)

@@ -61,23 +61,16 @@ class XmlSet:
     faults: list[Fault] = field(default_factory=list)
 
 
-def read_images(
-    root: Path,
-    listed: Sequence[Listed],
-    *,
-    origin: int = 1,
-    labelled: bool = True,
-    extras: bool = False,
-    otherwise: str = "",
-) -> XmlSet:
-    """Read each one's XML; images without one get their size from their header."""
-    found = XmlSet(root, labelled, extras, origin, otherwise)
+def read_images(found: XmlSet, listed: Sequence[Listed]) -> XmlSet:
+    """Read each one's XML into an empty set; images without one get their size from their header."""
+    root = found.root
     bare = [one for one in listed if one.xml is None]
-    sizes_hw_B2, found.faults = image_sizes([root / one.file_names[0] for one in bare])
+    sizes_hw_B2, faults = image_sizes([root / one.file_names[0] for one in bare])
+    found.faults += faults
     size_of = {one.stem: (height, width) for one, (height, width) in zip(bare, sizes_hw_B2.tolist())}
     for one in listed:
         try:
-            image = XmlImage(size_of[one.stem]) if one.xml is None else read_xml(one.xml, origin=origin, extras=extras)
+            image = XmlImage(size_of[one.stem]) if one.xml is None else read_xml(one.xml, found.origin, found.extras)
         except FileNotFoundError:
             reason = f"no such annotation, but {one.listing} lists {one.stem}"
             found.faults.append(Fault(one.xml or root, reason, "restore it or unlist it"))
