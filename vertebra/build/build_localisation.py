@@ -1,4 +1,4 @@
-"""From a localisation recipe to parts: the per-class RPN on a pre-trained backbone, its data, its classifier."""
+"""From a localisation recipe to parts: the per-class RPN on a pre-trained backbone, its data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from detectors.matching import Matcher
 from vertebra.build.backbone import freeze
 from vertebra.build.hold_out import limited
 from vertebra.build.training import pipeline_of, share_of_test, training_share
-from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.views import Crops, View, Whole
@@ -103,17 +102,3 @@ def truth_of(dataset: LocalisationDataset) -> LocationTruth:
         starts=objects.starts,
         boxes_K4=dataset.boxes_K4(),
     )
-
-
-def build_classifier(
-    recipe: LocalisationRecipe, dataset: LocalisationDataset, device: torch.device
-) -> tuple[LoadedNet, ViewPlan] | None:
-    """Return the network that predicts the classes, and by which views; None where the recipe names none.
-
-    Raises ValueError where it knows other classes than the data set.
-    """
-    if recipe.classifier is None:
-        return None
-    net = load_net(recipe.classifier, device, size=None, resize=None, precision="auto")
-    common_classes([net], dataset.class_names, dataset.source)
-    return net, plan_views([net], [recipe.test.classifier_view], device)

@@ -13,6 +13,7 @@ from detectors.localizer import Localizer
 from vertebra.build import build_localisation, detection_data
 from vertebra.build.head_run import HeadTraining
 from vertebra.build.training import autocast_of, share_of_test
+from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.build.weights import local_file
 from vertebra.data.datasets.localisation import LocalisationDataset
 from vertebra.data.loading.views import view_loader
@@ -143,11 +144,18 @@ def figures_of(summary: dict[str, Any]) -> dict[str, float]:
 
 
 class PredictedClasses:
-    """A classifier's predictions of the test set, made when first asked for."""
+    """A classifier's predictions of the test set, made when first asked for.
+
+    Raises ValueError where it knows other classes than the set.
+    """
 
     def __init__(self, recipe: LocalisationRecipe, test_set: LocalisationDataset, world: World) -> None:
         self._test_set, self._world, self._recipe = test_set, world, recipe
-        self._loaded = build_localisation.build_classifier(recipe, test_set, world.device)
+        self._loaded: tuple[LoadedNet, ViewPlan] | None = None
+        if recipe.classifier is not None:
+            net = load_net(recipe.classifier, world.device, size=None, resize=None, precision="auto")
+            common_classes([net], test_set.class_names, test_set.source)
+            self._loaded = net, plan_views([net], [recipe.test.classifier_view], world.device)
 
     @functools.cached_property
     def predictions(self) -> ClassPredictions | None:

@@ -106,13 +106,9 @@ class LocalisationReader:
         if view.pipeline is None:
             shrink = shrink_factor((crop.height, crop.width), (view.size, view.size))
             image_HW3 = decode_image(path, size_hw=size_hw, shrink=shrink)
-        if shrink > 1:  # what is seen begins and ends with whole pixels of the shrunken image
-            small = crop.shrunk(shrink)
-            crop = Box(*(shrink * side for side in (small.top, small.left, small.height, small.width)))
-            pixels_HW3 = small.cut(image_HW3)
-        else:
-            pixels_HW3 = crop.cut(image_HW3)
-        pixels_HW3 = resize(pixels_HW3, view.size, view.size)
+        small = crop.shrunk(shrink)  # what is seen begins and ends with whole pixels of the shrunken image
+        crop = Box(*(shrink * side for side in (small.top, small.left, small.height, small.width)))
+        pixels_HW3 = resize(small.cut(image_HW3), view.size, view.size)
 
         seen_G = visible(boxes_G4, crop) >= view.min_visible
         low_4, high_4 = _corners(crop)

@@ -148,6 +148,7 @@ def draw_views(seed: int, block: int, batch: int, *, pad: int, augment: str, fli
     return views_TB3
 
 
+@dataclass(eq=False)
 class ResidentLoader:
     """An iterable of Batch, on the device already, with a length; iterating anew begins anew.
 
@@ -156,21 +157,17 @@ class ResidentLoader:
     where others are drawn from in the place of images that cannot be used; in training the plan.
     """
 
-    def __init__(
-        self,
-        images: ResidentImages,
-        chosen_I: np.ndarray,
-        requests: Sequence[Request],
-        *,
-        augment: str = "none",
-        flip: float = 0.0,
-        mixing: Mixing | None = None,
-        substitutes: TrainPlan | None = None,
-    ) -> None:
-        self.images, self.chosen_I, self.requests = images, chosen_I, requests
-        self.plan = requests.plan if isinstance(requests, TrainRequests) else None
-        self.substitutes = substitutes or self.plan
-        self.augment, self.flip, self.mixing = augment, flip, mixing
+    images: ResidentImages
+    chosen_I: np.ndarray
+    requests: Sequence[Request]
+    augment: str = "none"
+    flip: float = 0.0
+    mixing: Mixing | None = None
+    substitutes: TrainPlan | None = None
+
+    def __post_init__(self) -> None:
+        self.plan = self.requests.plan if isinstance(self.requests, TrainRequests) else None
+        self.substitutes = self.substitutes or self.plan
 
     def __len__(self) -> int:
         return len(self.requests)

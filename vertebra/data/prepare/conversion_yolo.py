@@ -27,9 +27,16 @@ class YoloForm(Form):
     opened_as, list_file, images = "yolo:{output}/{split}", "data.yaml", "images/{split}"
 
     def begin(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
+        """data.yaml with this split added. Raises DataError where one is there of other classes."""
         refuse_names(dataset)
-        self.description = self._description(dataset)
         self.moved_px = 0.0
+        found, own = find_yaml(self.output), f"images/{self.split}"
+        self.description: dict[str, Any] = {self.split: own, "names": dict(enumerate(dataset.class_names))}
+        if found is not None:
+            value = read_description(found)
+            if found != self.list_path or class_names(value, found) != tuple(dataset.class_names):
+                raise DataError(found, "describes a set of other classes", "give another --output")
+            self.description = {self.split: own, **value}
 
     def add(self, dataset: DetectionDataset, index: int, name: str) -> None:
         height, width = dataset.sizes_hw_I2[index].tolist()
@@ -58,16 +65,6 @@ class YoloForm(Form):
                 f"by up to {self.moved_px:.3g} px."
             )
         write_over(self.list_path, yaml.safe_dump(self.description, sort_keys=False, allow_unicode=True).encode())
-
-    def _description(self, dataset: DetectionDataset) -> dict[str, Any]:
-        """data.yaml with this split added. Raises DataError where one is there of other classes."""
-        found = find_yaml(self.output)
-        if found is None:
-            return {self.split: f"images/{self.split}", "names": dict(enumerate(dataset.class_names))}
-        value = read_description(found)
-        if found != self.list_path or class_names(value, found) != tuple(dataset.class_names):
-            raise DataError(found, "describes a set of other classes", "give another --output")
-        return {self.split: f"images/{self.split}", **value}
 
     def _box(self, dataset: DetectionDataset, k: int, box: Sequence[float]) -> list[float]:
         if dataset.segmentations is not None and dataset.segmentations[k]:
