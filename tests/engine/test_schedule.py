@@ -20,7 +20,6 @@ from vertebra.engine.schedule import (
     Plateau,
     Warmup,
     WarmupUntilError,
-    create_schedule,
 )
 
 
@@ -140,10 +139,3 @@ def test_a_warmup_that_was_broken_off_goes_on_to_the_bit(train_toy, run, tmp_pat
         one["record"].pop("seconds")
         one["watch"].pop("iterations")  # the first part had another length
     assert rates(run)[100] < rates(run)[102] and same(whole, parts)
-
-
-def test_words_become_schedules():
-    assert create_schedule("steps", iterations=9, milestones=[6, 8]) == MultiStep((6, 8))
-    assert create_schedule("cosine", iterations=9, warmup_iterations=2) == Warmup(Cosine(9), 2)
-    until = create_schedule("constant", iterations=9, warmup_until_error=80.0, warmup_start=0.1)
-    assert until == WarmupUntilError(Constant(), 80.0, 0.1)

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from vertebra.data.loading.sampling import Share
 from vertebra.data.transforms.pipeline import Pipeline
 from vertebra.engine import precision as precisions
+from vertebra.engine import schedule as schedules
 from vertebra.engine.device import loader_workers
 from vertebra.engine.distributed import World
 from vertebra.engine.optim import OPTIMIZERS
-from vertebra.engine.schedule import Schedule, create_schedule
+from vertebra.engine.schedule import Schedule
 from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import BackboneRecipe, RunRecipe, Solver, require_length
 from vertebra.recipes.schema_detection import DetectionRecipe
@@ -79,20 +80,22 @@ def build_schedule(solver: Solver, iterations: int, *, figure: str, images: int 
 
     figure: what a plateau follows. images: in the training set, for a warm-up in epochs.
     """
+    milestones = tuple(round(share * iterations) for share in solver.milestones)
+    kinds: dict[str, Callable[[], Schedule]] = {
+        "constant": schedules.Constant,
+        "steps": lambda: schedules.MultiStep(milestones, solver.gamma),
+        "cosine": lambda: schedules.Cosine(iterations),
+        "linear": lambda: schedules.Linear(iterations),
+        "poly": lambda: schedules.Linear(iterations, power=schedules.POLY_POWER),
+        "plateau": lambda: schedules.Plateau(figure, gamma=solver.gamma, patience=solver.patience),
+    }
+    schedule = kinds[solver.schedule]()
+    if solver.warmup_until_error is not None:
+        return schedules.WarmupUntilError(schedule, solver.warmup_until_error, solver.warmup_factor)
     warmup = solver.warmup_iterations
     if solver.warmup_epochs is not None:
         warmup = round(solver.warmup_epochs * images / solver.batch_size)
-    return create_schedule(
-        solver.schedule,
-        iterations=iterations,
-        milestones=[round(fraction * iterations) for fraction in solver.milestones],
-        gamma=solver.gamma,
-        figure=figure,
-        patience=solver.patience,
-        warmup_iterations=warmup,
-        warmup_start=solver.warmup_factor,
-        warmup_until_error=solver.warmup_until_error,
-    )
+    return schedules.Warmup(schedule, warmup, solver.warmup_factor) if warmup else schedule
 
 
 def parts_of_batch(solver: Solver, processes: int, begun: int) -> int:

@@ -8,7 +8,6 @@ exceptions; their state travels in the checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,33 +192,3 @@ class Plateau(Schedule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.factor, self.best, self.stale = state["factor"], state["best"], state["stale"]
-
-
-def create_schedule(
-    kind: str,
-    *,
-    iterations: int,
-    milestones: Sequence[int] = (),
-    gamma: float = 0.1,
-    figure: str = "",
-    patience: int = 5,
-    warmup_iterations: int = 0,
-    warmup_start: float = 0.001,
-    warmup_until_error: float | None = None,
-) -> Schedule:
-    """Return the schedule of a recipe's words: constant, steps, cosine, linear, poly or plateau, after a warm-up.
-
-    warmup_until_error: see WarmupUntilError; it takes the place of a warm-up of `warmup_iterations`.
-    """
-    kinds: dict[str, Callable[[], Schedule]] = {
-        "constant": Constant,
-        "steps": lambda: MultiStep(tuple(milestones), gamma),
-        "cosine": lambda: Cosine(iterations),
-        "linear": lambda: Linear(iterations),
-        "poly": lambda: Linear(iterations, power=POLY_POWER),
-        "plateau": lambda: Plateau(figure=figure, gamma=gamma, patience=patience),
-    }
-    schedule = kinds[kind]()
-    if warmup_until_error is not None:
-        return WarmupUntilError(schedule, warmup_until_error, warmup_start)
-    return Warmup(schedule, warmup_iterations, warmup_start) if warmup_iterations else schedule
