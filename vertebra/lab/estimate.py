@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import heapq
 import statistics
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from backbones.cost import image_flops
 from vertebra.build.training import autocast_of
 from vertebra.engine import device, precision
 from vertebra.engine.jobs.board import latest
+from vertebra.engine.measure import timed_calls
 from vertebra.lab.kinds import kind_of
 from vertebra.lab.matrix import Matrix
 from vertebra.lab.training import Training
@@ -63,10 +63,9 @@ def measure_rate(on: torch.device, wanted: str) -> float:
             loss = net(pixels).float().square().mean()
         loss.backward()
         net.zero_grad(set_to_none=True)
-        if not is_cpu:
-            torch.cuda.synchronize(on)
 
-    return BACKWARD_AND_FORWARD * batch * image_flops(net, side, side) / _median_s(step)
+    times_s = timed_calls(step, on, enough=1000, fewest=1, within_s=MEASURED_S)
+    return BACKWARD_AND_FORWARD * batch * image_flops(net, side, side) / statistics.median(times_s)
 
 
 def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float], float | None]:
@@ -94,16 +93,6 @@ def seconds_of(recipe: CompareRecipe, matrix: Matrix) -> tuple[dict[str, float],
         own_rate = cost.step / pace_s if pace_s else (rate or 1.0) * share
         times_s[training.name] = cost.of(training, images[training.command_name]) / own_rate
     return times_s, rate
-
-
-def _median_s(step: Callable[[], None]) -> float:
-    step()
-    times_s: list[float] = []
-    while sum(times_s) < MEASURED_S:
-        started = time.perf_counter()
-        step()
-        times_s.append(time.perf_counter() - started)
-    return statistics.median(times_s)
 
 
 def makespan_s(times_s: Mapping[str, float], needs: Mapping[str, Collection[str]], at_once: int) -> float:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from vertebra.engine import device
+from vertebra.ground.formats import counted
 from vertebra.ground.table import Row, Table
 from vertebra.lab.estimate import makespan_s, measured_pace, seconds_of
 from vertebra.lab.matrix import Matrix
@@ -56,14 +57,11 @@ def roughly(seconds: float) -> str:
 
 def summary(recipe: CompareRecipe, matrix: Matrix) -> str:
     """Return a line: 12 cells: 2 backbones x 2 heads x 3 seeds on voc07; ..."""
-
-    def many(number: int, noun: str) -> str:
-        return f"{number} {noun}{'s' * (number != 1)}"
-
-    parts = [many(len(recipe.backbones), "backbone"), many(max(1, len(recipe.heads)), "head")]
-    line = f"{many(len(matrix.cells), 'cell')}: {' x '.join([*parts, many(recipe.seeds, 'seed')])} on {recipe.dataset}"
+    numbers = {"backbone": len(recipe.backbones), "head": max(1, len(recipe.heads)), "seed": recipe.seeds}
+    product = " x ".join(counted(number, noun) for noun, number in numbers.items())
+    line = f"{counted(len(matrix.cells), 'cell')}: {product} on {recipe.dataset}"
     if matrix.pretrainings:
-        line += f"; {many(len(matrix.pretrainings), 'pre-training')}"
+        line += f"; {counted(len(matrix.pretrainings), 'pre-training')}"
     if matrix.trials:
         line += f"; a sweep of {len(recipe.sweep) - 1} values of {recipe.sweep[0]} for each backbone and head"
     return line
@@ -74,8 +72,7 @@ def devices(recipe: CompareRecipe) -> str:
     if recipe.is_queued:
         where = "Ray" if recipe.ray else "the cluster's queue"
         return f"All go to {where}, each with {recipe.processes} process(es) or GPU(s)."
-    jobs = "1 job" if recipe.at_once == 1 else f"{recipe.at_once} jobs"
-    sentence = f"{jobs} at a time, each in {recipe.processes} process{'es' * (recipe.processes > 1)}"
+    sentence = f"{counted(recipe.at_once, 'job')} at a time, each in {counted(recipe.processes, 'process')}"
     if recipe.gpus > 1 and recipe.gpus_per_job is None:
         sentence += f" on all of --gpus {recipe.gpus} (--gpus-per-job N: {recipe.gpus}/N jobs at a time with N each)"
     return sentence + "."

@@ -525,13 +525,9 @@ def protocol_fields(recipe: Recipe) -> dict[str, Any]:
 
 def may_differ(recipe: Recipe) -> frozenset[str]:
     """Return the fields that cannot change this recipe's result: a resumed run may have other values of them."""
-    return NO_EFFECT - {"eval_period"} if follows_evaluations(recipe) else NO_EFFECT
-
-
-def follows_evaluations(recipe: Recipe) -> bool:
-    """True where the figures of the evaluations steer the training."""
     solver = getattr(recipe, "solver", None)
-    return solver is not None and solver.schedule == "plateau"
+    is_steered = solver is not None and solver.schedule == "plateau"  # by the figures of its evaluations
+    return NO_EFFECT - {"eval_period"} if is_steered else NO_EFFECT
 
 
 def _without_directory(source: str) -> str:

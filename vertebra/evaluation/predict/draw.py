@@ -81,8 +81,11 @@ def draw(
     for entry in by_size:  # small ones over large ones
         if "segmentation" in entry:
             _draw_mask(canvas_HW3, entry["segmentation"], colours[entry["category_id"]], pen)
+    casing = max(1, pen.line // 3)
     for entry in by_size:
-        _draw_box(canvas_HW3, _corners(entry, pen), colours[entry["category_id"]], pen)
+        corners, colour = _corners(entry, pen), colours[entry["category_id"]]
+        for shade, thickness in ((_contrast(colour), pen.line + 2 * casing), (colour, pen.line)):
+            cv2.rectangle(canvas_HW3, corners[:2], corners[2:], shade, thickness)
     for label in reversed(place_labels(entries, names, pen)):  # the surest on top
         draw_label(canvas_HW3, label, colours[label.category_id])
     return canvas_HW3
@@ -142,12 +145,6 @@ def _draw_mask(canvas_HW3: np.ndarray, value: dict[str, Any], colour: Colour, pe
     outlines, _ = cv2.findContours(inside_hw.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     stroke, corner = max(1, pen.line // 2), (x * factor, y * factor)
     cv2.drawContours(canvas_HW3, outlines, -1, colour, stroke, cv2.LINE_AA, offset=corner)
-
-
-def _draw_box(canvas_HW3: np.ndarray, corners: Corners, colour: Colour, pen: Pen) -> None:
-    casing = max(1, pen.line // 3)
-    for shade, thickness in ((_contrast(colour), pen.line + 2 * casing), (colour, pen.line)):
-        cv2.rectangle(canvas_HW3, corners[:2], corners[2:], shade, thickness)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,7 @@ from vertebra.evaluation.metrics.summary import ignored
 from vertebra.evaluation.report import origins, sentences
 from vertebra.evaluation.report.box_scores import ERROR_RESAMPLES, BoxScores, per_size, precision_recall
 from vertebra.evaluation.report.comparable import HeadRuns
-from vertebra.evaluation.report.content import (
-    ClassRow,
-    Comparison,
-    Content,
-    Protocol,
-    RunFacts,
-    SideFacts,
-)
+from vertebra.evaluation.report.content import ClassRow, Comparison, Content, Protocol, RunFacts, SideFacts
 from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
 from vertebra.evaluation.report.pixel_scores import PixelScores
@@ -38,12 +31,12 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
     order = ranking(task, described)
     to_baseline = [(0, place) for place in range(1, len(sides))]
     every_pair = [(worse, better) for rank, better in enumerate(order) for worse in order[rank + 1 :]]
-    to_best = every_pair[: len(sides) - 1] if len(sides) > 2 else []
     comparisons = compare_all(scores, described, to_baseline)
-    against_best = compare_all(scores, described, to_best, among=every_pair)  # the same data chose the best
-    shown = shown_pair(len(sides), order)
-    in_pair = next((one for one in comparisons if one.b == sides[shown[1]].label), None) if len(sides) > 1 else None
-    lead = _lead(scores, described, order, against_best)
+    # Of all pairs, as the same data chose the best.
+    against_best = compare_all(scores, described, every_pair[: len(sides) - 1], among=every_pair)
+    lead = against_best[0] if against_best else None
+    shown = [0, *[place for place in order if place != 0][:1]]  # the baseline, and the best of the others
+    in_pair = next((one for one in comparisons if one.b == sides[shown[-1]].label), None)
     equal = protocol(runs)
     content = Content(
         task=task,
@@ -69,7 +62,7 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         pair=[sides[place].label for place in shown],
         lead=lead,
         differences_to_baseline=comparisons,
-        best_against_others=against_best,
+        best_against_others=against_best if len(sides) > 2 else [],
         pairs_of_sides=len(every_pair),
         fronts=fronts(task, described),
         per_class=per_class(scores, in_pair),
@@ -164,26 +157,9 @@ def ranking(task: Task, described: Sequence[SideFacts]) -> list[int]:
     return sorted(range(len(described)), key=lambda place: -(described[place].figures[task.main].mean or 0.0))
 
 
-def _lead(
-    scores: Scores, described: Sequence[SideFacts], order: Sequence[int], against_best: Sequence[Comparison]
-) -> Comparison | None:
-    """Compare the best side with the next; None for one side."""
-    if len(order) < 2:
-        return None
-    return against_best[0] if against_best else compare_all(scores, described, [(order[1], order[0])])[0]
-
-
-def shown_pair(sides: int, order: Sequence[int]) -> list[int]:
-    """Return the two that class differences and images are about: the baseline and the best, or else the runner-up."""
-    if sides < 3:
-        return list(range(sides))
-    return [0, order[0] if order[0] != 0 else order[1]]
-
-
 def per_class(scores: Scores, pair: Comparison | None) -> list[ClassRow]:
     """Return the figures of each class and side, the number of objects or pixels, and the pair's difference."""
     figures = scores.task.of_class
-
     return [
         ClassRow(
             name,

@@ -17,7 +17,7 @@ from vertebra.evaluation.metrics.coco import match_overlaps
 from vertebra.evaluation.metrics.files import class_names
 from vertebra.evaluation.metrics.matching import SIZES
 from vertebra.evaluation.metrics.summary import have_masks, is_aside
-from vertebra.evaluation.metrics.voc import match_voc
+from vertebra.evaluation.metrics.voc import match_voc, recall_levels
 from vertebra.evaluation.report.content import Comparison, DataFacts, PrecisionRecall, SideFacts, SizeRow
 from vertebra.evaluation.report.runs import DetectorRun
 from vertebra.evaluation.report.scores import RESAMPLES, Scored, Scores, require_recorded
@@ -26,7 +26,6 @@ from vertebra.evaluation.report.task import DETECTION
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.statistics.resampling import (
     COCO_FIGURES,
-    VOC_LEVELS,
     Resampled,
     draw_counts,
     resample_coco,
@@ -85,7 +84,7 @@ def score(run: DetectorRun, truth: dict[str, Any], counts_SI: CountsArray, *, ma
         figures["mask AP"] = resample_coco(truth, run.predictions, counts_SI, figures=("AP",), iou_type="segm")["AP"]
     voc = match_voc(truth, run.predictions)
     for name, metric in VOC.items():
-        figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, VOC_LEVELS[metric])[name]
+        figures[name] = reweigh(voc, counts_SI, {name: (0, None)}, recall_levels(metric))[name]
     return ScoredBoxes(
         figures=figures,
         errors=resample_errors(judged.verdicts, counts_SI[:ERROR_RESAMPLES]),

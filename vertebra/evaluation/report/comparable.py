@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.metrics.files import Truth, read_predictions, read_truth
+from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.report.runs import DetectorRun, SegmenterRun, read_run
 from vertebra.evaluation.report.task import DETECTION, SEGMENTATION, Task
 from vertebra.evaluation.why.explain import require_same_truth
@@ -92,15 +92,13 @@ def _of_head(
     annotations = runs[0].truth if runs else read_truth(Path(str(truth)))
     if runs and truth is not None:
         require_same_truth(annotations, read_truth(truth), (str(runs[0].path / "truth.json"), str(truth)))
-    files = [run for name, given in predictions.items() for run in _read_files(name, given, annotations)]
+    files = [
+        DetectorRun(path=path, predictions=read_predictions(path, annotations), truth=annotations, name=name)
+        for name, given in predictions.items()
+        for path in ([Path(given)] if isinstance(given, (str, Path)) else given)
+    ]
+    check_distinct(files)
     return HeadRuns(DETECTION, head, [*runs, *files])
-
-
-def _read_files(name: str, given: Path | Sequence[Path], truth: Truth) -> list[DetectorRun]:
-    paths = [Path(given)] if isinstance(given, (str, Path)) else given
-    read = [DetectorRun(path=path, predictions=read_predictions(path, truth), truth=truth, name=name) for path in paths]
-    check_distinct(read)
-    return read
 
 
 def check_distinct(files: Sequence[Any]) -> None:

@@ -189,26 +189,6 @@ class ImageFacts:
     counts: Mapping[str, Mapping[str, int]]
     errors: Mapping[str, Mapping[str, int]]
 
-    @property
-    def compared(self) -> Mapping[str, float]:
-        """The figure by side in which images are compared."""
-        return self.F1
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The browser of images in figures: thresholds by side, and in how many images which of the pair is better."""
-
-    note: str
-    measure: str
-    pair: Sequence[str]
-    thresholds: Mapping[str, float]
-    better_first: int
-    better_second: int
-    equal: int
-    images_not_found: int
-    images: Sequence[ImageFacts]
-
 
 @dataclass(frozen=True)
 class MapFacts:
@@ -224,15 +204,10 @@ class MapFacts:
     difference: float
     pixels: Mapping[str, int]
 
-    @property
-    def compared(self) -> Mapping[str, float]:
-        """The figure by side in which images are compared."""
-        return self.mIoU
-
 
 @dataclass(frozen=True)
-class MapGallery:
-    """The browser of images of segmenters in figures: in how many images which of the pair is better."""
+class Gallery:
+    """The browser of images in figures: in how many which of the pair is better. thresholds: by side, of detectors."""
 
     note: str
     measure: str
@@ -241,7 +216,8 @@ class MapGallery:
     better_second: int
     equal: int
     images_not_found: int
-    images: Sequence[MapFacts]
+    images: Sequence[ImageFacts | MapFacts]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -275,7 +251,7 @@ class Content:
     resamples: int
     failed: Sequence[str]
     expectations: Sequence[Outcome] = ()
-    gallery: Gallery | MapGallery | None = None
+    gallery: Gallery | None = None
     per_size: Sequence[SizeRow] = ()
     precision_recall: PrecisionRecall | None = None
     reasons: Reasons | None = None

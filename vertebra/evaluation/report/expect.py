@@ -227,7 +227,8 @@ def _found_text(one: Expectation, sides: Sequence[SideFacts | None], content: Co
         if difference and [pair.b, pair.a] == labels:
             return difference.text()
         if difference and [pair.a, pair.b] == labels:
-            return _turned(difference).text()
+            low, high = -difference.high, -difference.low
+            return replace(difference, estimate=-difference.estimate, low=low, high=high).text()
     return _write(one, found)
 
 
@@ -236,11 +237,6 @@ def _difference(one: Expectation, pair: Comparison, content: Content) -> Differe
     if one.of_class is None:
         return pair.differences.get(one.figure)
     return pair.per_class.get(one.of_class) if one.figure == next(iter(content.task.of_class)) else None
-
-
-def _turned(difference: Difference) -> Difference:
-    """Return the same difference, first less second."""
-    return replace(difference, estimate=-difference.estimate, low=-difference.high, high=-difference.low)
 
 
 def _write(one: Expectation, value: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from vertebra.evaluation.report.content import Comparison, SideFacts
 from vertebra.evaluation.report.costs import COSTS
@@ -59,8 +58,7 @@ def _correction(difference: Difference, comparisons: int) -> str:
 
 def _seeds(worse: SideFacts, best: SideFacts) -> str:
     many, others = len(best.seeds), len(worse.seeds)
-    seeds = "1 seed" if many == 1 else f"{many} seeds"
-    return f"{seeds} each" if many == others else f"{seeds} against {others}"
+    return formats.counted(many, "seed") + (" each" if many == others else f" against {others}")
 
 
 def caveat(task: Task, sides: Sequence[SideFacts], lead: Comparison | None) -> str:
@@ -189,11 +187,5 @@ def shown_runs(task: Task, sides: Sequence[SideFacts]) -> str:
     """Say which runs the browser of images shows, where sides have several; '' otherwise."""
     if all(len(side.seeds) == 1 for side in sides):
         return ""
-    listed = formats.joined(
-        [f"{side.label} {task.given if side.file else 'seed'} {_first_seed(side)}" for side in sides]
-    )
-    return f"The images show one run{' of each side' if len(sides) > 1 else ''}: {listed}."
-
-
-def _first_seed(side: SideFacts) -> Any:
-    return 1 if side.file else side.seeds[0]
+    firsts = [f"{side.label} {task.given} 1" if side.file else f"{side.label} seed {side.seeds[0]}" for side in sides]
+    return f"The images show one run{' of each side' if len(sides) > 1 else ''}: {formats.joined(firsts)}."

@@ -128,20 +128,11 @@ def comparison_tables(content: Content) -> list[Table]:
     """For more than two sides: the best against each other one, and each against the baseline."""
     if len(content.sides) < 3:
         return []
-    best, baseline = content.best, content.baseline
+    of_best = [(one.a, one) for one in content.best_against_others]
+    of_baseline = [(one.b, one) for one in content.differences_to_baseline]
     return [
-        _comparisons(
-            f"{best}, the best, against each other side",
-            "Against",
-            content.task,
-            [(one.a, one) for one in content.best_against_others],
-        ),
-        _comparisons(
-            f"Each side against {baseline}, the baseline",
-            "Side",
-            content.task,
-            [(one.b, one) for one in content.differences_to_baseline],
-        ),
+        _comparisons(f"{content.best}, the best, against each other side", "Against", content.task, of_best),
+        _comparisons(f"Each side against {content.baseline}, the baseline", "Side", content.task, of_baseline),
     ]
 
 
@@ -178,7 +169,7 @@ def _conditions(sides: Sequence[SideFacts]) -> str:
     if devices:
         first = costs[0]
         same = all((cost.threads, cost.precision) == (first.threads, first.precision) for cost in costs)
-        threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}" if first.threads else ""
+        threads = formats.counted(first.threads, "thread") if first.threads else ""
         how = [threads, first.precision or ""] if same else []
         brackets = f" ({', '.join(filter(None, how))})" if any(how) else ""
         parts.append(f"times were measured on {formats.joined(devices)}{brackets}")
@@ -235,8 +226,8 @@ def run_table(content: Content) -> Table:
 def image_table(content: Content) -> Table:
     """F1 or mean IoU of the images in which the pair differs most."""
     shown = content.gallery.images[:IMAGES] if content.gallery else ()
-    rows = [Row(image.file_name, [formats.ap(value) for value in image.compared.values()]) for image in shown]
     figure = "mIoU" if content.task is SEGMENTATION else "F1"
+    rows = [Row(image.file_name, list(map(formats.ap, getattr(image, figure).values()))) for image in shown]
     return Table("", [f"{figure}, {label}" for label in content.labels], rows, "Image")
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from vertebra.evaluation.metrics.average_precision import (
     COCO_LEVELS,
-    ELEVEN_LEVELS,
     BoolArray,
     CountsArray,
     FloatArray,
@@ -27,7 +26,7 @@ from vertebra.evaluation.metrics.coco import match_coco
 from vertebra.evaluation.metrics.files import Difficult, Entry, IouType, Truth
 from vertebra.evaluation.metrics.pixels import PixelCounts
 from vertebra.evaluation.metrics.voc import Metric as VocMetric
-from vertebra.evaluation.metrics.voc import Pixels, match_voc
+from vertebra.evaluation.metrics.voc import Pixels, match_voc, recall_levels
 from vertebra.evaluation.statistics.comparison import Difference, compare_sides
 from vertebra.ground.errors import UserError
 
@@ -40,7 +39,6 @@ COCO_FIGURES: dict[str, tuple[int, int | None]] = {
     "APm": (2, None),
     "APl": (3, None),
 }
-VOC_LEVELS: dict[str, FloatArray | None] = {"voc07": ELEVEN_LEVELS, "voc10": None}
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,9 @@ def resample_voc(
     difficult: Difficult = "ignore",
 ) -> Resampled:
     """Return VOC AP of each class and their mean. Raises UserError with a sentence for files that cannot be scored."""
-    if metric not in VOC_LEVELS:
-        raise UserError(f"unknown VOC metric {metric!r}; choose voc07 (11-point) or voc10 (area)")
+    levels_L = recall_levels(metric)
     matches = match_voc(truth, predictions, iou=iou, pixels=pixels, difficult=difficult)
-    return reweigh(matches, counts_SI, {"mAP": (0, None)}, VOC_LEVELS[metric])["mAP"]
+    return reweigh(matches, counts_SI, {"mAP": (0, None)}, levels_L)["mAP"]
 
 
 def resample_pixels(counts: PixelCounts, classes: Sequence[str], counts_SI: CountsArray) -> dict[str, Resampled]:

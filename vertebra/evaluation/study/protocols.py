@@ -60,9 +60,6 @@ class Protocol:
     def first(self) -> StudyRun:
         return self.groups[0].runs[0]
 
-    def group_of(self, net: Net | None) -> Group | None:
-        return next((group for group in self.groups if group.net == net), None)
-
     def published(self, family: str) -> list[Group]:
         """The nets of that family which are the paper's."""
         return [group for group in self.groups if group.net.family == family and group.net.as_published]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study import published
 from vertebra.evaluation.study.averages import Responses
-from vertebra.evaluation.study.findings import Change, Finding
+from vertebra.evaluation.study.findings import Finding
 from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.protocols import Group, Protocol
 from vertebra.evaluation.study.published import Key, Published
@@ -58,15 +58,13 @@ def findings_table(found: Sequence[Finding]) -> Table:
     heads = [("Plain nets",), ("Residual nets",), ("What depth costs without shortcuts",), ()]
     rows = []
     for finding in found:
-        changes = [_change_cell(change) for change in (finding.plain, finding.residual, finding.contrast)]
-        rows.append(Row(finding.measure.capitalize(), [*changes, VERDICTS[finding.verdict]]))
+        cells: list[Cell | str] = []
+        for one in (finding.plain, finding.residual, finding.contrast):
+            interval = f"{one.interval}; SE {formats.points(one.se)}" if one.interval else ""
+            cells.append(Cell(formats.signed_points(one.value), interval))
+        rows.append(Row(finding.measure.capitalize(), [*cells, VERDICTS[finding.verdict]]))
     note = "With 95 % interval and standard error (SE) over seeds." if found[0].contrast.se is not None else ""
     return Table("Deep less shallow, points of error", [*columns, "Degradation"], rows, "Measure", note, heads=heads)
-
-
-def _change_cell(change: Change) -> Cell:
-    interval = f"{change.interval}; SE {formats.points(change.se)}" if change.interval else ""
-    return Cell(formats.signed_points(change.value), interval)
 
 
 def mean_cell(values: Sequence[float]) -> str:
@@ -135,8 +133,8 @@ def _measured(
     name: str, head: Sequence[str], nets: Nets, protocol: Protocol, errors: Callable[[Group], list[float]]
 ) -> Iterable[Column]:
     """A column of our errors, if any net has them under the protocol."""
-    groups = [protocol.group_of(net) for net in nets]
-    values = [errors(group) if group else [] for group in groups]
+    of_net = {group.net: errors(group) for group in protocol.groups}
+    values = [of_net.get(net, []) if net else [] for net in nets]
     if any(values):
         yield Column(name, head, [mean_cell(one) for one in values])
 

@@ -155,7 +155,7 @@ def tide_errors(verdicts: Verdicts) -> TideErrors:
         verdicts.iou,
         verdicts.background,
         ap,
-        lost={kind: _at_least_0(mean_of_known(fixed[kind]) - ap) for kind in KINDS},
+        lost={kind: float(np.maximum(mean_of_known(fixed[kind]) - ap, 0.0)) for kind in KINDS},
         special={kind: mean_of_known(fixed[kind]) - ap for kind in SPECIAL},
         counts={kind: int(n) for kind, n in zip(KINDS, counts_E)} | {"missed": int(verdicts.missed_G.sum())},
         per_class={
@@ -253,7 +253,3 @@ def _class_ap(ranking: Ranking) -> FloatArray:
             for one in ranking.by_class()
         ]
     )
-
-
-def _at_least_0(value: float) -> float:
-    return max(value, 0.0) if value == value else value

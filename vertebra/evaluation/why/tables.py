@@ -59,8 +59,11 @@ def reason_tables(
     if any(one["proposals"] for one in explanations):
         made.append(_proposals([one["proposals"] for one in explanations], columns))
     made.append(_outcomes(explanations, columns))
-    confused = _confused(explanations, columns)
-    return [*made, confused] if confused.rows else made
+    pairs = confused_pairs(explanations)
+    rows = [Row(f"{truth} taken for {found}", columns.counts(counts)) for truth, found, counts in pairs]
+    if rows:
+        made.append(Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection"))
+    return made
 
 
 def error_table(
@@ -209,14 +212,6 @@ def _outcomes(explanations: Sequence[Explanation], columns: Columns) -> Table:
     rows += [Row(text, columns.counts([one[name] for one in confusions])) for name, text in OUTCOMES.items()]
     title = f"Detections from a score on, IoU {confusions[0]['iou']:g}"
     return Table(title, columns.headings(), rows, corner="Detections")
-
-
-def _confused(explanations: Sequence[Explanation], columns: Columns) -> Table:
-    rows = [
-        Row(f"{truth} taken for {found}", columns.counts(counts))
-        for truth, found, counts in confused_pairs(explanations)
-    ]
-    return Table("Classes taken for each other", columns.headings(), rows, corner="Truth and detection")
 
 
 def confused_pairs(explanations: Sequence[Explanation]) -> list[tuple[str, str, list[float]]]:

@@ -30,7 +30,7 @@ from vertebra.evaluation.report.browser.images import (
     mark_detections,
 )
 from vertebra.evaluation.report.browser.photos import thumbnails
-from vertebra.evaluation.report.content import Gallery, ImageFacts, MapGallery
+from vertebra.evaluation.report.content import Gallery, ImageFacts
 from vertebra.evaluation.report.page import environment, text_of
 
 FLOORS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -43,7 +43,7 @@ SCORE_UNITS = 10**SCORE_DIGITS  # scores travel as whole numbers
 class Browser:
     """The browser in figures, and its markup, style and script for the page."""
 
-    gallery: Gallery | MapGallery
+    gallery: Gallery
     markup: Markup
     style: Markup
     script: Markup

@@ -48,15 +48,12 @@ class Detections:
     wanted_I: IntArray
     threshold: float
 
-    @property
-    def wrong_D(self) -> BoolArray:
-        return (self.kind_D != RIGHT) & (self.kind_D != EXCUSED)
-
     def counts_3I(self, threshold: float | None = None) -> IntArray:
         """(found, false, missed) of each image among detections with score >= threshold (none: the side's own)."""
         shown_D = self.score_D >= (self.threshold if threshold is None else threshold)
         found_I = self._per_image(shown_D & (self.kind_D == RIGHT))
-        return np.stack([found_I, self._per_image(shown_D & self.wrong_D), self.wanted_I - found_I])
+        false_I = self._per_image(shown_D & (self.kind_D != RIGHT) & (self.kind_D != EXCUSED))
+        return np.stack([found_I, false_I, self.wanted_I - found_I])
 
     def kinds_KI(self) -> IntArray:
         """How many detections of each kind each image has, from the side's own threshold on."""

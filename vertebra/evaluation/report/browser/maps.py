@@ -28,7 +28,7 @@ from vertebra.evaluation.metrics.pixels import PixelCounts, ratio
 from vertebra.evaluation.report.browser.build import STILLS, Browser, script_text
 from vertebra.evaluation.report.browser.images import choose
 from vertebra.evaluation.report.browser.photos import find_image, thumbnails
-from vertebra.evaluation.report.content import MapFacts, MapGallery
+from vertebra.evaluation.report.content import Gallery, MapFacts
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.reading import SCORE_AGAIN, Labels, ReadMap
 from vertebra.ground.cores import usable_cores
@@ -100,7 +100,7 @@ def build_map_browser(
     files = [str(images[place]["picture"]) for place in places_N]
     sizes_wh = [picture.size_hw[::-1] for picture in shown]
     photos = thumbnails([find_image(image_roots, name) for name in files], sizes_wh)
-    gallery = MapGallery(
+    gallery = Gallery(
         note=note,
         measure="mean IoU of an image over the classes that it has in truth or answer",
         pair=[sides[first].name, sides[second].name],
@@ -121,17 +121,19 @@ def build_map_browser(
             for place, name, picture in zip(places_N.tolist(), files, shown)
         ],
     )
+    pairs_of = [[value for places, counts in one.pairs.items() for value in (*places, *counts)] for one in shown]
     data = {
         "classes": list(class_names),
         "colours": palette_V3[: len(class_names)].tolist(),
         "sides": [{"name": side.name} for side in sides],
         "pair": list(dict.fromkeys(pair)),
         "images": [
-            [name, *picture.size_hw[::-1], _class_rows(sides, place), _pair_rows(picture), picture.ignored]
-            for place, name, picture in zip(places_N.tolist(), files, shown)
+            [name, *picture.size_hw[::-1], _class_rows(sides, place), pairs, picture.ignored]
+            for place, name, picture, pairs in zip(places_N.tolist(), files, shown, pairs_of)
         ],
     }
-    pixels = [[photo, *map(_uri, picture.pngs)] for photo, picture in zip(photos, shown)]
+    uris = [[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in picture.pngs] for picture in shown]
+    pixels = [[photo, *of_maps] for photo, of_maps in zip(photos, uris)]
     markup = environment().get_template("maps.html.j2").render(
         gallery=gallery,
         sides=sides,
@@ -203,11 +205,3 @@ def _class_rows(sides: Sequence[MapSide], place: int) -> list[int]:
     for side, given_C in zip(sides, given_SC):
         columns += [given_C[there_K], side.counts.right_IC[place][there_K]]
     return [int(value) for value in np.stack(columns, axis=1).ravel()]
-
-
-def _pair_rows(picture: Picture) -> list[int]:
-    return [value for (a, b), counts in picture.pairs.items() for value in (a, b, *counts)]
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

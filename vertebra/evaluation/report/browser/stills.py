@@ -9,7 +9,7 @@ from markupsafe import Markup
 from vertebra.evaluation.metrics.summary import is_aside
 from vertebra.evaluation.plots.svg import element
 from vertebra.evaluation.report.browser.images import EXCUSED, KINDS, RIGHT, Shown
-from vertebra.ground.formats import TIMES
+from vertebra.ground.formats import TIMES, counted
 
 SIGNS = {
     "right": "",
@@ -37,8 +37,7 @@ def truth_pane(image: Shown, names: Mapping[int, str]) -> Markup:
         _box(image, truth["bbox"], "excused" if is_aside(truth) else "truth", names[truth["category_id"]])
         for truth in image.truths
     ]
-    count = len(image.truths)
-    return _pane(image, boxes, f"{image.file_name}, truth: {'1 object' if count == 1 else f'{count} objects'}")
+    return _pane(image, boxes, f"{image.file_name}, truth: {counted(len(image.truths), 'object')}")
 
 
 def side_pane(image: Shown, side: int, threshold: float, names: Mapping[int, str], label: str) -> Markup:
