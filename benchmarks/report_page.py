@@ -28,7 +28,7 @@ import numpy as np  # isort: skip
 from resampling import detections, truth_like_coco
 
 from vertebra.evaluation.metrics.files import read_truth
-from vertebra.evaluation.report.browser import build_browser
+from vertebra.evaluation.report.browser.build import build_browser
 from vertebra.evaluation.report.page import environment, text_of
 
 PAGE = """{% extends "base.html.j2" %}{% block main %}{{ browser.markup }}{% endblock %}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.evaluation.chromium import Visit, chromium_or_skip, playwright_or_skip
 from tests.evaluation.report_cases import trained_run, write_images
-from vertebra.evaluation.report import Written, write_report
+from vertebra.evaluation.report.render import Written, write_report
 
 HOUSE = Path(__file__).resolve().parents[2]
 

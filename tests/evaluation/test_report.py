@@ -25,9 +25,10 @@ from tests.evaluation.report_cases import (
 )
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.voc import voc_figures
-from vertebra.evaluation.report import Written, latex, write_report
+from vertebra.evaluation.report import latex
 from vertebra.evaluation.report.content import ClassRow, Content
-from vertebra.evaluation.report.render import write_all
+from vertebra.evaluation.report.page import write_all
+from vertebra.evaluation.report.render import Written, write_report
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sides import label_runs
 from vertebra.evaluation.report.spread import Spread

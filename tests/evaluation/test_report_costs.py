@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from tests.evaluation.report_cases import PROTOCOL, make_run, make_truth, trained_run
 from vertebra.evaluation.plots.rows import Interval, group_chart, interval_chart
-from vertebra.evaluation.report import Written, latex, write_report
+from vertebra.evaluation.report import latex
 from vertebra.evaluation.report.charts import front_chart
 from vertebra.evaluation.report.content import Front, FrontPoint, SideCost, SideFacts
 from vertebra.evaluation.report.costs import COSTS, fronts, pareto
 from vertebra.evaluation.report.origins import Pretraining
 from vertebra.evaluation.report.page import text_of
+from vertebra.evaluation.report.render import Written, write_report
 from vertebra.evaluation.report.spread import Spread, with_unit
 from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats

@@ -18,8 +18,8 @@ from tests.evaluation.report_cases import (
     write_images,
 )
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.expect import read_expectations
+from vertebra.evaluation.report.render import write_report
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError
 from vertebra.recipes.installed import INSTALLED

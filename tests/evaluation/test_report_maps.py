@@ -17,7 +17,7 @@ from PIL import Image
 from vertebra.data.datasets.maps import palette
 from vertebra.evaluation.metrics.pixels import PixelCounts, confusion, counts_3C
 from vertebra.evaluation.predict.segmentation import write_map
-from vertebra.evaluation.report.browser import Browser
+from vertebra.evaluation.report.browser.build import Browser
 from vertebra.evaluation.report.browser.maps import MapSide, agreement, build_map_browser, small_png
 from vertebra.evaluation.report.page import environment, text_of
 from vertebra.evaluation.report.reading import ReadMap, read_labels

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.evaluation.report_cases import WEIGHTS, rows_of, trained_run
-from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.content import Content
+from vertebra.evaluation.report.render import write_report
 
 TOGETHER = "differences come from backbones and pre-training together."
 FULL = {

@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from tests.evaluation.chromium import Visit, chromium_or_skip
 from vertebra.evaluation.metrics.files import Entry, Truth, read_truth
-from vertebra.evaluation.report import Written
-from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.browser.build import Browser, build_browser
 from vertebra.evaluation.report.browser.images import mark_detections
 from vertebra.evaluation.report.content import ImageFacts
 from vertebra.evaluation.report.page import environment, text_of
+from vertebra.evaluation.report.render import Written
 
 CLASSES = ("ring", "star", "never <b>seen</b></script>")
 IMAGES = 50

@@ -11,11 +11,11 @@ import pytest
 
 from tests.evaluation.report_cases import EMPTY_CLASS, WEIGHTS, make_truth, rows_of, trained_run
 from vertebra.evaluation.metrics.coco import coco_figures
-from vertebra.evaluation.report import write_report
 from vertebra.evaluation.report.content import Comparison, Content, SideCost, SideFacts
 from vertebra.evaluation.report.curves import mean_curve
 from vertebra.evaluation.report.origins import Pretraining
 from vertebra.evaluation.report.reasons import mean_of
+from vertebra.evaluation.report.render import write_report
 from vertebra.evaluation.report.runs import read_run
 from vertebra.evaluation.report.sentences import caveat, details, headline
 from vertebra.evaluation.report.sides import group_runs

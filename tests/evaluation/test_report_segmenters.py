@@ -12,9 +12,9 @@ import pytest
 from tests.evaluation.report_cases import make_truth, rows_of, trained_run
 from tests.evaluation.segmenter_runs import CLASSES, PROTOCOL, draw_maps, segmenter_run
 from vertebra.evaluation.metrics.pixels import PixelCounts, confusion, counts_3C
-from vertebra.evaluation.report import Written, write_report
 from vertebra.evaluation.report.content import Content
 from vertebra.evaluation.report.expect import read_expectations
+from vertebra.evaluation.report.render import Written, write_report
 from vertebra.evaluation.report.scores import RESAMPLES
 from vertebra.evaluation.statistics.comparison import compare_sides, holm
 from vertebra.evaluation.statistics.resampling import draw_counts, resample_pixels

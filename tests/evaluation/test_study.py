@@ -14,10 +14,10 @@ from scipy import stats
 
 from tests.evaluation.study_runs import make_run, make_study
 from vertebra.evaluation.plots.lines import spread_labels
-from vertebra.evaluation.study import write_study
 from vertebra.evaluation.study.averages import mean_curve
 from vertebra.evaluation.study.findings import change
 from vertebra.evaluation.study.nets import describe_net
+from vertebra.evaluation.study.render import write_study
 from vertebra.evaluation.study.runs import count_parameters, error_curve, last_error, read_study_run
 from vertebra.ground import formats
 from vertebra.ground.errors import UserError

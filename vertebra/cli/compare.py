@@ -58,8 +58,8 @@ def main(arguments: list[str]) -> int:
     if not recipe.backbones:
         return report(recipe, list(recipe.runs), [])
     from vertebra.lab import forecast
-    from vertebra.lab.matrix import check_predictions, plan
-    from vertebra.lab.run import executor_of, failures, lock_output, run, stopped, with_workers
+    from vertebra.lab.matrix import check_predictions, plan, run
+    from vertebra.lab.run import executor_of, failures, lock_output, stopped, with_workers
 
     recipe = with_workers(recipe)
     if recipe.output.is_dir() and not recipe.dry_run:
@@ -164,7 +164,7 @@ def report(recipe: CompareRecipe, runs: list[Path], failed: list[str]) -> int:
     if failed and not runs and (recipe.truth is None or len(recipe.predictions_of()) < 2):
         print("No report: no head has two sides with a result.", file=sys.stderr)
         return 1
-    from vertebra.evaluation.report import write_report
+    from vertebra.evaluation.report.render import write_report
 
     written = write_report(
         runs,

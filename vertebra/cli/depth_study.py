@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         raise RecipeError("name either finished run directories, or the --nets (or --study) to run; see --help")
     if recipe.runs and overrides:
         raise RecipeError("what follows -- goes to trainings, but runs that exist are only reported on")
-    from vertebra.evaluation.study import write_study
+    from vertebra.evaluation.study.render import write_study
     from vertebra.evaluation.study.runs import read_study_run
     from vertebra.lab.run import with_workers
 

@@ -30,7 +30,8 @@ def plan(study: DepthRecipe, overrides: tuple[str, ...]) -> list[Training]:
     if study.data is None:
         raise RecipeError("--data is missing: the directory of the data set")
     if not study.data.is_dir() and not is_url(study.data):
-        raise RecipeError(f"--data {study.data} is not a directory")
+        hint = "tools/prepare_data.py fetches or draws data sets"
+        raise RecipeError(f"--data {study.data}", "is not a directory", hint)
     firsts = [_training(study, net, overrides) for net in study.all_nets()]
     seen: dict[str, Training] = {}
     for net, first in zip(study.all_nets(), firsts):

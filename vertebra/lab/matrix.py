@@ -1,4 +1,4 @@
-"""From a comparison's recipe to its trainings: backbones to pre-train, trials of a sweep, and the cells.
+"""From a comparison's recipe to its trainings, and their run: backbones to pre-train, trials of a sweep, the cells.
 
 A cell is a backbone with a head and a seed. A training is a command line that anyone can type; its recipe is what that
 command line means.
@@ -6,7 +6,8 @@ command line means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -16,11 +17,12 @@ from vertebra.build.backbone import pretrained_backbone
 from vertebra.build.map_sides import map_sides, pictures_of
 from vertebra.build.training import pipeline_of
 from vertebra.build.weights import TORCHVISION_WEIGHTS, local_file
+from vertebra.engine.jobs.jobs import Executor, Job, Outcome, run_at
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
 from vertebra.evaluation.why.explain import require_same_truth
 from vertebra.ground.errors import RecipeError
 from vertebra.lab.kinds import cell_kind_of
-from vertebra.lab.sweep import choose, trials_of, with_choice
+from vertebra.lab.sweep import choose, trials_of, with_choice, write_choices
 from vertebra.lab.training import Training, common_flags, seeded, steps_of
 from vertebra.recipes.command_line import find_recipe, load_recipe, parse_recipe
 from vertebra.recipes.schema import BackboneRecipe, flag_of, flatten, path_part
@@ -93,6 +95,33 @@ def plan(recipe: CompareRecipe, overrides: tuple[str, ...] = ()) -> Matrix:
         for first in firsts.values()
     )
     return Matrix(cells, tuple(pretrainings), trials)
+
+
+def run(recipe: CompareRecipe, matrix: Matrix, executor: Executor, done: Sequence[Training]) -> Outcome:
+    """Train what is not finished; returns how each job ended."""
+    jobs = {training.name: job_of(recipe, matrix, training) for training in matrix.trainings()}
+    names = {training.name for training in done}
+    diverged = {trial.name for trial in matrix.all_trials() if trial.name not in names and trial.has_diverged()}
+    todo = [job for name, job in jobs.items() if name not in names | diverged]
+    outcome = run_at(executor, todo, done=[jobs[name] for name in jobs if name in names])
+    if matrix.trials:
+        write_choices(recipe, list(matrix.trials.values()))
+    return outcome
+
+
+def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training) -> Job:
+    """Return the training as a job that waits for what it needs; with a sweep its command is known after the trials."""
+    job = replace(training.job(), after=matrix.needs(training))
+    trials = tuple(one.name for one in matrix.trials_for(training))
+    if not trials:
+        return job
+
+    def command() -> tuple[str, ...]:
+        decided = matrix.decided(recipe, training).command()
+        write_choices(recipe, list(matrix.trials.values()))
+        return decided
+
+    return replace(job, command=command, after_end=trials)
 
 
 def check_predictions(recipe: CompareRecipe, matrix: Matrix) -> None:

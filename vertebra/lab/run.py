@@ -1,38 +1,25 @@
-"""Run a plan: where its trainings run, what each waits for, and a sentence on each that failed."""
+"""Where the trainings of a plan run, and a sentence on each that failed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vertebra.engine import device
 from vertebra.engine.jobs import lock
-from vertebra.engine.jobs.jobs import Executor, Job, Outcome, run_at
+from vertebra.engine.jobs.jobs import Executor, Outcome
 from vertebra.engine.jobs.local import Local, shares
 from vertebra.ground.cores import usable_cores
 from vertebra.ground.errors import RecipeError
-from vertebra.lab.matrix import Matrix
-from vertebra.lab.sweep import write_choices
-from vertebra.lab.training import Training
 from vertebra.recipes.schema_compare import CompareRecipe
 from vertebra.recipes.schema_jobs import Jobs
 
+if TYPE_CHECKING:
+    from vertebra.lab.training import Training
+
 Plan = TypeVar("Plan", bound=Jobs)
-
-
-def run(recipe: CompareRecipe, matrix: Matrix, executor: Executor, done: Sequence[Training]) -> Outcome:
-    """Train what is not finished; returns how each job ended."""
-    jobs = {training.name: job_of(recipe, matrix, training) for training in matrix.trainings()}
-    names = {training.name for training in done}
-    diverged = {trial.name for trial in matrix.all_trials() if trial.name not in names and trial.has_diverged()}
-    todo = [job for name, job in jobs.items() if name not in names | diverged]
-    outcome = run_at(executor, todo, done=[jobs[name] for name in jobs if name in names])
-    if matrix.trials:
-        write_choices(recipe, list(matrix.trials.values()))
-    return outcome
 
 
 def lock_output(output: Path) -> None:
@@ -86,21 +73,6 @@ def check_gpus(recipe: Jobs) -> None:
             f"--jobs {recipe.jobs} --gpus {recipe.gpus}: --jobs is for a CPU; with GPUs give --gpus-per-job, such as "
             f"--gpus {recipe.gpus} --gpus-per-job 1"
         )
-
-
-def job_of(recipe: CompareRecipe, matrix: Matrix, training: Training) -> Job:
-    """Return the training as a job that waits for what it needs; with a sweep its command is known after the trials."""
-    job = replace(training.job(), after=matrix.needs(training))
-    trials = tuple(one.name for one in matrix.trials_for(training))
-    if not trials:
-        return job
-
-    def command() -> tuple[str, ...]:
-        decided = matrix.decided(recipe, training).command()
-        write_choices(recipe, list(matrix.trials.values()))
-        return decided
-
-    return replace(job, command=command, after_end=trials)
 
 
 def stopped(outcome: Outcome, executor: Executor) -> int:

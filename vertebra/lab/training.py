@@ -11,7 +11,6 @@ from vertebra.build.training import iterations_of
 from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
-from vertebra.lab.kinds import kind_of
 from vertebra.recipes.command_line import drop_other_lengths, validated
 from vertebra.recipes.schema import (
     ADDED,
@@ -129,4 +128,6 @@ def steps_of(recipe: RunRecipe) -> int:
 
 @functools.cache  # a large set takes seconds to open, and all trainings of a plan have the same
 def _images_of(recipe: RunRecipe) -> int:
+    from vertebra.lab.kinds import kind_of  # every detector and segmenter, which a study of classifiers does not need
+
     return len(kind_of(recipe).open_train(recipe))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.evaluation.metrics.files import read_predictions, read_truth
+from vertebra.evaluation.report.reading import differing
 from vertebra.evaluation.report.runs import DetectorRun, SegmenterRun, read_run
 from vertebra.evaluation.report.task import DETECTION, SEGMENTATION, Task
 from vertebra.evaluation.why.explain import require_same_truth
@@ -142,12 +143,3 @@ def _check_data(task: Task, first: Any, other: Any) -> None:
     if heads[0] != heads[1] and (not first.has_truth_of(other) or fingerprints[0] != fingerprints[1]):
         reason = f"they have different heads ({heads[0]}, {heads[1]}) and different data"
         raise UserError(f"{first.path} and {other.path}", reason, "report on each data set by itself")
-
-
-def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (field, first's value, other's value) where two flat mappings differ; a missing field counts as None."""
-    return [
-        (name, first.get(name), other.get(name))
-        for name in sorted(first.keys() | other.keys())
-        if first.get(name) != other.get(name)
-    ]

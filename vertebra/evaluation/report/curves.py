@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.report.spread import with_figures_beside
-from vertebra.evaluation.report.task import Task
+
+if TYPE_CHECKING:
+    from vertebra.evaluation.report.sides import Side
+    from vertebra.evaluation.report.task import Task
 
 MOST = 240  # points of a curve
 Point = tuple[float, float]

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.report.comparable import differing
-from vertebra.evaluation.report.reading import first_of
+from vertebra.evaluation.report.reading import differing, first_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.task import Task
 from vertebra.ground import formats

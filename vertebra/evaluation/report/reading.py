@@ -31,6 +31,15 @@ def first_of(tree: Mapping[str, Any], *paths: str) -> Any:
     return None
 
 
+def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (field, first's value, other's value) where two flat mappings differ; a missing field counts as None."""
+    return [
+        (name, first.get(name), other.get(name))
+        for name in sorted(first.keys() | other.keys())
+        if first.get(name) != other.get(name)
+    ]
+
+
 def read_text(path: Path, hint: str) -> str:
     """Return the file's text. Raises UserError with the hint where it is missing or not text."""
     try:

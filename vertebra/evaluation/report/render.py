@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,16 @@ from markupsafe import Markup
 
 from vertebra.evaluation.report import charts, latex, overview, sentences, tables
 from vertebra.evaluation.report.assess import assess
-from vertebra.evaluation.report.browser import Browser, build_browser
+from vertebra.evaluation.report.browser.build import Browser, build_browser
 from vertebra.evaluation.report.browser.maps import MapSide, build_map_browser
 from vertebra.evaluation.report.comparable import HeadRuns, read
 from vertebra.evaluation.report.content import Content
 from vertebra.evaluation.report.expect import compare, missed, other_heads_notes, read_expectations
-from vertebra.evaluation.report.page import environment, text_of
+from vertebra.evaluation.report.page import environment, text_of, write_all
 from vertebra.evaluation.report.runs import SegmenterRun
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.task import DETECTION
 from vertebra.ground import formats
-from vertebra.ground.files import write_text
 from vertebra.ground.parse import as_json
 
 MOST_IMAGES = 500  # in the browser of images
@@ -144,14 +142,3 @@ def render_overview(content: overview.Overview, out: Path) -> Path:
     )
     tex = latex.tabular(shared["heads_table"], [content.title])
     return write_all(out, as_json(content), markdown, page, tex)
-
-
-def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str, tex: str | None = None) -> Path:
-    """Write report.json, .md, .tex (if any) and .html into `out`, each whole or not at all; return the page."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    write_text(out / "report.md", markdown)
-    if tex is not None:
-        write_text(out / "report.tex", tex)
-    write_text(out / "report.html", page)
-    return out / "report.html"

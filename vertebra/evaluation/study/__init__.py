@@ -1,5 +1,1 @@
 """The report on what depth does to plain and to residual nets (He et al. 2015, sections 4.1 and 4.2)."""
-
-from vertebra.evaluation.study.render import write_study
-
-__all__ = ["write_study"]

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scipy import stats
-
+from vertebra.evaluation.statistics.comparison import LEVEL, t_of_p
 from vertebra.evaluation.study.protocols import Group, Protocol
 from vertebra.ground import formats
 from vertebra.ground.formats import APOSTROPHE, NBSP
 
-CONFIDENCE = 0.95
 MEASURES = ("training error", "test error")
 
 
@@ -66,7 +64,7 @@ def change(plus: Sequence[Sequence[float]], minus: Sequence[Sequence[float]]) ->
     if se == 0:
         return Change(value, 0.0, value, value, runs)
     freedom = sum(shares) ** 2 / sum(share**2 / (len(group) - 1) for share, group in zip(shares, groups))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * se
+    half = t_of_p(1 - LEVEL, freedom) * se
     return Change(value, se, value - half, value + half, runs)
 
 

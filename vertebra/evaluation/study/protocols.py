@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.comparable import differing
+from vertebra.evaluation.report.reading import differing
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.nets import Net
 from vertebra.evaluation.study.runs import StudyRun

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra.evaluation.report.page import environment, text_of
-from vertebra.evaluation.report.render import write_all
+from vertebra.evaluation.report.page import environment, text_of, write_all
 from vertebra.evaluation.study import charts, findings, tables
 from vertebra.evaluation.study.averages import Curves, Responses, mean_curves, mean_responses
 from vertebra.evaluation.study.findings import Finding

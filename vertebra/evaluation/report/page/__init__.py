@@ -1,13 +1,17 @@
-"""The templates, styles and scripts of reports; the browser of images has its own beside its code."""
+"""The files of reports, and their templates, styles and scripts; the browser of images has its own beside its code."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from vertebra.ground import formats
+from vertebra.ground.files import write_text
 
 HERE = Path(__file__).parent
 PLACES = (HERE, HERE.parent / "browser")
@@ -30,3 +34,14 @@ def text_of(*names: str) -> Markup:
     """Return the report's style or script files, one after the other, as they are."""
     paths = [next(place / name for place in PLACES if (place / name).is_file()) for name in names]
     return Markup("\n".join(path.read_text(encoding="utf-8") for path in paths))
+
+
+def write_all(out: Path, content: Mapping[str, Any], markdown: str, page: str, tex: str | None = None) -> Path:
+    """Write report.json, .md, .tex (if any) and .html into `out`, each whole or not at all; return the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(out / "report.md", markdown)
+    if tex is not None:
+        write_text(out / "report.tex", tex)
+    write_text(out / "report.html", page)
+    return out / "report.html"
