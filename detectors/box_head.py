@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from detectors.bodies import MakeNorm, conv_layer
 from detectors.boxes import Weights, encode, in_float32, of_class, take
@@ -191,8 +192,10 @@ class BoxHead(nn.Module):
     def region_maps(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
         """The maps MCHW that the head makes of regions before it makes them vectors."""
         pool, by_1x1 = self.pool, getattr(self.head, "reads_by_1x1", False)
-        # Means of cells can be taken after 1x1 layers as well as before. torchvision's kernel would take all of them.
-        if by_1x1 and isinstance(pool, RoIAlign) and pool.is_product(maps[0], boxes_NR4):
+        # Means of cells can be taken after 1x1 layers as well as before; torchvision's kernel would take too many. Who
+        # counts FLOPs wants those of the network as it is known.
+        is_counted = is_in_torch_dispatch_mode(include_infra_modes=False)
+        if by_1x1 and not is_counted and isinstance(pool, RoIAlign) and pool.is_product(maps[0], boxes_NR4):
             return self.head.maps_from(maps[0], lambda x_NCHW, step: pool((x_NCHW,), boxes_NR4, step))
         return self.head.maps(pool(maps, boxes_NR4))
 
