@@ -140,7 +140,7 @@ def test_a_write_behind_clears_away_nothing_that_is_being_written_aside(checkpoi
             aside.wait(1)
 
     monkeypatch.setattr("vertebra.engine.checkpoint.write_atomically", slow)
-    checkpoints.save_behind(state(1))
+    checkpoints.save_in_background(state(1))
     assert checkpoints.save_aside(state(2), "not_finite").exists()
 
 
@@ -160,7 +160,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_changes_a_value(checkpoints):
 def test_saving_behind_writes_the_state_of_the_call(checkpoints):
     now = state(7)
     with checkpoints:
-        checkpoints.save_behind(now, best=True)
+        checkpoints.save_in_background(now, best=True)
         now["model"]["w"].zero_()
     for found in (checkpoints.latest(), checkpoints.best()):
         assert found["iteration"] == 7 and torch.equal(found["model"]["w"], state(7)["model"]["w"])
@@ -178,7 +178,7 @@ def test_one_write_is_in_flight_at_a_time(checkpoints, monkeypatch):
     monkeypatch.setattr(torch, "save", write)
     with checkpoints:
         for iteration in (1, 2, 3):
-            checkpoints.save_behind(state(iteration))
+            checkpoints.save_in_background(state(iteration))
     assert most == [1, 1, 1] and len(checkpoints.paths()) == 2
 
 

@@ -55,7 +55,7 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.wait()
 
-    def save_behind(self, state: State, *, best: bool = False) -> None:
+    def save_in_background(self, state: State, *, best: bool = False) -> None:
         """Copy `state` and `save` the copy while the caller goes on; a write that is still in flight is waited for.
 
         The caller learns of an error from the next call of `wait`, `raise_failure` or this.

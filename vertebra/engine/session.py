@@ -142,7 +142,7 @@ class Session:
         with self.clock.paused(), self.world.patient():
             state = self.state()
             if self.world.is_main:
-                self.run.checkpoints.save_behind(state, best=best)
+                self.run.checkpoints.save_in_background(state, best=best)
 
     def settle(self) -> None:
         """Return, on all processes, once the last checkpoint is written: none may leave before."""

@@ -172,10 +172,10 @@ def unite(parts: Sequence[Parsed], source: str, faults: Sequence[Fault] = ()) ->
             reason = "some of its parts have no annotations"
             faults.append(Fault(Path(source), reason, "unite sets that all have them"))
     united = _concatenate(datasets, source)
-    return Parsed(united, [*faults, *twice(united.image_ids_I, source)])
+    return Parsed(united, [*faults, *repeated_ids(united.image_ids_I, source)])
 
 
-def twice(image_ids: Ints, source: str) -> list[Fault]:
+def repeated_ids(image_ids: Ints, source: str) -> list[Fault]:
     """A fault where images have the same id."""
     unique, counts = np.unique(np.asarray(image_ids), return_counts=True)
     if not (counts > 1).any():
@@ -191,7 +191,7 @@ def common_root(roots: Sequence[Path]) -> tuple[Path, list[Path]]:
     return root, [one.relative_to(root) for one in whole]
 
 
-def below(places: Sequence[Path], names: Sequence[Strings]) -> Strings:
+def names_below(places: Sequence[Path], names: Sequence[Strings]) -> Strings:
     """Return the names of several data sets' files, each below its set's place."""
     return Strings((place / name).as_posix() for place, files in zip(places, names) for name in files)
 
@@ -204,7 +204,7 @@ def _concatenate(datasets: Sequence[DetectionDataset], source: str) -> Detection
     }
     if len({one.root for one in datasets}) > 1:
         root, places = common_root([one.root for one in datasets])
-        columns["file_names"] = below(places, [one.file_names for one in datasets])
+        columns["file_names"] = names_below(places, [one.file_names for one in datasets])
     if any(one.segmentations is not None for one in datasets):  # of the others, no object has any
         columns["segmentations"] = Strings.joined(
             [one.segmentations or Strings([""] * len(one.labels_K)) for one in datasets]

@@ -37,7 +37,7 @@ def cache_folder() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "vertebra"
 
 
-def kept(files: Sequence[Path], asked: Sequence[object], read: Callable[[], DetectionDataset]) -> DetectionDataset:
+def cached(files: Sequence[Path], asked: Sequence[object], read: Callable[[], DetectionDataset]) -> DetectionDataset:
     """Return read(), or the same to the bit as another process has kept it; small files are read.
 
     files: what `read` reads. asked: all else that its result depends on. Processes that come at once wait for the

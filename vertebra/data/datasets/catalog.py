@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vertebra.data.datasets import cifar, coco_layout, imagenet, imagenet_det, shards, voc, yolo_layout
 from vertebra.data.datasets.annotations import Parsed, doubted, parse_each, unite
-from vertebra.data.datasets.cache import kept
+from vertebra.data.datasets.cache import cached
 from vertebra.data.datasets.coco import parse_coco
 from vertebra.data.datasets.imagenet import FOLDER_PARTS, find_split, loose_images, read_folders, read_loose
 from vertebra.data.datasets.records import ClassificationDataset, DetectionDataset
@@ -83,7 +83,7 @@ def open_detection(
         dataset = read()
     else:
         files = [coco_layout.find_json(Path(root), part)[0] for part in parts]
-        dataset = kept(files, (source, root, "" if Path(root).is_absolute() else Path.cwd(), segmentations), read)
+        dataset = cached(files, (source, root, "" if Path(root).is_absolute() else Path.cwd(), segmentations), read)
     if dataset.labelled:
         return dataset
     images = counted(len(dataset), "image")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.data.datasets import coco_layout
-from vertebra.data.datasets.annotations import ParsedSet, below, common_root, twice
+from vertebra.data.datasets.annotations import ParsedSet, common_root, names_below, repeated_ids
 from vertebra.data.datasets.catalog import check_root, parse_detection
 from vertebra.data.datasets.faults import Fault
 from vertebra.data.datasets.folders import by_stem, bytes_of, files_below, stem_of
@@ -189,11 +189,11 @@ def _united(parsed: Sequence[ParsedSet[SemanticDataset]], source: str) -> Parsed
         return ParsedSet(None, faults)
     root, places = common_root([one.root for one in sets])
     maps = [one.map_names for one in sets if one.map_names is not None]
-    pictures = below(places, [one.file_names for one in sets])
+    pictures = names_below(places, [one.file_names for one in sets])
     ids_I = np.concatenate([one.image_ids_I for one in sets])
     if len(np.unique(ids_I)) < len(ids_I):  # other images may have the same stems
         ids_I = np.array(image_ids([stem_of(name) for name in pictures], list(pictures)), np.int64)
-    faults += twice(ids_I, source)
+    faults += repeated_ids(ids_I, source)
     coding = Codings(
         tuple(one.coding for one in sets),
         np.repeat(np.arange(len(sets)), [len(one) for one in sets]),
@@ -206,7 +206,7 @@ def _united(parsed: Sequence[ParsedSet[SemanticDataset]], source: str) -> Parsed
         source=source,
         image_ids_I=ids_I,
         file_names=pictures,
-        map_names=below(places, maps) if maps else None,
+        map_names=names_below(places, maps) if maps else None,
         coding=coding,
         notes=tuple(note for one in sets for note in one.notes),
     )

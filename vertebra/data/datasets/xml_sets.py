@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, repeated_ids
 from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.image_sizes import image_sizes
 from vertebra.data.datasets.xml_objects import XmlImage, XmlObject, read_xml
@@ -148,7 +148,7 @@ def xml_dataset(
         ),
         labelled=found.labelled,
     )
-    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *origin_faults, *twice(ids, source)])
+    return Parsed(dataset, [*found.faults, *name_faults, *box_faults, *origin_faults, *repeated_ids(ids, source)])
 
 
 def _origin_faults(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, twice
+from vertebra.data.datasets.annotations import Classes, Images, Objects, Parsed, build_dataset, repeated_ids
 from vertebra.data.datasets.faults import Fault, judge_boxes
 from vertebra.data.datasets.folders import stem_of
 from vertebra.data.datasets.image_sizes import image_sizes
@@ -54,8 +54,7 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
     faults += found.faults
     images: list[Path] = []
     sizes_hw: list[tuple[int, int]] = []
-    places_K: list[tuple[int, Path, int]] = []  # image, label file, which of its objects
-    lines_K: list[YoloLine] = []
+    objects_K: list[tuple[YoloLine, int, Path, int]] = []  # and its image, label file, number in that
     for image, (label, is_there), size_hw in zip(found.images, labels, sizes_hw_I2.tolist()):
         if not size_hw[0]:
             continue
@@ -63,43 +62,37 @@ def parse_yolo(given: Path, source: str, *, segmentations: bool = True, extras: 
         if labelled and not is_there:
             reason = f"has no label file {label.name} and was taken as without objects"
             faults.append(Fault(image, reason, "an empty file says that it has no objects", False, _ONE_SET))
-        places_K += [(len(images), label, number) for number in range(1, len(lines) + 1)]
-        lines_K += lines
+        objects_K += [(line, len(images), label, number) for number, line in enumerate(lines, start=1)]
         images.append(image)
         sizes_hw.append(tuple(size_hw))
-    owners_K = np.array([owner for owner, *_ in places_K], np.int64)
-    in_pixels_K = [in_pixels(line, sizes_hw[owner]) for line, (owner, *_) in zip(lines_K, places_K)]
+    owners_K = np.array([owner for _, owner, *_ in objects_K], np.int64)
+    in_pixels_K = [in_pixels(line, sizes_hw[owner]) for line, owner, *_ in objects_K]
     xywh_K4 = np.array([box for box, _ in in_pixels_K], np.float64).reshape(-1, 4)
     sizes_hw_K2 = np.array(sizes_hw, np.int64).reshape(-1, 2)[owners_K]
     keep_K, box_faults = judge_boxes(
-        xywh_K4, sizes_hw_K2, lambda k: f"object {places_K[k][2]}", lambda k: places_K[k][1]
+        xywh_K4, sizes_hw_K2, lambda k: f"object {objects_K[k][3]}", lambda k: objects_K[k][2]
     )
     areas_K = xywh_K4[:, 2] * xywh_K4[:, 3]
     polygons_K = [polygon if keep else None for (_, polygon), keep in zip(in_pixels_K, keep_K.tolist())]
     for k, polygon in enumerate(polygons_K):
         if polygon is not None:
             areas_K[k] = polygon_area(polygon)
-    objects = Objects(owners_K, xywh_K4, [line.label + 1 for line in lines_K], areas_K=areas_K, keep_K=keep_K)
+    objects = Objects(owners_K, xywh_K4, [line.label + 1 for line, *_ in objects_K], areas_K=areas_K, keep_K=keep_K)
     if segmentations and any(polygon is not None for polygon in polygons_K):
         objects.segmentations = ["" if polygon is None else json.dumps([polygon]) for polygon in polygons_K]
+        hint = "outline it to learn masks from the set"
         faults += [
-            Fault(
-                label,
-                f"object {number} is a box, others are outlines",
-                "outline it to learn masks from the set",
-                False,
-                _MIXED,
-            )
-            for (_, label, number), line in zip(places_K, lines_K)
+            Fault(label, f"object {number} is a box, others are outlines", hint, False, _MIXED)
+            for line, _, label, number in objects_K
             if not line.is_polygon
         ]
     names = [path.relative_to(found.home).as_posix() for path in images]
     ids = image_ids([path.stem for path in images], [stem_of(name) for name in names], names)
     columns = Images(ids, names, sizes_hw)
     if extras:  # there are none
-        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(lines_K)
+        columns.extras, objects.extras = ["{}"] * len(images), ["{}"] * len(objects_K)
     dataset = build_dataset(found.home, source, Classes(found.names), columns, objects, labelled=labelled)
-    return Parsed(dataset, [*faults, *box_faults, *twice(ids, source)])
+    return Parsed(dataset, [*faults, *box_faults, *repeated_ids(ids, source)])
 
 
 def parse_line(text: str, classes: int, keypoints: int = 0) -> YoloLine:

@@ -72,7 +72,6 @@ class LocalisationReader:
 
     dataset: LocalisationDataset
     view: TrainView
-    seed: int
     plan: TrainPlan
 
     def __call__(self, request: Request) -> Batch:
@@ -92,7 +91,7 @@ class LocalisationReader:
     def _sample(self, index: int, iteration: int) -> DetectionSample:
         objects, view = self.dataset.objects, self.view
         height, width = size_hw = tuple(objects.sizes_hw_I2[index].tolist())
-        key = draw_seed(self.seed, iteration, int(objects.image_ids_I[index]))
+        key = draw_seed(self.plan.seed, iteration, int(objects.image_ids_I[index]))
         rng = np.random.default_rng(key)
         boxes_G4, path = objects.boxes_G4(index), objects.path(index)
         truths_G = np.arange(objects.starts[index], objects.starts[index + 1])
@@ -125,7 +124,7 @@ def localisation_train_loader(dataset: LocalisationDataset, view: TrainView, sha
     """Batches whose inputs are (ImageBatch, Targets, classes_N). Raises DataError."""
     need_images(dataset, dataset.objects.source)
     plan = one_group(len(dataset), share)
-    reader = LocalisationReader(dataset, view, share.seed, plan)
+    reader = LocalisationReader(dataset, view, plan)
     return Loader(reader, TrainRequests(plan, share), share.workers)
 
 

@@ -47,7 +47,6 @@ class SegmentationReader:
 
     dataset: SemanticDataset
     draw: SegmentationDraw
-    seed: int
     plan: TrainPlan
     pipeline: Pipeline | None = None
 
@@ -71,7 +70,7 @@ class SegmentationReader:
         self, iteration: int, canvas_HW3: np.ndarray, canvas_HW: np.ndarray, index: int
     ) -> tuple[int, np.ndarray]:
         """Draw an image's view and put it on the canvases; return the image and the pixels of its view."""
-        rng = np.random.default_rng(draw_seed(self.seed, iteration, int(self.dataset.image_ids_I[index])))
+        rng = np.random.default_rng(draw_seed(self.plan.seed, iteration, int(self.dataset.image_ids_I[index])))
         labels_HW = self.dataset.labels(index)
         if self.pipeline is None:
             view = self.draw(labels_HW, rng)
@@ -100,7 +99,7 @@ def segmentation_train_loader(
     """
     dataset = dataset.subset(choose_images(len(dataset), share, dataset.source))
     plan = one_group(len(dataset), share)
-    reader = SegmentationReader(dataset, draw, share.seed, plan, pipeline)
+    reader = SegmentationReader(dataset, draw, plan, pipeline)
     return Loader(reader, TrainRequests(plan, share), share.workers)
 
 
