@@ -247,22 +247,15 @@ class Session:
             guard.read(self.meter.names)
         except NonFiniteLoss as error:
             self.record.iteration = error.iteration - 1
-            state = {
-                **self.state(),
-                "not_finite": [error.iteration, list(error.image_ids), list(error.names)],
-            }
+            state = {**self.state(), "not_finite": [error.iteration, list(error.image_ids), list(error.names)]}
             where = ""
             if self.world.is_main:
                 path = self.run.checkpoints.save_aside(state, "not_finite")
                 where = f" The state from before it is saved as {path}."
             self.world.barrier()
-            raise NonFiniteLoss(
-                f"{error}{where} Lower the learning rate, lengthen the warm-up, set a gradient clip, "
-                "or look at these images.",
-                iteration=error.iteration,
-                image_ids=error.image_ids,
-                names=error.names,
-            ) from None
+            advice = "Lower the learning rate, lengthen the warm-up, set a gradient clip, or look at these images."
+            error.args = (f"{error}{where} {advice}",)
+            raise
 
     def require_few_skipped(self) -> None:
         """Raise UserError, with a checkpoint saved, where more than 1 % of the samples were bad."""

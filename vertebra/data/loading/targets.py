@@ -30,12 +30,7 @@ class TruthPolicy:
     difficult: str = "train"
 
     def keep(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
-        dropped_G = np.zeros(len(crowd_G), bool)
-        if self.crowd == "drop":
-            dropped_G |= crowd_G
-        if self.difficult == "drop":
-            dropped_G |= difficult_G
-        return ~dropped_G
+        return ~(crowd_G & (self.crowd == "drop") | difficult_G & (self.difficult == "drop"))
 
     def ignore(self, crowd_G: np.ndarray, difficult_G: np.ndarray) -> np.ndarray:
         return crowd_G | difficult_G if self.difficult == "ignore" else crowd_G.copy()
