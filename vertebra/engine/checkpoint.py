@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
 
 from vertebra.ground.errors import UserError, first_line
 from vertebra.ground.files import write_atomically
@@ -62,7 +63,8 @@ class Checkpoints:
         """
         self.wait()
         self._thread = self._thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._write = self._thread.submit(self.save, _copy(state), best=best)
+        on_host = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+        self._write = self._thread.submit(self.save, on_host, best=best)
 
     def wait(self) -> None:
         """Return once nothing is being written any more; raise what went wrong in the last write."""
@@ -147,15 +149,6 @@ class Checkpoints:
         """Return the checkpoint with the best figure so far, None before the first evaluation."""
         path = self.directory / "best.pt"
         return _load_intact(path) if path.exists() else None
-
-
-def _copy(value: Any) -> Any:
-    """Return nested values with a copy of each tensor in host memory, which training does not change."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {name: _copy(item) for name, item in value.items()}
-    return type(value)(map(_copy, value)) if isinstance(value, (list, tuple)) else value
 
 
 class UnsafeCheckpoint(CheckpointError):

@@ -55,27 +55,23 @@ class DetectionSample:
 
 def padded_targets(dataset: DetectionDataset, samples: Sequence[DetectionSample], *, masks: bool = False) -> Targets:
     """The truths of a batch's images."""
-    count = len(samples)
-    padded = padded_count(max(len(sample.truths_G) for sample in samples))
-    boxes_NG4 = np.zeros((count, padded, 4), np.float32)
-    labels_NG = np.zeros((count, padded), np.int64)
-    valid_NG, crowd_NG, difficult_NG, ignore_NG = (np.zeros((count, padded), bool) for _ in range(4))
-    for n, sample in enumerate(samples):
-        g, truths_G = len(sample.truths_G), sample.truths_G
-        boxes_NG4[n, :g] = sample.boxes_G4
-        labels_NG[n, :g] = dataset.labels_K[truths_G]
-        valid_NG[n, :g] = True
-        crowd_NG[n, :g] = dataset.crowd_K[truths_G]
-        difficult_NG[n, :g] = dataset.difficult_K[truths_G]
-        ignore_NG[n, :g] = sample.ignore_G
+    counts_N1 = np.array([[len(sample.truths_G)] for sample in samples])
+    valid_NG = np.arange(padded_count(int(counts_N1.max()))) < counts_N1
+    truths_T = np.concatenate([sample.truths_G for sample in samples])  # T: of all images
+
+    def padded(values_T: np.ndarray) -> torch.Tensor:
+        values_NG = np.zeros((*valid_NG.shape, *values_T.shape[1:]), values_T.dtype)
+        values_NG[valid_NG] = values_T
+        return torch.from_numpy(values_NG)
+
     indices = [sample.index for sample in samples]
     return Targets(
-        boxes_NG4=torch.from_numpy(boxes_NG4),
-        labels_NG=torch.from_numpy(labels_NG),
+        boxes_NG4=padded(np.concatenate([sample.boxes_G4 for sample in samples], dtype=np.float32)),
+        labels_NG=padded(dataset.labels_K[truths_T]),
         valid_NG=torch.from_numpy(valid_NG),
-        crowd_NG=torch.from_numpy(crowd_NG),
-        difficult_NG=torch.from_numpy(difficult_NG),
-        ignore_NG=torch.from_numpy(ignore_NG),
+        crowd_NG=padded(dataset.crowd_K[truths_T]),
+        difficult_NG=padded(dataset.difficult_K[truths_T]),
+        ignore_NG=padded(np.concatenate([sample.ignore_G for sample in samples])),
         draw_seeds_N=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
         image_ids=tuple(dataset.image_ids_I[indices].tolist()),
         original_sizes_hw=tuple(map(tuple, dataset.sizes_hw_I2[indices].tolist())),
