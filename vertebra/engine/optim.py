@@ -28,7 +28,7 @@ def parameter_groups(
     """
     scales = _depth_scales(model, layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
-    for parameter, is_norm_or_bias in _trained_parameters(model):
+    for parameter, is_norm_or_bias in _parameters_with_kind(model):
         groups[scales.get(id(parameter), 1.0), decay_norms or not is_norm_or_bias].append(parameter)
     if not groups:
         raise ValueError("Nothing is left to train: every parameter is frozen; freeze fewer stages.")
@@ -103,7 +103,7 @@ def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _trained_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+def _parameters_with_kind(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
     """Yield each trained parameter once, with whether it is a norm's or a bias."""
     seen: set[int] = set()
     for module in model.modules():

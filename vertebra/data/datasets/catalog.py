@@ -105,11 +105,6 @@ def parse_detection(root: Path | str, source: str, *, segmentations: bool = True
     return doubted(unite(parsed, source, faults))
 
 
-def _hint(source: str) -> str:
-    """Return how a path alone becomes a source, else all that can be written."""
-    return {".json": f"json:{source}", ".yaml": f"yolo:{source}/SPLIT"}.get(Path(source).suffix.lower(), KNOWN)
-
-
 def _parse_one(root: Path, source: str, segmentations: bool, extras: bool) -> Parsed:
     if voc.SOURCE.fullmatch(source):
         return voc.parse_voc(root, [source], source, extras=extras)
@@ -120,7 +115,9 @@ def _parse_one(root: Path, source: str, segmentations: bool, extras: bool) -> Pa
     if source.startswith(yolo_layout.PREFIX):
         return parse_yolo(given_path(root, source), source, segmentations=segmentations, extras=extras)
     if not coco_layout.is_json(source):
-        raise DataError(f"source {source!r}", "is not known", f"write {_hint(source)}")
+        of_path = {".json": f"json:{source}", ".yaml": f"yolo:{source}/SPLIT"}
+        hint = f"write {of_path.get(Path(source).suffix.lower(), KNOWN)}"
+        raise DataError(f"source {source!r}", "is not known", hint)
     annotations, base, folder = coco_layout.find_json(root, source)
     return parse_coco(annotations, base, folder, source, segmentations=segmentations, extras=extras)
 

@@ -10,14 +10,12 @@ batches ahead, and a cache of decoded images keeps to its megabytes.
 from __future__ import annotations
 
 import atexit
-import functools
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
@@ -136,7 +134,12 @@ class Loader:
         answers: Any = iter(self._loader)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)
-        kill = functools.partial(_kill, answers._workers)
+
+        def kill() -> None:
+            for process in answers._workers:
+                if process.is_alive():
+                    process.kill()
+
         atexit.register(kill)
         try:
             yield answers
@@ -144,12 +147,6 @@ class Loader:
             answers._shutdown_workers()
             kill()
             atexit.unregister(kill)
-
-
-def _kill(processes: Sequence[BaseProcess]) -> None:
-    for process in processes:
-        if process.is_alive():
-            process.kill()
 
 
 class _Failure(NamedTuple):
