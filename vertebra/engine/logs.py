@@ -105,12 +105,7 @@ def short_number(value: float) -> str:
 
 
 def progress(
-    items: Iterable[Item],
-    *,
-    description: str,
-    total: int | None = None,
-    initial: int = 0,
-    plain_lines: bool = True,
+    items: Iterable[Item], *, description: str, total: int | None = None, initial: int = 0, plain_lines: bool = True
 ) -> Iterator[Item]:
     """Yield `items`, with a bar on a terminal and otherwise a log line every half minute.
 

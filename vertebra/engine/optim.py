@@ -12,12 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 
 def parameter_groups(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    decay_norms: bool = True,
-    layer_decay: float = 1.0,
+    model: nn.Module, *, lr: float, weight_decay: float, decay_norms: bool = True, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Return the trained parameters of `model` in groups of one rate each: those that decay, and those that do not.
 

@@ -197,8 +197,7 @@ class RunDirectory:
             if state and state["record"]["best_iteration"] == done:
                 self.checkpoints.mark_best(self.checkpoints.path(done))  # the kill may have come just before that
             keep_lines(
-                self.metrics_file,
-                lambda line: line["iteration"] <= (done if is_training_line(line) else evaluated),
+                self.metrics_file, lambda line: line["iteration"] <= (done if is_training_line(line) else evaluated)
             )
         self.world.barrier()
         return state

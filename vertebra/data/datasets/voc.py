@@ -76,10 +76,7 @@ def parse_voc(root: Path, parts: Sequence[str], source: str, *, extras: bool = F
     own = class_names_of([one for _, one, _ in found], all(int(part[3:7]) in YEARS for part, *_ in found))
     parsed = [
         xml_dataset(
-            one,
-            part,
-            Classes(own),
-            name_hint=f"correct the name, or read a set of other classes as vocxml:{folder}",
+            one, part, Classes(own), name_hint=f"correct the name, or read a set of other classes as vocxml:{folder}"
         )
         for part, one, folder in found
     ]

@@ -93,12 +93,7 @@ def read_images(found: XmlSet, listed: Sequence[Listed]) -> XmlSet:
 
 
 def xml_dataset(
-    found: XmlSet,
-    source: str,
-    classes: Classes,
-    *,
-    titles: Sequence[str] = (),
-    name_hint: str = "correct the name",
+    found: XmlSet, source: str, classes: Classes, *, titles: Sequence[str] = (), name_hint: str = "correct the name"
 ) -> Parsed:
     """Return images and objects as a data set; objects of other classes are faults.
 

@@ -82,12 +82,7 @@ class TrainPlan:
     """
 
     def __init__(
-        self,
-        groups_I: np.ndarray,
-        global_batch: int,
-        seed: int,
-        repeats: int = 1,
-        factors_I: np.ndarray | None = None,
+        self, groups_I: np.ndarray, global_batch: int, seed: int, repeats: int = 1, factors_I: np.ndarray | None = None
     ) -> None:
         self.groups_I = np.asarray(groups_I)
         self.global_batch = global_batch
@@ -214,11 +209,7 @@ def evenly(count: int, limit: int | None) -> np.ndarray:
 
 
 def try_samples(
-    sample: Callable[[int], _Sample],
-    wanted: int,
-    request: Request,
-    plan: TrainPlan | None,
-    skipped: list[str],
+    sample: Callable[[int], _Sample], wanted: int, request: Request, plan: TrainPlan | None, skipped: list[str]
 ) -> _Sample:
     """Return sample(wanted) or, with a plan, if that image is bad, the sample of another of its group.
 

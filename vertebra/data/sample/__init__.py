@@ -7,11 +7,4 @@ from vertebra.data.sample.spec import SampleSpec, generator_hash
 from vertebra.data.sample.statistics import scene_statistics
 from vertebra.data.sample.write import SampleSummary, write_sample_set
 
-__all__ = [
-    "CLASS_NAMES",
-    "SampleSpec",
-    "SampleSummary",
-    "generator_hash",
-    "scene_statistics",
-    "write_sample_set",
-]
+__all__ = ["CLASS_NAMES", "SampleSpec", "SampleSummary", "generator_hash", "scene_statistics", "write_sample_set"]

@@ -61,11 +61,7 @@ class SampleSummary:
 
 
 def write_sample_set(
-    root: Path | str,
-    spec: SampleSpec | None = None,
-    *,
-    processes: int = 0,
-    progress: Progress | None = None,
+    root: Path | str, spec: SampleSpec | None = None, *, processes: int = 0, progress: Progress | None = None
 ) -> SampleSummary:
     """Draw the sample set into the directory `root`, or find it there already.
 
