@@ -31,7 +31,7 @@ def main() -> None:
         def save_behind() -> None:
             """The copy alone: this is what the loop waits for. The write ends before the next save begins."""
             began = time.perf_counter()
-            checkpoints.save_behind(state)
+            checkpoints.save_in_background(state)
             behind.append(time.perf_counter() - began)
             checkpoints.wait()
 
