@@ -60,30 +60,24 @@ class PictureReader:
     originals: bool
 
     def __call__(self, request: Request) -> PictureBatch:
-        places, contents, pictures, skipped = [], [], [], []
+        read: list[tuple[int, bytes, np.ndarray]] = []
+        skipped: list[str] = []
         for place in request.indices:
-            path = self.paths[place]
             try:
-                content = read_bytes(path)
-                pictures.append(decode_bytes(content, path))
+                content = read_bytes(self.paths[place])
+                read.append((place, content, decode_bytes(content, self.paths[place])))
             except BadSample as error:
                 skipped.append(f"{error.where}: {error.reason}")
-                continue
-            places.append(place)
-            contents.append(content)
-        sizes_hw: list[Size] = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+        sizes_hw: list[Size] = [(picture_HW3.shape[0], picture_HW3.shape[1]) for _, _, picture_HW3 in read]
         canvas_hw = self.view.canvas(sizes_hw)
-        small = [
-            self._resized(self.paths[place], content, picture_HW3, canvas_hw)
-            for place, content, picture_HW3 in zip(places, contents, pictures)
-        ]
+        small = [self._resized(self.paths[place], content, picture, canvas_hw) for place, content, picture in read]
         return PictureBatch(
             inputs=(image_batch(small, canvas_hw),),
-            image_ids=tuple(place + 1 for place in places),
+            image_ids=tuple(place + 1 for place, *_ in read),
             skipped=tuple(skipped),
             iteration=request.iteration,
             sizes_hw=tuple(sizes_hw),
-            originals=tuple(map(torch.from_numpy, pictures)) if self.originals else (),
+            originals=tuple(torch.from_numpy(picture_HW3) for _, _, picture_HW3 in read) if self.originals else (),
         )
 
     def batch_bytes(self, images: int) -> int:
