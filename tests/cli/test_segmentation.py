@@ -246,7 +246,7 @@ def test_a_video_has_a_map_a_frame_and_other_views_other_maps(finished: Path, sa
     ("change", "sentence"),
     [
         (("--weights", ""), "--weights is missing"),
-        (("--dataset", "maps"), "--train-source is missing"),
+        (("--dataset", "maps"), "--dataset maps needs --train-source maps:DIR/train and --test-source maps:DIR/val"),
         (("--dataset", "pets"), "dataset 'pets' is not one of voc12, voc12aug"),
         (("--input.scale", 2, 1), "input.scale is the least and the greatest factor"),
         (("--model.norms", "frozen"), "--weights none"),

@@ -155,7 +155,7 @@ def evaluate(settings: Settings, world: World) -> int:
     classes = common_classes(nets, dataset.class_names, settings.data)
     if there < len(dataset.class_names) and world.is_main:
         print(f"{settings.data} has {there} of ImageNet's 1,000 classes: the networks may answer with any of them")
-    ids = read_synsets(settings.synsets, classes) if settings.synsets else list(range(1, len(classes) + 1))
+    ids = read_synsets(settings.synsets, classes)
     plan = plan_views(
         nets,
         settings.views,

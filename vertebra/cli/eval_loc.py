@@ -96,7 +96,7 @@ def evaluate(settings: Settings, world: World) -> int:
     classified = PredictedClasses(recipe, test_set, world)
     if settings.ilsvrc and recipe.classifier is None:
         raise RecipeError("--ilsvrc holds guesses of classes: name what predicts them with --classifier FILE")
-    ids = read_synsets(settings.synsets, known) if settings.synsets else list(range(1, len(known) + 1))
+    ids = read_synsets(settings.synsets, known)
     backbone = build_backbone(recipe, 1000)
     adopt_identity(facts, backbone, path)
     model = build_localisation.build_localizer(recipe, backbone, len(known))

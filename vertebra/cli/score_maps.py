@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertebra.cli.score_intervals import intervals
-from vertebra.ground.formats import counted
+from vertebra.ground.formats import counted, points
 from vertebra.ground.parse import as_json
 from vertebra.ground.table import Row, Table
 
@@ -41,10 +41,10 @@ def score(options: Settings) -> dict[str, Any]:
     columns = zip(known.class_names, as_json(iou_C.tolist()), true_C.tolist())
     of_classes = {name: {"IoU": iou, "pixels": pixels} for name, iou, pixels in columns}
     title = f"{counted(len(known), 'image')}, {counted(len(known.class_names), 'class')} (-: no pixel)"
-    rows = [Row(name, [_written(value), MEANINGS[name]]) for name, value in figures.items()]
+    rows = [Row(name, [points(value), MEANINGS[name]]) for name, value in figures.items()]
     print(Table(title, ["value", "meaning"], rows, corner="figure", left=frozenset({"meaning"})).text())
     if options.per_class:
-        lines = [Row(name, [_written(one["IoU"]), str(one["pixels"])]) for name, one in of_classes.items()]
+        lines = [Row(name, [points(one["IoU"]), str(one["pixels"])]) for name, one in of_classes.items()]
         print("\n" + Table("", ["IoU", "true pixels"], lines, corner="class").text())
     if scores.unanswered:
         print(f"Note: {counted(scores.unanswered, 'labelled pixel')} are 255 in the maps, no class: counted as wrong")
@@ -60,7 +60,3 @@ def score(options: Settings) -> dict[str, Any]:
         return resample_pixels(counts, known.class_names, counts_SI)["mIoU"]
 
     return result | intervals(options, "mIoU", sides, resample, images=len(known))
-
-
-def _written(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -158,7 +159,7 @@ DETECTION_SETS: dict[str, tuple[str, str]] = {
     "vocxml": ("", ""),
 }
 # How one's own sources are written, after `NAME:`.
-OWN_SOURCES = {"json": "{}.json", "yolo": "data.yaml/{}", "vocxml": "DIR/{}"}
+OWN_SOURCES = {"json": "{}.json", "yolo": "data.yaml/{}", "vocxml": "DIR/{}", "maps": "DIR/{}"}
 
 # The recipe that a data set gets when no --config names another.
 DEFAULT_RECIPES: dict[str, str] = {
@@ -482,6 +483,22 @@ def refuse_warmup_until_error(solver: Solver) -> None:
         raise ValueError("solver.warmup_until_error follows a classifier's error, which no other training measures")
 
 
+def source_of(recipe: Any, part: Literal["train", "test"], sets: Mapping[str, tuple[str, str]]) -> str:
+    """Return a recipe's training or test source, its own or that of its data set among `sets`.
+
+    Raises RecipeError when the data set is one's own and the source is missing; of a training, all that it lacks.
+    """
+    own = zip(("train", "test"), (recipe.train_source, recipe.test_source), sets[recipe.dataset])
+    sources = {name: given or default for name, given, default in own}
+    if sources[part]:
+        return sources[part]
+    also = ("test",) if part == "train" and not recipe.validation else ()
+    form = f"{recipe.dataset}:{OWN_SOURCES[recipe.dataset]}"
+    splits = {"train": "train", "test": "val"}
+    lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
+    raise RecipeError(f"--dataset {recipe.dataset} needs {' and '.join(lacking)}")
+
+
 def check_positives(name: str, samples: int, share_name: str, share: float) -> None:
     """Raises ValueError where a detector's loss samples no positive box: then none is ever learnt."""
     if int(samples * share) < 1:
@@ -532,5 +549,5 @@ def may_differ(recipe: Recipe) -> frozenset[str]:
 
 def _without_directory(source: str) -> str:
     kind, colon, path = source.partition(":")
-    is_own = colon and kind.removesuffix("0") in (*OWN_SOURCES, "maps")
+    is_own = colon and kind.removesuffix("0") in OWN_SOURCES
     return f"{kind}:{Path(path).name}" if is_own else source

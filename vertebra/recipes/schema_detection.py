@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
     DETECTION_SETS,
-    OWN_SOURCES,
     Body,
     CellRecipe,
     Count,
@@ -25,6 +23,7 @@ from vertebra.recipes.schema import (
     refuse_warmup_until_error,
     require_length,
     require_weights,
+    source_of,
 )
 
 FPN_LEVELS = 5  # strides 4 to 64
@@ -297,19 +296,8 @@ class DetectionRecipe(CellRecipe):
         )
 
     def source(self, part: Literal["train", "test"]) -> str:
-        """Return the training or the test source as `data.open_detection` takes it.
-
-        Raises RecipeError when the data set is one's own and the source is missing; of a training, all that it lacks.
-        """
-        own = zip(("train", "test"), (self.train_source, self.test_source), DETECTION_SETS[self.dataset])
-        sources = {name: given or default for name, given, default in own}
-        if sources[part]:
-            return sources[part]
-        also = ("test",) if part == "train" and not self.validation else ()
-        form = f"{self.dataset}:{OWN_SOURCES[self.dataset]}"
-        splits = {"train": "train", "test": "val"}
-        lacking = [f"--{name}-source {form.format(splits[name])}" for name in (part, *also) if not sources[name]]
-        raise RecipeError(f"--dataset {self.dataset} needs {' and '.join(lacking)}")
+        """Return the training or the test source as `data.open_detection` takes it. Raises RecipeError."""
+        return source_of(self, part, DETECTION_SETS)
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from vertebra.ground.errors import RecipeError
 from vertebra.recipes.schema import (
     CellRecipe,
     Pipeline,
@@ -19,6 +18,7 @@ from vertebra.recipes.schema import (
     refuse_warmup_until_error,
     require_length,
     require_weights,
+    source_of,
 )
 from vertebra.recipes.schema_detection import Side
 
@@ -158,12 +158,9 @@ class SegmentationRecipe(CellRecipe):
             ),
         )
 
-    def source(self, split: Literal["train", "test"]) -> str:
-        """Return what is trained or tested on. Raises RecipeError where one's own sets are not named."""
-        asked = getattr(self, f"{split}_source") or SEGMENTATION_SETS[self.dataset][split == "test"]
-        if not asked:
-            raise RecipeError(f"--{split}-source is missing: --dataset maps needs it, as maps:DIR/{split}")
-        return asked
+    def source(self, part: Literal["train", "test"]) -> str:
+        """Return the training or the test source as `data.open_semantic` takes it. Raises RecipeError."""
+        return source_of(self, part, SEGMENTATION_SETS)
 
     def require_inputs(self) -> None:
         """Raise RecipeError where a training lacks what has no default."""

@@ -90,13 +90,15 @@ def ilsvrc_text(predictions: ClassPredictions, ids_C: Sequence[int], file_names:
     return "".join(" ".join(str(ids_C[best]) for best in predictions.best_NK[place]) + "\n" for place in order)
 
 
-def read_synsets(path: Path, class_names: Sequence[str]) -> list[int]:
-    """Return the ILSVRC id of each class, from a text file of the development kit's synsets.
+def read_synsets(path: Path | None, class_names: Sequence[str]) -> list[int]:
+    """Return the ILSVRC id of each class, from a text file of the development kit's synsets; None: 1 and so on.
 
     Lines `n02119789 1`, or `n02119789` alone, whose number of the line is its id; classes that the network does not
     know are passed over. (The kit itself has them in meta.mat as WNID and ILSVRC2012_ID; that order is not the
     alphabet's.) Raises UserError, OSError.
     """
+    if path is None:
+        return list(range(1, len(class_names) + 1))
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def response_deviations(
     numbers that are not finite.
     """
     sums_3 = {name: torch.zeros(3, dtype=torch.float64, device=device) for name in layers}
-    hooks = [module.register_forward_hook(_adding_to(sums_3[name])) for name, module in layers.items()]
+    hooks = [module.register_forward_hook(partial(_add, sums_3[name])) for name, module in layers.items()]
     images = 0
     try:
         with evaluating(model):
@@ -43,15 +44,11 @@ def response_deviations(
     return {name: _deviation(name, sum_3) for name, sum_3 in sums_3.items()}, images
 
 
-def _adding_to(sums_3: Tensor) -> Any:
-    """A hook that adds count, sum and sum of squares of the layer's output; the output may change in place after it."""
-
-    def add(module: nn.Module, inputs: Any, output_NCHW: Tensor) -> None:
-        # A layer gives tens of millions of values: float32 would lose the small ones' squares.
-        values = output_NCHW.detach().double()
-        sums_3.add_(torch.stack([sums_3.new_tensor(values.numel()), values.sum(), values.square().sum()]))
-
-    return add
+def _add(sums_3: Tensor, module: nn.Module, inputs: Any, output_NCHW: Tensor) -> None:
+    """Add count, sum and sum of squares of a layer's output; the output may change in place after it."""
+    # A layer gives tens of millions of values: float32 would lose the small ones' squares.
+    values = output_NCHW.detach().double()
+    sums_3.add_(torch.stack([sums_3.new_tensor(values.numel()), values.sum(), values.square().sum()]))
 
 
 def _deviation(name: str, sums_3: Tensor) -> float:

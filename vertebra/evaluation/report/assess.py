@@ -12,10 +12,9 @@ from vertebra.evaluation.report.comparable import HeadRuns
 from vertebra.evaluation.report.content import ClassRow, Comparison, Content, Protocol, RunFacts, SideFacts
 from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
-from vertebra.evaluation.report.pixel_scores import PixelScores
 from vertebra.evaluation.report.reasons import reasons
 from vertebra.evaluation.report.runs import Run
-from vertebra.evaluation.report.scores import RESAMPLES, Scores
+from vertebra.evaluation.report.scores import RESAMPLES, PixelScores, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
 from vertebra.evaluation.report.task import DETECTION, Task
 from vertebra.evaluation.statistics.comparison import corrected

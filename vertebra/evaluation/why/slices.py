@@ -24,7 +24,6 @@ from vertebra.evaluation.metrics.average_precision import (
     COCO_LEVELS,
     BoolArray,
     FloatArray,
-    IntArray,
     Matched,
     mean_of_known,
 )
@@ -62,14 +61,13 @@ class SliceFigures:
 def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]:
     """Return the figures of COCO's three sizes, and of equal parts of the truths by area."""
     areas_G, areas_D, wanted_G = overlaps.area_G, overlaps.area_D, ~overlaps.aside_G
-    no_edges: FloatArray = np.zeros(0)
     coco = [
         Slice(name, wanted_G & (areas_G >= low) & (areas_G <= high), (areas_D >= low) & (areas_D <= high))
         for name, (low, high) in list(SIZES.items())[1:]
     ]
-    edges = (
-        np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES)) if wanted_G.any() else no_edges
-    )
+    edges: FloatArray = np.zeros(0)
+    if wanted_G.any():
+        edges = np.unique(np.quantile(areas_G[wanted_G], np.arange(1, QUANTILES) / QUANTILES))
     part_G, part_D = np.digitize(areas_G, edges), np.digitize(areas_D, edges)
     # By the square root: a side is easier to picture than an area.
     quantiles = [
@@ -82,22 +80,23 @@ def by_size(overlaps: Overlaps) -> tuple[list[SliceFigures], list[SliceFigures]]
 def by_crowding(overlaps: Overlaps, truth: Truth) -> dict[str, list[SliceFigures]]:
     """Return figures by greatest IoU with another truth of the image, or of its class, and by the number of others."""
     others_G, pairs = neighbours(truth)
+    wanted_G, every_D = ~overlaps.aside_G, np.ones(len(overlaps.score_D), dtype=bool)
+    iou_G, iou_in_class_G = np.zeros(len(others_G)), np.zeros(len(others_G))
     same_P = overlaps.class_G[pairs.detection_P] == overlaps.class_G[pairs.truth_P]
-    return {
-        "overlap": _by_overlap(overlaps, _greatest(pairs.detection_P, pairs.iou_P, len(others_G))),
-        "overlap_in_class": _by_overlap(
-            overlaps, _greatest(pairs.detection_P[same_P], pairs.iou_P[same_P], len(others_G))
-        ),
-        "neighbours": _crowding(
-            overlaps,
-            np.searchsorted(NEIGHBOURS, others_G),
-            [
-                "alone",
-                *(f"{low + 1} to {high}" for low, high in pairwise(NEIGHBOURS)),
-                f"over {NEIGHBOURS[-1]}",
-            ],
-        ),
+    np.maximum.at(iou_G, pairs.detection_P, pairs.iou_P)
+    np.maximum.at(iou_in_class_G, pairs.detection_P[same_P], pairs.iou_P[same_P])
+    by_iou = ["none", *_ranges([f"{bound:g}" for bound in OVERLAPS[1:]], "")]
+    by_number = ["alone", *(f"{low + 1} to {high}" for low, high in pairwise(NEIGHBOURS)), f"over {NEIGHBOURS[-1]}"]
+    parts = {
+        "overlap": (np.searchsorted(OVERLAPS, iou_G), by_iou),
+        "overlap_in_class": (np.searchsorted(OVERLAPS, iou_in_class_G), by_iou),
+        "neighbours": (np.searchsorted(NEIGHBOURS, others_G), by_number),
     }
+    slices = {
+        what: [Slice(name, wanted_G & (part_G == part), every_D, normalised=True) for part, name in enumerate(names)]
+        for what, (part_G, names) in parts.items()
+    }
+    return {what: slice_figures(overlaps, some) for what, some in slices.items()}
 
 
 def slice_figures(overlaps: Overlaps, slices: Sequence[Slice]) -> list[SliceFigures]:
@@ -134,26 +133,6 @@ def _class_ap(matched: Matched, part: int, all_truths: int | None) -> FloatArray
             for t in range(matched.thresholds)
         ]
     )
-
-
-def _by_overlap(overlaps: Overlaps, iou_G: FloatArray) -> list[SliceFigures]:
-    names = ["none", *_ranges([f"{bound:g}" for bound in OVERLAPS[1:]], "")]
-    return _crowding(overlaps, np.searchsorted(OVERLAPS, iou_G), names)
-
-
-def _crowding(overlaps: Overlaps, part_G: IntArray, names: Sequence[str]) -> list[SliceFigures]:
-    every_D = np.ones(len(overlaps.score_D), dtype=bool)
-    wanted_G = ~overlaps.aside_G
-    return slice_figures(
-        overlaps,
-        [Slice(name, wanted_G & (part_G == part), every_D, normalised=True) for part, name in enumerate(names)],
-    )
-
-
-def _greatest(truth_P: IntArray, iou_P: FloatArray, truths: int) -> FloatArray:
-    greatest_G = np.zeros(truths)
-    np.maximum.at(greatest_G, truth_P, iou_P)
-    return greatest_G
 
 
 def _ranges(edges: Sequence[str], unit: str) -> list[str]:

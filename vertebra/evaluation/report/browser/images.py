@@ -10,11 +10,13 @@ the file's order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
 from vertebra.evaluation.metrics.files import Entry, Truth
@@ -185,11 +187,6 @@ def size_of(image: Entry, path: Path | None, boxes: Sequence[Sequence[float]]) -
     if image.get("width") and image.get("height"):
         return image["width"], image["height"]
     if path is not None:
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(path) as opened:
-                return opened.size
-        except (OSError, UnidentifiedImageError):
-            pass
+        with suppress(OSError), Image.open(path) as opened:
+            return opened.size
     return max([x + w for x, _, w, _ in boxes] + [1.0]), max([y + h for _, y, _, h in boxes] + [1.0])

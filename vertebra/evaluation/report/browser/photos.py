@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from vertebra.ground.cores import usable_cores
 
 # Longer side in pixels and JPEG quality, tried in turn until all thumbnails fit into the page.
 THUMBNAILS = ((800, 82), (640, 80), (512, 76), (400, 74), (320, 68), (224, 60), (160, 50))
 THUMBNAIL_BYTES = 9_000_000  # of JPEG; a third more as base64: the page stays near 12 MB
+REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 TRIED = 24  # images that the size of all is estimated from
 
 Size = tuple[int, int]
@@ -46,8 +49,6 @@ def thumbnails(paths: Sequence[Path | None], sizes_wh: Sequence[Size | None]) ->
 
 @contextmanager
 def _single_threaded_cv2() -> Iterator[None]:
-    import cv2
-
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -61,8 +62,6 @@ def _bytes(encoded: Any) -> int:
 
 
 def _small_jpeg(image: tuple[Path | None, Size | None], form: tuple[int, int]) -> bytes | None:
-    import cv2
-
     path, size_wh = image
     longer_side, quality = form
     pixels = None if path is None else load(path, size_wh, longer_side)
@@ -80,10 +79,8 @@ def load(path: Path, size_wh: Size | None, longer_side: int) -> Any:
 
     JPEGs much larger than `longer_side` are decoded at a half, a quarter or an eighth of their size, which is quicker.
     """
-    import cv2
-
     times = 0 if size_wh is None else max(size_wh) // longer_side
-    reduced = next((way for least, way in _ways(cv2) if times >= least), cv2.IMREAD_COLOR)
+    reduced = next((way for least, way in REDUCED if times >= least), cv2.IMREAD_COLOR)
     read: Callable[[int], Any] = lambda flags: cv2.imread(str(path), flags)  # noqa: E731
     try:
         pixels = read(reduced)
@@ -92,10 +89,6 @@ def load(path: Path, size_wh: Size | None, longer_side: int) -> Any:
     except cv2.error:  # such as more pixels than OpenCV reads
         return None
     return pixels
-
-
-def _ways(cv2: Any) -> tuple[tuple[int, int], ...]:
-    return (8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)
 
 
 def _is_turned(found_wh: Size, truth_wh: Size) -> bool:
