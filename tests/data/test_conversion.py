@@ -73,8 +73,8 @@ def test_coco_to_voc_and_back_keeps_boxes_and_flags_and_says_what_it_loses(mixed
     voc, sentences = to("voc", mixed, tmp_path / "voc")
     same_objects(mixed, voc, by_stem=True)
     assert voc.difficult_K.tolist() == [True, True, False], "the crowd is difficult"
-    for part in ("1 crowd regions (written as difficult objects)", "3 masks", "fields 'keypoints' of objects",
-                 "2 category ids", "3 image ids", "1 areas that are not their box's", "fields 'license' of images",
+    for part in ("1 crowd region (written as difficult)", "3 masks", "field 'keypoints' of objects",
+                 "2 category ids", "3 image ids", "1 area unlike the box's", "field 'license' of images",
                  "Of the file itself stayed behind: info", "VOC's own tools read whole pixels"):  # fmt: skip
         assert part in sentences, part
     assert "truncated" not in sentences and [json.loads(one) for one in voc.object_extras][1] == {"truncated": 1}
@@ -87,8 +87,8 @@ def test_coco_to_voc_and_back_keeps_boxes_and_flags_and_says_what_it_loses(mixed
 def test_coco_to_yolo_and_back_gives_the_same_boxes(mixed: DetectionDataset, tmp_path: Path):
     yolo, sentences = to("yolo", mixed, tmp_path / "yolo")
     same_objects(mixed, yolo, by_stem=True)
-    for part in ("1 crowd flags (such regions become ordinary objects", "1 difficult flags", "masks (--polygons",
-                 "fields 'truncated' of objects", "3 annotation ids"[2:]):  # fmt: skip
+    for part in ("1 crowd flag (such regions become ordinary objects", "1 difficult flag", "masks (--polygons",
+                 "field 'truncated' of objects", "3 annotation ids"[2:]):  # fmt: skip
         assert part in sentences, part
     assert (tmp_path / "yolo" / "labels" / "val" / "c" / "d e.txt").read_text() == "", "an image without objects"
     back, _ = to("voc", yolo, tmp_path / "voc")
@@ -101,7 +101,7 @@ def test_outlines_keep_polygons_and_join_those_of_one_object(mixed: DetectionDat
     assert by_stem["b"].segmentations[0] == [[10.5, 20.25, 40.625, 20.25, 40.625, 60.25]]
     assert by_stem["a"].segmentations[0] == [[0, 0, 8, 0, 8, 9, 0, 9]]
     assert by_stem["b"].areas_G[1] == pytest.approx(6 + 2), "of both parts"
-    for part in ("1 run-length masks (their box", "1 masks of several polygons as such"):
+    for part in ("1 run-length mask (the box", "1 mask of several polygons as such"):
         assert part in sentences
     same_objects(mixed, yolo, by_stem=True, atol=1e-6)
 
@@ -126,7 +126,7 @@ def test_polygons_of_one_object_joined_cover_the_same_pixels(shared_data: Path):
 def test_crowd_regions_can_be_left_out_and_are_counted(mixed: DetectionDataset, tmp_path: Path):
     for form in ("coco", "voc", "yolo"):
         less, sentences = to(form, mixed, tmp_path / form, crowd="drop")
-        assert len(less.labels_K) == 2 and "1 crowd regions (left out, as --crowd drop says)" in sentences
+        assert len(less.labels_K) == 2 and "1 crowd region (left out, as --crowd drop says)" in sentences
 
 
 def test_voc_to_coco_and_back_loses_nothing_at_all(tmp_path: Path):
@@ -266,7 +266,7 @@ def test_what_lies_beyond_the_edge_is_clipped_and_what_has_no_size_stays_behind(
     for form, how in (("voc", {}), ("yolo", {}), ("yolo", {"polygons": True})):
         again, sentences = to(form, dataset, tmp_path / f"{form}{len(how)}", **how)
         assert sorted(again.bbox_xywh_K4.tolist()) == [[0, 0, 8, 9], [0, 20, 60, 60]]
-        assert "1 parts of boxes beyond the image's edge (they are clipped)" in sentences
-        assert "1 objects of zero size" in sentences
+        assert "1 part of boxes beyond the image's edge (clipped)" in sentences
+        assert "1 object of zero size" in sentences
     again, sentences = to("coco", dataset, tmp_path / "coco")
     assert again.bbox_xywh_K4.tolist() == dataset.bbox_xywh_K4.tolist() and sentences == ""

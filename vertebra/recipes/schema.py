@@ -449,7 +449,6 @@ class BackboneRecipe(RunRecipe):
         )
 
     def require_inputs(self) -> None:
-        """Raise RecipeError where a training lacks what has no default."""
         super().require_inputs()
         require_length(self.solver, self.eval_period)
 

@@ -155,7 +155,6 @@ class CompareRecipe(Jobs):
     )
 
     def check(self) -> None:
-        """Raise ValueError with a sentence for fields that do not go together."""
         self.check_place()
         self._check_entries()
         share = CompareRecipe.model_fields["sweep_share"].default

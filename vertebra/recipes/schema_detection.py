@@ -300,7 +300,6 @@ class DetectionRecipe(CellRecipe):
         return source_of(self, part, DETECTION_SETS)
 
     def require_inputs(self) -> None:
-        """Raise RecipeError where a training lacks what has no default."""
         require_weights(self.weights, self.model)
         self.source("train")
         super().require_inputs()

@@ -132,7 +132,6 @@ class LocalisationRecipe(RunRecipe):
         refuse_warmup_until_error(self.solver)
 
     def require_inputs(self) -> None:
-        """Raise RecipeError where a training lacks what has no default."""
         require_weights(self.weights, self.model)
         super().require_inputs()
         require_length(self.solver, self.eval_period)

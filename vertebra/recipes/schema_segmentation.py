@@ -163,7 +163,6 @@ class SegmentationRecipe(CellRecipe):
         return source_of(self, part, SEGMENTATION_SETS)
 
     def require_inputs(self) -> None:
-        """Raise RecipeError where a training lacks what has no default."""
         require_weights(self.weights, self.model)
         super().require_inputs()
         require_length(self.solver, self.eval_period)

@@ -92,7 +92,6 @@ class DepthRecipe(Jobs):
     report: Path | None = Field(None, description="Where the report goes; none: OUTPUT/report.")
 
     def check(self) -> None:
-        """Raise ValueError with a sentence where a net is named twice, or for a place that cannot be."""
         self.check_place()
         directories = [net.directory for net in self.all_nets()]
         twice = sorted({name for name in directories if directories.count(name) > 1})

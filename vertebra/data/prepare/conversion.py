@@ -63,7 +63,7 @@ def convert(
         raise DataError(f"--split {split!r}", "is not a plain name", "write one such as train")
     writer = FORMS[form](output, split, polygons=polygons)
     if crowd == "drop":
-        writer.lost["crowd regions (left out, as --crowd drop says)"] = int(dataset.crowd_K.sum())
+        writer.lost["crowd region", "(left out, as --crowd drop says)"] = int(dataset.crowd_K.sum())
         dataset = dataset.with_objects(~dataset.crowd_K)
     names = list(dataset.file_names) if form == "coco" and images == "none" else image_names(dataset, split)
     if form != "coco" or images != "none":

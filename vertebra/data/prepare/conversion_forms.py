@@ -20,10 +20,12 @@ from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.datasets.xml_objects import IMAGE_FIELDS, OBJECT_FIELDS, xml_text
 from vertebra.data.datasets.xml_sets import image_id
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
 
 class Form:
-    """One form of a data set on disk. lost: counts of what it cannot carry; remarks: sentences beside them.
+    """One form of a data set on disk. lost: counts of what it cannot carry, by (noun, what more to say of it); remarks:
+    sentences beside them.
 
     opened_as: the result as open_detection takes it. list_file: what makes the split known, which is written last.
     images: the folder of the pictures.
@@ -39,7 +41,7 @@ class Form:
         self.output, self.split, self.polygons = output, split, polygons
         self.source = self.opened_as.format(output=output, split=split)
         self.list_path = output / self.list_file.format(split=split)
-        self.lost: Counter[str] = Counter()
+        self.lost: Counter[tuple[str, str]] = Counter()
         self.remarks: list[str] = []
 
     def image_path(self, name: str) -> Path:
@@ -60,34 +62,34 @@ class Form:
         xywh_G4, (height, width) = dataset.bbox_xywh_K4[start:stop], dataset.sizes_hw_I2[index].tolist()
         for k, box, is_empty in zip(range(start, stop), xywh_G4.tolist(), are_empty(xywh_G4).tolist()):
             if is_empty:
-                self.lost["objects of zero size"] += 1
+                self.lost["object", "of zero size"] += 1
                 continue
             x, y, w, h = box
             x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
             if (x0, y0, x1, y1) != (x, y, x + w, y + h):
-                self.lost["parts of boxes beyond the image's edge (they are clipped)"] += 1
+                self.lost["part", "of boxes beyond the image's edge (clipped)"] += 1
                 box = [x0, y0, x1 - x0, y1 - y0]
             yield k, box
 
     def extras(self, texts: Sequence[str] | None, place: int, known: Sequence[str], what: str) -> dict[str, Any]:
         """Those of an image or object; what is not known is counted as lost. what: "images" or "objects"."""
         fields = json.loads(texts[place]) if texts is not None else {}
-        self.lost.update(f"fields {tag!r} of {what}" for tag in fields if tag not in known)
+        self.lost.update(("field", f"{tag!r} of {what}") for tag in fields if tag not in known)
         return fields
 
     def sentences(self) -> tuple[str, ...]:
-        lost = [f"{count} {what}" for what, count in self.lost.items() if count]
+        lost = [f"{counted(count, noun)} {rest}".rstrip() for (noun, rest), count in self.lost.items() if count]
         return (*([f"{self.title} cannot carry: {'; '.join(lost)}."] if lost else []), *self.remarks)
 
     def lose_ids(self, dataset: DetectionDataset, names: Sequence[str]) -> None:
         """Ids that a reader of this form would give otherwise."""
         ids = [image_id(stem_of(name)) for name in names]
-        self.lost["image ids (they follow from the files' names)"] = int(np.sum(dataset.image_ids_I != np.array(ids)))
+        self.lost["image id", "(they follow from the files' names)"] = int(np.sum(dataset.image_ids_I != np.array(ids)))
         numbers = np.arange(1, len(dataset.labels_K) + 1)
-        self.lost["annotation ids (objects are numbered)"] = int(np.sum(dataset.annotation_ids_K != numbers))
+        self.lost["annotation id", "(objects are numbered)"] = int(np.sum(dataset.annotation_ids_K != numbers))
         classes = range(1, len(dataset.class_names) + 1)
-        self.lost["category ids (classes are numbered)"] = sum(a != b for a, b in zip(dataset.category_ids, classes))
-        self.lost["supercategories"] = sum(map(bool, dataset.supercategories))
+        self.lost["category id", "(classes are numbered)"] = sum(a != b for a, b in zip(dataset.category_ids, classes))
+        self.lost["supercategory", ""] = sum(map(bool, dataset.supercategories))
 
     def lose_header(self, dataset: DetectionDataset) -> None:
         if header := json.loads(dataset.header):
@@ -95,7 +97,7 @@ class Form:
 
     def lose_areas(self, dataset: DetectionDataset) -> None:
         boxes_K = dataset.bbox_xywh_K4[:, 2] * dataset.bbox_xywh_K4[:, 3]
-        self.lost["areas that are not their box's"] = int(np.sum(~np.isclose(dataset.areas_K, boxes_K, rtol=1e-6)))
+        self.lost["area", "unlike the box's"] = int(np.sum(~np.isclose(dataset.areas_K, boxes_K, rtol=1e-6)))
 
 
 class CocoForm(Form):
@@ -127,8 +129,8 @@ class VocForm(Form):
         for k, box in self.objects(dataset, index):
             more = self.extras(dataset.object_extras, k, OBJECT_FIELDS, "objects")
             if dataset.segmentations is not None and dataset.segmentations[k]:
-                self.lost["masks"] += 1
-            self.lost["crowd regions (written as difficult objects)"] += bool(dataset.crowd_K[k])
+                self.lost["mask", ""] += 1
+            self.lost["crowd region", "(written as difficult)"] += bool(dataset.crowd_K[k])
             hard = bool(dataset.difficult_K[k] or dataset.crowd_K[k])
             class_name = dataset.class_names[dataset.labels_K[k] - 1]
             objects.append((class_name, box, hard, more))

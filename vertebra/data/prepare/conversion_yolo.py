@@ -15,7 +15,9 @@ from vertebra.data.datasets.yolo import polygon_bounds, signed_area
 from vertebra.data.datasets.yolo_layout import class_names, find_yaml, read_description
 from vertebra.data.prepare.conversion_forms import Form, refuse_names, write_new, write_over
 from vertebra.ground.errors import DataError
+from vertebra.ground.formats import counted
 
+BOX = ("box", "")  # that is not that of its outline
 _SAME_PX = 1e-3
 _DECIMALS = 12  # 1e-7 px of the largest images
 
@@ -42,10 +44,9 @@ class YoloForm(Form):
         height, width = dataset.sizes_hw_I2[index].tolist()
         lines = []
         for k, box in self.objects(dataset, index):
-            self.lost["crowd flags (such regions become ordinary objects; --crowd drop leaves them out)"] += bool(
-                dataset.crowd_K[k]
-            )
-            self.lost["difficult flags"] += bool(dataset.difficult_K[k])
+            what = "(such regions become ordinary objects; --crowd drop leaves them out)"
+            self.lost["crowd flag", what] += bool(dataset.crowd_K[k])
+            self.lost["difficult flag", ""] += bool(dataset.difficult_K[k])
             self.extras(dataset.object_extras, k, (), "objects")
             numbers = self._outline(dataset, k, box, (height, width)) if self.polygons else self._box(dataset, k, box)
             scales = (width, height) * (len(numbers) // 2)
@@ -61,14 +62,14 @@ class YoloForm(Form):
         self.lose_header(dataset)
         if self.moved_px > _SAME_PX:
             self.remarks.append(
-                f"A polygon's box is its bounds: {self.lost.pop('boxes')} boxes differ from their object's, "
+                f"A polygon's box is its bounds: {counted(self.lost.pop(BOX), 'box')} unlike the object's, "
                 f"by up to {self.moved_px:.3g} px."
             )
         write_over(self.list_path, yaml.safe_dump(self.description, sort_keys=False, allow_unicode=True).encode())
 
     def _box(self, dataset: DetectionDataset, k: int, box: Sequence[float]) -> list[float]:
         if dataset.segmentations is not None and dataset.segmentations[k]:
-            self.lost["masks (--polygons writes outlines)"] += 1
+            self.lost["mask", "(--polygons writes outlines)"] += 1
         x, y, w, h = box
         return [x + w / 2, y + h / 2, w, h]
 
@@ -80,16 +81,16 @@ class YoloForm(Form):
         x, y, w, h = box
         polygons = [one for one in value if len(one) >= 6] if isinstance(value, list) else []
         if not polygons:
-            kind = "objects without a mask" if value is None else "run-length masks"
-            self.lost[f"{kind} (their box is written as an outline)"] += 1
+            noun, of = ("object", "without a mask ") if value is None else ("run-length mask", "")
+            self.lost[noun, f"{of}(the box is written as an outline)"] += 1
             return [x, y, x + w, y, x + w, y + h, x, y + h]
         if len(polygons) > 1:
-            self.lost["masks of several polygons as such (they are joined by lines without width)"] += 1
+            self.lost["mask", "of several polygons as such (joined by lines without width)"] += 1
         outline = np.clip(np.reshape(join(polygons), (-1, 2)), 0, size_hw[::-1]).reshape(-1).tolist()
         x0, y0, width, height = polygon_bounds(outline)
         off_px = max(abs(x0 - x), abs(y0 - y), abs(x0 + width - x - w), abs(y0 + height - y - h))
         if off_px > _SAME_PX:
-            self.lost["boxes"] += 1
+            self.lost[BOX] += 1
             self.moved_px = max(self.moved_px, off_px)
         return outline
 

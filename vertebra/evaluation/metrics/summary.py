@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from vertebra.evaluation.metrics.coco import coco_figures
 from vertebra.evaluation.metrics.files import (
     MASKS,
+    CheckedTruth,
     Difficult,
     Entry,
     Predictions,
@@ -64,16 +63,10 @@ def nothing_to_score(truth: Truth) -> str:
     )
 
 
-def words(truth: Truth, *, difficult: Difficult = "ignore") -> list[str]:
+def words(truth: CheckedTruth, *, difficult: Difficult = "ignore") -> list[str]:
     """Return what to know of COCO's figures on a checked truth: what is odd in it, and where pycocotools' differ."""
-    objects = truth["annotations"]
-    aside_K = np.array([is_aside(entry) for entry in objects], bool)
-    image_K, class_K = (
-        np.unique([entry[key] for entry in objects], return_inverse=True)[1] for key in ("image_id", "category_id")
-    )
-    xywh_K4 = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
-    area_K = np.array([entry["area"] for entry in objects], np.float64)
-    columns = ObjectColumns(image_K.astype(np.int64), class_K.astype(np.int64), xywh_K4, area_K, aside_K)
+    aside_G = truth.crowd_G | truth.difficult_G
+    columns = ObjectColumns(truth.image_G, truth.class_G, truth.xywh_G4, truth.area_G, aside_G)
     found = [f"{reason}; {hint}" for reason, hint in doubts(columns)]
     return [*found, *filter(None, [ignored(truth) if difficult == "ignore" else ""])]
 

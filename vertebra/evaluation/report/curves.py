@@ -105,14 +105,15 @@ def side_curves(task: Task, side: Side) -> SideCurves:
     }
     return SideCurves(
         side.label,
-        loss=_rounded(thinned(smoothed(mean_curve(losses))), 5),
-        figures={name: _rounded(mean_curve(of_runs), 4) for name, of_runs in lines.items()},
+        loss=rounded(thinned(smoothed(mean_curve(losses))), 5),
+        figures={name: rounded(mean_curve(of_runs), 4) for name, of_runs in lines.items()},
         runs=[
-            RunCurves(seed, _rounded(thinned(loss), 5), {task.main: _rounded(line, 4)})
+            RunCurves(seed, rounded(thinned(loss), 5), {task.main: rounded(line, 4)})
             for seed, loss, line in zip(side.seeds, losses, lines[task.main])
         ],
     )
 
 
-def _rounded(points: Sequence[Point], digits: int) -> Line:
-    return [(x, round(y, digits)) for x, y in points]
+def rounded(points: Sequence[tuple[float, ...]], digits: int) -> list[Any]:
+    """Return points with x as it is and the values with so many decimals."""
+    return [(x, *(round(value, digits) for value in values)) for x, *values in points]

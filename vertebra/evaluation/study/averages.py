@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from vertebra.evaluation.report.curves import Point, smoothed, thinned
+from vertebra.evaluation.report.curves import Point, rounded, smoothed, thinned
 from vertebra.evaluation.statistics.comparison import mean_and_spread
 from vertebra.evaluation.study.protocols import Group
 
@@ -45,7 +44,7 @@ class Responses:
 def mean_curves(group: Group) -> Curves:
     train, _ = mean_curve([thinned(smoothed(run.train_curve, SMOOTHING)) for run in group.runs])
     test, band = mean_curve([run.test_curve for run in group.runs])
-    return Curves(**group.net.facts, train=_rounded(train), test=_rounded(test), test_band=_rounded(band))
+    return Curves(**group.net.facts, train=rounded(train, 4), test=rounded(test, 4), test_band=rounded(band, 4))
 
 
 def mean_curve(lines: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
@@ -61,11 +60,6 @@ def mean_curve(lines: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span
         if deviation is not None:
             spans.append((x, mean - deviation, mean + deviation))
     return points, spans
-
-
-def _rounded(points: Sequence[tuple[float, ...]]) -> list[Any]:
-    """For files: x as it is, values with four decimals."""
-    return [(x, *(round(value, 4) for value in values)) for x, *values in points]
 
 
 def mean_responses(group: Group) -> Responses | None:

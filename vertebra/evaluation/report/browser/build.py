@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vertebra.evaluation.metrics.average_precision import FloatArray, IntArray
-from vertebra.evaluation.metrics.files import Entry, Truth, class_names
+from vertebra.evaluation.metrics.files import Entry, Truth, class_names, read_truth
 from vertebra.evaluation.metrics.summary import is_aside
 from vertebra.evaluation.report.browser import stills
 from vertebra.evaluation.report.browser.images import (
@@ -68,7 +68,7 @@ def build_browser(
     first, second = pair
     f1_SI = np.stack([side.f1_I() for side in marked])
     difference_I = f1_SI[second] - f1_SI[first]
-    objects_I = _objects(truth)
+    objects_I = np.bincount(read_truth(truth).image_G, minlength=len(truth["images"]))
     places_N = choose(difference_I, objects_I, max_images)
     tops = [max([1.0, *side.score_D.tolist()]) for side in marked]  # scores may be percent
     floors = _floors(marked, places_N, tops)
@@ -99,13 +99,6 @@ def build_browser(
     )  # fmt: skip
     scripts = text_of("shared.js", "model.js", "boxes.js", "viewer.js", "browser.js")
     return Browser(gallery, Markup(markup), text_of("browser.css"), scripts)
-
-
-def _objects(truth: Truth) -> IntArray:
-    """Return the number of objects of each image."""
-    place = {image["id"]: i for i, image in enumerate(truth["images"])}
-    places_G = np.array([place[entry["image_id"]] for entry in truth["annotations"]], dtype=np.int64)
-    return np.bincount(places_G, minlength=len(place))
 
 
 def _floors(marked: Sequence[Detections], places_N: IntArray, tops: Sequence[float]) -> list[float]:
