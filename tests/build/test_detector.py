@@ -111,6 +111,7 @@ def test_a_dilated_body_ends_at_stride_16_and_a_frozen_one_stays_frozen() -> Non
     ("model", "sentence"),
     [
         ({"body": "fpn", "pooling": "pool"}, "pool has no form for a pyramid"),
+        ({"body": "fpn", "pooling": "pool", "anchor_sizes": [32]}, r"pool has no form .*; model.anchor_sizes has 1"),
         ({"rois": 3}, r"model.rois 3 leaves no place to a positive at model.roi_positive 0.25.* set it to 4 or more"),
         ({"body": "fpn", "anchor_sizes": [32, 64]}, r"has 2 sizes, and a pyramid 5 levels .* 32 64 128 256 512"),
     ],

@@ -219,6 +219,7 @@ def test_odd_pictures_have_maps_as_they_are_seen(finished: Path, sample: Path, t
     ("flags", "sentence"),
     [
         (("--score", 0.5), "--score: is of a detector, and"),
+        (("--score", 0), "--score: is of a detector, and"),
         (("--classes", "discs"), "did you mean disc?"),
         (("--scales", 0), "factors are above 0"),
     ],

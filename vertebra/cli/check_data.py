@@ -124,11 +124,10 @@ def _anchors(name: str) -> Anchors:
     """Return a detection recipe's anchors. Raises RecipeError."""
     from vertebra.data.prepare.anchor_fit import Anchors
     from vertebra.data.transforms.canvases import FixedView
-    from vertebra.recipes.command_line import find_recipe, read_yaml, validated
+    from vertebra.recipes.command_line import find_recipe, load_recipe
     from vertebra.recipes.schema_detection import FPN_LEVELS, DetectionRecipe
 
-    file = find_recipe(name)
-    recipe = validated(DetectionRecipe, read_yaml(file), str(file), is_part=True)
+    recipe = load_recipe(DetectionRecipe, find_recipe(name))
     model = recipe.model
     strides = {"c4": (model.cut_stride,), "dc5": (16,), "fpn": tuple(4 << level for level in range(FPN_LEVELS))}
     return Anchors(

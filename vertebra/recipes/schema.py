@@ -122,6 +122,10 @@ Track = Annotated[
     ),
 ]
 Pipeline = Annotated[str, BeforeValidator(read_pipeline)]
+PIPELINE = (
+    "A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: {argument: value}}. "
+    "It sees the whole image, decoded in full"
+)
 # Of a test: the precision of the training, or another.
 TestPrecision = Annotated[
     Literal["recipe", "auto", "fp32", "bf16", "fp16"], Field(description="recipe: as in training.")
@@ -356,9 +360,8 @@ class ClassificationInput(Recipe):
     erase: float = Field(0.0, ge=0, le=1, description="Probability that a random rectangle is erased.")
     albumentations: Pipeline = Field(
         "",
-        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
-        "{argument: value}}. It sees the whole image, decoded in full; all other settings apply to what it gives. With "
-        "a crop of its own set augment to none, which then resizes its images to size.",
+        description=f"{PIPELINE}; all other settings apply to what it gives. With a crop of its own set augment to "
+        "none, which then resizes its images to size.",
     )
     repeats: int = Field(1, ge=1, description="Views of each drawn image in an epoch (repeated augmentation).")
     start_size: int | None = Field(

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vertebra.recipes.schema import (
     DETECTION_SETS,
+    PIPELINE,
     Body,
     CellRecipe,
     Count,
@@ -88,9 +89,8 @@ class DetectionInput(Recipe):
     )
     albumentations: Pipeline = Field(
         "",
-        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
-        "{argument: value}}. It sees the whole image, decoded in full, with boxes and masks; what it gives is resized "
-        "and mirrored as set here. It takes the place of photometric, crop and jitter.",
+        description=f"{PIPELINE}, with boxes and masks; what it gives is resized and mirrored as set here. It takes "
+        "the place of photometric, crop and jitter.",
     )
     repeat_threshold: float = Field(
         0.0,

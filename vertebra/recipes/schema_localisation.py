@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vertebra.recipes.schema import (
+    PIPELINE,
     Count,
     Pipeline,
     Ratio,
@@ -46,10 +47,7 @@ class LocalisationInput(Recipe):
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
     colour: Literal["none", "pca"] = Field("none", description="pca: AlexNet's shift along the colours' main axes.")
     albumentations: Pipeline = Field(
-        "",
-        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
-        "{argument: value}}. It sees the whole image, decoded in full, with its boxes; all other settings apply to "
-        "what it gives.",
+        "", description=f"{PIPELINE}, with its boxes; all other settings apply to what it gives."
     )
     min_visible: float = Field(
         0.5, gt=0, le=1, description="Share of a box in the crop below which it is not learnt from."

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from vertebra.recipes.schema import (
+    PIPELINE,
     CellRecipe,
     Pipeline,
     Recipe,
@@ -66,9 +67,8 @@ class SegmentationInput(Recipe):
     )
     albumentations: Pipeline = Field(
         "",
-        description="A pipeline of albumentations: a file (by albumentations.save, or a list), or a list of {Name: "
-        "{argument: value}}. It sees the whole image, decoded in full, with its labels; all other settings apply to "
-        "what it gives. What it fills in is not learnt from.",
+        description=f"{PIPELINE}, with its labels; all other settings apply to what it gives. What it fills in is not "
+        "learnt from.",
     )
     test_side: int | None = Field(None, ge=16, description="Shorter side at test; none: as the images are.")
 

@@ -59,6 +59,16 @@ class Axis:
         return [(value, self.write_tick(value)) for value in ticks]
 
 
+def lower_axis(axis: Axis, left: float, right: float, y: float, about: int = 5) -> list[Markup]:
+    """Return a level axis from `left` to `right`, with its ticks."""
+    parts = [line((left, y), (right, y), "axis")]
+    for value, text in axis.marks(about):
+        at = axis.place(value, left, right)
+        parts.append(line((at, y), (at, y + 4), "axis"))
+        parts.append(element("text", text, x=at, y=y + 18, class_="tick mid"))
+    return parts
+
+
 @dataclass(frozen=True)
 class Frame:
     """A rectangle between two axes, in SVG units."""
@@ -82,11 +92,7 @@ class Frame:
             at = self.y.place(value, bottom, self.top)
             parts.append(line((left, at), (right, at), "grid"))
             parts.append(element("text", text, x=left - 7, y=at + 4, class_="tick end"))
-        for value, text in self.x.marks():
-            at = self.x.place(value, left, right)
-            parts.append(line((at, bottom), (at, bottom + 4), "axis"))
-            parts.append(element("text", text, x=at, y=bottom + 18, class_="tick mid"))
-        parts.append(line((left, bottom), (right, bottom), "axis"))
+        parts += lower_axis(self.x, left, right, bottom)
         parts.append(element("text", self.x.name, x=(left + right) / 2, y=bottom + 36, class_="name mid"))
         middle = (self.top + bottom) / 2
         turn = f"rotate(-90 12 {middle:g})"

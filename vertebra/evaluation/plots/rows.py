@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from vertebra.evaluation.plots.axes import Axis, tick_text
+from vertebra.evaluation.plots.axes import Axis, lower_axis, tick_text
 from vertebra.evaluation.plots.svg import STYLES, drawing, element, line, marker, whisker
 from vertebra.ground.formats import shortened
 
@@ -39,10 +39,7 @@ def interval_chart(rows: Sequence[Interval], *, worse: str, better: str, label: 
     def at(value: float) -> float:
         return axis.place(value, left, right)
 
-    parts = [line((left, base), (right, base), "axis")]
-    for tick, text in axis.marks(4):
-        parts.append(line((at(tick), base), (at(tick), base + 4), "axis"))
-        parts.append(element("text", text, x=at(tick), y=base + 18, class_="tick mid"))
+    parts = lower_axis(axis, left, right, base, about=4)
     parts.append(line((at(0), top - 6), (at(0), base), "zero"))
     start = max(0.0, min(at(0) + 8, width - 7.0 * (len(better) + 2)))
     end = min(at(0), start) - 8

@@ -12,7 +12,7 @@ from vertebra.evaluation.report.comparable import HeadRuns
 from vertebra.evaluation.report.content import ClassRow, Comparison, Content, Protocol, RunFacts, SideFacts
 from vertebra.evaluation.report.costs import fronts, ratios, side_cost
 from vertebra.evaluation.report.curves import side_curves
-from vertebra.evaluation.report.reasons import reasons
+from vertebra.evaluation.report.reasons import Reasons, mean_of
 from vertebra.evaluation.report.runs import Run
 from vertebra.evaluation.report.scores import RESAMPLES, PixelScores, Scores
 from vertebra.evaluation.report.sides import Side, group_runs
@@ -78,7 +78,7 @@ def assess(compared: HeadRuns, failed: Sequence[str]) -> Content:
         content,
         per_size=per_size(runs[0].truth, described, in_pair),
         precision_recall=precision_recall(scores),
-        reasons=reasons([run.explanation for run in scores.runs], sides, errors),
+        reasons=Reasons([mean_of([scores.runs[place].explanation for place in side.places]) for side in sides], errors),
         error_resamples=ERROR_RESAMPLES,
     )
 

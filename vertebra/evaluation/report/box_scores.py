@@ -128,18 +128,10 @@ def per_size(truth: Mapping[str, Any], described: Sequence[SideFacts], pair: Com
 def precision_recall(scores: BoxScores) -> PrecisionRecall:
     """Return the curves at 101 recalls, means over seeds."""
     classes = [name for name in scores.classes if scores.truths[name]]
-    lines = {name: [scores.curve(side, name) for side in scores.sides] for name in classes}
-    mean = [
-        [sum(lines[name][place][level] for name in classes) / len(classes) for level in range(101)]
-        for place in range(len(scores.sides))
-    ]
+    curves = np.array([[scores.curve(side, name) for side in scores.sides] for name in classes])
     return PrecisionRecall(
         iou=IOU,
         recall=[level / 100 for level in range(101)],
-        mean=_rounded(mean),
-        per_class={name: _rounded(line) for name, line in lines.items()},
+        mean=curves.mean(axis=0).round(4).tolist(),
+        per_class=dict(zip(classes, curves.round(4).tolist())),
     )
-
-
-def _rounded(lines: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[round(float(value), 4) for value in line] for line in lines]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.evaluation.report.sides import Side
 from vertebra.evaluation.statistics.comparison import Difference
 from vertebra.evaluation.why.errors import KINDS, SPECIAL
 from vertebra.evaluation.why.explain import Explanation
@@ -71,15 +70,6 @@ def _slices(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]
         }
         for rows in zip(*sides)
     ]
-
-
-def reasons(
-    explained: Sequence[Explanation],
-    sides: Sequence[Side],
-    differences: Mapping[tuple[str, str], Mapping[str, Difference | None]],
-) -> Reasons:
-    """Explain every side. explained: the runs, in their order; differences: as of `Reasons`."""
-    return Reasons([mean_of([explained[place] for place in side.places]) for side in sides], differences)
 
 
 def mean_of(trees: Sequence[Any]) -> Any:
