@@ -12,9 +12,7 @@ from typing import Any
 
 # In the order in which one works with them.
 STEPS: dict[str, dict[str, str]] = {
-    "Data": {
-        "prepare-data": "draw the sample set; fetch, convert, shard and check data sets",
-    },
+    "Data": {"prepare-data": "draw the sample set; fetch, convert, shard and check data sets"},
     "A backbone": {
         "train-backbone": "train a classifier",
         "eval-backbone": "top-1 and top-5 of weights, and of the ensemble of several",
@@ -40,9 +38,7 @@ STEPS: dict[str, dict[str, str]] = {
         "score": "COCO's and VOC's figures of anyone's predictions, mean IoU of anyone's maps",
         "profile-model": "parameters, FLOPs, time and memory",
     },
-    "For others": {
-        "push": "publish a run on the Hugging Face Hub, with a model card",
-    },
+    "For others": {"push": "publish a run on the Hugging Face Hub, with a model card"},
     "Localisation": {
         "train-loc": "train a per-class RPN to localise each image's object, and score it",
         "eval-loc": "score a localizer again",

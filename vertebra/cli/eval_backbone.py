@@ -63,8 +63,7 @@ class Settings(OnDevices):
         None, description="Write each image's five best classes to this .jsonl or .csv file."
     )
     ilsvrc: Path | None = Field(
-        None,
-        description="Write ILSVRC's submission: a line an image by name, the ids of five classes, best first.",
+        None, description="Write ILSVRC's submission: a line an image by name, the ids of five classes, best first."
     )
     synsets: Path | None = Field(
         None, description="Ids for --ilsvrc, lines `n02119789 1`; none: 1-based places in the sorted class names."

@@ -54,11 +54,7 @@ class Settings(OfTest):
     window: tuple[int, int] | None = Field(None, description="Height and width of windows that slide over the image.")
 
     def check(self) -> None:
-        refuse(
-            one_network(self),
-            place_of("maps/ and evaluation.json", self),
-            as_exported(self, FIXED_IN_FILE),
-        )
+        refuse(one_network(self), place_of("maps/ and evaluation.json", self), as_exported(self, FIXED_IN_FILE))
 
 
 def main(arguments: list[str]) -> int:

@@ -67,10 +67,7 @@ class Settings(Recipe):
                 self.runs and (self.truth or self.predictions or self.against),
                 "name either run directories, or --truth and --predictions; see --help",
             ),
-            (
-                len(self.runs) > 2,
-                f"one run or two are explained, not {len(self.runs)}; compare.py reports on more",
-            ),
+            (len(self.runs) > 2, f"one run or two are explained, not {len(self.runs)}; compare.py reports on more"),
             (
                 not self.runs and not (self.truth and self.predictions),
                 "name a run directory, or --truth GT.json and --predictions DT.json; see --help",

@@ -82,8 +82,7 @@ class Settings(Recipe):
         "ignore", description="Difficult objects: neither found nor punished, or as all others."
     )
     drop_invalid: bool = Field(
-        False,
-        description="Leave out, and count, predictions whose score, box or mask is none; else they are refused.",
+        False, description="Leave out, and count, predictions whose score, box or mask is none; else they are refused."
     )
     boundaries: bool = Field(False, description="miou: boundary F1 as well (Csurka et al. 2013).")
     classes: tuple[str, ...] = Field(
@@ -132,10 +131,7 @@ class Settings(Recipe):
                 "--against needs --resamples, for instance 2000: a difference without its interval means little",
             ),
             (of_masks and self.voc_files, f"--voc-files takes boxes, not {self.metric}"),
-            (
-                self.voc_competition is not None and self.voc_files is None,
-                "--voc-competition is for --voc-files",
-            ),
+            (self.voc_competition is not None and self.voc_files is None, "--voc-competition is for --voc-files"),
         )
 
 

@@ -12,15 +12,7 @@ from vertebra.engine.jobs.board import latest
 from vertebra.engine.jobs.jobs import Job
 from vertebra.engine.rundir import RunDirectory
 from vertebra.recipes.command_line import drop_other_lengths, validated
-from vertebra.recipes.schema import (
-    ADDED,
-    BackboneRecipe,
-    RunRecipe,
-    flag_of,
-    flatten,
-    may_differ,
-    require_trackers,
-)
+from vertebra.recipes.schema import ADDED, BackboneRecipe, RunRecipe, flag_of, flatten, may_differ, require_trackers
 from vertebra.recipes.schema_detection import DetectionRecipe
 from vertebra.recipes.schema_jobs import Jobs
 from vertebra.recipes.schema_segmentation import SegmentationRecipe

@@ -218,8 +218,7 @@ class Solver(Recipe):
         "poly: DeepLab's, linear to the power of 0.9.",
     )
     milestones: tuple[float, ...] = Field(
-        (),
-        description="Fractions of the training at which the rate drops, e.g. 0.666667 0.888889 (60k, 80k of 90k).",
+        (), description="Fractions of the training at which the rate drops, e.g. 0.666667 0.888889 (60k, 80k of 90k)."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
     patience: int = Field(5, ge=0, description="Evaluations without improvement that a plateau waits for.")
@@ -433,9 +432,7 @@ class BackboneRecipe(RunRecipe):
         False, description="Compute blocks' activations again in the backward pass: slower, and far less memory."
     )
     recompute_norms: int = Field(
-        50_000,
-        ge=0,
-        description="Training images over which norm statistics are computed exactly at the end.",
+        50_000, ge=0, description="Training images over which norm statistics are computed exactly at the end."
     )
     solver: Solver = Solver()
 

@@ -284,10 +284,7 @@ class DetectionRecipe(CellRecipe):
                 self.engine == "detectron2" and asked,
                 f"engine detectron2 has no {asked}; leave that out, or use our engine",
             ),
-            (
-                self.dataset not in DETECTION_SETS,
-                f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}",
-            ),
+            (self.dataset not in DETECTION_SETS, f"dataset {self.dataset!r} is not one of {', '.join(DETECTION_SETS)}"),
             (
                 sides and (own not in sides or len(set(sides)) < 2 or min(sides) < 16),
                 f"test.multi_scale needs two sizes or more of at least 16, and among them {own}, which is "

@@ -76,8 +76,7 @@ class DepthRecipe(Jobs):
     )
     study: Literal["cifar10", "imagenet"] | None = Field(None, description="All nets of the paper's study.")
     config: str | None = Field(
-        None,
-        description="Recipe of the trainings; none: cifar10/paper.yaml for CIFAR nets, else imagenet/paper.yaml.",
+        None, description="Recipe of the trainings; none: cifar10/paper.yaml for CIFAR nets, else imagenet/paper.yaml."
     )
     data: Path | None = Field(None, description="Directory of the data set.")
     seeds: int = Field(1, ge=1, description="Runs of each net: seeds 0 to N-1.")

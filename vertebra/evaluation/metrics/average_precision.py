@@ -192,11 +192,7 @@ def _running(operation: np.ufunc, rows_HS: CountsArray) -> CountsArray:
 
 
 def _area(
-    found_HS: CountsArray,
-    best_HS: CountsArray,
-    truths_S: CountsArray,
-    levels_L: FloatArray | None,
-    out: CountsArray,
+    found_HS: CountsArray, best_HS: CountsArray, truths_S: CountsArray, levels_L: FloatArray | None, out: CountsArray
 ) -> None:
     """Write the area under each envelope. Writes into `found_HS` too."""
     steps = 1 if levels_L is None else len(levels_L) - 1

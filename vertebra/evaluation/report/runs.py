@@ -32,10 +32,7 @@ from vertebra.ground.errors import UserError
 from vertebra.ground.formats import TIMES
 
 # Fields that only other trainings' recipes have.
-OF_OTHER_TOOLS = {
-    "label_smoothing": "train_backbone.py",
-    "classifier": "train_loc.py",
-}
+OF_OTHER_TOOLS = {"label_smoothing": "train_backbone.py", "classifier": "train_loc.py"}
 
 
 @dataclass(frozen=True, kw_only=True)

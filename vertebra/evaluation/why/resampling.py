@@ -13,12 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import (
-    CountsArray,
-    FloatArray,
-    average_precision,
-    average_precisions,
-)
+from vertebra.evaluation.metrics.average_precision import CountsArray, FloatArray, average_precision, average_precisions
 from vertebra.evaluation.statistics.comparison import Difference, corrected
 from vertebra.evaluation.statistics.resampling import Resampled, class_mean, compare
 from vertebra.evaluation.why.errors import KINDS, LEVELS, Ranking, Verdicts

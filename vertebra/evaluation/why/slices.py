@@ -20,13 +20,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vertebra.evaluation.metrics.average_precision import (
-    COCO_LEVELS,
-    BoolArray,
-    FloatArray,
-    Matched,
-    mean_of_known,
-)
+from vertebra.evaluation.metrics.average_precision import COCO_LEVELS, BoolArray, FloatArray, Matched, mean_of_known
 from vertebra.evaluation.metrics.files import Truth
 from vertebra.evaluation.metrics.matching import MOST, SIZES, match_thresholds, split_by_class
 from vertebra.evaluation.metrics.overlaps import Overlaps, neighbours
