@@ -206,8 +206,8 @@ def regions_of(predictor: nn.Module, call: Callable[[], None]) -> int:
     return sum(counts)
 
 
-def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """The timed calls, by name."""
+def candidates(args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], dict[str, nn.Module]]:
+    """The timed calls, by name, and the predictors of those in float32, which see the regions of a call."""
     device = torch.device(args.device)
     default = precisions.resolve("auto", device)
     torch.manual_seed(0)
@@ -246,10 +246,7 @@ def candidates(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
         named = "detectron2 fp32 (its default)"
         calls[named] = partial(their_step, peer, given, device, "fp32", args.train)
         predictors[named] = peer.roi_heads.box_predictor
-    calls = {name: call for name, call in calls.items() if args.only in name}
-    counts = [f"{name} {regions_of(predictors[name], call)}" for name, call in calls.items() if name in predictors]
-    print(f"regions in a call: {', '.join(counts)}")
-    return calls
+    return {name: call for name, call in calls.items() if args.only in name}, predictors
 
 
 def main() -> None:
@@ -268,7 +265,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="candidates whose name has this; of one: its peak memory, MB")
     args = parse_timing(parser)
 
-    seconds = side_by_side(args, candidates(args))
+    calls, predictors = candidates(args)
+    counts = [f"{name} {regions_of(predictors[name], call)}" for name, call in calls.items() if name in predictors]
+    print(f"regions in a call: {', '.join(counts)}")
+    seconds = side_by_side(args, calls)
     if len(seconds) == 1:
         print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
         return

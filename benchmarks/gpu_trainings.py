@@ -44,7 +44,7 @@ def detectors(setting: Setting) -> Iterator[Figure]:
     # Measuring convolutions pays where few sizes are seen many times: not in torchvision's heads.
     torch.backends.cudnn.benchmark = False
     for head in setting.pick(("fpn", "mask_fpn", "c4"), ("c4",)):
-        calls = detector.candidates(_detector_options(setting, head, size, images, train=True))
+        calls, _ = detector.candidates(_detector_options(setting, head, size, images, train=True))
         yield from beside(f"{head}, step of {images}", setting.in_turns(calls), images)
         _empty_cache(calls)
     recipes = [
@@ -62,10 +62,9 @@ def detectors(setting: Setting) -> Iterator[Figure]:
 
 def _detector_options(setting: Setting, head: str, size: tuple[int, int], images: int, *, train: bool) -> Namespace:
     name, regions, proposals = setting.pick(("r50", 512, 1000), ("r18", 8, 8))
-    only = setting.pick(" ", "fp32")  # a space is in every name; to be asked for any spares a count of the regions
     return Namespace(
         device=setting.device.type, head=head, backbone=name, regions=regions, proposals=proposals, size=size,
-        batch=images, train=train, only=only,
+        batch=images, train=train, only=setting.pick("", "fp32"), detectron2=False,
     )  # fmt: skip
 
 
@@ -146,7 +145,7 @@ def latency(setting: Setting) -> Iterator[Figure]:
     """One image from pixels to detections, beside torchvision's."""
     size = setting.pick((800, 1088), (32, 32))
     for head in setting.pick(("fpn", "mask_fpn", "c4"), ("fpn",)):
-        calls = detector.candidates(_detector_options(setting, head, size, 1, train=False))
+        calls, _ = detector.candidates(_detector_options(setting, head, size, 1, train=False))
         seconds = setting.in_turns(calls)
         ours = [name for name in seconds if name.startswith("ours")][-1]
         yield Figure(f"{head}, one image, {ours}", 1e3 * statistics.median(seconds[ours]), "ms")
@@ -165,7 +164,7 @@ def profile(setting: Setting) -> Iterator[Figure]:
     if not setting.tiny:
         options = _detector_options(setting, "mask_fpn", (800, 1088), 2, train=True)
         options.only = "our default"
-        calls |= {f"mask_fpn, {what}": call for what, call in detector.candidates(options).items()}
+        calls |= {f"mask_fpn, {what}": call for what, call in detector.candidates(options)[0].items()}
     on_gpu = setting.device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
     for what, call in calls.items():

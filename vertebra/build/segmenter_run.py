@@ -25,11 +25,11 @@ from vertebra.engine.distributed import World
 from vertebra.engine.logs import progress
 from vertebra.engine.rundir import RunDirectory
 from vertebra.engine.weights import load_weights
-from vertebra.evaluation.metrics.files import none_for_nan
 from vertebra.evaluation.metrics.pixels import PixelCounts, counts_3C
 from vertebra.evaluation.predict.segmentation import predict_maps, write_map
 from vertebra.ground.errors import UserError
 from vertebra.ground.files import write_atomically, write_json
+from vertebra.ground.parse import as_json
 from vertebra.recipes.schema_segmentation import SegmentationRecipe
 
 
@@ -138,8 +138,8 @@ def evaluate_tested(
     run.write_json(
         run.evaluation,
         {
-            "segmentation": none_for_nan(figures.items()),
-            "classes": none_for_nan(zip(names, iou_C.tolist())),
+            "segmentation": as_json(figures),
+            "classes": as_json(dict(zip(names, iou_C.tolist()))),
             "images": len(matrices),
             "confusion": np.sum(matrices, axis=0).tolist(),
             "cost": cost_of(times_s),

@@ -8,9 +8,8 @@ sets (`ground.rules`).
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -270,11 +269,6 @@ def class_names(truth: Truth) -> dict[int, str]:
     names = {category["id"]: str(category.get("name", category["id"])) for category in truth["categories"]}
     uses = Counter(names.values())
     return {id_: f"{name} ({id_})" if uses[name] > 1 else name for id_, name in names.items()}
-
-
-def none_for_nan(values: Iterable[tuple[str, float]]) -> dict[str, float | None]:
-    """Return a dict fit for JSON: NaN ("no truth") becomes null."""
-    return {key: None if math.isnan(value) else value for key, value in values}
 
 
 def restrict(truth: Truth, predictions: Predictions, classes: Sequence[str]) -> tuple[CheckedTruth, Predictions]:
