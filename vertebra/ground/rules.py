@@ -154,7 +154,8 @@ def _whole(value: Any) -> int | None:
 
 
 def _outside(raw: list[Any], values: list[int | None], least: int, most: int) -> list[int]:
-    if values and None not in values and least <= min(values) and max(values) <= most:  # type: ignore[type-var, operator]
+    some = set(values)  # few, where they are of other lists
+    if some and None not in some and least <= min(some) and max(some) <= most:  # type: ignore[type-var, operator]
         return []
     wrong = [one is None or not least <= one <= most for one in values]
     return _there(raw, np.array(wrong, bool))
