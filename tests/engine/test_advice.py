@@ -82,13 +82,23 @@ def test_a_device_that_waits_for_data_over_two_periods_is_said_once(workers, mos
     [
         ([(30, 10, 20)], "for 33% of the last 30 s the training was ready and had no core, as other"),
         ([(30, 10, 20)] * 3, "it got 0.7 of 2."),
+        ([(30, 10, 20)], "move the training, or start it with OMP_NUM_THREADS=1, as"),
         ([(30, 1, 55), (30, 12, 12)], "for 40% of the last 30 s"),
         ([(15, 5, 10)], None),
         ([(15, 5, 10)] * 2, "for 33% of the last 30 s"),
         ([(30, 5, 20)] * 3, None),
         ([(30, 10, 50)] * 3, None),
     ],
-    ids=["busy", "once", "later", "too soon to say", "long enough", "hardly waits", "waits for itself"],
+    ids=[
+        "busy",
+        "once",
+        "fewer threads",
+        "later",
+        "too soon to say",
+        "long enough",
+        "hardly waits",
+        "waits for itself",
+    ],
 )
 def test_a_machine_whose_cores_others_use_is_said_once(looks, said):
     total, found = CoreUse(100, 3, 50), []
