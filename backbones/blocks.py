@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Backbone, BackboneError
-from backbones.norms import Pool, conv_norm, conv_norm_pooled
+from backbones.norms import Pool, conv_norm
 
 
 def conv(size: int, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -49,29 +49,32 @@ class Block(nn.Module):
 
     @property
     def reads_by_1x1(self) -> bool:
-        """Whether 1x1 convolutions alone read its input, so that there is `Bottleneck.on_regions`."""
+        """Whether 1x1 convolutions alone read its input, so that it may be a map to pool regions from."""
         return False
 
-    def residual(self, x_NCHW: Tensor) -> Tensor:
+    def residual(self, x_NCHW: Tensor, pool: Pool | None = None) -> Tensor:
         """F(x), before the addition and the last ReLU."""
         raise NotImplementedError
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, pool: Pool | None = None) -> Tensor:
+        """pool: where `reads_by_1x1`, what makes the regions of x that the block runs on; see `conv_norm`."""
         if self.recomputes and torch.is_grad_enabled():
             # Chen et al. 2016. No block draws random numbers, and the norms' running statistics move once.
             contexts = lambda: (nullcontext(), _statistics_kept(self))  # noqa: E731
-            return checkpoint(self.run, x_NCHW, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-        return self.run(x_NCHW)
+            return checkpoint(
+                self.run, x_NCHW, pool, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+            )
+        return self.run(x_NCHW, pool)
 
-    def run(self, x_NCHW: Tensor) -> Tensor:
-        y = self.residual(x_NCHW)
+    def run(self, x_NCHW: Tensor, pool: Pool | None) -> Tensor:
+        y = self.residual(x_NCHW, pool)
         if self.shortcut is not None:
-            y += self._shortcut(x_NCHW)
+            y += self._shortcut(x_NCHW, pool)
         return F.relu(y, inplace=True)
 
-    def _shortcut(self, x_NCHW: Tensor) -> Tensor:
+    def _shortcut(self, x_NCHW: Tensor, pool: Pool | None) -> Tensor:
         if self.downsample is not None:
-            return conv_norm(x_NCHW, self.downsample[0], self.downsample[1])  # type: ignore[arg-type]
+            return conv_norm(x_NCHW, self.downsample[0], self.downsample[1], pool=pool)  # type: ignore[arg-type]
         if self.stride == 1 and not self.added_channels:
             return x_NCHW
         # In the order of memory, or the gradient comes back in the order of NCHW, and keeps it through all the
@@ -96,7 +99,8 @@ class BasicBlock(Block):
         self.bn2 = nn.BatchNorm2d(planes)
         self._make_shortcut(inputs, planes)
 
-    def residual(self, x_NCHW: Tensor) -> Tensor:
+    def residual(self, x_NCHW: Tensor, pool: Pool | None = None) -> Tensor:
+        assert pool is None, "a 3x3 layer reads regions that are pooled already"
         x_NCHW = conv_norm(x_NCHW, self.conv1, self.bn1, relu=True)
         return conv_norm(x_NCHW, self.conv2, self.bn2)
 
@@ -121,23 +125,14 @@ class Bottleneck(Block):
         self.bn3 = nn.BatchNorm2d(outputs)
         self._make_shortcut(inputs, outputs)
 
-    def residual(self, x_NCHW: Tensor) -> Tensor:
-        return self._after_first(conv_norm(x_NCHW, self.conv1, self.bn1, relu=True))
-
-    def _after_first(self, x_NCHW: Tensor) -> Tensor:
-        x_NCHW = conv_norm(x_NCHW, self.conv2, self.bn2, relu=True)
-        return conv_norm(x_NCHW, self.conv3, self.bn3)
-
     @property
     def reads_by_1x1(self) -> bool:
-        return self.projects and not self.recomputes
+        return self.projects
 
-    def on_regions(self, map_NCHW: Tensor, pool: Pool) -> Tensor:
-        """Run on the regions that `pool` makes of a map; see `conv_norm_pooled`."""
-        assert self.downsample is not None
-        y = self._after_first(conv_norm_pooled(map_NCHW, self.conv1, self.bn1, pool, relu=True))
-        y += conv_norm_pooled(map_NCHW, self.downsample[0], self.downsample[1], pool)  # type: ignore[arg-type]
-        return F.relu(y, inplace=True)
+    def residual(self, x_NCHW: Tensor, pool: Pool | None = None) -> Tensor:
+        x_NCHW = conv_norm(x_NCHW, self.conv1, self.bn1, relu=True, pool=pool)
+        x_NCHW = conv_norm(x_NCHW, self.conv2, self.bn2, relu=True)
+        return conv_norm(x_NCHW, self.conv3, self.bn3)
 
 
 def make_layer(

@@ -100,33 +100,33 @@ class RegionHead(Part):
         """Pooled regions to vectors_RD."""
         return self.vectors(self.maps(regions_RCHW))
 
-    def maps(self, regions_RCHW: Tensor) -> Tensor:
-        """Pooled regions to the last map of each, RCHW: a mask is read from it."""
-        # RoI pooling gives NCHW; one reorder here, instead of one in each convolution that reads the regions.
-        return self._maps(self.run(regions_RCHW.contiguous(memory_format=torch.channels_last))[0])
+    def maps(self, x_NCHW: Tensor, pool: Pool | None = None) -> Tensor:
+        """Pooled regions RCHW to the last map of each: a mask is read from it.
+
+        pool: where `reads_by_1x1`, what makes the regions of a map, which is given instead; see `conv_norm`.
+        """
+        if pool is None:
+            # RoI pooling gives NCHW; one reorder here, instead of one in each convolution that reads the regions.
+            x, _ = self.run(x_NCHW.contiguous(memory_format=torch.channels_last))
+        else:
+            first, *others = self._first_blocks()
+            x = first(x_NCHW, pool)
+            for block in others:
+                x = block(x)
+            x, _ = self.run(x, first=1)
+        return x if self.extra_norm is None else self.extra_norm(x)
 
     @property
     def reads_by_1x1(self) -> bool:
-        """Whether a region goes through 1x1 convolutions first, so that there is `maps_from`."""
+        """Whether a region goes through 1x1 convolutions first."""
         blocks = self._first_blocks()
         return len(blocks) > 0 and getattr(blocks[0], "reads_by_1x1", False)
-
-    def maps_from(self, map_NCHW: Tensor, pool: Pool) -> Tensor:
-        """`maps` of the regions that `pool` makes of a map, with less work: see `conv_norm_pooled`."""
-        first, *others = self._first_blocks()
-        x = first.on_regions(map_NCHW, pool)  # type: ignore[operator]
-        for block in others:
-            x = block(x)
-        return self._maps(self.run(x, first=1)[0])
 
     def _first_blocks(self) -> nn.Sequential:
         """The first stage's, where it is nothing but blocks."""
         steps = self.chain[0].steps if self.chain else ()
         layer = self.get_submodule(steps[0]) if len(steps) == 1 and isinstance(steps[0], str) else None
         return layer if isinstance(layer, nn.Sequential) else nn.Sequential()
-
-    def _maps(self, x_RCHW: Tensor) -> Tensor:
-        return x_RCHW if self.extra_norm is None else self.extra_norm(x_RCHW)
 
     def vectors(self, maps_RCHW: Tensor) -> Tensor:
         """The last maps to vectors_RD."""

@@ -17,37 +17,30 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+Pool = Callable[[Tensor, int], Tensor]  # a map NCHW, and every how many-th bin is wanted, to regions MCBB
 
-def conv_norm(x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False) -> Tensor:
+
+def conv_norm(
+    x_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, *, relu: bool = False, pool: Pool | None = None
+) -> Tensor:
     """ReLU(norm(conv(x))), the ReLU if `relu`; every network here runs its convolutions so.
 
     A norm that does not use the batch's statistics (frozen, or in evaluation) is only a scale and an offset:
     it is folded into the convolution, which saves a pass over the map forward, one backward, and the memory
     of one map. The weight that is trained, decayed and saved stays the unfolded one; its gradient passes
     through the scale.
+
+    pool: of a 1x1 convolution, which then runs on the map that regions are pooled from: the mean of what it makes of
+    cells is what it makes of their mean. So it reads a cell once, and not for each region around.
     """
-    if isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm):
-        y = conv._conv_forward(x_NCHW, *folded(conv, norm))
-    else:
-        y = conv(x_NCHW)
-        if norm is not None:
-            y = _normalised(y, norm)
-    return F.relu(y, inplace=True) if relu else y
-
-
-Pool = Callable[[Tensor, int], Tensor]  # a map NCHW, and every how many-th bin is wanted, to regions MCBB
-
-
-def conv_norm_pooled(
-    map_NCHW: Tensor, conv: nn.Conv2d, norm: nn.Module | None, pool: Pool, *, relu: bool = False
-) -> Tensor:
-    """`conv_norm` of the regions that `pool` makes of a map, for a 1x1 convolution, which runs on the map: the mean of
-    what it makes of cells is what it makes of their mean. So it reads a cell once, and not for each region around."""
     folds = isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm)
     weight, bias = folded(conv, norm) if folds else (conv.weight, conv.bias)  # type: ignore[arg-type]
-    y = pool(F.conv2d(map_NCHW, weight), conv.stride[0])
-    if bias is not None:  # not on the map, as samples outside it are 0
-        y = y + bias.to(y.dtype).view(-1, 1, 1)
+    if pool is not None:
+        y = pool(F.conv2d(x_NCHW, weight), conv.stride[0])
+        if bias is not None:  # not on the map, as samples outside it are 0
+            y = y + bias.to(y.dtype).view(-1, 1, 1)
+    else:
+        y = conv._conv_forward(x_NCHW, weight, bias) if folds else conv(x_NCHW)
     if norm is not None and not folds:
         y = _normalised(y, norm)
     return F.relu(y, inplace=True) if relu else y

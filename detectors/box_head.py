@@ -191,13 +191,14 @@ class BoxHead(nn.Module):
 
     def region_maps(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
         """The maps MCHW that the head makes of regions before it makes them vectors."""
-        pool, by_1x1 = self.pool, getattr(self.head, "reads_by_1x1", False)
-        # Means of cells can be taken after 1x1 layers as well as before; torchvision's kernel would take too many. Who
-        # counts FLOPs wants those of the network as it is known.
+        # Means of cells can be taken after 1x1 layers as well as before. Who counts FLOPs wants those of the network as
+        # it is known.
         is_counted = is_in_torch_dispatch_mode(include_infra_modes=False)
-        if by_1x1 and not is_counted and isinstance(pool, RoIAlign) and pool.is_product(maps[0], boxes_NR4):
-            return self.head.maps_from(maps[0], lambda x_NCHW, step: pool((x_NCHW,), boxes_NR4, step))
-        return self.head.maps(pool(maps, boxes_NR4))
+        if isinstance(self.pool, RoIAlign) and getattr(self.head, "reads_by_1x1", False) and not is_counted:
+            pool = self.pool.as_products(maps[0], boxes_NR4)
+            if pool is not None:
+                return self.head.maps(maps[0], pool)
+        return self.head.maps(self.pool(maps, boxes_NR4))
 
     @torch.no_grad()
     def sample(self, proposals: Proposals, targets: Targets) -> Regions:

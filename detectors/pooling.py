@@ -13,6 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from backbones.norms import Pool
+
 # Above so many intermediate values (0.5 GB in bf16) RoIAlign is left to torchvision's kernel.
 MOST_PARTIAL_VALUES = 2**28
 
@@ -41,27 +43,33 @@ class RoIAlign(nn.Module):
         self.samples = samples
         self.aligned = aligned
 
-    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor, step: int = 1) -> Tensor:
-        """Regions M x C x B x B of the one map, channels last. step: only every so many-th bin, from the first."""
+    def forward(self, maps: Sequence[Tensor], boxes_NR4: Tensor) -> Tensor:
+        """Regions M x C x B x B of the one map, channels last."""
         (features_NCHW,) = maps
-        if not self.is_product(features_NCHW, boxes_NR4):
-            return self._by_kernel(features_NCHW, boxes_NR4)[:, :, ::step, ::step]
+        pool = self.as_products(features_NCHW, boxes_NR4)
+        return self._by_kernel(features_NCHW, boxes_NR4) if pool is None else pool(features_NCHW, 1)
+
+    def as_products(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Pool | None:
+        """Return what pools these regions of any map as large by products of matrices; None where a kernel does."""
         images, channels, rows, columns = features_NCHW.shape
-        regions, bins = boxes_NR4.shape[1], -(-self.bins // step)
+        regions = boxes_NR4.shape[1]
+        if self.by_kernel or images * regions * self.bins * columns * channels > MOST_PARTIAL_VALUES:
+            return None
         start_M2, size_M2 = in_cells(boxes_NR4.reshape(-1, 4), self.stride, aligned=self.aligned)
         (x0_M, y0_M), (width_M, height_M) = start_M2.unbind(1), size_M2.unbind(1)
-        row_MBH = axis_weights(y0_M, height_M, self.bins, rows, self.samples)[:, ::step].to(features_NCHW.dtype)
-        column_MBW = axis_weights(x0_M, width_M, self.bins, columns, self.samples)[:, ::step].to(features_NCHW.dtype)
-        features_NHX = features_NCHW.permute(0, 2, 3, 1).reshape(images, rows, columns * channels)
-        partial_NRX = row_MBH.reshape(images, regions * bins, rows) @ features_NHX
-        partial_MBWC = partial_NRX.view(images * regions, bins, columns, channels)
-        return (column_MBW.unsqueeze(1) @ partial_MBWC).permute(0, 3, 1, 2)
+        row_MBH = axis_weights(y0_M, height_M, self.bins, rows, self.samples)
+        column_MBW = axis_weights(x0_M, width_M, self.bins, columns, self.samples)
 
-    def is_product(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> bool:
-        """Whether these regions are pooled by products of matrices."""
-        images, channels, _, columns = features_NCHW.shape
-        values = images * boxes_NR4.shape[1] * self.bins * columns * channels
-        return not self.by_kernel and values <= MOST_PARTIAL_VALUES
+        def pool(map_NCHW: Tensor, step: int) -> Tensor:
+            # b: the bins that are wanted
+            row_MbH, column_MbW = (weights[:, ::step].to(map_NCHW.dtype) for weights in (row_MBH, column_MBW))
+            bins, channels = row_MbH.shape[1], map_NCHW.shape[1]
+            map_NHX = map_NCHW.permute(0, 2, 3, 1).reshape(images, rows, columns * channels)
+            partial_NRX = row_MbH.reshape(images, regions * bins, rows) @ map_NHX
+            partial_MbWC = partial_NRX.view(images * regions, bins, columns, channels)
+            return (column_MbW.unsqueeze(1) @ partial_MbWC).permute(0, 3, 1, 2)
+
+        return pool
 
     def _by_kernel(self, features_NCHW: Tensor, boxes_NR4: Tensor) -> Tensor:
         pooled_MCBB = torchvision.ops.roi_align(

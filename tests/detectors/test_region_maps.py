@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import create_backbone
 from backbones.norms import freeze_norms
+from detectors import pooling
 from detectors.box_head import BoxHead, BoxPredictor
 from detectors.pooling import RoIAlign
 from tests.detectors.test_boxes import random_boxes
@@ -51,6 +52,14 @@ def test_values_and_gradients_are_those_of_pooling_first(norms, stride_in):
     assert torch.allclose(maps, expected, rtol=0, atol=1e-10)
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(grads, expected_grads, strict=True))
     assert not torch.equal(maps, expected)  # another order of the same sums
+
+
+def test_a_layer_with_more_channels_is_not_left_to_the_kernel_alone(monkeypatch):
+    head = box_head("evaluated")
+    features, boxes = torch.randn(1, head.head.in_channels, 6, 8).double(), random_boxes(1, 5, seed=1, canvas=100)
+    monkeypatch.setattr(pooling, "MOST_PARTIAL_VALUES", 5 * 14 * 8 * head.head.in_channels)  # just so many
+    monkeypatch.setattr(RoIAlign, "_by_kernel", lambda *_: pytest.fail("pooled by the kernel"))
+    assert head.region_maps((features,), boxes).shape[0] == 5
 
 
 def test_who_counts_sees_the_network_as_it_is_known():
