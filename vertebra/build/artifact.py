@@ -20,7 +20,7 @@ from vertebra.build.cost import describe_device
 from vertebra.build.detector_run import evaluate_tested
 from vertebra.build.export import as_detections, facts_file, view_of
 from vertebra.build.export_formats import FORMATS, format_of
-from vertebra.build.training import share_of_test
+from vertebra.build.training import own_share
 from vertebra.build.views import LoadedNet
 from vertebra.data.loading.detection import detection_test_loader
 from vertebra.engine.distributed import World
@@ -126,6 +126,6 @@ def evaluate_artifact(
         height, width = artifact.facts["view"]["canvas_hw"]
         loader = segmenter.test_loader(recipe, test_set, world, (height, width))
         return segmenter_run.evaluate_tested(recipe, artifact, loader, test_set, world, run, cost_of=cost_of)
-    share = share_of_test(recipe, world, artifact.facts["batch"] or recipe.test.batch_size)
+    share = own_share(recipe, world, artifact.facts["batch"] or recipe.test.batch_size)
     loader = detection_test_loader(test_set, view_of(artifact.facts), share)
     return evaluate_tested(recipe, artifact, loader, test_set, world, run, cost_of=cost_of, origin=origin)

@@ -12,7 +12,7 @@ from detectors.localizer import Localizer, PerClassHead
 from detectors.matching import Matcher
 from vertebra.build.backbone import freeze
 from vertebra.build.hold_out import limited
-from vertebra.build.training import pipeline_of, share_of_test, training_share
+from vertebra.build.training import own_share, pipeline_of, training_share
 from vertebra.data.datasets.localisation import LocalisationDataset, open_localisation
 from vertebra.data.loading.localisation import TrainView, localisation_test_loader, localisation_train_loader
 from vertebra.data.loading.views import Crops, View, Whole
@@ -89,7 +89,7 @@ def describe_view(recipe: LocalisationRecipe) -> str:
 
 def location_test_loader(recipe: LocalisationRecipe, dataset: LocalisationDataset, world: World) -> Any:
     """Return batches of every image once, in the views of the test."""
-    share = share_of_test(recipe, world, recipe.test.batch_size)
+    share = own_share(recipe, world, recipe.test.batch_size)
     return localisation_test_loader(dataset, views_of(recipe), share)
 
 

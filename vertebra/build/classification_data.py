@@ -10,7 +10,7 @@ import torch
 
 from backbones.chain import PIXEL_MEAN
 from vertebra.build.hold_out import limited
-from vertebra.build.training import pipeline_of, share_of_test, training_share
+from vertebra.build.training import own_share, pipeline_of, training_share
 from vertebra.data.datasets.catalog import open_classification
 from vertebra.data.datasets.records import ClassificationDataset
 from vertebra.data.loading.classification import classification_test_loader, classification_train_loader
@@ -90,7 +90,7 @@ def class_test_loader(
     """
     view = recipe.input
     size = view.test_size or view.size
-    share = share_of_test(recipe, world, min(recipe.solver.batch_size, 64), limit)
+    share = own_share(recipe, world, min(recipe.solver.batch_size, 64), limit)
     if is_resident(recipe, dataset):
         images = resident_images(dataset, size, view.resize, world.device)
         return resident_test_loader(images, share, replace_bad=replace_bad)

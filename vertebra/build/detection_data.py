@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vertebra.build.hold_out import test_part, training_part
-from vertebra.build.training import pipeline_of, share_of_test, training_share
+from vertebra.build.training import own_share, pipeline_of, training_share
 from vertebra.data.datasets.catalog import open_detection
 from vertebra.data.datasets.records import DetectionDataset
 from vertebra.data.loading import detection
@@ -114,7 +114,7 @@ def _test_loader(recipe: DetectionRecipe, dataset: DetectionDataset, world: Worl
     """Return batches of images with that shorter side; the longer side's bound keeps its ratio to it."""
     view = recipe.input
     longer = round(view.longer_side * side / view.test_shorter_side)
-    share = share_of_test(recipe, world, recipe.test.batch_size)
+    share = own_share(recipe, world, recipe.test.batch_size)
     return detection.detection_test_loader(dataset, FixedView(side, longer), share)
 
 

@@ -155,7 +155,7 @@ def evaluate_tested(
     # Before they are scored: whatever goes wrong there, they are not lost.
     write_atomically(run.predictions, predictions.write)
     summary = summarise(test_set.coco_truth(), predictions, voc_metric=recipe.test.voc_metric)
-    if predictions and "segmentation" in predictions[0] and len(test_set.labels_K) and "coco_segm" not in summary:
+    if predictions.masks_K is not None and len(test_set.labels_K) and "coco_segm" not in summary:
         logger.warning("%s: not every object has a mask, so there are no figures of masks", test_set.source)
     summary["cost"] = cost_of(times_s)
     summary |= origin or {}

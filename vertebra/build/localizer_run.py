@@ -12,7 +12,7 @@ from backbones import Backbone
 from detectors.localizer import Localizer
 from vertebra.build import build_localisation, detection_data
 from vertebra.build.head_run import HeadTraining
-from vertebra.build.training import autocast_of, share_of_test
+from vertebra.build.training import autocast_of, own_share
 from vertebra.build.views import LoadedNet, ViewPlan, common_classes, load_net, plan_views
 from vertebra.build.weights import local_file
 from vertebra.data.datasets.localisation import LocalisationDataset
@@ -164,7 +164,7 @@ class PredictedClasses:
             return None
         _, plan = self._loaded
         world = self._world
-        share = share_of_test(self._recipe, world, 64)
+        share = own_share(self._recipe, world, 64)
         loader = view_loader(self._test_set.images, plan.sources, share)
         return predict_scores(
             scorer(plan.results),

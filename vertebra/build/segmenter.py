@@ -18,7 +18,7 @@ from segmenters.testtime import AveragedViews
 from vertebra.build.backbone import freeze, make_detector_backbone
 from vertebra.build.detector import load_file_state, make_pyramid, over_gpus
 from vertebra.build.hold_out import test_part, training_part
-from vertebra.build.training import pipeline_of, share_of_test, training_share
+from vertebra.build.training import own_share, pipeline_of, training_share
 from vertebra.build.weights import adopt_identity
 from vertebra.data.datasets.semantic import SemanticDataset, open_semantic
 from vertebra.data.loading.segmentation import segmentation_test_loader, segmentation_train_loader
@@ -101,7 +101,7 @@ def test_loader(
     recipe: SegmentationRecipe, dataset: SemanticDataset, world: World, canvas_hw: Size | None = None
 ) -> Any:
     """Return batches of every image once, in the data set's order. canvas_hw: the only canvas; None: one a batch."""
-    share = share_of_test(recipe, world, recipe.test.batch_size)
+    share = own_share(recipe, world, recipe.test.batch_size)
     return segmentation_test_loader(dataset, picture_view(recipe).fixed, share, canvas_hw=canvas_hw)
 
 

@@ -119,12 +119,12 @@ def parts_of_batch(solver: Solver, processes: int, begun: int) -> int:
 
 def training_share(recipe: RunRecipe, solver: Solver, world: World, *, start: int, iterations: int) -> Share:
     """Return this process's share of the steps from `start` on."""
-    share = share_of_test(recipe, world, solver.batch_size)
+    share = own_share(recipe, world, solver.batch_size)
     return replace(share, parts=solver.accumulate, start=start, stop=iterations)
 
 
-def share_of_test(recipe: RunRecipe, world: World, batch: int, limit: int | None = None) -> Share:
-    """Return this process's share of a test set, in batches of that many images."""
+def own_share(recipe: RunRecipe, world: World, batch: int, limit: int | None = None) -> Share:
+    """Return this process's share of a set, in batches of that many images. limit: of images, evenly spaced."""
     return Share(
         batch=batch,
         rank=world.rank,

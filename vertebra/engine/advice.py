@@ -128,10 +128,11 @@ class CoreWatch:
         if waited_s < WAITING * seconds or used_s > OWN * self.cores * seconds:
             return None
         self.warned = True
-        threads = max(1, int(used_s / seconds))
-        fewer = f", or start it with OMP_NUM_THREADS={threads}, as a thread without a core holds up all others"
+        threads, fewer = max(1, int(used_s / seconds)), ""
+        if self.cores > 1:
+            fewer = f", or start it with OMP_NUM_THREADS={threads}, as a thread without a core holds up all others"
         return (
             f"The machine is busy: for {waited_s / seconds:.0%} of the last {seconds:.0f} s the training was ready and "
             f"had no core, as other programs use them; it got {used_s / seconds:.1f} of {self.cores}. Its times say "
-            f"little meanwhile. End what else runs (top shows it), move the training{fewer * (self.cores > 1)}."
+            f"little meanwhile. End what else runs (top shows it), move the training{fewer}."
         )

@@ -182,8 +182,9 @@ def _draw_all(root: Path, spec: SampleSpec, processes: int, progress: Progress |
     """Draw and write all pictures; return the scenes' records by split, in order."""
     tasks: list[_Task] = []
     for kind, split in _STREAMS:
-        ends = range(getattr(spec, f"{split}_{kind}") + 1)
-        tasks += [_Task(root, spec.seed, kind, split, first, min(first + CHUNK, ends[-1])) for first in ends[:-1:CHUNK]]
+        count = getattr(spec, f"{split}_{kind}")
+        for first in range(0, count, CHUNK):
+            tasks.append(_Task(root, spec.seed, kind, split, first, min(first + CHUNK, count)))
     records: dict[str, list[Record]] = {split: [] for split in VOC_SPLITS}
     done, total = 0, sum(task.stop - task.start for task in tasks)
     for task, found in zip(tasks, in_processes(_Task.__call__, tasks, processes)):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from vertebra.evaluation.metrics.average_precision import BoolArray, FloatArray, IntArray
-from vertebra.evaluation.metrics.files import Entry, Truth
+from vertebra.evaluation.metrics.files import Entry, Truth, read_predictions
 from vertebra.evaluation.metrics.overlaps import measure
 from vertebra.evaluation.report.browser.photos import find_image
 from vertebra.evaluation.why import errors
@@ -34,16 +34,16 @@ RIGHT, EXCUSED = KINDS.index("right"), KINDS.index("excused")
 
 @dataclass(frozen=True)
 class Detections:
-    """A side's detections: place in `predictions`, rounded score, verdict; and the side's best score threshold.
+    """A side's detections: category, box, rounded score, verdict; and the side's best score threshold.
 
     kind_D: a place in KINDS; truth_D: the truth that a detection takes or is about, -1 for none. Matches are greedy by
     score, so that verdicts stay what they are at any score threshold.
     """
 
     name: str
-    predictions: Sequence[Entry]
     image_D: IntArray
-    source_D: IntArray
+    category_id_D: IntArray
+    xywh_D4: FloatArray
     score_D: FloatArray
     kind_D: IntArray
     truth_D: IntArray
@@ -78,7 +78,9 @@ def mark_detections(name: str, truth: dict[str, Any], predictions: Sequence[Entr
     Each detector gets its own threshold, because detectors are calibrated differently and one score for all favours
     one of them.
     """
-    overlaps = measure(truth, predictions, floor=BACKGROUND_IOU)
+    found = read_predictions(predictions, truth)
+    assert found.category_id_K is not None and found.xywh_K4 is not None
+    overlaps = measure(truth, found, floor=BACKGROUND_IOU)
     verdicts = errors.classify(overlaps, iou=MATCH_IOU, background=BACKGROUND_IOU)
     overlaps = verdicts.overlaps
     kind_D = np.where(verdicts.excused_D, EXCUSED, verdicts.kind_D - errors.RIGHT)
@@ -87,9 +89,9 @@ def mark_detections(name: str, truth: dict[str, Any], predictions: Sequence[Entr
     wanted_G = ~overlaps.aside_G
     return Detections(
         name,
-        predictions,
         image_D=overlaps.image_D,
-        source_D=overlaps.source_D,
+        category_id_D=found.category_id_K[overlaps.source_D],
+        xywh_D4=found.xywh_K4[overlaps.source_D],
         score_D=score_D,
         kind_D=kind_D,
         truth_D=np.where(verdicts.excused_D, -1, verdicts.truth_D),
@@ -169,9 +171,9 @@ def _detections(side: Detections, floor: float, places_N: IntArray, local_G: Int
     return [
         [
             Detection(
-                side.predictions[side.source_D[d]]["category_id"],
+                int(side.category_id_D[d]),
                 float(side.score_D[d]),
-                side.predictions[side.source_D[d]]["bbox"],
+                side.xywh_D4[d].tolist(),
                 int(side.kind_D[d]),
                 int(local_G[side.truth_D[d]]) if side.truth_D[d] >= 0 else -1,
             )
